@@ -1,0 +1,228 @@
+//! Who comes to the bank, and the lists they come from.
+
+use std::error::Error;
+use std::fmt;
+use std::io::Read;
+
+/// What a customer comes for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// Needs transactions to be open.
+    WithdrawMoney,
+    /// Needs only the bank to be open.
+    CheckBalance,
+}
+
+impl Kind {
+    /// Every kind, for messages that list them.
+    pub const ALL: [Kind; 2] = [Kind::WithdrawMoney, Kind::CheckBalance];
+
+    /// The name that customer lists use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::WithdrawMoney => "WITHDRAW_MONEY",
+            Kind::CheckBalance => "CHECK_BALANCE",
+        }
+    }
+}
+
+/// One customer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Customer {
+    /// Never empty, and without control characters, so that a line about a customer stays one line.
+    pub name: Box<str>,
+    /// What they come for.
+    pub kind: Kind,
+}
+
+/// The customers of the story: four, of whom the second only checks a balance.
+#[must_use]
+pub fn default_customers() -> Vec<Customer> {
+    crowd(4)
+}
+
+/// `count` customers, in the default customers' pattern over and over.
+#[must_use]
+pub fn crowd(count: usize) -> Vec<Customer> {
+    (1..=count)
+        .map(|number| Customer {
+            name: format!("Customer {number}").into(),
+            kind: if number % 4 == 2 { Kind::CheckBalance } else { Kind::WithdrawMoney },
+        })
+        .collect()
+}
+
+/// What is wrong with a customer list, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadList {
+    line: Option<u64>,
+    what: String,
+}
+
+impl BadList {
+    /// Trouble with the whole list.
+    fn all(what: impl Into<String>) -> BadList {
+        BadList { line: None, what: what.into() }
+    }
+
+    /// The line of the list, counted from 1, if the trouble has a place.
+    #[must_use]
+    pub fn line(&self) -> Option<u64> {
+        self.line
+    }
+}
+
+impl fmt::Display for BadList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for BadList {}
+
+/// The longest list that is read, in bytes: enough for some ten million customers, and an end for a list that has none.
+const LONGEST: u64 = 1 << 30;
+
+/// Reads a list in CSV: the header `name,type`, then a customer a line. Blanks around a value do not count.
+///
+/// # Errors
+///
+/// At the first thing that is not as it should be, with its line: see [`BadList`].
+pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
+    let mut text = Vec::new();
+    list.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| BadList::all(format!("cannot be read: {error}")))?;
+    if text.len() as u64 > LONGEST {
+        return Err(BadList::all("the list is longer than 1 GiB"));
+    }
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(&*text);
+    let mut customers = Vec::new();
+    let mut record = csv::StringRecord::new();
+    let mut header_seen = false;
+    let place = |position: Option<&csv::Position>| line_of(&text, position);
+    while reader.read_record(&mut record).map_err(|error| bad_csv(&error, place(error.position())))? {
+        let bad = |what: String| BadList { line: place(record.position()), what };
+        let fields: Vec<&str> = record.iter().collect();
+        if header_seen {
+            customers.push(customer(&fields).map_err(bad)?);
+        } else if fields == ["name", "type"] {
+            header_seen = true;
+        } else {
+            return Err(bad(format!("the header is {:?}, expected name,type", fields.join(","))));
+        }
+    }
+    if !header_seen {
+        return Err(BadList::all("the list is empty, expected the header name,type"));
+    }
+    if customers.is_empty() {
+        return Err(BadList::all("no customer follows the header, expected lines such as Ann,WITHDRAW_MONEY"));
+    }
+    Ok(customers)
+}
+
+/// The line, from 1, on which a record begins. The reader's own count stops before the blank lines that it skips.
+fn line_of(text: &[u8], position: Option<&csv::Position>) -> Option<u64> {
+    let start = usize::try_from(position?.byte()).ok()?;
+    let blank = text.get(start..)?.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let line_ends = text[..start + blank].iter().filter(|&&byte| byte == b'\n').count();
+    Some(line_ends as u64 + 1)
+}
+
+fn customer(fields: &[&str]) -> Result<Customer, String> {
+    let &[name, kind] = fields else {
+        let found = match fields.len() {
+            1 => "1 value".to_owned(),
+            n => format!("{n} values"),
+        };
+        return Err(format!("{found} found, expected two: name,type"));
+    };
+    if name.is_empty() {
+        return Err("the name is empty, expected name,type".into());
+    }
+    if name.chars().any(breaks_a_line) {
+        return Err(format!("the name {name:?} has a control character, expected a name that fits on a line"));
+    }
+    let Some(kind) = Kind::ALL.into_iter().find(|known| known.name() == kind) else {
+        let known = Kind::ALL.map(Kind::name).join(" or ");
+        return Err(format!("unknown type {kind:?}, expected {known}"));
+    };
+    Ok(Customer { name: name.into(), kind })
+}
+
+/// Control characters, and what Unicode adds to them: separators of lines and the invisible rulers of direction, with
+/// which a name could rewrite the line that it stands in.
+fn breaks_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+fn bad_csv(error: &csv::Error, line: Option<u64>) -> BadList {
+    let what = match error.kind() {
+        csv::ErrorKind::Utf8 { .. } => "the line is not UTF-8 text".to_owned(),
+        _ => format!("not CSV: {error}"),
+    };
+    BadList { line, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(list: &str) -> Result<Vec<Customer>, (Option<u64>, String)> {
+        read_customers(list.as_bytes()).map_err(|bad| (bad.line(), bad.to_string()))
+    }
+
+    #[test]
+    fn the_default_customers_are_those_of_the_story() {
+        let story: Vec<_> = default_customers().into_iter().map(|c| (c.name, c.kind.name())).collect();
+        assert_eq!(
+            story,
+            [
+                ("Customer 1".into(), "WITHDRAW_MONEY"),
+                ("Customer 2".into(), "CHECK_BALANCE"),
+                ("Customer 3".into(), "WITHDRAW_MONEY"),
+                ("Customer 4".into(), "WITHDRAW_MONEY"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_list_is_read_in_order_whatever_its_line_ends_and_blanks() {
+        let list = "\u{feff}name,type\r\n Ann , WITHDRAW_MONEY\r\n\r\n\"Bob, the builder\",CHECK_BALANCE";
+        let customers = read(list).unwrap();
+        assert_eq!(customers.len(), 2);
+        assert_eq!((&*customers[0].name, customers[0].kind), ("Ann", Kind::WithdrawMoney));
+        assert_eq!((&*customers[1].name, customers[1].kind), ("Bob, the builder", Kind::CheckBalance));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let cases = [
+            ("", None, "the list is empty, expected the header name,type"),
+            ("name,type\n", None, "no customer follows the header, expected lines such as Ann,WITHDRAW_MONEY"),
+            ("Ann,WITHDRAW_MONEY\n", Some(1), "the header is \"Ann,WITHDRAW_MONEY\", expected name,type"),
+            ("name,type\nAnn\n", Some(2), "1 value found, expected two: name,type"),
+            ("name,type\nAnn,CHECK_BALANCE,x\n", Some(2), "3 values found, expected two: name,type"),
+            ("name,type\n\n ,CHECK_BALANCE\n", Some(3), "the name is empty, expected name,type"),
+            (
+                "name,type\nAnn,CHECK_BALANCE\nBob,DEPOSIT\n",
+                Some(3),
+                "unknown type \"DEPOSIT\", expected WITHDRAW_MONEY or CHECK_BALANCE",
+            ),
+            (
+                "name,type\n\"A\nB\",CHECK_BALANCE\n",
+                Some(2),
+                "the name \"A\\nB\" has a control character, expected a name that fits on a line",
+            ),
+        ];
+        for (list, line, what) in cases {
+            assert_eq!(read(list), Err((line, what.to_owned())), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_with_their_line() {
+        let bad = read_customers(&b"name,type\nAnn,CHECK_BALANCE\n\xff\xfe,CHECK_BALANCE\n"[..]).unwrap_err();
+        assert_eq!((bad.line(), bad.to_string().as_str()), (Some(3), "the line is not UTF-8 text"));
+    }
+}

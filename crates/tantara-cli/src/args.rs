@@ -1,0 +1,167 @@
+//! What can be said on the command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use bank::{Pace, Reach};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::Failure;
+
+/// Events that threads, tasks, processes and machines wait for.
+///
+/// An event is a flag: set it, and everyone who waits for it is released.
+#[derive(Parser, Debug)]
+#[command(name = "tantara", version, arg_required_else_help = true)]
+pub(crate) struct Tantara {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Verb {
+    Bank(Bank),
+}
+
+/// Run the bank: customers wait for it to open, then for transactions to open
+///
+/// A bank is coordinated by two events, bank_open and transactions_open. Workers serve the customers in order; everyone
+/// waits for the bank to open, and who withdraws money waits for transactions to open too. With its pauses the story
+/// takes about seven seconds.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tantara bank                                        the story, as it is
+  tantara bank --pace 0.1                             ten times faster
+  tantara bank --customers customers.csv --workers 2  your own customers, two at a time
+  tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
+                                                      a crowd of async tasks, and a picture of its day
+  tantara bank --pace 0 --json                        the figures alone
+
+A list of customers is CSV: the header name,type, then a line for each customer, whose type is WITHDRAW_MONEY or
+CHECK_BALANCE:
+  name,type
+  Ann,WITHDRAW_MONEY
+  Bob,CHECK_BALANCE
+
+Exit codes: 0 done, 2 bad usage or bad input (nothing was run), 125 tantara itself failed.")]
+pub(crate) struct Bank {
+    /// Read the customers from a CSV file with the header name,type
+    #[arg(long, value_name = "FILE.csv", conflicts_with = "count")]
+    pub(crate) customers: Option<PathBuf>,
+
+    /// Serve N customers, in the pattern of the story's four
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) count: Option<usize>,
+
+    /// How many workers serve them
+    ///
+    /// With threads, a worker carries one customer at a time. With tasks, all customers are in the bank at once, and the
+    /// workers are the threads that run them.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = workers, allow_negative_numbers = true)]
+    pub(crate) workers: usize,
+
+    /// Multiply every pause by FACTOR: 0 for none, 0.01 for a hundred times faster
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = pace, allow_negative_numbers = true)]
+    pub(crate) pace: Pace,
+
+    /// What carries a customer, and so how far the events must reach
+    #[arg(long, value_enum, default_value = "threads")]
+    pub(crate) reach: ReachArg,
+
+    /// Draw the run: a lane for each customer, and a line where each event was set
+    #[arg(long, value_name = "OUT.svg")]
+    pub(crate) timeline: Option<PathBuf>,
+
+    /// Write the run in Chrome's trace format, for Perfetto
+    #[arg(long, value_name = "OUT.json")]
+    pub(crate) trace: Option<PathBuf>,
+
+    /// Say nothing
+    #[arg(long)]
+    pub(crate) quiet: bool,
+
+    /// Print the figures as JSON, in one line, instead of the story
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ReachArg {
+    /// A pool of threads
+    Threads,
+    /// Async tasks on a multi-threaded runtime
+    Tasks,
+}
+
+impl From<ReachArg> for Reach {
+    fn from(reach: ReachArg) -> Reach {
+        match reach {
+            ReachArg::Threads => Reach::Threads,
+            ReachArg::Tasks => Reach::Tasks,
+        }
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    number(text, 10_000_000)
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    number(text, 10_000)
+}
+
+fn number(text: &str, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("expected a whole number from 1 to {most}"))
+}
+
+fn pace(text: &str) -> Result<Pace, String> {
+    let factor: f64 = text.parse().unwrap_or(f64::NAN);
+    Pace::new(factor).map_err(|error| error.to_string())
+}
+
+/// Reads the command line. A help text that was asked for is printed here.
+pub(crate) fn parse() -> Result<Tantara, Failure> {
+    parse_from(std::env::args_os())
+}
+
+fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Tantara, Failure> {
+    Tantara::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that has gone does not need the rest.
+            let _ = error.print();
+            Failure::said(true)
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Failure::said(false)
+        }
+        _ => Failure::usage(in_one_line(&error)),
+    })
+}
+
+/// The parser explains itself over several lines; bad input gets one.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let sentences = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .map(|line| line.trim_start_matches("error: "));
+    let said = sentences.collect::<Vec<_>>().join("; ");
+    format!("{said}; see tantara --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Tantara::command().debug_assert();
+    }
+}

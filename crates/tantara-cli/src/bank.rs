@@ -1,0 +1,163 @@
+//! `tantara bank`: the scenario, at any reach and any size.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bank::{Audience, Customer, Plan, Run};
+use serde::Serialize;
+
+use crate::args;
+use crate::exit::Failure;
+use crate::interrupt;
+use crate::outfile::{self, OutFile};
+use crate::output::{self, Progress};
+
+/// A crowd of this size makes one want to see that it moves.
+const LARGE_CROWD: usize = 1_000;
+
+pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
+    let customers = customers(&args)?;
+    let timeline = args.timeline.as_deref().map(OutFile::open).transpose()?;
+    let trace = args.trace.as_deref().map(OutFile::open).transpose()?;
+    refuse_to_overwrite_the_list(&args, [&timeline, &trace])?;
+
+    let total = customers.len();
+    let watched = !args.quiet && total >= LARGE_CROWD && output::is_watched();
+    let progress = watched.then(|| Progress::new(total, "customers served"));
+    let served = Arc::new(AtomicUsize::new(0));
+    interrupt::ends_with({
+        let (progress, served) = (progress.clone(), Arc::clone(&served));
+        move || {
+            if let Some(progress) = &progress {
+                progress.finish();
+            }
+            output::note(format_args!("interrupted; {} of {total} customers were served", served.load(Relaxed)));
+        }
+    })?;
+
+    let audience = Audience {
+        lines: (!args.quiet && !args.json).then(|| hear_lines(progress.clone())),
+        served: Some(Box::new({
+            let progress = progress.clone();
+            move || {
+                served.fetch_add(1, Relaxed);
+                if let Some(progress) = &progress {
+                    progress.step();
+                }
+            }
+        })),
+        keeps_notes: timeline.is_some() || trace.is_some(),
+    };
+    let plan = Plan { customers, workers: args.workers, pace: args.pace };
+    let run = bank::run(args.reach.into(), plan, audience).map_err(|error| {
+        outfile::remove_unfinished();
+        Failure::internal(error)
+    })?;
+    if let Some(progress) = &progress {
+        progress.finish();
+    }
+
+    if args.json {
+        print_figures(&args, &run)?;
+    }
+    output::flush();
+    for (file, write) in [(timeline, write_timeline as WriteRun), (trace, write_trace)] {
+        if let Some(file) = file {
+            file.write(|out| write(&run, out))?;
+        }
+    }
+    Ok(())
+}
+
+type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;
+
+fn write_timeline(run: &Run, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    bank::timeline::write(run, out)
+}
+
+fn write_trace(run: &Run, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    bank::trace::write(run, out)
+}
+
+fn customers(args: &args::Bank) -> Result<Vec<Customer>, Failure> {
+    let Some(path) = &args.customers else {
+        return Ok(args.count.map_or_else(bank::default_customers, bank::crowd));
+    };
+    let list = File::open(path).map_err(|error| {
+        Failure::usage(format!(
+            "{}: cannot be read: {error}; expected a CSV file with the header name,type",
+            path.display()
+        ))
+    })?;
+    bank::read_customers(list).map_err(|bad| match bad.line() {
+        Some(line) => Failure::usage(format!("{}:{line}: {bad}", path.display())),
+        None => Failure::usage(format!("{}: {bad}", path.display())),
+    })
+}
+
+/// A slip of the hand must not cost anyone their list, nor one picture the other.
+fn refuse_to_overwrite_the_list(args: &args::Bank, out: [&Option<OutFile>; 2]) -> Result<(), Failure> {
+    let taken = |file: &OutFile, by: Option<&std::path::PathBuf>| by.is_some_and(|by| file.is(by));
+    let clash = match out {
+        [Some(timeline), _] if taken(timeline, args.customers.as_ref()) => Some("--timeline and --customers"),
+        [_, Some(trace)] if taken(trace, args.customers.as_ref()) => Some("--trace and --customers"),
+        [Some(timeline), Some(_)] if taken(timeline, args.trace.as_ref()) => Some("--timeline and --trace"),
+        _ => None,
+    };
+    match clash {
+        None => Ok(()),
+        Some(both) => {
+            outfile::remove_unfinished();
+            Err(Failure::usage(format!("{both} name the same file; expected different ones")))
+        }
+    }
+}
+
+fn hear_lines(progress: Option<Progress>) -> bank::HearLine {
+    match progress {
+        Some(progress) => Box::new(move |line| progress.line(line)),
+        None => Box::new(output::line),
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Figures {
+    customers: usize,
+    reach: &'static str,
+    workers: usize,
+    pace: f64,
+    seconds: f64,
+    peak_waiting: usize,
+    released: Released,
+}
+
+#[derive(Serialize)]
+struct Released {
+    bank_open: usize,
+    transactions_open: usize,
+}
+
+fn print_figures(args: &args::Bank, run: &Run) -> Result<(), Failure> {
+    let summary = &run.summary;
+    let figures = Figures {
+        customers: summary.customers,
+        reach: match args.reach {
+            args::ReachArg::Threads => "threads",
+            args::ReachArg::Tasks => "tasks",
+        },
+        workers: args.workers,
+        pace: args.pace.factor(),
+        seconds: (summary.took.as_secs_f64() * 1e6).round() / 1e6,
+        peak_waiting: summary.peak_waiting,
+        released: Released {
+            bank_open: summary.released_by_bank_open,
+            transactions_open: summary.released_by_transactions_open,
+        },
+    };
+    let json = serde_json::to_string(&figures).map_err(Failure::internal)?;
+    output::line(format_args!("{json}"));
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! How the command ends: its exit codes, and the one line that says why.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::output;
+
+/// Bad usage or bad input; nothing was run.
+const USAGE: u8 = 2;
+/// tantara itself failed.
+const FAILED: u8 = 125;
+
+/// Why the command ends without having done what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: Option<String>,
+}
+
+impl Failure {
+    /// Bad usage or bad input, found before anything was run.
+    pub(crate) fn usage(message: impl fmt::Display) -> Failure {
+        Failure { code: USAGE, message: Some(message.to_string()) }
+    }
+
+    /// tantara itself failed.
+    pub(crate) fn internal(message: impl fmt::Display) -> Failure {
+        Failure { code: FAILED, message: Some(message.to_string()) }
+    }
+
+    /// All has been said already; what was asked for was done (a help text) or could not be understood.
+    pub(crate) fn said(done: bool) -> Failure {
+        Failure { code: if done { 0 } else { USAGE }, message: None }
+    }
+}
+
+/// Says what went wrong, and turns the outcome into the exit code.
+pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(message) = failure.message {
+                output::note(format_args!("{message}"));
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The reader of standard output has gone (`| head -1`): there is nothing left to do for anyone.
+pub(crate) fn because_nobody_reads() -> ! {
+    crate::outfile::remove_unfinished();
+    std::process::exit(0)
+}
+
+/// Standard output cannot be written to.
+pub(crate) fn because_output_failed(error: &std::io::Error) -> ! {
+    crate::outfile::remove_unfinished();
+    output::note(format_args!("standard output cannot be written to: {error}"));
+    std::process::exit(FAILED.into())
+}
+
+/// A panic is a mistake in tantara; its user gets one line too, and the exit code that says whose mistake it was.
+pub(crate) fn say_panics_in_one_line() {
+    std::panic::set_hook(Box::new(|panic| {
+        crate::outfile::remove_unfinished();
+        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
+        let payload = panic.payload();
+        let what = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        output::note(format_args!(
+            "this is a mistake in tantara{place}: {}",
+            what.unwrap_or("no message").replace('\n', " ")
+        ));
+        std::process::exit(FAILED.into())
+    }));
+}

@@ -1,0 +1,65 @@
+//! All clock arithmetic: from what a caller says to the moment at which a wait gives up.
+
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+/// When a wait gives up. The clock is [`Instant`]'s: monotonic, unmoved by clock steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deadline {
+    /// Now: look once, never sleep.
+    Poll,
+    /// At this moment.
+    At(Instant),
+    /// Never.
+    Never,
+}
+
+impl Deadline {
+    /// `timeout` from now. Zero is a poll, and a timeout beyond the clock's range (`Duration::MAX`) is never.
+    pub(crate) fn after(timeout: Duration) -> Deadline {
+        if timeout.is_zero() {
+            return Deadline::Poll;
+        }
+        Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At)
+    }
+
+    /// The moment to hand to a sleep. A poll that gets this far has passed already.
+    pub(crate) fn instant(self) -> Option<Instant> {
+        match self {
+            Deadline::Poll => Some(Instant::now()),
+            Deadline::At(instant) => Some(instant),
+            Deadline::Never => None,
+        }
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        match self {
+            Deadline::Poll => true,
+            Deadline::At(instant) => Instant::now() >= instant,
+            Deadline::Never => false,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_duration_panics_and_the_longest_means_never() {
+        assert!(matches!(Deadline::after(Duration::ZERO), Deadline::Poll));
+        assert!(matches!(Deadline::after(Duration::from_nanos(1)), Deadline::At(_)));
+        assert!(matches!(Deadline::after(Duration::MAX), Deadline::Never));
+        assert!(!Deadline::after(Duration::MAX).has_passed());
+    }
+
+    #[test]
+    fn a_past_moment_has_passed() {
+        let past = Instant::now();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(Deadline::At(past).has_passed());
+        assert!(Deadline::Poll.has_passed());
+        assert!(!Deadline::after(Duration::from_secs(3600)).has_passed());
+    }
+}

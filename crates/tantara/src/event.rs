@@ -1,0 +1,290 @@
+//! [`Event`]: the verbs. Its state is in [`word`](crate::word), its waiting tasks in [`tasks`](crate::tasks).
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::time::{Duration, Instant};
+
+use crate::deadline::Deadline;
+use crate::sync::const_new;
+use crate::sys;
+use crate::tasks::Queue;
+use crate::wait::Wait;
+use crate::word::{Ticket, Word};
+
+/// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone** who waits,
+/// [`clear`](Event::clear) lowers it, [`wait`](Event::wait) returns once it is set.
+///
+/// It starts unset. It is Python's `threading.Event` and Windows' manual-reset event, for threads and async tasks alike,
+/// on the same object, under any runtime or none.
+///
+/// # The contract
+///
+/// * **Level.** A wait on a set event returns at once, without a system call.
+/// * **No lost signal.** Everyone who was waiting when `set` took effect is released, even if a `clear` follows before
+///   they run. (A flag beside a condition variable, or a re-read after `Notify`, loses exactly these.)
+/// * **No false signal.** A wait says "released" only if the event was set at some moment of the wait.
+/// * **Newcomers wait.** Whoever begins to wait after `set(); clear();` is not released by it, and a `set` ends even
+///   while others keep coming.
+/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside; a waker may use the event
+///   it is woken by, and one that panics robs nobody else of the wake-up.
+///
+/// # Memory ordering
+///
+/// All that a thread did before `set` is visible to everyone whose wait was released by it, or who saw it with
+/// [`is_set`](Event::is_set); also if the event was set already.
+///
+/// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation is an acquire
+/// operation, on one atomic that is only ever modified by read-modify-write operations. So each observation
+/// synchronizes with every `set` before it in the modification order. An ineffective `clear` (of an unset event) is no
+/// more than an observation. Sequential consistency with other atomics is not promised.
+///
+/// # Complexity
+///
+/// 16 bytes, no allocation, `const` to make. `is_set` is one load; `set` and `clear` with nobody waiting are one atomic
+/// operation each; `set` with waiters is one system call for all the threads, and linear in the number of tasks.
+///
+/// # Limits
+///
+/// The state is a counter that wraps around. A waiter could be misled only if the event were set exactly 2^29 times (or
+/// a multiple of that) while that waiter slept and did not run once.
+///
+/// # Examples
+///
+/// A flag beside a condition variable forgets; an event does not. Here the signal is already over when the waiter runs:
+///
+/// ```
+/// use tantara::Event;
+///
+/// let event = Event::new();
+/// let waiting = event.wait_async();   // 1. someone begins to wait
+/// event.set();                        // 2. the signal comes,
+/// event.clear();                      // 3. and is gone before the waiter runs:
+/// pollster::block_on(waiting);        // 4. re-reading a flag here would wait for ever
+/// ```
+///
+/// In a `static`, shared by threads:
+///
+/// ```
+/// use std::thread;
+/// use tantara::Event;
+///
+/// static DOORS_OPEN: Event = Event::new();
+///
+/// let guests: Vec<_> = (0..4).map(|_| thread::spawn(|| DOORS_OPEN.wait())).collect();
+/// DOORS_OPEN.set();
+/// for guest in guests {
+///     guest.join().unwrap();
+/// }
+/// ```
+pub struct Event {
+    queue: Queue,
+}
+
+impl Event {
+    const_new! {
+        /// A new event, unset.
+        ///
+        /// It is `const`, so an event can live in a `static`.
+        #[must_use]
+        pub fn new() -> Self {
+            Self { queue: Queue::new(Word::NEW.bits()) }
+        }
+    }
+
+    #[inline]
+    fn word(&self) -> Word {
+        Word::from_bits(self.queue.word.load(Acquire))
+    }
+
+    /// Whether the event is set, at this moment.
+    ///
+    /// One load; no lock. If the answer is `true`, all that came before the `set` is visible.
+    #[inline]
+    pub fn is_set(&self) -> bool {
+        self.word().is_set()
+    }
+
+    /// Raises the flag and releases everyone who waits, threads and tasks. Setting a set event changes nothing.
+    ///
+    /// # Memory ordering
+    ///
+    /// What the caller did before is visible to everyone who observes the event set, or is released by it.
+    ///
+    /// # Fairness
+    ///
+    /// Sleeping threads first, all with one system call; then tasks, in the order in which they were first polled.
+    ///
+    /// # Panics
+    ///
+    /// Never by itself. If a task's waker panics, everyone else is woken first, and then the panic goes on.
+    #[inline]
+    pub fn set(&self) {
+        let set = |bits| Some(Word::from_bits(bits).set().bits());
+        if let Ok(before) = self.queue.word.fetch_update(AcqRel, Relaxed, set) {
+            let before = Word::from_bits(before);
+            if before.owes_a_wake() {
+                self.release(before);
+            }
+        }
+    }
+
+    #[cold]
+    fn release(&self, before: Word) {
+        if before.has_threads() {
+            sys::wake_all(&self.queue.word);
+        }
+        if before.has_tasks() {
+            self.queue.release_cohort(before.ticket());
+        }
+    }
+
+    /// Lowers the flag. Clearing an unset event changes nothing. Nobody who was released is called back.
+    #[inline]
+    pub fn clear(&self) {
+        let clear = |bits| Word::from_bits(bits).clear().map(Word::bits);
+        // An event that is not set needs no clearing.
+        let _ = self.queue.word.fetch_update(AcqRel, Acquire, clear);
+    }
+
+    /// Blocks the thread until the event is set. Returns at once if it is.
+    ///
+    /// # Blocking
+    ///
+    /// The thread looks again for a few microseconds, because a signal from another processor is often that near, and
+    /// then sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
+    #[inline]
+    pub fn wait(&self) {
+        if !self.is_set() {
+            self.wait_cold(Deadline::Never);
+        }
+    }
+
+    /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false` if the time passed
+    /// first. On a tie, released wins.
+    ///
+    /// # Blocking
+    ///
+    /// The clock is [`Instant`]'s: monotonic. Zero is a poll. [`Duration::MAX`] waits for ever. A wait that timed out
+    /// leaves no trace and changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tantara::Event;
+    ///
+    /// let event = Event::new();
+    /// assert!(!event.wait_timeout(Duration::from_millis(10)));
+    /// event.set();
+    /// assert!(event.wait_timeout(Duration::ZERO));
+    /// ```
+    #[inline]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.is_set() || self.wait_cold(Deadline::after(timeout))
+    }
+
+    /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released, `false` if the
+    /// deadline passed first. On a tie, released wins; a deadline in the past is a poll.
+    ///
+    /// # Blocking
+    ///
+    /// See [`wait_timeout`](Event::wait_timeout).
+    #[inline]
+    pub fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.is_set() || self.wait_cold(Deadline::At(deadline))
+    }
+
+    /// A future that is ready once the event is set, or was set since the future was made.
+    ///
+    /// It allocates nothing, is `Send`, and works under any runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call, not
+    /// from the first poll: a `set` between the two is seen even if a `clear` follows it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tantara::Event;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let ready = Arc::new(Event::new());
+    /// let waiter = tokio::spawn({
+    ///     let ready = Arc::clone(&ready);
+    ///     async move { ready.wait_async().await }
+    /// });
+    /// ready.set();
+    /// waiter.await.unwrap();
+    /// # });
+    /// ```
+    #[inline]
+    pub fn wait_async(&self) -> Wait<'_> {
+        Wait::new(&self.queue)
+    }
+
+    #[cold]
+    fn wait_cold(&self, deadline: Deadline) -> bool {
+        let first = self.word();
+        let ticket = first.ticket();
+        if first.releases(ticket) {
+            return true;
+        }
+        if deadline.has_passed() {
+            return self.word().releases(ticket);
+        }
+        // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
+        if !first.has_threads() && sys::spin::until(|| self.word().releases(ticket)) {
+            return true;
+        }
+        self.queue.lock.sleeper_enters();
+        let released = self.sleep(ticket, deadline);
+        self.queue.lock.sleeper_leaves();
+        released
+    }
+
+    /// Sleeps on the word until it releases `ticket`, or the deadline passes.
+    fn sleep(&self, ticket: Ticket, deadline: Deadline) -> bool {
+        loop {
+            let now = self.word();
+            if now.releases(ticket) {
+                return true;
+            }
+            let asleep = now.with_threads();
+            let (now, asleep) = (now.bits(), asleep.bits());
+            // A `set` either finds THREADS and wakes us, or changes the word under this exchange.
+            if now != asleep && self.queue.word.compare_exchange(now, asleep, AcqRel, Relaxed).is_err() {
+                continue;
+            }
+            if sys::wait(&self.queue.word, asleep, deadline.instant()).is_err() {
+                // The tie: whoever set it in the meantime wins.
+                return self.word().releases(ticket);
+            }
+        }
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// A panic of a waker leaves an event in order: its state changes before wakers run, and the queue is consistent then.
+impl UnwindSafe for Event {}
+impl RefUnwindSafe for Event {}
+
+/// Says whether it is set, and how many threads and tasks wait.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("set", &self.is_set()).field("waiting", &self.queue.waiting()).finish()
+    }
+}

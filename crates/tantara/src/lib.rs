@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_code)]
+
+mod auto_reset;
+mod deadline;
+mod event;
+#[cfg_attr(loom, allow(dead_code, reason = "loom's own lock stands in for it, but in its models"))]
+mod lock;
+mod many;
+mod park;
+mod stored;
+mod sync;
+#[allow(unsafe_code, reason = "calls the kernel")]
+mod sys;
+#[allow(unsafe_code, reason = "the intrusive list")]
+mod tasks;
+#[allow(unsafe_code, reason = "pins the list's nodes")]
+mod wait;
+mod word;
+
+pub use auto_reset::AutoResetEvent;
+pub use event::Event;
+pub use many::{All, Any, Waitable, all, any};
+pub use wait::{AutoResetWait, Wait};

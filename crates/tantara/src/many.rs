@@ -1,0 +1,259 @@
+//! [`any`] and [`all`]: waiting for one, or for each, of many events.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use crate::auto_reset::AutoResetEvent;
+use crate::deadline::Deadline;
+use crate::event::Event;
+use crate::park::block_on;
+use crate::wait::{AutoResetWait, Slot, Slots, Wait};
+
+/// What [`any`] and [`all`] can wait for. It is sealed: the events of this crate implement it, and `&dyn Waitable` mixes
+/// their kinds.
+///
+/// ```
+/// use tantara::{AutoResetEvent, Event, Waitable, any};
+///
+/// let (shutdown, job) = (Event::new(), AutoResetEvent::new());
+/// job.set();
+/// assert_eq!(any([&shutdown as &dyn Waitable, &job]).wait(), 1);
+/// ```
+pub trait Waitable: sealed::Sealed + Sync {}
+
+mod sealed {
+    pub trait Sealed {
+        /// Begins a wait.
+        fn slot(&self) -> super::Slot<'_>;
+    }
+}
+
+impl Waitable for Event {}
+impl sealed::Sealed for Event {
+    fn slot(&self) -> Slot<'_> {
+        Slot::Event(Wait::new(self.queue()))
+    }
+}
+
+impl Waitable for AutoResetEvent {}
+impl sealed::Sealed for AutoResetEvent {
+    fn slot(&self) -> Slot<'_> {
+        Slot::AutoReset(AutoResetWait::new(self.queue()))
+    }
+}
+
+fn slots<'a, W>(events: impl IntoIterator<Item = &'a W>) -> Slots<'a>
+where
+    W: Waitable + ?Sized + 'a,
+{
+    Slots::new(events.into_iter().map(|event| event.slot()).collect())
+}
+
+/// Waits for the first of many events: the answer is the index of one that released.
+///
+/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an iterator. To mix kinds,
+/// use `&dyn `[`Waitable`]. There is no limit on their number. Of several that are released at the same time, the one with
+/// the lowest index is reported; the release of an [`AutoResetEvent`] is used up only if it is the one that is reported.
+///
+/// The wait begins here: an [`Event`] that is set and cleared between this call and the first look counts. An
+/// `AutoResetEvent`'s line is entered with the first look. Any of none is never released.
+///
+/// # Cancel safety
+///
+/// Dropping it, or a timeout, loses nothing: a release that an `AutoResetEvent` had given passes on.
+///
+/// # Complexity
+///
+/// One allocation; time linear in the number of events.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tantara::{Event, any};
+///
+/// let doors = [Event::new(), Event::new(), Event::new()];
+/// assert_eq!(any(&doors).wait_timeout(Duration::from_millis(1)), None);
+/// doors[2].set();
+/// assert_eq!(any(&doors).wait(), 2);
+/// assert_eq!(pollster::block_on(any(&doors)), 2);
+/// ```
+pub fn any<'a, W>(events: impl IntoIterator<Item = &'a W>) -> Any<'a>
+where
+    W: Waitable + ?Sized + 'a,
+{
+    Any { slots: slots(events), done: false }
+}
+
+/// Waits for each of many events: it is released when every one of them was released at some moment of the wait.
+///
+/// It latches: an [`Event`] that was set and cleared again while the others were still awaited has done its part. The
+/// releases of [`AutoResetEvent`]s are used up only when the last event has come; if the wait is dropped or times out
+/// before that, they pass on.
+///
+/// `events` is as with [`any`]. All of none is released at once.
+///
+/// # Cancel safety
+///
+/// Dropping it, or a timeout, loses nothing.
+///
+/// # Complexity
+///
+/// One allocation; time linear in the number of events, however many of them are set one by one.
+///
+/// # Examples
+///
+/// ```
+/// use std::thread;
+/// use tantara::{Event, all};
+///
+/// let parts = [Event::new(), Event::new()];
+/// thread::scope(|scope| {
+///     let both = all(&parts);
+///     for part in &parts {
+///         scope.spawn(|| { part.set(); part.clear(); });
+///     }
+///     both.wait();
+/// });
+/// ```
+pub fn all<'a, W>(events: impl IntoIterator<Item = &'a W>) -> All<'a>
+where
+    W: Waitable + ?Sized + 'a,
+{
+    All { slots: slots(events), released: 0, in_line: false, done: false }
+}
+
+/// A wait for the first of many events, made by [`any`]: block on it, or await it.
+///
+/// # Panics
+///
+/// As a future, when it is polled again after it was ready.
+#[must_use = "it does nothing until it is waited for or awaited"]
+pub struct Any<'a> {
+    slots: Slots<'a>,
+    done: bool,
+}
+
+impl Any<'_> {
+    /// Blocks until one of the events is released, and returns its index.
+    ///
+    /// # Blocking
+    ///
+    /// For ever, if there are no events.
+    pub fn wait(mut self) -> usize {
+        loop {
+            if let Some(index) = block_on(Pin::new(&mut self), Deadline::Never) {
+                return index;
+            }
+        }
+    }
+
+    /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time passed first. On a
+    /// tie, released wins; zero is a poll.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Option<usize> {
+        block_on(Pin::new(&mut self), Deadline::after(timeout))
+    }
+
+    /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if the deadline passed
+    /// first.
+    pub fn wait_deadline(mut self, deadline: Instant) -> Option<usize> {
+        block_on(Pin::new(&mut self), Deadline::At(deadline))
+    }
+}
+
+impl Future for Any<'_> {
+    type Output = usize;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<usize> {
+        assert!(!self.done, "Any polled again after it was ready");
+        for index in 0..self.slots.len() {
+            if self.slots.poll_held(index, context).is_ready() {
+                self.slots.claim(index);
+                self.done = true;
+                // Leave the other queues now, not when the caller happens to drop this.
+                self.slots = Slots::new(Box::new([]));
+                return Poll::Ready(index);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// A wait for each of many events, made by [`all`]: block on it, or await it.
+///
+/// # Panics
+///
+/// As a future, when it is polled again after it was ready.
+#[must_use = "it does nothing until it is waited for or awaited"]
+pub struct All<'a> {
+    slots: Slots<'a>,
+    /// The slots before this one are released.
+    released: usize,
+    /// Whether the slots that must stand in line do so.
+    in_line: bool,
+    done: bool,
+}
+
+impl All<'_> {
+    /// Blocks until each of the events was released.
+    pub fn wait(mut self) {
+        block_on(Pin::new(&mut self), Deadline::Never);
+    }
+
+    /// Blocks for at most `timeout`: `true` if each event was released, `false` if the time passed first. On a tie,
+    /// released wins; zero is a poll.
+    pub fn wait_timeout(mut self, timeout: Duration) -> bool {
+        block_on(Pin::new(&mut self), Deadline::after(timeout)).is_some()
+    }
+
+    /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the deadline passed first.
+    pub fn wait_deadline(mut self, deadline: Instant) -> bool {
+        block_on(Pin::new(&mut self), Deadline::At(deadline)).is_some()
+    }
+}
+
+impl Future for All<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        assert!(!self.done, "All polled again after it was ready");
+        if !self.in_line {
+            self.in_line = true;
+            for index in 0..self.slots.len() {
+                if self.slots.must_stand_in_line(index) {
+                    // The release, now or later, stays in the slot.
+                    let _ = self.slots.poll_held(index, context);
+                }
+            }
+        }
+        // One after the other: every slot keeps what it was given, so each is looked at until it is released and never
+        // again, and a thousand signals wake this task only when they are the next one it needs.
+        while self.released < self.slots.len() {
+            let index = self.released;
+            ready!(self.slots.poll_held(index, context));
+            self.released += 1;
+        }
+        for index in 0..self.slots.len() {
+            self.slots.claim(index);
+        }
+        self.done = true;
+        Poll::Ready(())
+    }
+}
+
+impl fmt::Debug for Any<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.slots.iter()).finish()
+    }
+}
+
+impl fmt::Debug for All<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.slots.iter()).finish()
+    }
+}

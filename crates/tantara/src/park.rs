@@ -1,0 +1,96 @@
+//! How a thread waits for a future: it polls, and sleeps on a word of its own until it is woken.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::deadline::Deadline;
+use crate::sync::{AtomicU32, thread_local};
+use crate::sys;
+
+/// Nobody sleeps, nothing was said.
+const IDLE: u32 = 0;
+/// A wake-up call has come that nobody has heard yet.
+const CALLED: u32 = 1;
+/// The owner sleeps, or is about to.
+const ASLEEP: u32 = 2;
+
+/// A thread's place to sleep. Not `std::thread::park`: its token belongs to the program, which may be using it.
+struct Parker {
+    word: AtomicU32,
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.word.swap(CALLED, AcqRel) == ASLEEP {
+            sys::wake_one(&self.word);
+        }
+    }
+}
+
+impl Parker {
+    fn new() -> Arc<Parker> {
+        Arc::new(Parker { word: AtomicU32::new(IDLE) })
+    }
+
+    /// Sleeps until a call, or until the deadline; says which. Uses the call up.
+    fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
+        let called = || self.word.load(Relaxed) == CALLED;
+        if !called() && !deadline.has_passed() && !sys::spin::until(called) {
+            // Fails only if a call has come.
+            let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
+        }
+        loop {
+            if self.word.load(Acquire) == CALLED {
+                self.word.swap(IDLE, AcqRel);
+                return Ok(());
+            }
+            let slept = if deadline.has_passed() {
+                Err(sys::TimedOut)
+            } else {
+                sys::wait(&self.word, ASLEEP, deadline.instant())
+            };
+            // A call that came with the deadline is not left behind for the next wait.
+            if slept.is_err() && self.word.swap(IDLE, AcqRel) != CALLED {
+                return Err(sys::TimedOut);
+            } else if slept.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Kept between waits, to spare an allocation. Taken out while in use: a waker that is woken in the middle of a wait
+    /// may itself wait.
+    static PARKER: Cell<Option<Arc<Parker>>> = const { Cell::new(None) }
+}
+
+/// Runs `future` on this thread until it is ready, or gives up at the deadline. On a tie the future wins.
+pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -> Option<F::Output> {
+    let parker = PARKER.try_with(Cell::take).ok().flatten().unwrap_or_else(Parker::new);
+    let waker = Waker::from(Arc::clone(&parker));
+    let mut context = Context::from_waker(&waker);
+    let output = loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            break Some(output);
+        }
+        if parker.park(deadline).is_err() {
+            break match future.as_mut().poll(&mut context) {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            };
+        }
+    };
+    let _ = PARKER.try_with(|kept| kept.set(Some(parker)));
+    output
+}

@@ -1,0 +1,116 @@
+//! Atomics, cells and the queue's lock, from the standard library or from loom. The only file that knows loom.
+//!
+//! Loom runs a test under every interleaving that the memory model allows; for that it needs its own atomics. What
+//! differs between the two worlds is settled here, so that every other room is written once.
+
+#![forbid(unsafe_code)]
+
+#[cfg(not(loom))]
+mod world {
+    pub(crate) use std::hint::spin_loop;
+    pub(crate) use std::sync::atomic::AtomicU32;
+    pub(crate) use std::thread_local;
+
+    #[cfg(any(not(target_os = "linux"), tantara_portable))]
+    pub(crate) use std::sync::{Condvar, Mutex};
+
+    pub(crate) use crate::lock::Lock;
+
+    /// How often a waiter looks again before it goes to sleep.
+    pub(crate) const SPINS: u32 = 100;
+    /// How many wakers a drain takes out before it lets go of the lock to wake them.
+    pub(crate) const BATCH: usize = 32;
+
+    /// `std`'s cell behind loom's interface.
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        #[inline]
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// Declares a constructor that is `const` wherever atomics can be made in a `const`: everywhere but under loom.
+    macro_rules! const_new {
+        ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {
+            $(#[$attr])* $vis const fn $name($($arg: $ty),*) -> Self $body
+        };
+    }
+    pub(crate) use const_new;
+}
+
+#[cfg(loom)]
+mod world {
+    use std::sync::atomic::{AtomicU32 as Untracked, Ordering::Relaxed};
+
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::atomic::AtomicU32;
+    pub(crate) use loom::sync::{Condvar, Mutex};
+
+    /// Spinning adds interleavings and no behaviour.
+    pub(crate) const SPINS: u32 = 0;
+    /// Small, so that models of three tasks cross the boundary between batches.
+    pub(crate) const BATCH: usize = 2;
+
+    pub(crate) fn spin_loop() {
+        loom::thread::yield_now();
+    }
+
+    /// Loom's mutex in the place of [`crate::lock::Lock`], which has models of its own.
+    #[derive(Debug)]
+    pub(crate) struct Lock {
+        mutex: Mutex<()>,
+        sleepers: Untracked,
+    }
+
+    impl Lock {
+        pub(crate) fn new() -> Self {
+            Self { mutex: Mutex::new(()), sleepers: Untracked::new(0) }
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, ()> {
+            self.mutex.lock().unwrap()
+        }
+
+        pub(crate) fn sleepers(&self) -> u32 {
+            self.sleepers.load(Relaxed)
+        }
+
+        pub(crate) fn sleeper_enters(&self) {
+            self.sleepers.fetch_add(1, Relaxed);
+        }
+
+        pub(crate) fn sleeper_leaves(&self) {
+            self.sleepers.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Loom's thread-locals know no `const` initialisers.
+    macro_rules! thread_local {
+        ($(#[$attr:meta])* static $name:ident: $ty:ty = const $init:block) => {
+            loom::thread_local! { $(#[$attr])* static $name: $ty = $init }
+        };
+    }
+    pub(crate) use thread_local;
+
+    macro_rules! const_new {
+        ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {
+            $(#[$attr])* $vis fn $name($($arg: $ty),*) -> Self $body
+        };
+    }
+    pub(crate) use const_new;
+}
+
+pub(crate) use world::*;

@@ -1,0 +1,65 @@
+//! Linux: the futex (`man 2 futex`), private to the process.
+
+use std::ptr;
+use std::sync::atomic::AtomicU32;
+use std::time::Instant;
+
+use super::TimedOut;
+
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early returns
+    // add up to nothing.
+    let timeout = match deadline {
+        None => None,
+        Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+            None => return Err(TimedOut),
+            Some(left) if left.is_zero() => return Err(TimedOut),
+            Some(left) => Some(libc::timespec {
+                // A time beyond the kernel's range is clamped by it to "for ever", and so is ours.
+                tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+                tv_nsec: left.subsec_nanos() as _,
+            }),
+        },
+    };
+    let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
+    // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it, atomically.
+    // `timeout` is null or points to a timespec that lives until the end of this function.
+    let result = unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected, timeout)
+    };
+    // Woken, EAGAIN (the word has changed), EINTR: look again. A kernel that refuses futexes altogether would make the
+    // caller spin, correct but slow; std would not start on it either.
+    if result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT) {
+        return Err(TimedOut);
+    }
+    Ok(())
+}
+
+pub(crate) fn wake_one(word: &AtomicU32) {
+    wake(word, 1);
+}
+
+pub(crate) fn wake_all(word: &AtomicU32) {
+    wake(word, i32::MAX);
+}
+
+fn wake(word: &AtomicU32, most: i32) {
+    // SAFETY: FUTEX_WAKE uses the address as a key alone; it neither reads nor writes the word.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, most);
+    }
+}
+
+/// On how many processors the calling thread may run now; 1 if the kernel does not say.
+pub(super) fn processors() -> usize {
+    // SAFETY: a cpu_set_t is an array of integers, for which all zeroes is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: 0 is the calling thread, and the pointer is to a cpu_set_t of the size that is said.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+    if result != 0 {
+        // More processors than a cpu_set_t has bits for.
+        return if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) { usize::MAX } else { 1 };
+    }
+    // SAFETY: `set` was filled in above.
+    unsafe { libc::CPU_COUNT(&set) as usize }
+}

@@ -1,0 +1,25 @@
+//! Sleeping on a word and waking those who sleep: one file per platform.
+//!
+//! Each offers the same three functions, which promise the same:
+//!
+//! * `wait(word, expected, deadline)` sleeps if `word` still holds `expected`, until a wake-up call for `word`, until
+//!   the deadline, or for no reason at all: the caller looks again. The look at the word and the falling asleep are one
+//!   step for every `wake_*` that follows a change of the word. [`TimedOut`] is said only when the deadline has passed.
+//! * `wake_one(word)`, `wake_all(word)` wake one or all who sleep on `word`.
+//!
+//! And beside them [`spin`], which decides whether looking again a few times is worth more than sleeping at once.
+
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+#[path = "linux.rs"]
+mod platform;
+#[cfg(not(all(target_os = "linux", not(tantara_portable), not(loom))))]
+#[path = "portable.rs"]
+mod platform;
+
+pub(crate) mod spin;
+
+pub(crate) use platform::{wait, wake_all, wake_one};
+
+/// The deadline of a sleep has passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TimedOut;

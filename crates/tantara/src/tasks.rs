@@ -1,0 +1,477 @@
+//! The queue of waiting tasks: an intrusive doubly linked list whose nodes live inside the pinned futures, so that
+//! waiting allocates nothing.
+//!
+//! # Discipline
+//!
+//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are touched under the queue's lock alone.
+//! 2. A node's `stage` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per listing:
+//!    to RELEASED by a drain, or to UNLISTED by its owner.
+//! 3. Storing RELEASED (with Release) is the drain's last touch of a node. An owner that loads RELEASED or UNLISTED (with
+//!    Acquire) therefore owns the node alone and needs no lock.
+//! 4. A node that is not LISTED holds no waker.
+//! 5. Nodes are reached through shared references and raw pointers only; nobody forms a `&mut` to one.
+//! 6. Foreign code, the clone, the wake and the drop of wakers, runs while the lock is not held.
+//! 7. Tickets do not decrease along the list: each is checked against the word under the lock as it is appended.
+//!
+//! ```text
+//!                  enlist (lock)            drain (lock)
+//!    UNLISTED ───────────────────► LISTED ───────────────► RELEASED ──► CLAIMED
+//!        ▲                           │                         ▲      (the owner has used
+//!        └───────────────────────────┘                         │        the release up)
+//!                withdraw (lock)                UNLISTED ──────┘ released without waiting
+//! ```
+//!
+//! The list is kept as in `utlist`'s DL flavour: `next` ends in null, `prev` of the head is the tail; one pointer is
+//! enough to append and to take from the front.
+
+use std::any::Any;
+use std::marker::PhantomPinned;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::task::{Poll, Waker};
+
+use crate::sync::{AtomicU32, BATCH, Lock, UnsafeCell, const_new};
+use crate::word::{Ticket, Word};
+
+/// A state word and those who wait for it: the whole of an event.
+///
+/// The word stands here because it fits where the lock would leave padding.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) word: AtomicU32,
+    /// Also counts the threads that sleep on the word.
+    pub(crate) lock: Lock,
+    head: UnsafeCell<*const Node>,
+}
+
+// SAFETY: a queue's nodes belong to futures that borrow the queue, so none is listed when it moves to another thread.
+unsafe impl Send for Queue {}
+// SAFETY: `head` is touched under `lock` alone (discipline 1); the other fields are atomics.
+unsafe impl Sync for Queue {}
+
+#[derive(Debug)]
+struct Node {
+    links: UnsafeCell<Links>,
+    waker: UnsafeCell<Option<Waker>>,
+    stage: AtomicU32,
+    ticket: Ticket,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    prev: *const Node,
+    next: *const Node,
+}
+
+/// In no list. Nobody but the owner knows the node.
+const UNLISTED: u32 = 0;
+/// In the list: dropping must take it out.
+const LISTED: u32 = 1;
+/// A release was given to it. Not in the list.
+const RELEASED: u32 = 2;
+/// The owner has used its release up. Not in the list.
+const CLAIMED: u32 = 3;
+
+impl Queue {
+    const_new! {
+        pub(crate) fn new(word: u32) -> Self {
+            Self {
+                word: AtomicU32::new(word),
+                lock: Lock::new(),
+                head: UnsafeCell::new(ptr::null()),
+            }
+        }
+    }
+
+    /// Releases, first come first served, everyone whose ticket is within `cohort`, and wakes them in batches outside the
+    /// lock. If a waker panics the others are woken all the same, and the first panic goes on afterwards.
+    #[cold]
+    pub(crate) fn release_cohort(&self, cohort: Ticket) {
+        let mut wakers = Wakers::new();
+        loop {
+            let guard = self.lock.lock();
+            // SAFETY: the lock is held.
+            let rest = unsafe { self.take_front(&mut wakers, BATCH, |ticket| ticket.is_within(cohort)) };
+            if rest == Rest::Empty {
+                self.word.fetch_and(Word::from_bits(u32::MAX).without_tasks().bits(), AcqRel);
+            }
+            drop(guard);
+            wakers.wake();
+            if rest != Rest::More {
+                break;
+            }
+        }
+        wakers.resume_panic();
+    }
+
+    /// Gives one release to the first in the queue, or, if nobody is there, calls `store` under the lock.
+    #[cold]
+    pub(crate) fn release_one(&self, last: impl FnOnce(&AtomicU32), store: impl FnOnce(&AtomicU32)) {
+        let mut wakers = Wakers::new();
+        let guard = self.lock.lock();
+        // SAFETY: the lock is held.
+        let rest = unsafe { self.take_front(&mut wakers, 1, |_| true) };
+        if wakers.is_empty() {
+            store(&self.word);
+        } else if rest == Rest::Empty {
+            last(&self.word);
+        }
+        drop(guard);
+        wakers.wake();
+        wakers.resume_panic();
+    }
+
+    /// How many are in the queue now; a snapshot, in time linear in the answer.
+    pub(crate) fn len(&self) -> usize {
+        let _guard = self.lock.lock();
+        let mut count = 0;
+        let mut cursor = self.head();
+        while !cursor.is_null() {
+            count += 1;
+            // SAFETY: the lock is held and the node is in the list, so it is alive (discipline 2).
+            cursor = unsafe { &*cursor }.links().next;
+        }
+        count
+    }
+
+    /// How many threads and tasks wait now; a snapshot.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock.sleepers() as usize + self.len()
+    }
+
+    fn head(&self) -> *const Node {
+        // SAFETY: every caller holds the lock, so nobody writes meanwhile.
+        self.head.with(|head| unsafe { *head })
+    }
+
+    fn set_head(&self, node: *const Node) {
+        // SAFETY: every caller holds the lock, so nobody else reads or writes meanwhile.
+        self.head.with_mut(|head| unsafe { *head = node });
+    }
+
+    /// Takes nodes from the front while `belongs` says so and `limit` allows, and marks them released.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the lock.
+    unsafe fn take_front(&self, wakers: &mut Wakers, limit: usize, belongs: impl Fn(Ticket) -> bool) -> Rest {
+        let head = self.head();
+        if head.is_null() {
+            return Rest::Empty;
+        }
+        // SAFETY: the lock is held, so listed nodes are alive (discipline 2).
+        let tail = unsafe { &*head }.links().prev;
+        let mut cursor = head;
+        let mut taken = 0;
+        let rest = loop {
+            if cursor.is_null() {
+                break Rest::Empty;
+            }
+            // SAFETY: as above; the node has not been released yet.
+            let node = unsafe { &*cursor };
+            if !belongs(node.ticket) {
+                break Rest::Others;
+            }
+            if taken == limit {
+                break Rest::More;
+            }
+            taken += 1;
+            cursor = node.links().next;
+            // SAFETY: the lock is held and the node is listed, so its waker is ours (discipline 1).
+            if let Some(waker) = node.waker.with_mut(|waker| unsafe { (*waker).take() }) {
+                wakers.push(waker);
+            }
+            // The last touch: from here on the owner may free the node.
+            node.stage.store(RELEASED, Release);
+        };
+        if cursor != head {
+            self.set_head(cursor);
+            if !cursor.is_null() {
+                // SAFETY: the lock is held and the node is still listed.
+                let new_head = unsafe { &*cursor };
+                new_head.set_links(Links { prev: tail, ..new_head.links() });
+            }
+        }
+        rest
+    }
+
+    /// Appends a node. The caller holds the lock, and takes the node out again before it dies.
+    fn append(&self, node: &Node) {
+        let this: *const Node = node;
+        let head = self.head();
+        if head.is_null() {
+            node.set_links(Links { prev: this, next: ptr::null() });
+            self.set_head(this);
+            return;
+        }
+        // SAFETY: the lock is held (see above), so listed nodes are alive (discipline 2).
+        let first = unsafe { &*head };
+        let tail = first.links().prev;
+        node.set_links(Links { prev: tail, next: ptr::null() });
+        // SAFETY: as above.
+        let last = unsafe { &*tail };
+        last.set_links(Links { next: this, ..last.links() });
+        // Read anew: the first may be the last.
+        first.set_links(Links { prev: this, ..first.links() });
+    }
+
+    /// Takes a node out of the middle. The caller holds the lock, and the node is listed.
+    fn unlink(&self, node: &Node) {
+        let this: *const Node = node;
+        let Links { prev, next } = node.links();
+        let head = self.head();
+        if head == this {
+            self.set_head(next);
+        } else {
+            // SAFETY: the lock is held and neighbours of a listed node are listed, so alive (discipline 2).
+            let before = unsafe { &*prev };
+            before.set_links(Links { next, ..before.links() });
+        }
+        // Who now keeps `prev`: the follower, or, if we were the tail, the head that remembers the tail.
+        let heir = if !next.is_null() {
+            next
+        } else if head != this {
+            head
+        } else {
+            return;
+        };
+        // SAFETY: as above.
+        let heir = unsafe { &*heir };
+        heir.set_links(Links { prev, ..heir.links() });
+    }
+}
+
+/// What `take_front` left behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Nothing.
+    Empty,
+    /// Nodes that do not belong.
+    Others,
+    /// Nodes that belong; the limit was reached.
+    More,
+}
+
+impl Node {
+    #[inline]
+    fn links(&self) -> Links {
+        // SAFETY: links are read under the lock alone (discipline 1).
+        self.links.with(|links| unsafe { *links })
+    }
+
+    #[inline]
+    fn set_links(&self, new: Links) {
+        // SAFETY: links are written under the lock alone (discipline 1).
+        self.links.with_mut(|links| unsafe { *links = new });
+    }
+}
+
+/// One who waits in a queue: the node, and the queue it belongs to for life.
+#[derive(Debug)]
+pub(crate) struct Waiter<'a> {
+    queue: &'a Queue,
+    node: Node,
+    /// The list points to the node.
+    _pinned: PhantomPinned,
+}
+
+// SAFETY: the raw pointers lead to nodes that are touched under the queue's lock alone; wakers are Send.
+unsafe impl Send for Waiter<'_> {}
+// SAFETY: through a shared reference only atomics can be reached; poll, withdraw and claim want a `&mut`.
+unsafe impl Sync for Waiter<'_> {}
+
+impl<'a> Waiter<'a> {
+    #[inline]
+    pub(crate) fn new(queue: &'a Queue, ticket: Ticket) -> Waiter<'a> {
+        let nowhere = Links { prev: ptr::null(), next: ptr::null() };
+        Waiter {
+            queue,
+            node: Node {
+                links: UnsafeCell::new(nowhere),
+                waker: UnsafeCell::new(None),
+                stage: AtomicU32::new(UNLISTED),
+                ticket,
+            },
+            _pinned: PhantomPinned,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn queue(&self) -> &'a Queue {
+        self.queue
+    }
+
+    #[inline]
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.node.ticket
+    }
+
+    /// Whether this waiter stands in no line and holds nothing: not yet polled, or withdrawn.
+    #[inline]
+    pub(crate) fn is_unlisted(&self) -> bool {
+        self.node.stage.load(Acquire) == UNLISTED
+    }
+
+    /// Whether a release was given to this waiter (and not yet used up).
+    #[inline]
+    pub(crate) fn is_released(&self) -> bool {
+        self.node.stage.load(Acquire) == RELEASED
+    }
+
+    /// Whether this waiter has used its release up.
+    #[inline]
+    pub(crate) fn is_claimed(&self) -> bool {
+        // Only the owner writes CLAIMED.
+        self.node.stage.load(Relaxed) == CLAIMED
+    }
+
+    /// Ready once a release was given. Until then the waiter is in the queue, and `waker` is the one to be woken.
+    ///
+    /// A waiter that is not in the queue enters it if `admit` agrees; `admit` is asked under the lock. If it does not
+    /// agree, the waiter counts as released.
+    #[inline]
+    pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
+        match self.node.stage.load(Acquire) {
+            UNLISTED => self.enlist(waker, admit),
+            LISTED => self.renew(waker),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn enlist(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
+        let waker = waker.clone();
+        let guard = self.queue.lock.lock();
+        if !admit(&self.queue.word) {
+            drop(guard);
+            // Nobody else knows the node.
+            self.node.stage.store(RELEASED, Relaxed);
+            return Poll::Ready(());
+        }
+        // SAFETY: the lock is held, and the node is not listed: the waker is ours.
+        self.node.waker.with_mut(|slot| unsafe { *slot = Some(waker) });
+        // The node stays where it is and is taken out before it dies: it is pinned, and its drop withdraws it.
+        self.queue.append(&self.node);
+        self.node.stage.store(LISTED, Relaxed);
+        drop(guard);
+        Poll::Pending
+    }
+
+    /// A listed waiter is polled again: make sure that the right task will be woken.
+    fn renew(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+        let guard = self.queue.lock.lock();
+        if self.node.stage.load(Relaxed) != LISTED {
+            return Poll::Ready(());
+        }
+        // SAFETY: the lock is held and the node is listed. Comparing wakers runs no foreign code.
+        let same = self.node.waker.with(|own| unsafe { &*own }.as_ref().is_some_and(|own| own.will_wake(waker)));
+        drop(guard);
+        if same {
+            return Poll::Pending;
+        }
+        let waker = waker.clone();
+        let guard = self.queue.lock.lock();
+        if self.node.stage.load(Relaxed) != LISTED {
+            drop(guard);
+            return Poll::Ready(());
+        }
+        // SAFETY: the lock is held and the node is listed.
+        let replaced = self.node.waker.with_mut(|own| unsafe { (*own).replace(waker) });
+        drop(guard);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Leaves the queue, if it is in there. A release that was given stays given.
+    #[inline]
+    pub(crate) fn withdraw(&mut self) {
+        if self.node.stage.load(Acquire) == LISTED {
+            self.unlist();
+        }
+    }
+
+    #[inline(never)]
+    fn unlist(&self) {
+        let guard = self.queue.lock.lock();
+        if self.node.stage.load(Relaxed) != LISTED {
+            return;
+        }
+        self.queue.unlink(&self.node);
+        // SAFETY: the lock is held and the node is listed.
+        let waker = self.node.waker.with_mut(|waker| unsafe { (*waker).take() });
+        self.node.stage.store(UNLISTED, Relaxed);
+        drop(guard);
+        drop(waker);
+    }
+
+    /// Notes a release that was had without waiting in the queue.
+    pub(crate) fn mark_released(self: Pin<&mut Self>) {
+        debug_assert_ne!(self.node.stage.load(Relaxed), LISTED);
+        self.node.stage.store(RELEASED, Relaxed);
+    }
+
+    /// Uses the release up: it will not be handed on.
+    pub(crate) fn claim(self: Pin<&mut Self>) {
+        debug_assert!(self.is_released());
+        self.node.stage.store(CLAIMED, Relaxed);
+    }
+}
+
+impl Drop for Waiter<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+/// The wakers of one batch, and the first panic of any.
+struct Wakers {
+    batch: [Option<Waker>; BATCH],
+    filled: usize,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Wakers {
+    fn new() -> Wakers {
+        Wakers { batch: [const { None }; BATCH], filled: 0, panic: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.filled == 0
+    }
+
+    #[inline]
+    fn push(&mut self, waker: Waker) {
+        self.batch[self.filled] = Some(waker);
+        self.filled += 1;
+    }
+
+    /// Wakes all, in order, and is empty again.
+    fn wake(&mut self) {
+        let mut wakers = self.batch[..self.filled].iter_mut();
+        self.filled = 0;
+        loop {
+            // Each turn ends the batch or passes one waker that panics, so everyone is woken.
+            let turn = catch_unwind(AssertUnwindSafe(|| {
+                for waker in wakers.by_ref() {
+                    if let Some(waker) = waker.take() {
+                        waker.wake();
+                    }
+                }
+            }));
+            match turn {
+                Ok(()) => return,
+                Err(panic) if self.panic.is_none() => self.panic = Some(panic),
+                // To drop a payload could panic once more; a second one is forgotten instead.
+                Err(panic) => std::mem::forget(panic),
+            }
+        }
+    }
+
+    fn resume_panic(self) {
+        if let Some(panic) = self.panic {
+            resume_unwind(panic);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The futures: what `wait_async` returns, and the slots of which `any` and `all` are made.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::task::{Context, Poll};
+
+use crate::stored;
+use crate::sync::AtomicU32;
+use crate::tasks::{Queue, Waiter};
+use crate::word::{Ticket, Word};
+
+/// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or was set since the
+/// future was made.
+///
+/// It is 48 bytes, allocates nothing, and is inert until polled: only then is its task in the event's queue. The pulse
+/// guarantee counts from its creation all the same, because that is when it remembers the state.
+///
+/// # Cancel safety
+///
+/// Dropping it at any moment leaves the queue and loses nothing for anyone else.
+///
+/// # Memory ordering
+///
+/// All that happened before the `set` that releases the future is visible to the task when it is ready.
+///
+/// # Fairness
+///
+/// Tasks are woken in the order in which they were first polled.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Wait<'a> {
+    waiter: Waiter<'a>,
+}
+
+impl<'a> Wait<'a> {
+    #[inline]
+    pub(crate) fn new(queue: &'a Queue) -> Wait<'a> {
+        let word = Word::from_bits(queue.word.load(Acquire));
+        Wait { waiter: Waiter::new(queue, word.ticket()) }
+    }
+
+    #[inline]
+    fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<'a>> {
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and Wait is neither packed nor
+        // has a Drop of its own, nor is Unpin while Waiter is not.
+        unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
+    }
+
+    fn is_released(&self) -> bool {
+        self.waiter.is_released()
+            || Word::from_bits(self.waiter.queue().word.load(Acquire)).releases(self.waiter.ticket())
+    }
+}
+
+impl Future for Wait<'_> {
+    type Output = ();
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let waiter = self.waiter();
+        // A drained node says so itself: no look at the word, which other processors may be writing.
+        if waiter.is_released() {
+            return Poll::Ready(());
+        }
+        let ticket = waiter.ticket();
+        if Word::from_bits(waiter.queue().word.load(Acquire)).releases(ticket) {
+            // Whatever the drain has come to: the counter decides. It may still find the node, and wake in vain.
+            return Poll::Ready(());
+        }
+        waiter.poll(context.waker(), |word| admit(word, ticket))
+    }
+}
+
+/// Asked under the queue's lock: may a task with this ticket wait, and does the word say that someone does?
+///
+/// Either a `set` finds TASKS on and drains after us, or we find its counter and do not wait. If TASKS is on already,
+/// the load suffices: a `set` that it misses has yet to take the lock, and will find us.
+fn admit(word: &AtomicU32, ticket: Ticket) -> bool {
+    let mut seen = word.load(Acquire);
+    loop {
+        let now = Word::from_bits(seen);
+        if now.releases(ticket) {
+            return false;
+        }
+        if now.has_tasks() {
+            return true;
+        }
+        match word.compare_exchange_weak(seen, now.with_tasks().bits(), AcqRel, Acquire) {
+            Ok(_) => return true,
+            Err(other) => seen = other,
+        }
+    }
+}
+
+impl fmt::Debug for Wait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").field("released", &self.is_released()).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`AutoResetEvent::wait_async`](crate::AutoResetEvent::wait_async): ready once one release was given to it.
+///
+/// It has its place in the line from its first poll on.
+///
+/// # Cancel safety
+///
+/// A future that is dropped after a release was given to it, but before it was ready, hands that release on: to the next
+/// in line, or to the event, which stores it.
+///
+/// # Memory ordering
+///
+/// All that happened before the `set` whose release the future got is visible to the task when it is ready.
+///
+/// # Fairness
+///
+/// First polled, first served.
+///
+/// # Panics
+///
+/// When it is polled again after it was ready.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct AutoResetWait<'a> {
+    waiter: Waiter<'a>,
+}
+
+impl<'a> AutoResetWait<'a> {
+    #[inline]
+    pub(crate) fn new(queue: &'a Queue) -> AutoResetWait<'a> {
+        AutoResetWait { waiter: Waiter::new(queue, Ticket::NONE) }
+    }
+
+    #[inline]
+    fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<'a>> {
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, AutoResetWait is not packed, its
+        // Drop only looks and withdraws, and it is not Unpin because Waiter is not.
+        unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
+    }
+
+    /// Ready once a release is held; it is handed on when dropped unless it is claimed.
+    fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let waiter = self.waiter();
+        assert!(!waiter.is_claimed(), "AutoResetWait polled again after it was ready");
+        if waiter.is_unlisted() && stored::take(waiter.queue()) {
+            waiter.mark_released();
+            return Poll::Ready(());
+        }
+        waiter.poll(context.waker(), stored::admit)
+    }
+}
+
+impl Future for AutoResetWait<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let outcome = self.as_mut().poll_held(context);
+        if outcome.is_ready() {
+            self.waiter().claim();
+        }
+        outcome
+    }
+}
+
+impl Drop for AutoResetWait<'_> {
+    fn drop(&mut self) {
+        self.waiter.withdraw();
+        if self.waiter.is_released() {
+            stored::give(self.waiter.queue());
+        }
+    }
+}
+
+impl fmt::Debug for AutoResetWait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let released = self.waiter.is_released() || self.waiter.is_claimed();
+        f.debug_struct("AutoResetWait").field("released", &released).finish_non_exhaustive()
+    }
+}
+
+/// One event of an `any` or an `all`.
+#[derive(Debug)]
+pub enum Slot<'a> {
+    /// Released by the event's counter, which latches by itself.
+    Event(Wait<'a>),
+    /// Holds the release that it was given until it is claimed, or dropped and so handed on.
+    AutoReset(AutoResetWait<'a>),
+}
+
+/// The slots of an `any` or an `all`, pinned side by side in one allocation.
+pub(crate) struct Slots<'a>(Pin<Box<[Slot<'a>]>>);
+
+impl<'a> Slots<'a> {
+    pub(crate) fn new(slots: Box<[Slot<'a>]>) -> Slots<'a> {
+        Slots(slots.into())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.0.iter()
+    }
+
+    /// Whether the slot's release can pass it by unless it stands in line.
+    pub(crate) fn must_stand_in_line(&self, index: usize) -> bool {
+        matches!(self.0[index], Slot::AutoReset(_))
+    }
+
+    /// Ready once the slot is released. A release that was given to the slot stays with it, unclaimed.
+    pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<()> {
+        match self.at(index) {
+            Projected::Event(wait) => wait.poll(context),
+            Projected::AutoReset(wait) => wait.poll_held(context),
+        }
+    }
+
+    /// Uses up the release that the slot holds.
+    pub(crate) fn claim(&mut self, index: usize) {
+        match self.at(index) {
+            Projected::Event(_) => {}
+            Projected::AutoReset(wait) => wait.waiter().claim(),
+        }
+    }
+
+    fn at(&mut self, index: usize) -> Projected<'_, 'a> {
+        // SAFETY: structural pinning: the element stays where it is; the slice is never moved out of the pinned box.
+        let slot = unsafe { self.0.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
+        // SAFETY: the reference is pinned again at once, in the variant it came from.
+        match unsafe { slot.get_unchecked_mut() } {
+            // SAFETY: structural pinning of the variant's field.
+            Slot::Event(wait) => Projected::Event(unsafe { Pin::new_unchecked(wait) }),
+            // SAFETY: as above.
+            Slot::AutoReset(wait) => Projected::AutoReset(unsafe { Pin::new_unchecked(wait) }),
+        }
+    }
+}
+
+enum Projected<'s, 'a> {
+    Event(Pin<&'s mut Wait<'a>>),
+    AutoReset(Pin<&'s mut AutoResetWait<'a>>),
+}
