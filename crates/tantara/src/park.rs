@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::deadline::Deadline;
-use crate::sync::{AtomicU32, thread_local};
+use crate::sync::{AtomicU32, per_thread};
 use crate::sys;
 
 /// Nobody sleeps, nothing was said.
@@ -69,7 +69,7 @@ impl Parker {
     }
 }
 
-thread_local! {
+per_thread! {
     /// Kept between waits, to spare an allocation. Taken out while in use: a waker that is woken in the middle of a wait
     /// may itself wait.
     static PARKER: Cell<Option<Arc<Parker>>> = const { Cell::new(None) }

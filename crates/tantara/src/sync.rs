@@ -9,7 +9,7 @@
 mod world {
     pub(crate) use std::hint::spin_loop;
     pub(crate) use std::sync::atomic::AtomicU32;
-    pub(crate) use std::thread_local;
+    pub(crate) use std::thread_local as per_thread;
 
     #[cfg(any(not(target_os = "linux"), tantara_portable))]
     pub(crate) use std::sync::{Condvar, Mutex};
@@ -98,12 +98,12 @@ mod world {
     }
 
     /// Loom's thread-locals know no `const` initialisers.
-    macro_rules! thread_local {
+    macro_rules! per_thread {
         ($(#[$attr:meta])* static $name:ident: $ty:ty = const $init:block) => {
             loom::thread_local! { $(#[$attr])* static $name: $ty = $init }
         };
     }
-    pub(crate) use thread_local;
+    pub(crate) use per_thread;
 
     macro_rules! const_new {
         ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {

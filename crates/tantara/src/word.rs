@@ -207,7 +207,7 @@ mod tests {
     /// Every sequence of eight transitions from every word, beside the plainest possible model.
     #[test]
     fn every_sequence_of_transitions_agrees_with_a_plain_flag() {
-        let starts = [Word(0), Word((u32::MAX >> 2) << 2), Word((u32::MAX >> 2) - 2 << 2)];
+        let starts = [Word(0), Word((u32::MAX >> 2) << 2), Word(((u32::MAX >> 2) - 2) << 2)];
         for start in starts {
             for script in 0..4u32.pow(8) {
                 let (mut word, mut flag, mut pulses) = (start, start.is_set(), 0);

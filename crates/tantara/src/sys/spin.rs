@@ -10,7 +10,7 @@
 use std::cell::Cell;
 
 use super::platform;
-use crate::sync::{SPINS, spin_loop, thread_local};
+use crate::sync::{SPINS, per_thread, spin_loop};
 
 /// How many waits in vain on one processor until a thread stops to spin there.
 const PATIENCE: u8 = 8;
@@ -27,7 +27,7 @@ struct Habit {
     in_vain: u8,
 }
 
-thread_local! {
+per_thread! {
     static HABIT: Cell<Habit> = const { Cell::new(Habit { left_in_round: 0, one_processor: false, in_vain: 0 }) }
 }
 

@@ -1,0 +1,82 @@
+//! What the types promise: their sizes, what they are usable for, what they say of themselves.
+
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::thread;
+
+use tantara::{All, Any, AutoResetEvent, AutoResetWait, Event, Wait, Waitable, all, any};
+
+use crate::{Bell, poll};
+
+const fn shared<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
+const fn sent<T: Send>() {}
+
+const _: () = {
+    shared::<Event>();
+    shared::<AutoResetEvent>();
+    sent::<Wait<'_>>();
+    sent::<AutoResetWait<'_>>();
+    sent::<Any<'_>>();
+    sent::<All<'_>>();
+};
+
+static DOOR: Event = Event::new();
+static TURNSTILE: AutoResetEvent = AutoResetEvent::new();
+
+#[test]
+fn events_are_small() {
+    assert_eq!(size_of::<Event>(), 16);
+    assert_eq!(size_of::<AutoResetEvent>(), 16);
+    assert_eq!(size_of::<Wait<'_>>(), 48);
+    assert_eq!(size_of::<AutoResetWait<'_>>(), 48);
+}
+
+#[test]
+fn events_live_in_statics() {
+    let guest = thread::spawn(|| {
+        DOOR.wait();
+        TURNSTILE.wait();
+    });
+    DOOR.set();
+    TURNSTILE.set();
+    guest.join().unwrap();
+    assert!(DOOR.is_set());
+    assert!(!TURNSTILE.is_set());
+}
+
+#[test]
+fn debug_says_whether_it_is_set_and_how_many_wait() {
+    let event = Event::default();
+    assert_eq!(format!("{event:?}"), "Event { set: false, waiting: 0 }");
+    let mut waits = [Box::pin(event.wait_async()), Box::pin(event.wait_async())];
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &Bell::new().1).is_pending()));
+    assert_eq!(format!("{event:?}"), "Event { set: false, waiting: 2 }");
+    assert_eq!(format!("{:?}", waits[0]), "Wait { released: false, .. }");
+    event.set();
+    assert_eq!(format!("{event:?}"), "Event { set: true, waiting: 0 }");
+    assert_eq!(format!("{:?}", waits[0]), "Wait { released: true, .. }");
+
+    let event = AutoResetEvent::default();
+    assert_eq!(format!("{event:?}"), "AutoResetEvent { set: false, waiting: 0 }");
+    event.set();
+    assert_eq!(format!("{event:?}"), "AutoResetEvent { set: true, waiting: 0 }");
+}
+
+#[test]
+fn any_and_all_take_whatever_iterates_over_references() {
+    let (a, b) = (Event::new(), Event::new());
+    b.set();
+    let vec = vec![Event::new(), Event::new()];
+    vec.iter().for_each(Event::set);
+    let turnstile = AutoResetEvent::new();
+    turnstile.set();
+
+    assert_eq!(any([&a, &b]).wait(), 1);
+    assert_eq!(any(vec![&a, &b]).wait(), 1);
+    assert_eq!(any(&vec).wait(), 0);
+    assert_eq!(any(vec.iter().skip(1)).wait(), 0);
+    assert_eq!(any([&a as &dyn Waitable, &turnstile]).wait(), 1);
+    all(&vec).wait();
+    all([&b, &vec[0]]).wait();
+    let mixed: Vec<Box<dyn Waitable>> = vec![Box::new(Event::new()), Box::new(AutoResetEvent::new())];
+    assert!(!all(mixed.iter().map(|event| &**event)).wait_timeout(std::time::Duration::ZERO));
+}

@@ -1,0 +1,156 @@
+//! `AutoResetEvent`: one set, one release.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::AutoResetEvent;
+
+use crate::{Bell, LONG, poll, until_waiting, waiting};
+
+#[test]
+fn a_set_is_stored_once() {
+    let event = AutoResetEvent::new();
+    assert!(!event.is_set());
+    event.set();
+    event.set();
+    assert!(event.is_set());
+    event.wait();
+    assert!(!event.is_set());
+    assert!(!event.wait_timeout(Duration::ZERO));
+    assert!(!event.wait_deadline(Instant::now()));
+}
+
+#[test]
+fn clear_takes_the_stored_release_back() {
+    let event = AutoResetEvent::new();
+    event.set();
+    event.clear();
+    event.clear();
+    assert!(!event.wait_timeout(Duration::from_millis(1)));
+}
+
+#[test]
+fn a_set_releases_exactly_one() {
+    let event = Arc::new(AutoResetEvent::new());
+    let out = Arc::new(AtomicUsize::new(0));
+    let parties: Vec<_> = (0..6)
+        .map(|number| {
+            let (event, out) = (Arc::clone(&event), Arc::clone(&out));
+            thread::spawn(move || {
+                if number % 2 == 0 {
+                    event.wait()
+                } else {
+                    pollster::block_on(event.wait_async())
+                }
+                out.fetch_add(1, SeqCst);
+            })
+        })
+        .collect();
+    until_waiting(&*event, 6);
+    for released in 1..=6 {
+        event.set();
+        until_waiting(&*event, 6 - released);
+        while out.load(SeqCst) < released {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(2));
+        assert_eq!(out.load(SeqCst), released, "a set released more than one");
+    }
+    parties.into_iter().for_each(|party| party.join().unwrap());
+    assert!(!event.is_set());
+}
+
+#[test]
+fn first_come_first_served_threads_and_tasks_alike() {
+    let event = Arc::new(AutoResetEvent::new());
+    let (sender, order) = std::sync::mpsc::channel();
+    let parties: Vec<_> = (0..8)
+        .map(|number| {
+            let party = thread::spawn({
+                let (event, sender) = (Arc::clone(&event), sender.clone());
+                move || {
+                    if number % 2 == 0 {
+                        event.wait()
+                    } else {
+                        pollster::block_on(event.wait_async())
+                    }
+                    sender.send(number).unwrap();
+                }
+            });
+            until_waiting(&*event, number + 1);
+            party
+        })
+        .collect();
+    for expected in 0..8 {
+        event.set();
+        assert_eq!(order.recv_timeout(LONG), Ok(expected));
+    }
+    parties.into_iter().for_each(|party| party.join().unwrap());
+}
+
+#[test]
+fn a_newcomer_cannot_snatch_a_release_that_was_handed_out() {
+    let event = AutoResetEvent::new();
+    let (bell, waker) = Bell::new();
+    let mut first = Box::pin(event.wait_async());
+    assert!(poll(&mut first, &waker).is_pending());
+    event.set();
+    assert_eq!(bell.rings(), 1);
+    assert!(!event.wait_timeout(Duration::ZERO));
+    assert!(poll(&mut Box::pin(event.wait_async()), &waker).is_pending());
+    assert!(poll(&mut first, &waker).is_ready());
+}
+
+#[test]
+fn a_dropped_wait_passes_its_release_on() {
+    let event = AutoResetEvent::new();
+    let (bell, waker) = Bell::new();
+    let mut first = Box::pin(event.wait_async());
+    let mut second = Box::pin(event.wait_async());
+    assert!(poll(&mut first, &Bell::new().1).is_pending());
+    assert!(poll(&mut second, &waker).is_pending());
+    event.set();
+    drop(first);
+    assert_eq!(bell.rings(), 1);
+    // Nobody is left behind it: back into the store.
+    drop(second);
+    assert!(event.is_set());
+}
+
+#[test]
+fn a_wait_that_was_used_up_passes_nothing_on() {
+    let event = AutoResetEvent::new();
+    event.set();
+    let mut wait = Box::pin(event.wait_async());
+    assert!(poll(&mut wait, &Bell::new().1).is_ready());
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut wait, &Bell::new().1))).is_err(), "documented to panic");
+    drop(wait);
+    assert!(!event.is_set());
+}
+
+#[test]
+fn leavers_leave_the_line_in_order() {
+    let event = AutoResetEvent::new();
+    let bells: Vec<_> = (0..5).map(|_| Bell::new()).collect();
+    let mut waits: Vec<_> = bells
+        .iter()
+        .map(|(_, waker)| {
+            let mut wait = Box::pin(event.wait_async());
+            assert!(poll(&mut wait, waker).is_pending());
+            wait
+        })
+        .collect();
+    // The first, the middle and the last.
+    drop(waits.remove(4));
+    drop(waits.remove(2));
+    drop(waits.remove(0));
+    assert_eq!(waiting(&event), 2);
+    event.set();
+    event.set();
+    let rings: Vec<_> = bells.iter().map(|(bell, _)| bell.rings()).collect();
+    assert_eq!(rings, [0, 1, 0, 1, 0]);
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &Bell::new().1).is_ready()));
+}

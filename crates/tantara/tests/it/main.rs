@@ -1,0 +1,62 @@
+//! The events from outside, on real threads and real executors.
+#![cfg(not(loom))]
+
+mod api;
+mod auto_reset;
+mod contract;
+mod many;
+mod stress;
+mod suites_of_others;
+mod wakers;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+/// Long enough for anything that happens at all; a test that waits this long fails instead of hanging.
+const LONG: Duration = Duration::from_secs(60);
+
+/// How many threads and tasks wait, according to the event's own Debug.
+fn waiting(event: &impl Debug) -> usize {
+    let debug = format!("{event:?}");
+    let (_, rest) = debug.split_once("waiting: ").expect("Debug says how many wait");
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+/// Returns once `count` wait.
+fn until_waiting(event: &impl Debug, count: usize) {
+    while waiting(event) != count {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+impl Bell {
+    fn new() -> (Arc<Bell>, Waker) {
+        let bell = Arc::new(Bell::default());
+        (Arc::clone(&bell), Waker::from(bell))
+    }
+
+    fn rings(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+}
+
+/// Polls once.
+fn poll<F: Future>(future: &mut Pin<Box<F>>, waker: &Waker) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(waker))
+}

@@ -1,0 +1,119 @@
+//! `any` and `all`: no limit, kinds mix, nothing that was not used is lost.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tantara::{AutoResetEvent, Event, Waitable, all, any};
+
+use crate::{Bell, LONG, poll, until_waiting, waiting};
+
+#[test]
+fn any_of_none_is_never_released_and_all_of_none_is_at_once() {
+    let none: [&Event; 0] = [];
+    assert_eq!(any(none).wait_timeout(Duration::from_millis(5)), None);
+    assert!(all(none).wait_timeout(Duration::ZERO));
+    all(none).wait();
+}
+
+#[test]
+fn there_is_no_limit_on_the_number() {
+    let events: Arc<Vec<_>> = Arc::new((0..10_000).map(|_| Event::new()).collect());
+    let party = thread::spawn({
+        let events = Arc::clone(&events);
+        move || (any(&*events).wait(), all(&*events).wait_timeout(LONG))
+    });
+    until_waiting(&events[9_999], 1);
+    events[7_777].set();
+    // The first wait has left every line, and the second waits for the first event.
+    until_waiting(&events[9_999], 0);
+    until_waiting(&events[0], 1);
+    events.iter().for_each(Event::set);
+    assert_eq!(party.join().unwrap(), (7_777, true));
+}
+
+#[test]
+fn any_uses_up_the_release_that_it_reports_and_no_other() {
+    let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new()];
+    let (bell, waker) = Bell::new();
+    let mut either = Box::pin(any(&turnstiles));
+    assert!(poll(&mut either, &waker).is_pending());
+    turnstiles[1].set();
+    turnstiles[0].set();
+    assert_eq!(bell.rings(), 2);
+    assert_eq!(poll(&mut either, &waker), std::task::Poll::Ready(0));
+    assert!(!turnstiles[0].is_set());
+    assert!(turnstiles[1].is_set(), "a release got lost");
+}
+
+#[test]
+fn all_that_is_dropped_or_times_out_gives_back_what_it_had() {
+    let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new(), AutoResetEvent::new()];
+    turnstiles[0].set();
+    assert!(!all(&turnstiles).wait_timeout(Duration::from_millis(5)));
+    assert!(turnstiles[0].is_set());
+    let mut every = Box::pin(all(&turnstiles));
+    assert!(poll(&mut every, &Bell::new().1).is_pending());
+    turnstiles[2].set();
+    drop(every);
+    assert!(turnstiles[0].is_set() && turnstiles[2].is_set());
+    turnstiles[1].set();
+    assert!(all(&turnstiles).wait_timeout(Duration::ZERO));
+    turnstiles.iter().for_each(|turnstile| assert!(!turnstile.is_set()));
+}
+
+#[test]
+fn kinds_mix() {
+    let (gate, turnstile) = (Event::new(), AutoResetEvent::new());
+    thread::scope(|scope| {
+        let both = scope.spawn(|| all([&gate as &dyn Waitable, &turnstile]).wait_timeout(LONG));
+        until_waiting(&turnstile, 1);
+        turnstile.set();
+        gate.set();
+        gate.clear();
+        assert!(both.join().unwrap());
+    });
+    assert!(!turnstile.is_set());
+    assert_eq!((waiting(&gate), waiting(&turnstile)), (0, 0));
+}
+
+#[test]
+fn the_wait_begins_when_it_is_made() {
+    let events = [Event::new(), Event::new()];
+    let (either, both) = (any(&events), all(&events));
+    for event in &events {
+        event.set();
+        event.clear();
+    }
+    assert_eq!(either.wait_timeout(Duration::ZERO), Some(0));
+    assert!(both.wait_timeout(Duration::ZERO));
+}
+
+/// A thousand signals, one by one, wake the task for the one that it needs next and for no other.
+#[test]
+fn all_is_not_woken_for_every_event() {
+    let events: Vec<_> = (0..1_000).map(|_| Event::new()).collect();
+    let (bell, waker) = Bell::new();
+    let mut every = Box::pin(all(&events));
+    assert!(poll(&mut every, &waker).is_pending());
+    events[1..].iter().for_each(Event::set);
+    assert_eq!(bell.rings(), 0);
+    events[0].set();
+    assert_eq!(bell.rings(), 1);
+    assert!(poll(&mut every, &waker).is_ready());
+}
+
+#[test]
+fn the_same_event_twice_is_fine() {
+    let turnstile = AutoResetEvent::new();
+    let mut twice = Box::pin(all([&turnstile, &turnstile]));
+    let (_, waker) = Bell::new();
+    assert!(poll(&mut twice, &waker).is_pending());
+    turnstile.set();
+    assert!(poll(&mut twice, &waker).is_pending());
+    turnstile.set();
+    assert!(poll(&mut twice, &waker).is_ready());
+    let gate = Event::new();
+    gate.set();
+    all([&gate, &gate]).wait();
+}

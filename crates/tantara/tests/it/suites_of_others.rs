@@ -1,0 +1,166 @@
+//! What the test suites of related events ask, asked of ours; written anew, in our terms.
+//!
+//! Sources of the questions: futures-intrusive `tests/manual_reset_event.rs`, tokio `tests/sync_notify.rs`, pevents
+//! `tests/*.cpp`, .NET's `EventWaitHandle` tests, and dask's `test_events.py`.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::{AutoResetEvent, Event, all, any};
+
+use crate::{Bell, LONG, poll, until_waiting};
+
+/// futures-intrusive: cancelling waits in the middle and at the end leaves the others alone.
+#[test]
+fn cancelled_waits_between_others() {
+    let event = Event::new();
+    let (bell, waker) = Bell::new();
+    let mut waits: Vec<_> = (0..5).map(|_| Box::pin(event.wait_async())).collect();
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
+    drop(waits.remove(3));
+    drop(waits.remove(1));
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
+    assert_eq!(bell.rings(), 0);
+    event.set();
+    assert_eq!(bell.rings(), 3);
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_ready()));
+}
+
+/// futures-intrusive: waits that come and go at the end of the line, between others that stay.
+#[test]
+fn cancelled_waits_at_the_end() {
+    let event = Event::new();
+    let (bell, waker) = Bell::new();
+    let mut early: Vec<_> = (0..2).map(|_| Box::pin(event.wait_async())).collect();
+    early.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
+    for _ in 0..2 {
+        assert!(poll(&mut Box::pin(event.wait_async()), &waker).is_pending());
+    }
+    let mut late: Vec<_> = (0..2).map(|_| Box::pin(event.wait_async())).collect();
+    late.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
+    event.set();
+    early.iter_mut().chain(&mut late).for_each(|wait| assert!(poll(wait, &waker).is_ready()));
+    assert_eq!(bell.rings(), 4);
+}
+
+/// futures-intrusive: on a set event a wait is ready without its waker being touched.
+#[test]
+fn a_set_event_is_ready_at_the_first_poll() {
+    let event = Event::new();
+    event.set();
+    let (bell, waker) = Bell::new();
+    assert!(poll(&mut Box::pin(event.wait_async()), &waker).is_ready());
+    assert_eq!((bell.rings(), Arc::strong_count(&bell)), (0, 2));
+}
+
+/// tokio: a notification that nobody uses up is not lost by `notify_waiters` before it.
+#[test]
+fn a_release_after_a_dropped_wait_is_stored() {
+    let event = AutoResetEvent::new();
+    let mut wait = Box::pin(event.wait_async());
+    assert!(poll(&mut wait, &Bell::new().1).is_pending());
+    drop(wait);
+    event.set();
+    assert!(poll(&mut Box::pin(event.wait_async()), &Bell::new().1).is_ready());
+}
+
+/// tokio: two notifications for two who wait, the first of whom is dropped after it was notified.
+#[test]
+fn two_waiting_and_the_notified_one_is_dropped() {
+    let event = AutoResetEvent::new();
+    let ((first_bell, first_waker), (second_bell, second_waker)) = (Bell::new(), Bell::new());
+    let mut first = Box::pin(event.wait_async());
+    let mut second = Box::pin(event.wait_async());
+    assert!(poll(&mut first, &first_waker).is_pending());
+    assert!(poll(&mut second, &second_waker).is_pending());
+    event.set();
+    assert_eq!((first_bell.rings(), second_bell.rings()), (1, 0));
+    drop(first);
+    assert_eq!(second_bell.rings(), 1);
+    assert!(poll(&mut second, &second_waker).is_ready());
+}
+
+/// pevents #5: waiting for all of many with a timeout of zero, all of them set.
+#[test]
+fn all_of_many_set_events_with_a_timeout_of_zero() {
+    let turnstiles: Vec<_> = (0..63).map(|_| AutoResetEvent::new()).collect();
+    turnstiles.iter().for_each(AutoResetEvent::set);
+    assert!(all(&turnstiles).wait_timeout(Duration::ZERO));
+    assert!(turnstiles.iter().all(|turnstile| !turnstile.is_set()));
+    let gates: Vec<_> = (0..63).map(|_| Event::new()).collect();
+    gates.iter().for_each(Event::set);
+    assert!(all(&gates).wait_timeout(Duration::ZERO));
+    assert!(gates.iter().all(Event::is_set));
+}
+
+/// pevents: a wait for all takes no auto-reset event's release before it can have them all.
+#[test]
+fn a_wait_for_all_that_times_out_swallows_nothing() {
+    let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new()];
+    turnstiles[0].set();
+    for _ in 0..10 {
+        assert!(!all(&turnstiles).wait_timeout(Duration::from_millis(1)));
+        assert!(turnstiles[0].is_set());
+    }
+}
+
+/// .NET: manual-reset stays signalled for any number of waits, auto-reset for one.
+#[test]
+fn manual_and_auto_reset_differ_in_what_a_wait_uses_up() {
+    let (gate, turnstile) = (Event::new(), AutoResetEvent::new());
+    gate.set();
+    turnstile.set();
+    assert!((0..3).all(|_| gate.wait_timeout(Duration::ZERO)));
+    assert!(turnstile.wait_timeout(Duration::ZERO));
+    assert!(!turnstile.wait_timeout(Duration::ZERO));
+}
+
+/// .NET: two threads that answer each other through a pair of auto-reset events.
+#[test]
+fn ping_pong_with_wait_any() {
+    let pair = [AutoResetEvent::new(), AutoResetEvent::new()];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..1_000 {
+                assert_eq!(any(&pair[..1]).wait_timeout(LONG), Some(0));
+                pair[1].set();
+            }
+        });
+        for _ in 0..1_000 {
+            pair[0].set();
+            assert_eq!(any(&pair[1..]).wait_timeout(LONG), Some(0));
+        }
+    });
+}
+
+/// CPython (gh-57711): set and clear at once, with threads that sleep; and a wait that reports a timeout exactly.
+#[test]
+fn set_and_clear_at_once_with_sleeping_threads() {
+    let event = Event::new();
+    thread::scope(|scope| {
+        let parties: Vec<_> = (0..5).map(|_| scope.spawn(|| event.wait_timeout(LONG))).collect();
+        until_waiting(&event, 5);
+        event.set();
+        event.clear();
+        assert!(parties.into_iter().all(|party| party.join().unwrap()));
+    });
+    let began = Instant::now();
+    assert!(!event.wait_timeout(Duration::from_millis(50)));
+    assert!(began.elapsed() >= Duration::from_millis(50));
+}
+
+/// dask: clearing and setting again while some wait and some do not.
+#[test]
+fn set_clear_and_set_again() {
+    let event = Event::new();
+    for _ in 0..10 {
+        thread::scope(|scope| {
+            let parties: Vec<_> = (0..3).map(|_| scope.spawn(|| event.wait_timeout(LONG))).collect();
+            event.set();
+            assert!(parties.into_iter().all(|party| party.join().unwrap()));
+        });
+        event.clear();
+        assert!(!event.wait_timeout(Duration::ZERO));
+    }
+}

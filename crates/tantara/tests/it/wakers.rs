@@ -1,0 +1,230 @@
+//! Wakers are foreign code: they call back, they panic, they drop things, they are replaced.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
+
+use tantara::{AutoResetEvent, Event, Wait};
+
+use crate::{Bell, poll, waiting};
+
+/// A waker that does what it is told, when woken and when dropped.
+struct Foreign {
+    on_wake: Box<dyn Fn() + Send + Sync>,
+    on_drop: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Wake for Foreign {
+    fn wake(self: Arc<Self>) {
+        (self.on_wake)();
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        (self.on_drop)();
+    }
+}
+
+fn on_wake(act: impl Fn() + Send + Sync + 'static) -> Waker {
+    Waker::from(Arc::new(Foreign { on_wake: Box::new(act), on_drop: Box::new(|| {}) }))
+}
+
+fn on_drop(act: impl Fn() + Send + Sync + 'static) -> Waker {
+    Waker::from(Arc::new(Foreign { on_wake: Box::new(|| {}), on_drop: Box::new(act) }))
+}
+
+fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+#[test]
+fn a_waker_may_use_the_event_that_wakes_it() {
+    let event: &'static Event = leaked(Event::new());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let waker = on_wake({
+        let calls = Arc::clone(&calls);
+        move || {
+            calls.fetch_add(1, SeqCst);
+            assert!(event.is_set());
+            event.wait();
+            event.set();
+            let mut newcomer = Box::pin(event.wait_async());
+            assert!(poll(&mut newcomer, &Bell::new().1).is_ready());
+            event.clear();
+            let mut newcomer = Box::pin(event.wait_async());
+            assert!(poll(&mut newcomer, &Bell::new().1).is_pending());
+            let _ = format!("{event:?}");
+            event.set();
+        }
+    });
+    // More than one batch of them.
+    let mut waits: Vec<_> = (0..100).map(|_| Box::pin(event.wait_async())).collect();
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
+    event.set();
+    assert_eq!(calls.load(SeqCst), 100);
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_ready()));
+}
+
+#[test]
+fn a_waker_that_is_dropped_by_the_drain_may_use_the_event() {
+    let event: &'static Event = leaked(Event::new());
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let mut wait = Box::pin(event.wait_async());
+    {
+        let dropped = Arc::clone(&dropped);
+        let waker = on_drop(move || {
+            event.set();
+            assert_eq!(waiting(event), 0);
+            dropped.fetch_add(1, SeqCst);
+        });
+        assert!(poll(&mut wait, &waker).is_pending());
+    }
+    event.set();
+    assert_eq!(dropped.load(SeqCst), 1);
+}
+
+#[test]
+fn a_replaced_or_cancelled_waker_is_dropped_outside_the_lock() {
+    let event: &'static Event = leaked(Event::new());
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let waker = || {
+        let dropped = Arc::clone(&dropped);
+        on_drop(move || {
+            let _ = waiting(event);
+            dropped.fetch_add(1, SeqCst);
+        })
+    };
+    let mut wait = Box::pin(event.wait_async());
+    for expected in 0..3 {
+        assert!(poll(&mut wait, &waker()).is_pending());
+        assert_eq!(dropped.load(SeqCst), expected);
+    }
+    drop(wait);
+    assert_eq!(dropped.load(SeqCst), 3);
+    assert_eq!(waiting(event), 0);
+}
+
+#[test]
+fn a_panicking_waker_robs_nobody() {
+    let event = Event::new();
+    let bells: Vec<_> = (0..100).map(|_| Bell::new()).collect();
+    let mut waits: Vec<_> = bells
+        .iter()
+        .enumerate()
+        .map(|(number, (_, waker))| {
+            let mut wait = Box::pin(event.wait_async());
+            let panics = on_wake(move || panic!("waker {number}"));
+            assert!(poll(&mut wait, if number % 10 == 5 { &panics } else { waker }).is_pending());
+            wait
+        })
+        .collect();
+    let panic = catch_unwind(AssertUnwindSafe(|| event.set())).unwrap_err();
+    assert_eq!(panic.downcast_ref::<String>().unwrap(), "waker 5", "the first panic goes on");
+    assert!(event.is_set());
+    for (number, (bell, _)) in bells.iter().enumerate() {
+        assert_eq!(bell.rings(), usize::from(number % 10 != 5), "waiter {number}");
+    }
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &bells[0].1).is_ready()));
+    event.clear();
+    assert!(!event.is_set());
+}
+
+#[test]
+fn a_panicking_waker_takes_no_release_along() {
+    let event = AutoResetEvent::new();
+    let mut wait = Box::pin(event.wait_async());
+    assert!(poll(&mut wait, &on_wake(|| panic!("no"))).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| event.set())).is_err());
+    drop(wait);
+    assert!(event.is_set(), "the release passed on, into the store");
+}
+
+#[test]
+fn the_last_waker_is_the_one_that_is_woken() {
+    let event = Event::new();
+    let (first, first_waker) = Bell::new();
+    let (second, second_waker) = Bell::new();
+    let mut wait = Box::pin(event.wait_async());
+    assert!(poll(&mut wait, &first_waker).is_pending());
+    assert!(poll(&mut wait, &second_waker).is_pending());
+    assert!(poll(&mut wait, &second_waker).is_pending());
+    event.set();
+    assert_eq!((first.rings(), second.rings()), (0, 1));
+}
+
+/// Wakers are neither leaked nor dropped twice, whichever way a wait ends.
+#[test]
+fn waker_counts_return_to_where_they_were() {
+    let (bell, waker) = Bell::new();
+    let event = Event::new();
+    let turnstile = AutoResetEvent::new();
+    for way in 0..5 {
+        let mut wait = Box::pin(event.wait_async());
+        let mut turn = Box::pin(turnstile.wait_async());
+        let _ = poll(&mut wait, &waker);
+        let _ = poll(&mut turn, &waker);
+        match way {
+            0 => {}
+            1 => event.set(),
+            2 => turnstile.set(),
+            3 => {
+                event.set();
+                assert!(poll(&mut wait, &waker).is_ready());
+            }
+            _ => {
+                let _ = poll(&mut turn, &waker);
+            }
+        }
+        drop(wait);
+        drop(turn);
+        event.clear();
+        turnstile.clear();
+        assert_eq!(Arc::strong_count(&bell), 2, "after way {way}");
+    }
+}
+
+/// A waker that registers anew each time: `set` must not serve the newcomers too, or it would never end.
+#[test]
+fn a_set_ends_although_newcomers_keep_coming() {
+    static EVENT: Event = Event::new();
+    static NEWCOMERS: Mutex<Vec<std::pin::Pin<Box<Wait<'static>>>>> = Mutex::new(Vec::new());
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    fn again() -> Waker {
+        on_wake(|| {
+            assert!(CALLS.fetch_add(1, SeqCst) < 1_000, "the drain serves newcomers");
+            // The pulse is over before this one begins to wait.
+            EVENT.clear();
+            let mut newcomer = Box::pin(EVENT.wait_async());
+            assert!(poll(&mut newcomer, &again()).is_pending());
+            NEWCOMERS.lock().unwrap().push(newcomer);
+        })
+    }
+
+    let mut waits: Vec<_> = (0..100).map(|_| Box::pin(EVENT.wait_async())).collect();
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &again()).is_pending()));
+    EVENT.set();
+    assert_eq!(CALLS.load(SeqCst), 100);
+    assert_eq!(waiting(&EVENT), 100);
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &Bell::new().1).is_ready()));
+}
+
+#[test]
+fn tasks_are_woken_in_the_order_in_which_they_came() {
+    let event = Event::new();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waits: Vec<_> = (0..100)
+        .map(|number| {
+            let mut wait = Box::pin(event.wait_async());
+            let order = Arc::clone(&order);
+            assert!(poll(&mut wait, &on_wake(move || order.lock().unwrap().push(number))).is_pending());
+            wait
+        })
+        .collect();
+    drop(waits.remove(50));
+    event.set();
+    let expected: Vec<_> = (0..100).filter(|&number| number != 50).collect();
+    assert_eq!(*order.lock().unwrap(), expected);
+}

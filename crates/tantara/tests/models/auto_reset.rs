@@ -1,0 +1,133 @@
+//! `AutoResetEvent`: no release is lost, none is used twice.
+
+use std::time::Duration;
+
+use tantara::AutoResetEvent;
+
+use crate::world::{Bell, Letter, SOON, block_on, explore, poll, thread};
+
+struct Post {
+    event: AutoResetEvent,
+    letter: Letter,
+}
+
+fn post() -> &'static Post {
+    // Leaked: a model is short, and its waits may then borrow for as long as they like.
+    Box::leak(Box::new(Post { event: AutoResetEvent::new(), letter: Letter::new() }))
+}
+
+#[test]
+fn a_thread_is_released_once() {
+    explore(None, || {
+        let post = post();
+        let waiter = thread::spawn(|| {
+            post.event.wait();
+            post.letter.read();
+        });
+        post.letter.write();
+        post.event.set();
+        waiter.join().unwrap();
+        assert!(!post.event.is_set(), "the release was used up");
+    });
+}
+
+#[test]
+fn a_task_is_released_once() {
+    explore(None, || {
+        let post = post();
+        let waiter = thread::spawn(|| {
+            block_on(post.event.wait_async());
+            post.letter.read();
+        });
+        post.letter.write();
+        post.event.set();
+        waiter.join().unwrap();
+        assert!(!post.event.is_set(), "the release was used up");
+    });
+}
+
+/// Two sets and two who are in line already: each gets one.
+#[test]
+fn two_in_line_get_two_releases() {
+    explore(None, || {
+        let post = post();
+        let (bells, mut waits): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| (Bell::new(), Box::pin(post.event.wait_async()))).unzip();
+        for (wait, (_, waker)) in waits.iter_mut().zip(&bells) {
+            assert!(poll(wait, waker).is_pending());
+        }
+        let other = thread::spawn(|| post.event.set());
+        post.event.set();
+        other.join().unwrap();
+        for (wait, (bell, waker)) in waits.iter_mut().zip(&bells) {
+            assert_eq!(bell.rings(), 1);
+            assert!(poll(wait, waker).is_ready());
+        }
+        assert!(!post.event.is_set());
+    });
+}
+
+/// The first in line leaves while a release may be on its way to it: the second gets it, by whichever road.
+#[test]
+fn a_release_in_the_hands_of_a_leaver_passes_on() {
+    explore(None, || {
+        let post = post();
+        let mut first = Box::pin(post.event.wait_async());
+        let mut second = Box::pin(post.event.wait_async());
+        let (bell, waker) = Bell::new();
+        assert!(poll(&mut first, &Bell::new().1).is_pending());
+        assert!(poll(&mut second, &waker).is_pending());
+        let setter = thread::spawn(|| post.event.set());
+        drop(first);
+        setter.join().unwrap();
+        assert_eq!(bell.rings(), 1, "the release got lost, or was given twice");
+        assert!(poll(&mut second, &waker).is_ready());
+        assert!(!post.event.is_set());
+    });
+}
+
+/// A wait that times out as the release comes: either it was released, or the release is still there.
+#[test]
+fn a_timeout_loses_no_release() {
+    explore(None, || {
+        let post = post();
+        let setter = thread::spawn(|| {
+            post.letter.write();
+            post.event.set();
+        });
+        let released = post.event.wait_timeout(SOON);
+        setter.join().unwrap();
+        assert_ne!(released, post.event.is_set(), "one release, no more and no less");
+        post.letter.read();
+    });
+}
+
+/// Two who look, one release: one of them gets it.
+#[test]
+fn one_release_is_used_once() {
+    explore(None, || {
+        let post = post();
+        post.event.set();
+        let take = || post.event.wait_timeout(Duration::ZERO);
+        let other = thread::spawn(take);
+        let own = take();
+        let other = other.join().unwrap();
+        assert!(own != other, "used by {}", if own { "both" } else { "neither" });
+    });
+}
+
+/// A clear takes back what is stored, never what was given.
+#[test]
+fn a_clear_takes_nothing_from_a_waiter() {
+    explore(None, || {
+        let post = post();
+        let mut wait = Box::pin(post.event.wait_async());
+        let (bell, waker) = Bell::new();
+        assert!(poll(&mut wait, &waker).is_pending());
+        let clearer = thread::spawn(|| post.event.clear());
+        post.event.set();
+        clearer.join().unwrap();
+        assert_eq!(bell.rings(), 1);
+        assert!(poll(&mut wait, &waker).is_ready());
+    });
+}

@@ -1,0 +1,309 @@
+//! `Event`: set, clear, wait, async wait, drop, timeout.
+
+use std::task::Poll;
+
+use tantara::{Event, Wait};
+
+use crate::world::{Arc, Bell, Letter, SOON, block_on, explore, poll, thread};
+
+/// An event, and a letter that only the event protects.
+struct Post {
+    event: Event,
+    letter: Letter,
+}
+
+impl Post {
+    fn new() -> Arc<Post> {
+        Arc::new(Post { event: Event::new(), letter: Letter::new() })
+    }
+
+    fn send(&self) {
+        self.letter.write();
+        self.event.set();
+    }
+}
+
+/// How a party of a model waits for the post.
+#[derive(Clone, Copy)]
+enum Waiting {
+    Blocking,
+    Deadline,
+    Task,
+    /// Polls with one waker, then with another, as a task does that is moved.
+    MovedTask,
+    /// Polls once and gives up.
+    DroppedTask,
+}
+
+impl Waiting {
+    fn for_post(self, post: &Post) {
+        let released = match self {
+            Waiting::Blocking => {
+                post.event.wait();
+                true
+            }
+            Waiting::Deadline => post.event.wait_timeout(SOON),
+            Waiting::Task => {
+                block_on(post.event.wait_async());
+                true
+            }
+            Waiting::MovedTask => {
+                let mut wait = Box::pin(post.event.wait_async());
+                let _ = poll(&mut wait, &Bell::new().1);
+                block_on(wait);
+                true
+            }
+            Waiting::DroppedTask => {
+                let mut wait = Box::pin(post.event.wait_async());
+                poll(&mut wait, &Bell::new().1).is_ready()
+            }
+        };
+        if released {
+            post.letter.read();
+        }
+    }
+}
+
+/// One sends, the others wait: nobody is left behind, and whoever is released may read.
+fn delivery(bound: Option<usize>, waiting: &'static [Waiting]) {
+    explore(bound, move || {
+        let post = Post::new();
+        let parties: Vec<_> = waiting
+            .iter()
+            .map(|&waiting| {
+                let post = Arc::clone(&post);
+                thread::spawn(move || waiting.for_post(&post))
+            })
+            .collect();
+        post.send();
+        for party in parties {
+            party.join().unwrap();
+        }
+        assert!(post.event.is_set(), "nobody who leaves may touch the flag");
+    });
+}
+
+#[test]
+fn a_thread_is_released() {
+    delivery(None, &[Waiting::Blocking]);
+}
+
+#[test]
+fn a_task_is_released() {
+    delivery(None, &[Waiting::Task]);
+}
+
+#[test]
+fn a_task_that_was_moved_is_released() {
+    delivery(None, &[Waiting::MovedTask]);
+}
+
+#[test]
+fn two_threads_are_released() {
+    delivery(Some(3), &[Waiting::Blocking, Waiting::Blocking]);
+}
+
+#[test]
+fn a_thread_and_a_task_are_released() {
+    delivery(Some(3), &[Waiting::Blocking, Waiting::Task]);
+}
+
+#[test]
+fn two_tasks_are_released() {
+    delivery(Some(3), &[Waiting::Task, Waiting::Task]);
+}
+
+#[test]
+fn a_timeout_robs_nobody() {
+    delivery(Some(3), &[Waiting::Deadline, Waiting::Blocking]);
+    delivery(Some(3), &[Waiting::Deadline, Waiting::Task]);
+}
+
+#[test]
+fn a_dropped_task_robs_nobody() {
+    delivery(Some(3), &[Waiting::DroppedTask, Waiting::Blocking]);
+    delivery(Some(3), &[Waiting::DroppedTask, Waiting::Task]);
+}
+
+/// Futures that exist before a pulse are released by it, although the flag is down again when they run.
+fn pulse(bound: Option<usize>, tasks: usize, dropped: usize) {
+    explore(bound, move || {
+        let post = Post::new();
+        // The post outlives every wait: the threads are joined below, and own a share of it.
+        let waits: Vec<_> = (0..tasks).map(|_| OwnedWait::new(&post)).collect();
+        let setter = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || {
+                post.send();
+                post.event.clear();
+            })
+        };
+        let mut waits = waits.into_iter();
+        for wait in waits.by_ref().take(dropped) {
+            wait.poll_once_and_drop();
+        }
+        for wait in waits {
+            wait.run();
+            post.letter.read();
+        }
+        setter.join().unwrap();
+        assert!(!post.event.is_set());
+    });
+}
+
+/// A wait that owns a share of what it borrows from.
+struct OwnedWait {
+    // Declared first, so dropped first.
+    wait: std::pin::Pin<Box<Wait<'static>>>,
+    _post: Arc<Post>,
+}
+
+impl OwnedWait {
+    fn new(post: &Arc<Post>) -> OwnedWait {
+        let owner = Arc::clone(post);
+        // SAFETY: the event lives on the heap as long as `_post` does, which is dropped after the wait.
+        let event: &'static Event = unsafe { &*std::ptr::from_ref(&owner.event) };
+        OwnedWait { wait: Box::pin(event.wait_async()), _post: owner }
+    }
+
+    fn run(self) {
+        block_on(self.wait);
+    }
+
+    fn poll_once_and_drop(mut self) {
+        let _ = poll(&mut self.wait, &Bell::new().1);
+    }
+}
+
+#[test]
+fn a_pulse_releases_who_waited() {
+    pulse(None, 1, 0);
+}
+
+#[test]
+fn a_pulse_releases_who_waited_while_another_leaves() {
+    pulse(None, 2, 1);
+}
+
+/// Three listed tasks are more than a batch holds under loom: the drain lets go of the lock in between, and one of them
+/// leaves just then.
+#[test]
+fn a_drain_survives_a_leaver_between_its_batches() {
+    explore(None, || {
+        let post = Post::new();
+        let mut waits: Vec<_> = (0..3).map(|_| OwnedWait::new(&post)).collect();
+        let bells: Vec<_> = (0..3).map(|_| Bell::new()).collect();
+        for (wait, (_, waker)) in waits.iter_mut().zip(&bells) {
+            assert!(poll(&mut wait.wait, waker).is_pending());
+        }
+        let setter = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || {
+                post.event.set();
+                post.event.clear();
+            })
+        };
+        drop(waits.remove(1));
+        setter.join().unwrap();
+        for (mut wait, bell) in waits.into_iter().zip([0, 2]) {
+            assert_eq!(bells[bell].0.rings(), 1, "a waiter was not woken, or woken twice");
+            assert_eq!(poll(&mut wait.wait, &bells[bell].1), Poll::Ready(()));
+        }
+    });
+}
+
+/// Who begins to wait after the pulse is not released by it, even if the drain is still under way.
+#[test]
+fn a_pulse_does_not_release_newcomers() {
+    explore(Some(4), || {
+        let post = Post::new();
+        let mut old = OwnedWait::new(&post);
+        let (bell, waker) = Bell::new();
+        assert!(poll(&mut old.wait, &waker).is_pending());
+        let other = {
+            let post = Arc::clone(&post);
+            // Both pulse: each drain may meet the other's newcomer.
+            thread::spawn(move || pulse_then_wait(&post))
+        };
+        let newcomer = pulse_then_wait(&post);
+        let other = other.join().unwrap();
+        assert!(bell.rings() == 1, "the old waiter is woken once");
+        assert!(poll(&mut old.wait, &waker).is_ready());
+        // A newcomer may have been released by the other's pulse, but somebody pulsed last.
+        assert!(!(newcomer && other), "both newcomers were released, one of them by a pulse before it began to wait");
+    });
+}
+
+/// Says whether a wait that began after this party's own pulse was released.
+fn pulse_then_wait(post: &Arc<Post>) -> bool {
+    post.event.set();
+    post.event.clear();
+    let mut wait = OwnedWait::new(post);
+    poll(&mut wait.wait, &Bell::new().1).is_ready()
+}
+
+/// Set and clear race; whatever comes of it, the next set reaches a waiter.
+#[test]
+fn set_and_clear_leave_the_event_in_order() {
+    explore(None, || {
+        let post = Post::new();
+        let clearer = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || post.event.clear())
+        };
+        post.event.set();
+        clearer.join().unwrap();
+        post.event.clear();
+        assert!(!post.event.is_set());
+        let waiter = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || post.event.wait())
+        };
+        post.event.set();
+        waiter.join().unwrap();
+    });
+}
+
+/// What either of two setters did before is visible to whoever sees the event set by both.
+#[test]
+fn a_set_of_a_set_event_publishes_too() {
+    explore(None, || {
+        let posts = Arc::new((Event::new(), Letter::new(), Event::new()));
+        let setter = {
+            let posts = Arc::clone(&posts);
+            thread::spawn(move || {
+                posts.1.write();
+                posts.0.set();
+                posts.2.set();
+            })
+        };
+        posts.0.set();
+        // Only the other thread sets the second event, so it has set the first, which may have been set already.
+        if posts.2.is_set() {
+            assert!(posts.0.is_set());
+            posts.1.read();
+        }
+        setter.join().unwrap();
+    });
+}
+
+/// The waker that was given last is the one that is woken.
+#[test]
+fn a_replaced_waker_is_not_missed() {
+    explore(None, || {
+        let post = Post::new();
+        let mut wait = OwnedWait::new(&post);
+        let (_, first) = Bell::new();
+        let (bell, second) = Bell::new();
+        assert!(poll(&mut wait.wait, &first).is_pending());
+        let setter = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || post.send())
+        };
+        let polled = poll(&mut wait.wait, &second);
+        setter.join().unwrap();
+        assert!(polled.is_ready() || bell.rings() == 1, "the task would sleep for ever");
+        assert!(poll(&mut wait.wait, &second).is_ready());
+        post.letter.read();
+    });
+}

@@ -1,0 +1,105 @@
+//! `any` and `all`.
+
+use tantara::{AutoResetEvent, Event, Waitable, all, any};
+
+use crate::world::{Letter, SOON, block_on, explore, thread};
+
+fn leaked<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+#[test]
+fn any_is_released_by_either() {
+    explore(Some(3), || {
+        let events = leaked([Event::new(), Event::new()]);
+        let letters = leaked([Letter::new(), Letter::new()]);
+        let setters = [0, 1].map(|index: usize| {
+            thread::spawn(move || {
+                letters[index].write();
+                events[index].set();
+            })
+        });
+        let index = any(events).wait();
+        letters[index].read();
+        for setter in setters {
+            setter.join().unwrap();
+        }
+    });
+}
+
+/// Of two turnstiles that open at once, `any` goes through one and leaves the other as it was.
+#[test]
+fn any_uses_up_one_release_only() {
+    explore(Some(3), || {
+        let events = leaked([AutoResetEvent::new(), AutoResetEvent::new()]);
+        let setters = [0, 1].map(|index: usize| thread::spawn(move || events[index].set()));
+        let index = block_on(any(events));
+        for setter in setters {
+            setter.join().unwrap();
+        }
+        assert!(!events[index].is_set(), "its release was used up");
+        assert!(events[1 - index].is_set(), "the other's was not");
+    });
+}
+
+/// Either the timed wait used the release up, or it is still there.
+#[test]
+fn a_timeout_of_any_loses_no_release() {
+    explore(None, || {
+        let events = leaked((Event::new(), AutoResetEvent::new()));
+        let setter = thread::spawn(|| events.1.set());
+        let outcome = any([&events.0 as &dyn Waitable, &events.1]).wait_timeout(SOON);
+        setter.join().unwrap();
+        match outcome {
+            Some(index) => assert_eq!((index, events.1.is_set()), (1, false)),
+            None => assert!(events.1.is_set()),
+        }
+    });
+}
+
+/// Pulses that come one after the other are latched.
+#[test]
+fn all_remembers_pulses() {
+    explore(Some(3), || {
+        let events = leaked([Event::new(), Event::new()]);
+        let both = all(events);
+        let other = thread::spawn(|| {
+            events[1].set();
+            events[1].clear();
+        });
+        let one = thread::spawn(|| {
+            events[0].set();
+            events[0].clear();
+        });
+        both.wait();
+        other.join().unwrap();
+        one.join().unwrap();
+    });
+}
+
+/// `all` that times out with one release in hand gives it back.
+#[test]
+fn a_timeout_of_all_gives_back_what_it_had() {
+    explore(None, || {
+        let events = leaked([AutoResetEvent::new(), AutoResetEvent::new()]);
+        let setter = thread::spawn(|| events[0].set());
+        assert!(!all(events).wait_timeout(SOON));
+        setter.join().unwrap();
+        assert!(events[0].is_set());
+        assert!(!events[1].is_set());
+    });
+}
+
+/// `all` takes its releases together, at the end.
+#[test]
+fn all_uses_up_each_release_once() {
+    explore(Some(3), || {
+        let events = leaked([AutoResetEvent::new(), AutoResetEvent::new()]);
+        let setters = [0, 1].map(|index: usize| thread::spawn(move || events[index].set()));
+        block_on(all(events));
+        for setter in setters {
+            setter.join().unwrap();
+        }
+        assert!(!events[0].is_set() && !events[1].is_set());
+    });
+}
