@@ -101,7 +101,7 @@ impl AutoResetEvent {
     ///
     /// # Blocking
     ///
-    /// The thread looks again for a few microseconds and then sleeps. In async code use
+    /// The thread looks again for some microseconds, as long as that pays, and then sleeps. In async code use
     /// [`wait_async`](AutoResetEvent::wait_async).
     #[inline]
     pub fn wait(&self) {

@@ -33,6 +33,11 @@ impl Deadline {
         }
     }
 
+    /// This deadline, or `limit` if that is earlier.
+    pub(crate) fn at_most(self, limit: Instant) -> Instant {
+        self.instant().map_or(limit, |instant| instant.min(limit))
+    }
+
     pub(crate) fn has_passed(self) -> bool {
         match self {
             Deadline::Poll => true,

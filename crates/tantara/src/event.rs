@@ -153,8 +153,8 @@ impl Event {
     ///
     /// # Blocking
     ///
-    /// The thread looks again for a few microseconds, because a signal from another processor is often that near, and
-    /// then sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
+    /// The thread looks again for some microseconds, as long as that pays, because a signal from another processor is
+    /// often that near; then it sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
     #[inline]
     pub fn wait(&self) {
         if !self.is_set() {
@@ -238,13 +238,10 @@ impl Event {
             return self.word().releases(ticket);
         }
         // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
-        if !first.has_threads() && sys::spin::until(|| self.word().releases(ticket)) {
+        if !first.has_threads() && sys::spin::until(deadline, || self.word().releases(ticket)) {
             return true;
         }
-        self.queue.lock.sleeper_enters();
-        let released = self.sleep(ticket, deadline);
-        self.queue.lock.sleeper_leaves();
-        released
+        self.queue.counting_sleeper(|| self.sleep(ticket, deadline))
     }
 
     /// Sleeps on the word until it releases `ticket`, or the deadline passes.

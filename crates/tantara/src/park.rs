@@ -45,7 +45,7 @@ impl Parker {
     /// Sleeps until a call, or until the deadline; says which. Uses the call up.
     fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let called = || self.word.load(Relaxed) == CALLED;
-        if !called() && !deadline.has_passed() && !sys::spin::until(called) {
+        if !called() && !deadline.has_passed() && !sys::spin::until(deadline, called) {
             // Fails only if a call has come.
             let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
         }

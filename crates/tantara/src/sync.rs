@@ -8,7 +8,8 @@
 #[cfg(not(loom))]
 mod world {
     pub(crate) use std::hint::spin_loop;
-    pub(crate) use std::sync::atomic::AtomicU32;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
+    pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local as per_thread;
 
     #[cfg(any(not(target_os = "linux"), tantara_portable))]
@@ -16,8 +17,6 @@ mod world {
 
     pub(crate) use crate::lock::Lock;
 
-    /// How often a waiter looks again before it goes to sleep.
-    pub(crate) const SPINS: u32 = 100;
     /// How many wakers a drain takes out before it lets go of the lock to wake them.
     pub(crate) const BATCH: usize = 32;
 
@@ -53,14 +52,13 @@ mod world {
 
 #[cfg(loom)]
 mod world {
-    use std::sync::atomic::{AtomicU32 as Untracked, Ordering::Relaxed};
-
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::AtomicU32;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
     pub(crate) use loom::sync::{Condvar, Mutex};
+    pub(crate) use loom::thread::yield_now;
+    // A figure for `Debug`, which no model looks at.
+    pub(crate) use std::sync::atomic::AtomicU16;
 
-    /// Spinning adds interleavings and no behaviour.
-    pub(crate) const SPINS: u32 = 0;
     /// Small, so that models of three tasks cross the boundary between batches.
     pub(crate) const BATCH: usize = 2;
 
@@ -68,32 +66,17 @@ mod world {
         loom::thread::yield_now();
     }
 
-    /// Loom's mutex in the place of [`crate::lock::Lock`], which has models of its own.
+    /// Loom's mutex in the place of [`crate::lock::Lock`], which has a model of its own.
     #[derive(Debug)]
-    pub(crate) struct Lock {
-        mutex: Mutex<()>,
-        sleepers: Untracked,
-    }
+    pub(crate) struct Lock(Mutex<()>);
 
     impl Lock {
         pub(crate) fn new() -> Self {
-            Self { mutex: Mutex::new(()), sleepers: Untracked::new(0) }
+            Self(Mutex::new(()))
         }
 
         pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, ()> {
-            self.mutex.lock().unwrap()
-        }
-
-        pub(crate) fn sleepers(&self) -> u32 {
-            self.sleepers.load(Relaxed)
-        }
-
-        pub(crate) fn sleeper_enters(&self) {
-            self.sleepers.fetch_add(1, Relaxed);
-        }
-
-        pub(crate) fn sleeper_leaves(&self) {
-            self.sleepers.fetch_sub(1, Relaxed);
+            self.0.lock().unwrap()
         }
     }
 

@@ -32,7 +32,7 @@ use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::task::{Poll, Waker};
 
-use crate::sync::{AtomicU32, BATCH, Lock, UnsafeCell, const_new};
+use crate::sync::{AtomicU16, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
 use crate::word::{Ticket, Word};
 
 /// A state word and those who wait for it: the whole of an event.
@@ -41,8 +41,9 @@ use crate::word::{Ticket, Word};
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) word: AtomicU32,
-    /// Also counts the threads that sleep on the word.
-    pub(crate) lock: Lock,
+    /// How many threads sleep on the word: a figure for `Debug`, modulo its range.
+    sleepers: AtomicU16,
+    lock: Lock,
     head: UnsafeCell<*const Node>,
 }
 
@@ -79,6 +80,7 @@ impl Queue {
         pub(crate) fn new(word: u32) -> Self {
             Self {
                 word: AtomicU32::new(word),
+                sleepers: AtomicU16::new(0),
                 lock: Lock::new(),
                 head: UnsafeCell::new(ptr::null()),
             }
@@ -138,7 +140,15 @@ impl Queue {
 
     /// How many threads and tasks wait now; a snapshot.
     pub(crate) fn waiting(&self) -> usize {
-        self.lock.sleepers() as usize + self.len()
+        usize::from(self.sleepers.load(Relaxed)) + self.len()
+    }
+
+    /// Counts the calling thread as asleep on the word while `sleep` runs.
+    pub(crate) fn counting_sleeper<R>(&self, sleep: impl FnOnce() -> R) -> R {
+        self.sleepers.fetch_add(1, Relaxed);
+        let outcome = sleep();
+        self.sleepers.fetch_sub(1, Relaxed);
+        outcome
     }
 
     fn head(&self) -> *const Node {

@@ -49,17 +49,3 @@ fn wake(word: &AtomicU32, most: i32) {
         libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, most);
     }
 }
-
-/// On how many processors the calling thread may run now; 1 if the kernel does not say.
-pub(super) fn processors() -> usize {
-    // SAFETY: a cpu_set_t is an array of integers, for which all zeroes is a value.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: 0 is the calling thread, and the pointer is to a cpu_set_t of the size that is said.
-    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
-    if result != 0 {
-        // More processors than a cpu_set_t has bits for.
-        return if std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) { usize::MAX } else { 1 };
-    }
-    // SAFETY: `set` was filled in above.
-    unsafe { libc::CPU_COUNT(&set) as usize }
-}

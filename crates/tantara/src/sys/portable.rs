@@ -82,15 +82,3 @@ pub(crate) fn wake_all(word: &AtomicU32) {
         bucket.wake.notify_all();
     }
 }
-
-/// On how many processors the calling thread may run, as far as the standard library knows.
-#[cfg(not(loom))]
-pub(super) fn processors() -> usize {
-    static PROCESSORS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
-
-#[cfg(loom)]
-pub(super) fn processors() -> usize {
-    1
-}

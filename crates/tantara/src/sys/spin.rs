@@ -1,61 +1,75 @@
-//! Whether to look again a few times before going to sleep.
+//! Whether to look again for a while before going to sleep.
 //!
-//! A signal between two processors arrives in under a microsecond; falling asleep and being woken costs tens of them. So
-//! a waiter spins for about as long as a sleep would cost ([`SPINS`] looks), which is at worst twice the best choice
-//! (Karlin et al., "Competitive Snoopy Caching", 1988). Where the waiter can run on one processor only, the one who would
-//! signal it usually needs that same processor: there it spins only while spinning has lately paid.
+//! A signal between two processors that are awake arrives in well under a microsecond; to fall asleep and be woken takes
+//! tens of them. So a waiter looks again for about as long as a sleep would cost, which is at worst twice the best choice
+//! (Karlin, Manasse, Rudolph, Sleator, "Competitive Snoopy Caching", 1988). It has to be that long: two threads that
+//! answer each other and have both fallen asleep wake each other up again and again, and none of them would ever see an
+//! answer in a shorter time.
+//!
+//! Where it does not pay, because the other needs this very processor or because signals are just far apart, a thread
+//! gives it up: after each time in vain it sleeps at once twice as many times, up to [`MOST_SKIPPED`], before it tries
+//! again. The first success makes it try every time. Each thread keeps this habit to itself.
 
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::time::{Duration, Instant};
 
-use super::platform;
-use crate::sync::{SPINS, per_thread, spin_loop};
+use crate::deadline::Deadline;
+use crate::sync::{per_thread, spin_loop};
 
-/// How many waits in vain on one processor until a thread stops to spin there.
-const PATIENCE: u8 = 8;
-/// A thread asks anew where it may run, and forgets its disappointment, once in so many waits.
-const ROUND: u8 = 250;
+/// About what it costs to sleep and be woken.
+const WORTH: Duration = Duration::from_micros(50);
+/// Looks between two looks at the clock, which costs about as much as one of them.
+const LOOKS_PER_CLOCK: u32 = 16;
+/// A thread tries at least once in so many waits.
+const MOST_SKIPPED: u32 = 4_096;
 
-/// What a thread knows about its own spinning.
 #[derive(Clone, Copy)]
 struct Habit {
-    /// Waits until the next question where this thread may run; 0 is "ask now".
-    left_in_round: u8,
-    one_processor: bool,
-    /// How often in a row spinning was in vain.
-    in_vain: u8,
+    /// How many waits will go to sleep at once.
+    skip: u32,
+    /// How many will after the next time in vain.
+    skip_next: u32,
 }
 
 per_thread! {
-    static HABIT: Cell<Habit> = const { Cell::new(Habit { left_in_round: 0, one_processor: false, in_vain: 0 }) }
+    static HABIT: Cell<Habit> = const { Cell::new(Habit { skip: 0, skip_next: 1 }) }
 }
 
-/// Looks at `released` again and again for a short while, if that promises anything. Says whether it came true.
-pub(crate) fn until(mut released: impl FnMut() -> bool) -> bool {
-    if SPINS == 0 {
+/// Looks at `released` again and again for a while, if that promises anything. Says whether it came true.
+#[inline]
+pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
+    // Spinning adds no behaviour, only interleavings.
+    if cfg!(loom) {
         return false;
     }
     // A thread that is being torn down has no habits any more: it sleeps.
     let Ok(mut habit) = HABIT.try_with(Cell::get) else { return false };
-    if habit.left_in_round == 0 {
-        habit.left_in_round = ROUND;
-        habit.one_processor = platform::processors() == 1;
-        habit.in_vain = habit.in_vain.min(PATIENCE - 1);
-    }
-    habit.left_in_round -= 1;
-    let worthwhile = !habit.one_processor || habit.in_vain < PATIENCE;
     let mut came = false;
-    if worthwhile {
-        for _ in 0..SPINS {
+    if habit.skip > 0 {
+        habit.skip -= 1;
+    } else {
+        came = look(deadline, released);
+        let skip = if came { 0 } else { habit.skip_next };
+        habit = Habit { skip, skip_next: (2 * skip).clamp(1, MOST_SKIPPED) };
+    }
+    let _ = HABIT.try_with(|kept| kept.set(habit));
+    came
+}
+
+fn look(deadline: Deadline, released: impl Fn() -> bool) -> bool {
+    let mut end = None;
+    loop {
+        for _ in 0..LOOKS_PER_CLOCK {
             if released() {
-                came = true;
-                break;
+                return true;
             }
             spin_loop();
         }
-        habit.in_vain = if came { 0 } else { (habit.in_vain + 1).min(PATIENCE) };
+        let now = Instant::now();
+        if now >= *end.get_or_insert_with(|| deadline.at_most(now + WORTH)) {
+            return released();
+        }
     }
-    let _ = HABIT.try_with(|stored| stored.set(habit));
-    came
 }
