@@ -237,11 +237,12 @@ impl Event {
         if deadline.has_passed() {
             return self.word().releases(ticket);
         }
+        let sleep = || self.queue.counting_sleeper(|| self.sleep(ticket, deadline));
         // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
-        if !first.has_threads() && sys::spin::until(deadline, || self.word().releases(ticket)) {
-            return true;
+        if first.has_threads() {
+            return sleep();
         }
-        self.queue.counting_sleeper(|| self.sleep(ticket, deadline))
+        sys::spin::until(deadline, || self.word().releases(ticket)) || sys::spin::noting_sleep(sleep)
     }
 
     /// Sleeps on the word until it releases `ticket`, or the deadline passes.

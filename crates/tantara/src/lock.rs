@@ -11,11 +11,11 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
-use crate::sync::{AtomicBool, const_new, spin_loop, yield_now};
+use crate::sync::{AtomicBool, SPINS, const_new, sleep, spin_loop, yield_now};
 
-/// Looks until a waiter lets other threads run, and until it sleeps in between.
-const SPINS: u32 = 6;
-const YIELDS: u32 = SPINS + 10;
+/// Tries until a waiter lets other threads run in between, and until it sleeps in between.
+const SPINNING_TRIES: u32 = if SPINS { 6 } else { 0 };
+const YIELDING_TRIES: u32 = SPINNING_TRIES + 10;
 const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
 const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 
@@ -46,18 +46,26 @@ impl Lock {
 
     #[cold]
     fn lock_contended(&self) {
-        let mut looks = 0;
-        let mut sleep = SHORTEST_SLEEP;
-        // Only look at first, and exchange when it looks free: exchanges would take the cache line from the holder.
-        while self.locked.load(Relaxed) || self.locked.swap(true, Acquire) {
-            looks += 1;
-            if looks <= SPINS {
-                (0..1 << looks).for_each(|_| spin_loop());
-            } else if looks <= YIELDS {
+        let mut tries = 0;
+        let mut nap = SHORTEST_SLEEP;
+        loop {
+            tries += 1;
+            if tries <= SPINNING_TRIES {
+                // Only look meanwhile: an exchange would take the cache line from the holder.
+                for _ in 0..1 << tries {
+                    spin_loop();
+                    if !self.locked.load(Relaxed) {
+                        break;
+                    }
+                }
+            } else if tries <= YIELDING_TRIES {
                 yield_now();
             } else {
-                std::thread::sleep(sleep);
-                sleep = LONGEST_SLEEP.min(sleep * 2);
+                sleep(nap);
+                nap = LONGEST_SLEEP.min(nap * 2);
+            }
+            if !self.locked.swap(true, Acquire) {
+                return;
             }
         }
     }
@@ -108,18 +116,18 @@ mod tests {
     #[cfg(loom)]
     #[test]
     fn loom_one_at_a_time() {
+        // Two parties: three who yield to each other would never let the holder run, in loom's schedule.
         loom::model(|| {
             let guarded = guarded();
-            let others: Vec<_> = (0..2)
-                .map(|_| {
-                    let guarded = Arc::clone(&guarded);
-                    loom::thread::spawn(move || guarded.add())
-                })
-                .collect();
+            let other = loom::thread::spawn({
+                let guarded = Arc::clone(&guarded);
+                move || {
+                    guarded.add();
+                    guarded.add();
+                }
+            });
             guarded.add();
-            for other in others {
-                other.join().unwrap();
-            }
+            other.join().unwrap();
             assert_eq!(guarded.count(), 3);
         });
     }

@@ -45,27 +45,22 @@ impl Parker {
     /// Sleeps until a call, or until the deadline; says which. Uses the call up.
     fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let called = || self.word.load(Relaxed) == CALLED;
-        if !called() && !deadline.has_passed() && !sys::spin::until(deadline, called) {
-            // Fails only if a call has come.
-            let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
+        if called() || sys::spin::until(deadline, called) {
+            self.word.swap(IDLE, AcqRel);
+            return Ok(());
         }
-        loop {
-            if self.word.load(Acquire) == CALLED {
-                self.word.swap(IDLE, AcqRel);
-                return Ok(());
-            }
-            let slept = if deadline.has_passed() {
-                Err(sys::TimedOut)
-            } else {
-                sys::wait(&self.word, ASLEEP, deadline.instant())
-            };
-            // A call that came with the deadline is not left behind for the next wait.
-            if slept.is_err() && self.word.swap(IDLE, AcqRel) != CALLED {
-                return Err(sys::TimedOut);
-            } else if slept.is_err() {
-                return Ok(());
-            }
+        sys::spin::noting_sleep(|| self.sleep(deadline))
+    }
+
+    fn sleep(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
+        // Fails only if a call has come.
+        let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
+        let mut outcome = Ok(());
+        while self.word.load(Acquire) != CALLED && outcome.is_ok() {
+            outcome = sys::wait(&self.word, ASLEEP, deadline.instant());
         }
+        // A call that came with the deadline is not left behind for the next wait.
+        if self.word.swap(IDLE, AcqRel) == CALLED { Ok(()) } else { outcome }
     }
 }
 
@@ -83,6 +78,9 @@ pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -
     let output = loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             break Some(output);
+        }
+        if deadline.has_passed() {
+            break None;
         }
         if parker.park(deadline).is_err() {
             break match future.as_mut().poll(&mut context) {

@@ -1,4 +1,5 @@
-//! Atomics, cells and the queue's lock, from the standard library or from loom. The only file that knows loom.
+//! Atomics, cells and the queue's lock, from the standard library or from loom. The only file that knows loom, but for the
+//! choice of a backend in [`sys`](crate::sys).
 //!
 //! Loom runs a test under every interleaving that the memory model allows; for that it needs its own atomics. What
 //! differs between the two worlds is settled here, so that every other room is written once.
@@ -9,14 +10,13 @@
 mod world {
     pub(crate) use std::hint::spin_loop;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
-    pub(crate) use std::thread::yield_now;
+    pub(crate) use std::thread::{sleep, yield_now};
     pub(crate) use std::thread_local as per_thread;
-
-    #[cfg(any(not(target_os = "linux"), tantara_portable))]
-    pub(crate) use std::sync::{Condvar, Mutex};
 
     pub(crate) use crate::lock::Lock;
 
+    /// Whether to look again for a while before giving the processor away.
+    pub(crate) const SPINS: bool = true;
     /// How many wakers a drain takes out before it lets go of the lock to wake them.
     pub(crate) const BATCH: usize = 32;
 
@@ -41,6 +41,37 @@ mod world {
         }
     }
 
+    /// What the portable backend needs.
+    #[cfg(any(not(target_os = "linux"), tantara_portable))]
+    pub(crate) mod condvar {
+        use std::time::Instant;
+
+        pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+
+        /// In how many buckets words are spread.
+        pub(crate) const BUCKETS: usize = 64;
+
+        /// Waits for a call, or until `deadline`; says whether that has passed.
+        pub(crate) fn wait_until<'a, T>(
+            condvar: &Condvar,
+            guard: MutexGuard<'a, T>,
+            deadline: Instant,
+        ) -> (MutexGuard<'a, T>, bool) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                return (guard, true);
+            };
+            let (guard, result) = condvar.wait_timeout(guard, left).unwrap();
+            (guard, result.timed_out())
+        }
+
+        macro_rules! process_wide {
+            (static ref $name:ident: $ty:ty = $init:expr;) => {
+                static $name: std::sync::LazyLock<$ty> = std::sync::LazyLock::new(|| $init);
+            };
+        }
+        pub(crate) use process_wide;
+    }
+
     /// Declares a constructor that is `const` wherever atomics can be made in a `const`: everywhere but under loom.
     macro_rules! const_new {
         ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {
@@ -54,16 +85,23 @@ mod world {
 mod world {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
-    pub(crate) use loom::sync::{Condvar, Mutex};
     pub(crate) use loom::thread::yield_now;
     // A figure for `Debug`, which no model looks at.
     pub(crate) use std::sync::atomic::AtomicU16;
 
+    use loom::sync::Mutex;
+
+    /// Spinning adds interleavings and no behaviour.
+    pub(crate) const SPINS: bool = false;
     /// Small, so that models of three tasks cross the boundary between batches.
     pub(crate) const BATCH: usize = 2;
 
-    pub(crate) fn spin_loop() {
-        loom::thread::yield_now();
+    /// A hint to the processor is nothing that another thread could see.
+    pub(crate) fn spin_loop() {}
+
+    /// Loom has no clock.
+    pub(crate) fn sleep(_: std::time::Duration) {
+        yield_now();
     }
 
     /// Loom's mutex in the place of [`crate::lock::Lock`], which has a model of its own.
@@ -77,6 +115,28 @@ mod world {
 
         pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, ()> {
             self.0.lock().unwrap()
+        }
+    }
+
+    /// What the portable backend needs.
+    pub(crate) mod condvar {
+        use std::time::Instant;
+
+        pub(crate) use loom::lazy_static as process_wide;
+        pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+
+        /// Addresses differ from run to run, and loom wants each run alike: one bucket for all.
+        pub(crate) const BUCKETS: usize = 1;
+
+        /// Loom has no clock: a wait with a deadline lets the others run and then times out, which explores a timeout at
+        /// every point of what the others do. The caller's bucket is let go of and taken again, as a wait does.
+        pub(crate) fn wait_until<'a, T>(
+            _: &Condvar,
+            guard: MutexGuard<'a, T>,
+            _: Instant,
+        ) -> (MutexGuard<'a, T>, bool) {
+            loom::thread::yield_now();
+            (guard, true)
         }
     }
 
