@@ -1,7 +1,7 @@
 //! The queue's lock: one byte.
 //!
 //! It is held for a handful of list operations, for at most one batch of them, and never while foreign code runs; so it is
-//! almost always free, and what counts is what it costs then: one atomic exchange to take it and a plain store to give
+//! almost always free, and what counts is what it costs then: one compare-exchange to take it and a plain store to give
 //! it back. A lock whose waiters sleep until they are called must find out on unlocking whether anyone does, which costs
 //! a second atomic operation every time. Ours look again instead: a few times at once, then after letting others run,
 //! then after short sleeps, so that a holder that was preempted, even by a waiter of higher priority, gets its turn.
@@ -43,7 +43,7 @@ impl Lock {
 
     #[inline]
     fn try_lock(&self) -> Option<LockGuard<'_>> {
-        if self.locked.swap(true, Acquire) { None } else { Some(LockGuard(self)) }
+        self.locked.compare_exchange(false, true, Acquire, Relaxed).ok().map(|_| LockGuard(self))
     }
 
     #[cold]
@@ -60,7 +60,7 @@ impl Lock {
                 sleep(nap);
                 nap = LONGEST_SLEEP.min(nap * 2);
             }
-            // Look first: an exchange takes the cache line from the holder, who is about to write to it.
+            // Look first: an attempt takes the cache line from the holder, who is about to write to it.
             if !self.locked.load(Relaxed)
                 && let Some(guard) = self.try_lock()
             {
