@@ -52,7 +52,7 @@ pub(crate) struct Bank {
     pub(crate) customers: Option<PathBuf>,
 
     /// Serve N customers, in the pattern of the story's four
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) count: Option<usize>,
 
     /// How many workers serve them

@@ -52,7 +52,13 @@ fn check(written: io::Result<()>) {
 
 /// Says something beside the results, on standard error. If that is closed there is nobody to tell.
 pub(crate) fn note(note: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_fmt(format_args!("tantara: {note}\n"));
+    // One line, whatever a file may be called: control characters would end it, or move about on the terminal.
+    let mut line = String::from("tantara: ");
+    for c in note.to_string().chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// Whether a person looks at standard error.
