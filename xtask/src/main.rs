@@ -1,2 +1,117 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the one entry for everybody, the continuous integration included.
+
+#![forbid(unsafe_code)]
+
+mod run;
+mod tidy;
+
+use std::process::ExitCode;
+
+use run::{Step, cargo};
+
+const USAGE: &str = "\
+Usage: cargo xtask TASK
+
+Tasks:
+  test    everything that a change must pass, in under ten minutes
+  ci      the same; what the continuous integration runs
+  loom    the models alone, in every interleaving
+  tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
+  stress  the models on real threads, a hundred times longer
+  bench   every event side by side, into bench/records/ and COMPARE.md; takes its options, see cargo xtask bench --help";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test" | "ci"] => test(),
+        ["loom"] => loom(),
+        ["tsan"] => tsan(),
+        ["stress"] => stress(),
+        ["bench", ref options @ ..] => bench(options),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), String>;
+
+fn test() -> Outcome {
+    Step::new("conventions").run(tidy::check)?;
+    Step::new("format").cargo(&["fmt", "--all", "--check"])?;
+    Step::new("format of bench").run(|| cargo(&["fmt", "--check"]).dir("bench").run())?;
+    let deny = ["--", "--deny", "warnings"];
+    Step::new("lints").cargo(&[&["clippy", "--quiet", "--workspace", "--all-targets"][..], &deny].concat())?;
+    Step::new("lints of bench")
+        .run(|| cargo(&[&["clippy", "--quiet", "--all-targets"][..], &deny].concat()).dir("bench").run())?;
+    Step::new("documentation").run(|| {
+        cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "--deny warnings")
+            .run()
+    })?;
+    Step::new("tests, examples of the documentation and of README.md").cargo(&["test", "--workspace"])?;
+    Step::new("stress tests, optimised").cargo(&["test", "--release", "--package", "tantara", "--tests"])?;
+    Step::new("tests of the portable backend").run(|| {
+        let flags = "--cfg tantara_portable";
+        cargo(&["test", "--package", "tantara", "--tests"]).flags(flags, "portable").run()
+    })?;
+    loom()?;
+    tsan()?;
+    Step::new("the bank, as README.md starts it").run(run::bank_tells_its_story)?;
+    Step::new("the benchmark, a moment of each")
+        .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())?;
+    println!("\nAll is well.");
+    Ok(())
+}
+
+fn loom() -> Outcome {
+    Step::new("models in every interleaving (loom)").run(|| {
+        let args = ["test", "--package", "tantara", "--release", "--lib", "--test", "models"];
+        cargo(&args).flags("--cfg loom", "loom").run()
+    })
+}
+
+/// The standard library is not instrumented, since that would need its sources: its own synchronisation is invisible to
+/// the sanitizer. The models hardly use it but for threads, which the sanitizer knows by itself.
+fn tsan() -> Outcome {
+    let step = Step::new("models under ThreadSanitizer");
+    if !run::has_nightly() {
+        return step.skip("there is no nightly toolchain (rustup toolchain install nightly)");
+    }
+    step.run(|| {
+        let args = ["+nightly", "test", "--package", "tantara", "--target", run::HOST, "--test", "models", "--lib"];
+        cargo(&args)
+            .flags("-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer", "tsan")
+            .env("TANTARA_STRESS_ROUNDS", "300")
+            .env("TSAN_OPTIONS", "halt_on_error=1")
+            .run()
+    })
+}
+
+fn stress() -> Outcome {
+    Step::new("models on real threads, for long").run(|| {
+        cargo(&["test", "--package", "tantara", "--release", "--test", "models"])
+            .env("TANTARA_STRESS_ROUNDS", "200000")
+            .run()
+    })
+}
+
+fn bench(options: &[&str]) -> Outcome {
+    let mut args = vec!["run", "--quiet", "--release", "--"];
+    if options.is_empty() {
+        args.extend(["--out", "records", "--compare", "../COMPARE.md"]);
+    }
+    cargo(&[&args, options].concat()).dir("bench").run()
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 
 /// What a customer comes for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
     /// Needs transactions to be open.
     WithdrawMoney,

@@ -1,8 +1,9 @@
 //! A run as a picture: SVG, a lane per customer from top to bottom, time from left to right, and a line where each event
 //! was set.
 //!
-//! Lanes get thinner as the crowd grows, and lose their names when these would no longer be legible. All bars of one phase
-//! are one path, so a picture of ten thousand customers is still a small file that can be zoomed into.
+//! Lanes get thinner as the crowd grows. When names would no longer be legible, the lanes are grouped by what the customers
+//! came for instead, because neighbours of different kinds would blend into colours that mean nothing. All bars of one
+//! phase are one path, so a picture of ten thousand customers is still a small file that can be zoomed into.
 
 use std::fmt::Write as _;
 use std::io;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use svg::Document;
 use svg::node::element::{Group, Line, Path, Rectangle, Text, Title};
 
+use crate::customer::Kind;
 use crate::script::Gate;
 use crate::stage::{Phase, Run, Visit};
 
@@ -43,8 +45,12 @@ const PHASES: [(Phase, &str, &str); 3] = [
 ///
 /// If `out` cannot be written to.
 pub fn write(run: &Run, out: impl io::Write) -> io::Result<()> {
-    let sample = sample(&run.visits);
+    let mut sample = sample(&run.visits);
     let picture = Picture::new(run, sample.len());
+    if !picture.is_named() {
+        // Stable: within a kind, those who came first stand first.
+        sample.sort_by_key(|visit| run.customers[visit.customer].kind);
+    }
     let document = Document::new()
         .set("viewBox", (0.0, 0.0, WIDTH, picture.bottom + BOTTOM))
         .set("width", WIDTH)
@@ -166,14 +172,20 @@ impl Picture {
             }
             return group;
         }
-        // A crowd is counted instead: the first, the last, and some between.
-        let lanes = visits.len();
-        for part in 0..=4 {
-            let lane = (lanes - 1) * part / 4;
-            let y = TOP + self.lane * lane as f64 + 4.0;
-            let number = visits[lane].customer + 1;
-            group =
-                group.add(text(format!("no. {number}"), self.left - 10.0, y, 11.0, FAINT).set("text-anchor", "end"));
+        // A crowd is counted instead, kind by kind.
+        for kind in Kind::ALL {
+            let of_kind = |visit: &&Visit| run.customers[visit.customer].kind == kind;
+            let Some(first) = visits.iter().position(of_kind) else { continue };
+            let count = run.customers.iter().filter(|customer| customer.kind == kind).count();
+            let purpose = match kind {
+                Kind::WithdrawMoney => "withdraw",
+                Kind::CheckBalance => "check",
+            };
+            let y = TOP + self.lane * first as f64;
+            for (row, label) in [count.to_string(), purpose.to_owned()].into_iter().enumerate() {
+                let y = y + 11.0 + 14.0 * row as f64;
+                group = group.add(text(label, self.left - 10.0, y, 11.0, FAINT).set("text-anchor", "end"));
+            }
         }
         group
     }

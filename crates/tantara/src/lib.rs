@@ -22,3 +22,8 @@ pub use auto_reset::AutoResetEvent;
 pub use event::Event;
 pub use many::{All, Any, Waitable, all, any};
 pub use wait::{AutoResetWait, Wait};
+
+/// The examples of the repository's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,108 @@
+//! Running one step after the other, and saying which one it is and how long it took.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// The platform that this was built for: sanitizers want it named.
+pub(crate) const HOST: &str = env!("XTASK_HOST");
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// One step of a task.
+pub(crate) struct Step(&'static str);
+
+impl Step {
+    pub(crate) fn new(what: &'static str) -> Step {
+        println!("\n── {what}");
+        Step(what)
+    }
+
+    pub(crate) fn run(self, step: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let began = Instant::now();
+        step().map_err(|error| format!("{}: {error}", self.0))?;
+        println!("   {:.1} s", began.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    pub(crate) fn cargo(self, args: &[&str]) -> Result<(), String> {
+        self.run(|| cargo(args).run())
+    }
+
+    pub(crate) fn skip(self, why: &str) -> Result<(), String> {
+        println!("   left out: {why}");
+        Ok(())
+    }
+}
+
+/// A call of cargo, from the root of the repository.
+pub(crate) fn cargo(args: &[&str]) -> Call {
+    // With a toolchain named, only rustup's own `cargo` will do.
+    let program = match args.first() {
+        Some(first) if first.starts_with('+') => "cargo".into(),
+        _ => std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+    };
+    let mut command = Command::new(program);
+    command.args(args).current_dir(root());
+    // Set by the toolchain that runs this; another one must find its own way.
+    for variable in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC"] {
+        command.env_remove(variable);
+    }
+    Call { command, words: args.join(" ") }
+}
+
+pub(crate) struct Call {
+    command: Command,
+    words: String,
+}
+
+impl Call {
+    pub(crate) fn dir(mut self, dir: &str) -> Call {
+        self.command.current_dir(root().join(dir));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Call {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Flags for the compiler, and a target directory for what is built with them, so that nothing else is built anew.
+    pub(crate) fn flags(self, flags: &str, dir: &str) -> Call {
+        let dir = root().join("target").join(dir);
+        self.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &dir.to_string_lossy())
+    }
+
+    pub(crate) fn quiet(mut self) -> Call {
+        self.command.stdout(Stdio::null());
+        self
+    }
+
+    pub(crate) fn run(mut self) -> Result<(), String> {
+        let status = self.command.status().map_err(|error| format!("cargo cannot be started: {error}"))?;
+        if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", self.words)) }
+    }
+}
+
+pub(crate) fn has_nightly() -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN").stdout(Stdio::null()).stderr(Stdio::null());
+    rustc.status().is_ok_and(|status| status.success())
+}
+
+/// The first command of README.md, as it stands there, with its seven seconds.
+pub(crate) fn bank_tells_its_story() -> Result<(), String> {
+    let output = Command::new("cargo")
+        .args(["run", "--quiet", "--release", "--", "bank"])
+        .current_dir(root())
+        .output()
+        .map_err(|error| format!("cargo cannot be started: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() || text.lines().count() != 22 || !text.contains("Customer 4 completed transaction") {
+        return Err(format!("the story is not told: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(())
+}
