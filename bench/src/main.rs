@@ -1,8 +1,8 @@
 //! Every event side by side: tantara, its peers, and the floors, in one run.
 //!
-//! A *cell* is one workload for one contender. Each runs in a process of its own, so that one that hangs can be ended and
-//! is reported as hanging. Rounds are interleaved, round by round over all the cells, so that a change of the machine's
-//! mood meets all contenders alike; what counts is the median, and the ratios within one run.
+//! A *cell* is one workload for one contender. Each runs in a process of its own, so that one that hangs can be ended
+//! and is reported as hanging. Rounds are interleaved, round by round over all the cells, so that a change of the
+//! machine's mood meets all contenders alike; what counts is the median, and the ratios within one run.
 
 mod cell;
 mod crowd;

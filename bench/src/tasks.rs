@@ -106,7 +106,6 @@ impl TaskEvent for EventListener {
     fn new() -> Self {
         <Self as crate::threads::ThreadEvent>::new()
     }
-    #[expect(clippy::manual_async_fn, reason = "the trait says it so")]
     fn wait(&self) -> impl Future + '_ {
         async {
             while !self.0.load(Acquire) {

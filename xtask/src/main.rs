@@ -18,7 +18,7 @@ Tasks:
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
   stress  the models on real threads, a hundred times longer
-  bench   every event side by side, into bench/records/ and COMPARE.md; takes its options, see cargo xtask bench --help";
+  bench   every event side by side, into bench/records/ and COMPARE.md; with options, see cargo xtask bench --help";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -83,8 +83,8 @@ fn loom() -> Outcome {
     })
 }
 
-/// The standard library is not instrumented, since that would need its sources: its own synchronisation is invisible to
-/// the sanitizer. The models hardly use it but for threads, which the sanitizer knows by itself.
+/// The standard library is not instrumented, since that would need its sources: its own synchronisation is invisible
+/// to the sanitizer. The models hardly use it but for threads, which the sanitizer knows by itself.
 fn tsan() -> Outcome {
     let step = Step::new("models under ThreadSanitizer");
     if !run::has_nightly() {

@@ -70,7 +70,8 @@ impl Call {
         self
     }
 
-    /// Flags for the compiler, and a target directory for what is built with them, so that nothing else is built anew.
+    /// Flags for the compiler, and a target directory for what is built with them, so that nothing else is built
+    /// anew.
     pub(crate) fn flags(self, flags: &str, dir: &str) -> Call {
         let dir = root().join("target").join(dir);
         self.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &dir.to_string_lossy())

@@ -47,8 +47,8 @@ fn check_source(path: &str, text: &str, faults: &mut Vec<String>) {
             faults.push(format!("{path}:{}: longer than 120 characters", number + 1));
         }
         let code = line.trim_start();
-        if code.starts_with("#[ignore") || code.contains("todo!(") {
-            faults.push(format!("{path}:{}: unfinished or switched off", number + 1));
+        if code.starts_with("#[ignore") {
+            faults.push(format!("{path}:{}: a test that is switched off", number + 1));
         }
     }
     if path.starts_with("crates/tantara/src/")

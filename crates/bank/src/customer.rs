@@ -81,7 +81,8 @@ impl fmt::Display for BadList {
 
 impl Error for BadList {}
 
-/// The longest list that is read, in bytes: enough for some ten million customers, and an end for a list that has none.
+/// The longest list that is read, in bytes: enough for some ten million customers, and an end for a list that has
+/// none.
 const LONGEST: u64 = 1 << 30;
 
 /// Reads a list in CSV: the header `name,type`, then a customer a line. Blanks around a value do not count.

@@ -1,11 +1,11 @@
 //! The bank: a scenario with two events, and one runner for each reach of `tantara`.
 //!
-//! A bank is coordinated by two events, `bank_open` and `transactions_open`. Customers come in order; each waits for the
-//! bank to open, one who withdraws money also waits for transactions to open, and each is served and leaves. The manager
-//! opens the one and then the other.
+//! A bank is coordinated by two events, `bank_open` and `transactions_open`. Customers come in order; each waits for
+//! the bank to open, one who withdraws money also waits for transactions to open, and each is served and leaves. The
+//! manager opens the one and then the other.
 //!
-//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`]) only performs it, and the [`Stage`]
-//! notes what happens. The pictures ([`timeline`], [`trace`]) are drawn from those notes.
+//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`]) only performs it, and the
+//! [`Stage`] notes what happens. The pictures ([`timeline`], [`trace`]) are drawn from those notes.
 //!
 //! ```
 //! use bank::{Run, Plan, Reach};

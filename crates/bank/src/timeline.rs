@@ -1,9 +1,10 @@
-//! A run as a picture: SVG, a lane per customer from top to bottom, time from left to right, and a line where each event
-//! was set.
+//! A run as a picture: SVG, a lane per customer from top to bottom, time from left to right, and a line where each
+//! event was set.
 //!
-//! Lanes get thinner as the crowd grows. When names would no longer be legible, the lanes are grouped by what the customers
-//! came for instead, because neighbours of different kinds would blend into colours that mean nothing. All bars of one
-//! phase are one path, so a picture of ten thousand customers is still a small file that can be zoomed into.
+//! Lanes get thinner as the crowd grows. When names would no longer be legible, the lanes are grouped by what the
+//! customers came for instead, because neighbours of different kinds would blend into colours that mean nothing. All
+//! bars of one phase are one path, so a picture of ten thousand customers is still a small file that can be zoomed
+//! into.
 
 use std::fmt::Write as _;
 use std::io;
@@ -44,7 +45,7 @@ const PHASES: [(Phase, &str, &str); 3] = [
 /// # Errors
 ///
 /// If `out` cannot be written to.
-pub fn write(run: &Run, out: impl io::Write) -> io::Result<()> {
+pub fn write(run: &Run, mut out: impl io::Write) -> io::Result<()> {
     let mut sample = sample(&run.visits);
     let picture = Picture::new(run, sample.len());
     if !picture.is_named() {
@@ -63,7 +64,8 @@ pub fn write(run: &Run, out: impl io::Write) -> io::Result<()> {
         .add(picture.bars(&sample))
         .add(picture.names(run, &sample))
         .add(picture.openings(run));
-    svg::write(out, &document)
+    svg::write(&mut out, &document)?;
+    out.write_all(b"\n")
 }
 
 /// Every customer, or as many as can be told apart, evenly from first to last.

@@ -29,8 +29,9 @@ pub fn write(run: &Run, mut out: impl Write) -> io::Result<()> {
         event(json!({"ph": "M", "pid": 1, "tid": track, "name": "thread_name", "args": {"name": name}}))?;
         for span in &visit.spans {
             let (from, length) = (micros(span.from), micros(span.to.saturating_sub(span.from)));
+            let name = title(span.phase);
             event(json!({
-                "ph": "X", "pid": 1, "tid": track, "cat": "customer", "name": title(span.phase), "ts": from, "dur": length,
+                "ph": "X", "pid": 1, "tid": track, "cat": "customer", "name": name, "ts": from, "dur": length,
             }))?;
         }
     }

@@ -26,9 +26,9 @@ pub(crate) enum Verb {
 
 /// Run the bank: customers wait for it to open, then for transactions to open
 ///
-/// A bank is coordinated by two events, bank_open and transactions_open. Workers serve the customers in order; everyone
-/// waits for the bank to open, and who withdraws money waits for transactions to open too. With its pauses the story
-/// takes about seven seconds.
+/// A bank is coordinated by two events, bank_open and transactions_open. Workers serve the customers in order;
+/// everyone waits for the bank to open, and who withdraws money waits for transactions to open too. With its pauses
+/// the story takes about seven seconds.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -57,8 +57,8 @@ pub(crate) struct Bank {
 
     /// How many workers serve them
     ///
-    /// With threads, a worker carries one customer at a time. With tasks, all customers are in the bank at once, and the
-    /// workers are the threads that run them.
+    /// With threads, a worker carries one customer at a time. With tasks, all customers are in the bank at once, and
+    /// the workers are the threads that run them.
     #[arg(long, value_name = "N", default_value = "4", value_parser = workers, allow_negative_numbers = true)]
     pub(crate) workers: usize,
 

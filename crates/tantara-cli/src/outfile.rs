@@ -1,5 +1,6 @@
-//! Files that a run writes at its end. They are opened before it begins, so that a file which cannot be written is known
-//! before anything has happened; and one that was made for it is removed again if the run does not get to its end.
+//! Files that a run writes at its end. They are opened before it begins, so that a file which cannot be written is
+//! known before anything has happened; and one that was made for it is removed again if the run does not get to its
+//! end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

@@ -16,8 +16,8 @@ fn writing() -> MutexGuard<'static, ()> {
     WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until no line is half written, and keeps it so: the process is about to end. Gives up after a moment, because a
-/// writer may be stuck in a pipe that nobody reads.
+/// Waits until no line is half written, and keeps it so: the process is about to end. Gives up after a moment,
+/// because a writer may be stuck in a pipe that nobody reads.
 pub(crate) fn silence() -> Option<MutexGuard<'static, ()>> {
     let patience = Instant::now() + Duration::from_millis(200);
     loop {

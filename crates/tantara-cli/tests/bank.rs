@@ -244,7 +244,8 @@ fn a_full_disk_is_said() {
     assert!(complaint(&output).contains("/dev/full: cannot be written to: No space left"), "{output:?}");
 }
 
-/// Ctrl-C in every part of the story: while the bank is closed, between the events, during service; also when nobody reads.
+/// Ctrl-C in every part of the story: while the bank is closed, between the events, during service; also when nobody
+/// reads.
 #[cfg(unix)]
 #[test]
 fn an_interrupt_ends_the_run_tidily_at_any_moment() {

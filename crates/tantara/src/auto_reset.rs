@@ -1,4 +1,5 @@
-//! [`AutoResetEvent`]: the verbs. Its state is in [`stored`](crate::stored), those who wait in [`tasks`](crate::tasks).
+//! [`AutoResetEvent`]: the verbs. Its state is in [`stored`], those who wait in
+//! [`tasks`](crate::tasks).
 
 #![forbid(unsafe_code)]
 
@@ -14,16 +15,17 @@ use crate::sync::const_new;
 use crate::tasks::Queue;
 use crate::wait::AutoResetWait;
 
-/// An event that releases one at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter, and lowers itself
-/// by doing so. With nobody waiting it stays raised, once, for the next who comes.
+/// An event that releases one at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter, and lowers
+/// itself by doing so. With nobody waiting it stays raised, once, for the next who comes.
 ///
-/// It is Windows' auto-reset event, for threads and async tasks alike; a turnstile, where [`Event`](crate::Event) is a gate.
+/// It is Windows' auto-reset event, for threads and async tasks alike; a turnstile, where [`Event`](crate::Event) is
+/// a gate.
 ///
 /// # The contract
 ///
 /// * A `set` releases one waiter, or is stored; a second `set` while one is stored changes nothing.
-/// * **First come, first served**, threads and tasks in one line. A release is handed to the first in line; nobody who
-///   comes later can snatch it.
+/// * **First come, first served**, threads and tasks in one line. A release is handed to the first in line; nobody
+///   who comes later can snatch it.
 /// * A release that was handed to a wait which is then dropped, or times out, passes on to the next in line.
 /// * Foreign code never runs under a lock, as with [`Event`](crate::Event).
 ///
@@ -108,8 +110,8 @@ impl AutoResetEvent {
         self.wait_until(|| Deadline::Never);
     }
 
-    /// Blocks until a release is given to it, or for at most `timeout`: `true` if it was released, `false` if the time
-    /// passed first. On a tie, released wins.
+    /// Blocks until a release is given to it, or for at most `timeout`: `true` if it was released, `false` if the
+    /// time passed first. On a tie, released wins.
     ///
     /// # Blocking
     ///
@@ -119,8 +121,8 @@ impl AutoResetEvent {
         self.wait_until(|| Deadline::after(timeout))
     }
 
-    /// Blocks until a release is given to it, or until `deadline` at the latest: `true` if it was released, `false` if the
-    /// deadline passed first. On a tie, released wins; a deadline in the past is a poll.
+    /// Blocks until a release is given to it, or until `deadline` at the latest: `true` if it was released, `false`
+    /// if the deadline passed first. On a tie, released wins; a deadline in the past is a poll.
     #[inline]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.wait_until(|| Deadline::At(deadline))
@@ -141,7 +143,8 @@ impl AutoResetEvent {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped with a release in its hands passes it on. Its place in the line counts from its first poll.
+    /// A future that is dropped with a release in its hands passes it on. Its place in the line counts from its first
+    /// poll.
     ///
     /// # Examples
     ///
@@ -169,7 +172,8 @@ impl Default for AutoResetEvent {
     }
 }
 
-// A panic of a waker leaves an event in order: the release is given before wakers run, and the queue is consistent then.
+// A panic of a waker leaves an event in order: the release is given before wakers run, and the queue is consistent
+// then.
 impl UnwindSafe for AutoResetEvent {}
 impl RefUnwindSafe for AutoResetEvent {}
 

@@ -17,19 +17,19 @@ use crate::word::{Ticket, Word};
 /// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone** who waits,
 /// [`clear`](Event::clear) lowers it, [`wait`](Event::wait) returns once it is set.
 ///
-/// It starts unset. It is Python's `threading.Event` and Windows' manual-reset event, for threads and async tasks alike,
-/// on the same object, under any runtime or none.
+/// It starts unset. It is Python's `threading.Event` and Windows' manual-reset event, for threads and async tasks
+/// alike, on the same object, under any runtime or none.
 ///
 /// # The contract
 ///
 /// * **Level.** A wait on a set event returns at once, without a system call.
-/// * **No lost signal.** Everyone who was waiting when `set` took effect is released, even if a `clear` follows before
-///   they run. (A flag beside a condition variable, or a re-read after `Notify`, loses exactly these.)
+/// * **No lost signal.** Everyone who was waiting when `set` took effect is released, even if a `clear` follows
+///   before they run. (A flag beside a condition variable, or a re-read after `Notify`, loses exactly these.)
 /// * **No false signal.** A wait says "released" only if the event was set at some moment of the wait.
 /// * **Newcomers wait.** Whoever begins to wait after `set(); clear();` is not released by it, and a `set` ends even
 ///   while others keep coming.
-/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside; a waker may use the event
-///   it is woken by, and one that panics robs nobody else of the wake-up.
+/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside; a waker may use the
+///   event it is woken by, and one that panics robs nobody else of the wake-up.
 ///
 /// # Memory ordering
 ///
@@ -38,22 +38,24 @@ use crate::word::{Ticket, Word};
 ///
 /// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation is an acquire
 /// operation, on one atomic that is only ever modified by read-modify-write operations. So each observation
-/// synchronizes with every `set` before it in the modification order. An ineffective `clear` (of an unset event) is no
-/// more than an observation. Sequential consistency with other atomics is not promised.
+/// synchronizes with every `set` before it in the modification order. An ineffective `clear` (of an unset event) is
+/// no more than an observation. Sequential consistency with other atomics is not promised.
 ///
 /// # Complexity
 ///
-/// 16 bytes, no allocation, `const` to make. `is_set` is one load; `set` and `clear` with nobody waiting are one atomic
-/// operation each; `set` with waiters is one system call for all the threads, and linear in the number of tasks.
+/// 16 bytes, no allocation, `const` to make. `is_set` is one load; `set` and `clear` with nobody waiting are one
+/// atomic operation each; `set` with waiters is one system call for all the threads, and linear in the number of
+/// tasks.
 ///
 /// # Limits
 ///
-/// The state is a counter that wraps around. A waiter could be misled only if the event were set exactly 2^29 times (or
-/// a multiple of that) while that waiter slept and did not run once.
+/// The state is a counter that wraps around. A waiter could be misled only if the event were set exactly 2^29 times
+/// (or a multiple of that) while that waiter slept and did not run once.
 ///
 /// # Examples
 ///
-/// A flag beside a condition variable forgets; an event does not. Here the signal is already over when the waiter runs:
+/// A flag beside a condition variable forgets; an event does not. Here the signal is already over when the waiter
+/// runs:
 ///
 /// ```
 /// use tantara::Event;
@@ -203,8 +205,8 @@ impl Event {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call, not
-    /// from the first poll: a `set` between the two is seen even if a `clear` follows it.
+    /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call,
+    /// not from the first poll: a `set` between the two is seen even if a `clear` follows it.
     ///
     /// # Examples
     ///

@@ -1,10 +1,11 @@
 //! The queue's lock: one byte.
 //!
-//! It is held for a handful of list operations, for at most one batch of them, and never while foreign code runs; so it is
-//! almost always free, and what counts is what it costs then: one compare-exchange to take it and a plain store to give
-//! it back. A lock whose waiters sleep until they are called must find out on unlocking whether anyone does, which costs
-//! a second atomic operation every time. Ours look again instead: a few times at once, then after letting others run,
-//! then after short sleeps, so that a holder that was preempted, even by a waiter of higher priority, gets its turn.
+//! It is held for a handful of list operations, for at most one batch of them, and never while foreign code runs; so
+//! it is almost always free, and what counts is what it costs then: one compare-exchange to take it and a plain store
+//! to give it back. A lock whose waiters sleep until they are called must find out on unlocking whether anyone does,
+//! which costs a second atomic operation every time. Ours look again instead: a few times at once, then after letting
+//! others run, then after short sleeps, so that a holder that was preempted, even by a waiter of higher priority,
+//! gets its turn.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -111,8 +112,8 @@ mod tests {
         Arc::new(Guarded { lock: Lock::new(), count: UnsafeCell::new(0) })
     }
 
-    /// Who gets the lock at the first try has the count to themselves, and sees what those before them did. (Loom cannot
-    /// follow a thread that tries without end.)
+    /// Who gets the lock at the first try has the count to themselves, and sees what those before them did. (Loom
+    /// cannot follow a thread that tries without end.)
     #[cfg(loom)]
     #[test]
     fn loom_one_at_a_time() {

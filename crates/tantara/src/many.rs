@@ -14,8 +14,8 @@ use crate::event::Event;
 use crate::park::block_on;
 use crate::wait::{AutoResetWait, Slot, Slots, Wait};
 
-/// What [`any`] and [`all`] can wait for. It is sealed: the events of this crate implement it, and `&dyn Waitable` mixes
-/// their kinds.
+/// What [`any`] and [`all`] can wait for. It is sealed: the events of this crate implement it, and `&dyn Waitable`
+/// mixes their kinds.
 ///
 /// ```
 /// use tantara::{AutoResetEvent, Event, Waitable, any};
@@ -56,9 +56,10 @@ where
 
 /// Waits for the first of many events: the answer is the index of one that released.
 ///
-/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an iterator. To mix kinds,
-/// use `&dyn `[`Waitable`]. There is no limit on their number. Of several that are released at the same time, the one with
-/// the lowest index is reported; the release of an [`AutoResetEvent`] is used up only if it is the one that is reported.
+/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an iterator. To mix
+/// kinds, use `&dyn `[`Waitable`]. There is no limit on their number. Of several that are released at the same
+/// time, the one with the lowest index is reported; the release of an [`AutoResetEvent`] is used up only if it is
+/// the one that is reported.
 ///
 /// The wait begins here: an [`Event`] that is set and cleared between this call and the first look counts. An
 /// `AutoResetEvent`'s line is entered with the first look. Any of none is never released.
@@ -153,14 +154,14 @@ impl Any<'_> {
         }
     }
 
-    /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time passed first. On a
-    /// tie, released wins; zero is a poll.
+    /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time passed first. On
+    /// a tie, released wins; zero is a poll.
     pub fn wait_timeout(mut self, timeout: Duration) -> Option<usize> {
         block_on(Pin::new(&mut self), Deadline::after(timeout))
     }
 
-    /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if the deadline passed
-    /// first.
+    /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if the deadline
+    /// passed first.
     pub fn wait_deadline(mut self, deadline: Instant) -> Option<usize> {
         block_on(Pin::new(&mut self), Deadline::At(deadline))
     }
@@ -211,7 +212,8 @@ impl All<'_> {
         block_on(Pin::new(&mut self), Deadline::after(timeout)).is_some()
     }
 
-    /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the deadline passed first.
+    /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the deadline passed
+    /// first.
     pub fn wait_deadline(mut self, deadline: Instant) -> bool {
         block_on(Pin::new(&mut self), Deadline::At(deadline)).is_some()
     }
@@ -231,8 +233,8 @@ impl Future for All<'_> {
                 }
             }
         }
-        // One after the other: every slot keeps what it was given, so each is looked at until it is released and never
-        // again, and a thousand signals wake this task only when they are the next one it needs.
+        // One after the other: every slot keeps what it was given, so each is looked at until it is released and
+        // never again, and a thousand signals wake this task only when they are the next one it needs.
         while self.released < self.slots.len() {
             let index = self.released;
             ready!(self.slots.poll_held(index, context));

@@ -65,8 +65,8 @@ impl Parker {
 }
 
 per_thread! {
-    /// Kept between waits, to spare an allocation. Taken out while in use: a waker that is woken in the middle of a wait
-    /// may itself wait.
+    /// Kept between waits, to spare an allocation. Taken out while in use: a waker that is woken in the middle of a
+    /// wait may itself wait.
     static PARKER: Cell<Option<Arc<Parker>>> = const { Cell::new(None) }
 }
 

@@ -5,8 +5,8 @@
 //! | 0 | STORED | one release is kept for the next who comes |
 //! | 1 | LISTED | the queue may hold waiters, so a release goes through it |
 //!
-//! Invariants: STORED implies not LISTED, for a release is stored only when nobody waits, and nobody waits while one is
-//! stored. LISTED is switched on and off under the queue's lock alone; it may be on while the queue is empty.
+//! Invariants: STORED implies not LISTED, for a release is stored only when nobody waits, and nobody waits while one
+//! is stored. LISTED is switched on and off under the queue's lock alone; it may be on while the queue is empty.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Atomics, cells and the queue's lock, from the standard library or from loom. The only file that knows loom, but for the
-//! choice of a backend in [`sys`](crate::sys).
+//! Atomics, cells and the queue's lock, from the standard library or from loom. The only file that knows loom, but
+//! for the choice of a backend in [`sys`](crate::sys).
 //!
 //! Loom runs a test under every interleaving that the memory model allows; for that it needs its own atomics. What
 //! differs between the two worlds is settled here, so that every other room is written once.
@@ -128,8 +128,8 @@ mod world {
         /// Addresses differ from run to run, and loom wants each run alike: one bucket for all.
         pub(crate) const BUCKETS: usize = 1;
 
-        /// Loom has no clock: a wait with a deadline lets the others run and then times out, which explores a timeout at
-        /// every point of what the others do. The caller's bucket is let go of and taken again, as a wait does.
+        /// Loom has no clock: a wait with a deadline lets the others run and then times out, which explores a timeout
+        /// at every point of what the others do. The caller's bucket is let go of and taken again, as a wait does.
         pub(crate) fn wait_until<'a, T>(
             _: &Condvar,
             guard: MutexGuard<'a, T>,

@@ -4,10 +4,10 @@
 //! # Discipline
 //!
 //! 1. `head`, every node's `links`, and the `waker` of every LISTED node are touched under the queue's lock alone.
-//! 2. A node's `stage` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per listing:
-//!    to RELEASED by a drain, or to UNLISTED by its owner.
-//! 3. Storing RELEASED (with Release) is the drain's last touch of a node. An owner that loads RELEASED or UNLISTED (with
-//!    Acquire) therefore owns the node alone and needs no lock.
+//! 2. A node's `stage` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per
+//!    listing: to RELEASED by a drain, or to UNLISTED by its owner.
+//! 3. Storing RELEASED (with Release) is the drain's last touch of a node. An owner that loads RELEASED or UNLISTED
+//!    (with Acquire) therefore owns the node alone and needs no lock.
 //! 4. A node that is not LISTED holds no waker.
 //! 5. Nodes are reached through shared references and raw pointers only; nobody forms a `&mut` to one.
 //! 6. Foreign code, the clone, the wake and the drop of wakers, runs while the lock is not held.
@@ -87,8 +87,8 @@ impl Queue {
         }
     }
 
-    /// Releases, first come first served, everyone whose ticket is within `cohort`, and wakes them in batches outside the
-    /// lock. If a waker panics the others are woken all the same, and the first panic goes on afterwards.
+    /// Releases, first come first served, everyone whose ticket is within `cohort`, and wakes them in batches outside
+    /// the lock. If a waker panics the others are woken all the same, and the first panic goes on afterwards.
     #[cold]
     pub(crate) fn release_cohort(&self, cohort: Ticket) {
         let mut wakers = Wakers::new();

@@ -14,8 +14,8 @@ use crate::word::{Ticket, Word};
 /// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or was set since the
 /// future was made.
 ///
-/// It is 48 bytes, allocates nothing, and is inert until polled: only then is its task in the event's queue. The pulse
-/// guarantee counts from its creation all the same, because that is when it remembers the state.
+/// It is 48 bytes, allocates nothing, and is inert until polled: only then is its task in the event's queue. The
+/// pulse guarantee counts from its creation all the same, because that is when it remembers the state.
 ///
 /// # Cancel safety
 ///
@@ -42,8 +42,8 @@ impl<'a> Wait<'a> {
 
     #[inline]
     fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<'a>> {
-        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and Wait is neither packed nor
-        // has a Drop of its own, nor is Unpin while Waiter is not.
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and Wait is neither packed
+        // nor has a Drop of its own, nor is Unpin while Waiter is not.
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
     }
 
@@ -99,14 +99,15 @@ impl fmt::Debug for Wait<'_> {
     }
 }
 
-/// The future of [`AutoResetEvent::wait_async`](crate::AutoResetEvent::wait_async): ready once one release was given to it.
+/// The future of [`AutoResetEvent::wait_async`](crate::AutoResetEvent::wait_async): ready once one release was given
+/// to it.
 ///
 /// It has its place in the line from its first poll on.
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped after a release was given to it, but before it was ready, hands that release on: to the next
-/// in line, or to the event, which stores it.
+/// A future that is dropped after a release was given to it, but before it was ready, hands that release on: to the
+/// next in line, or to the event, which stores it.
 ///
 /// # Memory ordering
 ///
@@ -132,8 +133,8 @@ impl<'a> AutoResetWait<'a> {
 
     #[inline]
     fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<'a>> {
-        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, AutoResetWait is not packed, its
-        // Drop only looks and withdraws, and it is not Unpin because Waiter is not.
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, AutoResetWait is not packed,
+        // its Drop only looks and withdraws, and it is not Unpin because Waiter is not.
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
     }
 

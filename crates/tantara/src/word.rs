@@ -1,4 +1,5 @@
-//! The state word of an [`Event`](crate::Event): its layout and its transitions, as pure functions. No atomics live here.
+//! The state word of an [`Event`](crate::Event): its layout and its transitions, as pure functions. No atomics live
+//! here.
 //!
 //! ```text
 //!   31                                    2   1     0

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::TimedOut;
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
-    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early returns
-    // add up to nothing.
+    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early
+    // returns add up to nothing.
     let timeout = match deadline {
         None => None,
         Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
@@ -22,13 +22,14 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -
         },
     };
     let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
-    // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it, atomically.
+    // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it,
+    // atomically.
     // `timeout` is null or points to a timespec that lives until the end of this function.
     let result = unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected, timeout)
     };
-    // Woken, EAGAIN (the word has changed), EINTR: look again. A kernel that refuses futexes altogether would make the
-    // caller spin, correct but slow; std would not start on it either.
+    // Woken, EAGAIN (the word has changed), EINTR: look again. A kernel that refuses futexes altogether would make
+    // the caller spin, correct but slow; std would not start on it either.
     if result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT) {
         return Err(TimedOut);
     }

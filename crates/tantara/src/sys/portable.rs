@@ -1,7 +1,7 @@
 //! Every other platform, and loom: a small table of mutexes and condition variables, found by the word's address.
 //!
-//! Two words may share a bucket; then each wakes the other's sleepers too, who look and sleep again. The bucket's mutex
-//! makes the look at the word and the falling asleep one step: a waker takes it after the word has changed.
+//! Two words may share a bucket; then each wakes the other's sleepers too, who look and sleep again. The bucket's
+//! mutex makes the look at the word and the falling asleep one step: a waker takes it after the word has changed.
 
 #![forbid(unsafe_code)]
 

@@ -1,14 +1,15 @@
 //! Whether to look again for a while before going to sleep.
 //!
-//! A signal between two processors that are awake arrives in well under a microsecond; to fall asleep and be woken takes
-//! tens of them. So a waiter looks again first: always for a moment ([`MOMENT`] looks), and, if its last sleep was a short
-//! one, for about as long as a sleep costs ([`WORTH`]), which is at worst twice the best choice (Karlin, Manasse,
-//! Rudolph, Sleator, "Competitive Snoopy Caching", 1988). The moment alone would not do: two threads that answer each other
-//! and have both fallen asleep wake each other up again and again, and no answer ever comes within a moment.
+//! A signal between two processors that are awake arrives in well under a microsecond; to fall asleep and be woken
+//! takes tens of them. So a waiter looks again first: always for a moment ([`MOMENT`] looks), and, if its last sleep
+//! was a short one, for about as long as a sleep costs ([`WORTH`]), which is at worst twice the best choice (Karlin,
+//! Manasse, Rudolph, Sleator, "Competitive Snoopy Caching", 1988). The moment alone would not do: two threads that
+//! answer each other and have both fallen asleep wake each other up again and again, and no answer ever comes within
+//! a moment.
 //!
 //! Where it does not pay, because the other needs this very processor or because signals are just far apart, a thread
-//! gives it up: after each time in vain it sleeps at once twice as many times, up to [`MOST_SKIPPED`], before it tries
-//! again. The first success makes it try every time. Each thread keeps this habit to itself.
+//! gives it up: after each time in vain it sleeps at once twice as many times, up to [`MOST_SKIPPED`], before it
+//! tries again. The first success makes it try every time. Each thread keeps this habit to itself.
 
 #![forbid(unsafe_code)]
 

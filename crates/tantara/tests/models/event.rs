@@ -185,8 +185,8 @@ fn a_pulse_releases_who_waited_while_another_leaves() {
     pulse(None, 2, 1);
 }
 
-/// Three listed tasks are more than a batch holds under loom: the drain lets go of the lock in between, and one of them
-/// leaves just then.
+/// Three listed tasks are more than a batch holds under loom: the drain lets go of the lock in between, and one of
+/// them leaves just then.
 #[test]
 fn a_drain_survives_a_leaver_between_its_batches() {
     explore(None, || {

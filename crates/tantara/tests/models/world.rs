@@ -8,8 +8,9 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
     pub(crate) use loom::thread;
 
-    /// A timeout that may pass before or after anything else happens. Loom has no clock: a sleep with a deadline times out
-    /// after others had a chance to run, however far the deadline is; and it must be far, for the real clock's sake.
+    /// A timeout that may pass before or after anything else happens. Loom has no clock: a sleep with a deadline
+    /// times out after others had a chance to run, however far the deadline is; and it must be far, for the real
+    /// clock's sake.
     pub(crate) const SOON: std::time::Duration = std::time::Duration::from_secs(1 << 20);
 
     /// Checks `model` under every interleaving; with `bound`, under those with at most so many preemptions.
@@ -68,7 +69,8 @@ use std::task::{Context, Poll, Wake, Waker};
 #[derive(Debug)]
 pub(crate) struct Letter(UnsafeCell<u32>);
 
-// SAFETY: none, and that is the point: the models claim that the event under test orders all access, and loom checks it.
+// SAFETY: none, and that is the point: the models claim that the event under test orders all access, and loom checks
+// it.
 unsafe impl Sync for Letter {}
 
 impl Letter {
