@@ -92,10 +92,13 @@ fn tsan() -> Outcome {
     }
     step.run(|| {
         let args = ["+nightly", "test", "--package", "tantara", "--target", run::HOST, "--test", "models", "--lib"];
+        let suppressions = run::root().join("xtask/tsan.suppressions").canonicalize();
+        let suppressions = suppressions.map_err(|error| format!("xtask/tsan.suppressions: {error}"))?;
+        let options = format!("halt_on_error=1 suppressions={}", suppressions.display());
         cargo(&args)
             .flags("-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer", "tsan")
             .env("TANTARA_STRESS_ROUNDS", "300")
-            .env("TSAN_OPTIONS", "halt_on_error=1")
+            .env("TSAN_OPTIONS", &options)
             .run()
     })
 }
