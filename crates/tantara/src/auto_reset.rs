@@ -36,7 +36,7 @@ use crate::wait::AutoResetWait;
 ///
 /// # Complexity
 ///
-/// 16 bytes, no allocation, `const` to make. Everything takes constant time.
+/// 16 bytes, no allocation, `const` to make. Everything but `Debug` takes constant time.
 ///
 /// # Examples
 ///
@@ -177,7 +177,7 @@ impl Default for AutoResetEvent {
 impl UnwindSafe for AutoResetEvent {}
 impl RefUnwindSafe for AutoResetEvent {}
 
-/// Says whether a release is stored, and how many threads and tasks wait.
+/// Says whether a release is stored, and how many threads and tasks wait (up to about 65,000 are counted).
 impl fmt::Debug for AutoResetEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AutoResetEvent").field("set", &self.is_set()).field("waiting", &self.queue.len()).finish()

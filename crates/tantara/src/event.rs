@@ -49,8 +49,8 @@ use crate::word::{Ticket, Word};
 ///
 /// # Limits
 ///
-/// The state is a counter that wraps around. A waiter could be misled only if the event were set exactly 2^29 times
-/// (or a multiple of that) while that waiter slept and did not run once.
+/// The state is a counter that wraps around. A waiter could be misled only if the event were set and cleared exactly
+/// 2^29 times (or a multiple of that) while that waiter slept and did not run once.
 ///
 /// # Examples
 ///
@@ -117,7 +117,8 @@ impl Event {
     ///
     /// # Fairness
     ///
-    /// Sleeping threads first, all with one system call; then tasks, in the order in which they were first polled.
+    /// Sleeping threads first, all with one system call; then tasks, in the order in which they were first polled. A
+    /// waker that blocks holds up the tasks behind it.
     ///
     /// # Panics
     ///
@@ -282,7 +283,7 @@ impl Default for Event {
 impl UnwindSafe for Event {}
 impl RefUnwindSafe for Event {}
 
-/// Says whether it is set, and how many threads and tasks wait.
+/// Says whether it is set, and how many threads and tasks wait (of each, up to about 65,000 are counted).
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("set", &self.is_set()).field("waiting", &self.queue.waiting()).finish()

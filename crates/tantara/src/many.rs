@@ -29,20 +29,24 @@ pub trait Waitable: sealed::Sealed + Sync {}
 mod sealed {
     pub trait Sealed {
         /// Begins a wait.
-        fn slot(&self) -> super::Slot<'_>;
+        fn slot(&self, seal: Seal) -> super::Slot<'_>;
     }
+
+    /// Only this crate can make one, so only it can begin a wait.
+    #[derive(Debug)]
+    pub struct Seal(pub(super) ());
 }
 
 impl Waitable for Event {}
 impl sealed::Sealed for Event {
-    fn slot(&self) -> Slot<'_> {
+    fn slot(&self, _: sealed::Seal) -> Slot<'_> {
         Slot::Event(Wait::new(self.queue()))
     }
 }
 
 impl Waitable for AutoResetEvent {}
 impl sealed::Sealed for AutoResetEvent {
-    fn slot(&self) -> Slot<'_> {
+    fn slot(&self, _: sealed::Seal) -> Slot<'_> {
         Slot::AutoReset(AutoResetWait::new(self.queue()))
     }
 }
@@ -51,7 +55,7 @@ fn slots<'a, W>(events: impl IntoIterator<Item = &'a W>) -> Slots<'a>
 where
     W: Waitable + ?Sized + 'a,
 {
-    Slots::new(events.into_iter().map(|event| event.slot()).collect())
+    Slots::new(events.into_iter().map(|event| event.slot(sealed::Seal(()))).collect())
 }
 
 /// Waits for the first of many events: the answer is the index of one that released.
@@ -99,9 +103,13 @@ where
 ///
 /// `events` is as with [`any`]. All of none is released at once.
 ///
+/// Until then it keeps the releases that it was given from others who wait for the same turnstiles. So two waits for
+/// all of the same turnstiles may each get one that the other needs, and neither is released until there is a `set`
+/// more, or one of them times out. Where that can happen, let one party take them all, or use timeouts.
+///
 /// # Cancel safety
 ///
-/// Dropping it, or a timeout, loses nothing.
+/// Dropping it, or a timeout, loses nothing: what it was given passes on.
 ///
 /// # Complexity
 ///

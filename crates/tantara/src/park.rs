@@ -75,20 +75,48 @@ pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -
     let parker = PARKER.try_with(Cell::take).ok().flatten().unwrap_or_else(Parker::new);
     let waker = Waker::from(Arc::clone(&parker));
     let mut context = Context::from_waker(&waker);
+    let mut out_of_time = deadline.has_passed();
     let output = loop {
+        // The clock was read before this look, so what came before the deadline is seen, however long the look takes.
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             break Some(output);
         }
-        if deadline.has_passed() {
+        if out_of_time {
             break None;
         }
-        if parker.park(deadline).is_err() {
-            break match future.as_mut().poll(&mut context) {
-                Poll::Ready(output) => Some(output),
-                Poll::Pending => None,
-            };
-        }
+        out_of_time = parker.park(deadline).is_err() || deadline.has_passed();
     };
     let _ = PARKER.try_with(|kept| kept.set(Some(parker)));
     output
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    /// A look that takes so long that the deadline passes in the middle of it, just after the event was pulsed.
+    #[test]
+    fn what_came_before_the_deadline_is_not_reported_as_a_timeout() {
+        let mut looks = 0;
+        let slow = std::future::poll_fn(|_| {
+            looks += 1;
+            std::thread::sleep(Duration::from_millis(5));
+            if looks == 2 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        assert_eq!(block_on(pin!(slow), Deadline::after(Duration::from_millis(1))), Some(()));
+    }
+
+    #[test]
+    fn a_wake_up_call_is_not_missed_and_a_timeout_ends_the_wait() {
+        let mut called = false;
+        let calls_itself = std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::replace(&mut called, true) { Poll::Ready(()) } else { Poll::Pending }
+        });
+        assert_eq!(block_on(pin!(calls_itself), Deadline::Never), Some(()));
+        let never = std::future::pending::<()>();
+        assert_eq!(block_on(pin!(never), Deadline::after(Duration::from_millis(2))), None);
+    }
 }

@@ -9,7 +9,8 @@
 //! 3. Storing RELEASED (with Release) is the drain's last touch of a node. An owner that loads RELEASED or UNLISTED
 //!    (with Acquire) therefore owns the node alone and needs no lock.
 //! 4. A node that is not LISTED holds no waker.
-//! 5. Nodes are reached through shared references and raw pointers only; nobody forms a `&mut` to one.
+//! 5. The fields of a node are reached through shared references and raw pointers only; its owner's `Pin<&mut _>` is
+//!    never turned into a `&mut` to them. (The compiler assumes nothing of a `&mut` to a type that is not `Unpin`.)
 //! 6. Foreign code, the clone, the wake and the drop of wakers, runs while the lock is not held.
 //! 7. Tickets do not decrease along the list: each is checked against the word under the lock as it is appended.
 //!
@@ -75,6 +76,9 @@ const RELEASED: u32 = 2;
 /// The owner has used its release up. Not in the list.
 const CLAIMED: u32 = 3;
 
+/// Who counts those who wait stops here.
+const MOST_COUNTED: usize = 1 << 16;
+
 impl Queue {
     const_new! {
         pub(crate) fn new(word: u32) -> Self {
@@ -94,8 +98,12 @@ impl Queue {
         let mut wakers = Wakers::new();
         loop {
             let guard = self.lock.lock();
+            // A drain may be held up for so long that the counter comes half around, and `is_within` turns over. So
+            // the word is asked too, which no newcomer's ticket agrees with.
+            let now = Word::from_bits(self.word.load(Acquire));
+            let belongs = |ticket: Ticket| ticket.is_within(cohort) && now.releases(ticket);
             // SAFETY: the lock is held.
-            let rest = unsafe { self.take_front(&mut wakers, BATCH, |ticket| ticket.is_within(cohort)) };
+            let rest = unsafe { self.take_front(&mut wakers, BATCH, belongs) };
             if rest == Rest::Empty {
                 self.word.fetch_and(Word::from_bits(u32::MAX).without_tasks().bits(), AcqRel);
             }
@@ -125,12 +133,13 @@ impl Queue {
         wakers.resume_panic();
     }
 
-    /// How many are in the queue now; a snapshot, in time linear in the answer.
+    /// How many are in the queue now; a snapshot, in time linear in the answer. No more than [`MOST_COUNTED`], so
+    /// that nobody else is kept waiting for the lock.
     pub(crate) fn len(&self) -> usize {
         let _guard = self.lock.lock();
         let mut count = 0;
         let mut cursor = self.head();
-        while !cursor.is_null() {
+        while !cursor.is_null() && count < MOST_COUNTED {
             count += 1;
             // SAFETY: the lock is held and the node is in the list, so it is alive (discipline 2).
             cursor = unsafe { &*cursor }.links().next;
@@ -412,7 +421,8 @@ impl<'a> Waiter<'a> {
         let waker = self.node.waker.with_mut(|waker| unsafe { (*waker).take() });
         self.node.stage.store(UNLISTED, Relaxed);
         drop(guard);
-        drop(waker);
+        // This may run in a destructor, perhaps during another panic.
+        quietly(|| drop(waker));
     }
 
     /// Notes a release that was had without waiting in the queue.
@@ -432,6 +442,14 @@ impl Drop for Waiter<'_> {
     #[inline]
     fn drop(&mut self) {
         self.withdraw();
+    }
+}
+
+/// Runs foreign code in a place that must not panic. The panic has been reported by its hook; it ends here.
+pub(crate) fn quietly(foreign: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
+        // To drop the payload could panic once more.
+        std::mem::forget(panic);
     }
 }
 
@@ -483,5 +501,28 @@ impl Wakers {
         if let Some(panic) = self.panic {
             resume_unwind(panic);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    /// A drain that was held up while the counter went half around meets a newcomer.
+    #[test]
+    fn a_drain_from_half_the_world_ago_releases_no_newcomer() {
+        let old = Word::NEW.ticket();
+        // Beyond half the range, where "earlier" and "later" have changed places.
+        let queue = Queue::new((1 << 31) + 8);
+        let now = Word::from_bits(queue.word.load(Acquire));
+        assert!(now.ticket().is_within(old), "the arithmetic alone would release it");
+        let mut newcomer = pin!(Waiter::new(&queue, now.ticket()));
+        assert!(newcomer.as_mut().poll(Waker::noop(), |_| true).is_pending());
+        queue.release_cohort(old);
+        assert!(!newcomer.is_released());
+        queue.word.store(now.set().bits(), Release);
+        queue.release_cohort(now.ticket());
+        assert!(newcomer.is_released());
     }
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::stored;
 use crate::sync::AtomicU32;
-use crate::tasks::{Queue, Waiter};
+use crate::tasks::{Queue, Waiter, quietly};
 use crate::word::{Ticket, Word};
 
 /// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or was set since the
@@ -166,7 +166,8 @@ impl Drop for AutoResetWait<'_> {
     fn drop(&mut self) {
         self.waiter.withdraw();
         if self.waiter.is_released() {
-            stored::give(self.waiter.queue());
+            // The next in line may have a waker that panics; that must not leave a destructor.
+            quietly(|| stored::give(self.waiter.queue()));
         }
     }
 }

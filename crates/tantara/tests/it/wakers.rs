@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
-use tantara::{AutoResetEvent, Event, Wait};
+use tantara::{AutoResetEvent, Event, Wait, all, any};
 
 use crate::{Bell, poll, waiting};
 
@@ -227,4 +227,90 @@ fn tasks_are_woken_in_the_order_in_which_they_came() {
     event.set();
     let expected: Vec<_> = (0..100).filter(|&number| number != 50).collect();
     assert_eq!(*order.lock().unwrap(), expected);
+}
+
+/// A release that is handed on runs a stranger's waker in the middle of our own poll or drop: its panic is not ours.
+mod strangers {
+    use super::*;
+
+    /// A stranger in the line of `turnstile`, whose waker panics.
+    fn stranger(turnstile: &'static AutoResetEvent) -> std::pin::Pin<Box<tantara::AutoResetWait<'static>>> {
+        let mut wait = Box::pin(turnstile.wait_async());
+        assert!(poll(&mut wait, &on_wake(|| panic!("a stranger's waker"))).is_pending());
+        wait
+    }
+
+    fn turnstiles() -> &'static [AutoResetEvent; 2] {
+        leaked([AutoResetEvent::new(), AutoResetEvent::new()])
+    }
+
+    #[test]
+    fn any_keeps_its_release_though_the_other_goes_to_a_stranger_who_panics() {
+        let turnstiles = turnstiles();
+        let (_, waker) = Bell::new();
+        let mut either = Box::pin(any(turnstiles));
+        assert!(poll(&mut either, &waker).is_pending());
+        let stranger = stranger(&turnstiles[1]);
+        turnstiles.iter().for_each(AutoResetEvent::set);
+        assert_eq!(poll(&mut either, &waker), std::task::Poll::Ready(0));
+        drop(stranger);
+        assert!(turnstiles[1].is_set(), "the stranger got the other release, and handed it on");
+    }
+
+    #[test]
+    fn all_hands_on_two_releases_to_two_strangers_who_panic() {
+        let turnstiles = turnstiles();
+        let third = leaked(AutoResetEvent::new());
+        let mut every = Box::pin(all(turnstiles.iter().chain([third])));
+        assert!(poll(&mut every, &Bell::new().1).is_pending());
+        let strangers = turnstiles.each_ref().map(|turnstile| stranger(turnstile));
+        turnstiles.iter().for_each(AutoResetEvent::set);
+        drop(every);
+        drop(strangers);
+        assert!(turnstiles.iter().all(AutoResetEvent::is_set));
+    }
+
+    #[test]
+    fn a_wait_that_is_dropped_by_a_panic_hands_on_to_a_stranger_who_panics() {
+        let turnstile = &turnstiles()[0];
+        let mut wait = Box::pin(turnstile.wait_async());
+        assert!(poll(&mut wait, &Bell::new().1).is_pending());
+        let stranger = stranger(turnstile);
+        turnstile.set();
+        let panic = catch_unwind(AssertUnwindSafe(move || {
+            let _wait = wait;
+            panic!("our own");
+        }));
+        assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"our own"));
+        drop(stranger);
+        assert!(turnstile.is_set());
+    }
+
+    #[test]
+    fn a_waker_that_panics_when_it_is_dropped_leaves_the_line_in_order() {
+        let event: &'static Event = leaked(Event::new());
+        let mut wait = Box::pin(event.wait_async());
+        assert!(poll(&mut wait, &on_drop(|| panic!("dropped"))).is_pending());
+        drop(wait);
+        assert_eq!(waiting(event), 0);
+    }
+
+    /// A waker whose clone panics: nothing was queued, and nothing is left locked.
+    #[test]
+    fn a_waker_that_panics_when_it_is_cloned_leaves_the_event_usable() {
+        use std::task::{RawWaker, RawWakerVTable};
+        const TABLE: RawWakerVTable = RawWakerVTable::new(|_| panic!("cloned"), |_| {}, |_| {}, |_| {});
+        // SAFETY: the functions of the table ignore the pointer.
+        let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &TABLE)) };
+        let event = Event::new();
+        let mut fresh = Box::pin(event.wait_async());
+        assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut fresh, &waker))).is_err());
+        assert_eq!(waiting(&event), 0);
+        let (bell, good) = Bell::new();
+        assert!(poll(&mut fresh, &good).is_pending());
+        assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut fresh, &waker))).is_err());
+        event.set();
+        assert_eq!(bell.rings(), 1);
+        assert!(poll(&mut fresh, &good).is_ready());
+    }
 }

@@ -307,3 +307,30 @@ fn a_replaced_waker_is_not_missed() {
         post.letter.read();
     });
 }
+
+/// One is polled again with another waker while its neighbour leaves and a set comes.
+#[test]
+fn a_moved_task_and_a_leaving_neighbour() {
+    explore(Some(3), || {
+        let post = Post::new();
+        let mut neighbour = OwnedWait::new(&post);
+        let mut wait = OwnedWait::new(&post);
+        assert!(poll(&mut neighbour.wait, &Bell::new().1).is_pending());
+        assert!(poll(&mut wait.wait, &Bell::new().1).is_pending());
+        let setter = {
+            let post = Arc::clone(&post);
+            thread::spawn(move || {
+                post.send();
+                post.event.clear();
+            })
+        };
+        let leaver = thread::spawn(move || drop(neighbour));
+        let (bell, waker) = Bell::new();
+        let polled = poll(&mut wait.wait, &waker);
+        setter.join().unwrap();
+        leaver.join().unwrap();
+        assert!(polled.is_ready() || bell.rings() == 1, "the task would sleep for ever");
+        assert!(poll(&mut wait.wait, &waker).is_ready());
+        post.letter.read();
+    });
+}

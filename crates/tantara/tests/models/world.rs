@@ -30,8 +30,8 @@ mod imp {
     /// A timeout that may pass before or after anything else happens.
     pub(crate) const SOON: std::time::Duration = std::time::Duration::from_micros(20);
 
-    /// Polls whenever the future was woken. Only atomics of its own: what the standard library's executors and mutexes
-    /// do, ThreadSanitizer does not see.
+    /// Polls whenever the future was woken. Only atomics of its own: what the standard library's executors and
+    /// mutexes do, ThreadSanitizer does not see.
     pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         let mut future = Box::pin(future);
         let (bell, waker) = super::Bell::new();
