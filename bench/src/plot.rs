@@ -5,7 +5,7 @@ use svg::node::element::{Group, Line, Rectangle, Text};
 
 use crate::cell::{FLOOR_TASKS, FLOOR_THREADS, OURS};
 use crate::record::Record;
-use crate::report::floor_of;
+use crate::report::{floor_of, ratio as shown};
 
 /// The figures that are drawn, as (workload, figure, title).
 const PANELS: [(&str, &str, &str); 8] = [
@@ -83,7 +83,7 @@ fn panel(record: &Record, workload: &str, name: &str, floor: f64) -> (Group, f64
             continue;
         };
         let end = x(ratio);
-        let said = if hangs { format!("{ratio:.2}, hangs") } else { format!("{ratio:.2}") };
+        let said = if hangs { format!("{}, hangs", shown(ratio)) } else { shown(ratio) };
         let ink = if hangs { "#b4232c" } else { "#1f2430" };
         group = group
             .add(

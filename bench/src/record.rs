@@ -1,6 +1,6 @@
 //! A record: every figure of every cell in every round, kept as CSV.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -131,7 +131,7 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
     for round in 1..=rounds {
         for (workload, contenders) in &cells {
             for &contender in *contenders {
-                eprint!("\r\x1b[Kround {round} of {rounds}: {workload}, {contender}");
+                say_progress(&format!("round {round} of {rounds}: {workload}, {contender}"));
                 let hung = |figure: &&Figure| {
                     figure.workload == *workload && figure.contender == contender && figure.value.is_none()
                 };
@@ -152,7 +152,7 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
             }
         }
     }
-    eprint!("\r\x1b[K");
+    say_progress("");
     figures.sort_by_key(|figure| {
         let workload = cells.iter().position(|(workload, _)| *workload == figure.workload);
         let contender =
@@ -160,6 +160,13 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
         (workload, contender, figure.round)
     });
     Ok(Record { origin: origin(), figures })
+}
+
+/// On a terminal, in one line that is written over again and again.
+fn say_progress(what: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{what}");
+    }
 }
 
 /// Runs one cell in a process of its own. `None` if it hangs.

@@ -62,7 +62,7 @@ fn table(record: &Record, workload: &str) -> Table {
         let cells = names.iter().map(|name| {
             let floor = floor_of(record, workload, name).filter(|_| !name.ends_with("bytes"));
             match (record.median(workload, contender, name), floor) {
-                ((Some(value), 0), Some(floor)) => format!("{} ({:.2})", figure(value), value / floor),
+                ((Some(value), 0), Some(floor)) => format!("{} ({})", figure(value), ratio(value / floor)),
                 ((Some(value), 0), None) => figure(value),
                 ((Some(value), _), _) => format!("{}, hangs", figure(value)),
                 ((None, _), _) => "hangs".to_owned(),
@@ -75,7 +75,7 @@ fn table(record: &Record, workload: &str) -> Table {
         let ours = names.iter().map(|name| {
             let ours = record.median(workload, OURS, name).0;
             match (ours, best_peer(record, workload, name)) {
-                (Some(ours), Some((_, best))) => format!("{:.2}", ours / best),
+                (Some(ours), Some((_, best))) => ratio(ours / best),
                 _ => String::new(),
             }
         });
@@ -85,6 +85,11 @@ fn table(record: &Record, workload: &str) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// Two digits that say something.
+pub fn ratio(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
 }
 
 fn figure(value: f64) -> String {

@@ -37,9 +37,9 @@ use crate::word::{Ticket, Word};
 /// [`is_set`](Event::is_set); also if the event was set already.
 ///
 /// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation is an acquire
-/// operation, on one atomic that is only ever modified by read-modify-write operations. So each observation
-/// synchronizes with every `set` before it in the modification order. An ineffective `clear` (of an unset event) is
-/// no more than an observation. Sequential consistency with other atomics is not promised.
+/// operation, on one atomic that is only ever modified by read-modify-write operations. So each observation, and each
+/// `clear`, synchronizes with every `set` before it in the modification order. Sequential consistency with other atomics
+/// is not promised.
 ///
 /// # Complexity
 ///
@@ -145,11 +145,13 @@ impl Event {
     }
 
     /// Lowers the flag. Clearing an unset event changes nothing. Nobody who was released is called back.
+    ///
+    /// # Memory ordering
+    ///
+    /// What came before a `set` that this undoes is visible to the caller.
     #[inline]
     pub fn clear(&self) {
-        let clear = |bits| Word::from_bits(bits).clear().map(Word::bits);
-        // An event that is not set needs no clearing.
-        let _ = self.queue.word.fetch_update(AcqRel, Acquire, clear);
+        self.queue.word.fetch_and(Word::ALL_BUT_SET, AcqRel);
     }
 
     /// Blocks the thread until the event is set. Returns at once if it is.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ use crate::wait::{AutoResetWait, Slot, Slots, Wait};
 /// job.set();
 /// assert_eq!(any([&shutdown as &dyn Waitable, &job]).wait(), 1);
 /// ```
-pub trait Waitable: sealed::Sealed + Sync {}
+pub trait Waitable: sealed::Sealed + Send + Sync {}
 
 mod sealed {
     pub trait Sealed {
@@ -50,6 +51,20 @@ impl sealed::Sealed for AutoResetEvent {
         Slot::AutoReset(AutoResetWait::new(self.queue()))
     }
 }
+
+/// References, boxes and Arcs of events are as good as the events.
+macro_rules! waitable_through {
+    ($($pointer:ty),*) => {$(
+        impl<W: Waitable + ?Sized> Waitable for $pointer {}
+        impl<W: Waitable + ?Sized> sealed::Sealed for $pointer {
+            fn slot(&self, seal: sealed::Seal) -> Slot<'_> {
+                (**self).slot(seal)
+            }
+        }
+    )*};
+}
+
+waitable_through!(&W, Box<W>, Arc<W>);
 
 fn slots<'a, W>(events: impl IntoIterator<Item = &'a W>) -> Slots<'a>
 where

@@ -514,7 +514,7 @@ mod tests {
     fn a_drain_from_half_the_world_ago_releases_no_newcomer() {
         let old = Word::NEW.ticket();
         // Beyond half the range, where "earlier" and "later" have changed places.
-        let queue = Queue::new((1 << 31) + 8);
+        let queue = Queue::new((1 << 31) + (1 << 16));
         let now = Word::from_bits(queue.word.load(Acquire));
         assert!(now.ticket().is_within(old), "the arithmetic alone would release it");
         let mut newcomer = pin!(Waiter::new(&queue, now.ticket()));

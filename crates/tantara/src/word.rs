@@ -2,28 +2,30 @@
 //! here.
 //!
 //! ```text
-//!   31                                    2   1     0
-//!  ┌──────────────────────────────────────┬─────┬───────┐
-//!  │ counter: even = unset, odd = set     │TASKS│THREADS│
-//!  └──────────────────────────────────────┴─────┴───────┘
+//!   31                                    3    2     1      0
+//!  ┌───────────────────────────────────────┬─────┬───────┬───────┐
+//!  │ generation: how often it has been set │ SET │ TASKS │THREADS│
+//!  └───────────────────────────────────────┴─────┴───────┴───────┘
 //! ```
 //!
-//! * **counter** grows by one with every change of the flag. A waiter remembers the even value that it saw, its
-//!   [`Ticket`], and is released as soon as the counter *differs*: level ("it is set") and pulse ("it was set since")
-//!   are one comparison, and no flag is ever read again after a wake-up.
+//! * **generation** grows by one whenever the flag is raised. A waiter remembers the generation that it saw, its
+//!   [`Ticket`], and is released as soon as the generation *differs*: level ("it is set") and pulse ("it was set
+//!   since") are one comparison, and the flag is never read again after a wake-up. A wait that begins on a set event
+//!   gets the ticket of the generation before, which is released already.
+//! * **SET**: the flag. To lower it is to switch this bit off, in one operation that needs to know nothing.
 //! * **THREADS**: threads may be asleep on this word, so a `set` owes them a wake-up call.
 //! * **TASKS**: the queue may hold waiters, so a `set` owes it a drain.
 //!
 //! | before | `set` | `clear` | a thread goes to sleep | a task is queued |
 //! |---|---|---|---|---|
-//! | unset, counter *c* | *c*+1, THREADS off; wakes and drains as the bits say | unchanged | THREADS on | TASKS on |
-//! | set, counter *c*+1 | unchanged | *c*+2 | never: it is released | never: it is released |
+//! | unset | SET, next generation, THREADS off; wakes and drains as the bits said | unchanged | THREADS on | TASKS on |
+//! | set | unchanged | SET off | never: it is released | never: it is released |
 //!
 //! Invariants, which the other rooms lean on:
 //!
 //! 1. SET implies not THREADS: nobody goes to sleep on a set event.
-//! 2. The counter never goes back. It wraps after 2^30 changes; a waiter would be misled only if the event were set
-//!    exactly 2^29 times (or a multiple) during one single sleep and that waiter did not run once meanwhile.
+//! 2. The generation never goes back. It wraps after 2^29 sets; a waiter would be misled only if the event were set
+//!    exactly that often (or a multiple) during one single sleep and that waiter did not run once meanwhile.
 //! 3. TASKS may be on while the queue is empty (a leaver does not tidy up), never off while it is not and nobody
 //!    holds the queue's lock.
 
@@ -31,14 +33,18 @@
 
 const THREADS: u32 = 0b001;
 const TASKS: u32 = 0b010;
-/// The lowest bit of the counter: the flag itself.
+/// The flag itself.
 const SET: u32 = 0b100;
+/// One generation.
+const GENERATION: u32 = 0b1000;
+/// All that is not the generation.
+const BITS: u32 = GENERATION - 1;
 
 /// One value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Word(u32);
 
-/// What a waiter remembers: the even counter value that it saw, in the word's own position.
+/// What a waiter remembers: the generation that it saw, in the word's own position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ticket(u32);
 
@@ -77,18 +83,14 @@ impl Word {
         self.0 & TASKS != 0
     }
 
-    /// The flag raised. Whoever stores this over an unset word with THREADS on must wake the threads.
+    /// The flag raised. Whoever stores this over an unset word must wake those whom that word told of.
     #[inline]
     pub(crate) const fn set(self) -> Word {
-        Word((self.0 | SET) & !THREADS)
+        if self.is_set() { self } else { Word((self.0.wrapping_add(GENERATION) | SET) & !THREADS) }
     }
 
-    /// The flag lowered, or `None` if it is not up.
-    #[inline]
-    pub(crate) const fn clear(self) -> Option<Word> {
-        // Adding the lowest counter bit to an odd counter carries: the next even value.
-        if self.is_set() { Some(Word(self.0.wrapping_add(SET))) } else { None }
-    }
+    /// The flag lowered is the word `and` this.
+    pub(crate) const ALL_BUT_SET: u32 = !SET;
 
     #[inline]
     pub(crate) const fn with_threads(self) -> Word {
@@ -108,13 +110,14 @@ impl Word {
     /// The ticket of a wait that begins now. If the event is set, the ticket is released already.
     #[inline]
     pub(crate) const fn ticket(self) -> Ticket {
-        Ticket(self.0 & !(SET | TASKS | THREADS))
+        let generation = self.0 & !BITS;
+        Ticket(if self.is_set() { generation.wrapping_sub(GENERATION) } else { generation })
     }
 
     /// Whether a waiter with this ticket is released: the event is set, or was set since the wait began.
     #[inline]
     pub(crate) const fn releases(self, ticket: Ticket) -> bool {
-        self.0 & !(TASKS | THREADS) != ticket.0
+        self.0 & !BITS != ticket.0
     }
 }
 
@@ -134,11 +137,20 @@ impl Ticket {
 mod tests {
     use super::*;
 
-    /// Counters around every boundary, with every combination of the low bits.
+    const LAST: u32 = u32::MAX / GENERATION;
+
+    impl Word {
+        fn clear(self) -> Word {
+            Word(self.0 & Word::ALL_BUT_SET)
+        }
+    }
+
+    /// Generations around every boundary, with every combination of the low bits that can be.
     fn every_kind_of_word() -> impl Iterator<Item = Word> {
-        let top = u32::MAX >> 2;
-        let counters = (0..=65).chain(top / 2 - 65..=top / 2 + 65).chain(top - 65..=top);
-        counters.flat_map(|counter| (0..4).map(move |low| Word(counter << 2 | low)))
+        let generations = (0..=65).chain(LAST / 2 - 65..=LAST / 2 + 65).chain(LAST - 65..=LAST);
+        let words =
+            generations.flat_map(|generation| (0..GENERATION).map(move |low| Word(generation * GENERATION + low)));
+        words.filter(|word| !(word.is_set() && word.has_threads()))
     }
 
     #[test]
@@ -149,25 +161,19 @@ mod tests {
             assert!(!set.has_threads(), "nobody sleeps on a set event");
             assert_eq!(set.has_tasks(), word.has_tasks(), "the queue is not set's to declare empty");
             assert_eq!(set.set(), set);
-            assert_eq!(set.ticket(), word.ticket(), "set does not begin a new generation");
+            assert_eq!(set.ticket(), word.ticket(), "who comes while it is set is released by the same set");
             assert!(!set.owes_a_wake(), "a second set owes nobody anything");
         }
     }
 
     #[test]
-    fn clear_lowers_the_flag_and_is_idempotent() {
+    fn clear_lowers_the_flag_and_touches_nothing_else() {
         for word in every_kind_of_word() {
-            match word.clear() {
-                None => assert!(!word.is_set()),
-                Some(cleared) => {
-                    assert!(word.is_set());
-                    assert!(!cleared.is_set());
-                    assert_eq!(cleared.clear(), None);
-                    assert_eq!(cleared.has_tasks(), word.has_tasks());
-                    assert_eq!(cleared.has_threads(), word.has_threads());
-                    assert_ne!(cleared.ticket(), word.ticket(), "clear begins a new generation");
-                }
-            }
+            let cleared = word.clear();
+            assert!(!cleared.is_set());
+            assert_eq!(cleared.clear(), cleared);
+            assert_eq!((cleared.has_tasks(), cleared.has_threads()), (word.has_tasks(), word.has_threads()));
+            assert_eq!(cleared.ticket() == word.ticket(), !word.is_set(), "newcomers get a new ticket");
         }
     }
 
@@ -178,9 +184,8 @@ mod tests {
             assert_eq!(word.releases(ticket), word.is_set(), "level");
             for other in [word.with_threads(), word.with_tasks(), word.without_tasks()] {
                 assert_eq!(other.releases(ticket), word.is_set(), "the low bits say nothing about the flag");
-                assert_eq!(other.ticket(), ticket);
             }
-            let pulsed = word.set().clear().unwrap();
+            let pulsed = word.set().clear();
             assert!(pulsed.releases(ticket), "pulse");
             assert!(!pulsed.releases(pulsed.ticket()), "newcomers wait for the next set");
         }
@@ -190,7 +195,7 @@ mod tests {
     fn a_cohort_holds_everyone_up_to_the_set_and_no_newcomer() {
         for word in every_kind_of_word() {
             let at = word.ticket();
-            let newcomer = word.set().clear().unwrap().ticket();
+            let newcomer = word.set().clear().ticket();
             assert!(at.is_within(at));
             assert!(at.is_within(newcomer), "a later set also releases those who came before");
             assert!(!newcomer.is_within(at));
@@ -205,13 +210,12 @@ mod tests {
         }
     }
 
-    /// Every sequence of eight transitions from every word, beside the plainest possible model.
+    /// Every sequence of eight transitions from every kind of start, beside the plainest possible model.
     #[test]
     fn every_sequence_of_transitions_agrees_with_a_plain_flag() {
-        let starts = [Word(0), Word((u32::MAX >> 2) << 2), Word(((u32::MAX >> 2) - 2) << 2)];
-        for start in starts {
+        for start in [Word::NEW, Word(LAST * GENERATION), Word(((LAST - 2) * GENERATION) | SET)] {
             for script in 0..4u32.pow(8) {
-                let (mut word, mut flag, mut pulses) = (start, start.is_set(), 0);
+                let (mut word, mut flag, mut pulses) = (start, start.is_set(), u32::from(start.is_set()));
                 let ticket = start.ticket();
                 for step in 0..8 {
                     match script >> (2 * step) & 3 {
@@ -222,14 +226,14 @@ mod tests {
                         }
                         1 => {
                             flag = false;
-                            word = word.clear().unwrap_or(word);
+                            word = word.clear();
                         }
                         // A thread registers as asleep only on an unset word.
                         2 if !word.is_set() => word = word.with_threads(),
                         _ => word = word.with_tasks(),
                     }
                     assert_eq!(word.is_set(), flag);
-                    assert_eq!(word.releases(ticket), pulses > 0 || start.is_set());
+                    assert_eq!(word.releases(ticket), pulses > 0);
                     assert!(!(word.is_set() && word.has_threads()), "invariant 1");
                 }
             }

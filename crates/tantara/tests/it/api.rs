@@ -1,6 +1,7 @@
 //! What the types promise: their sizes, what they are usable for, what they say of themselves.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::thread;
 
 use tantara::{All, Any, AutoResetEvent, AutoResetWait, Event, Wait, Waitable, all, any};
@@ -77,6 +78,12 @@ fn any_and_all_take_whatever_iterates_over_references() {
     assert_eq!(any([&a as &dyn Waitable, &turnstile]).wait(), 1);
     all(&vec).wait();
     all([&b, &vec[0]]).wait();
+    let shared = [Arc::new(Event::new()), Arc::new(Event::new())];
+    shared[1].set();
+    assert_eq!(any(&shared).wait(), 1);
+    assert_eq!(any([&shared[0] as &dyn Waitable, &turnstile]).wait_timeout(std::time::Duration::ZERO), None);
+    assert_eq!(any([&&b]).wait(), 0);
     let mixed: Vec<Box<dyn Waitable>> = vec![Box::new(Event::new()), Box::new(AutoResetEvent::new())];
+    assert!(!all(&mixed).wait_timeout(std::time::Duration::ZERO));
     assert!(!all(mixed.iter().map(|event| &**event)).wait_timeout(std::time::Duration::ZERO));
 }
