@@ -38,8 +38,8 @@ use crate::word::{Ticket, Word};
 ///
 /// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation is an acquire
 /// operation, on one atomic that is only ever modified by read-modify-write operations. So each observation, and each
-/// `clear`, synchronizes with every `set` before it in the modification order. Sequential consistency with other atomics
-/// is not promised.
+/// `clear`, synchronizes with every `set` before it in the modification order. Sequential consistency with other
+/// atomics is not promised.
 ///
 /// # Complexity
 ///
