@@ -27,6 +27,7 @@
 
 use std::any::Any;
 use std::marker::PhantomPinned;
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr;
@@ -98,8 +99,8 @@ impl Queue {
         let mut wakers = Wakers::new();
         loop {
             let guard = self.lock.lock();
-            // A drain may be held up for so long that the counter comes half around, and `is_within` turns over. So
-            // the word is asked too, which no newcomer's ticket agrees with.
+            // A drain may be held up for so long that the generation comes half around, and `is_within` turns over.
+            // So the word is asked too, which no newcomer's ticket agrees with.
             let now = Word::from_bits(self.word.load(Acquire));
             let belongs = |ticket: Ticket| ticket.is_within(cohort) && now.releases(ticket);
             // SAFETY: the lock is held.
@@ -455,14 +456,17 @@ pub(crate) fn quietly(foreign: impl FnOnce()) {
 
 /// The wakers of one batch, and the first panic of any.
 struct Wakers {
-    batch: [Option<Waker>; BATCH],
+    /// Those from `woken` to `filled` are initialised, and each is read once. One that is never read is leaked, not
+    /// lost in a worse way; but nothing can get between filling and waking.
+    batch: [MaybeUninit<Waker>; BATCH],
     filled: usize,
+    woken: usize,
     panic: Option<Box<dyn Any + Send>>,
 }
 
 impl Wakers {
     fn new() -> Wakers {
-        Wakers { batch: [const { None }; BATCH], filled: 0, panic: None }
+        Wakers { batch: [const { MaybeUninit::uninit() }; BATCH], filled: 0, woken: 0, panic: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -471,30 +475,38 @@ impl Wakers {
 
     #[inline]
     fn push(&mut self, waker: Waker) {
-        self.batch[self.filled] = Some(waker);
+        self.batch[self.filled].write(waker);
         self.filled += 1;
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<Waker> {
+        if self.woken == self.filled {
+            return None;
+        }
+        self.woken += 1;
+        // SAFETY: it was written by `push`, since it lies below `filled`, and is read only now, since `woken` has
+        // just passed it.
+        Some(unsafe { self.batch[self.woken - 1].assume_init_read() })
     }
 
     /// Wakes all, in order, and is empty again.
     fn wake(&mut self) {
-        let mut wakers = self.batch[..self.filled].iter_mut();
-        self.filled = 0;
         loop {
             // Each turn ends the batch or passes one waker that panics, so everyone is woken.
             let turn = catch_unwind(AssertUnwindSafe(|| {
-                for waker in wakers.by_ref() {
-                    if let Some(waker) = waker.take() {
-                        waker.wake();
-                    }
+                while let Some(waker) = self.pop_front() {
+                    waker.wake();
                 }
             }));
             match turn {
-                Ok(()) => return,
+                Ok(()) => break,
                 Err(panic) if self.panic.is_none() => self.panic = Some(panic),
                 // To drop a payload could panic once more; a second one is forgotten instead.
                 Err(panic) => std::mem::forget(panic),
             }
         }
+        (self.filled, self.woken) = (0, 0);
     }
 
     fn resume_panic(self) {

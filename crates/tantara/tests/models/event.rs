@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use tantara::{Event, Wait};
 
-use crate::world::{Arc, Bell, Letter, SOON, block_on, explore, poll, thread};
+use crate::world::{Arc, AtomicUsize, Bell, Letter, Ordering, SOON, block_on, explore, poll, thread};
 
 /// An event, and a letter that only the event protects.
 struct Post {
@@ -332,5 +332,25 @@ fn a_moved_task_and_a_leaving_neighbour() {
         assert!(polled.is_ready() || bell.rings() == 1, "the task would sleep for ever");
         assert!(poll(&mut wait.wait, &waker).is_ready());
         post.letter.read();
+    });
+}
+
+/// Work is announced by a set; the worker clears, looks for work, and would wait if there is none. Whatever the clear
+/// undid, the work that came with it is seen.
+#[test]
+fn a_clear_sees_what_came_with_the_set_that_it_undoes() {
+    explore(None, || {
+        let desk = Arc::new((Event::new(), AtomicUsize::new(0)));
+        let client = {
+            let desk = Arc::clone(&desk);
+            thread::spawn(move || {
+                desk.1.store(1, Ordering::Relaxed);
+                desk.0.set();
+            })
+        };
+        desk.0.clear();
+        let work = desk.1.load(Ordering::Relaxed);
+        client.join().unwrap();
+        assert!(work == 1 || desk.0.is_set(), "the worker would sleep with work on the desk");
     });
 }
