@@ -49,7 +49,7 @@ use crate::word::{Ticket, Word};
 ///
 /// # Limits
 ///
-/// The state is a counter that wraps around. A waiter could be misled only if the event were set and cleared exactly
+/// The generation is a counter that wraps around. A waiter could be misled only if the event were set and cleared exactly
 /// 2^29 times (or a multiple of that) while that waiter slept and did not run once.
 ///
 /// # Examples

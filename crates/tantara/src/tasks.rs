@@ -521,7 +521,7 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
-    /// A drain that was held up while the counter went half around meets a newcomer.
+    /// A drain that was held up while the generation went half around meets a newcomer.
     #[test]
     fn a_drain_from_half_the_world_ago_releases_no_newcomer() {
         let old = Word::NEW.ticket();

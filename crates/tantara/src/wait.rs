@@ -65,7 +65,7 @@ impl Future for Wait<'_> {
         }
         let ticket = waiter.ticket();
         if Word::from_bits(waiter.queue().word.load(Acquire)).releases(ticket) {
-            // Whatever the drain has come to: the counter decides. It may still find the node, and wake in vain.
+            // Whatever the drain has come to: the generation decides. It may still find the node, and wake in vain.
             return Poll::Ready(());
         }
         waiter.poll(context.waker(), |word| admit(word, ticket))
@@ -74,7 +74,7 @@ impl Future for Wait<'_> {
 
 /// Asked under the queue's lock: may a task with this ticket wait, and does the word say that someone does?
 ///
-/// Either a `set` finds TASKS on and drains after us, or we find its counter and do not wait. If TASKS is on already,
+/// Either a `set` finds TASKS on and drains after us, or we find its generation and do not wait. If TASKS is on already,
 /// the load suffices: a `set` that it misses has yet to take the lock, and will find us.
 fn admit(word: &AtomicU32, ticket: Ticket) -> bool {
     let mut seen = word.load(Acquire);
@@ -182,7 +182,7 @@ impl fmt::Debug for AutoResetWait<'_> {
 /// One event of an `any` or an `all`.
 #[derive(Debug)]
 pub enum Slot<'a> {
-    /// Released by the event's counter, which latches by itself.
+    /// Released by the event's generation, which latches by itself.
     Event(Wait<'a>),
     /// Holds the release that it was given until it is claimed, or dropped and so handed on.
     AutoReset(AutoResetWait<'a>),
