@@ -33,7 +33,7 @@ struct Args {
     only: Option<String>,
 
     /// How often each cell runs
-    #[arg(long, value_name = "N", default_value_t = 7)]
+    #[arg(long, value_name = "N", default_value_t = 11)]
     rounds: u32,
 
     /// Run each cell once and briefly; the figures mean nothing
