@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bank;
 mod customer;
 pub mod script;
 mod stage;

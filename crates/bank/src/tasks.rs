@@ -5,64 +5,44 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tantara::Event;
-
 use crate::Plan;
-use crate::script::{self, CustomerStep, Gate, ManagerStep, SERVICE};
-use crate::stage::{Audience, Phase, Run, Stage};
-
-struct Bank {
-    stage: Stage,
-    events: [Event; 2],
-}
-
-impl Bank {
-    fn event(&self, gate: Gate) -> &Event {
-        &self.events[gate as usize]
-    }
-}
+use crate::bank::Bank;
+use crate::script::{self, CustomerStep, ManagerStep, SERVICE};
+use crate::stage::{Audience, Phase, Run};
 
 /// Runs the plan. See [`crate::run`] with [`Reach::Tasks`](crate::Reach::Tasks).
 ///
 /// # Errors
 ///
-/// If the runtime cannot be started.
+/// If the runtime cannot be made.
+///
+/// # Panics
+///
+/// If the system refuses a thread of the runtime.
 pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.workers)
         .thread_name("worker")
         .enable_time()
-        .build()
-        .map_err(|error| io::Error::other(format!("{} workers cannot be started: {error}", plan.workers)))?;
-    let bank = Arc::new(Bank { stage: Stage::new(plan, audience), events: [const { Event::new() }; 2] });
+        .build()?;
+    let bank = Bank::new(plan, audience);
     runtime.block_on(manage(&bank));
-    bank.stage.announce(script::ALL_DONE);
     // Stops the workers, so that no task holds the bank any more.
     drop(runtime);
-    match Arc::try_unwrap(bank) {
-        Ok(bank) => Ok(bank.stage.close()),
-        Err(_) => unreachable!("every task has been awaited and the runtime is gone"),
-    }
+    Ok(Bank::close(bank))
 }
 
 async fn manage(bank: &Arc<Bank>) {
     let customers = 0..bank.stage.customers().len();
-    let visits: Vec<_> = customers.map(|customer| tokio::spawn(serve(Arc::clone(bank), customer))).collect();
+    let visits = customers.map(|customer| tokio::spawn(serve(Arc::clone(bank), customer))).collect();
     for step in script::MANAGER {
         match *step {
             ManagerStep::Say(line) => bank.stage.announce(line),
             ManagerStep::Pause(pause) => sleep(bank.stage.pace().of(pause)).await,
-            ManagerStep::Open(gate) => {
-                bank.stage.opens(gate);
-                bank.event(gate).set();
-            }
+            ManagerStep::Open(gate) => bank.open(gate),
         }
     }
-    for visit in visits {
-        if let Err(error) = visit.await {
-            std::panic::resume_unwind(error.into_panic());
-        }
-    }
+    Bank::last_has_left(visits).await;
 }
 
 async fn serve(bank: Arc<Bank>, customer: usize) {

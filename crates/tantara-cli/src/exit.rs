@@ -60,17 +60,16 @@ pub(crate) fn because_output_failed(error: &std::io::Error) -> ! {
     std::process::exit(FAILED.into())
 }
 
-/// A panic is a mistake in tantara; its user gets one line too, and the exit code that says whose mistake it was.
+/// A panic is a mistake in tantara, or a system that refuses what it needs. Its user gets one line too.
 pub(crate) fn say_panics_in_one_line() {
     std::panic::set_hook(Box::new(|panic| {
         crate::outfile::remove_unfinished();
-        let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
         let payload = panic.payload();
         let what = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-        output::note(format_args!(
-            "this is a mistake in tantara{place}: {}",
-            what.unwrap_or("no message").replace('\n', " ")
-        ));
+        let what = what.unwrap_or("no message");
+        let file = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+        let place = panic.location().map(|place| format!(" ({}:{})", file(place.file()), place.line()));
+        output::note(format_args!("failed unexpectedly: {what}{}", place.unwrap_or_default()));
         std::process::exit(FAILED.into())
     }));
 }

@@ -1,0 +1,51 @@
+//! The bank of one process: its stage, and its two events.
+
+use std::sync::Arc;
+
+use tantara::Event;
+use tokio::task::JoinHandle;
+
+use crate::Plan;
+use crate::script::{self, Gate};
+use crate::stage::{Audience, Run, Stage};
+
+/// Shared by the manager and everyone who carries a customer.
+#[derive(Debug)]
+pub(crate) struct Bank {
+    pub(crate) stage: Stage,
+    events: [Event; 2],
+}
+
+impl Bank {
+    pub(crate) fn new(plan: Plan, audience: Audience) -> Arc<Bank> {
+        Arc::new(Bank { stage: Stage::new(plan, audience), events: [const { Event::new() }; 2] })
+    }
+
+    pub(crate) fn event(&self, gate: Gate) -> &Event {
+        &self.events[gate as usize]
+    }
+
+    /// The manager opens a gate.
+    pub(crate) fn open(&self, gate: Gate) {
+        self.stage.opens(gate);
+        self.event(gate).set();
+    }
+
+    /// Waits for everyone who carries a customer; a panic of one of them goes on here.
+    pub(crate) async fn last_has_left(visits: Vec<JoinHandle<()>>) {
+        for visit in visits {
+            if let Err(error) = visit.await {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+
+    /// Says the last line and ends the run. Nobody else may hold the bank any more.
+    pub(crate) fn close(bank: Arc<Bank>) -> Run {
+        bank.stage.announce(script::ALL_DONE);
+        match Arc::try_unwrap(bank) {
+            Ok(bank) => bank.stage.close(),
+            Err(_) => unreachable!("every visit has been awaited and the workers are gone"),
+        }
+    }
+}
