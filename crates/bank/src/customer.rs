@@ -92,9 +92,11 @@ const LONGEST: u64 = 1 << 30;
 /// At the first thing that is not as it should be, with its line: see [`BadList`].
 pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
     let mut text = Vec::new();
-    list.take(LONGEST + 1).read_to_end(&mut text).map_err(|error| BadList::all(format!("cannot be read: {error}")))?;
+    list.take(LONGEST + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| BadList::all(format!("cannot be read: {error}; expected a CSV file")))?;
     if text.len() as u64 > LONGEST {
-        return Err(BadList::all("the list is longer than 1 GiB"));
+        return Err(BadList::all("the list is longer than 1 GiB, expected a shorter one"));
     }
     let mut reader =
         csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(&*text);
@@ -112,6 +114,12 @@ pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
         } else {
             return Err(bad(format!("the header is {:?}, expected name,type", fields.join(","))));
         }
+    }
+    if text.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 {
+        return Err(BadList {
+            line: None,
+            what: "a quotation mark is not closed, expected an even number of them".into(),
+        });
     }
     if !header_seen {
         return Err(BadList::all("the list is empty, expected the header name,type"));
@@ -152,14 +160,15 @@ fn customer(fields: &[&str]) -> Result<Customer, String> {
 }
 
 /// Control characters, and what Unicode adds to them: separators of lines and the invisible rulers of direction, with
-/// which a name could rewrite the line that it stands in.
+/// which a name could rewrite the line that it stands in, and what is no character at all, which no picture can hold.
 fn breaks_a_line(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 fn bad_csv(error: &csv::Error, line: Option<u64>) -> BadList {
     let what = match error.kind() {
-        csv::ErrorKind::Utf8 { .. } => "the line is not UTF-8 text".to_owned(),
+        csv::ErrorKind::Utf8 { .. } => "the line is not text, expected UTF-8".to_owned(),
         _ => format!("not CSV: {error}"),
     };
     BadList { line, what }
@@ -202,6 +211,11 @@ mod tests {
             ("", None, "the list is empty, expected the header name,type"),
             ("name,type\n", None, "no customer follows the header, expected lines such as Ann,WITHDRAW_MONEY"),
             ("Ann,WITHDRAW_MONEY\n", Some(1), "the header is \"Ann,WITHDRAW_MONEY\", expected name,type"),
+            (
+                "name,type\nAnn,\"CHECK_BALANCE\n",
+                None,
+                "a quotation mark is not closed, expected an even number of them",
+            ),
             ("name,type\nAnn\n", Some(2), "1 value found, expected two: name,type"),
             ("name,type\nAnn,CHECK_BALANCE,x\n", Some(2), "3 values found, expected two: name,type"),
             ("name,type\n\n ,CHECK_BALANCE\n", Some(3), "the name is empty, expected name,type"),
@@ -224,6 +238,6 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_refused_with_their_line() {
         let bad = read_customers(&b"name,type\nAnn,CHECK_BALANCE\n\xff\xfe,CHECK_BALANCE\n"[..]).unwrap_err();
-        assert_eq!((bad.line(), bad.to_string().as_str()), (Some(3), "the line is not UTF-8 text"));
+        assert_eq!((bad.line(), bad.to_string().as_str()), (Some(3), "the line is not text, expected UTF-8"));
     }
 }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use bank::{Pace, Reach};
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit::Failure;
 
-/// Events that threads, tasks, processes and machines wait for.
+/// Events that threads and tasks wait for.
 ///
 /// An event is a flag: set it, and everyone who waits for it is released.
 #[derive(Parser, Debug)]
@@ -39,13 +39,15 @@ Examples:
                                                       a crowd of async tasks, and a picture of its day
   tantara bank --pace 0 --json                        the figures alone
 
-A list of customers is CSV: the header name,type, then a line for each customer, whose type is WITHDRAW_MONEY or
-CHECK_BALANCE:
+A list of customers is CSV, and may come from /dev/stdin. The types are WITHDRAW_MONEY and CHECK_BALANCE:
   name,type
   Ann,WITHDRAW_MONEY
   Bob,CHECK_BALANCE
 
-Exit codes: 0 done, 2 bad usage or bad input (nothing was run), 125 tantara itself failed.")]
+Limits: 10,000,000 customers, 10,000 workers, a pace of 1,000,000.
+
+Exit codes: 0 done, or nobody reads the output any more; 2 bad usage or bad input (nothing was run); 125 tantara itself
+failed. A signal ends it as that signal.")]
 pub(crate) struct Bank {
     /// Read the customers from a CSV file with the header name,type
     #[arg(long, value_name = "FILE.csv", conflicts_with = "count")]
@@ -78,7 +80,7 @@ pub(crate) struct Bank {
     #[arg(long, value_name = "OUT.json")]
     pub(crate) trace: Option<PathBuf>,
 
-    /// Say nothing
+    /// Say nothing but the figures, if --json asks for them, and show no progress
     #[arg(long)]
     pub(crate) quiet: bool,
 
@@ -131,8 +133,12 @@ fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Tantara, Failu
     Tantara::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that has gone does not need the rest.
-            let _ = error.print();
-            Failure::said(true)
+            match error.print() {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    Failure::internal(format!("standard output cannot be written to: {error}"))
+                }
+                _ => Failure::said(true),
+            }
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
@@ -152,13 +158,15 @@ fn in_one_line(error: &clap::Error) -> String {
         .filter(|line| !line.is_empty())
         .map(|line| line.trim_start_matches("error: "));
     let said = sentences.collect::<Vec<_>>().join("; ");
-    format!("{said}; see tantara --help")
+    // The verb's own help, if there was a verb.
+    let verb = std::env::args().nth(1).filter(|verb| Tantara::command().find_subcommand(verb).is_some());
+    let verb = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
+    format!("{said}; see tantara {verb}--help")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::args;
 use crate::exit::Failure;
 use crate::interrupt;
-use crate::outfile::{self, OutFile};
+use crate::outfile::OutFile;
 use crate::output::{self, Progress};
 
 /// A crowd of this size makes one want to see that it moves.
@@ -19,10 +19,6 @@ const LARGE_CROWD: usize = 1_000;
 
 pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
     let customers = customers(&args)?;
-    let timeline = args.timeline.as_deref().map(OutFile::open).transpose()?;
-    let trace = args.trace.as_deref().map(OutFile::open).transpose()?;
-    refuse_to_overwrite_the_list(&args, [&timeline, &trace])?;
-
     let total = customers.len();
     let watched = !args.quiet && total >= LARGE_CROWD && output::is_watched();
     let progress = watched.then(|| Progress::new(total, "customers served"));
@@ -36,6 +32,11 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
             output::note(format_args!("interrupted; {} of {total} customers were served", served.load(Relaxed)));
         }
     })?;
+
+    // Known before anything runs, and after a signal would remove what is made for it.
+    let timeline = args.timeline.as_deref().map(OutFile::open).transpose()?;
+    let trace = args.trace.as_deref().map(OutFile::open).transpose()?;
+    refuse_to_overwrite(&args, [&timeline, &trace])?;
 
     let audience = Audience {
         lines: (!args.quiet && !args.json).then(|| hear_lines(progress.clone())),
@@ -51,10 +52,7 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
         keeps_notes: timeline.is_some() || trace.is_some(),
     };
     let plan = Plan { customers, workers: args.workers, pace: args.pace };
-    let run = bank::run(args.reach.into(), plan, audience).map_err(|error| {
-        outfile::remove_unfinished();
-        Failure::internal(error)
-    })?;
+    let run = bank::run(args.reach.into(), plan, audience).map_err(Failure::internal)?;
     if let Some(progress) = &progress {
         progress.finish();
     }
@@ -63,12 +61,10 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
         print_figures(&args, &run)?;
     }
     output::flush();
-    for (file, write) in [(timeline, write_timeline as WriteRun), (trace, write_trace)] {
-        if let Some(file) = file {
-            file.write(|out| write(&run, out))?;
-        }
-    }
-    Ok(())
+    let written = [(timeline, write_timeline as WriteRun), (trace, write_trace)]
+        .map(|(file, write)| file.map_or(Ok(()), |file| file.write(|out| write(&run, out))));
+    // One that fails keeps the other from nothing.
+    written.into_iter().collect()
 }
 
 type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;
@@ -97,22 +93,18 @@ fn customers(args: &args::Bank) -> Result<Vec<Customer>, Failure> {
     })
 }
 
-/// A slip of the hand must not cost anyone their list, nor one picture the other.
-fn refuse_to_overwrite_the_list(args: &args::Bank, out: [&Option<OutFile>; 2]) -> Result<(), Failure> {
+/// A slip of the hand must not cost anyone their list, nor one result the other.
+fn refuse_to_overwrite(args: &args::Bank, out: [&Option<OutFile>; 2]) -> Result<(), Failure> {
     let taken = |file: &OutFile, by: Option<&std::path::PathBuf>| by.is_some_and(|by| file.is(by));
     let clash = match out {
-        [Some(timeline), _] if taken(timeline, args.customers.as_ref()) => Some("--timeline and --customers"),
-        [_, Some(trace)] if taken(trace, args.customers.as_ref()) => Some("--trace and --customers"),
-        [Some(timeline), Some(_)] if taken(timeline, args.trace.as_ref()) => Some("--timeline and --trace"),
-        _ => None,
+        [Some(timeline), _] if timeline.is_standard_output() => "--timeline and standard output",
+        [_, Some(trace)] if trace.is_standard_output() => "--trace and standard output",
+        [Some(timeline), _] if taken(timeline, args.customers.as_ref()) => "--timeline and --customers",
+        [_, Some(trace)] if taken(trace, args.customers.as_ref()) => "--trace and --customers",
+        [Some(timeline), Some(_)] if taken(timeline, args.trace.as_ref()) => "--timeline and --trace",
+        _ => return Ok(()),
     };
-    match clash {
-        None => Ok(()),
-        Some(both) => {
-            outfile::remove_unfinished();
-            Err(Failure::usage(format!("{both} name the same file; expected different ones")))
-        }
-    }
+    Err(Failure::usage(format!("{clash} name the same file; expected different ones")))
 }
 
 fn hear_lines(progress: Option<Progress>) -> bank::HearLine {

@@ -39,6 +39,7 @@ pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            crate::outfile::remove_unfinished();
             if let Some(message) = failure.message {
                 output::note(format_args!("{message}"));
             }
@@ -55,6 +56,9 @@ pub(crate) fn because_nobody_reads() -> ! {
 
 /// Standard output cannot be written to.
 pub(crate) fn because_output_failed(error: &std::io::Error) -> ! {
+    // Several workers may find out at once; one of them says so.
+    static SAYING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    std::mem::forget(SAYING.lock());
     crate::outfile::remove_unfinished();
     output::note(format_args!("standard output cannot be written to: {error}"));
     std::process::exit(FAILED.into())

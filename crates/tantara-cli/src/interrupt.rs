@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the run ends at once and tidily, and the process ends as that signal, so that a shell knows.
+//! Ctrl-C, SIGTERM and SIGHUP: the run ends at once and tidily, and the process ends as that signal, so that a shell
+//! knows.
 
 use crate::exit::Failure;
 
@@ -6,11 +7,13 @@ use crate::exit::Failure;
 /// unfinished files behind.
 #[cfg(unix)]
 pub(crate) fn ends_with(farewell: impl Fn() + Send + 'static) -> Result<(), Failure> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::iterator::Signals;
 
-    let mut signals = Signals::new([SIGINT, SIGTERM])
-        .map_err(|error| Failure::internal(format!("signals cannot be received: {error}")))?;
+    // What whoever started us wants ignored (nohup, a job in the background) stays ignored.
+    let listened = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+    let mut signals =
+        Signals::new(listened).map_err(|error| Failure::internal(format!("signals cannot be received: {error}")))?;
     let listener = move || {
         if let Some(signal) = signals.forever().next() {
             let _silence = crate::output::silence();
@@ -24,6 +27,15 @@ pub(crate) fn ends_with(farewell: impl Fn() + Send + 'static) -> Result<(), Fail
         .spawn(listener)
         .map_err(|error| Failure::internal(format!("signals cannot be received: {error}")))?;
     Ok(())
+}
+
+/// Whether the signal was ignored when the process was started, as far as the kernel tells.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 /// Elsewhere the system ends the process by itself.

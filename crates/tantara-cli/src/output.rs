@@ -54,10 +54,14 @@ fn check(written: io::Result<()>) {
 pub(crate) fn note(note: fmt::Arguments<'_>) {
     // One line, whatever a file may be called: control characters would end it, or move about on the terminal.
     let mut line = String::from("tantara: ");
-    for c in note.to_string().chars() {
+    // What it quotes from a file may be of any length.
+    const LONGEST: usize = 1_000;
+    let note = note.to_string();
+    let cut = note.char_indices().nth(LONGEST).map_or(note.as_str(), |(end, _)| &note[..end]);
+    for c in cut.chars() {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
-    line.push('\n');
+    line.push_str(if cut.len() < note.len() { "…\n" } else { "\n" });
     let _ = io::stderr().write_all(line.as_bytes());
 }
 

@@ -169,7 +169,7 @@ fn bad_input_is_refused_in_one_line_before_anything_runs() {
         (&["--customers", &headless], "headless.csv:1: the header is \"Ann,WITHDRAW_MONEY\", expected name,type"),
         (&["--customers", &nobody], "nobody.csv: no customer follows the header"),
         (&["--customers", &empty], "empty.csv: the list is empty"),
-        (&["--customers", &binary], "binary.csv:2: the line is not UTF-8 text"),
+        (&["--customers", &binary], "binary.csv:2: the line is not text"),
         (&["--customers", &two_lines], "two\\nlines.csv: the list is empty"),
         (&["--customers", "no/such/file.csv"], "no/such/file.csv: cannot be read: No such file"),
         (&["--customers", "."], "cannot be read"),
@@ -189,6 +189,7 @@ fn bad_input_is_refused_in_one_line_before_anything_runs() {
         (&["--trace", "/"], "cannot be written to"),
         (&["--timelin", "x"], "--timeline"),
         (&["nonsense"], "nonsense"),
+        (&["--bogus"], "see tantara bank --help"),
     ];
     for (args, expected) in cases {
         let output = bank(args);
@@ -230,6 +231,77 @@ fn a_reader_that_leaves_ends_the_run_quietly() {
         assert!(output.status.success(), "{output:?}");
         assert_eq!(complaint(&output), "");
     }
+}
+
+/// What a file held stays until the new content is complete.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let svg = dir.path().join("day.svg");
+    fs::write(&svg, "yesterday").unwrap();
+    let mut child =
+        tantara(&["bank", "--timeline"]).arg(&svg).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    kill("HUP", child.id());
+    child.wait().unwrap();
+    assert_eq!(fs::read_to_string(&svg).unwrap(), "yesterday");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a draft is left behind");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hard_link_to_the_list_is_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let (list, link) = (dir.path().join("list.csv"), dir.path().join("link.svg"));
+    fs::write(&list, "name,type\nAnn,CHECK_BALANCE\n").unwrap();
+    fs::hard_link(&list, &link).unwrap();
+    let output = tantara(&["bank", "--pace", "0", "--customers"]).arg(&list).arg("--timeline").arg(&link).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint(&output).contains("name the same file"));
+    assert!(fs::read_to_string(list).unwrap().starts_with("name,type"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_does_not_replace_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let story = dir.path().join("story");
+    fs::write(&story, "before\n").unwrap();
+    let out = fs::OpenOptions::new().append(true).open(&story).unwrap();
+    let output = tantara(&["bank", "--pace", "0", "--timeline", "/dev/stdout"]).stdout(out).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(fs::read_to_string(&story).unwrap(), "before\n");
+    let output = bank(&["--pace", "0", "--quiet", "--timeline", "/dev/stdout"]);
+    assert!(output.status.success() && output.stdout.starts_with(b"<svg"), "a pipe takes both: {output:?}");
+}
+
+#[test]
+fn a_long_value_is_cut_in_the_complaint() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("list.csv");
+    fs::write(&list, format!("name,type\nAnn,{}\n", "x".repeat(1 << 20))).unwrap();
+    let output = tantara(&["bank", "--customers"]).arg(&list).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint(&output).len() < 2_000);
+}
+
+/// A shell that starts a job in the background may have Ctrl-C ignored in it; that is not ours to change.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_ignored_interrupt_stays_ignored() {
+    let binary = env!("CARGO_BIN_EXE_tantara");
+    let script = format!("trap '' INT; exec '{binary}' bank --pace 0.1");
+    let mut child = Command::new("bash").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    out.read_line(&mut text).unwrap();
+    kill("INT", child.id());
+    out.read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(text.ends_with("All customers have completed their transactions.\n"));
 }
 
 #[cfg(target_os = "linux")]

@@ -36,7 +36,8 @@ use crate::wait::AutoResetWait;
 ///
 /// # Complexity
 ///
-/// 16 bytes, no allocation, `const` to make. Everything but `Debug` takes constant time.
+/// 16 bytes, `const` to make, no allocation (but one that a thread makes for its first blocking wait, and keeps).
+/// Everything but `Debug` takes constant time.
 ///
 /// # Examples
 ///

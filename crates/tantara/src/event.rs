@@ -49,8 +49,8 @@ use crate::word::{Ticket, Word};
 ///
 /// # Limits
 ///
-/// The generation is a counter that wraps around. A waiter could be misled only if the event were set and cleared exactly
-/// 2^29 times (or a multiple of that) while that waiter slept and did not run once.
+/// The generation is a counter that wraps around. A waiter could be misled only if the event were set and cleared
+/// exactly 2^29 times (or a multiple of that) while that waiter slept and did not run once.
 ///
 /// # Examples
 ///

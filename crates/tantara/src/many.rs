@@ -122,6 +122,8 @@ where
 /// all of the same turnstiles may each get one that the other needs, and neither is released until there is a `set`
 /// more, or one of them times out. Where that can happen, let one party take them all, or use timeouts.
 ///
+/// A turnstile that is named twice is waited for twice, and takes two releases.
+///
 /// # Cancel safety
 ///
 /// Dropping it, or a timeout, loses nothing: what it was given passes on.

@@ -43,13 +43,14 @@ use crate::word::{Ticket, Word};
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) word: AtomicU32,
-    /// How many threads sleep on the word: a figure for `Debug`, modulo its range.
+    /// How many threads sleep on the word: a figure for `Debug`, modulo 65,536.
     sleepers: AtomicU16,
     lock: Lock,
     head: UnsafeCell<*const Node>,
 }
 
-// SAFETY: a queue's nodes belong to futures that borrow the queue, so none is listed when it moves to another thread.
+// SAFETY: a queue's nodes belong to futures that borrow the queue, so none that can still be used is listed when it
+// moves. (One that was leaked stays where it is for ever, and is reached under the lock alone.) Wakers are Send.
 unsafe impl Send for Queue {}
 // SAFETY: `head` is touched under `lock` alone (discipline 1); the other fields are atomics.
 unsafe impl Sync for Queue {}

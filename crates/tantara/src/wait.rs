@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::task::{Context, Poll};
@@ -28,6 +29,8 @@ use crate::word::{Ticket, Word};
 /// # Fairness
 ///
 /// Tasks are woken in the order in which they were first polled.
+///
+/// A future that was ready stays ready, however often it is polled.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Wait<'a> {
     waiter: Waiter<'a>,
@@ -53,6 +56,12 @@ impl<'a> Wait<'a> {
     }
 }
 
+// What holds for the event holds for its futures: a panic leaves them in order.
+impl UnwindSafe for Wait<'_> {}
+impl RefUnwindSafe for Wait<'_> {}
+impl UnwindSafe for AutoResetWait<'_> {}
+impl RefUnwindSafe for AutoResetWait<'_> {}
+
 impl Future for Wait<'_> {
     type Output = ();
 
@@ -74,8 +83,8 @@ impl Future for Wait<'_> {
 
 /// Asked under the queue's lock: may a task with this ticket wait, and does the word say that someone does?
 ///
-/// Either a `set` finds TASKS on and drains after us, or we find its generation and do not wait. If TASKS is on already,
-/// the load suffices: a `set` that it misses has yet to take the lock, and will find us.
+/// Either a `set` finds TASKS on and drains after us, or we find its generation and do not wait. If TASKS is on
+/// already, the load suffices: a `set` that it misses has yet to take the lock, and will find us.
 fn admit(word: &AtomicU32, ticket: Ticket) -> bool {
     let mut seen = word.load(Acquire);
     loop {
