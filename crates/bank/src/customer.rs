@@ -162,8 +162,10 @@ fn customer(fields: &[&str]) -> Result<Customer, String> {
 /// Control characters, and what Unicode adds to them: separators of lines and the invisible rulers of direction, with
 /// which a name could rewrite the line that it stands in, and what is no character at all, which no picture can hold.
 fn breaks_a_line(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{FFFE}' | '\u{FFFF}' | '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    let separates_lines = matches!(c, '\u{2028}' | '\u{2029}');
+    let rules_direction = matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let is_none = matches!(c, '\u{FFFE}' | '\u{FFFF}');
+    c.is_control() || separates_lines || rules_direction || is_none
 }
 
 fn bad_csv(error: &csv::Error, line: Option<u64>) -> BadList {
