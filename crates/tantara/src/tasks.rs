@@ -107,7 +107,7 @@ impl Queue {
             // SAFETY: the lock is held.
             let rest = unsafe { self.take_front(&mut wakers, BATCH, belongs) };
             if rest == Rest::Empty {
-                self.word.fetch_and(Word::from_bits(u32::MAX).without_tasks().bits(), AcqRel);
+                self.word.fetch_and(Word::ALL_BUT_TASKS, AcqRel);
             }
             drop(guard);
             wakers.wake();

@@ -92,6 +92,9 @@ impl Word {
     /// The flag lowered is the word `and` this.
     pub(crate) const ALL_BUT_SET: u32 = !SET;
 
+    /// The word of an empty queue is the word `and` this.
+    pub(crate) const ALL_BUT_TASKS: u32 = !TASKS;
+
     #[inline]
     pub(crate) const fn with_threads(self) -> Word {
         Word(self.0 | THREADS)
@@ -100,11 +103,6 @@ impl Word {
     #[inline]
     pub(crate) const fn with_tasks(self) -> Word {
         Word(self.0 | TASKS)
-    }
-
-    #[inline]
-    pub(crate) const fn without_tasks(self) -> Word {
-        Word(self.0 & !TASKS)
     }
 
     /// The ticket of a wait that begins now. If the event is set, the ticket is released already.
@@ -142,6 +140,10 @@ mod tests {
     impl Word {
         fn clear(self) -> Word {
             Word(self.0 & Word::ALL_BUT_SET)
+        }
+
+        fn without_tasks(self) -> Word {
+            Word(self.0 & Word::ALL_BUT_TASKS)
         }
     }
 

@@ -16,12 +16,11 @@ fn post() -> &'static Post {
     Box::leak(Box::new(Post { event: AutoResetEvent::new(), letter: Letter::new() }))
 }
 
-#[test]
-fn a_thread_is_released_once() {
-    explore(None, || {
+fn released_once(wait: fn(&'static AutoResetEvent)) {
+    explore(None, move || {
         let post = post();
-        let waiter = thread::spawn(|| {
-            post.event.wait();
+        let waiter = thread::spawn(move || {
+            wait(&post.event);
             post.letter.read();
         });
         post.letter.write();
@@ -32,18 +31,13 @@ fn a_thread_is_released_once() {
 }
 
 #[test]
+fn a_thread_is_released_once() {
+    released_once(AutoResetEvent::wait);
+}
+
+#[test]
 fn a_task_is_released_once() {
-    explore(None, || {
-        let post = post();
-        let waiter = thread::spawn(|| {
-            block_on(post.event.wait_async());
-            post.letter.read();
-        });
-        post.letter.write();
-        post.event.set();
-        waiter.join().unwrap();
-        assert!(!post.event.is_set(), "the release was used up");
-    });
+    released_once(|event| block_on(event.wait_async()));
 }
 
 /// Two sets and two who are in line already: each gets one.
