@@ -273,6 +273,12 @@ impl Event {
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }
+
+    /// Whether tasks wait. (Threads that block on the event itself do not count.)
+    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    pub(crate) fn has_listeners(&self) -> bool {
+        !self.queue.is_empty()
+    }
 }
 
 impl Default for Event {

@@ -3,11 +3,15 @@
 
 mod auto_reset;
 mod deadline;
+mod error;
 mod event;
 #[cfg(any(not(loom), test))]
 mod lock;
 mod many;
 mod park;
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+#[allow(unsafe_code, reason = "maps files")]
+mod shared;
 mod stored;
 mod sync;
 #[allow(unsafe_code, reason = "calls the kernel")]
@@ -19,8 +23,11 @@ mod wait;
 mod word;
 
 pub use auto_reset::AutoResetEvent;
+pub use error::Error;
 pub use event::Event;
 pub use many::{All, Any, Waitable, all, any};
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter, survey};
 pub use wait::{AutoResetWait, Wait};
 
 /// The examples of the repository's README.

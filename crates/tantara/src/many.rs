@@ -3,14 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::auto_reset::AutoResetEvent;
 use crate::deadline::Deadline;
+use crate::error::{Error, fail};
 use crate::event::Event;
 use crate::park::block_on;
 use crate::wait::{AutoResetWait, Slot, Slots, Wait};
@@ -49,6 +50,15 @@ impl Waitable for AutoResetEvent {}
 impl sealed::Sealed for AutoResetEvent {
     fn slot(&self, _: sealed::Seal) -> Slot<'_> {
         Slot::AutoReset(AutoResetWait::new(self.queue()))
+    }
+}
+
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+impl Waitable for crate::SharedEvent {}
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+impl sealed::Sealed for crate::SharedEvent {
+    fn slot(&self, _: sealed::Seal) -> Slot<'_> {
+        Slot::Shared(self.wait_async())
     }
 }
 
@@ -151,14 +161,15 @@ pub fn all<'a, W>(events: impl IntoIterator<Item = &'a W>) -> All<'a>
 where
     W: Waitable + ?Sized + 'a,
 {
-    All { slots: slots(events), released: 0, in_line: false, done: false }
+    All { slots: slots(events), released: 0, in_line: false, losses: losses(), done: false }
 }
 
 /// A wait for the first of many events, made by [`any`]: block on it, or await it.
 ///
 /// # Panics
 ///
-/// As a future, when it is polled again after it was ready.
+/// As a future, when it is polled again after it was ready. And if one of the events is shared with other processes and
+/// was removed; the verbs that begin with `try_` return an error instead.
 #[must_use = "it does nothing until it is waited for or awaited"]
 pub struct Any<'a> {
     slots: Slots<'a>,
@@ -171,24 +182,72 @@ impl Any<'_> {
     /// # Blocking
     ///
     /// For ever, if there are no events.
-    pub fn wait(mut self) -> usize {
-        loop {
-            if let Some(index) = block_on(Pin::new(&mut self), Deadline::Never) {
-                return index;
-            }
-        }
+    pub fn wait(self) -> usize {
+        self.try_wait().unwrap_or_else(|error| fail(&error))
     }
 
     /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time passed first. On
     /// a tie, released wins; zero is a poll.
-    pub fn wait_timeout(mut self, timeout: Duration) -> Option<usize> {
-        block_on(Pin::new(&mut self), Deadline::after(timeout))
+    pub fn wait_timeout(self, timeout: Duration) -> Option<usize> {
+        self.try_wait_timeout(timeout).unwrap_or_else(|error| fail(&error))
     }
 
     /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if the deadline
     /// passed first.
-    pub fn wait_deadline(mut self, deadline: Instant) -> Option<usize> {
-        block_on(Pin::new(&mut self), Deadline::At(deadline))
+    pub fn wait_deadline(self, deadline: Instant) -> Option<usize> {
+        self.try_wait_deadline(deadline).unwrap_or_else(|error| fail(&error))
+    }
+
+    /// [`wait`](Any::wait), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If one of the events is shared with other processes and was removed, and none before it was released.
+    pub fn try_wait(mut self) -> Result<usize, Error> {
+        loop {
+            if let Some(outcome) = self.block(Deadline::Never) {
+                return outcome;
+            }
+        }
+    }
+
+    /// [`wait_timeout`](Any::wait_timeout), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// As with [`try_wait`](Any::try_wait).
+    pub fn try_wait_timeout(mut self, timeout: Duration) -> Result<Option<usize>, Error> {
+        self.block(Deadline::after(timeout)).transpose()
+    }
+
+    /// [`wait_deadline`](Any::wait_deadline), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// As with [`try_wait`](Any::try_wait).
+    pub fn try_wait_deadline(mut self, deadline: Instant) -> Result<Option<usize>, Error> {
+        self.block(Deadline::At(deadline)).transpose()
+    }
+
+    fn block(&mut self, deadline: Deadline) -> Option<Result<usize, Error>> {
+        block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline)
+    }
+
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        assert!(!self.done, "Any polled again after it was ready");
+        for index in 0..self.slots.len() {
+            if self.slots.poll_held(index, context).is_ready() {
+                let outcome = self.slots.failure(index).map_or(Ok(index), Err);
+                if outcome.is_ok() {
+                    self.slots.claim(index);
+                }
+                self.done = true;
+                // Leave the other queues now, not when the caller happens to drop this.
+                self.slots = Slots::new(Box::new([]));
+                return Poll::Ready(outcome);
+            }
+        }
+        Poll::Pending
     }
 }
 
@@ -196,17 +255,7 @@ impl Future for Any<'_> {
     type Output = usize;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<usize> {
-        assert!(!self.done, "Any polled again after it was ready");
-        for index in 0..self.slots.len() {
-            if self.slots.poll_held(index, context).is_ready() {
-                self.slots.claim(index);
-                self.done = true;
-                // Leave the other queues now, not when the caller happens to drop this.
-                self.slots = Slots::new(Box::new([]));
-                return Poll::Ready(index);
-            }
-        }
-        Poll::Pending
+        self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
     }
 }
 
@@ -214,7 +263,8 @@ impl Future for Any<'_> {
 ///
 /// # Panics
 ///
-/// As a future, when it is polled again after it was ready.
+/// As a future, when it is polled again after it was ready. And if one of the events is shared with other processes and
+/// was removed; the verbs that begin with `try_` return an error instead.
 #[must_use = "it does nothing until it is waited for or awaited"]
 pub struct All<'a> {
     slots: Slots<'a>,
@@ -222,39 +272,75 @@ pub struct All<'a> {
     released: usize,
     /// Whether the slots that must stand in line do so.
     in_line: bool,
+    /// What [`losses`] said when each of them was last looked at.
+    losses: u32,
     done: bool,
 }
 
 impl All<'_> {
     /// Blocks until each of the events was released.
-    pub fn wait(mut self) {
-        block_on(Pin::new(&mut self), Deadline::Never);
+    pub fn wait(self) {
+        self.try_wait().unwrap_or_else(|error| fail(&error));
     }
 
     /// Blocks for at most `timeout`: `true` if each event was released, `false` if the time passed first. On a tie,
     /// released wins; zero is a poll.
-    pub fn wait_timeout(mut self, timeout: Duration) -> bool {
-        block_on(Pin::new(&mut self), Deadline::after(timeout)).is_some()
+    pub fn wait_timeout(self, timeout: Duration) -> bool {
+        self.try_wait_timeout(timeout).unwrap_or_else(|error| fail(&error))
     }
 
     /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the deadline passed
     /// first.
-    pub fn wait_deadline(mut self, deadline: Instant) -> bool {
-        block_on(Pin::new(&mut self), Deadline::At(deadline)).is_some()
+    pub fn wait_deadline(self, deadline: Instant) -> bool {
+        self.try_wait_deadline(deadline).unwrap_or_else(|error| fail(&error))
     }
-}
 
-impl Future for All<'_> {
-    type Output = ();
+    /// [`wait`](All::wait), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If one of the events is shared with other processes, and was removed before it was released.
+    pub fn try_wait(mut self) -> Result<(), Error> {
+        self.block(Deadline::Never).map(drop)
+    }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    /// [`wait_timeout`](All::wait_timeout), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// As with [`try_wait`](All::try_wait).
+    pub fn try_wait_timeout(mut self, timeout: Duration) -> Result<bool, Error> {
+        self.block(Deadline::after(timeout))
+    }
+
+    /// [`wait_deadline`](All::wait_deadline), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// As with [`try_wait`](All::try_wait).
+    pub fn try_wait_deadline(mut self, deadline: Instant) -> Result<bool, Error> {
+        self.block(Deadline::At(deadline))
+    }
+
+    fn block(&mut self, deadline: Deadline) -> Result<bool, Error> {
+        let outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline);
+        outcome.transpose().map(|done| done.is_some())
+    }
+
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         assert!(!self.done, "All polled again after it was ready");
-        if !self.in_line {
-            self.in_line = true;
-            for index in 0..self.slots.len() {
+        let losses = losses();
+        let is_first = std::mem::replace(&mut self.in_line, true);
+        if is_first || losses != self.losses {
+            self.losses = losses;
+            for index in self.released..self.slots.len() {
                 if self.slots.must_stand_in_line(index) {
                     // The release, now or later, stays in the slot.
                     let _ = self.slots.poll_held(index, context);
+                }
+                if let Some(error) = self.slots.failure(index) {
+                    self.done = true;
+                    return Poll::Ready(Err(error));
                 }
             }
         }
@@ -263,14 +349,34 @@ impl Future for All<'_> {
         while self.released < self.slots.len() {
             let index = self.released;
             ready!(self.slots.poll_held(index, context));
+            if let Some(error) = self.slots.failure(index) {
+                self.done = true;
+                return Poll::Ready(Err(error));
+            }
             self.released += 1;
         }
         for index in 0..self.slots.len() {
             self.slots.claim(index);
         }
         self.done = true;
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
+}
+
+impl Future for All<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
+    }
+}
+
+/// How often an event was found to be gone, anywhere in the process: while that stays the same, nobody need look.
+fn losses() -> u32 {
+    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    return crate::shared::losses();
+    #[cfg(not(all(target_os = "linux", not(tantara_portable), not(loom))))]
+    0
 }
 
 impl fmt::Debug for Any<'_> {

@@ -149,6 +149,12 @@ impl Queue {
         count
     }
 
+    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    pub(crate) fn is_empty(&self) -> bool {
+        let _guard = self.lock.lock();
+        self.head().is_null()
+    }
+
     /// How many threads and tasks wait now; a snapshot.
     pub(crate) fn waiting(&self) -> usize {
         usize::from(self.sleepers.load(Relaxed)) + self.len()

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::task::{Context, Poll};
 
+use crate::error::Error;
 use crate::stored;
 use crate::sync::AtomicU32;
 use crate::tasks::{Queue, Waiter, quietly};
@@ -195,6 +196,9 @@ pub enum Slot<'a> {
     Event(Wait<'a>),
     /// Holds the release that it was given until it is claimed, or dropped and so handed on.
     AutoReset(AutoResetWait<'a>),
+    /// Released by the shared word's counter, which latches by itself; or gone.
+    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    Shared(crate::shared::SharedWait<'a>),
 }
 
 /// The slots of an `any` or an `all`, pinned side by side in one allocation.
@@ -213,24 +217,36 @@ impl<'a> Slots<'a> {
         self.0.iter()
     }
 
-    /// Whether the slot's release can pass it by unless it stands in line.
+    /// Whether the slot wants to be polled before its turn: its release, or its end, can pass it by unless it stands in
+    /// line.
     pub(crate) fn must_stand_in_line(&self, index: usize) -> bool {
-        matches!(self.0[index], Slot::AutoReset(_))
+        !matches!(self.0[index], Slot::Event(_))
     }
 
-    /// Ready once the slot is released. A release that was given to the slot stays with it, unclaimed.
+    /// Why the slot will never be released, if that is so.
+    pub(crate) fn failure(&self, index: usize) -> Option<Error> {
+        match &self.0[index] {
+            #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+            Slot::Shared(wait) => wait.failure(),
+            _ => None,
+        }
+    }
+
+    /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it, unclaimed.
     pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<()> {
         match self.at(index) {
             Projected::Event(wait) => wait.poll(context),
             Projected::AutoReset(wait) => wait.poll_held(context),
+            #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+            Projected::Shared(wait) => wait.poll_outcome(context).map(drop),
         }
     }
 
     /// Uses up the release that the slot holds.
     pub(crate) fn claim(&mut self, index: usize) {
         match self.at(index) {
-            Projected::Event(_) => {}
             Projected::AutoReset(wait) => wait.waiter().claim(),
+            _ => {}
         }
     }
 
@@ -243,6 +259,9 @@ impl<'a> Slots<'a> {
             Slot::Event(wait) => Projected::Event(unsafe { Pin::new_unchecked(wait) }),
             // SAFETY: as above.
             Slot::AutoReset(wait) => Projected::AutoReset(unsafe { Pin::new_unchecked(wait) }),
+            // SAFETY: as above.
+            #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+            Slot::Shared(wait) => Projected::Shared(unsafe { Pin::new_unchecked(wait) }),
         }
     }
 }
@@ -250,4 +269,6 @@ impl<'a> Slots<'a> {
 enum Projected<'s, 'a> {
     Event(Pin<&'s mut Wait<'a>>),
     AutoReset(Pin<&'s mut AutoResetWait<'a>>),
+    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    Shared(Pin<&'s mut crate::shared::SharedWait<'a>>),
 }

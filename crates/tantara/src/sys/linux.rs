@@ -1,4 +1,4 @@
-//! Linux: the futex (`man 2 futex`), private to the process.
+//! Linux: the futex (`man 2 futex`). What is exported here is private to the process.
 
 use std::ptr;
 use std::sync::atomic::AtomicU32;
@@ -7,6 +7,16 @@ use std::time::Instant;
 use super::TimedOut;
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, deadline)
+}
+
+/// `flags` say who may wake.
+pub(super) fn futex_wait(
+    word: &AtomicU32,
+    flags: libc::c_int,
+    expected: u32,
+    deadline: Option<Instant>,
+) -> Result<(), TimedOut> {
     // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early
     // returns add up to nothing.
     let timeout = match deadline {
@@ -26,7 +36,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -
     // atomically.
     // `timeout` is null or points to a timespec that lives until the end of this function.
     let result = unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, expected, timeout)
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | flags, expected, timeout)
     };
     // Woken, EAGAIN (the word has changed), EINTR: look again. A kernel that refuses futexes altogether would make
     // the caller spin, correct but slow; std would not start on it either.

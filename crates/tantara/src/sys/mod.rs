@@ -8,7 +8,8 @@
 //!   passed.
 //! * `wake_one(word)`, `wake_all(word)` wake one or all who sleep on `word`.
 //!
-//! And beside them [`spin`], which decides whether looking again a few times is worth more than sleeping at once.
+//! And beside them [`spin`], which decides whether looking again a few times is worth more than sleeping at once; and
+//! on Linux what events between processes need: `shared.rs` and `files.rs`.
 
 #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
 #[path = "linux.rs"]
@@ -17,6 +18,10 @@ mod platform;
 #[path = "portable.rs"]
 mod platform;
 
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+pub(crate) mod files;
+#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+pub(crate) mod shared;
 pub(crate) mod spin;
 
 pub(crate) use platform::{wait, wake_all, wake_one};

@@ -1,4 +1,5 @@
-//! The contract, line by line, at every reach: each test runs for threads and for tasks under three executors.
+//! The contract, line by line, at every reach: each test runs for threads, for tasks under three executors, and for
+//! processes.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -11,7 +12,10 @@ use tantara::{Event, all, any};
 use crate::{LONG, until_waiting, waiting};
 
 /// One reach of the contract: an event, and how one waits for it.
-trait Reach: Clone + Debug + Send + 'static {
+pub(crate) trait Reach: Clone + Debug + Send + 'static {
+    /// A timeout that is long enough for several to be seen waiting at once.
+    const SHORT: Duration = Duration::from_millis(100);
+
     fn new() -> Self;
     fn is_set(&self) -> bool;
     fn set(&self);
@@ -148,6 +152,16 @@ macro_rules! contract {
         mod threads { $(#[test] fn $test() { super::$test::<super::Threads>(); })* }
         mod tokio_tasks { $(#[test] fn $test() { super::$test::<super::TokioTasks>(); })* }
         mod smol_tasks { $(#[test] fn $test() { super::$test::<super::SmolTasks>(); })* }
+        #[cfg(all(target_os = "linux", not(tantara_portable)))]
+        mod threads_of_a_shared_event {
+            $(#[test] fn $test() { super::$test::<crate::processes::SharedThreads>(); })*
+        }
+        #[cfg(all(target_os = "linux", not(tantara_portable)))]
+        mod processes { $(#[test] fn $test() { super::$test::<crate::processes::Processes>(); })* }
+        #[cfg(all(target_os = "linux", not(tantara_portable)))]
+        mod tasks_of_processes {
+            $(#[test] fn $test() { super::$test::<crate::processes::TasksOfProcesses>(); })*
+        }
     };
 }
 
@@ -233,7 +247,7 @@ fn nobody_is_released_without_a_set<R: Reach>() {
     let parties: Vec<_> = (0..4)
         .map(|_| {
             let event = event.clone();
-            thread::spawn(move || event.wait_timeout(Duration::from_millis(200)))
+            thread::spawn(move || event.wait_timeout(2 * R::SHORT))
         })
         .collect();
     until_waiting(&event, 4);
@@ -308,7 +322,7 @@ fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
     let short: Vec<_> = (0..4)
         .map(|milliseconds| {
             let event = event.clone();
-            thread::spawn(move || event.wait_timeout(Duration::from_millis(10 + milliseconds)))
+            thread::spawn(move || event.wait_timeout(R::SHORT + Duration::from_millis(milliseconds)))
         })
         .collect();
     until_waiting(&event, 4);

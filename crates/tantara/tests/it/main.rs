@@ -5,6 +5,10 @@ mod api;
 mod auto_reset;
 mod contract;
 mod many;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod party;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod processes;
 mod stress;
 mod suites_of_others;
 mod wakers;

@@ -1,0 +1,129 @@
+//! What can go wrong with events that lie outside of the process: one opaque error with predicates.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why an event outside of the process could not be used. It says what happened to which file, and what to do.
+///
+/// An [`std::io::Error`] can be made of it.
+#[derive(Debug)]
+pub struct Error(Box<Kind>);
+
+#[derive(Debug)]
+#[cfg_attr(not(all(target_os = "linux", not(tantara_portable), not(loom))), allow(dead_code))]
+pub(crate) enum Kind {
+    /// Such a name cannot be.
+    Name { name: String, why: &'static str },
+    /// The directory is not fit to hold events.
+    Directory { path: PathBuf, why: String },
+    /// The file is no event, or not one to be trusted.
+    NotAnEvent { path: PathBuf, why: String },
+    /// The event may only be waited for.
+    ReadOnly { event: String },
+    /// The event was removed.
+    Removed { event: String },
+    /// The event's file was damaged while it was in use.
+    Lost { event: String },
+    /// An event without a name cannot be removed.
+    Nameless,
+    /// The system has refused something.
+    System { doing: &'static str, path: PathBuf, error: io::Error },
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind) -> Error {
+        Error(Box::new(kind))
+    }
+
+    pub(crate) fn system(doing: &'static str, path: &Path, error: io::Error) -> Error {
+        Error::new(Kind::System { doing, path: path.to_owned(), error })
+    }
+
+    /// No event can have that name, or lie in that directory.
+    #[must_use]
+    pub fn is_invalid_name(&self) -> bool {
+        matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. })
+    }
+
+    /// Where the event should be lies something else, something damaged, or what someone else has put there.
+    #[must_use]
+    pub fn is_not_an_event(&self) -> bool {
+        matches!(*self.0, Kind::NotAnEvent { .. })
+    }
+
+    /// The event was removed, or its file destroyed, so nobody can set it any more.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        matches!(*self.0, Kind::Removed { .. } | Kind::Lost { .. })
+    }
+
+    /// One is not allowed to: an event that may only be read cannot be set, for one.
+    #[must_use]
+    pub fn is_permission_denied(&self) -> bool {
+        matches!(*self.0, Kind::ReadOnly { .. }) || self.io_kind() == io::ErrorKind::PermissionDenied
+    }
+
+    fn io_kind(&self) -> io::ErrorKind {
+        match &*self.0 {
+            Kind::Name { .. } | Kind::Directory { .. } | Kind::Nameless => io::ErrorKind::InvalidInput,
+            Kind::NotAnEvent { .. } => io::ErrorKind::InvalidData,
+            Kind::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
+            Kind::Removed { .. } | Kind::Lost { .. } => io::ErrorKind::NotFound,
+            Kind::System { error, .. } => error.kind(),
+        }
+    }
+}
+
+/// How verbs that return no error fail.
+#[cold]
+#[track_caller]
+pub(crate) fn fail(error: &Error) -> ! {
+    panic!("{error}")
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Kind::Name { name, why } => write!(f, "{name:?} cannot be the name of an event: {why}"),
+            Kind::Directory { path, why } => write!(f, "{}: cannot hold events: {why}", path.display()),
+            Kind::NotAnEvent { path, why } => write!(f, "{}: is not an event: {why}", path.display()),
+            Kind::ReadOnly { event } => {
+                write!(f, "{event} may only be waited for: its file belongs to someone else; ask its owner")
+            }
+            Kind::Removed { event } => write!(f, "{event} was removed"),
+            Kind::Lost { event } => {
+                write!(f, "{event} was lost: something has cut its file off or damaged it; remove the file")
+            }
+            Kind::Nameless => f.write_str("an event without a name cannot be removed; it ends with its last user"),
+            Kind::System { doing, path, error } => {
+                write!(f, "{}: cannot be {doing}: {error}", path.display())?;
+                let advice = match error.raw_os_error() {
+                    #[cfg(target_os = "linux")]
+                    Some(libc::EMFILE) => "; close some files, or raise the limit (ulimit -n)",
+                    #[cfg(target_os = "linux")]
+                    Some(libc::ENOMEM) => "; there are too many maps (sysctl vm.max_map_count), or too little memory",
+                    _ => "",
+                };
+                f.write_str(advice)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &*self.0 {
+            Kind::System { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        io::Error::new(error.io_kind(), error)
+    }
+}

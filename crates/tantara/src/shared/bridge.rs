@@ -1,0 +1,248 @@
+//! How tasks wait for events between processes: a helper thread sleeps for them.
+//!
+//! A task listens to its handle's bell, a local [`Event`](crate::Event), and hands the handle to the bridge. A helper
+//! sleeps on the words of up to [`MOST_EVENTS`] handles at once (`futex_waitv`), and on a control word of its own, by
+//! which it is told of newcomers. When a word has changed it rings the bell, and all who listen look for themselves. So
+//! a helper decides nothing, and may ring once too often; it must only never miss a change that somebody listens for:
+//!
+//! 1. Whoever listens enters the bell's queue, then hands the handle over together with the word that it saw, then looks
+//!    at the word again.
+//! 2. A helper compares the word with the one that it rang for last, or that came with the handle.
+//! 3. A helper that lets go of a handle for want of listeners says so (`attended_by`) and then looks for listeners once
+//!    more; a listener enters the queue and then looks whether the handle is attended to. One of the two sees the other,
+//!    because both change `attended_by`.
+//!
+//! A helper holds handles weakly: to drop a `SharedEvent` ends it at once. It ends itself when it has had nothing to do
+//! for a while. In the child of a fork there are no helpers; it makes its own.
+//!
+//! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a helper looks at its words every
+//! [`BLIND`] instead.
+
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::shared::event::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
+use crate::shared::layout::Word;
+use crate::shared::registry::Mark;
+use crate::sys;
+use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
+
+/// How many events a helper sleeps for: one word is its own.
+const MOST_EVENTS: usize = MOST_WORDS - 1;
+/// How often to look where one cannot sleep on many words.
+const BLIND: Duration = Duration::from_millis(5);
+/// How long a helper without work waits for more.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Changes that were found without `set` or `clear`: an event is gone. Who waits for many asks only if this has changed.
+static LOSSES: AtomicU32 = AtomicU32::new(0);
+
+/// All helpers of this process.
+static HELPERS: RwLock<Helpers> = RwLock::new(Helpers { process: 0, all: Vec::new() });
+
+struct Helpers {
+    /// A child of a fork inherits the list, and no helper.
+    process: u32,
+    all: Vec<Arc<Helper>>,
+}
+
+/// One helper, seen from outside.
+#[derive(Default)]
+struct Helper {
+    /// Changes when somebody has come.
+    control: AtomicU32,
+    desk: Mutex<Desk>,
+}
+
+#[derive(Default)]
+struct Desk {
+    newcomers: Vec<(Weak<Handle>, Word)>,
+    /// How many handles it has, newcomers included.
+    load: usize,
+    is_running: bool,
+}
+
+/// How often events were found to be gone.
+pub(crate) fn losses() -> u32 {
+    LOSSES.load(Acquire)
+}
+
+/// Makes sure that `handle`'s bell is rung when its word is no longer `seen`. The caller listens already.
+pub(crate) fn attend(handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
+    let process = shared::process();
+    if handle.attended_by.swap(process, AcqRel) == process {
+        return Ok(());
+    }
+    let handed_over = hand_over(handle, seen, process);
+    if handed_over.is_err() {
+        handle.attended_by.store(0, Relaxed);
+    }
+    handed_over
+}
+
+fn hand_over(handle: &Arc<Handle>, seen: Word, process: u32) -> Result<(), Error> {
+    let helpers = HELPERS.read().unwrap_or_else(PoisonError::into_inner);
+    if helpers.process == process {
+        for helper in &helpers.all {
+            let mut desk = helper.desk();
+            if desk.load < MOST_EVENTS {
+                return helper.receive(&mut desk, handle, seen);
+            }
+        }
+    }
+    drop(helpers);
+    let mut helpers = HELPERS.write().unwrap_or_else(PoisonError::into_inner);
+    if helpers.process != process {
+        *helpers = Helpers { process, all: Vec::new() };
+    }
+    let helper = Arc::<Helper>::default();
+    helpers.all.push(Arc::clone(&helper));
+    helper.receive(&mut helper.desk(), handle, seen)
+}
+
+impl Helper {
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn receive(self: &Arc<Self>, desk: &mut Desk, handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
+        if !desk.is_running {
+            let helper = Arc::clone(self);
+            let started = thread::Builder::new().name("tantara".into()).spawn(move || helper.run());
+            started.map_err(|error| Error::system("started", Path::new("helper thread for async waits"), error))?;
+            desk.is_running = true;
+        }
+        desk.newcomers.push((Arc::downgrade(handle), seen));
+        desk.load += 1;
+        self.control.fetch_add(1, AcqRel);
+        sys::wake_one(&self.control);
+        Ok(())
+    }
+
+    fn run(&self) {
+        shared::leave_signals_to_others();
+        let mut charges: Vec<Charge> = Vec::new();
+        let mut can_sleep_on_many = true;
+        let mut idle_since = Instant::now();
+        loop {
+            let control = self.control.load(Acquire);
+            charges.extend(self.desk().newcomers.drain(..).map(Charge::new));
+            let mut sleeps = vec![Sleep::on_private(&self.control, control)];
+            let now = Instant::now();
+            let mut until = now + PATIENCE;
+            charges.retain_mut(|charge| match charge.attend(now) {
+                Some((sleep, wake)) => {
+                    sleeps.push(sleep);
+                    until = until.min(wake);
+                    true
+                }
+                None => false,
+            });
+            {
+                let mut desk = self.desk();
+                desk.load = charges.len() + desk.newcomers.len();
+                if desk.load > 0 {
+                    idle_since = now;
+                } else if idle_since + PATIENCE <= now {
+                    desk.is_running = false;
+                    return;
+                }
+            }
+            if can_sleep_on_many {
+                can_sleep_on_many = shared::wait_many(&sleeps, until) != Err(ManyError::Unsupported);
+            } else {
+                let until = if charges.is_empty() { until } else { until.min(now + BLIND) };
+                let _ = sys::wait(&self.control, control, Some(until));
+            }
+        }
+    }
+}
+
+/// A handle that a helper attends to.
+struct Charge {
+    handle: Weak<Handle>,
+    /// What the bell was last rung for.
+    seen: Word,
+    since: Instant,
+    /// When to look after its file.
+    next_look: Instant,
+    mark: Option<Mark>,
+}
+
+impl Charge {
+    fn new((handle, seen): (Weak<Handle>, Word)) -> Charge {
+        let since = Instant::now();
+        Charge { handle, seen, since, next_look: since + ANONYMOUS_NAP, mark: None }
+    }
+
+    /// Rings if the word has changed, and says what to sleep on and for how long at most. Nothing, if there is nobody
+    /// to sleep for any more.
+    fn attend(&mut self, now: Instant) -> Option<(Sleep, Instant)> {
+        let handle = self.handle.upgrade()?;
+        loop {
+            let word = handle.word();
+            if word.is_gone() && !self.seen.is_gone() {
+                LOSSES.fetch_add(1, AcqRel);
+            }
+            if word.counter() != self.seen.counter() || word.is_gone() != self.seen.is_gone() {
+                self.ring(&handle, word);
+            }
+            if !handle.bell.has_listeners() && !self.keep(&handle) {
+                return None;
+            }
+            if now >= self.next_look {
+                self.look_after(&handle, word, now);
+            }
+            if let Some(asleep) = handle.announce_sleep() {
+                // Not yet what was rung for: around again.
+                if asleep.counter() == self.seen.counter() && asleep.is_gone() == self.seen.is_gone() {
+                    let nap = handle.longest_nap(self.next_look.saturating_duration_since(now));
+                    return Some((Sleep::on(&handle.page().word, asleep.bits()), now + nap));
+                }
+            }
+        }
+    }
+
+    fn ring(&mut self, handle: &Handle, word: Word) {
+        if let Some(mark) = self.mark.take() {
+            handle.leave(mark, word.releases(self.seen.ticket()));
+        }
+        self.seen = word;
+        self.since = Instant::now();
+        self.next_look = self.since + ANONYMOUS_NAP;
+        // A listener's waker may panic; nobody else is to suffer from that.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handle.bell.set()));
+        handle.bell.clear();
+    }
+
+    /// Whether the last moment has brought a listener (3).
+    fn keep(&mut self, handle: &Handle) -> bool {
+        let attended_by = handle.attended_by.swap(0, AcqRel);
+        if handle.bell.has_listeners() && handle.attended_by.swap(attended_by, AcqRel) == 0 {
+            return true;
+        }
+        if let Some(mark) = self.mark.take() {
+            handle.leave(mark, false);
+        }
+        false
+    }
+
+    fn look_after(&mut self, handle: &Handle, word: Word, now: Instant) {
+        if self.mark.is_none() && !word.is_set() {
+            self.mark = handle.enter(word.ticket(), self.since);
+        }
+        self.next_look = now + 2 * SHORTEST_NAP;
+        let was_abandoned = handle.is_abandoned();
+        handle.check_place();
+        if handle.is_abandoned() && !was_abandoned {
+            LOSSES.fetch_add(1, AcqRel);
+            self.ring(handle, handle.word());
+        }
+    }
+}

@@ -1,0 +1,702 @@
+//! [`SharedEvent`]: the verbs. Its state is in [`layout`](crate::shared::layout), its file in
+//! [`file`](crate::shared::file).
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::{Duration, Instant};
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind, fail};
+use crate::event::Event;
+use crate::shared::file::EventFile;
+use crate::shared::layout::{LastSet, Page, Ticket, Word};
+use crate::shared::name::{self, Place};
+use crate::shared::registry::{self, Registry, Waiter};
+use crate::shared::wait::{Changed, SharedWait, State};
+use crate::sys::{self, files, shared};
+
+/// A flag that processes wait for: the same verbs as [`Event`], for everyone who knows its name or was given its
+/// descriptor.
+///
+/// It lives in one file of one page, with no daemon. Whoever dies, at whatever instruction, takes nobody along: there
+/// is no lock that could stay locked, a `set` is either whole or has not happened, and a waiter that is killed leaves
+/// nothing behind. What [`Event`] promises holds here too, line by line: level and pulse, timeouts, publication,
+/// cancel safety, cohorts, and [`any`](crate::any) and [`all`](crate::all), in which the two kinds can be mixed.
+///
+/// A clone is the same event through the same descriptor; two that were opened by the same name are the same event.
+///
+/// # Who may do what
+///
+/// An event's file has an owner and a mode. Who may only read it can wait for the event and not set it: mode 0644
+/// means "all may wait, the owner sets". In a directory that nobody else can enter, as the default one is, events are
+/// made with mode 0600, else with 0666 less the umask. A file is trusted if it belongs to the user, to root, or to the
+/// owner of its directory.
+///
+/// # Errors and panics
+///
+/// Two things can happen to an event that lies outside of the process: that it may only be read, and that it is
+/// removed. The plain verbs panic then. Each has a sister that returns the [`Error`] instead: [`try_set`], [`try_clear`],
+/// [`try_wait`], [`try_wait_timeout`], [`try_wait_deadline`], [`try_wait_async`]. A wait that was released before the
+/// event was removed is released.
+///
+/// If a file is removed or cut off by other means, those who sleep find out within some seconds. To cut off a file that
+/// is mapped would end the process (SIGBUS); a handler for that signal, installed with the first event that has a file,
+/// turns it into an error, and hands every other fault to whoever handled it before.
+///
+/// # Memory ordering
+///
+/// All that a process did before `set`, in memory that it shares with others or in files, is visible to whoever
+/// observes the event set or is released by it.
+///
+/// # Fairness
+///
+/// None among processes: all who sleep are woken by one system call. The tasks of a process are woken in the order in
+/// which they were first polled.
+///
+/// # Complexity
+///
+/// A `set` that nobody sleeps for, a `clear` and `is_set` make no system call. With sleepers, `set` is one. An event
+/// takes one page of memory; a waiter takes none.
+///
+/// # Platforms
+///
+/// Linux. Events are shared through the kernel that processes have in common, so also between containers that share
+/// the directory.
+///
+/// # Examples
+///
+/// ```
+/// use tantara::SharedEvent;
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+///
+/// let ready = SharedEvent::open_in(dir, "db-ready")?;
+/// // In another process, at any time:
+/// let same = SharedEvent::open_in(dir, "db-ready")?;
+/// same.set();
+/// // Here:
+/// ready.wait();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`try_set`]: SharedEvent::try_set
+/// [`try_clear`]: SharedEvent::try_clear
+/// [`try_wait`]: SharedEvent::try_wait
+/// [`try_wait_timeout`]: SharedEvent::try_wait_timeout
+/// [`try_wait_deadline`]: SharedEvent::try_wait_deadline
+/// [`try_wait_async`]: SharedEvent::try_wait_async
+#[derive(Clone)]
+pub struct SharedEvent {
+    pub(crate) handle: Arc<Handle>,
+}
+
+/// One opening of an event.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    file: EventFile,
+    path: Option<PathBuf>,
+    registry: Registry,
+    /// Rung when the word has changed: it is what this process's tasks sleep on. See [`bridge`](crate::shared::bridge).
+    pub(crate) bell: Event,
+    /// The process whose bridge attends to this, or zero.
+    pub(crate) attended_by: AtomicU32,
+    /// The file was found to have lost its name.
+    is_abandoned: AtomicBool,
+}
+
+/// How long a sleep lasts before it is worth to say who sleeps.
+pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(10);
+/// How long to sleep until looking whether the file is still there, at first and at most.
+pub(crate) const SHORTEST_NAP: Duration = Duration::from_secs(1);
+const LONGEST_NAP: Duration = Duration::from_secs(8);
+/// How often to look when nobody can be told that one sleeps.
+const BLIND_NAP: Duration = Duration::from_millis(20);
+
+impl SharedEvent {
+    /// The event of that name, among the events of this user. It is made, unset, if it does not exist.
+    ///
+    /// They lie in [`default_directory`](SharedEvent::default_directory). A name is made of letters and digits, of any
+    /// script, and of `. _ - + : @ = , % ~`; it begins with none of `.`, `-`, `~` and has at most 200 bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the name cannot be, if something else lies there, or if the system refuses.
+    pub fn open(name: &str) -> Result<SharedEvent, Error> {
+        SharedEvent::open_at(&Place::of_user(name)?)
+    }
+
+    /// The event of that name in a directory. Both are made if they do not exist, the directory if only its last part
+    /// is missing.
+    ///
+    /// # Errors
+    ///
+    /// As with [`open`](SharedEvent::open).
+    pub fn open_in(directory: impl AsRef<Path>, name: &str) -> Result<SharedEvent, Error> {
+        SharedEvent::open_at(&Place::in_directory(directory.as_ref(), name)?)
+    }
+
+    fn open_at(place: &Place) -> Result<SharedEvent, Error> {
+        EventFile::open(place).map(|file| SharedEvent::new(file, Some(place.path.clone())))
+    }
+
+    /// The event of that name in a directory, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// As with [`open`](SharedEvent::open).
+    pub fn find_in(directory: impl AsRef<Path>, name: &str) -> Result<Option<SharedEvent>, Error> {
+        name::check(name)?;
+        if !directory.as_ref().exists() {
+            return Ok(None);
+        }
+        let place = Place::in_directory(directory.as_ref(), name)?;
+        Ok(EventFile::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
+    }
+
+    /// Where the events of this user lie: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`;
+    /// where there is no such place `/dev/shm/tantara-UID`.
+    #[must_use]
+    pub fn default_directory() -> PathBuf {
+        name::default_directory()
+    }
+
+    /// An event without a name, for processes that are given its descriptor: by [`inherit`](SharedEvent::inherit), by a
+    /// socket, or by a fork. It ends with the last who has it.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses: too many open files, or no memory.
+    pub fn anonymous() -> Result<SharedEvent, Error> {
+        EventFile::anonymous().map(|file| SharedEvent::new(file, None))
+    }
+
+    /// The event that a descriptor stands for, named or not: the other side of [`AsFd`].
+    ///
+    /// # Errors
+    ///
+    /// If it is no event.
+    pub fn from_fd(descriptor: OwnedFd) -> Result<SharedEvent, Error> {
+        let nowhere = Path::new("descriptor");
+        let given = File::from(descriptor);
+        // With a description of its own, what dies with this process is told from what lives on in others.
+        let mut opened = EventFile::reopen(&given, true).map(|file| (file, true));
+        if opened.is_err() {
+            opened = EventFile::reopen(&given, false).map(|file| (file, false));
+        }
+        let (file, is_writable) = opened.unwrap_or((given, true));
+        EventFile::check(file, is_writable, nowhere, None).map(|file| SharedEvent::new(file, None))
+    }
+
+    /// Lets the program that `command` will start have the event. The answer is the number by which that program finds
+    /// it, with [`inherited`](SharedEvent::inherited); tell it, for example in an argument.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many open files.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::process::Command;
+    /// use tantara::SharedEvent;
+    ///
+    /// let go = SharedEvent::anonymous()?;
+    /// let mut worker = Command::new("worker");
+    /// let number = go.inherit(&mut worker)?;
+    /// worker.arg(number.to_string()).spawn()?;
+    /// go.set();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn inherit(&self, command: &mut Command) -> Result<RawFd, Error> {
+        use std::os::fd::AsRawFd;
+        let copy = files::duplicate(self.handle.file.file.as_raw_fd());
+        let copy = copy.map_err(|error| Error::system("handed down", Path::new(&self.name()), error))?;
+        Ok(files::hand_down(command, copy))
+    }
+
+    /// The event that this process was given under that number by [`inherit`](SharedEvent::inherit).
+    ///
+    /// # Errors
+    ///
+    /// If there is no event under that number.
+    pub fn inherited(number: RawFd) -> Result<SharedEvent, Error> {
+        let nowhere = format!("descriptor {number}");
+        let file = files::duplicate(number).map_err(|error| Error::system("used", Path::new(&nowhere), error))?;
+        SharedEvent::from_fd(file.into())
+    }
+
+    fn new(file: EventFile, path: Option<PathBuf>) -> SharedEvent {
+        let handle = Handle {
+            file,
+            path,
+            registry: Registry::default(),
+            bell: Event::new(),
+            attended_by: AtomicU32::new(0),
+            is_abandoned: AtomicBool::new(false),
+        };
+        SharedEvent { handle: Arc::new(handle) }
+    }
+
+    /// Where its file lies, if it was opened by name.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.handle.path.as_deref()
+    }
+
+    fn name(&self) -> String {
+        self.handle.name()
+    }
+
+    /// Whether it may be set and cleared here, not only waited for.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.handle.file.is_writable
+    }
+
+    /// Whether the event is set, at this moment. Of one that was removed: whether it was set then.
+    #[inline]
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.handle.word().is_set()
+    }
+
+    /// Whether the event was removed, or its file destroyed as far as is known, so that nobody can set it any more.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.handle.word().is_gone()
+    }
+
+    /// Raises the flag and releases everyone who waits, in all processes. Setting a set event changes nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the event may only be read, or was removed; see [`try_set`](SharedEvent::try_set).
+    #[inline]
+    pub fn set(&self) {
+        self.try_set().unwrap_or_else(|error| fail(&error));
+    }
+
+    /// [`set`](SharedEvent::set), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If the event may only be read, or was removed.
+    #[inline]
+    pub fn try_set(&self) -> Result<(), Error> {
+        self.handle.set()
+    }
+
+    /// Lowers the flag. Clearing an unset event changes nothing. Nobody who was released is called back.
+    ///
+    /// # Panics
+    ///
+    /// If the event may only be read, or was removed; see [`try_clear`](SharedEvent::try_clear).
+    #[inline]
+    pub fn clear(&self) {
+        self.try_clear().unwrap_or_else(|error| fail(&error));
+    }
+
+    /// [`clear`](SharedEvent::clear), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If the event may only be read, or was removed.
+    #[inline]
+    pub fn try_clear(&self) -> Result<(), Error> {
+        self.handle.clear()
+    }
+
+    /// Blocks the thread until the event is set. Returns at once if it is.
+    ///
+    /// # Panics
+    ///
+    /// If the event was removed, or is while it is waited for; see [`try_wait`](SharedEvent::try_wait).
+    #[inline]
+    pub fn wait(&self) {
+        self.try_wait().unwrap_or_else(|error| fail(&error));
+    }
+
+    /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false` if the time passed
+    /// first. On a tie, released wins; zero is a poll; [`Duration::MAX`] waits for ever. The clock is [`Instant`]'s.
+    ///
+    /// # Panics
+    ///
+    /// As with [`wait`](SharedEvent::wait).
+    #[inline]
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.try_wait_timeout(timeout).unwrap_or_else(|error| fail(&error))
+    }
+
+    /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released, `false` if the
+    /// deadline passed first. On a tie, released wins; a deadline in the past is a poll.
+    ///
+    /// # Panics
+    ///
+    /// As with [`wait`](SharedEvent::wait).
+    #[inline]
+    pub fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.try_wait_deadline(deadline).unwrap_or_else(|error| fail(&error))
+    }
+
+    /// [`wait`](SharedEvent::wait), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If the event was removed, or is while it is waited for.
+    #[inline]
+    pub fn try_wait(&self) -> Result<(), Error> {
+        self.handle.wait(|| Deadline::Never).map(drop)
+    }
+
+    /// [`wait_timeout`](SharedEvent::wait_timeout), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If the event was removed, or is while it is waited for.
+    #[inline]
+    pub fn try_wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
+        self.handle.wait(|| Deadline::after(timeout))
+    }
+
+    /// [`wait_deadline`](SharedEvent::wait_deadline), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// If the event was removed, or is while it is waited for.
+    #[inline]
+    pub fn try_wait_deadline(&self, deadline: Instant) -> Result<bool, Error> {
+        self.handle.wait(|| Deadline::At(deadline))
+    }
+
+    /// A future that is ready once the event is set, or was set since the future was made. Any runtime will do.
+    ///
+    /// The first such wait in a process starts a helper thread, which sleeps for up to 127 events and ends some time
+    /// after the last wait; for more events there are more helpers.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call.
+    ///
+    /// # Panics
+    ///
+    /// The future does if the event was removed, or is while it is awaited; see
+    /// [`try_wait_async`](SharedEvent::try_wait_async).
+    #[inline]
+    pub fn wait_async(&self) -> SharedWait<'_> {
+        SharedWait::new(&self.handle)
+    }
+
+    /// [`wait_async`](SharedEvent::wait_async), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// The future's, if the event was removed, or is while it is awaited, or if no helper thread can be started.
+    pub fn try_wait_async(&self) -> impl Future<Output = Result<(), Error>> + Send + '_ {
+        self.wait_async().outcome()
+    }
+
+    /// What the event is at this moment, to be compared with a later moment.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::new(self.handle.word())
+    }
+
+    /// A future that is ready once the event is no longer what it was: set, cleared, or removed. What it yields tells
+    /// how often the event was set in the meantime.
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`wait_async`](SharedEvent::wait_async).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let event = tantara::SharedEvent::anonymous()?;
+    /// let before = event.state();
+    /// event.set();
+    /// event.clear();
+    /// let after = pollster::block_on(event.changed(before))?;
+    /// assert!(!after.is_set());
+    /// assert_eq!(after.sets_since(before), 1);
+    /// # Ok::<(), tantara::Error>(())
+    /// ```
+    pub fn changed(&self, since: State) -> Changed<'_> {
+        Changed::new(&self.handle, since)
+    }
+
+    /// When it was last set, and by whom. `None` if it never was, or if its setter was killed before it said so.
+    ///
+    /// This is what setters say of themselves. Setting a set event does not count.
+    #[must_use]
+    pub fn last_set(&self) -> Option<LastSet> {
+        self.handle.page().last_set()
+    }
+
+    /// Who waits, in all processes that share the kernel, those who have waited longest first.
+    ///
+    /// A waiter shows up when it has slept for some milliseconds. A process whose tasks wait shows up once, by its
+    /// helper thread. This is what waiters say of themselves; the kernel vouches for their being alive.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened again (too many open files, no /proc), or knows no locks.
+    ///
+    /// # Complexity
+    ///
+    /// Quadratic in their number, inside the kernel: a thousand take some milliseconds.
+    pub fn waiters(&self) -> Result<Vec<Waiter>, Error> {
+        let failed = |error| Error::system("asked who waits", Path::new(&self.name()), error);
+        let file = EventFile::reopen(&self.handle.file.file, false).map_err(failed)?;
+        registry::waiters(&file, self.handle.word()).map_err(failed)
+    }
+
+    /// Removes the event: everyone who waits for it is told so and not left asleep, and the name is free.
+    ///
+    /// Whoever was released before is released. Those who open the name again make a new event.
+    ///
+    /// # Errors
+    ///
+    /// If the event may only be read, has no name, or its directory may not be written to. Removing it again is no
+    /// error.
+    pub fn remove(&self) -> Result<(), Error> {
+        let Some(path) = &self.handle.path else { return Err(Error::new(Kind::Nameless)) };
+        if !self.is_writable() {
+            return Err(self.handle.read_only());
+        }
+        self.handle.file.remove(path)
+    }
+}
+
+impl Handle {
+    #[inline]
+    pub(crate) fn page(&self) -> &Page {
+        self.file.mapping.page()
+    }
+
+    #[inline]
+    pub(crate) fn word(&self) -> Word {
+        self.page().word()
+    }
+
+    fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "an event without a name".to_owned(),
+        }
+    }
+
+    #[cold]
+    fn read_only(&self) -> Error {
+        Error::new(Kind::ReadOnly { event: self.name() })
+    }
+
+    #[cold]
+    pub(crate) fn gone(&self, word: Word) -> Error {
+        let event = self.name();
+        Error::new(if word.is_lost() { Kind::Lost { event } } else { Kind::Removed { event } })
+    }
+
+    #[inline]
+    fn set(&self) -> Result<(), Error> {
+        if !self.file.is_writable {
+            return Err(self.read_only());
+        }
+        let page = self.page();
+        let mut seen = page.word.load(Acquire);
+        loop {
+            let now = Word::from_bits(seen);
+            if now.is_gone() {
+                return Err(self.gone(now));
+            }
+            if !now.is_set() {
+                page.note_raising(now, shared::process(), shared::coarse_time());
+                if now.owes_a_wake_when_set() {
+                    shared::raise_and_wake_all(&page.word, Word::RAISE_SET);
+                    return Ok(());
+                }
+            }
+            // If it is set already it is stored all the same: whoever observes it sees what we did before.
+            match page.word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
+                Ok(_) => return Ok(()),
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    #[inline]
+    fn clear(&self) -> Result<(), Error> {
+        if !self.file.is_writable {
+            return Err(self.read_only());
+        }
+        let page = self.page();
+        let mut seen = page.word.load(Acquire);
+        loop {
+            let now = Word::from_bits(seen);
+            if now.is_gone() {
+                return Err(self.gone(now));
+            }
+            if !now.is_set() {
+                return Ok(());
+            }
+            match page.word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(other) => seen = other,
+            }
+            std::hint::spin_loop();
+        }
+        if Word::from_bits(seen).owes_a_wake_when_cleared() {
+            // If we are killed before this, those who watch find out when next they look by themselves.
+            shared::wake_all(&page.word);
+        }
+        Ok(())
+    }
+
+    /// Released, still waiting, or never to be released.
+    #[inline]
+    pub(crate) fn look(&self, ticket: Ticket) -> Result<bool, Error> {
+        let now = self.word();
+        if now.releases(ticket) {
+            return Ok(true);
+        }
+        if now.is_gone() || self.is_abandoned() { Err(self.gone(now)) } else { Ok(false) }
+    }
+
+    #[inline]
+    fn wait(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Error> {
+        if self.is_set_and_there() { Ok(true) } else { self.wait_cold(deadline()) }
+    }
+
+    #[inline]
+    fn is_set_and_there(&self) -> bool {
+        let now = self.word();
+        now.is_set() && !now.is_gone()
+    }
+
+    #[cold]
+    fn wait_cold(&self, deadline: Deadline) -> Result<bool, Error> {
+        let first = self.word();
+        if first.is_gone() {
+            return Err(self.gone(first));
+        }
+        let ticket = first.ticket();
+        if first.releases(ticket) {
+            return Ok(true);
+        }
+        if deadline.has_passed() {
+            return self.look(ticket);
+        }
+        let is_over = || {
+            let now = self.word();
+            now.releases(ticket) || now.is_gone()
+        };
+        // Where others sleep already the next signal costs a system call anyhow.
+        if !first.has_sleepers() && sys::spin::until(deadline, is_over) {
+            return self.look(ticket);
+        }
+        sys::spin::noting_sleep(|| self.sleep(ticket, deadline))
+    }
+
+    fn sleep(&self, ticket: Ticket, deadline: Deadline) -> Result<bool, Error> {
+        let began = Instant::now();
+        let mut mark = None;
+        let mut nap = ANONYMOUS_NAP;
+        let outcome = loop {
+            match self.look(ticket) {
+                Ok(false) => {}
+                over => break over,
+            }
+            let Some(asleep) = self.announce_sleep() else { continue };
+            let until = deadline.at_most(Instant::now() + self.longest_nap(nap));
+            if shared::wait(&self.page().word, asleep.bits(), Some(until)).is_ok() {
+                continue;
+            }
+            if deadline.has_passed() {
+                // The tie: whoever set it in the meantime wins.
+                break self.look(ticket);
+            }
+            if nap == ANONYMOUS_NAP && mark.is_none() {
+                mark = self.enter(ticket, began);
+                nap = SHORTEST_NAP;
+            } else {
+                nap = LONGEST_NAP.min(nap * 2);
+            }
+            self.check_place();
+        };
+        if let Some(mark) = mark {
+            self.leave(mark, matches!(outcome, Ok(true)));
+        }
+        outcome
+    }
+
+    pub(crate) fn enter(&self, ticket: Ticket, began: Instant) -> Option<registry::Mark> {
+        self.registry.enter(&self.file.file, ticket, began)
+    }
+
+    pub(crate) fn leave(&self, mark: registry::Mark, is_released: bool) {
+        self.registry.leave(&self.file.file, mark, is_released);
+    }
+
+    /// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is changing.
+    pub(crate) fn announce_sleep(&self) -> Option<Word> {
+        let now = self.word();
+        let asleep = now.with_sleeper();
+        if !self.file.is_writable {
+            return Some(now);
+        }
+        let word = &self.page().word;
+        let told = now == asleep || word.compare_exchange(now.bits(), asleep.bits(), AcqRel, Acquire).is_ok();
+        told.then_some(asleep)
+    }
+
+    /// `nap`, or less where nobody knows that one sleeps.
+    pub(crate) fn longest_nap(&self, nap: Duration) -> Duration {
+        let now = self.word();
+        let is_heard = self.file.is_writable || (now.has_readers() && !now.is_set());
+        if is_heard { nap } else { nap.min(BLIND_NAP) }
+    }
+
+    /// Looks whether somebody could still set it, as far as its file tells. An event that has lost its name, or its
+    /// page, without [`remove`](SharedEvent::remove) is gone all the same, and this tells everyone.
+    pub(crate) fn check_place(&self) {
+        // One that never had a name can be set by whoever has it.
+        if self.path.is_none() || self.file.is_in_place() {
+            return;
+        }
+        self.is_abandoned.store(true, Relaxed);
+        if self.file.is_writable {
+            shared::raise_and_wake_all(&self.page().word, Word::RAISE_GONE);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Relaxed)
+    }
+}
+
+impl AsFd for SharedEvent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.file.file.as_fd()
+    }
+}
+
+/// Says whether it is set, where it lies, and how many wait, in all processes.
+impl fmt::Debug for SharedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = self.waiters().map(|waiters| waiters.len());
+        let mut debug = f.debug_struct("SharedEvent");
+        debug.field("set", &self.is_set());
+        if let Ok(waiting) = waiting {
+            debug.field("waiting", &waiting);
+        }
+        debug.field("path", &self.handle.path).field("removed", &self.is_removed()).finish()
+    }
+}

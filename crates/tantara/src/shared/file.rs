@@ -1,0 +1,251 @@
+//! The file: how it comes to be, is opened, checked and removed. What lies in a directory is hostile until checked.
+//!
+//! A file appears complete: it is written without a name and then linked into place, so nobody ever finds half of one,
+//! and of two who make the same event one wins and the other opens what the first has made.
+//!
+//! To remove an event is to mark it GONE, which tells everyone who has it open, and then to take its name away. A file
+//! that is marked but still has its name (the remover was killed in between) is buried by whoever opens it next. A name
+//! is only taken from the very file that was marked: those who take names away hold the file's advisory lock while they
+//! look and unlink; the kernel gives it back if they die.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Kind};
+use crate::shared::layout::{Mismatch, PAGE, Page, Word};
+use crate::shared::mapping::Mapping;
+use crate::shared::name::Place;
+use crate::sys::{files, shared};
+
+/// An event's file, open and mapped.
+#[derive(Debug)]
+pub(crate) struct EventFile {
+    pub(crate) mapping: Mapping,
+    pub(crate) file: File,
+    /// Whether the event may be set and cleared, not just waited for.
+    pub(crate) is_writable: bool,
+}
+
+/// How often to begin again when others make and remove the event in between.
+const TRIES: u32 = 1_000;
+
+impl EventFile {
+    /// The event at `place`; it is made if it is not there.
+    pub(crate) fn open(place: &Place) -> Result<EventFile, Error> {
+        for _ in 0..TRIES {
+            if let Some(file) = EventFile::find(place)? {
+                return Ok(file);
+            }
+            match make(place) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::system("made", &place.path, error)),
+            }
+        }
+        let unlucky = io::Error::new(ErrorKind::ResourceBusy, "others make and remove it all the time");
+        Err(Error::system("opened", &place.path, unlucky))
+    }
+
+    /// The event at `place`, if it is there.
+    pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
+        for _ in 0..TRIES {
+            let Some((file, is_writable)) = open(&place.path)? else { return Ok(None) };
+            let event = EventFile::check(file, is_writable, &place.path, Some(place.landlord))?;
+            if !event.mapping.page().word().is_gone() {
+                return Ok(Some(event));
+            }
+            bury(&event.file, &place.path)?;
+        }
+        Ok(None)
+    }
+
+    /// Makes sure that an open file is an event, and maps it. A file with a name must be owned by the user, by root, or
+    /// by the owner of its directory.
+    pub(crate) fn check(
+        file: File,
+        is_writable: bool,
+        path: &Path,
+        landlord: Option<u32>,
+    ) -> Result<EventFile, Error> {
+        let metadata = file.metadata().map_err(|error| Error::system("opened", path, error))?;
+        check_metadata(&metadata, landlord).map_err(|why| not_an_event(path, why))?;
+        let mapping = Mapping::new(&file, is_writable).map_err(|error| Error::system("mapped", path, error))?;
+        check_page(mapping.page()).map_err(|why| not_an_event(path, why))?;
+        if is_writable && has_readers(&metadata) {
+            mapping.page().admit_readers();
+        }
+        Ok(EventFile { mapping, file, is_writable })
+    }
+
+    /// An event without a name.
+    pub(crate) fn anonymous() -> Result<EventFile, Error> {
+        let nowhere = Path::new("anonymous event");
+        let file = files::sealed_memory(&Page::new_bytes(false));
+        let file = file.map_err(|error| Error::system("made", nowhere, error))?;
+        EventFile::check(file, true, nowhere, None)
+    }
+
+    /// Marks the event as gone, wakes everyone who has to know, and takes its name away.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
+        shared::raise_and_wake_all(&self.mapping.page().word, Word::RAISE_GONE);
+        bury(&self.file, path)
+    }
+
+    /// Whether the file still has a name, and its length.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0 && metadata.len() >= PAGE as u64)
+    }
+
+    /// A description of its own for the same file, whose marks are told from those of `file`, and end with it.
+    pub(crate) fn reopen(file: &File, is_writable: bool) -> io::Result<File> {
+        use std::os::fd::AsRawFd;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        OpenOptions::new().read(true).write(is_writable).open(path)
+    }
+}
+
+pub(crate) fn not_an_event(path: &Path, why: String) -> Error {
+    Error::new(Kind::NotAnEvent { path: path.to_owned(), why })
+}
+
+/// Opens what lies at `path`, for writing too if that is allowed. Links are not followed, and nothing that is not a
+/// file can hold us up.
+fn open(path: &Path) -> Result<Option<(File, bool)>, Error> {
+    let open = |is_writable| {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        OpenOptions::new().read(true).write(is_writable).custom_flags(flags).open(path)
+    };
+    let opened = match open(true) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            open(false).map(|file| (file, false))
+        }
+        opened => opened.map(|file| (file, true)),
+    };
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ELOOP) => Err(not_an_event(path, "it is a symbolic link; remove it".into())),
+            Some(libc::EISDIR) => Err(not_an_event(path, "it is a directory".into())),
+            Some(libc::ENXIO | libc::ENODEV) => Err(not_an_event(path, "it is a device or a socket".into())),
+            _ => Err(Error::system("opened", path, error)),
+        },
+    }
+}
+
+/// Whether a file can be an event, as far as can be told from outside.
+pub(crate) fn check_metadata(metadata: &Metadata, landlord: Option<u32>) -> Result<(), String> {
+    let kind = metadata.file_type();
+    if kind.is_symlink() {
+        return Err("it is a symbolic link; remove it".into());
+    }
+    if kind.is_dir() {
+        return Err("it is a directory".into());
+    }
+    if !kind.is_file() {
+        return Err(if kind.is_fifo() { "it is a pipe" } else { "it is a device or a socket" }.into());
+    }
+    let owner = metadata.uid();
+    if let Some(landlord) = landlord
+        && ![0, landlord, files::user()].contains(&owner)
+    {
+        return Err(format!("it belongs to user {owner}, who owns neither the directory nor you; remove it"));
+    }
+    if metadata.len() != PAGE as u64 {
+        return Err(format!("it is {} bytes long, an event has {PAGE}; remove it", metadata.len()));
+    }
+    Ok(())
+}
+
+/// Whether a page is an event's.
+pub(crate) fn check_page(page: &Page) -> Result<(), String> {
+    page.check().map_err(|mismatch| match mismatch {
+        Mismatch::Magic => "it does not begin as events do; remove it".into(),
+        Mismatch::Version(version) => {
+            format!("its layout has version {version}, which this tantara does not know; use one and the same")
+        }
+        Mismatch::Kind(kind) => format!("it is of kind {kind}, which this tantara does not know"),
+    })
+}
+
+/// Whether somebody may read the file and not write to it.
+fn has_readers(metadata: &Metadata) -> bool {
+    let mode = metadata.permissions().mode();
+    [6, 3, 0].into_iter().any(|class| mode >> class & 0o6 == 0o4)
+}
+
+/// Makes the file. Its mode is as usual for files (0666 less the umask), but in a directory that nobody else can enter
+/// it is 0600, which spares its setters a system call for readers that cannot be.
+fn make(place: &Place) -> io::Result<()> {
+    let mode = if place.is_private { 0o600 } else { 0o666 };
+    let directory = place.path.parent().unwrap_or(Path::new("/"));
+    let nameless = OpenOptions::new().read(true).write(true).mode(mode).custom_flags(libc::O_TMPFILE).open(directory);
+    let linked = nameless.and_then(|file| {
+        fill(&file)?;
+        files::link(&file, &place.path)
+    });
+    match linked {
+        Err(error) if is_unable(&error) => make_by_name(place, mode, directory),
+        linked => linked,
+    }
+}
+
+/// Not every file system has files without a name, and not every process has /proc.
+fn is_unable(error: &io::Error) -> bool {
+    let unable = [libc::EOPNOTSUPP, libc::EISDIR, libc::EINVAL, libc::ENOENT, libc::EXDEV, libc::EPERM];
+    error.raw_os_error().is_some_and(|error| unable.contains(&error))
+}
+
+fn make_by_name(place: &Place, mode: u32, directory: &Path) -> io::Result<()> {
+    static DRAFTS: AtomicU32 = AtomicU32::new(0);
+    let draft = loop {
+        // Names of events do not begin with a dot.
+        let name = format!(".draft-{}-{}", shared::process(), DRAFTS.fetch_add(1, Relaxed));
+        let path = directory.join(name);
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path) {
+            Ok(file) => break (path, file),
+            // Left behind by one who was killed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    };
+    let (path, file): (PathBuf, File) = draft;
+    let linked = fill(&file).and_then(|()| fs::hard_link(&path, &place.path));
+    fs::remove_file(&path)?;
+    linked
+}
+
+/// Every byte is written, so that the disk has a place for it.
+fn fill(mut file: &File) -> io::Result<()> {
+    file.write_all(&Page::new_bytes(has_readers(&file.metadata()?)))
+}
+
+/// Takes the name `path` from the file, if the file has it.
+fn bury(file: &File, path: &Path) -> Result<(), Error> {
+    let failed = |error| Error::system("removed", path, error);
+    // Others hold the lock for the moment of two system calls.
+    for attempt in 0.. {
+        match files::try_lock(file) {
+            Ok(()) => break,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && attempt < 1_000 => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let own = file.metadata().map_err(failed)?;
+    let buried = match path.symlink_metadata() {
+        Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => fs::remove_file(path),
+        // Another has been quicker.
+        _ => Ok(()),
+    };
+    files::unlock(file);
+    buried.map_err(failed)
+}

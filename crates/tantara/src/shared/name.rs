@@ -1,0 +1,139 @@
+//! What an event may be called, and in which directory events lie. Names are hostile until checked.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{DirBuilder, Metadata};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind};
+use crate::sys::files;
+
+/// The longest name, in bytes. File systems allow 255; the rest is for names made from it.
+const LONGEST: usize = 200;
+
+/// Where an event lies: a directory that exists, and a name that can be.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    /// Who owns the directory.
+    pub(crate) landlord: u32,
+    /// Whether nobody else can enter the directory.
+    pub(crate) is_private: bool,
+}
+
+/// Checks a name: letters and digits of any script, and some punctuation that means nothing to shells and paths.
+pub(crate) fn check(name: &str) -> Result<(), Error> {
+    let is_fine = |c: char| c.is_alphanumeric() || "._-+:@=,%~".contains(c);
+    let why = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > LONGEST {
+        "it is longer than 200 bytes"
+    } else if name.starts_with(['.', '-', '~']) {
+        "it begins with a dot, a dash or a tilde; begin with a letter or a digit"
+    } else if !name.chars().all(is_fine) {
+        "names are made of letters, digits and . _ - + : @ = , % ~"
+    } else {
+        return Ok(());
+    };
+    // It may be of any length, and is quoted with its control characters escaped.
+    let mut shown: String = name.chars().take(60).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    Err(Error::new(Kind::Name { name: shown, why }))
+}
+
+/// The directory of this user's events: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`;
+/// where that does not exist `/dev/shm/tantara-UID`.
+pub(crate) fn default_directory() -> PathBuf {
+    let user = files::user();
+    if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return runtime.join("tantara");
+    }
+    let runtime = PathBuf::from(format!("/run/user/{user}"));
+    let is_own = |metadata: Metadata| metadata.is_dir() && metadata.uid() == user;
+    if runtime.symlink_metadata().is_ok_and(is_own) {
+        return runtime.join("tantara");
+    }
+    PathBuf::from(format!("/dev/shm/tantara-{user}"))
+}
+
+impl Place {
+    /// In the directory of this user's events, which is made if need be and is nobody else's.
+    pub(crate) fn of_user(name: &str) -> Result<Place, Error> {
+        check(name)?;
+        let directory = default_directory();
+        let metadata = make(&directory, 0o700)?;
+        let unfit = |why: String| Err(Error::new(Kind::Directory { path: directory.clone(), why }));
+        if metadata.uid() != files::user() {
+            return unfit(format!("it belongs to user {}, not to you; name another one", metadata.uid()));
+        }
+        if metadata.permissions().mode() & 0o022 != 0 {
+            return unfit("others may write to it; make it yours alone (chmod 700)".into());
+        }
+        Ok(Place::at(&directory, name, &metadata))
+    }
+
+    /// In a directory that the caller names. It is made if only its last part is missing.
+    pub(crate) fn in_directory(directory: &Path, name: &str) -> Result<Place, Error> {
+        check(name)?;
+        // A link is followed: the caller has chosen it.
+        let metadata = match directory.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => make(directory, 0o777)?,
+            Err(error) => return Err(Error::system("opened", directory, error)),
+        };
+        if !metadata.is_dir() {
+            let why = "it is not a directory".to_owned();
+            return Err(Error::new(Kind::Directory { path: directory.to_owned(), why }));
+        }
+        Ok(Place::at(directory, name, &metadata))
+    }
+
+    fn at(directory: &Path, name: &str, metadata: &Metadata) -> Place {
+        Place {
+            path: directory.join(name),
+            landlord: metadata.uid(),
+            is_private: metadata.permissions().mode() & 0o077 == 0,
+        }
+    }
+}
+
+/// The directory itself, not what a link in its place leads to; made if it is missing.
+fn make(directory: &Path, mode: u32) -> Result<Metadata, Error> {
+    match DirBuilder::new().mode(mode).create(directory) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::system("made", directory, error)),
+    }
+    let metadata = directory.symlink_metadata().map_err(|error| Error::system("opened", directory, error))?;
+    if metadata.is_dir() {
+        Ok(metadata)
+    } else {
+        let why = "it is not a directory".to_owned();
+        Err(Error::new(Kind::Directory { path: directory.to_owned(), why }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words_and_nothing_that_leads_elsewhere() {
+        let longest = "x".repeat(LONGEST);
+        for name in ["a", "db-ready", "job_7", "build:42", "größe", "イベント", "v1.2", "a@b=c,d+e%f~", &longest] {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        let too_long = "x".repeat(10_000);
+        let bad = ["", ".", "..", "../x", "/etc/passwd", "a/b", ".hidden", "-rf", "~", "a b", "a\nb", "a\0b", "\u{202e}x"];
+        for name in bad.into_iter().chain([&*too_long]) {
+            let error = check(name).unwrap_err();
+            assert!(error.is_invalid_name());
+            let text = error.to_string();
+            assert!(text.len() < 400 && !text.contains(['\n', '\0', '\u{202e}']), "{text}");
+        }
+    }
+}

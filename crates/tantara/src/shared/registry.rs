@@ -1,0 +1,145 @@
+//! Who waits, and since when: each sleeper leaves a mark on the event's file, which the kernel takes off if it dies.
+//!
+//! A mark is a read lock of the open file description on a range of bytes that need not exist. Nothing is stored there;
+//! the range itself is the message:
+//!
+//! ```text
+//!   start = thread (22 bits) | 0 | when it began to wait (40 bits: milliseconds since 2025)
+//!   length = 1 + the generation that it waits for (27 bits)
+//! ```
+//!
+//! Ranges of different threads are never adjacent, so the kernel does not merge them. Read locks exclude nobody, and
+//! nobody asks for any other; only [`waiters`] asks which lock *would* be in the way of a write lock.
+//!
+//! To leave a mark costs a system call, and so does to take it off. The first is not done before a sleep has lasted for
+//! some milliseconds ([`crate::shared::event`]). The second is not done at all by those who are released: their marks
+//! name a generation that has passed, which makes them void. They are taken off when next someone leaves a mark
+//! through the same handle, or with the handle.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::shared::layout::{Ticket, Word};
+use crate::sys::files::{self, Range};
+use crate::sys::shared;
+
+/// 2025-01-01, in seconds since 1970.
+const EPOCH: Duration = Duration::from_secs(1_735_689_600);
+const TIME_BITS: u32 = 40;
+/// A bit more than the time has, to keep neighbours apart.
+const THREAD_AT: u32 = TIME_BITS + 1;
+const MOST_THREADS: u64 = 1 << 22;
+/// Nobody is asked about more marks than this: a hostile party can leave any number.
+const MOST_MARKS: usize = 100_000;
+
+/// One who waits for an event between processes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Waiter {
+    /// The process.
+    pub pid: u32,
+    /// The thread in it that waits, by the number that the kernel knows it by.
+    pub tid: u32,
+    /// Since when it waits, by the time of day.
+    pub since: SystemTime,
+    /// The program and its arguments, with spaces between them; empty if the system does not tell.
+    pub command: String,
+}
+
+/// The marks that were left through one handle and are void.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    void: Mutex<Vec<Range>>,
+}
+
+/// A mark. Hand it to [`Registry::leave`].
+#[derive(Debug)]
+pub(crate) struct Mark(Range);
+
+impl Registry {
+    /// Marks this thread as waiting since `began`. If the file system knows no locks, or there are too many, nobody
+    /// will see it, and it waits all the same.
+    pub(crate) fn enter(&self, file: &File, ticket: Ticket, began: Instant) -> Option<Mark> {
+        for range in self.void().drain(..) {
+            files::unmark(file, range);
+        }
+        let since = SystemTime::now().checked_sub(began.elapsed())?;
+        let since = since.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64;
+        let since = since.min((1 << TIME_BITS) - 1);
+        let thread = u64::from(shared::thread()) % MOST_THREADS;
+        let range = Range { start: thread << THREAD_AT | since, length: 1 + u64::from(ticket.generation()) };
+        files::mark(file, range).is_ok().then_some(Mark(range))
+    }
+
+    /// The wait is over. A mark that is not void by itself is taken off.
+    pub(crate) fn leave(&self, file: &File, mark: Mark, is_released: bool) {
+        if is_released {
+            self.void().push(mark.0);
+        } else {
+            files::unmark(file, mark.0);
+        }
+    }
+
+    fn void(&self) -> std::sync::MutexGuard<'_, Vec<Range>> {
+        self.void.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everyone who waits for the event whose word is now `word`, those who have waited longest first. `file` is a
+/// description through which nobody waits; marks that were left through it would not be seen.
+pub(crate) fn waiters(file: &File, word: Word) -> io::Result<Vec<Waiter>> {
+    let mut waiters = Vec::new();
+    for range in marks(file)? {
+        waiters.extend(read(range, word));
+    }
+    waiters.sort_by_key(|waiter| (waiter.since, waiter.tid));
+    waiters.dedup_by_key(|waiter| waiter.tid);
+    Ok(waiters)
+}
+
+/// All marks. Each question finds one, and splits what is left to be asked about in two.
+fn marks(file: &File) -> io::Result<Vec<Range>> {
+    let mut found = Vec::new();
+    let mut open = vec![(0, i64::MAX as u64)];
+    while let Some((first, end)) = open.pop() {
+        let Some((range, is_mark)) = files::find_mark(file, Range { start: first, length: end - first })? else {
+            continue;
+        };
+        if is_mark && !found.contains(&range) {
+            found.push(range);
+        }
+        if found.len() >= MOST_MARKS {
+            break;
+        }
+        let after = range.start.saturating_add(range.length);
+        open.extend([(first, range.start), (after, end)].into_iter().filter(|(first, end)| first < end));
+    }
+    Ok(found)
+}
+
+fn read(range: Range, word: Word) -> Option<Waiter> {
+    let is_void = word.is_set() || range.length != 1 + u64::from(word.ticket().generation());
+    if is_void {
+        return None;
+    }
+    let tid = u32::try_from(range.start >> THREAD_AT).ok()?;
+    let since = Duration::from_millis(range.start & ((1 << TIME_BITS) - 1));
+    let since = SystemTime::UNIX_EPOCH + EPOCH + since;
+    let home = format!("/proc/{tid}");
+    let home = Path::new(&home);
+    let Ok(status) = fs::read_to_string(home.join("status")) else {
+        // A mark can outlive its thread if another process has inherited the descriptor. Where there is no /proc at
+        // all, nobody can tell.
+        let is_dead = Path::new("/proc/self/status").exists();
+        return (!is_dead).then_some(Waiter { pid: tid, tid, since, command: String::new() });
+    };
+    let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()).unwrap_or(tid);
+    let command = fs::read(home.join("cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    Some(Waiter { pid, tid, since, command })
+}

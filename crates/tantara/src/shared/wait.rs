@@ -1,0 +1,200 @@
+//! The futures of a [`SharedEvent`](crate::SharedEvent): they listen to the handle's bell, which the
+//! [`bridge`](crate::shared::bridge) rings when the word has changed, and decide by the word alone.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::error::{Error, fail};
+use crate::shared::bridge;
+use crate::shared::event::Handle;
+use crate::shared::layout::{Ticket, Word};
+use crate::wait::Wait;
+
+/// What a [`SharedEvent`](crate::SharedEvent) was at one moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct State(Word);
+
+impl State {
+    pub(crate) fn new(word: Word) -> State {
+        State(word)
+    }
+
+    /// Whether it was set.
+    #[must_use]
+    pub fn is_set(self) -> bool {
+        self.0.is_set()
+    }
+
+    /// Whether it had been removed, or lost.
+    #[must_use]
+    pub fn is_removed(self) -> bool {
+        self.0.is_gone()
+    }
+
+    /// How often the event was set between an earlier moment and this one (modulo 2^27).
+    #[must_use]
+    pub fn sets_since(self, earlier: State) -> u32 {
+        self.0.sets_since(earlier.0)
+    }
+
+    fn differs(self, word: Word) -> bool {
+        word.counter() != self.0.counter() || word.is_gone() != self.0.is_gone()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("set", &self.is_set()).field("removed", &self.is_removed()).finish()
+    }
+}
+
+/// Listens to a handle's bell.
+struct Listening<'a> {
+    handle: &'a Arc<Handle>,
+    /// Replaced after each ring.
+    ring: Wait<'a>,
+}
+
+impl<'a> Listening<'a> {
+    fn new(handle: &'a Arc<Handle>) -> Listening<'a> {
+        Listening { handle, ring: handle.bell.wait_async() }
+    }
+
+    /// Ready once `is_over` finds something in the word.
+    fn poll<T>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        is_over: impl Fn(Word) -> Option<T>,
+    ) -> Poll<Result<T, Error>> {
+        loop {
+            let seen = self.handle.word();
+            if let Some(over) = is_over(seen) {
+                return Poll::Ready(Ok(over));
+            }
+            if self.handle.is_abandoned() {
+                return Poll::Ready(Err(self.handle.gone(seen)));
+            }
+            if self.as_mut().ring().poll(context).is_ready() {
+                let again = self.handle.bell.wait_async();
+                self.as_mut().ring().set(again);
+                continue;
+            }
+            // Whoever changes the word from here on finds us listening. Whoever has changed it before is found by the
+            // bridge, which compares with what we saw, or is found now.
+            if let Err(error) = bridge::attend(self.handle, seen) {
+                return Poll::Ready(Err(error));
+            }
+            return match is_over(self.handle.word()) {
+                Some(over) => Poll::Ready(Ok(over)),
+                None => Poll::Pending,
+            };
+        }
+    }
+
+    fn ring(self: Pin<&mut Self>) -> Pin<&mut Wait<'a>> {
+        // SAFETY: structural pinning of this one field: it is not moved out of anywhere, Listening is not packed and
+        // has no Drop of its own, and is not Unpin because Wait is not.
+        unsafe { self.map_unchecked_mut(|listening| &mut listening.ring) }
+    }
+}
+
+/// The future of [`SharedEvent::wait_async`](crate::SharedEvent::wait_async): ready once the event is set, or was set
+/// since the future was made.
+///
+/// # Cancel safety
+///
+/// Dropping it at any moment loses nothing for anyone else. A future that was ready stays ready.
+///
+/// # Panics
+///
+/// If the event was removed, or is while it is awaited.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct SharedWait<'a> {
+    listening: Listening<'a>,
+    ticket: Ticket,
+}
+
+impl<'a> SharedWait<'a> {
+    #[inline]
+    pub(crate) fn new(handle: &'a Arc<Handle>) -> SharedWait<'a> {
+        SharedWait { listening: Listening::new(handle), ticket: handle.word().ticket() }
+    }
+
+    fn listening(self: Pin<&mut Self>) -> Pin<&mut Listening<'a>> {
+        // SAFETY: structural pinning, as above.
+        unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) }
+    }
+
+    /// As [`Future::poll`], with an error instead of a panic.
+    pub(crate) fn poll_outcome(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let (handle, ticket) = (self.listening.handle, self.ticket);
+        let is_over = |word: Word| (word.releases(ticket) || word.is_gone()).then_some(word);
+        self.as_mut().listening().poll(context, is_over).map(|over| {
+            let word = over?;
+            if word.releases(ticket) { Ok(()) } else { Err(handle.gone(word)) }
+        })
+    }
+
+    /// The error, if the event is gone and this will never be released.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.listening.handle.look(self.ticket).err()
+    }
+
+    pub(crate) async fn outcome(self) -> Result<(), Error> {
+        let mut wait = std::pin::pin!(self);
+        std::future::poll_fn(|context| wait.as_mut().poll_outcome(context)).await
+    }
+}
+
+impl Future for SharedWait<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
+    }
+}
+
+impl fmt::Debug for SharedWait<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let released = self.listening.handle.word().releases(self.ticket);
+        f.debug_struct("SharedWait").field("released", &released).finish_non_exhaustive()
+    }
+}
+
+/// The future of [`SharedEvent::changed`](crate::SharedEvent::changed): ready with what the event is, once that is no
+/// longer what it was.
+///
+/// # Cancel safety
+///
+/// Dropping it at any moment loses nothing for anyone else.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Changed<'a> {
+    listening: Listening<'a>,
+    since: State,
+}
+
+impl<'a> Changed<'a> {
+    pub(crate) fn new(handle: &'a Arc<Handle>, since: State) -> Changed<'a> {
+        Changed { listening: Listening::new(handle), since }
+    }
+}
+
+impl Future for Changed<'_> {
+    type Output = Result<State, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<State, Error>> {
+        let since = self.since;
+        // SAFETY: structural pinning, as above.
+        let listening = unsafe { self.map_unchecked_mut(|changed| &mut changed.listening) };
+        listening.poll(context, |word| since.differs(word).then_some(State(word)))
+    }
+}
+
+impl fmt::Debug for Changed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changed").field("since", &self.since).finish_non_exhaustive()
+    }
+}

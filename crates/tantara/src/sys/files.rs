@@ -1,0 +1,142 @@
+//! Linux: the few calls on files that the standard library does not offer.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+fn done(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The user on whose behalf files are opened.
+pub(crate) fn user() -> u32 {
+    // SAFETY: takes nothing and always succeeds.
+    unsafe { libc::geteuid() }
+}
+
+/// A file of `size` bytes that lives in memory, has no name, and never changes its size.
+pub(crate) fn sealed_memory(content: &[u8]) -> io::Result<File> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a C string.
+    let number = done(unsafe { libc::memfd_create(c"tantara".as_ptr(), flags) })?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
+    io::Write::write_all(&mut &file, content)?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: F_ADD_SEALS takes a number.
+    done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    Ok(file)
+}
+
+/// Whether nobody can ever make the file shorter.
+pub(crate) fn is_sealed(file: &File) -> bool {
+    // SAFETY: F_GET_SEALS takes nothing; on a file that knows no seals it fails.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    seals != -1 && seals & libc::F_SEAL_SHRINK != 0
+}
+
+/// Gives a file that has no name yet the name `path`, if nothing is there.
+pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let to = CString::new(path.as_os_str().as_bytes())?;
+    let (here, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    // SAFETY: both are C strings that live until the end of this function.
+    done(unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), follow) })?;
+    Ok(())
+}
+
+/// Takes the file's advisory lock (`man 2 flock`), if nobody has it; it goes with the descriptor.
+pub(crate) fn try_lock(file: &File) -> io::Result<()> {
+    // SAFETY: takes two numbers.
+    done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
+    Ok(())
+}
+
+/// Gives the lock of [`try_lock`] back.
+pub(crate) fn unlock(file: &File) {
+    // SAFETY: takes two numbers.
+    unsafe {
+        libc::flock(file.as_raw_fd(), libc::LOCK_UN);
+    }
+}
+
+/// A range of bytes that somebody has locked, whether the file has them or not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Range {
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+}
+
+/// Marks the range with a read lock of the open file description (`man 2 fcntl`), which ends with it.
+pub(crate) fn mark(file: &File, range: Range) -> io::Result<()> {
+    range_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, range).map(drop)
+}
+
+/// Takes the mark off.
+pub(crate) fn unmark(file: &File, range: Range) {
+    // It could fail only for want of memory, if the range had to be split.
+    let _ = range_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, range);
+}
+
+/// A range that another open file description has locked and that meets this one, and whether it is a mere mark.
+pub(crate) fn find_mark(file: &File, range: Range) -> io::Result<Option<(Range, bool)>> {
+    let lock = range_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, range)?;
+    if i32::from(lock.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let start = lock.l_start.try_into().unwrap_or(0);
+    // Zero stands for "to the end of all files".
+    let length = lock.l_len.try_into().ok().filter(|&length| length > 0).unwrap_or(u64::MAX / 2 - start);
+    Ok(Some((Range { start, length }, i32::from(lock.l_type) == libc::F_RDLCK)))
+}
+
+fn range_lock(
+    file: &File,
+    command: libc::c_int,
+    kind: libc::c_int,
+    range: Range,
+) -> io::Result<libc::flock64> {
+    let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let mut lock = libc::flock64 {
+        l_type: kind as _,
+        l_whence: libc::SEEK_SET as _,
+        l_start: range.start.try_into().map_err(out_of_range)?,
+        l_len: range.length.try_into().map_err(out_of_range)?,
+        l_pid: 0,
+    };
+    let lock_pointer: *mut libc::flock64 = &mut lock;
+    // SAFETY: the commands that are given take a pointer to a flock64 that is valid for reading and writing.
+    done(unsafe { libc::fcntl(file.as_raw_fd(), command, lock_pointer) })?;
+    Ok(lock)
+}
+
+/// A descriptor of one's own for what `number` stands for.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<File> {
+    // SAFETY: F_DUPFD_CLOEXEC takes a number; if `number` stands for nothing it fails.
+    let number = done(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Lets the program that `command` will start have the file, under the file's own number.
+pub(crate) fn hand_down(command: &mut Command, file: File) -> RawFd {
+    let number = file.as_raw_fd();
+    let keep = move || {
+        // The closure owns the file, so the number is valid as long as the command can be started.
+        let number = file.as_raw_fd();
+        // SAFETY: F_SETFD takes a number.
+        done(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing unless that fails with an error
+    // that needs no memory either.
+    unsafe {
+        command.pre_exec(keep);
+    }
+    number
+}

@@ -1,0 +1,142 @@
+//! The contract between processes: whoever waits is a process of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tantara::{SharedEvent, all, any};
+use tempfile::TempDir;
+
+use crate::contract::Reach;
+use crate::party::{INDEX, NO, Party};
+
+/// Threads of one process that wait for an event between processes, all through one handle.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedThreads(SharedEvent);
+
+impl Reach for SharedThreads {
+    fn new() -> Self {
+        SharedThreads(SharedEvent::anonymous().unwrap())
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.is_set()
+    }
+
+    fn set(&self) {
+        self.0.set();
+    }
+
+    fn clear(&self) {
+        self.0.clear();
+    }
+
+    fn wait(&self) {
+        self.0.wait();
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        self.0.wait_timeout(timeout)
+    }
+
+    fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.0.wait_deadline(deadline)
+    }
+
+    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+        any(events.iter().map(|event| &event.0)).wait_timeout(timeout)
+    }
+
+    fn all(events: &[Self], timeout: Duration) -> bool {
+        all(events.iter().map(|event| &event.0)).wait_timeout(timeout)
+    }
+}
+
+/// One event, a file in a directory that all events of a test share.
+#[derive(Clone, Debug)]
+struct Named {
+    event: SharedEvent,
+    name: String,
+}
+
+impl Named {
+    fn new() -> Named {
+        static NAMES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("event-{}", NAMES.fetch_add(1, Relaxed));
+        Named { event: SharedEvent::open_in(directory(), &name).unwrap(), name }
+    }
+
+    /// Another process waits for it, blocking or awaiting.
+    fn wait_in_another(&self, verb: &str, timeout: Duration) -> bool {
+        Party::start([verb, &directory(), &timeout.as_nanos().to_string(), &self.name]).says_yes()
+    }
+}
+
+fn directory() -> String {
+    static DIRECTORY: std::sync::LazyLock<TempDir> = std::sync::LazyLock::new(|| tempfile::tempdir().unwrap());
+    DIRECTORY.path().to_str().unwrap().to_owned()
+}
+
+fn of_many(verb: &str, timeout: Duration, names: impl Iterator<Item = String>) -> Party {
+    let task = [verb.to_owned(), directory(), timeout.as_nanos().to_string()];
+    Party::start(task.into_iter().chain(names))
+}
+
+/// What two reaches share: who sets is this process, who waits is another.
+macro_rules! reach_of_processes {
+    ($reach:ident, $wait:literal, $any:literal, $all:literal) => {
+        impl Reach for $reach {
+            // They have to be started, and show up only when they have slept for some milliseconds.
+            const SHORT: Duration = Duration::from_secs(1);
+
+            fn new() -> Self {
+                $reach(Arc::new(Named::new()))
+            }
+
+            fn is_set(&self) -> bool {
+                self.0.event.is_set()
+            }
+
+            fn set(&self) {
+                self.0.event.set();
+            }
+
+            fn clear(&self) {
+                self.0.event.clear();
+            }
+
+            fn wait(&self) {
+                assert!(self.0.wait_in_another($wait, Duration::MAX));
+            }
+
+            fn wait_timeout(&self, timeout: Duration) -> bool {
+                self.0.wait_in_another($wait, timeout)
+            }
+
+            fn wait_deadline(&self, deadline: Instant) -> bool {
+                self.0.wait_in_another($wait, deadline.saturating_duration_since(Instant::now()))
+            }
+
+            fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+                match of_many($any, timeout, events.iter().map(|event| event.0.name.clone())).answer() {
+                    NO => None,
+                    index => Some((index - INDEX) as usize),
+                }
+            }
+
+            fn all(events: &[Self], timeout: Duration) -> bool {
+                of_many($all, timeout, events.iter().map(|event| event.0.name.clone())).says_yes()
+            }
+        }
+    };
+}
+
+/// Processes that block.
+#[derive(Clone, Debug)]
+pub(crate) struct Processes(Arc<Named>);
+reach_of_processes!(Processes, "wait_timeout", "any", "all");
+
+/// Processes that await, under tokio.
+#[derive(Clone, Debug)]
+pub(crate) struct TasksOfProcesses(Arc<Named>);
+reach_of_processes!(TasksOfProcesses, "wait_async", "any_async", "all_async");
