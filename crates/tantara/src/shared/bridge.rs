@@ -30,7 +30,6 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::shared::event::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::Word;
-use crate::shared::registry::Mark;
 use crate::sys;
 use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
 
@@ -172,13 +171,12 @@ struct Charge {
     since: Instant,
     /// When to look after its file.
     next_look: Instant,
-    mark: Option<Mark>,
 }
 
 impl Charge {
     fn new((handle, seen): (Weak<Handle>, Word)) -> Charge {
         let since = Instant::now();
-        Charge { handle, seen, since, next_look: since + ANONYMOUS_NAP, mark: None }
+        Charge { handle, seen, since, next_look: since + ANONYMOUS_NAP }
     }
 
     /// Rings if the word has changed, and says what to sleep on and for how long at most. Nothing, if there is nobody
@@ -210,9 +208,7 @@ impl Charge {
     }
 
     fn ring(&mut self, handle: &Handle, word: Word) {
-        if let Some(mark) = self.mark.take() {
-            handle.leave(mark, word.releases(self.seen.ticket()));
-        }
+        handle.leave_for_listeners(word.releases(self.seen.ticket()));
         self.seen = word;
         self.since = Instant::now();
         self.next_look = self.since + ANONYMOUS_NAP;
@@ -227,15 +223,13 @@ impl Charge {
         if handle.bell.has_listeners() && handle.attended_by.swap(attended_by, AcqRel) == 0 {
             return true;
         }
-        if let Some(mark) = self.mark.take() {
-            handle.leave(mark, false);
-        }
+        handle.leave_for_listeners(false);
         false
     }
 
     fn look_after(&mut self, handle: &Handle, word: Word, now: Instant) {
-        if self.mark.is_none() && !word.is_set() {
-            self.mark = handle.enter(word.ticket(), self.since);
+        if !word.is_set() {
+            handle.enter_for_listeners(word.ticket(), self.since);
         }
         self.next_look = now + 2 * SHORTEST_NAP;
         let was_abandoned = handle.is_abandoned();

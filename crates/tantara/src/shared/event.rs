@@ -8,9 +8,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -108,6 +108,8 @@ pub(crate) struct Handle {
     pub(crate) bell: Event,
     /// The process whose bridge attends to this, or zero.
     pub(crate) attended_by: AtomicU32,
+    /// The mark that the bridge has left on behalf of those who listen to the bell.
+    mark_of_bridge: Mutex<Option<registry::Mark>>,
     /// The file was found to have lost its name.
     is_abandoned: AtomicBool,
 }
@@ -240,6 +242,7 @@ impl SharedEvent {
             registry: Registry::default(),
             bell: Event::new(),
             attended_by: AtomicU32::new(0),
+            mark_of_bridge: Mutex::new(None),
             is_abandoned: AtomicBool::new(false),
         };
         SharedEvent { handle: Arc::new(handle) }
@@ -631,17 +634,28 @@ impl Handle {
             self.check_place();
         };
         if let Some(mark) = mark {
-            self.leave(mark, matches!(outcome, Ok(true)));
+            self.registry.leave(&self.file.file, mark, matches!(outcome, Ok(true)));
         }
         outcome
     }
 
-    pub(crate) fn enter(&self, ticket: Ticket, began: Instant) -> Option<registry::Mark> {
+    fn enter(&self, ticket: Ticket, began: Instant) -> Option<registry::Mark> {
         self.registry.enter(&self.file.file, ticket, began)
     }
 
-    pub(crate) fn leave(&self, mark: registry::Mark, is_released: bool) {
-        self.registry.leave(&self.file.file, mark, is_released);
+    /// Shows, on behalf of those who listen to the bell, that somebody waits; unless that is shown already.
+    pub(crate) fn enter_for_listeners(&self, ticket: Ticket, since: Instant) {
+        let mut mark = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        if mark.is_none() {
+            *mark = self.enter(ticket, since);
+        }
+    }
+
+    /// Nobody listens any more, or all were released.
+    pub(crate) fn leave_for_listeners(&self, is_released: bool) {
+        if let Some(mark) = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.registry.leave(&self.file.file, mark, is_released);
+        }
     }
 
     /// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is changing.

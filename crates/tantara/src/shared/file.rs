@@ -68,12 +68,7 @@ impl EventFile {
 
     /// Makes sure that an open file is an event, and maps it. A file with a name must be owned by the user, by root, or
     /// by the owner of its directory.
-    pub(crate) fn check(
-        file: File,
-        is_writable: bool,
-        path: &Path,
-        landlord: Option<u32>,
-    ) -> Result<EventFile, Error> {
+    pub(crate) fn check(file: File, is_writable: bool, path: &Path, landlord: Option<u32>) -> Result<EventFile, Error> {
         let metadata = file.metadata().map_err(|error| Error::system("opened", path, error))?;
         check_metadata(&metadata, landlord).map_err(|why| not_an_event(path, why))?;
         let mapping = Mapping::new(&file, is_writable).map_err(|error| Error::system("mapped", path, error))?;

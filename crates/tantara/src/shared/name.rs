@@ -124,11 +124,13 @@ mod tests {
     #[test]
     fn names_are_words_and_nothing_that_leads_elsewhere() {
         let longest = "x".repeat(LONGEST);
-        for name in ["a", "db-ready", "job_7", "build:42", "größe", "イベント", "v1.2", "a@b=c,d+e%f~", &longest] {
+        for name in ["a", "db-ready", "job_7", "build:42", "größe", "イベント", "v1.2", "a@b=c,d+e%f~", &longest]
+        {
             assert!(check(name).is_ok(), "{name}");
         }
         let too_long = "x".repeat(10_000);
-        let bad = ["", ".", "..", "../x", "/etc/passwd", "a/b", ".hidden", "-rf", "~", "a b", "a\nb", "a\0b", "\u{202e}x"];
+        let bad =
+            ["", ".", "..", "../x", "/etc/passwd", "a/b", ".hidden", "-rf", "~", "a b", "a\nb", "a\0b", "\u{202e}x"];
         for name in bad.into_iter().chain([&*too_long]) {
             let error = check(name).unwrap_err();
             assert!(error.is_invalid_name());

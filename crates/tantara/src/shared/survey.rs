@@ -66,7 +66,8 @@ pub fn survey(directory: impl AsRef<Path>) -> Result<Vec<Result<Entry, Error>>, 
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(failed(error)),
     };
-    let names: Result<Vec<OsString>, _> = fs::read_dir(directory).map_err(failed)?.map(|file| Ok(file?.file_name())).collect();
+    let names: Result<Vec<OsString>, _> =
+        fs::read_dir(directory).map_err(failed)?.map(|file| Ok(file?.file_name())).collect();
     let mut names = names.map_err(failed)?;
     names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
     names.sort_unstable();
@@ -76,7 +77,8 @@ pub fn survey(directory: impl AsRef<Path>) -> Result<Vec<Result<Entry, Error>>, 
 fn look(directory: &Path, name: &str, landlord: u32) -> Result<Option<Entry>, Error> {
     let path = directory.join(name);
     name::check(name).map_err(|_| file::not_an_event(&path, "no event can have such a name".into()))?;
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(&path);
+    let open =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(&path);
     let mut opened: File = match open {
         Ok(file) => file,
         // Removed in the meantime.

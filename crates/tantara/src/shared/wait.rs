@@ -53,14 +53,26 @@ impl fmt::Debug for State {
 
 /// Listens to a handle's bell.
 struct Listening<'a> {
-    handle: &'a Arc<Handle>,
     /// Replaced after each ring.
     ring: Wait<'a>,
+    /// Dropped after the ring has left the bell's queue.
+    handle: Farewell<'a>,
+}
+
+/// The handle that one listens to. Who is the last to leave takes the mark off that says that somebody waits.
+struct Farewell<'a>(&'a Arc<Handle>);
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        if !self.0.bell.has_listeners() {
+            self.0.leave_for_listeners(false);
+        }
+    }
 }
 
 impl<'a> Listening<'a> {
     fn new(handle: &'a Arc<Handle>) -> Listening<'a> {
-        Listening { handle, ring: handle.bell.wait_async() }
+        Listening { ring: handle.bell.wait_async(), handle: Farewell(handle) }
     }
 
     /// Ready once `is_over` finds something in the word.
@@ -69,25 +81,26 @@ impl<'a> Listening<'a> {
         context: &mut Context<'_>,
         is_over: impl Fn(Word) -> Option<T>,
     ) -> Poll<Result<T, Error>> {
+        let handle = self.handle.0;
         loop {
-            let seen = self.handle.word();
+            let seen = handle.word();
             if let Some(over) = is_over(seen) {
                 return Poll::Ready(Ok(over));
             }
-            if self.handle.is_abandoned() {
-                return Poll::Ready(Err(self.handle.gone(seen)));
+            if handle.is_abandoned() {
+                return Poll::Ready(Err(handle.gone(seen)));
             }
             if self.as_mut().ring().poll(context).is_ready() {
-                let again = self.handle.bell.wait_async();
+                let again = handle.bell.wait_async();
                 self.as_mut().ring().set(again);
                 continue;
             }
             // Whoever changes the word from here on finds us listening. Whoever has changed it before is found by the
             // bridge, which compares with what we saw, or is found now.
-            if let Err(error) = bridge::attend(self.handle, seen) {
+            if let Err(error) = bridge::attend(handle, seen) {
                 return Poll::Ready(Err(error));
             }
-            return match is_over(self.handle.word()) {
+            return match is_over(handle.word()) {
                 Some(over) => Poll::Ready(Ok(over)),
                 None => Poll::Pending,
             };
@@ -130,7 +143,7 @@ impl<'a> SharedWait<'a> {
 
     /// As [`Future::poll`], with an error instead of a panic.
     pub(crate) fn poll_outcome(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let (handle, ticket) = (self.listening.handle, self.ticket);
+        let (handle, ticket) = (self.listening.handle.0, self.ticket);
         let is_over = |word: Word| (word.releases(ticket) || word.is_gone()).then_some(word);
         self.as_mut().listening().poll(context, is_over).map(|over| {
             let word = over?;
@@ -140,7 +153,7 @@ impl<'a> SharedWait<'a> {
 
     /// The error, if the event is gone and this will never be released.
     pub(crate) fn failure(&self) -> Option<Error> {
-        self.listening.handle.look(self.ticket).err()
+        self.listening.handle.0.look(self.ticket).err()
     }
 
     pub(crate) async fn outcome(self) -> Result<(), Error> {
@@ -159,7 +172,7 @@ impl Future for SharedWait<'_> {
 
 impl fmt::Debug for SharedWait<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let released = self.listening.handle.word().releases(self.ticket);
+        let released = self.listening.handle.0.word().releases(self.ticket);
         f.debug_struct("SharedWait").field("released", &released).finish_non_exhaustive()
     }
 }

@@ -95,12 +95,7 @@ pub(crate) fn find_mark(file: &File, range: Range) -> io::Result<Option<(Range, 
     Ok(Some((Range { start, length }, i32::from(lock.l_type) == libc::F_RDLCK)))
 }
 
-fn range_lock(
-    file: &File,
-    command: libc::c_int,
-    kind: libc::c_int,
-    range: Range,
-) -> io::Result<libc::flock64> {
+fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range) -> io::Result<libc::flock64> {
     let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut lock = libc::flock64 {
         l_type: kind as _,

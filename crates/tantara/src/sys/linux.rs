@@ -35,9 +35,7 @@ pub(super) fn futex_wait(
     // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it,
     // atomically.
     // `timeout` is null or points to a timespec that lives until the end of this function.
-    let result = unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | flags, expected, timeout)
-    };
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | flags, expected, timeout) };
     // Woken, EAGAIN (the word has changed), EINTR: look again. A kernel that refuses futexes altogether would make
     // the caller spin, correct but slow; std would not start on it either.
     if result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT) {

@@ -102,9 +102,8 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
     let at: *const Moment = &at;
     // SAFETY: the array and the moment live until the end of this function; the kernel only reads them, and the words
     // that they point to it reads as it would any address that a process names.
-    let woken = unsafe {
-        libc::syscall(libc::SYS_futex_waitv, words.as_ptr(), words.len(), 0_u32, at, libc::CLOCK_MONOTONIC)
-    };
+    let woken =
+        unsafe { libc::syscall(libc::SYS_futex_waitv, words.as_ptr(), words.len(), 0_u32, at, libc::CLOCK_MONOTONIC) };
     if woken >= 0 {
         return Ok(());
     }
