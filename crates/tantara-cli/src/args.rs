@@ -9,19 +9,58 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit::Failure;
 
-/// Events that threads and tasks wait for.
+/// Events that threads, tasks and processes wait for
 ///
-/// An event is a flag: set it, and everyone who waits for it is released.
+/// An event is a flag: set it, and everyone who waits for it is released. Two programs that know its name can signal each
+/// other, without a daemon, and whoever dies takes nobody along.
 #[derive(Parser, Debug)]
-#[command(name = "tantara", version, arg_required_else_help = true)]
+#[command(
+    name = "tantara",
+    version,
+    arg_required_else_help = true,
+    after_long_help = "\
+Examples:
+  tantara wait db-ready --timeout 30s -- ./serve    in one shell,
+  tantara set db-ready                              in another
+
+Events lie in the directory that --dir or $TANTARA_DIR names; else in $XDG_RUNTIME_DIR/tantara; without that variable in
+/run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID."
+)]
 pub(crate) struct Tantara {
+    /// The directory in which the events lie
+    #[cfg(target_os = "linux")]
+    #[arg(long, value_name = "DIR", global = true, env = "TANTARA_DIR", hide_env_values = true)]
+    pub(crate) dir: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    Events(crate::events::Verb),
+
     Bank(Bank),
+
+    /// Print the script that makes a shell complete this command, the names of events included
+    #[command(after_long_help = "\
+Examples:
+  source <(tantara completions bash)                                     in ~/.bashrc
+  source <(tantara completions zsh)                                      in ~/.zshrc
+  tantara completions fish > ~/.config/fish/completions/tantara.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// Print the manual page
+    #[command(after_long_help = "\
+Examples:
+  tantara man | man -l -
+  tantara man > /usr/local/share/man/man1/tantara.1")]
+    Man,
 }
 
 /// Run the bank: customers wait for it to open, then for transactions to open
@@ -87,6 +126,28 @@ pub(crate) struct Bank {
     /// Print the figures as JSON, in one line, instead of the story
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "they are called so")]
+pub(crate) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    Powershell,
+    Zsh,
+}
+
+impl Shell {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Shell::Bash => "bash",
+            Shell::Elvish => "elvish",
+            Shell::Fish => "fish",
+            Shell::Powershell => "powershell",
+            Shell::Zsh => "zsh",
+        }
+    }
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,7 +220,8 @@ fn in_one_line(error: &clap::Error) -> String {
         .map(|line| line.trim_start_matches("error: "));
     let said = sentences.collect::<Vec<_>>().join("; ");
     // The verb's own help, if there was a verb.
-    let verb = std::env::args().nth(1).filter(|verb| Tantara::command().find_subcommand(verb).is_some());
+    let words = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok());
+    let verb = words.take_while(|word| word != "--").find(|verb| Tantara::command().find_subcommand(verb).is_some());
     let verb = verb.map(|verb| format!("{verb} ")).unwrap_or_default();
     format!("{said}; see tantara {verb}--help")
 }

@@ -5,10 +5,18 @@ use std::process::ExitCode;
 
 use crate::output;
 
+/// The answer is no.
+const NO: u8 = 1;
 /// Bad usage or bad input; nothing was run.
 const USAGE: u8 = 2;
+/// The time has passed first.
+const TIMED_OUT: u8 = 124;
 /// tantara itself failed.
 const FAILED: u8 = 125;
+/// The command to become cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// The command to become is not there.
+const NOT_FOUND: u8 = 127;
 
 /// Why the command ends without having done what was asked.
 #[derive(Debug)]
@@ -28,9 +36,43 @@ impl Failure {
         Failure { code: FAILED, message: Some(message.to_string()) }
     }
 
+    /// An event could not be used: bad input, if it has no proper name or place, or is none; else a failure.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_event(error: tantara::Error) -> Failure {
+        if error.is_invalid_name() || error.is_not_an_event() {
+            Failure::usage(error)
+        } else {
+            Failure::internal(error)
+        }
+    }
+
+    /// The answer is no, which needs no words.
+    pub(crate) fn no() -> Failure {
+        Failure { code: NO, message: None }
+    }
+
+    /// The time has passed. What there is to say has been said.
+    pub(crate) fn timed_out() -> Failure {
+        Failure { code: TIMED_OUT, message: None }
+    }
+
+    pub(crate) fn command_not_executable(message: impl fmt::Display) -> Failure {
+        Failure { code: NOT_EXECUTABLE, message: Some(message.to_string()) }
+    }
+
+    pub(crate) fn command_not_found(message: impl fmt::Display) -> Failure {
+        Failure { code: NOT_FOUND, message: Some(message.to_string()) }
+    }
+
     /// All has been said already; what was asked for was done (a help text) or could not be understood.
     pub(crate) fn said(done: bool) -> Failure {
         Failure { code: if done { 0 } else { USAGE }, message: None }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or_default())
     }
 }
 

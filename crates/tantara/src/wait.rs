@@ -244,9 +244,8 @@ impl<'a> Slots<'a> {
 
     /// Uses up the release that the slot holds.
     pub(crate) fn claim(&mut self, index: usize) {
-        match self.at(index) {
-            Projected::AutoReset(wait) => wait.waiter().claim(),
-            _ => {}
+        if let Projected::AutoReset(wait) = self.at(index) {
+            wait.waiter().claim();
         }
     }
 

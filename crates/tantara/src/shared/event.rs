@@ -163,6 +163,15 @@ impl SharedEvent {
         Ok(EventFile::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
     }
 
+    /// Whether an event can have that name; see [`open`](SharedEvent::open).
+    ///
+    /// # Errors
+    ///
+    /// If it cannot: the error says why.
+    pub fn check_name(name: &str) -> Result<(), Error> {
+        name::check(name)
+    }
+
     /// Where the events of this user lie: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`;
     /// where there is no such place `/dev/shm/tantara-UID`.
     #[must_use]

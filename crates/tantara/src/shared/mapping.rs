@@ -143,11 +143,11 @@ fn guard() {
 }
 
 extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: the kernel hands over a valid siginfo, and SIGBUS has an address.
-    let address = unsafe { (*info).si_addr() }.addr();
-    // SAFETY: as above.
-    let is_fault = unsafe { (*info).si_code } > 0;
-    let page = address & !(PAGE - 1);
+    // SAFETY: the kernel hands over a valid siginfo.
+    let told = unsafe { &*info };
+    // SAFETY: SIGBUS comes with an address, or with zeros where it would stand.
+    let page = unsafe { told.si_addr() }.addr() & !(PAGE - 1);
+    let is_fault = told.si_code > 0;
     if is_fault && Listing::is_listed(page) && replace(page) {
         return;
     }
@@ -179,8 +179,10 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
 
 /// Puts a page in place that says "lost". It gets there in one step, so nobody sees it half done.
 fn replace(page: usize) -> bool {
+    // SAFETY: takes nothing and always succeeds.
+    let errno = unsafe { libc::__errno_location() };
     // SAFETY: `errno` is this thread's own.
-    let errno = unsafe { *libc::__errno_location() };
+    let interrupted = unsafe { *errno };
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping where the kernel likes.
     let new = unsafe { libc::mmap(ptr::null_mut(), PAGE, access, kind, -1, 0) };
@@ -194,7 +196,7 @@ fn replace(page: usize) -> bool {
     let there = ptr::without_provenance_mut::<libc::c_void>(page);
     // SAFETY: the page that is replaced is one of ours, which is mapped, and reached through atomics only.
     let moved = unsafe { libc::mremap(new, PAGE, PAGE, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, there) };
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    // SAFETY: as above. What was interrupted may be about to look at it.
+    unsafe { *errno = interrupted };
     moved != libc::MAP_FAILED
 }

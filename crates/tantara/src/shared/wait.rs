@@ -13,9 +13,15 @@ use crate::shared::event::Handle;
 use crate::shared::layout::{Ticket, Word};
 use crate::wait::Wait;
 
-/// What a [`SharedEvent`](crate::SharedEvent) was at one moment.
+/// What a [`SharedEvent`](crate::SharedEvent) was at one moment. The default is what every event is when it is new.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State(Word);
+
+impl Default for State {
+    fn default() -> State {
+        State(Word::from_bits(0))
+    }
+}
 
 impl State {
     pub(crate) fn new(word: Word) -> State {

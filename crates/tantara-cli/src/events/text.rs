@@ -1,0 +1,130 @@
+//! How times, people and names are written and read.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::fmt::friendly::{Designator, SpanParser, SpanPrinter};
+use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
+use tantara::Waiter;
+
+/// Reads a duration: `30` (seconds), `1.5s`, `500ms`, `2m`, `1h30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a duration such as 30 (seconds), 1.5s, 500ms, 2m or 1h30m".to_owned();
+    if text.starts_with(['-', '+']) {
+        return Err(expected());
+    }
+    let is_bare_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let with_unit = if is_bare_number { format!("{text}s") } else { text.to_owned() };
+    let parsed = SpanParser::new().parse_duration(&with_unit).map_err(|_| expected())?;
+    parsed.try_into().map_err(|_| expected())
+}
+
+/// A length of time, for people.
+pub(crate) fn length(length: Duration) -> String {
+    let Ok(length) = SignedDuration::try_from(length) else { return "a very long time".into() };
+    let smallest = match length.as_secs() {
+        0 if length.subsec_millis() < 10 => Unit::Microsecond,
+        0..10 => Unit::Millisecond,
+        10..3_600 => Unit::Second,
+        3_600..86_400 => Unit::Minute,
+        _ => Unit::Hour,
+    };
+    let length = length.round(SignedDurationRound::new().smallest(smallest)).unwrap_or(length);
+    SpanPrinter::new().designator(Designator::Compact).duration_to_string(&length)
+}
+
+/// How long ago something was, for people.
+pub(crate) fn ago(then: SystemTime) -> String {
+    format!("{} ago", since(then))
+}
+
+fn since(then: SystemTime) -> String {
+    let passed = SystemTime::now().duration_since(then).unwrap_or_default();
+    // Nobody cares for the milliseconds of the past.
+    if passed < Duration::from_secs(1) { "0s".into() } else { length(Duration::from_secs(passed.as_secs())) }
+}
+
+/// A moment, for programs: RFC 3339, in UTC, to the millisecond.
+pub(crate) fn moment(time: SystemTime) -> String {
+    Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+}
+
+/// One who waits, for people: the process, its command line, and how long it has waited.
+pub(crate) fn waiter(waiter: &Waiter) -> String {
+    const LONGEST: usize = 60;
+    let mut command: String = shown(&waiter.command).chars().take(LONGEST + 1).collect();
+    if command.chars().count() > LONGEST {
+        command.pop();
+        command.push('…');
+    }
+    let space = if command.is_empty() { "" } else { " " };
+    format!("{}{space}{command} (for {})", waiter.pid, since(waiter.since))
+}
+
+/// What others wrote, without what would move about on a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
+/// The first few, and how many more.
+pub(crate) fn some_of<'a>(items: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 5;
+    let items: Vec<&str> = items.collect();
+    let mut text = items[..items.len().min(MOST)].join(", ");
+    if items.len() > MOST {
+        text.push_str(&format!(" and {} more", items.len() - MOST));
+    }
+    text
+}
+
+/// The name that is most like `name`, if one is like it.
+pub(crate) fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
+    let likeness = |other: &&String| (strsim::jaro_winkler(name, other) * 1e6) as u32;
+    let nearest = names.iter().max_by_key(likeness)?;
+    (likeness(&nearest) > 850_000).then_some(nearest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_the_help_says() {
+        let ms = |text: &str| duration(text).map(|duration| duration.as_millis());
+        for (text, expected) in [
+            ("30", 30_000),
+            ("0", 0),
+            ("0.25", 250),
+            ("1.5s", 1_500),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(ms(text), Ok(expected), "{text}");
+        }
+        for bad in
+            ["", "soon", "-1", "-1s", "+3", "1x", "1.2.3", ".", "s", "1e3", "99999999999999999999", "NaN", "1s ago"]
+        {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_short_to_read() {
+        for (milliseconds, expected) in
+            [(1_500, "1s 500ms"), (30_000, "30s"), (90_000, "1m 30s"), (5_400_000, "1h 30m"), (250, "250ms")]
+        {
+            assert_eq!(length(Duration::from_millis(milliseconds)), expected);
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_one_that_was_meant() {
+        let names = ["db-ready", "cache-ready", "done"].map(String::from);
+        assert_eq!(nearest("dbready", &names), Some("db-ready"));
+        assert_eq!(nearest("db-raedy", &names), Some("db-ready"));
+        assert_eq!(nearest("shutdown", &names), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+}

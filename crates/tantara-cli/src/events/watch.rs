@@ -1,0 +1,226 @@
+//! `tantara watch`: a task for each event, and the kernel's word (inotify) on new ones.
+//!
+//! A task remembers the state that it told of last and waits until the event's is another one. Since that counts how
+//! often the event was set, no set is missed; those that come faster than a task can run are told together.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use serde::Serialize;
+use tantara::{SharedEvent, State};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::events::{Place, text};
+use crate::exit::Failure;
+use crate::output;
+
+pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Failure> {
+    let failed =
+        |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.directory.display()));
+    make(&place.directory).map_err(failed)?;
+    // Before the first look, so that nothing is made unnoticed in between.
+    let mut arrivals = arrivals(&place.directory).map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
+    let print: Print = if json { print_json } else { print_text };
+    let is_wanted = |name: &String| names.is_empty() || names.contains(name);
+    let tasks = async {
+        let mut watched = Watched::default();
+        for name in place.names().iter().filter(|name| is_wanted(name)) {
+            watched.begin(place, name, print, SharedEvent::state)?;
+        }
+        if names.is_empty() && output::is_watched() {
+            output::note(format_args!("watching {} events in {}", watched.files.len(), place.directory.display()));
+        }
+        loop {
+            tokio::select! {
+                arrival = arrivals.recv() => match arrival {
+                    Some(Arrival::File(name)) if is_wanted(&name) => {
+                        watched.begin(place, &name, print, |_| State::default())?;
+                    }
+                    Some(Arrival::File(_)) => {}
+                    Some(Arrival::Unknown) => {
+                        for name in place.names().iter().filter(|name| is_wanted(name)) {
+                            watched.begin(place, name, print, |_| State::default())?;
+                        }
+                    }
+                    None => return Err(Failure::internal("the directory cannot be watched any more")),
+                },
+                Some(ended) = watched.tasks.join_next() => {
+                    let file = ended.map_err(Failure::internal)??;
+                    watched.files.remove(&file);
+                }
+            }
+        }
+    };
+    LocalSet::new().block_on(&runtime, tasks)
+}
+
+/// The directory is made as the first event in it would make it.
+fn make(directory: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// What tells one file from another of the same name: its device and its number.
+type FileId = (u64, u64);
+
+#[derive(Default)]
+struct Watched {
+    files: HashSet<FileId>,
+    tasks: JoinSet<Result<FileId, Failure>>,
+}
+
+type Print = fn(&Change<'_>) -> Result<(), Failure>;
+
+impl Watched {
+    /// Watches one more event, unless it is watched already or has gone again. `first` says from when on.
+    fn begin(
+        &mut self,
+        place: &Place,
+        name: &str,
+        print: Print,
+        first: impl Fn(&SharedEvent) -> State,
+    ) -> Result<(), Failure> {
+        let event = match place.find(name) {
+            Ok(Some(event)) => event,
+            Ok(None) => return Ok(()),
+            // It is no event, and nothing of it can be told.
+            Err(failure) => {
+                output::note(format_args!("{failure}"));
+                return Ok(());
+            }
+        };
+        let Ok(file) = identify(&event) else { return Ok(()) };
+        if self.files.insert(file) {
+            let (name, state) = (name.to_owned(), first(&event));
+            self.tasks.spawn_local(async move { follow(&event, &name, state, print).await.map(|()| file) });
+        }
+        Ok(())
+    }
+}
+
+fn identify(event: &SharedEvent) -> io::Result<FileId> {
+    use std::os::fd::AsFd;
+    let metadata = File::from(event.as_fd().try_clone_to_owned()?).metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Tells of every change until the event is removed.
+async fn follow(event: &SharedEvent, name: &str, mut before: State, print: Print) -> Result<(), Failure> {
+    loop {
+        let after = match event.changed(before).await {
+            Ok(after) => after,
+            // Its file was taken away behind its back.
+            Err(error) if error.is_removed() => {
+                return print(&Change { change: "removed", ..Change::new(event, name, before, before) });
+            }
+            Err(error) => return Err(Failure::of_event(error)),
+        };
+        let change = Change::new(event, name, before, after);
+        if change.sets > 0 || before.is_set() != after.is_set() {
+            print(&change)?;
+        }
+        if after.is_removed() {
+            return print(&Change { change: "removed", sets: 0, ..change });
+        }
+        before = after;
+    }
+}
+
+/// What a line tells.
+#[derive(Serialize, Clone, Copy)]
+struct Change<'a> {
+    #[serde(serialize_with = "as_moment")]
+    at: SystemTime,
+    name: &'a str,
+    change: &'static str,
+    state: &'static str,
+    /// How many sets the line tells of.
+    sets: u32,
+    /// Who was the last to set it, if the line tells of a set and it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+}
+
+fn as_moment<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text::moment(*time))
+}
+
+impl<'a> Change<'a> {
+    fn new(event: &SharedEvent, name: &'a str, before: State, after: State) -> Change<'a> {
+        let sets = after.sets_since(before);
+        let change = match (before.is_set(), after.is_set()) {
+            (_, true) => "set",
+            (true, false) => "cleared",
+            (false, false) => "pulsed",
+        };
+        let pid = event.last_set().filter(|_| sets > 0).map(|last| last.pid);
+        let state = if after.is_set() { "set" } else { "unset" };
+        Change { at: SystemTime::now(), name, change, state, sets, pid }
+    }
+}
+
+fn print_text(change: &Change<'_>) -> Result<(), Failure> {
+    let Change { at, name, change: what, sets, pid, .. } = *change;
+    // One set in a line that says so is the ordinary case.
+    let merged = match (what, sets) {
+        ("cleared", 1..) | (_, 2..) => format!(" ({sets} {} merged)", if sets == 1 { "set" } else { "sets" }),
+        _ => String::new(),
+    };
+    let by = pid.map(|pid| format!(" by {pid}")).unwrap_or_default();
+    output::line(format_args!("{} {name} {what}{by}{merged}", text::moment(at)));
+    output::flush();
+    Ok(())
+}
+
+fn print_json(change: &Change<'_>) -> Result<(), Failure> {
+    let json = serde_json::to_string(change).map_err(Failure::internal)?;
+    output::line(format_args!("{json}"));
+    output::flush();
+    Ok(())
+}
+
+/// What has come into the directory.
+enum Arrival {
+    File(String),
+    /// The kernel has lost count.
+    Unknown,
+}
+
+/// Files that appear in the directory, from now on, read by a thread of their own.
+fn arrivals(directory: &Path) -> io::Result<mpsc::UnboundedReceiver<Arrival>> {
+    let notices = inotify::init(CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&notices, directory, WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    std::thread::Builder::new().name("arrivals".into()).spawn(move || read(&notices, &sender))?;
+    Ok(receiver)
+}
+
+fn read(notices: &OwnedFd, sender: &mpsc::UnboundedSender<Arrival>) {
+    let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
+    let mut reader = inotify::Reader::new(notices, &mut buffer);
+    loop {
+        let arrival = match reader.next() {
+            Ok(notice) if notice.events().contains(ReadFlags::QUEUE_OVERFLOW) => Arrival::Unknown,
+            Ok(notice) => match notice.file_name().map(|name| name.to_string_lossy().into_owned()) {
+                Some(name) if SharedEvent::check_name(&name).is_ok() => Arrival::File(name),
+                _ => continue,
+            },
+            Err(error) if error == rustix::io::Errno::INTR => continue,
+            Err(_) => return,
+        };
+        if sender.send(arrival).is_err() {
+            return;
+        }
+    }
+}
