@@ -53,18 +53,23 @@ fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
         man.render_description_section(&mut parts)?;
         man.render_options_section(&mut parts)?;
         if let Some(examples) = verb.get_after_long_help() {
-            writeln!(parts, ".SH EXAMPLES AND EXIT CODES\n.nf\n{}\n.fi", roff(&examples.to_string()))?;
+            writeln!(parts, ".SH EXAMPLES AND EXIT CODES\n{}", roff(&examples.to_string()))?;
         }
         page.extend(String::from_utf8_lossy(&parts).replace(".SH ", ".SS ").into_bytes());
     }
     man.render_version_section(page)
 }
 
-/// Plain text, so that none of it is taken for a request.
+/// Plain text as a manual page wants it: what is indented stays as it is, the rest is filled.
 fn roff(text: &str) -> String {
     let lines = text.lines().map(|line| {
-        let line = line.replace('\\', "\\\\").replace('-', "\\-");
-        if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line }
+        let safe = line.replace('\\', "\\\\").replace('-', "\\-");
+        match line.chars().next() {
+            None => ".PP".to_owned(),
+            Some(' ') => format!(".nf\n{safe}\n.fi"),
+            // None of it is to be taken for a request.
+            Some(_) => format!("\\&{safe}"),
+        }
     });
     lines.collect::<Vec<_>>().join("\n")
 }
