@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use bank::{Pace, Reach};
+use bank::Pace;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -23,13 +23,13 @@ Examples:
   tantara wait db-ready --timeout 30s -- ./serve    in one shell,
   tantara set db-ready                              in another
 
-Events lie in the directory that --dir or $TANTARA_DIR names; else in $XDG_RUNTIME_DIR/tantara; without that variable in
-/run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID."
+Events lie in the directory that --dir or $TANTARA_DIR names; else in $XDG_RUNTIME_DIR/tantara; \
+without that variable in /run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID."
 )]
 pub(crate) struct Tantara {
-    /// The directory in which the events lie
+    /// The directory in which the events lie [env: TANTARA_DIR]
     #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "DIR", global = true, env = "TANTARA_DIR", hide_env_values = true)]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(crate) dir: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -43,6 +43,11 @@ pub(crate) enum Verb {
     Events(crate::events::Verb),
 
     Bank(Bank),
+
+    /// A worker of `bank --reach processes`, which starts it by itself
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    WorkerOfBank { arguments: Vec<String> },
 
     /// Print the script that makes a shell complete this command, the names of events included
     #[command(after_long_help = "\
@@ -76,6 +81,7 @@ Examples:
   tantara bank --customers customers.csv --workers 2  your own customers, two at a time
   tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
                                                       a crowd of async tasks, and a picture of its day
+  tantara bank --reach processes                      every worker a process; try kill -9 on one of them
   tantara bank --pace 0 --json                        the figures alone
 
 A list of customers is CSV, and may come from /dev/stdin. The types are WITHDRAW_MONEY and CHECK_BALANCE:
@@ -83,10 +89,10 @@ A list of customers is CSV, and may come from /dev/stdin. The types are WITHDRAW
   Ann,WITHDRAW_MONEY
   Bob,CHECK_BALANCE
 
-Limits: 10,000,000 customers, 10,000 workers, a pace of 1,000,000.
+Limits: 10,000,000 customers, 10,000 workers (1,000 if they are processes), a pace of 1,000,000.
 
 Exit codes: 0 done, or nobody reads the output any more; 2 bad usage or bad input (nothing was run); 125 tantara itself
-failed. A signal ends it as that signal.")]
+failed, or a customer was lost with a worker process. A signal ends it as that signal.")]
 pub(crate) struct Bank {
     /// Read the customers from a CSV file with the header name,type
     #[arg(long, value_name = "FILE.csv", conflicts_with = "count")]
@@ -98,8 +104,8 @@ pub(crate) struct Bank {
 
     /// How many workers serve them
     ///
-    /// With threads, a worker carries one customer at a time. With tasks, all customers are in the bank at once, and
-    /// the workers are the threads that run them.
+    /// With threads and processes, a worker carries one customer at a time. With tasks, all customers are in the bank
+    /// at once, and the workers are the threads that run them.
     #[arg(long, value_name = "N", default_value = "4", value_parser = workers, allow_negative_numbers = true)]
     pub(crate) workers: usize,
 
@@ -156,15 +162,9 @@ pub(crate) enum ReachArg {
     Threads,
     /// Async tasks on a multi-threaded runtime
     Tasks,
-}
-
-impl From<ReachArg> for Reach {
-    fn from(reach: ReachArg) -> Reach {
-        match reach {
-            ReachArg::Threads => Reach::Threads,
-            ReachArg::Tasks => Reach::Tasks,
-        }
-    }
+    /// A pool of processes; one that is killed loses only the customer that it carries
+    #[cfg(target_os = "linux")]
+    Processes,
 }
 
 fn count(text: &str) -> Result<usize, String> {

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         args::Verb::Events(verb) => events::run(verb, args.dir),
         args::Verb::Bank(args) => bank::run(args),
+        #[cfg(target_os = "linux")]
+        args::Verb::WorkerOfBank { arguments } => bank::work(&arguments),
         args::Verb::Completions { shell } => about::completions(shell),
         args::Verb::Man => about::man(),
     });

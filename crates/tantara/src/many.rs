@@ -330,7 +330,7 @@ impl All<'_> {
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         assert!(!self.done, "All polled again after it was ready");
         let losses = losses();
-        let is_first = std::mem::replace(&mut self.in_line, true);
+        let is_first = !std::mem::replace(&mut self.in_line, true);
         if is_first || losses != self.losses {
             self.losses = losses;
             for index in self.released..self.slots.len() {

@@ -67,10 +67,7 @@ Examples:
   tantara is-set db-ready && echo yes
   until tantara is-set db-ready; do work; done
 ", exit_codes!("0 set; 1 not set; ")))]
-    IsSet {
-        #[command(flatten)]
-        name: Name,
-    },
+    IsSet(Name),
 
     /// List the events: name, state, when and by whom it was last set, who waits and since when
     ///
@@ -101,7 +98,7 @@ with at, name, change, state, and sets: how many sets this line tells of.
 ", exit_codes!("0 nobody reads any more; ")))]
     Watch {
         /// The events
-        #[arg(value_name = "NAME", value_parser = name, add = ArgValueCompleter::new(complete_name))]
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
         names: Vec<String>,
 
         /// Print a JSON object in each line
@@ -122,14 +119,14 @@ Examples:
 #[derive(Args, Debug)]
 pub(crate) struct Names {
     /// The events
-    #[arg(value_name = "NAME", required = true, value_parser = name, add = ArgValueCompleter::new(complete_name))]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
     names: Vec<String>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct Name {
     /// The event
-    #[arg(value_name = "NAME", value_parser = name, add = ArgValueCompleter::new(complete_name))]
+    #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
     name: String,
 }
 
@@ -153,7 +150,7 @@ Exit codes: 0 set; 124 the time has passed; 126 the command cannot be executed; 
 bad input (nothing was waited for); 125 tantara itself failed, or an event was removed. A signal ends it as that signal.")]
 pub(crate) struct Wait {
     /// The events
-    #[arg(value_name = "NAME", required = true, value_parser = name, add = ArgValueCompleter::new(complete_name))]
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
     names: Vec<String>,
 
     /// Wait for the first of them, and print its name
@@ -173,10 +170,6 @@ pub(crate) struct Wait {
     command: Vec<OsString>,
 }
 
-fn name(name: &str) -> Result<String, String> {
-    SharedEvent::check_name(name).map(|()| name.to_owned()).map_err(|error| error.to_string())
-}
-
 /// Where the events lie.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -186,7 +179,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The directory that was named, by an argument or by the environment. An empty variable is as good as none.
     fn new(named: Option<PathBuf>) -> Place {
+        let variable = || std::env::var_os("TANTARA_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let named = named.or_else(variable);
         let directory = named.clone().unwrap_or_else(SharedEvent::default_directory);
         Place { named, directory }
     }
@@ -236,22 +232,34 @@ fn complete_name(begun: &OsStr) -> Vec<CompletionCandidate> {
     let begun = begun.to_string_lossy();
     // The command line is not parsed yet while it is being completed.
     let mut words = std::env::args_os().skip_while(|word| word != "--dir");
-    let named = words.nth(1).or_else(|| std::env::var_os("TANTARA_DIR")).filter(|named| !named.is_empty());
-    let place = Place::new(named.map(PathBuf::from));
+    let place = Place::new(words.nth(1).map(PathBuf::from));
     place.names().into_iter().filter(|name| name.starts_with(&*begun)).map(CompletionCandidate::new).collect()
 }
 
 pub(crate) fn run(verb: Verb, directory: Option<PathBuf>) -> Result<(), Failure> {
-    // An empty variable is as good as none.
-    let place = Place::new(directory.filter(|directory| !directory.as_os_str().is_empty()));
+    // Nothing happens unless every name can be.
+    verb.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
+    let place = Place::new(directory);
     match verb {
         Verb::Set(Names { names }) => signal::run(&place, &names, SharedEvent::try_set),
         Verb::Clear(Names { names }) => signal::run(&place, &names, SharedEvent::try_clear),
         Verb::Pulse(Names { names }) => signal::run(&place, &names, signal::pulse),
         Verb::Wait(wait) => wait::run(&place, wait),
-        Verb::IsSet { name: Name { name } } => signal::is_set(&place, &name),
+        Verb::IsSet(Name { name }) => signal::is_set(&place, &name),
         Verb::Ls { json } => list::run(&place, json),
         Verb::Watch { names, json } => watch::run(&place, &names, json),
         Verb::Rm(Names { names }) => remove::run(&place, &names),
+    }
+}
+
+impl Verb {
+    fn names(&self) -> &[String] {
+        match self {
+            Verb::Set(names) | Verb::Clear(names) | Verb::Pulse(names) | Verb::Rm(names) => &names.names,
+            Verb::Wait(wait) => &wait.names,
+            Verb::Watch { names, .. } => names,
+            Verb::IsSet(name) => std::slice::from_ref(&name.name),
+            Verb::Ls { .. } => &[],
+        }
     }
 }

@@ -197,12 +197,10 @@ impl Charge {
             if now >= self.next_look {
                 self.look_after(&handle, word, now);
             }
-            if let Some(asleep) = handle.announce_sleep() {
-                // Not yet what was rung for: around again.
-                if asleep.counter() == self.seen.counter() && asleep.is_gone() == self.seen.is_gone() {
-                    let nap = handle.longest_nap(self.next_look.saturating_duration_since(now));
-                    return Some((Sleep::on(&handle.page().word, asleep.bits()), now + nap));
-                }
+            // Only over the word that was looked at; else around again.
+            if let Some(asleep) = handle.announce_sleep(word) {
+                let nap = handle.longest_nap(self.next_look.saturating_duration_since(now));
+                return Some((Sleep::on(&handle.page().word, asleep.bits()), now + nap));
             }
         }
     }

@@ -574,7 +574,11 @@ impl Handle {
     /// Released, still waiting, or never to be released.
     #[inline]
     pub(crate) fn look(&self, ticket: Ticket) -> Result<bool, Error> {
-        let now = self.word();
+        self.judge(self.word(), ticket)
+    }
+
+    #[inline]
+    fn judge(&self, now: Word, ticket: Ticket) -> Result<bool, Error> {
         if now.releases(ticket) {
             return Ok(true);
         }
@@ -621,11 +625,12 @@ impl Handle {
         let mut mark = None;
         let mut nap = ANONYMOUS_NAP;
         let outcome = loop {
-            match self.look(ticket) {
+            let now = self.word();
+            match self.judge(now, ticket) {
                 Ok(false) => {}
                 over => break over,
             }
-            let Some(asleep) = self.announce_sleep() else { continue };
+            let Some(asleep) = self.announce_sleep(now) else { continue };
             let until = deadline.at_most(Instant::now() + self.longest_nap(nap));
             if shared::wait(&self.page().word, asleep.bits(), Some(until)).is_ok() {
                 continue;
@@ -667,13 +672,13 @@ impl Handle {
         }
     }
 
-    /// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is changing.
-    pub(crate) fn announce_sleep(&self) -> Option<Word> {
-        let now = self.word();
-        let asleep = now.with_sleeper();
+    /// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is no longer
+    /// `now`, which the caller has found to be worth a sleep.
+    pub(crate) fn announce_sleep(&self, now: Word) -> Option<Word> {
         if !self.file.is_writable {
             return Some(now);
         }
+        let asleep = now.with_sleeper();
         let word = &self.page().word;
         let told = now == asleep || word.compare_exchange(now.bits(), asleep.bits(), AcqRel, Acquire).is_ok();
         told.then_some(asleep)

@@ -1,0 +1,508 @@
+//! The verbs for events between processes, driven through the real binary.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Long enough for anything that happens at all.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A directory of events, and the command for it.
+struct Events(TempDir);
+
+impl Events {
+    fn new() -> Events {
+        Events(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+        command.args(args).env("TANTARA_DIR", self.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs it; it has nothing to complain about.
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs it; it complains in one line, and prints nothing.
+    fn refused(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {complaint}");
+        assert!(output.stdout.is_empty(), "{args:?}: {:?}", String::from_utf8_lossy(&output.stdout));
+        assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{args:?}: {complaint}");
+        complaint
+    }
+
+    fn code(&self, args: &[&str]) -> i32 {
+        self.run(args).status.code().unwrap()
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        let mut command = self.command(args);
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// The event, as `ls --json` tells it.
+    fn listed(&self, name: &str) -> Option<Value> {
+        let all: Value = serde_json::from_str(&self.done(&["ls", "--json"])).unwrap();
+        all.as_array().unwrap().iter().find(|event| event["name"] == name).cloned()
+    }
+
+    /// Returns once so many wait for the event.
+    fn until_waiting(&self, name: &str, count: usize) -> Vec<Value> {
+        loop {
+            let waiters = self.listed(name).map_or(Vec::new(), |event| event["waiters"].as_array().unwrap().clone());
+            if waiters.len() == count {
+                return waiters;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A command that is running. It is killed if the test does not get to its end.
+struct Running(Child);
+
+impl Running {
+    fn end(mut self) -> Output {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        self.0.stdout.take().map(|mut pipe| pipe.read_to_end(&mut stdout).unwrap());
+        self.0.stderr.take().map(|mut pipe| pipe.read_to_end(&mut stderr).unwrap());
+        Output { status: self.0.wait().unwrap(), stdout, stderr }
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn set_and_clear_are_seen_by_everyone_and_told_by_the_exit_code() {
+    let events = Events::new();
+    assert_eq!(events.done(&["set", "a", "b"]), "");
+    assert_eq!((events.code(&["is-set", "a"]), events.code(&["is-set", "b"])), (0, 0));
+    events.done(&["set", "a"]);
+    events.done(&["clear", "a"]);
+    events.done(&["clear", "a", "a"]);
+    assert_eq!((events.code(&["is-set", "a"]), events.code(&["is-set", "b"])), (1, 0));
+    events.done(&["pulse", "a", "b"]);
+    assert_eq!((events.code(&["is-set", "a"]), events.code(&["is-set", "b"])), (1, 1));
+    events.done(&["clear", "new"]);
+    assert!(events.listed("new").is_some());
+}
+
+#[test]
+fn a_wait_ends_with_the_set_whoever_comes_first() {
+    let events = Events::new();
+    let waiting = events.start(&["wait", "late"]);
+    events.until_waiting("late", 1);
+    events.done(&["set", "late"]);
+    let output = waiting.end();
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(events.done(&["wait", "late", "late", "--timeout", "0"]), "");
+    // A pulse releases everyone who waits, and nobody who comes later.
+    let crowd: Vec<_> = (0..5).map(|_| events.start(&["wait", "tick"])).collect();
+    events.until_waiting("tick", 5);
+    events.done(&["pulse", "tick"]);
+    crowd.into_iter().for_each(|waiting| assert!(waiting.end().status.success()));
+    assert_eq!(events.code(&["wait", "tick", "--timeout", "0"]), 124);
+}
+
+#[test]
+fn a_timeout_has_an_exit_code_of_its_own_and_runs_nothing() {
+    let events = Events::new();
+    let marker = events.path().join(".ran");
+    let touch = ["--", "touch", marker.to_str().unwrap()];
+    let complaint = events.refused(&[&["wait", "a", "b", "--timeout", "50ms"][..], &touch].concat(), 124);
+    assert_eq!(complaint, "tantara: timed out after 50ms: a, b not set\n");
+    for args in [&["wait", "a", "--timeout", "0"][..], &["wait", "a", "-q", "--timeout", "0.01"]] {
+        let output = events.run(&[args, &touch].concat());
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(124), ""));
+    }
+    assert_eq!(events.code(&[&["wait", "--any", "a", "b", "--timeout", "10ms"][..], &touch].concat()), 124);
+    assert!(!marker.exists());
+    events.done(&["set", "a"]);
+    events.done(&[&["wait", "a", "--timeout", "1h30m"][..], &touch].concat());
+    assert!(marker.exists());
+}
+
+#[test]
+fn the_command_takes_the_place_of_the_wait() {
+    let events = Events::new();
+    let waiting = events.start(&["wait", "go", "--", "sh", "-c", "echo $$; exit 7"]);
+    let pid = waiting.0.id();
+    events.until_waiting("go", 1);
+    events.done(&["set", "go"]);
+    let output = waiting.end();
+    assert_eq!((text(&output.stdout), output.status.code()), (&*format!("{pid}\n"), Some(7)));
+
+    assert_eq!(events.done(&["wait", "go", "--", "echo", "--timeout", "-x", "--"]), "--timeout -x --\n");
+    assert!(events.refused(&["wait", "go", "--", "no-such-command"], 127).contains("no-such-command"));
+    let plain = events.path().join("plain.txt");
+    fs::write(&plain, "text").unwrap();
+    events.refused(&["wait", "go", "--", plain.to_str().unwrap()], 126);
+    events.refused(&["wait", "go", "--", "/"], 126);
+    // A reader that goes away ends the command, as it would without us.
+    let output = Command::new("bash")
+        .args(["-c", "set -o pipefail; \"$0\" wait go -- yes | head -1", env!("CARGO_BIN_EXE_tantara")])
+        .env("TANTARA_DIR", events.path())
+        .output()
+        .unwrap();
+    assert_eq!((text(&output.stdout), output.status.code()), ("y\n", Some(128 + 13)), "{output:?}");
+}
+
+#[test]
+fn any_says_which_and_all_waits_for_each() {
+    let events = Events::new();
+    for name in ["b", "c", "a"] {
+        let waiting = events.start(&["wait", "--any", "a", "b", "c"]);
+        ["a", "b", "c"].iter().for_each(|name| drop(events.until_waiting(name, 1)));
+        events.done(&["pulse", name]);
+        let output = waiting.end();
+        assert_eq!((text(&output.stdout), output.status.code()), (&*format!("{name}\n"), Some(0)));
+    }
+    let waiting = events.start(&["wait", "a", "b", "c", "--", "echo", "all"]);
+    for name in ["c", "a", "b"] {
+        events.until_waiting(name, 1);
+        events.done(&["pulse", name]);
+    }
+    assert_eq!(text(&waiting.end().stdout), "all\n");
+    events.done(&["set", "b", "c"]);
+    assert_eq!(events.done(&["wait", "--any", "a", "b", "c"]), "b\n");
+    assert_eq!(events.done(&["wait", "--any", "--quiet", "a", "b", "c"]), "");
+}
+
+#[test]
+fn ls_says_who_waits_since_when_and_who_was_last_to_set() {
+    let events = Events::new();
+    assert_eq!(events.done(&["ls", "--json"]).trim(), "[]");
+    let empty = events.run(&["ls"]);
+    assert!(empty.status.success() && text(&empty.stderr).contains("no events in"), "{empty:?}");
+
+    events.done(&["set", "done"]);
+    let waiting = events.start(&["wait", "ready", "--timeout", "10m"]);
+    let pid = waiting.0.id();
+    let waiters = events.until_waiting("ready", 1);
+    assert_eq!(waiters[0]["pid"], pid);
+    assert!(waiters[0]["command"].as_str().unwrap().ends_with("tantara wait ready --timeout 10m"), "{waiters:?}");
+    assert!(waiters[0]["since"].as_str().unwrap().ends_with('Z'));
+    let (done, ready) = (events.listed("done").unwrap(), events.listed("ready").unwrap());
+    assert_eq!((&done["state"], &ready["state"]), (&Value::from("set"), &Value::from("unset")));
+    assert!(done["last_set"]["pid"].is_u64() && done["last_set"]["at"].is_string(), "{done}");
+    assert_eq!(ready["last_set"], Value::Null);
+
+    let table = events.done(&["ls"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "STATE", "LAST", "SET", "WAITING"]);
+    assert_eq!(rows[1][..2], ["done", "set"]);
+    assert_eq!(rows[2][..4], ["ready", "unset", "never", &*pid.to_string()]);
+
+    // Whoever is killed does not wait any more.
+    waiting.signal("-KILL");
+    assert_eq!(waiting.end().status.signal(), Some(9));
+    events.until_waiting("ready", 0);
+    events.done(&["set", "ready"]);
+}
+
+#[test]
+fn a_removed_event_tells_those_who_wait() {
+    let events = Events::new();
+    for args in [&["wait", "x"][..], &["wait", "--any", "y", "x"], &["wait", "y", "x", "--timeout", "1h"]] {
+        let waiting = events.start(&[args, &["--", "echo", "never"]].concat());
+        events.until_waiting("x", 1);
+        events.done(&["rm", "x"]);
+        let output = waiting.end();
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(125), ""), "{args:?}");
+        assert!(text(&output.stderr).contains("x was removed"), "{output:?}");
+    }
+    assert!(events.listed("x").is_none() && events.listed("y").is_some());
+}
+
+#[test]
+fn an_unknown_name_offers_the_nearest() {
+    let events = Events::new();
+    events.done(&["set", "db-ready", "cache-ready"]);
+    assert!(events.refused(&["rm", "db-ready", "db-raedy"], 2).contains("did you mean db-ready?"));
+    assert_eq!(events.code(&["is-set", "db-ready"]), 0, "nothing was removed");
+    assert!(events.refused(&["is-set", "dbready"], 1).contains("did you mean db-ready?"));
+    assert!(!events.refused(&["is-set", "shutdown"], 1).contains("did you mean"));
+}
+
+#[test]
+fn names_that_cannot_be_are_refused_before_anything_happens() {
+    let events = Events::new();
+    let long = "x".repeat(10_000);
+    for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", ".x", "a b", "a\nb", "a\tb", "\u{1b}[2J", &long] {
+        for verb in ["set", "clear", "pulse", "wait", "rm", "watch"] {
+            let complaint = events.refused(&[verb, "good", name], 2);
+            assert!(complaint.contains("cannot be the name of an event"), "{complaint}");
+            assert!(complaint.len() < 600 && !complaint.contains('\u{1b}'), "{complaint}");
+        }
+        events.refused(&["is-set", name], 2);
+    }
+    events.refused(&["set", "-rf"], 2);
+    events.refused(&["set"], 2);
+    for timeout in ["soon", "-1", "", "1x"] {
+        let complaint = events.refused(&["wait", "good", "--timeout", timeout], 2);
+        assert!(complaint.contains("500ms"), "{complaint}");
+    }
+    assert_eq!(fs::read_dir(events.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn the_directory_is_the_one_that_was_named() {
+    let (events, other) = (Events::new(), Events::new());
+    events.done(&["--dir", other.path().to_str().unwrap(), "set", "a"]);
+    events.done(&["set", "b", "--dir", other.path().to_str().unwrap()]);
+    assert!(other.listed("a").is_some() && other.listed("b").is_some() && events.listed("a").is_none());
+
+    let file = events.path().join("file");
+    fs::write(&file, "").unwrap();
+    let complaint = events.refused(&["--dir", file.to_str().unwrap(), "set", "a"], 2);
+    assert!(complaint.contains("not a directory"), "{complaint}");
+    events.refused(&["--dir", file.to_str().unwrap(), "ls"], 2);
+    let lost = other.path().join("no/where");
+    let complaint = events.refused(&["--dir", lost.to_str().unwrap(), "set", "a"], 125);
+    assert!(complaint.contains("no/where"), "{complaint}");
+    assert_eq!(events.done(&["--dir", lost.to_str().unwrap(), "ls", "--json"]).trim(), "[]");
+
+    // Without a name: what the system keeps for the user. An empty variable is none.
+    let runtime = tempfile::tempdir().unwrap();
+    let by_default = |args: &[&str]| {
+        let mut command = events.command(args);
+        command.env("TANTARA_DIR", "").env("XDG_RUNTIME_DIR", runtime.path()).output().unwrap()
+    };
+    assert!(by_default(&["set", "c"]).status.success());
+    let place = runtime.path().join("tantara");
+    assert!(place.join("c").exists());
+    assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).unwrap();
+    let output = by_default(&["set", "d"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("chmod 700"), "{output:?}");
+}
+
+#[test]
+fn what_is_no_event_is_named_and_in_nobodys_way() {
+    let events = Events::new();
+    events.done(&["set", "good"]);
+    fs::write(events.path().join("short"), "tantara").unwrap();
+    fs::create_dir(events.path().join("folder")).unwrap();
+    std::os::unix::fs::symlink("good", events.path().join("link")).unwrap();
+    assert!(Command::new("mkfifo").arg(events.path().join("pipe")).status().unwrap().success());
+    let listed = events.run(&["ls"]);
+    assert!(listed.status.success() && text(&listed.stdout).contains("good"), "{listed:?}");
+    for (name, why) in
+        [("short", "7 bytes"), ("folder", "directory"), ("link", "symbolic link"), ("pipe", "it is a pipe")]
+    {
+        assert!(text(&listed.stderr).contains(name), "{listed:?}");
+        for verb in ["set", "clear", "wait", "is-set", "rm"] {
+            let complaint = events.refused(&[verb, name], 2);
+            assert!(complaint.contains("is not an event") && complaint.contains(why), "{verb}: {complaint}");
+        }
+        assert!(events.path().join(name).symlink_metadata().is_ok(), "it is still there");
+    }
+}
+
+/// A watch, and what it says, read by a thread of its own.
+struct Watching {
+    running: Running,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Watching {
+    /// It has begun when it tells of `begun`.
+    fn new(events: &Events, args: &[&str]) -> Watching {
+        let mut running = events.start(&[&["watch"], args].concat());
+        let stdout = BufReader::new(running.0.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let watching = Watching { running, lines };
+        while watching.lines.recv_timeout(Duration::from_millis(20)).is_err() {
+            events.done(&["pulse", "begun"]);
+        }
+        watching
+    }
+
+    /// The lines up to the one that says what is wanted; none of `begun`.
+    fn until(&self, wanted: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            let line = self.lines.recv_timeout(LONG).unwrap_or_else(|_| panic!("nobody says {wanted:?}: {said:?}"));
+            if !line.contains("begun") {
+                said.push(line);
+            }
+            if said.last().is_some_and(|line| line.contains(wanted)) {
+                return said;
+            }
+        }
+    }
+}
+
+#[test]
+fn watch_tells_of_every_change_as_it_happens() {
+    let events = Events::new();
+    events.done(&["clear", "old", "hidden"]);
+    let watching = Watching::new(&events, &["old", "new", "begun"]);
+    events.done(&["set", "hidden"]);
+    events.done(&["set", "old"]);
+    assert!(watching.until("old set by ")[0].ends_with(char::is_numeric));
+    events.done(&["set", "old"]);
+    events.done(&["clear", "old"]);
+    assert!(watching.until("old")[0].ends_with(" old cleared"), "setting a set event is no change");
+    events.done(&["pulse", "new"]);
+    assert!(watching.until("new")[0].contains(" new pulsed by "), "its very first moment is told of");
+    events.done(&["rm", "old"]);
+    assert!(watching.until("old")[0].ends_with(" old removed"));
+    // It comes back.
+    events.done(&["set", "old"]);
+    assert_eq!(watching.until("old set by ").len(), 1);
+    assert!(events.listed("hidden").is_some());
+}
+
+#[test]
+fn watch_misses_no_set_however_fast_they_come() {
+    let events = Events::new();
+    let watching = Watching::new(&events, &["--json"]);
+    for _ in 0..60 {
+        // A name may be given more than once: bursts that no watcher can follow.
+        events.done(&["pulse", "a", "b", "b", "c", "c", "c"]);
+    }
+    events.done(&["set", "end"]);
+    let mut sets = BTreeMap::new();
+    for line in watching.until("\"end\"") {
+        let change: Value = serde_json::from_str(&line).unwrap();
+        assert!(change["at"].is_string() && change["state"].is_string(), "{line}");
+        *sets.entry(change["name"].as_str().unwrap().to_owned()).or_insert(0) += change["sets"].as_u64().unwrap();
+    }
+    assert_eq!(["a", "b", "c"].map(|name| sets[name]), [60, 120, 180], "{sets:?}");
+}
+
+#[test]
+fn signals_end_a_wait_as_that_signal() {
+    let events = Events::new();
+    for (name, number) in [("-INT", 2), ("-TERM", 15), ("-HUP", 1), ("-KILL", 9)] {
+        for args in [&["wait", "x"][..], &["wait", "x", "y", "--any"]] {
+            let waiting = events.start(args);
+            events.until_waiting("x", 1);
+            waiting.signal(name);
+            let output = waiting.end();
+            assert_eq!(output.status.signal(), Some(number));
+            assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+        }
+    }
+    let watching = Watching::new(&events, &[]);
+    watching.running.signal("-INT");
+    assert_eq!(watching.running.end().status.signal(), Some(2));
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_watch_quietly() {
+    let events = Events::new();
+    let mut watching = events.start(&["watch"]);
+    drop(watching.0.stdout.take());
+    while watching.0.try_wait().unwrap().is_none() {
+        events.done(&["pulse", "x"]);
+    }
+    let output = watching.end();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// Runs it on a terminal of its own, and returns all that it said there.
+fn on_a_terminal(events: &Events, args: &str) -> String {
+    let command = format!("{} {args}", env!("CARGO_BIN_EXE_tantara"));
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("TANTARA_DIR", events.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("script, of bsdutils, which every Debian has");
+    String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n")
+}
+
+#[test]
+fn on_a_terminal_a_long_wait_says_what_it_waits_for_where_and_who_else_does() {
+    let events = Events::new();
+    let other = events.start(&["wait", "db-ready", "--timeout", "1h"]);
+    events.until_waiting("db-ready", 1);
+    let said = on_a_terminal(&events, "wait db-ready --timeout 1.5s");
+    let first = said.lines().next().unwrap();
+    assert!(first.starts_with("tantara: waiting for db-ready in "), "{said}");
+    assert!(first.contains(&format!("; so does {} ", other.0.id())) && first.contains("wait db-ready"), "{said}");
+    assert_eq!(said.lines().nth(1), Some("tantara: timed out after 1s 500ms: db-ready not set"));
+
+    let said = on_a_terminal(&events, "wait dbready --timeout 1.2s");
+    assert!(said.contains("; nobody else does (there is also db-ready)"), "{said}");
+    assert!(!on_a_terminal(&events, "wait db-ready --quiet --timeout 1.2s").contains("waiting"));
+    let table = on_a_terminal(&events, "ls");
+    assert!(table.contains(events.path().to_str().unwrap()) && table.contains("WAITING"), "{table}");
+}
+
+#[test]
+fn every_help_is_short_or_full_and_has_examples_and_exit_codes() {
+    let events = Events::new();
+    for verb in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm", "bank"] {
+        let (short, full) = (events.done(&[verb, "-h"]), events.done(&[verb, "--help"]));
+        assert!(short.lines().count() <= 25 && !short.contains("Examples"), "{short}");
+        assert!(full.contains("Examples:\n  tantara ") && full.contains("Exit codes: 0 "), "{full}");
+    }
+}
+
+#[test]
+fn completions_know_the_events_and_the_manual_knows_the_verbs() {
+    let events = Events::new();
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(events.done(&["completions", shell]).contains("tantara"));
+    }
+    events.done(&["set", "db-ready", "db-done", "other"]);
+    let ask = "source <(tantara completions bash); COMP_TYPE=9; \
+        COMP_WORDS=(tantara wait db); COMP_CWORD=2; _clap_complete_tantara tantara db wait; echo \"${COMPREPLY[*]}\"";
+    let bin = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash").args(["-c", ask]).env("PATH", path).env("TANTARA_DIR", events.path()).output();
+    let output = output.unwrap();
+    assert_eq!(text(&output.stdout).split_whitespace().collect::<Vec<_>>(), ["db-done", "db-ready"], "{output:?}");
+
+    let manual = events.done(&["man"]);
+    for verb in ["SET", "CLEAR", "PULSE", "WAIT", "IS\\-SET", "LS", "WATCH", "RM", "BANK"] {
+        assert!(
+            manual.contains(&format!("TANTARA {verb}"))
+                || manual.contains(&format!("TANTARA {}", verb.replace('\\', "")))
+        );
+    }
+}
