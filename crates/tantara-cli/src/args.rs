@@ -11,8 +11,8 @@ use crate::exit::Failure;
 
 /// Events that threads, tasks and processes wait for
 ///
-/// An event is a flag: set it, and everyone who waits for it is released. Two programs that know its name can signal each
-/// other, without a daemon, and whoever dies takes nobody along.
+/// An event is a flag: set it, and everyone who waits for it is released. Two programs that know its name can signal
+/// each other, without a daemon, and whoever dies takes nobody along.
 #[derive(Parser, Debug)]
 #[command(
     name = "tantara",
