@@ -9,7 +9,7 @@ mod event;
 mod lock;
 mod many;
 mod park;
-#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+#[cfg(any(all(target_os = "linux", not(tantara_portable)), loom))]
 #[allow(unsafe_code, reason = "maps files")]
 mod shared;
 mod stored;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::shared::file::EventFile;
 use crate::shared::layout::{LastSet, Page, Ticket, Word};
 use crate::shared::name::{self, Place};
 use crate::shared::registry::{self, Registry, Waiter};
+use crate::shared::signal::{self, Gone};
 use crate::shared::wait::{Changed, SharedWait, State};
 use crate::sys::{self, files, shared};
 
@@ -522,25 +523,8 @@ impl Handle {
             return Err(self.read_only());
         }
         let page = self.page();
-        let mut seen = page.word.load(Acquire);
-        loop {
-            let now = Word::from_bits(seen);
-            if now.is_gone() {
-                return Err(self.gone(now));
-            }
-            if !now.is_set() {
-                page.note_raising(now, shared::process(), shared::coarse_time());
-                if now.owes_a_wake_when_set() {
-                    shared::raise_and_wake_all(&page.word, Word::RAISE_SET);
-                    return Ok(());
-                }
-            }
-            // If it is set already it is stored all the same: whoever observes it sees what we did before.
-            match page.word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
-                Ok(_) => return Ok(()),
-                Err(other) => seen = other,
-            }
-        }
+        let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
+        signal::set(&page.word, note).map_err(|Gone(word)| self.gone(word))
     }
 
     #[inline]
@@ -548,27 +532,7 @@ impl Handle {
         if !self.file.is_writable {
             return Err(self.read_only());
         }
-        let page = self.page();
-        let mut seen = page.word.load(Acquire);
-        loop {
-            let now = Word::from_bits(seen);
-            if now.is_gone() {
-                return Err(self.gone(now));
-            }
-            if !now.is_set() {
-                return Ok(());
-            }
-            match page.word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
-                Ok(_) => break,
-                Err(other) => seen = other,
-            }
-            std::hint::spin_loop();
-        }
-        if Word::from_bits(seen).owes_a_wake_when_cleared() {
-            // If we are killed before this, those who watch find out when next they look by themselves.
-            shared::wake_all(&page.word);
-        }
-        Ok(())
+        signal::clear(&self.page().word).map_err(|Gone(word)| self.gone(word))
     }
 
     /// Released, still waiting, or never to be released.
@@ -630,9 +594,8 @@ impl Handle {
                 Ok(false) => {}
                 over => break over,
             }
-            let Some(asleep) = self.announce_sleep(now) else { continue };
             let until = deadline.at_most(Instant::now() + self.longest_nap(nap));
-            if shared::wait(&self.page().word, asleep.bits(), Some(until)).is_ok() {
+            if signal::sleep(&self.page().word, now, self.file.is_writable, Some(until)).is_ok() {
                 continue;
             }
             if deadline.has_passed() {
@@ -672,16 +635,9 @@ impl Handle {
         }
     }
 
-    /// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is no longer
-    /// `now`, which the caller has found to be worth a sleep.
+    /// See [`signal::announce_sleep`].
     pub(crate) fn announce_sleep(&self, now: Word) -> Option<Word> {
-        if !self.file.is_writable {
-            return Some(now);
-        }
-        let asleep = now.with_sleeper();
-        let word = &self.page().word;
-        let told = now == asleep || word.compare_exchange(now.bits(), asleep.bits(), AcqRel, Acquire).is_ok();
-        told.then_some(asleep)
+        signal::announce_sleep(&self.page().word, now, self.file.is_writable)
     }
 
     /// `nap`, or less where nobody knows that one sleeps.
@@ -700,7 +656,7 @@ impl Handle {
         }
         self.is_abandoned.store(true, Relaxed);
         if self.file.is_writable {
-            shared::raise_and_wake_all(&self.page().word, Word::RAISE_GONE);
+            signal::remove(&self.page().word);
         }
     }
 

@@ -19,9 +19,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::shared::layout::{Mismatch, PAGE, Page, Word};
+use crate::shared::layout::{Mismatch, PAGE, Page};
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
+use crate::shared::signal;
 use crate::sys::{files, shared};
 
 /// An event's file, open and mapped.
@@ -89,7 +90,7 @@ impl EventFile {
 
     /// Marks the event as gone, wakes everyone who has to know, and takes its name away.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
-        shared::raise_and_wake_all(&self.mapping.page().word, Word::RAISE_GONE);
+        signal::remove(&self.mapping.page().word);
         bury(&self.file, path)
     }
 

@@ -3,25 +3,45 @@
 //! ```text
 //!   event ──► wait ──► bridge      the futures, and the thread that sleeps for them
 //!     ├─────► registry             who waits
-//!     └─────► file ──► mapping ──► layout
+//!     ├─────► signal ─────────► layout      the protocol on the word
+//!     └─────► file ──► mapping ────┘
 //!               └────► name
 //! ```
+//!
+//! Under loom there are only the word and the protocol on it, for the models.
 
+#[cfg(not(loom))]
 mod bridge;
+#[cfg(not(loom))]
 mod event;
+#[cfg(not(loom))]
 mod file;
+#[cfg_attr(loom, allow(dead_code, reason = "only the word is modelled"))]
 mod layout;
+#[cfg(not(loom))]
 #[allow(unsafe_code, reason = "maps the page, and survives its loss")]
 mod mapping;
+#[cfg(not(loom))]
 mod name;
+#[cfg(not(loom))]
 mod registry;
+#[cfg_attr(loom, allow(dead_code, reason = "only the models use it"))]
+mod signal;
+#[cfg(not(loom))]
 mod survey;
+#[cfg(not(loom))]
 #[allow(unsafe_code, reason = "pins the futures")]
 mod wait;
 
+#[cfg(not(loom))]
 pub(crate) use bridge::losses;
+#[cfg(not(loom))]
 pub use event::SharedEvent;
+#[cfg(not(loom))]
 pub use layout::LastSet;
+#[cfg(not(loom))]
 pub use registry::Waiter;
+#[cfg(not(loom))]
 pub use survey::{Entry, survey};
+#[cfg(not(loom))]
 pub use wait::{Changed, SharedWait, State};

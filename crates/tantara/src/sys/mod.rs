@@ -22,6 +22,9 @@ mod platform;
 pub(crate) mod files;
 #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
 pub(crate) mod shared;
+#[cfg(loom)]
+#[path = "shared_in_models.rs"]
+pub(crate) mod shared;
 pub(crate) mod spin;
 
 pub(crate) use platform::{wait, wake_all, wake_one};

@@ -1,0 +1,227 @@
+//! The protocol on the shared word: to set, to clear, to remove, and to go to sleep. It knows no files, and is what the
+//! models at the end run in every interleaving.
+//!
+//! Whoever is killed at any point has either changed the word or not; what a change owes to those who sleep is done in
+//! the same system call, or is owed to nobody (the table and invariants 1 and 2 of [`layout`](crate::shared::layout)).
+//! The one exception is a `clear` that somebody watches, which wakes in a second step: who watches also looks by itself
+//! every few seconds.
+
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::time::Instant;
+
+use crate::shared::layout::Word;
+use crate::sync::AtomicU32;
+use crate::sys::{TimedOut, shared};
+
+/// The event was removed, or its page lost; this is its word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gone(pub(crate) Word);
+
+/// Raises the flag and wakes who sleeps. `note` is called before the flag is raised over the word that it is given.
+#[inline]
+pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
+    let mut seen = word.load(Acquire);
+    loop {
+        let now = Word::from_bits(seen);
+        if now.is_gone() {
+            return Err(Gone(now));
+        }
+        if !now.is_set() {
+            note(now);
+            if now.owes_a_wake_when_set() {
+                shared::raise_and_wake_all(word, Word::RAISE_SET);
+                return Ok(());
+            }
+        }
+        // If it is set already it is stored all the same: whoever observes it sees what we did before.
+        match word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
+            Ok(_) => return Ok(()),
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// Lowers the flag, and wakes who watches.
+#[inline]
+pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
+    let mut seen = word.load(Acquire);
+    loop {
+        let now = Word::from_bits(seen);
+        if now.is_gone() {
+            return Err(Gone(now));
+        }
+        if !now.is_set() {
+            return Ok(());
+        }
+        match word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
+            Ok(_) if now.owes_a_wake_when_cleared() => {
+                shared::wake_all(word);
+                return Ok(());
+            }
+            Ok(_) => return Ok(()),
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// Marks the event as gone and wakes everyone who has to know.
+pub(crate) fn remove(word: &AtomicU32) {
+    shared::raise_and_wake_all(word, Word::RAISE_GONE);
+}
+
+/// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is no longer
+/// `now`, which the caller has found to be worth a sleep. Who may only read says nothing.
+pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> Option<Word> {
+    if !is_writable {
+        return Some(now);
+    }
+    let asleep = now.with_sleeper();
+    let told = now == asleep || word.compare_exchange(now.bits(), asleep.bits(), AcqRel, Acquire).is_ok();
+    told.then_some(asleep)
+}
+
+/// Sleeps until the word is no longer `now`, until the deadline, or for no reason at all.
+pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, deadline: Option<Instant>) -> Result<(), TimedOut> {
+    match announce_sleep(word, now, is_writable) {
+        Some(asleep) => shared::wait(word, asleep.bits(), deadline),
+        None => Ok(()),
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    fn look(word: &AtomicU32) -> Word {
+        Word::from_bits(word.load(Acquire))
+    }
+
+    /// Waits as a thread does: whether it was released, not told that the event is gone.
+    fn wait(word: &AtomicU32, is_writable: bool) -> bool {
+        let ticket = look(word).ticket();
+        loop {
+            let now = look(word);
+            if now.releases(ticket) {
+                return true;
+            }
+            if now.is_gone() {
+                return false;
+            }
+            let _ = sleep(word, now, is_writable, None);
+        }
+    }
+
+    /// Watches until the first pulse is over. (The counter starts at nought.)
+    fn watches(word: &AtomicU32) {
+        loop {
+            let now = look(word);
+            if now.counter() >= 2 {
+                return;
+            }
+            let _ = sleep(word, now, true, None);
+        }
+    }
+
+    fn model(bits: u32, parties: &'static [fn(&AtomicU32)]) {
+        let mut builder = loom::model::Builder::new();
+        if parties.len() > 2 {
+            builder.preemption_bound = Some(3);
+        }
+        builder.check(move || {
+            let word = Arc::new(AtomicU32::new(bits));
+            let (last, others) = parties.split_last().unwrap();
+            let others: Vec<_> = others
+                .iter()
+                .map(|&party| {
+                    let word = Arc::clone(&word);
+                    thread::spawn(move || party(&word))
+                })
+                .collect();
+            last(&word);
+            others.into_iter().for_each(|party| party.join().unwrap());
+        });
+    }
+
+    const NEW: u32 = 0;
+    /// A word that some may only read.
+    const READ: u32 = 0b0100;
+
+    fn waits(word: &AtomicU32) {
+        assert!(wait(word, true));
+    }
+
+    fn sets(word: &AtomicU32) {
+        set(word, |_| {}).unwrap();
+    }
+
+    fn pulses(word: &AtomicU32) {
+        sets(word);
+        clear(word).unwrap();
+    }
+
+    fn pulses_then_sets(word: &AtomicU32) {
+        pulses(word);
+        sets(word);
+    }
+
+    #[test]
+    fn loom_nobody_sleeps_on_a_set_event() {
+        model(NEW, &[waits, sets]);
+        model(NEW, &[waits, waits, sets]);
+        model(NEW, &[waits, sets, sets]);
+    }
+
+    #[test]
+    fn loom_nobody_sleeps_through_a_pulse_that_is_followed_by_a_set() {
+        model(NEW, &[waits, pulses_then_sets]);
+        model(NEW, &[waits, waits, pulses_then_sets]);
+    }
+
+    #[test]
+    fn loom_who_may_only_read_is_woken_too() {
+        model(READ, &[|word| assert!(wait(word, false)), pulses_then_sets]);
+        model(READ, &[|word| assert!(wait(word, false)), waits, sets]);
+    }
+
+    #[test]
+    fn loom_who_watches_is_told_of_the_clear() {
+        model(NEW, &[watches, pulses]);
+        model(NEW, &[watches, waits, pulses_then_sets]);
+    }
+
+    #[test]
+    fn loom_a_removal_tells_everyone() {
+        model(
+            NEW,
+            &[
+                |word| {
+                    wait(word, true);
+                },
+                remove,
+            ],
+        );
+        model(
+            NEW,
+            &[
+                |word| {
+                    wait(word, true);
+                },
+                |word| drop(set(word, |_| {})),
+                remove,
+            ],
+        );
+        model(
+            READ,
+            &[
+                |word| {
+                    wait(word, false);
+                },
+                remove,
+            ],
+        );
+    }
+}

@@ -1,0 +1,17 @@
+//! Under loom: what `shared.rs` asks of the kernel, by the portable backend.
+
+#![forbid(unsafe_code)]
+#![allow(dead_code, reason = "only the models use it")]
+
+use std::sync::atomic::Ordering::AcqRel;
+
+use super::platform;
+use crate::sync::AtomicU32;
+
+pub(crate) use platform::{wait, wake_all};
+
+/// In the kernel these are one step. Nobody can tell: who goes to sleep in between finds that the word has changed.
+pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
+    word.fetch_or(bits, AcqRel);
+    wake_all(word);
+}
