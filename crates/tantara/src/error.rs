@@ -1,6 +1,10 @@
 //! What can go wrong with events that lie outside of the process: one opaque error with predicates.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(all(target_os = "linux", not(tantara_portable), not(loom))),
+    allow(dead_code, reason = "where nothing lies outside of the process there are no errors")
+)]
 
 use std::fmt;
 use std::io;
@@ -13,7 +17,6 @@ use std::path::{Path, PathBuf};
 pub struct Error(Box<Kind>);
 
 #[derive(Debug)]
-#[cfg_attr(not(all(target_os = "linux", not(tantara_portable), not(loom))), allow(dead_code))]
 pub(crate) enum Kind {
     /// Such a name cannot be.
     Name { name: String, why: &'static str },

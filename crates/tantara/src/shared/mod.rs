@@ -16,7 +16,7 @@ mod bridge;
 mod event;
 #[cfg(not(loom))]
 mod file;
-#[cfg_attr(loom, allow(dead_code, reason = "only the word is modelled"))]
+#[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "only the word is modelled"))]
 mod layout;
 #[cfg(not(loom))]
 #[allow(unsafe_code, reason = "maps the page, and survives its loss")]

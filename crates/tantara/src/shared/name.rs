@@ -65,8 +65,15 @@ impl Place {
     pub(crate) fn of_user(name: &str) -> Result<Place, Error> {
         check(name)?;
         let directory = default_directory();
-        let metadata = make(&directory, 0o700)?;
         let unfit = |why: String| Err(Error::new(Kind::Directory { path: directory.clone(), why }));
+        let metadata = match make(&directory, 0o700) {
+            Ok(metadata) => metadata,
+            // The variable may have come along from another user's session.
+            Err(error) => {
+                let why = std::error::Error::source(&error).map_or(String::new(), |why| format!(" ({why})"));
+                return unfit(format!("it cannot be made{why}; look at $XDG_RUNTIME_DIR, or name another directory"));
+            }
+        };
         if metadata.uid() != files::user() {
             return unfit(format!("it belongs to user {}, not to you; name another one", metadata.uid()));
         }
