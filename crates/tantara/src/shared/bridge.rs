@@ -28,7 +28,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::shared::event::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
+use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::Word;
 use crate::sys;
 use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
@@ -227,7 +227,7 @@ impl Charge {
 
     fn look_after(&mut self, handle: &Handle, word: Word, now: Instant) {
         if !word.is_set() {
-            handle.enter_for_listeners(word.ticket(), self.since);
+            handle.enter_for_listeners(word.ticket(), self.since.elapsed());
         }
         self.next_look = now + 2 * SHORTEST_NAP;
         let was_abandoned = handle.is_abandoned();

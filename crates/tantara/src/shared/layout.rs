@@ -2,16 +2,19 @@
 //! functions; what it means to the kernel is in [`sys::shared`](crate::sys).
 //!
 //! ```text
-//!   byte 0        8         12     16                64     68       72          88          104        4096
-//!   ┌────────────┬─────────┬──────┬─────────────────┬──────┬────────┬───────────┬───────────┬────────────┐
-//!   │ "tantara\n"│ version │ kind │ zero, reserved  │ word │ zero   │ raised, 0 │ raised, 1 │    zero    │
-//!   └────────────┴─────────┴──────┴─────────────────┴──────┴────────┴───────────┴───────────┴────────────┘
+//!   byte 0        8         12     16               128    132      256         272         288        4096
+//!   ┌────────────┬─────────┬──────┬────────────────┬──────┬────────┬───────────┬───────────┬────────────┐
+//!   │ "tantara\n"│ version │ kind │ zero, reserved │ word │  zero  │ raised, 0 │ raised, 1 │    zero    │
+//!   └────────────┴─────────┴──────┴────────────────┴──────┴────────┴───────────┴───────────┴────────────┘
 //!
 //!   the word:  31                              4     3        2         1         0
 //!             ┌─────────────────────────────────┬────────┬─────────┬─────────┬──────────┐
 //!             │ counter: even unset, odd set    │  GONE  │ READERS │ WATCHED │ SLEEPERS │
 //!             └─────────────────────────────────┴────────┴─────────┴─────────┴──────────┘
 //! ```
+//!
+//! What different parties write at the same time stands 128 bytes apart, where processors do not fetch it together: a
+//! waiter that looks at the word does not slow down a setter who notes that it is about to set.
 //!
 //! Numbers are in the byte order of the machine, which all who can share the page have in common.
 //!
@@ -50,9 +53,11 @@ use std::time::{Duration, SystemTime};
 /// How long a page is, and so a file.
 pub(crate) const PAGE: usize = 4096;
 /// How much of it holds anything.
-pub(crate) const HEAD: usize = 104;
+pub(crate) const HEAD: usize = 288;
 /// Where the word stands.
-pub(crate) const WORD_AT: usize = 64;
+pub(crate) const WORD_AT: usize = 128;
+/// Where it is noted who raised it.
+const RAISED_AT: usize = 256;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"tantara\n");
 const VERSION: u32 = 1;
@@ -74,14 +79,15 @@ pub(crate) struct Page {
     magic: AtomicU64,
     version: AtomicU32,
     kind: AtomicU32,
-    _reserved: [AtomicU64; 6],
+    _reserved: [AtomicU32; (WORD_AT - 16) / 4],
     /// The state.
     pub(crate) word: AtomicU32,
-    _padding: AtomicU32,
+    _apart: [AtomicU32; (RAISED_AT - WORD_AT) / 4 - 1],
     raised: [Raised; 2],
 }
 
-const _: () = assert!(std::mem::offset_of!(Page, word) == WORD_AT && size_of::<Page>() == HEAD);
+const _: () = assert!(std::mem::offset_of!(Page, word) == WORD_AT);
+const _: () = assert!(std::mem::offset_of!(Page, raised) == RAISED_AT && size_of::<Page>() == HEAD);
 
 /// Who raised the flag, and when.
 #[repr(C)]
@@ -134,10 +140,10 @@ impl Page {
             magic: large(0),
             version: small(8),
             kind: small(12),
-            _reserved: std::array::from_fn(|i| large(16 + 8 * i)),
+            _reserved: std::array::from_fn(|_| AtomicU32::new(0)),
             word: small(WORD_AT),
-            _padding: small(68),
-            raised: [raised(72), raised(88)],
+            _apart: std::array::from_fn(|_| AtomicU32::new(0)),
+            raised: [raised(RAISED_AT), raised(RAISED_AT + size_of::<Raised>())],
         }
     }
 

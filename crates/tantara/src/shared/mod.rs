@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   event ──► wait ──► bridge      the futures, and the thread that sleeps for them
+//!     └───┐            │
+//!   handle ◄───────────┘
 //!     ├─────► registry             who waits
 //!     ├─────► signal ─────────► layout      the protocol on the word
 //!     └─────► file ──► mapping ────┘
@@ -16,6 +18,8 @@ mod bridge;
 mod event;
 #[cfg(not(loom))]
 mod file;
+#[cfg(not(loom))]
+mod handle;
 #[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "only the word is modelled"))]
 mod layout;
 #[cfg(not(loom))]

@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::shared::layout::{Ticket, Word};
 use crate::sys::files::{self, Range};
@@ -62,13 +62,17 @@ pub(crate) struct Registry {
 pub(crate) struct Mark(Range);
 
 impl Registry {
-    /// Marks this thread as waiting since `began`. If the file system knows no locks, or there are too many, nobody
+    /// Marks this thread as waiting, for so long already. If the file system knows no locks, or there are too many, nobody
     /// will see it, and it waits all the same.
-    pub(crate) fn enter(&self, file: &File, ticket: Ticket, began: Instant) -> Option<Mark> {
-        for range in self.void().drain(..) {
+    pub(crate) fn enter(&self, file: &File, ticket: Ticket, waited: Duration) -> Option<Mark> {
+        let mut void = self.void();
+        for range in void.drain(..) {
             files::unmark(file, range);
         }
-        let since = SystemTime::now().checked_sub(began.elapsed())?;
+        // So that a release need not ask for memory.
+        void.reserve(1);
+        drop(void);
+        let since = SystemTime::now().checked_sub(waited)?;
         let since = since.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64;
         let since = since.min((1 << TIME_BITS) - 1);
         let thread = u64::from(shared::thread()) % MOST_THREADS;

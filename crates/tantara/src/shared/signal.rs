@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::shared::layout::Word;
 use crate::sync::AtomicU32;
@@ -82,10 +82,10 @@ pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> 
     told.then_some(asleep)
 }
 
-/// Sleeps until the word is no longer `now`, until the deadline, or for no reason at all.
-pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, deadline: Option<Instant>) -> Result<(), TimedOut> {
+/// Sleeps until the word is no longer `now`, for as long as a nap at most, or for no reason at all.
+pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, nap: Option<Duration>) -> Result<(), TimedOut> {
     match announce_sleep(word, now, is_writable) {
-        Some(asleep) => shared::wait(word, asleep.bits(), deadline),
+        Some(asleep) => shared::wait(word, asleep.bits(), nap),
         None => Ok(()),
     }
 }

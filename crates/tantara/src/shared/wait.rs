@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use crate::error::{Error, fail};
 use crate::shared::bridge;
-use crate::shared::event::Handle;
+use crate::shared::handle::Handle;
 use crate::shared::layout::{Ticket, Word};
 use crate::wait::Wait;
 

@@ -2,12 +2,21 @@
 
 use std::ptr;
 use std::sync::atomic::AtomicU32;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::TimedOut;
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
-    futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, deadline)
+    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early
+    // returns add up to nothing.
+    let timeout = match deadline {
+        None => None,
+        Some(deadline) => {
+            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+            Some(left.ok_or(TimedOut)?)
+        }
+    };
+    futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, timeout)
 }
 
 /// `flags` say who may wake.
@@ -15,22 +24,13 @@ pub(super) fn futex_wait(
     word: &AtomicU32,
     flags: libc::c_int,
     expected: u32,
-    deadline: Option<Instant>,
+    timeout: Option<Duration>,
 ) -> Result<(), TimedOut> {
-    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early
-    // returns add up to nothing.
-    let timeout = match deadline {
-        None => None,
-        Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-            None => return Err(TimedOut),
-            Some(left) if left.is_zero() => return Err(TimedOut),
-            Some(left) => Some(libc::timespec {
-                // A time beyond the kernel's range is clamped by it to "for ever", and so is ours.
-                tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-                tv_nsec: left.subsec_nanos() as _,
-            }),
-        },
-    };
+    let timeout = timeout.map(|timeout| libc::timespec {
+        // A time beyond the kernel's range is clamped by it to "for ever", and so is ours.
+        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos() as _,
+    });
     let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
     // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it,
     // atomically.

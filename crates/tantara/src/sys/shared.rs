@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use super::TimedOut;
 use super::platform::futex_wait;
 
-/// See [`super::wait`]; the wake-up call may come from any process that has the word's page mapped.
-pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
-    futex_wait(word, 0, expected, deadline)
+/// See [`super::wait`]; the wake-up call may come from any process that has the word's page mapped. The time is counted
+/// from now, which spares those a look at the clock who have no deadline of their own.
+pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Result<(), TimedOut> {
+    futex_wait(word, 0, expected, nap)
 }
 
 /// See [`super::wake_all`].

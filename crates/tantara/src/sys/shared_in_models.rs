@@ -5,10 +5,15 @@
 
 use std::sync::atomic::Ordering::AcqRel;
 
-use super::platform;
+use std::time::{Duration, Instant};
+
+pub(crate) use super::platform::wake_all;
+use super::{TimedOut, platform};
 use crate::sync::AtomicU32;
 
-pub(crate) use platform::{wait, wake_all};
+pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Result<(), TimedOut> {
+    platform::wait(word, expected, nap.map(|nap| Instant::now() + nap))
+}
 
 /// In the kernel these are one step. Nobody can tell: who goes to sleep in between finds that the word has changed.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {

@@ -1,0 +1,233 @@
+//! One opening of an event: what the verbs of [`SharedEvent`](crate::SharedEvent) do, with its file, its marks, and the
+//! clock. The protocol on the word itself is in [`signal`](crate::shared::signal).
+
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::error::{Error, Kind};
+use crate::event::Event;
+use crate::shared::file::EventFile;
+use crate::shared::layout::{Page, Ticket, Word};
+use crate::shared::registry::{self, Registry};
+use crate::shared::signal::{self, Gone};
+use crate::sys;
+use crate::sys::shared;
+
+/// One opening of an event.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) file: EventFile,
+    pub(crate) path: Option<PathBuf>,
+    registry: Registry,
+    /// Rung when the word has changed: it is what this process's tasks sleep on. See [`bridge`](crate::shared::bridge).
+    pub(crate) bell: Event,
+    /// The process whose bridge attends to this, or zero.
+    pub(crate) attended_by: AtomicU32,
+    /// The mark that the bridge has left on behalf of those who listen to the bell.
+    mark_of_bridge: Mutex<Option<registry::Mark>>,
+    /// The file was found to have lost its name.
+    is_abandoned: AtomicBool,
+}
+
+/// How long a sleep lasts before it is worth to say who sleeps.
+pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(10);
+/// How long to sleep until looking whether the file is still there, at first and at most.
+pub(crate) const SHORTEST_NAP: Duration = Duration::from_secs(1);
+const LONGEST_NAP: Duration = Duration::from_secs(8);
+/// How often to look when nobody can be told that one sleeps.
+const BLIND_NAP: Duration = Duration::from_millis(20);
+
+impl Handle {
+    pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
+        Handle {
+            file,
+            path,
+            registry: Registry::default(),
+            bell: Event::new(),
+            attended_by: AtomicU32::new(0),
+            mark_of_bridge: Mutex::new(None),
+            is_abandoned: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn page(&self) -> &Page {
+        self.file.mapping.page()
+    }
+
+    #[inline]
+    pub(crate) fn word(&self) -> Word {
+        self.page().word()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        match &self.path {
+            Some(path) => path.display().to_string(),
+            None => "an event without a name".to_owned(),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn read_only(&self) -> Error {
+        Error::new(Kind::ReadOnly { event: self.name() })
+    }
+
+    #[cold]
+    pub(crate) fn gone(&self, word: Word) -> Error {
+        let event = self.name();
+        Error::new(if word.is_lost() { Kind::Lost { event } } else { Kind::Removed { event } })
+    }
+
+    #[inline]
+    pub(crate) fn set(&self) -> Result<(), Error> {
+        if !self.file.is_writable {
+            return Err(self.read_only());
+        }
+        let page = self.page();
+        let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
+        signal::set(&page.word, note).map_err(|Gone(word)| self.gone(word))
+    }
+
+    #[inline]
+    pub(crate) fn clear(&self) -> Result<(), Error> {
+        if !self.file.is_writable {
+            return Err(self.read_only());
+        }
+        signal::clear(&self.page().word).map_err(|Gone(word)| self.gone(word))
+    }
+
+    /// Released, still waiting, or never to be released.
+    #[inline]
+    pub(crate) fn look(&self, ticket: Ticket) -> Result<bool, Error> {
+        self.judge(self.word(), ticket)
+    }
+
+    #[inline]
+    fn judge(&self, now: Word, ticket: Ticket) -> Result<bool, Error> {
+        if now.releases(ticket) {
+            return Ok(true);
+        }
+        if now.is_gone() || self.is_abandoned() { Err(self.gone(now)) } else { Ok(false) }
+    }
+
+    #[inline]
+    pub(crate) fn wait(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Error> {
+        if self.is_set_and_there() { Ok(true) } else { self.wait_cold(deadline()) }
+    }
+
+    #[inline]
+    fn is_set_and_there(&self) -> bool {
+        let now = self.word();
+        now.is_set() && !now.is_gone()
+    }
+
+    #[cold]
+    fn wait_cold(&self, deadline: Deadline) -> Result<bool, Error> {
+        let first = self.word();
+        if first.is_gone() {
+            return Err(self.gone(first));
+        }
+        let ticket = first.ticket();
+        if first.releases(ticket) {
+            return Ok(true);
+        }
+        if deadline.has_passed() {
+            return self.look(ticket);
+        }
+        let is_over = || {
+            let now = self.word();
+            now.releases(ticket) || now.is_gone()
+        };
+        // Where others sleep already the next signal costs a system call anyhow.
+        if !first.has_sleepers() && sys::spin::until(deadline, is_over) {
+            return self.look(ticket);
+        }
+        sys::spin::noting_sleep(|| self.sleep(ticket, deadline))
+    }
+
+    fn sleep(&self, ticket: Ticket, deadline: Deadline) -> Result<bool, Error> {
+        let mut mark = None;
+        let mut nap = ANONYMOUS_NAP;
+        let outcome = loop {
+            let now = self.word();
+            match self.judge(now, ticket) {
+                Ok(false) => {}
+                over => break over,
+            }
+            let nap_now = deadline.at_most_for(self.longest_nap(nap));
+            if signal::sleep(&self.page().word, now, self.file.is_writable, Some(nap_now)).is_ok() {
+                continue;
+            }
+            if deadline.has_passed() {
+                // The tie: whoever set it in the meantime wins.
+                break self.look(ticket);
+            }
+            if nap == ANONYMOUS_NAP && mark.is_none() {
+                mark = self.enter(ticket, ANONYMOUS_NAP);
+                nap = SHORTEST_NAP;
+            } else {
+                nap = LONGEST_NAP.min(nap * 2);
+            }
+            self.check_place();
+        };
+        if let Some(mark) = mark {
+            self.registry.leave(&self.file.file, mark, matches!(outcome, Ok(true)));
+        }
+        outcome
+    }
+
+    fn enter(&self, ticket: Ticket, waited: Duration) -> Option<registry::Mark> {
+        self.registry.enter(&self.file.file, ticket, waited)
+    }
+
+    /// Shows, on behalf of those who listen to the bell, that somebody waits; unless that is shown already.
+    pub(crate) fn enter_for_listeners(&self, ticket: Ticket, waited: Duration) {
+        let mut mark = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        if mark.is_none() {
+            *mark = self.enter(ticket, waited);
+        }
+    }
+
+    /// Nobody listens any more, or all were released.
+    pub(crate) fn leave_for_listeners(&self, is_released: bool) {
+        if let Some(mark) = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.registry.leave(&self.file.file, mark, is_released);
+        }
+    }
+
+    /// See [`signal::announce_sleep`].
+    pub(crate) fn announce_sleep(&self, now: Word) -> Option<Word> {
+        signal::announce_sleep(&self.page().word, now, self.file.is_writable)
+    }
+
+    /// `nap`, or less where nobody knows that one sleeps.
+    pub(crate) fn longest_nap(&self, nap: Duration) -> Duration {
+        let now = self.word();
+        let is_heard = self.file.is_writable || (now.has_readers() && !now.is_set());
+        if is_heard { nap } else { nap.min(BLIND_NAP) }
+    }
+
+    /// Looks whether somebody could still set it, as far as its file tells. An event that has lost its name, or its
+    /// page, without [`remove`](EventFile::remove) is gone all the same, and this tells everyone.
+    pub(crate) fn check_place(&self) {
+        // One that never had a name can be set by whoever has it.
+        if self.path.is_none() || self.file.is_in_place() {
+            return;
+        }
+        self.is_abandoned.store(true, Relaxed);
+        if self.file.is_writable {
+            signal::remove(&self.page().word);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Relaxed)
+    }
+}
