@@ -6,7 +6,7 @@ use tantara::Event;
 use tokio::task::JoinHandle;
 
 use crate::Plan;
-use crate::script::{self, Gate};
+use crate::script::Gate;
 use crate::stage::{Audience, Run, Stage};
 
 /// Shared by the manager and everyone who carries a customer.
@@ -40,9 +40,8 @@ impl Bank {
         }
     }
 
-    /// Says the last line and ends the run. Nobody else may hold the bank any more.
+    /// Ends the run. Nobody else may hold the bank any more.
     pub(crate) fn close(bank: Arc<Bank>) -> Run {
-        bank.stage.announce(script::ALL_DONE);
         match Arc::try_unwrap(bank) {
             Ok(bank) => bank.stage.close(),
             Err(_) => unreachable!("every visit has been awaited and the workers are gone"),

@@ -25,6 +25,12 @@ impl Kind {
             Kind::CheckBalance => "CHECK_BALANCE",
         }
     }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|known| known.name() == name)
+    }
 }
 
 /// One customer.
@@ -152,7 +158,7 @@ fn customer(fields: &[&str]) -> Result<Customer, String> {
     if name.chars().any(breaks_a_line) {
         return Err(format!("the name {name:?} has a control character, expected a name that fits on a line"));
     }
-    let Some(kind) = Kind::ALL.into_iter().find(|known| known.name() == kind) else {
+    let Some(kind) = Kind::named(kind) else {
         let known = Kind::ALL.map(Kind::name).join(" or ");
         return Err(format!("unknown type {kind:?}, expected {known}"));
     };

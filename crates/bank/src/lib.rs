@@ -4,8 +4,9 @@
 //! the bank to open, one who withdraws money also waits for transactions to open, and each is served and leaves. The
 //! manager opens the one and then the other.
 //!
-//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`]) only performs it, and the
-//! [`Stage`] notes what happens. The pictures ([`timeline`], [`trace`]) are drawn from those notes.
+//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`], `processes` on Linux) only
+//! performs it, and the [`Stage`] notes what happens. The pictures ([`timeline`], [`trace`]) are drawn from those
+//! notes.
 //!
 //! ```
 //! use bank::{Run, Plan, Reach};
@@ -19,6 +20,8 @@
 
 mod bank;
 mod customer;
+#[cfg(target_os = "linux")]
+pub mod processes;
 pub mod script;
 mod stage;
 pub mod tasks;
@@ -29,7 +32,7 @@ pub mod trace;
 use std::io;
 
 pub use customer::{BadList, Customer, Kind, crowd, default_customers, read_customers};
-pub use stage::{Audience, HearLine, Phase, Run, Span, Stage, Summary, Visit};
+pub use stage::{Audience, HearLine, HearLoss, Phase, Run, Span, Stage, Summary, Visit};
 
 pub use script::{Pace, PaceError};
 
@@ -38,13 +41,14 @@ pub use script::{Pace, PaceError};
 pub struct Plan {
     /// Who comes, in order.
     pub customers: Vec<Customer>,
-    /// How many workers serve them: threads of the pool, or of the async runtime.
+    /// How many workers serve them: threads of the pool or of the async runtime, or processes.
     pub workers: usize,
     /// How fast time passes.
     pub pace: Pace,
 }
 
-/// How far the events reach, and so who carries a customer.
+/// How far the events reach within one process, and so who carries a customer. Beyond it, a runner needs to know how to
+/// start a worker: see `processes::run`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// A pool of threads; a worker carries one customer at a time.

@@ -108,6 +108,9 @@ pub const MANAGER: &[ManagerStep] = &[
 /// The last line, when every customer is done.
 pub const ALL_DONE: &str = "All customers have completed their transactions.";
 
+/// The last line, when customers were lost.
+pub const OTHERS_DONE: &str = "All other customers have completed their transactions.";
+
 /// What a customer of this kind does, in order.
 #[must_use]
 pub const fn customer(kind: Kind) -> &'static [CustomerStep] {

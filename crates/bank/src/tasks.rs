@@ -51,14 +51,14 @@ async fn serve(bank: Arc<Bank>, customer: usize) {
         match *step {
             CustomerStep::Say(line) => visit.say(line),
             CustomerStep::Wait(gate) => {
-                let begun = visit.begin(Phase::Waiting(gate));
+                visit.begin(Phase::Waiting(gate));
                 bank.event(gate).wait_async().await;
-                visit.end(begun);
+                visit.end();
             }
             CustomerStep::BeServed => {
-                let begun = visit.begin(Phase::Served);
+                visit.begin(Phase::Served);
                 sleep(bank.stage.pace().of(SERVICE)).await;
-                visit.end(begun);
+                visit.end();
             }
         }
     }

@@ -52,14 +52,14 @@ fn serve(bank: &Bank, customer: usize) {
         match *step {
             CustomerStep::Say(line) => visit.say(line),
             CustomerStep::Wait(gate) => {
-                let begun = visit.begin(Phase::Waiting(gate));
+                visit.begin(Phase::Waiting(gate));
                 bank.event(gate).wait();
-                visit.end(begun);
+                visit.end();
             }
             CustomerStep::BeServed => {
-                let begun = visit.begin(Phase::Served);
+                visit.begin(Phase::Served);
                 thread::sleep(bank.stage.pace().of(SERVICE));
-                visit.end(begun);
+                visit.end();
             }
         }
     }

@@ -62,6 +62,7 @@ pub fn write(run: &Run, mut out: impl io::Write) -> io::Result<()> {
         .add(picture.heading(run, sample.len()))
         .add(picture.axis())
         .add(picture.bars(&sample))
+        .add(picture.losses(&sample))
         .add(picture.names(run, &sample))
         .add(picture.openings(run));
     svg::write(&mut out, &document)?;
@@ -108,6 +109,11 @@ impl Picture {
             seconds(run.summary.took.as_secs_f64()),
             run.summary.peak_waiting,
         );
+        match run.summary.lost.len() {
+            0 => {}
+            1 => told.push_str("; one was lost (×)"),
+            lost => _ = write!(told, "; {lost} were lost (×)"),
+        }
         if lanes < customers {
             // Writing to a string cannot fail.
             let _ = write!(told, "; {lanes} of them are drawn");
@@ -162,6 +168,22 @@ impl Picture {
             group = group.add(path.add(Title::new(name)));
         }
         group
+    }
+
+    /// A cross where somebody was lost.
+    fn losses(&self, visits: &[&Visit]) -> Path {
+        let arm = (self.lane * 0.3).clamp(2.0, 5.0);
+        let mut data = String::new();
+        for (lane, visit) in visits.iter().enumerate() {
+            if let Some(at) = visit.lost {
+                let (x, y) = (self.x(at), TOP + self.lane * (lane as f64 + 0.5));
+                for side in [-arm, arm] {
+                    // Writing to a string cannot fail.
+                    let _ = write!(data, "M{:.1} {:.2}l{:.1} {:.1}", x - side, y - arm, 2.0 * side, 2.0 * arm);
+                }
+            }
+        }
+        Path::new().set("d", data).set("stroke", INK).set("stroke-width", 2).add(Title::new("lost"))
     }
 
     fn names(&self, run: &Run, visits: &[&Visit]) -> Group {

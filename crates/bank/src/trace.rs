@@ -34,6 +34,10 @@ pub fn write(run: &Run, mut out: impl Write) -> io::Result<()> {
                 "ph": "X", "pid": 1, "tid": track, "cat": "customer", "name": name, "ts": from, "dur": length,
             }))?;
         }
+        if let Some(at) = visit.lost {
+            let at = micros(at);
+            event(json!({"ph": "i", "s": "t", "pid": 1, "tid": track, "cat": "customer", "name": "lost", "ts": at}))?;
+        }
     }
     out.write_all(b"\n]}\n")?;
     out.flush()

@@ -47,7 +47,9 @@ pub(crate) enum Verb {
     /// A worker of `bank --reach processes`, which starts it by itself
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
-    WorkerOfBank { arguments: Vec<String> },
+    WorkerOfBank {
+        arguments: Vec<String>,
+    },
 
     /// Print the script that makes a shell complete this command, the names of events included
     #[command(after_long_help = "\

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bank::{Audience, Customer, Plan, Run};
+#[cfg(target_os = "linux")]
+use bank::processes::MOST_WORKERS;
+use bank::{Audience, Customer, Plan, Reach, Run};
 use serde::Serialize;
 
-use crate::args;
+use crate::args::{self, ReachArg};
 use crate::exit::Failure;
 use crate::interrupt;
 use crate::outfile::OutFile;
@@ -18,6 +20,13 @@ use crate::output::{self, Progress};
 const LARGE_CROWD: usize = 1_000;
 
 pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
+    if args.reach == ReachArg::Processes && args.workers > MOST_WORKERS {
+        return Err(Failure::usage(format_args!(
+            "--reach processes takes at most {MOST_WORKERS} workers, not {}; see tantara bank --help",
+            args.workers
+        )));
+    }
     let customers = customers(&args)?;
     let total = customers.len();
     let watched = !args.quiet && total >= LARGE_CROWD && output::is_watched();
@@ -49,10 +58,17 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
                 }
             }
         })),
+        lost: Some(Box::new(|customer, how| output::note(format_args!("{} was lost: {how}", customer.name)))),
         keeps_notes: timeline.is_some() || trace.is_some(),
     };
     let plan = Plan { customers, workers: args.workers, pace: args.pace };
-    let run = bank::run(args.reach.into(), plan, audience).map_err(Failure::internal)?;
+    let run = match args.reach {
+        ReachArg::Threads => bank::run(Reach::Threads, plan, audience),
+        ReachArg::Tasks => bank::run(Reach::Tasks, plan, audience),
+        #[cfg(target_os = "linux")]
+        ReachArg::Processes => run_with_processes(plan, audience),
+    };
+    let run = run.map_err(Failure::internal)?;
     if let Some(progress) = &progress {
         progress.finish();
     }
@@ -64,7 +80,32 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
     let written = [(timeline, write_timeline as WriteRun), (trace, write_trace)]
         .map(|(file, write)| file.map_or(Ok(()), |file| file.write(|out| write(&run, out))));
     // One that fails keeps the other from nothing.
-    written.into_iter().collect()
+    written.into_iter().collect::<Result<(), Failure>>()?;
+    match run.summary.lost.len() {
+        0 => Ok(()),
+        lost => Err(Failure::internal(format_args!("{lost} of {total} customers were not served"))),
+    }
+}
+
+/// The verb by which the command starts itself as a worker. Not one that a slip of the hand on `bank` would suggest.
+#[cfg(target_os = "linux")]
+const WORKER: &str = "worker-of-bank";
+
+#[cfg(target_os = "linux")]
+fn run_with_processes(plan: Plan, audience: Audience) -> std::io::Result<Run> {
+    let program = std::env::current_exe()?;
+    let worker = move || {
+        let mut worker = std::process::Command::new(&program);
+        worker.arg(WORKER);
+        worker
+    };
+    bank::processes::run(plan, audience, worker)
+}
+
+/// What a worker process does.
+#[cfg(target_os = "linux")]
+pub(crate) fn work(arguments: &[String]) -> Result<(), Failure> {
+    bank::processes::work(arguments).map_err(Failure::internal)
 }
 
 type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;
@@ -116,7 +157,7 @@ fn hear_lines(progress: Option<Progress>) -> bank::HearLine {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Figures {
+struct Figures<'a> {
     customers: usize,
     reach: &'static str,
     workers: usize,
@@ -124,6 +165,7 @@ struct Figures {
     seconds: f64,
     peak_waiting: usize,
     released: Released,
+    lost: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -137,8 +179,10 @@ fn print_figures(args: &args::Bank, run: &Run) -> Result<(), Failure> {
     let figures = Figures {
         customers: summary.customers,
         reach: match args.reach {
-            args::ReachArg::Threads => "threads",
-            args::ReachArg::Tasks => "tasks",
+            ReachArg::Threads => "threads",
+            ReachArg::Tasks => "tasks",
+            #[cfg(target_os = "linux")]
+            ReachArg::Processes => "processes",
         },
         workers: args.workers,
         pace: args.pace.factor(),
@@ -148,6 +192,7 @@ fn print_figures(args: &args::Bank, run: &Run) -> Result<(), Failure> {
             bank_open: summary.released_by_bank_open,
             transactions_open: summary.released_by_transactions_open,
         },
+        lost: summary.lost.iter().map(|&customer| &*run.customers[customer].name).collect(),
     };
     let json = serde_json::to_string(&figures).map_err(Failure::internal)?;
     output::line(format_args!("{json}"));

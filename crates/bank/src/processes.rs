@@ -1,0 +1,479 @@
+//! The bank on a pool of processes: a worker is a process of its own, and carries one customer at a time.
+//!
+//! The events are the only thing that manager and workers share. What a worker does it tells the manager, who speaks,
+//! counts and notes; so a run looks the same as at any other reach, and nothing of it is lost with a worker.
+//!
+//! The two talk over a socket, which is the worker's standard input and output. The manager names what a customer comes
+//! for, in the words of customer lists; the worker answers a word a line: that it takes the customer, then where it is
+//! in the [`script`], which both know. The socket is also how each learns that the other has died, by whatever cause:
+//! the manager then has lost a customer, and the worker ends.
+//!
+//! Workers are in process groups of their own. Ctrl-C at the terminal is for the manager alone; otherwise it would see
+//! its workers die in the moment before it ends itself, and mourn them.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as Socket;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use tantara::SharedEvent;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+
+use crate::script::{self, CustomerStep, Gate, ManagerStep, SERVICE};
+use crate::stage::{Audience, OpenVisit, Phase, Run, Stage};
+use crate::{Kind, Pace, Plan};
+
+/// The most workers that are sensible: each is a process, and one of the 1,024 files that a process may usually open.
+pub const MOST_WORKERS: usize = 1_000;
+
+/// After so many workers in a row that have died before they took a customer, the next would do so too.
+const PATIENCE: usize = 5;
+
+// What a worker says.
+const TAKES: &str = "takes";
+const SAYS: &str = "says";
+const BEGINS: &str = "begins";
+const ENDS: &str = "ends";
+
+/// Runs the plan. `program` starts a worker: a program that calls [`work`] with the arguments that are added here.
+///
+/// If a worker dies, the customer that it carries is lost; another takes its place.
+///
+/// # Errors
+///
+/// If the events cannot be made, if a worker cannot be started, or if workers die again and again before they take a
+/// customer. No worker is left behind.
+pub fn run(plan: Plan, audience: Audience, program: impl Fn() -> Command + Send + Sync + 'static) -> io::Result<Run> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| failed("workers cannot be listened to", error))?;
+    let events = [SharedEvent::anonymous()?, SharedEvent::anonymous()?];
+    let stage = Stage::new(plan, audience);
+    let branch = Arc::new(Branch { stage, events, program: Box::new(program), next: AtomicUsize::new(0) });
+    let outcome = runtime.block_on(manage(&branch));
+    // If one part of the run has failed, this drops the others, and with them their workers.
+    drop(runtime);
+    outcome?;
+    match Arc::try_unwrap(branch) {
+        Ok(branch) => Ok(branch.stage.close()),
+        Err(_) => unreachable!("whoever had a part in the run is gone"),
+    }
+}
+
+/// Shared by the manager and those who look after a worker.
+struct Branch {
+    stage: Stage,
+    events: [SharedEvent; 2],
+    program: Box<dyn Fn() -> Command + Send + Sync>,
+    /// The customer who is next in the queue.
+    next: AtomicUsize,
+}
+
+/// The story, and beside it a task for each place in the pool. The first failure ends it all.
+async fn manage(branch: &Arc<Branch>) -> io::Result<()> {
+    let mut parts = JoinSet::new();
+    parts.spawn(tell(Arc::clone(branch)));
+    for _ in 0..branch.stage.workers().min(branch.stage.customers().len()) {
+        parts.spawn(look_after_place(Arc::clone(branch)));
+    }
+    while let Some(part) = parts.join_next().await {
+        part.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    }
+    Ok(())
+}
+
+async fn tell(branch: Arc<Branch>) -> io::Result<()> {
+    for step in script::MANAGER {
+        match *step {
+            ManagerStep::Say(line) => branch.stage.announce(line),
+            ManagerStep::Pause(pause) => tokio::time::sleep(branch.stage.pace().of(pause)).await,
+            ManagerStep::Open(gate) => {
+                branch.stage.opens(gate);
+                branch.events[gate as usize].try_set()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Keeps one place in the pool manned while there are customers.
+async fn look_after_place(branch: Arc<Branch>) -> io::Result<()> {
+    let mut idle = None;
+    while let Some(customer) = branch.next_customer() {
+        let kind = branch.stage.customers()[customer].kind;
+        let mut worker = branch.who_takes(kind, idle.take()).await?;
+        let mut visit = branch.stage.enter(customer);
+        match worker.carry(kind, &mut visit).await {
+            Ok(()) => {
+                visit.leave();
+                idle = Some(worker);
+            }
+            Err(HungUp) => visit.lose(&worker.how_it_ended()),
+        }
+    }
+    Ok(())
+}
+
+impl Branch {
+    fn next_customer(&self) -> Option<usize> {
+        let next = self.next.fetch_add(1, Relaxed);
+        (next < self.stage.customers().len()).then_some(next)
+    }
+
+    /// Finds a worker for a customer: the one who is idle, or a new one. Nobody is lost with a worker who had not taken
+    /// them yet.
+    async fn who_takes(&self, kind: Kind, mut idle: Option<Worker>) -> io::Result<Worker> {
+        let mut last = String::new();
+        for _ in 0..PATIENCE {
+            let mut worker = match idle.take() {
+                Some(worker) => worker,
+                None => {
+                    Worker::start(self).map_err(|error| failed("a worker cannot be started (fewer may do)", error))?
+                }
+            };
+            if worker.take(kind).await.is_ok() {
+                return Ok(worker);
+            }
+            last = worker.how_it_ended();
+        }
+        Err(io::Error::other(format!("{PATIENCE} workers in a row died before they took a customer: {last}")))
+    }
+}
+
+fn failed(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// The other side is not there any more.
+struct HungUp;
+
+/// A worker, as the manager sees it. It does not outlive this.
+struct Worker {
+    process: Child,
+    line: BufReader<UnixStream>,
+}
+
+impl Worker {
+    /// Blocks for the millisecond that it takes.
+    fn start(branch: &Branch) -> io::Result<Worker> {
+        let (ours, theirs) = Socket::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut command = (branch.program)();
+        for event in &branch.events {
+            let number = event.inherit(&mut command)?;
+            command.arg(number.to_string());
+        }
+        command.arg(branch.stage.pace().factor().to_string());
+        command.stdin(OwnedFd::from(theirs.try_clone()?)).stdout(OwnedFd::from(theirs)).process_group(0);
+        Ok(Worker { line: BufReader::new(UnixStream::from_std(ours)?), process: command.spawn()? })
+    }
+
+    async fn take(&mut self, kind: Kind) -> Result<(), HungUp> {
+        let order = format!("{}\n", kind.name());
+        self.line.get_mut().write_all(order.as_bytes()).await.map_err(|_| HungUp)?;
+        self.hear(TAKES).await
+    }
+
+    /// Follows a customer whom the worker has taken, from the door to the door.
+    async fn carry(&mut self, kind: Kind, visit: &mut OpenVisit<'_>) -> Result<(), HungUp> {
+        for step in script::customer(kind) {
+            let phase = match *step {
+                CustomerStep::Say(line) => {
+                    self.hear(SAYS).await?;
+                    visit.say(line);
+                    continue;
+                }
+                CustomerStep::Wait(gate) => Phase::Waiting(gate),
+                CustomerStep::BeServed => Phase::Served,
+            };
+            self.hear(BEGINS).await?;
+            visit.begin(phase);
+            self.hear(ENDS).await?;
+            visit.end();
+        }
+        Ok(())
+    }
+
+    /// Anything but the expected word is as good as silence.
+    async fn hear(&mut self, expected: &str) -> Result<(), HungUp> {
+        let mut word = String::new();
+        match self.line.read_line(&mut word).await {
+            Ok(_) if word.strip_suffix('\n') == Some(expected) => Ok(()),
+            _ => Err(HungUp),
+        }
+    }
+
+    /// Of one that has hung up.
+    fn how_it_ended(mut self) -> String {
+        let number = self.process.id();
+        match self.end() {
+            Ok(status) => {
+                let verb = if status.signal().is_some() { "was killed by" } else { "ended with" };
+                // The standard library says "signal: 9 (SIGKILL)".
+                format!("worker {number} {verb} {}", status.to_string().replacen(": ", " ", 1))
+            }
+            Err(error) => format!("worker {number} has vanished: {error}"),
+        }
+    }
+
+    /// Nobody can be lost with it any more, so this may be the way that is certain even for a process that is stopped.
+    /// It changes nothing about how one has ended that is dying already.
+    fn end(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.process.kill()?;
+        self.process.wait()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It has been waited for already, if that fails.
+        let _ = self.end();
+    }
+}
+
+/// What a worker does: takes customers, one at a time, until the manager has gone, be it tidily or by `kill -9`; then
+/// the process ends, in the midst of whatever it does. `arguments` are those that [`run`] has added.
+///
+/// # Errors
+///
+/// If this is no worker: if it was not started by [`run`].
+pub fn work(arguments: &[String]) -> io::Result<()> {
+    let not_a_worker = || io::Error::new(io::ErrorKind::InvalidInput, "only the bank itself can start a worker");
+    let [bank_open, transactions_open, pace] = arguments else { return Err(not_a_worker()) };
+    let event = |number: &String| -> io::Result<SharedEvent> {
+        Ok(SharedEvent::inherited(number.parse().map_err(|_| not_a_worker())?)?)
+    };
+    let desk = Desk {
+        events: [event(bank_open)?, event(transactions_open)?],
+        pace: pace.parse().ok().and_then(|factor| Pace::new(factor).ok()).ok_or_else(not_a_worker)?,
+    };
+    let (queue, customers) = mpsc::channel();
+    thread::Builder::new().name("line to the manager".into()).spawn(move || {
+        for order in io::stdin().lines().map_while(Result::ok) {
+            let Some(kind) = Kind::named(&order) else { break };
+            // The desk closes only with the process.
+            let _ = queue.send(kind);
+        }
+        std::process::exit(0)
+    })?;
+    for kind in customers {
+        if desk.serve(kind).is_err() {
+            // The manager has gone.
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Where a worker serves its customer.
+struct Desk {
+    events: [SharedEvent; 2],
+    pace: Pace,
+}
+
+impl Desk {
+    fn serve(&self, kind: Kind) -> io::Result<()> {
+        report(TAKES)?;
+        for step in script::customer(kind) {
+            match *step {
+                CustomerStep::Say(_) => report(SAYS)?,
+                CustomerStep::Wait(gate) => {
+                    report(BEGINS)?;
+                    self.event(gate).try_wait()?;
+                    report(ENDS)?;
+                }
+                CustomerStep::BeServed => {
+                    report(BEGINS)?;
+                    thread::sleep(self.pace.of(SERVICE));
+                    report(ENDS)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&self, gate: Gate) -> &SharedEvent {
+        &self.events[gate as usize]
+    }
+}
+
+/// Every word at once, and whole.
+fn report(word: &str) -> io::Result<()> {
+    let mut line = io::stdout().lock();
+    writeln!(line, "{word}")?;
+    line.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Span, crowd};
+
+    /// A worker that follows a customer who checks a balance up to so many words, and then does something else.
+    fn up_to(words: usize, then: &str) -> String {
+        let visit = [TAKES, SAYS, BEGINS, ENDS, SAYS, BEGINS, ENDS, SAYS];
+        let said: String = visit[..words].iter().map(|word| format!("echo {word}; ")).collect();
+        format!("read order; {said}{then}")
+    }
+
+    const SERVED: usize = 8;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    /// One place in the pool, and customers who check their balances. The run, what was said, and who was lost how.
+    fn run_with(
+        customers: usize,
+        program: impl Fn() -> Command + Send + Sync + 'static,
+    ) -> (io::Result<Run>, Vec<String>, Vec<String>) {
+        let (lines, losses) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+        let audience = Audience {
+            lines: Some(Box::new({
+                let lines = Arc::clone(&lines);
+                move |line| lines.lock().unwrap().push(line.to_string())
+            })),
+            lost: Some(Box::new({
+                let losses = Arc::clone(&losses);
+                move |customer, how| losses.lock().unwrap().push(format!("{}: {how}", customer.name))
+            })),
+            served: None,
+            keeps_notes: true,
+        };
+        let mut customers = crowd(customers);
+        customers.iter_mut().for_each(|customer| customer.kind = Kind::CheckBalance);
+        let plan = Plan { customers, workers: 1, pace: Pace::new(0.0).unwrap() };
+        let run = run(plan, audience, program);
+        let heard = |told: &Mutex<Vec<String>>| told.lock().unwrap().clone();
+        (run, heard(&lines), heard(&losses))
+    }
+
+    fn phases(spans: &[Span]) -> Vec<Phase> {
+        spans.iter().map(|span| span.phase).collect()
+    }
+
+    #[test]
+    fn who_dies_at_any_moment_of_a_visit_loses_that_customer_alone() {
+        let waiting = Phase::Waiting(Gate::Bank);
+        let moments: [(usize, usize, &[Phase]); 7] = [
+            (1, 0, &[]),
+            (2, 0, &[]),
+            (3, 0, &[waiting]),
+            (4, 1, &[waiting]),
+            (5, 1, &[waiting]),
+            (6, 1, &[waiting, Phase::Served]),
+            (7, 1, &[waiting, Phase::Served]),
+        ];
+        for (words, released, did) in moments {
+            let starts = AtomicUsize::new(0);
+            // The second worker dies, with the second customer.
+            let (run, lines, losses) = run_with(3, move || match starts.fetch_add(1, Relaxed) {
+                1 => shell(&up_to(words, "kill -9 $$")),
+                _ => shell(&up_to(SERVED, "exit 0")),
+            });
+            let run = run.unwrap();
+            assert_eq!((run.summary.customers, &*run.summary.lost), (2, &[1][..]), "after {words} words");
+            assert_eq!(run.summary.released_by_bank_open, 2 + released, "after {words} words");
+            // Who is lost waits no more: the peak is that of one at a time.
+            assert_eq!(run.summary.peak_waiting, 1, "after {words} words");
+            assert_eq!(phases(&run.visits[1].spans), did, "after {words} words");
+            assert!(run.visits[1].lost.is_some() && run.visits[2].lost.is_none());
+            assert_eq!(losses.len(), 1, "{losses:?}");
+            assert!(losses[0].starts_with("Customer 2: worker "), "{losses:?}");
+            assert!(losses[0].ends_with(" was killed by signal 9 (SIGKILL)"), "{losses:?}");
+            assert_eq!(lines.last().unwrap(), script::OTHERS_DONE);
+            assert!(!lines.contains(&"Customer 2 has exited bank".to_owned()));
+        }
+    }
+
+    #[test]
+    fn whoever_has_said_the_last_line_has_left() {
+        let (run, lines, losses) = run_with(3, || shell(&up_to(SERVED, "kill -9 $$")));
+        assert_eq!((run.unwrap().summary.customers, losses), (3, vec![]));
+        assert_eq!(lines.last().unwrap(), script::ALL_DONE);
+    }
+
+    #[test]
+    fn a_customer_who_was_not_taken_goes_to_the_next_worker() {
+        let starts = AtomicUsize::new(0);
+        // The first has died when the second customer comes; three more do, and the last that is tried does not.
+        let (run, _, losses) = run_with(2, move || match starts.fetch_add(1, Relaxed) % (PATIENCE - 1) {
+            0 => shell(&up_to(SERVED, "exit 0")),
+            _ => shell("exit 1"),
+        });
+        assert_eq!((run.unwrap().summary.customers, losses), (2, vec![]));
+    }
+
+    #[test]
+    fn workers_that_never_take_anybody_are_given_up() {
+        for (script, end) in
+            [("exit 3", "ended with exit status 3"), ("echo hello; exec sleep 1000", "was killed by signal 9")]
+        {
+            let (run, _, losses) = run_with(1, move || shell(script));
+            let complaint = run.unwrap_err().to_string();
+            assert!(complaint.starts_with("5 workers in a row died before they took a customer"), "{complaint}");
+            assert!(complaint.contains(end), "{complaint}");
+            assert_eq!(losses, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_fails_the_run() {
+        let complaint = run_with(1, || Command::new("/no/such/program")).0.unwrap_err().to_string();
+        assert!(complaint.starts_with("a worker cannot be started (fewer may do): No such file"), "{complaint}");
+    }
+
+    #[test]
+    fn a_run_that_fails_leaves_no_worker_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let (number, starts) = (dir.path().join("number"), AtomicUsize::new(0));
+        let program = {
+            let number = number.clone();
+            move || match starts.fetch_add(1, Relaxed) {
+                0 => shell(&up_to(1, &format!("echo $$ > '{}'; exec sleep 1000", number.display()))),
+                // As soon as the first has its customer.
+                _ => shell(&format!("until [ -s '{}' ]; do sleep 0.01; done; exit 1", number.display())),
+            }
+        };
+        let plan = Plan { customers: crowd(2), workers: 2, pace: Pace::new(0.0).unwrap() };
+        assert!(run(plan, Audience::nobody(), program).is_err());
+        let number = std::fs::read_to_string(number).unwrap();
+        assert!(!std::path::Path::new("/proc").join(number.trim()).exists(), "{number} is left behind");
+    }
+
+    #[test]
+    fn only_the_bank_starts_workers() {
+        let strangers: [&[&str]; 4] = [&[], &["0", "1", "2", "3"], &["x", "y", "1"], &["1000000", "1000001", "1"]];
+        for arguments in strangers {
+            let arguments: Vec<_> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+            assert!(work(&arguments).is_err(), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn losses_are_drawn_and_traced() {
+        let (run, ..) = run_with(2, || shell(&up_to(3, "kill -9 $$")));
+        let run = run.unwrap();
+        let mut picture = Vec::new();
+        crate::timeline::write(&run, &mut picture).unwrap();
+        let picture = String::from_utf8(picture).unwrap();
+        assert!(picture.contains("2 were lost"), "{picture}");
+        let crosses = picture.split("<path").skip(1).find(|path| path.contains("lost")).unwrap();
+        assert_eq!(crosses.matches('M').count(), 4, "two crosses of two strokes: {crosses}");
+        let mut trace = Vec::new();
+        crate::trace::write(&run, &mut trace).unwrap();
+        assert_eq!(String::from_utf8(trace).unwrap().matches("\"lost\"").count(), 2);
+        assert!(run.visits.iter().all(|visit| visit.lost > Some(Duration::ZERO)));
+    }
+}
