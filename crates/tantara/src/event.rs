@@ -270,6 +270,15 @@ impl Event {
         }
     }
 
+    /// `set` and `clear` in one step: it releases those who are listed, and nobody ever finds it set.
+    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    pub(crate) fn pulse(&self) {
+        let pulse = |bits| Some(Word::from_bits(bits).set().bits() & Word::ALL_BUT_SET);
+        if let Ok(before) = self.queue.word.fetch_update(AcqRel, Relaxed, pulse) {
+            self.release(Word::from_bits(before));
+        }
+    }
+
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }

@@ -236,8 +236,8 @@ impl Any<'_> {
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         assert!(!self.done, "Any polled again after it was ready");
         for index in 0..self.slots.len() {
-            if self.slots.poll_held(index, context).is_ready() {
-                let outcome = self.slots.failure(index).map_or(Ok(index), Err);
+            if let Poll::Ready(outcome) = self.slots.poll_held(index, context) {
+                let outcome = outcome.map(|()| index);
                 if outcome.is_ok() {
                     self.slots.claim(index);
                 }
@@ -331,16 +331,15 @@ impl All<'_> {
         assert!(!self.done, "All polled again after it was ready");
         let losses = losses();
         let is_first = !std::mem::replace(&mut self.in_line, true);
-        if is_first || losses != self.losses {
+        if is_first || losses != self.losses || self.slots.has_deaf() {
             self.losses = losses;
             for index in self.released..self.slots.len() {
                 if self.slots.must_stand_in_line(index) {
                     // The release, now or later, stays in the slot.
-                    let _ = self.slots.poll_held(index, context);
-                }
-                if let Some(error) = self.slots.failure(index) {
-                    self.done = true;
-                    return Poll::Ready(Err(error));
+                    if let Poll::Ready(Err(error)) = self.slots.poll_held(index, context) {
+                        self.done = true;
+                        return Poll::Ready(Err(error));
+                    }
                 }
             }
         }
@@ -348,8 +347,7 @@ impl All<'_> {
         // never again, and a thousand signals wake this task only when they are the next one it needs.
         while self.released < self.slots.len() {
             let index = self.released;
-            ready!(self.slots.poll_held(index, context));
-            if let Some(error) = self.slots.failure(index) {
+            if let Err(error) = ready!(self.slots.poll_held(index, context)) {
                 self.done = true;
                 return Poll::Ready(Err(error));
             }

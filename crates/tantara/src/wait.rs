@@ -51,7 +51,7 @@ impl<'a> Wait<'a> {
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
     }
 
-    fn is_released(&self) -> bool {
+    pub(crate) fn is_released(&self) -> bool {
         self.waiter.is_released()
             || Word::from_bits(self.waiter.queue().word.load(Acquire)).releases(self.waiter.ticket())
     }
@@ -223,22 +223,21 @@ impl<'a> Slots<'a> {
         !matches!(self.0[index], Slot::Event(_))
     }
 
-    /// Why the slot will never be released, if that is so.
-    pub(crate) fn failure(&self, index: usize) -> Option<Error> {
-        match &self.0[index] {
-            #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-            Slot::Shared(wait) => wait.failure(),
-            _ => None,
-        }
+    /// Whether a ring has passed over a slot that is not released: it has to be polled again to hear the next.
+    pub(crate) fn has_deaf(&self) -> bool {
+        #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+        return self.0.iter().any(|slot| matches!(slot, Slot::Shared(wait) if wait.is_deaf()));
+        #[cfg(not(all(target_os = "linux", not(tantara_portable), not(loom))))]
+        false
     }
 
     /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it, unclaimed.
-    pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match self.at(index) {
-            Projected::Event(wait) => wait.poll(context),
-            Projected::AutoReset(wait) => wait.poll_held(context),
+            Projected::Event(wait) => wait.poll(context).map(Ok),
+            Projected::AutoReset(wait) => wait.poll_held(context).map(Ok),
             #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-            Projected::Shared(wait) => wait.poll_outcome(context).map(drop),
+            Projected::Shared(wait) => wait.poll_outcome(context),
         }
     }
 

@@ -13,16 +13,16 @@
 //!    because both change `attended_by`.
 //!
 //! A helper holds handles weakly: to drop a `SharedEvent` ends it at once. It ends itself when it has had nothing to do
-//! for a while. In the child of a fork there are no helpers; it makes its own.
+//! for a while. In the child of a fork there are no helpers; it makes its own. (What a thread of the parent had locked at
+//! that moment, be it a handle, stays locked in the child: it does well to open its events anew.)
 //!
 //! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a helper looks at its words every
 //! [`BLIND`] instead.
 
-#![forbid(unsafe_code)]
-
 use std::path::Path;
-use std::sync::atomic::AtomicU32;
+use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::Word;
 use crate::sys;
 use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
+use crate::tasks::quietly;
 
 /// How many events a helper sleeps for: one word is its own.
 const MOST_EVENTS: usize = MOST_WORDS - 1;
@@ -42,13 +43,32 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Changes that were found without `set` or `clear`: an event is gone. Who waits for many asks only if this has changed.
 static LOSSES: AtomicU32 = AtomicU32::new(0);
 
-/// All helpers of this process.
-static HELPERS: RwLock<Helpers> = RwLock::new(Helpers { process: 0, all: Vec::new() });
+/// All helpers of this process. The child of a fork inherits the pointer, but no helper, and perhaps a lock that nobody
+/// will give back; so it makes a list of its own, and the old one is left as it is.
+static HELPERS: AtomicPtr<Helpers> = AtomicPtr::new(ptr::null_mut());
 
 struct Helpers {
-    /// A child of a fork inherits the list, and no helper.
-    process: u32,
-    all: Vec<Arc<Helper>>,
+    /// After how many forks the list was made.
+    forks: u32,
+    all: RwLock<Vec<Arc<Helper>>>,
+}
+
+impl Helpers {
+    fn of_process(forks: u32) -> &'static Helpers {
+        let mut list = HELPERS.load(Acquire);
+        loop {
+            // SAFETY: lists live for ever.
+            if let Some(helpers) = unsafe { list.as_ref() }.filter(|helpers| helpers.forks == forks) {
+                return helpers;
+            }
+            let new = Box::into_raw(Box::new(Helpers { forks, all: RwLock::default() }));
+            match HELPERS.compare_exchange(list, new, AcqRel, Acquire) {
+                Ok(_) => list = new,
+                // A list that another thread has made first; ours is left.
+                Err(other) => list = other,
+            }
+        }
+    }
 }
 
 /// One helper, seen from outside.
@@ -74,35 +94,30 @@ pub(crate) fn losses() -> u32 {
 
 /// Makes sure that `handle`'s bell is rung when its word is no longer `seen`. The caller listens already.
 pub(crate) fn attend(handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
-    let process = shared::process();
-    if handle.attended_by.swap(process, AcqRel) == process {
+    let forks = shared::forks();
+    if handle.attended_by.swap(forks + 1, AcqRel) == forks + 1 {
         return Ok(());
     }
-    let handed_over = hand_over(handle, seen, process);
+    let handed_over = hand_over(handle, seen, Helpers::of_process(forks));
     if handed_over.is_err() {
         handle.attended_by.store(0, Relaxed);
+        // Whoever has relied on us tries for themselves.
+        handle.bell.pulse();
     }
     handed_over
 }
 
-fn hand_over(handle: &Arc<Handle>, seen: Word, process: u32) -> Result<(), Error> {
-    let helpers = HELPERS.read().unwrap_or_else(PoisonError::into_inner);
-    if helpers.process == process {
-        for helper in &helpers.all {
-            let mut desk = helper.desk();
-            if desk.load < MOST_EVENTS {
-                return helper.receive(&mut desk, handle, seen);
-            }
+fn hand_over(handle: &Arc<Handle>, seen: Word, helpers: &Helpers) -> Result<(), Error> {
+    for helper in helpers.all.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        let mut desk = helper.desk();
+        if desk.load < MOST_EVENTS {
+            return helper.receive(&mut desk, handle, seen);
         }
     }
-    drop(helpers);
-    let mut helpers = HELPERS.write().unwrap_or_else(PoisonError::into_inner);
-    if helpers.process != process {
-        *helpers = Helpers { process, all: Vec::new() };
-    }
     let helper = Arc::<Helper>::default();
-    helpers.all.push(Arc::clone(&helper));
-    helper.receive(&mut helper.desk(), handle, seen)
+    helpers.all.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&helper));
+    let mut desk = helper.desk();
+    helper.receive(&mut desk, handle, seen)
 }
 
 impl Helper {
@@ -211,8 +226,7 @@ impl Charge {
         self.since = Instant::now();
         self.next_look = self.since + ANONYMOUS_NAP;
         // A listener's waker may panic; nobody else is to suffer from that.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handle.bell.set()));
-        handle.bell.clear();
+        quietly(|| handle.bell.pulse());
     }
 
     /// Whether the last moment has brought a listener (3).
@@ -230,9 +244,9 @@ impl Charge {
             handle.enter_for_listeners(word.ticket(), self.since.elapsed());
         }
         self.next_look = now + 2 * SHORTEST_NAP;
-        let was_abandoned = handle.is_abandoned();
         handle.check_place();
-        if handle.is_abandoned() && !was_abandoned {
+        // Again with each look: a sleeper on the same handle may have found out before us.
+        if handle.is_abandoned() {
             LOSSES.fetch_add(1, AcqRel);
             self.ring(handle, handle.word());
         }

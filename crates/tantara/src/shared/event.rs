@@ -33,7 +33,8 @@ use crate::sys::files;
 /// # Who may do what
 ///
 /// An event's file has an owner and a mode. Who may only read it can wait for the event and not set it: mode 0644
-/// means "all may wait, the owner sets". In a directory that nobody else can enter, as the default one is, events are
+/// means "all may wait, the owner sets". (Who may read it can also look on, and delay the releases of others by a second
+/// or two, by what the kernel lets one do with words that one can see.) In a directory that nobody else can enter, as the default one is, events are
 /// made with mode 0600, else with 0666 less the umask. A file is trusted if it belongs to the user, to root, or to the
 /// owner of its directory.
 ///
@@ -46,7 +47,8 @@ use crate::sys::files;
 ///
 /// If a file is removed or cut off by other means, those who sleep find out within some seconds. To cut off a file that
 /// is mapped would end the process (SIGBUS); a handler for that signal, installed with the first event that has a file,
-/// turns it into an error, and hands every other fault to whoever handled it before.
+/// turns it into an error, and hands every other fault to whoever handled it before. (A thread that blocks that signal
+/// cannot be helped.)
 ///
 /// # Memory ordering
 ///
@@ -66,7 +68,9 @@ use crate::sys::files;
 /// # Platforms
 ///
 /// Linux. Events are shared through the kernel that processes have in common, so also between containers that share
-/// the directory.
+/// the directory; process numbers are then those of the container that waits or sets. Not on an overlay file system, where
+/// readers and writers may have different files. The child of a fork of a process with threads does well to open its
+/// events anew, as with everything that has locks.
 ///
 /// # Examples
 ///
@@ -170,12 +174,9 @@ impl SharedEvent {
     pub fn from_fd(descriptor: OwnedFd) -> Result<SharedEvent, Error> {
         let nowhere = Path::new("descriptor");
         let given = File::from(descriptor);
+        let is_writable = files::is_writable(&given);
         // With a description of its own, what dies with this process is told from what lives on in others.
-        let mut opened = EventFile::reopen(&given, true).map(|file| (file, true));
-        if opened.is_err() {
-            opened = EventFile::reopen(&given, false).map(|file| (file, false));
-        }
-        let (file, is_writable) = opened.unwrap_or((given, true));
+        let file = EventFile::reopen(&given, is_writable).unwrap_or(given);
         EventFile::check(file, is_writable, nowhere, None).map(|file| SharedEvent::new(file, None))
     }
 
@@ -247,7 +248,7 @@ impl SharedEvent {
     /// Whether the event was removed, or its file destroyed as far as is known, so that nobody can set it any more.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        self.handle.word().is_gone()
+        self.handle.known_word().is_gone()
     }
 
     /// Raises the flag and releases everyone who waits, in all processes. Setting a set event changes nothing.
@@ -382,7 +383,7 @@ impl SharedEvent {
     /// What the event is at this moment, to be compared with a later moment.
     #[must_use]
     pub fn state(&self) -> State {
-        State::new(self.handle.word())
+        State::new(self.handle.known_word())
     }
 
     /// A future that is ready once the event is no longer what it was: set, cleared, or removed. What it yields tells

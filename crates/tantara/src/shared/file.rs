@@ -41,8 +41,10 @@ impl EventFile {
     /// The event at `place`; it is made if it is not there.
     pub(crate) fn open(place: &Place) -> Result<EventFile, Error> {
         for _ in 0..TRIES {
-            if let Some(file) = EventFile::find(place)? {
-                return Ok(file);
+            match EventFile::look(place)? {
+                Some(event) if !event.is_gone() => return Ok(event),
+                Some(gone) => bury(&gone.file, &place.path)?,
+                None => {}
             }
             match make(place) {
                 Ok(()) => {}
@@ -56,15 +58,17 @@ impl EventFile {
 
     /// The event at `place`, if it is there.
     pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
-        for _ in 0..TRIES {
-            let Some((file, is_writable)) = open(&place.path)? else { return Ok(None) };
-            let event = EventFile::check(file, is_writable, &place.path, Some(place.landlord))?;
-            if !event.mapping.page().word().is_gone() {
-                return Ok(Some(event));
-            }
-            bury(&event.file, &place.path)?;
-        }
-        Ok(None)
+        Ok(EventFile::look(place)?.filter(|event| !event.is_gone()))
+    }
+
+    /// What lies at `place`, gone or not.
+    fn look(place: &Place) -> Result<Option<EventFile>, Error> {
+        let Some((file, is_writable)) = open(&place.path)? else { return Ok(None) };
+        EventFile::check(file, is_writable, &place.path, Some(place.landlord)).map(Some)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.mapping.page().word().is_gone()
     }
 
     /// Makes sure that an open file is an event, and maps it. A file with a name must be owned by the user, by root, or
@@ -88,15 +92,17 @@ impl EventFile {
         EventFile::check(file, true, nowhere, None)
     }
 
-    /// Marks the event as gone, wakes everyone who has to know, and takes its name away.
+    /// Marks the event as gone, wakes everyone who has to know, and takes its name away. Nothing happens to an event
+    /// whose name may not be taken away.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
+        may_unlink(&self.file, path).map_err(|error| Error::system("removed", path, error))?;
         signal::remove(&self.mapping.page().word);
         bury(&self.file, path)
     }
 
-    /// Whether the file still has a name, and its length.
-    pub(crate) fn is_in_place(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.nlink() > 0 && metadata.len() >= PAGE as u64)
+    /// Whether the file has lost its name, or some of its length.
+    pub(crate) fn is_out_of_place(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0 || metadata.len() < PAGE as u64)
     }
 
     /// A description of its own for the same file, whose marks are told from those of `file`, and end with it.
@@ -164,6 +170,7 @@ pub(crate) fn check_metadata(metadata: &Metadata, landlord: Option<u32>) -> Resu
 pub(crate) fn check_page(page: &Page) -> Result<(), String> {
     page.check().map_err(|mismatch| match mismatch {
         Mismatch::Magic => "it does not begin as events do; remove it".into(),
+        Mismatch::Seal => "it is damaged; remove it".into(),
         Mismatch::Version(version) => {
             format!("its layout has version {version}, which this tantara does not know; use one and the same")
         }
@@ -223,25 +230,37 @@ fn fill(mut file: &File) -> io::Result<()> {
     file.write_all(&Page::new_bytes(has_readers(&file.metadata()?)))
 }
 
+/// Whether the user may take names away in the directory of `path`.
+fn may_unlink(file: &File, path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    files::may_change(directory)?;
+    let (home, own, user) = (directory.metadata()?, file.metadata()?, files::user());
+    let is_sticky = home.permissions().mode() & libc::S_ISVTX != 0;
+    if is_sticky && ![0, home.uid(), own.uid()].contains(&user) {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
 /// Takes the name `path` from the file, if the file has it.
 fn bury(file: &File, path: &Path) -> Result<(), Error> {
     let failed = |error| Error::system("removed", path, error);
-    // Others hold the lock for the moment of two system calls.
-    for attempt in 0.. {
-        match files::try_lock(file) {
-            Ok(()) => break,
-            Err(error) if error.kind() == ErrorKind::WouldBlock && attempt < 1_000 => {
-                thread::sleep(Duration::from_millis(1));
-            }
-            Err(error) => return Err(failed(error)),
-        }
+    // The lock belongs to a description, and those who share one would not exclude each other.
+    let own = EventFile::reopen(file, false).or_else(|_| file.try_clone()).map_err(failed)?;
+    // Others hold the lock for the moment of two system calls. Whoever holds it for longer means ill, or is stopped; then
+    // a name that someone gives to a new file in our own two calls is at risk, and not everyone's for ever.
+    let mut patience = 200;
+    while files::try_lock(&own).is_err() && patience > 0 {
+        patience -= 1;
+        thread::sleep(Duration::from_millis(1));
     }
-    let own = file.metadata().map_err(failed)?;
-    let buried = match path.symlink_metadata() {
-        Ok(there) if (there.dev(), there.ino()) == (own.dev(), own.ino()) => fs::remove_file(path),
+    let metadata = own.metadata().map_err(failed)?;
+    match path.symlink_metadata() {
+        Ok(there) if (there.dev(), there.ino()) == (metadata.dev(), metadata.ino()) => match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        },
         // Another has been quicker.
         _ => Ok(()),
-    };
-    files::unlock(file);
-    buried.map_err(failed)
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
@@ -27,7 +27,7 @@ pub(crate) struct Handle {
     registry: Registry,
     /// Rung when the word has changed: it is what this process's tasks sleep on. See [`bridge`](crate::shared::bridge).
     pub(crate) bell: Event,
-    /// The process whose bridge attends to this, or zero.
+    /// The helper that attends to this: one more than the number of forks before it, or zero. See the bridge.
     pub(crate) attended_by: AtomicU32,
     /// The mark that the bridge has left on behalf of those who listen to the bell.
     mark_of_bridge: Mutex<Option<registry::Mark>>,
@@ -39,7 +39,7 @@ pub(crate) struct Handle {
 pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(10);
 /// How long to sleep until looking whether the file is still there, at first and at most.
 pub(crate) const SHORTEST_NAP: Duration = Duration::from_secs(1);
-const LONGEST_NAP: Duration = Duration::from_secs(8);
+const LONGEST_NAP: Duration = Duration::from_secs(2);
 /// How often to look when nobody can be told that one sleeps.
 const BLIND_NAP: Duration = Duration::from_millis(20);
 
@@ -64,6 +64,12 @@ impl Handle {
     #[inline]
     pub(crate) fn word(&self) -> Word {
         self.page().word()
+    }
+
+    /// The word, and that the event is gone, if this handle has found that out and could not say so in the word.
+    pub(crate) fn known_word(&self) -> Word {
+        let word = self.word();
+        if self.is_abandoned() { word.gone() } else { word }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -91,7 +97,8 @@ impl Handle {
         }
         let page = self.page();
         let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
-        signal::set(&page.word, note).map_err(|Gone(word)| self.gone(word))
+        signal::set(&page.word, note).map_err(|Gone(word)| self.gone(word))?;
+        self.check_whole()
     }
 
     #[inline]
@@ -99,7 +106,14 @@ impl Handle {
         if !self.file.is_writable {
             return Err(self.read_only());
         }
-        signal::clear(&self.page().word).map_err(|Gone(word)| self.gone(word))
+        signal::clear(&self.page().word).map_err(|Gone(word)| self.gone(word))?;
+        self.check_whole()
+    }
+
+    /// The page is not what is left of one: see [`Page::is_whole`].
+    #[inline]
+    pub(crate) fn check_whole(&self) -> Result<(), Error> {
+        if self.page().is_whole() { Ok(()) } else { Err(self.gone(Word::LOST)) }
     }
 
     /// Released, still waiting, or never to be released.
@@ -111,7 +125,7 @@ impl Handle {
     #[inline]
     fn judge(&self, now: Word, ticket: Ticket) -> Result<bool, Error> {
         if now.releases(ticket) {
-            return Ok(true);
+            return self.check_whole().map(|()| true);
         }
         if now.is_gone() || self.is_abandoned() { Err(self.gone(now)) } else { Ok(false) }
     }
@@ -154,16 +168,23 @@ impl Handle {
     fn sleep(&self, ticket: Ticket, deadline: Deadline) -> Result<bool, Error> {
         let mut mark = None;
         let mut nap = ANONYMOUS_NAP;
+        // When the nap is over: known only to those who were woken before, and not released. (Signals may do that to a
+        // thread all the time.) Everyone else is spared the look at the clock.
+        let mut nap_ends = None;
         let outcome = loop {
             let now = self.word();
             match self.judge(now, ticket) {
                 Ok(false) => {}
                 over => break over,
             }
-            let nap_now = deadline.at_most_for(self.longest_nap(nap));
-            if signal::sleep(&self.page().word, now, self.file.is_writable, Some(nap_now)).is_ok() {
+            let longest = self.longest_nap(nap);
+            let left = nap_ends.map_or(longest, |ends: Instant| ends.saturating_duration_since(Instant::now()));
+            let left = deadline.at_most_for(left.min(longest));
+            if !left.is_zero() && signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)).is_ok() {
+                nap_ends.get_or_insert_with(|| Instant::now() + longest);
                 continue;
             }
+            nap_ends = None;
             if deadline.has_passed() {
                 // The tie: whoever set it in the meantime wins.
                 break self.look(ticket);
@@ -217,7 +238,8 @@ impl Handle {
     /// page, without [`remove`](EventFile::remove) is gone all the same, and this tells everyone.
     pub(crate) fn check_place(&self) {
         // One that never had a name can be set by whoever has it.
-        if self.path.is_none() || self.file.is_in_place() {
+        let is_fine = self.path.is_none() || !self.file.is_out_of_place();
+        if is_fine && self.page().is_whole() {
             return;
         }
         self.is_abandoned.store(true, Relaxed);
@@ -226,7 +248,6 @@ impl Handle {
         }
     }
 
-    #[cold]
     pub(crate) fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Relaxed)
     }

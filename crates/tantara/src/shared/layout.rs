@@ -2,16 +2,19 @@
 //! functions; what it means to the kernel is in [`sys::shared`](crate::sys).
 //!
 //! ```text
-//!   byte 0        8         12     16               128    132      256         272         288        4096
-//!   ┌────────────┬─────────┬──────┬────────────────┬──────┬────────┬───────────┬───────────┬────────────┐
-//!   │ "tantara\n"│ version │ kind │ zero, reserved │ word │  zero  │ raised, 0 │ raised, 1 │    zero    │
-//!   └────────────┴─────────┴──────┴────────────────┴──────┴────────┴───────────┴───────────┴────────────┘
+//!   byte 0        8         12     16               128    132    136    256         272         288    4096
+//!   ┌────────────┬─────────┬──────┬────────────────┬──────┬──────┬──────┬───────────┬───────────┬──────┐
+//!   │ "tantara\n"│ version │ kind │ zero, reserved │ word │ seal │ zero │ raised, 0 │ raised, 1 │ zero │
+//!   └────────────┴─────────┴──────┴────────────────┴──────┴──────┴──────┴───────────┴───────────┴──────┘
 //!
 //!   the word:  31                              4     3        2         1         0
 //!             ┌─────────────────────────────────┬────────┬─────────┬─────────┬──────────┐
 //!             │ counter: even unset, odd set    │  GONE  │ READERS │ WATCHED │ SLEEPERS │
 //!             └─────────────────────────────────┴────────┴─────────┴─────────┴──────────┘
 //! ```
+//!
+//! The seal is always the same. If the file is cut off before it, what is left of the page reads as zeros; and a word of
+//! zeros without a seal is no word.
 //!
 //! What different parties write at the same time stands 128 bytes apart, where processors do not fetch it together: a
 //! waiter that looks at the word does not slow down a setter who notes that it is about to set.
@@ -47,7 +50,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::{Duration, SystemTime};
 
 /// How long a page is, and so a file.
@@ -63,6 +66,9 @@ const MAGIC: u64 = u64::from_ne_bytes(*b"tantara\n");
 const VERSION: u32 = 1;
 /// The one kind that there is: an event that stays set until it is cleared.
 const EVENT: u32 = 1;
+
+/// What stands behind the word.
+const SEAL: u32 = u32::from_ne_bytes(*b"seal");
 
 const SLEEPERS: u32 = 0b0001;
 const WATCHED: u32 = 0b0010;
@@ -82,7 +88,8 @@ pub(crate) struct Page {
     _reserved: [AtomicU32; (WORD_AT - 16) / 4],
     /// The state.
     pub(crate) word: AtomicU32,
-    _apart: [AtomicU32; (RAISED_AT - WORD_AT) / 4 - 1],
+    seal: AtomicU32,
+    _apart: [AtomicU32; (RAISED_AT - WORD_AT) / 4 - 2],
     raised: [Raised; 2],
 }
 
@@ -113,6 +120,8 @@ pub struct LastSet {
 pub(crate) enum Mismatch {
     /// It does not begin as events do.
     Magic,
+    /// It is damaged.
+    Seal,
     /// It was made by another version of the library.
     Version(u32),
     /// It is something else that a later library made.
@@ -128,6 +137,7 @@ impl Page {
         put(8, &VERSION.to_ne_bytes());
         put(12, &EVENT.to_ne_bytes());
         put(WORD_AT, &Word::new(has_readers).bits().to_ne_bytes());
+        put(WORD_AT + 4, &SEAL.to_ne_bytes());
         bytes
     }
 
@@ -142,6 +152,7 @@ impl Page {
             kind: small(12),
             _reserved: std::array::from_fn(|_| AtomicU32::new(0)),
             word: small(WORD_AT),
+            seal: small(WORD_AT + 4),
             _apart: std::array::from_fn(|_| AtomicU32::new(0)),
             raised: [raised(RAISED_AT), raised(RAISED_AT + size_of::<Raised>())],
         }
@@ -151,6 +162,10 @@ impl Page {
     pub(crate) fn check(&self) -> Result<(), Mismatch> {
         if self.magic.load(Relaxed) != MAGIC {
             return Err(Mismatch::Magic);
+        }
+        // A later version may have its seal elsewhere.
+        if self.version.load(Relaxed) == VERSION && !self.is_whole() {
+            return Err(Mismatch::Seal);
         }
         let (version, kind) = (self.version.load(Relaxed), self.kind.load(Relaxed));
         match (version, kind) {
@@ -162,7 +177,16 @@ impl Page {
 
     #[inline]
     pub(crate) fn word(&self) -> Word {
-        Word(self.word.load(Acquire))
+        // Of atomics in memory that may only be read, the language promises no more than a relaxed load.
+        let word = Word(self.word.load(Relaxed));
+        fence(Acquire);
+        word
+    }
+
+    /// Whether the word is one, and not what is left where the file was cut off.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.seal.load(Relaxed) == SEAL
     }
 
     /// Notes who is about to raise the flag over `before`.
@@ -232,6 +256,10 @@ impl Word {
     #[inline]
     pub(crate) const fn is_gone(self) -> bool {
         self.0 & GONE != 0
+    }
+
+    pub(crate) const fn gone(self) -> Word {
+        Word(self.0 | GONE)
     }
 
     #[inline]
@@ -415,6 +443,7 @@ mod tests {
         assert_eq!(with(0, b'T'), Err(Mismatch::Magic));
         assert!(matches!(with(8, 9), Err(Mismatch::Version(_))));
         assert!(matches!(with(12, 9), Err(Mismatch::Kind(_))));
+        assert_eq!(with(WORD_AT + 4, 0), Err(Mismatch::Seal));
         assert_eq!(with(HEAD, 9), Ok(()), "what is not used yet may be used later");
     }
 }

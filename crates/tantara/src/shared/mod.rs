@@ -13,6 +13,7 @@
 //! Under loom there are only the word and the protocol on it, for the models.
 
 #[cfg(not(loom))]
+#[allow(unsafe_code, reason = "keeps lists for ever")]
 mod bridge;
 #[cfg(not(loom))]
 mod event;

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -34,8 +35,8 @@ const TIME_BITS: u32 = 40;
 /// A bit more than the time has, to keep neighbours apart.
 const THREAD_AT: u32 = TIME_BITS + 1;
 const MOST_THREADS: u64 = 1 << 22;
-/// Nobody is asked about more marks than this: a hostile party can leave any number.
-const MOST_MARKS: usize = 100_000;
+/// No more questions are asked than this, two for each mark: a hostile party can leave any number.
+const MOST_QUESTIONS: usize = 10_000;
 
 /// One who waits for an event between processes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,20 +55,24 @@ pub struct Waiter {
 /// The marks that were left through one handle and are void.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    void: Mutex<Vec<Range>>,
+    void: Mutex<Vec<Mark>>,
 }
 
 /// A mark. Hand it to [`Registry::leave`].
 #[derive(Debug)]
-pub(crate) struct Mark(Range);
+pub(crate) struct Mark {
+    range: Range,
+    /// The child of a fork has the parent's marks in its memory, and must leave them alone.
+    forks: u32,
+}
 
 impl Registry {
     /// Marks this thread as waiting, for so long already. If the file system knows no locks, or there are too many, nobody
     /// will see it, and it waits all the same.
     pub(crate) fn enter(&self, file: &File, ticket: Ticket, waited: Duration) -> Option<Mark> {
         let mut void = self.void();
-        for range in void.drain(..) {
-            files::unmark(file, range);
+        for mark in void.drain(..) {
+            mark.take_off(file);
         }
         // So that a release need not ask for memory.
         void.reserve(1);
@@ -77,20 +82,28 @@ impl Registry {
         let since = since.min((1 << TIME_BITS) - 1);
         let thread = u64::from(shared::thread()) % MOST_THREADS;
         let range = Range { start: thread << THREAD_AT | since, length: 1 + u64::from(ticket.generation()) };
-        files::mark(file, range).is_ok().then_some(Mark(range))
+        files::mark(file, range).is_ok().then_some(Mark { range, forks: shared::forks() })
     }
 
     /// The wait is over. A mark that is not void by itself is taken off.
     pub(crate) fn leave(&self, file: &File, mark: Mark, is_released: bool) {
         if is_released {
-            self.void().push(mark.0);
+            self.void().push(mark);
         } else {
-            files::unmark(file, mark.0);
+            mark.take_off(file);
         }
     }
 
-    fn void(&self) -> std::sync::MutexGuard<'_, Vec<Range>> {
+    fn void(&self) -> std::sync::MutexGuard<'_, Vec<Mark>> {
         self.void.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mark {
+    fn take_off(&self, file: &File) {
+        if self.forks == shared::forks() {
+            files::unmark(file, self.range);
+        }
     }
 }
 
@@ -101,24 +114,24 @@ pub(crate) fn waiters(file: &File, word: Word) -> io::Result<Vec<Waiter>> {
     for range in marks(file)? {
         waiters.extend(read(range, word));
     }
-    waiters.sort_by_key(|waiter| (waiter.since, waiter.tid));
+    // A thread that has several handles of the same event is one waiter.
+    waiters.sort_by_key(|waiter| (waiter.tid, waiter.since));
     waiters.dedup_by_key(|waiter| waiter.tid);
+    waiters.sort_by_key(|waiter| waiter.since);
     Ok(waiters)
 }
 
 /// All marks. Each question finds one, and splits what is left to be asked about in two.
-fn marks(file: &File) -> io::Result<Vec<Range>> {
-    let mut found = Vec::new();
+fn marks(file: &File) -> io::Result<BTreeSet<Range>> {
+    let mut found = BTreeSet::new();
     let mut open = vec![(0, i64::MAX as u64)];
-    while let Some((first, end)) = open.pop() {
+    for _ in 0..MOST_QUESTIONS {
+        let Some((first, end)) = open.pop() else { break };
         let Some((range, is_mark)) = files::find_mark(file, Range { start: first, length: end - first })? else {
             continue;
         };
-        if is_mark && !found.contains(&range) {
-            found.push(range);
-        }
-        if found.len() >= MOST_MARKS {
-            break;
+        if is_mark {
+            found.insert(range);
         }
         let after = range.start.saturating_add(range.length);
         open.extend([(first, range.start), (after, end)].into_iter().filter(|(first, end)| first < end));
@@ -136,11 +149,14 @@ fn read(range: Range, word: Word) -> Option<Waiter> {
     let since = SystemTime::UNIX_EPOCH + EPOCH + since;
     let home = format!("/proc/{tid}");
     let home = Path::new(&home);
-    let Ok(status) = fs::read_to_string(home.join("status")) else {
-        // A mark can outlive its thread if another process has inherited the descriptor. Where there is no /proc at
-        // all, nobody can tell.
-        let is_dead = Path::new("/proc/self/status").exists();
-        return (!is_dead).then_some(Waiter { pid: tid, tid, since, command: String::new() });
+    let status = match fs::read_to_string(home.join("status")) {
+        Ok(status) => status,
+        // A mark can outlive its thread if another process has inherited the descriptor.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/status").exists() => {
+            return None;
+        }
+        // Where there is no /proc, or others' lives are hidden in it, nobody can tell.
+        Err(_) => String::new(),
     };
     let pid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()).unwrap_or(tid);
     let command = fs::read(home.join("cmdline")).unwrap_or_default();

@@ -89,12 +89,9 @@ impl<'a> Listening<'a> {
     ) -> Poll<Result<T, Error>> {
         let handle = self.handle.0;
         loop {
-            let seen = handle.word();
+            let seen = handle.known_word();
             if let Some(over) = is_over(seen) {
                 return Poll::Ready(Ok(over));
-            }
-            if handle.is_abandoned() {
-                return Poll::Ready(Err(handle.gone(seen)));
             }
             if self.as_mut().ring().poll(context).is_ready() {
                 let again = handle.bell.wait_async();
@@ -106,7 +103,7 @@ impl<'a> Listening<'a> {
             if let Err(error) = bridge::attend(handle, seen) {
                 return Poll::Ready(Err(error));
             }
-            return match is_over(handle.word()) {
+            return match is_over(handle.known_word()) {
                 Some(over) => Poll::Ready(Ok(over)),
                 None => Poll::Pending,
             };
@@ -133,13 +130,19 @@ impl<'a> Listening<'a> {
 #[must_use = "a future does nothing until it is awaited"]
 pub struct SharedWait<'a> {
     listening: Listening<'a>,
-    ticket: Ticket,
+    /// Nothing releases a wait that began on an event that was gone.
+    ticket: Option<Ticket>,
 }
 
 impl<'a> SharedWait<'a> {
     #[inline]
     pub(crate) fn new(handle: &'a Arc<Handle>) -> SharedWait<'a> {
-        SharedWait { listening: Listening::new(handle), ticket: handle.word().ticket() }
+        let word = handle.known_word();
+        SharedWait { listening: Listening::new(handle), ticket: (!word.is_gone()).then(|| word.ticket()) }
+    }
+
+    fn is_released_by(&self, word: Word) -> bool {
+        self.ticket.is_some_and(|ticket| word.releases(ticket))
     }
 
     fn listening(self: Pin<&mut Self>) -> Pin<&mut Listening<'a>> {
@@ -150,16 +153,17 @@ impl<'a> SharedWait<'a> {
     /// As [`Future::poll`], with an error instead of a panic.
     pub(crate) fn poll_outcome(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let (handle, ticket) = (self.listening.handle.0, self.ticket);
-        let is_over = |word: Word| (word.releases(ticket) || word.is_gone()).then_some(word);
+        let is_released = |word: Word| ticket.is_some_and(|ticket| word.releases(ticket));
+        let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
         self.as_mut().listening().poll(context, is_over).map(|over| {
             let word = over?;
-            if word.releases(ticket) { Ok(()) } else { Err(handle.gone(word)) }
+            if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
         })
     }
 
-    /// The error, if the event is gone and this will never be released.
-    pub(crate) fn failure(&self) -> Option<Error> {
-        self.listening.handle.0.look(self.ticket).err()
+    /// Whether the bell has rung for something that was no release: only a poll makes it hear the next.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.listening.ring.is_released() && !self.is_released_by(self.listening.handle.0.word())
     }
 
     pub(crate) async fn outcome(self) -> Result<(), Error> {
@@ -178,7 +182,7 @@ impl Future for SharedWait<'_> {
 
 impl fmt::Debug for SharedWait<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let released = self.listening.handle.0.word().releases(self.ticket);
+        let released = self.is_released_by(self.listening.handle.0.word());
         f.debug_struct("SharedWait").field("released", &released).finish_non_exhaustive()
     }
 }

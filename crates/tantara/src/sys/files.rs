@@ -21,9 +21,15 @@ pub(crate) fn user() -> u32 {
 
 /// A file of `size` bytes that lives in memory, has no name, and never changes its size.
 pub(crate) fn sealed_memory(content: &[u8]) -> io::Result<File> {
+    // Not to be executed: some systems insist on that being said, and older ones do not know how.
+    const NOEXEC_SEAL: libc::c_uint = 0x8;
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string.
-    let number = done(unsafe { libc::memfd_create(c"tantara".as_ptr(), flags) })?;
+    let create = |flags| done(unsafe { libc::memfd_create(c"tantara".as_ptr(), flags) });
+    let number = match create(flags | NOEXEC_SEAL) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
+        created => created?,
+    };
     // SAFETY: the descriptor is new, and nobody else's.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     io::Write::write_all(&mut &file, content)?;
@@ -50,23 +56,32 @@ pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the file's advisory lock (`man 2 flock`), if nobody has it; it goes with the descriptor.
+/// Takes the file's advisory lock (`man 2 flock`), if nobody has it; it goes with the open file description.
 pub(crate) fn try_lock(file: &File) -> io::Result<()> {
     // SAFETY: takes two numbers.
     done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
     Ok(())
 }
 
-/// Gives the lock of [`try_lock`] back.
-pub(crate) fn unlock(file: &File) {
-    // SAFETY: takes two numbers.
-    unsafe {
-        libc::flock(file.as_raw_fd(), libc::LOCK_UN);
-    }
+/// Whether the user may make and remove files in a directory, but for its sticky bit.
+pub(crate) fn may_change(directory: &Path) -> io::Result<()> {
+    let path = CString::new(directory.as_os_str().as_bytes())?;
+    let path = if path.is_empty() { c".".to_owned() } else { path };
+    let access = libc::W_OK | libc::X_OK;
+    // SAFETY: the path is a C string that lives until the end of this function.
+    done(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), access, libc::AT_EACCESS) })?;
+    Ok(())
+}
+
+/// Whether the descriptor is open for writing too.
+pub(crate) fn is_writable(file: &File) -> bool {
+    // SAFETY: F_GETFL takes nothing.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    flags != -1 && flags & libc::O_ACCMODE == libc::O_RDWR
 }
 
 /// A range of bytes that somebody has locked, whether the file has them or not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Range {
     pub(crate) start: u64,
     pub(crate) length: u64,

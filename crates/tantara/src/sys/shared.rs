@@ -4,8 +4,8 @@
 use std::io;
 use std::ptr;
 use std::sync::Once;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, fence};
 use std::time::{Duration, Instant};
 
 use super::TimedOut;
@@ -32,6 +32,8 @@ pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     let operation = (libc::FUTEX_OP_OR as u32) << 28 | bits << 12;
     // The kernel may wake again if the old value meets a condition; ours is that it was all ones, which no word is.
     let never = (libc::FUTEX_OP_CMP_EQ as u32) << 24 | 0xfff;
+    // Not every processor's kernel promises that what we did before is seen before the change.
+    fence(SeqCst);
     // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes it atomically. If its
     // page has gone away the kernel reports EFAULT.
     let woken = unsafe {
@@ -140,12 +142,20 @@ pub(crate) fn process() -> u32 {
     }
 }
 
+/// How many forks there were between the first use of this and this process.
+pub(crate) fn forks() -> u32 {
+    process();
+    FORKS.load(Relaxed)
+}
+
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 #[cold]
 fn ask_for_process() -> u32 {
     extern "C" fn forget() {
         PROCESS.store(0, Relaxed);
+        FORKS.fetch_add(1, Relaxed);
     }
     static FORGETS: Once = Once::new();
     // SAFETY: the handler only stores to an atomic, which a child of a fork may do.

@@ -3,12 +3,30 @@
 
 mod api;
 mod auto_reset;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod children;
 mod contract;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod hostile;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod killed;
 mod many;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod party;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod processes;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
+mod ptrace;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod refused;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod shared;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod shared_many;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
+mod stepper;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod storm;
 mod stress;
 mod suites_of_others;
 mod wakers;

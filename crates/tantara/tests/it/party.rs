@@ -107,7 +107,14 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
             let wait = async { tokio::time::timeout(duration(timeout), all(&events)).await.is_ok() };
             return yes_or_no(runtime().block_on(wait));
         }
-        _ => panic!("a party knows no {verb:?} with {words:?}"),
+        ("storm", words) => crate::storm::party(directory, words),
+        #[cfg(target_arch = "x86_64")]
+        ("step", words) => crate::stepper::step(directory, words),
+        _ => {
+            let answer =
+                crate::refused::run(verb, directory, words).or_else(|| crate::shared::run(verb, directory, words));
+            return answer.unwrap_or_else(|| panic!("a party knows no {verb:?} with {words:?}"));
+        }
     }
     YES
 }

@@ -1,0 +1,101 @@
+//! Children that a party forks, and what the kernel tells of them.
+//!
+//! A fork takes a fraction of a millisecond, where to start this program anew takes ten. Only parties fork, because they
+//! do one thing: in a process that runs tests side by side a fork could find any lock taken.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A child that was forked. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: libc::pid_t,
+    has_ended: bool,
+}
+
+impl Child {
+    /// The child runs `body` and ends: with 0, or with 1 if that has panicked.
+    pub(crate) fn fork(body: impl FnOnce()) -> Child {
+        // SAFETY: the child has one thread, a copy of this one. The others of a party only wait for this one, so they
+        // hold no lock that the child could need.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: takes numbers. Who is left alone ends as well.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            let outcome = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends the process, without what the parent wants to have done at its own end.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) };
+        }
+        assert!(pid > 0, "the party cannot fork");
+        Child { pid, has_ended: false }
+    }
+
+    /// Waits until something has become of it, and says what: see `man 2 wait`.
+    pub(crate) fn status(&mut self) -> libc::c_int {
+        let mut status = 0;
+        // SAFETY: the child is ours and has not been waited for to its end; `status` is valid for writing.
+        let waited = unsafe { libc::waitpid(self.pid, &mut status, libc::__WALL) };
+        assert_eq!(waited, self.pid, "the child is not ours");
+        self.has_ended = !libc::WIFSTOPPED(status);
+        status
+    }
+
+    /// Kills it, and returns when it is gone. It must not have failed before.
+    pub(crate) fn kill(mut self) {
+        self.send_kill();
+        let status = self.status();
+        assert!(libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0, "the child has failed");
+    }
+
+    fn send_kill(&self) {
+        // SAFETY: the child is ours and was not waited for to its end, so the number is still its own.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// The call to the kernel in which its first thread sleeps, if it does.
+    pub(crate) fn call(&self) -> Option<i64> {
+        call(self.pid as u32, self.pid as u32).map(|(number, _)| number)
+    }
+
+    /// See [`is_asleep`].
+    pub(crate) fn is_asleep(&self) -> bool {
+        is_asleep(self.pid as u32, self.pid as u32)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.send_kill();
+        }
+        while !self.has_ended {
+            self.status();
+        }
+    }
+}
+
+/// Whether a thread is asleep on a word that other processes can reach, according to the kernel. A thread that was
+/// woken is not, even if it has not run since.
+pub(crate) fn is_asleep(process: u32, thread: u32) -> bool {
+    // One that is on its way to its processor still shows the call that it slept in, but not the state; and when it has
+    // arrived, it soon sleeps in another call.
+    let is_in_shared_futex = || {
+        call(process, thread)
+            .is_some_and(|(number, operation)| number == libc::SYS_futex && operation == Some(libc::FUTEX_WAIT as u64))
+    };
+    is_in_shared_futex() && is_sleeping(process, thread) && is_in_shared_futex()
+}
+
+/// The call that a thread sleeps in, and the second argument.
+fn call(process: u32, thread: u32) -> Option<(i64, Option<u64>)> {
+    let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).ok()?;
+    let mut words = call.split_whitespace();
+    let number = words.next()?.parse().ok()?;
+    let second = words.nth(1).and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    Some((number, second))
+}
+
+fn is_sleeping(process: u32, thread: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, status)| status.starts_with('S'))
+}

@@ -1,0 +1,330 @@
+//! A party is killed at every single instruction of a verb, and everyone else is none the worse for it.
+//!
+//! Those who sleep wake up by themselves after a while, to look after the event's file; so that they come back proves
+//! nothing. What is asked is whether somebody *is asleep*, according to the kernel, on an event that is set.
+
+#![cfg(target_arch = "x86_64")]
+
+use std::fs;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use tantara::{Error, SharedEvent, State};
+use tempfile::TempDir;
+
+use crate::LONG;
+use crate::children::is_asleep;
+use crate::stepper::Stepper;
+
+/// A thread that waits for an event when it is told to, through an opening of its own.
+struct Sleeper {
+    thread: u32,
+    orders: Sender<()>,
+    outcomes: Receiver<Result<(), Error>>,
+}
+
+impl Sleeper {
+    fn new(directory: &TempDir, name: &str) -> Sleeper {
+        let event = SharedEvent::open_in(directory, name).unwrap();
+        let ((orders, ordered), (done, outcomes), (tell, told)) = (channel(), channel(), channel());
+        thread::spawn(move || {
+            tell.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            while let Ok(()) = ordered.recv() {
+                done.send(event.try_wait()).unwrap();
+            }
+        });
+        let thread = told.recv().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
+        Sleeper { thread, orders, outcomes }
+    }
+
+    fn pair(directory: &TempDir, name: &str) -> [Sleeper; 2] {
+        [Sleeper::new(directory, name), Sleeper::new(directory, name)]
+    }
+
+    fn begin(&self) {
+        self.orders.send(()).unwrap();
+    }
+
+    fn fall_asleep(&self) {
+        self.begin();
+        while !self.is_asleep() {
+            thread::yield_now();
+        }
+    }
+
+    fn is_asleep(&self) -> bool {
+        is_asleep(std::process::id(), self.thread)
+    }
+
+    fn outcome(&self) -> Result<(), Error> {
+        self.outcomes.recv_timeout(LONG).expect("somebody was left behind")
+    }
+}
+
+/// What the one who is killed finds.
+#[derive(Clone, Copy, PartialEq)]
+enum Others {
+    /// Two sleep on the event.
+    Sleep,
+    /// Nobody does; two will after the kill.
+    Come,
+}
+
+/// A party is killed at each instruction of `verb`. The event is set before that, if `is_set`, else unset.
+fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
+    let directory = tempfile::tempdir().unwrap();
+    let event = SharedEvent::open_in(&directory, "event").unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), verb, warm) else { return };
+    let sleepers = Sleeper::pair(&directory, "event");
+    let prepare = || if is_set { event.set() } else { event.clear() };
+    prepare();
+    let points = stepper.points("event");
+    let (length, after, mut was_set) = (*points.last().unwrap(), event.is_set(), [0, 0]);
+    for &instructions in &points {
+        until_reached(|| {
+            prepare();
+            if others == Others::Sleep {
+                sleepers.iter().for_each(Sleeper::fall_asleep);
+            }
+            let (has_reached, killed) = stepper.kill("event", instructions);
+            if others == Others::Come {
+                sleepers.iter().for_each(Sleeper::begin);
+            }
+            if has_reached {
+                was_set[usize::from(event.is_set())] += 1;
+            }
+            if instructions == length || !has_reached {
+                assert_eq!(event.is_set(), after, "it was not over at its end");
+            }
+            all_is_well(&event, &sleepers, killed, &format!("{verb} was killed after {instructions} instructions"));
+            has_reached
+        });
+    }
+    let [unset, set] = was_set;
+    conclude(verb, &points, &format!("{unset} times the event was unset then, {set} times it was set"));
+    assert_eq!((unset > 0, set > 0), (!is_set || !after, is_set || after), "before and behind the one that counts");
+}
+
+fn conclude(story: &str, points: &[usize], outcome: &str) {
+    let (kills, length) = (points.len(), points.last().unwrap());
+    println!("{story}: at {kills} points of {length} instructions; {outcome}");
+    assert!(kills > 20 && (cfg!(debug_assertions) || kills == length + 1), "not at every instruction");
+}
+
+/// Tries again until it says that it has reached its instruction.
+fn until_reached(attempt: impl FnMut() -> bool) {
+    assert!(std::iter::repeat_with(attempt).take(20).any(|reached| reached), "a child is not where it should be");
+}
+
+/// Nobody is asleep on a set event; a `set` by somebody else releases all; the verbs work; and who was killed does not
+/// wait any more.
+fn all_is_well(event: &SharedEvent, sleepers: &[Sleeper], killed: u32, story: &str) {
+    if !event.is_set() {
+        for sleeper in sleepers {
+            assert!(sleeper.outcomes.try_recv().is_err(), "{story}: somebody was released without a set");
+        }
+        event.set();
+    }
+    for sleeper in sleepers {
+        assert!(!sleeper.is_asleep(), "{story}: somebody is asleep on a set event");
+    }
+    for sleeper in sleepers {
+        sleeper.outcome().unwrap();
+    }
+    assert!(event.is_set() && event.wait_timeout(Duration::ZERO), "{story}");
+    event.clear();
+    assert!(!event.is_set() && !event.wait_timeout(Duration::ZERO), "{story}");
+    let waiters = event.waiters().unwrap();
+    assert!(waiters.iter().all(|waiter| waiter.pid != killed), "{story}: it still waits, {waiters:?}");
+}
+
+#[test]
+fn set_while_others_sleep() {
+    at_every_instruction("set", true, false, Others::Sleep);
+}
+
+#[test]
+fn the_first_set_of_a_process() {
+    at_every_instruction("set", false, false, Others::Sleep);
+}
+
+#[test]
+fn set_while_nobody_sleeps() {
+    at_every_instruction("set", true, false, Others::Come);
+}
+
+#[test]
+fn set_of_what_is_set() {
+    at_every_instruction("set", true, true, Others::Come);
+}
+
+#[test]
+fn clear() {
+    at_every_instruction("clear", true, true, Others::Come);
+}
+
+#[test]
+fn clear_of_what_is_unset() {
+    at_every_instruction("clear", true, false, Others::Sleep);
+}
+
+/// With a look around before it sleeps, since nobody else does; through two sleeps, a short one and one from which it is
+/// woken by a `set`.
+#[test]
+fn wait_while_nobody_sleeps() {
+    at_every_instruction("wait", true, false, Others::Come);
+}
+
+#[test]
+fn the_first_wait_of_a_process() {
+    at_every_instruction("wait", false, false, Others::Sleep);
+}
+
+#[test]
+fn wait_for_what_is_set() {
+    at_every_instruction("wait", true, true, Others::Come);
+}
+
+#[test]
+fn asleep() {
+    let directory = tempfile::tempdir().unwrap();
+    let event = SharedEvent::open_in(&directory, "event").unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), "wait", true) else { return };
+    let sleepers = Sleeper::pair(&directory, "event");
+    stepper.points("event");
+    event.clear();
+    for (others, sleep) in [(Others::Sleep, 1), (Others::Come, 1), (Others::Sleep, 2), (Others::Come, 2)] {
+        for _ in 0..10 {
+            if others == Others::Sleep {
+                sleepers.iter().for_each(Sleeper::fall_asleep);
+            }
+            let mut killed = 0;
+            stepper.kill_asleep("event", sleep, |process| {
+                killed = process;
+                let waits = event.waiters().unwrap().iter().any(|waiter| waiter.pid == process);
+                assert_eq!(waits, sleep == 2, "it shows up after a short sleep");
+            });
+            if others == Others::Come {
+                sleepers.iter().for_each(Sleeper::fall_asleep);
+            }
+            all_is_well(&event, &sleepers, killed, &format!("killed in its sleep {sleep}"));
+        }
+    }
+}
+
+/// Whoever listens to an event is told of a `clear` whose party was killed in the middle, at the latest when it looks
+/// by itself. Each instruction has an event of its own, so that all can wait for that at the same time.
+#[test]
+fn clear_while_others_watch() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), "clear", true) else { return };
+    let set = |name: &str| {
+        let event = SharedEvent::open_in(&directory, name).unwrap();
+        event.set();
+        let (tell, told) = channel();
+        let (watched, before) = (event.clone(), event.state());
+        thread::spawn(move || tell.send(pollster::block_on(watched.changed(before)).unwrap()).unwrap());
+        until_watched(&event);
+        (event, told)
+    };
+    let (_, told) = set("event");
+    let points = stepper.points("event");
+    let mut all_told: Vec<Receiver<State>> = vec![told];
+    let mut cleared = 0;
+    for instructions in &points {
+        until_reached(|| {
+            let name = format!("event-{instructions}");
+            let (event, told) = set(&name);
+            let (has_reached, _) = stepper.kill(&name, *instructions);
+            cleared += usize::from(!event.is_set());
+            event.clear();
+            all_told.push(told);
+            has_reached
+        });
+    }
+    for told in all_told {
+        assert_eq!(told.recv_timeout(LONG).map(State::is_set), Ok(false), "nobody said that it was cleared");
+    }
+    conclude("clear while others watch", &points, &format!("{cleared} times it was clear then"));
+    assert!(cleared > 1 && cleared < points.len());
+}
+
+/// Returns once the event's file says that somebody is told when it is cleared.
+fn until_watched(event: &SharedEvent) {
+    const WORD_AT: usize = 128;
+    const WATCHED: u8 = 2;
+    while fs::read(event.path().unwrap()).unwrap()[WORD_AT] & WATCHED == 0 {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn remove() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || SharedEvent::open_in(&directory, "event").unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), "remove", true) else { return };
+    let points = stepper.points("event");
+    let mut removed = 0;
+    for &instructions in &points {
+        let story = format!("remove was killed after {instructions} instructions");
+        until_reached(|| {
+            let (event, sleepers) = (open(), Sleeper::pair(&directory, "event"));
+            sleepers.iter().for_each(Sleeper::fall_asleep);
+            let (has_reached, _) = stepper.kill("event", instructions);
+            let is_over = instructions == *points.last().unwrap() || !has_reached;
+            assert!(event.is_removed() || !is_over, "it was not over at its end");
+            removed += usize::from(event.is_removed());
+            let again = open();
+            assert!(!again.is_removed(), "{story}: the name was not free");
+            again.set();
+            assert_eq!(event.is_set(), !event.is_removed(), "{story}");
+            assert!(sleepers.iter().all(|sleeper| !sleeper.is_asleep()), "{story}: somebody is still asleep");
+            for sleeper in &sleepers {
+                let outcome = sleeper.outcome();
+                assert_eq!(outcome.is_err_and(|error| error.is_removed()), event.is_removed(), "{story}");
+            }
+            again.clear();
+            has_reached
+        });
+    }
+    conclude("remove", &points, &format!("{removed} times it was gone then"));
+    assert!(removed > 1 && removed < points.len());
+}
+
+/// Nobody is killed here: an event is set, pulsed or removed at each instruction of a wait, and the wait comes to its end
+/// from there without sleeping (again). Of a pulse that is so once the wait has begun.
+fn signalled_at_every_instruction(signal: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || SharedEvent::open_in(&directory, "event").unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), "wait", true) else { return };
+    open().clear();
+    let points = stepper.points("event");
+    let mut is_newcomer = signal == "pulse";
+    for &instructions in &points {
+        until_reached(|| {
+            open().clear();
+            let Some(through) = stepper.comes_through("event", instructions, signal) else { return false };
+            assert!(through || is_newcomer, "a {signal} after {instructions} instructions, and it sleeps");
+            is_newcomer &= !through;
+            true
+        });
+    }
+    conclude(&format!("{signal} in the middle of a wait"), &points, "it comes to its end");
+    assert!(!is_newcomer);
+}
+
+#[test]
+fn set_in_the_middle_of_a_wait() {
+    signalled_at_every_instruction("set");
+}
+
+#[test]
+fn pulse_in_the_middle_of_a_wait() {
+    signalled_at_every_instruction("pulse");
+}
+
+#[test]
+fn remove_in_the_middle_of_a_wait() {
+    signalled_at_every_instruction("remove");
+}

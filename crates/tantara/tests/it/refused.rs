@@ -1,0 +1,229 @@
+//! What a party does to have the system refuse it something, which cannot be done in the process of the tests.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::thread::JoinHandleExt;
+use std::path::Path;
+use std::ptr;
+use std::time::Duration;
+
+use tantara::{SharedEvent, any};
+
+use crate::party::{NO, REMOVED, YES};
+
+const NOBODY: u32 = 65_534;
+const REFUSED: i32 = 20;
+
+/// Runs a verb of this room, if it is one.
+pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (verb, words) {
+        ("fault_elsewhere", [name]) => fault_elsewhere(directory, name),
+        ("fault_with_handler", [name]) => fault_with_handler(directory, name),
+        ("as_nobody", ["open_is_denied", name]) => open_is_denied(directory, name),
+        ("as_nobody", ["removal_is_denied", name]) => removal_is_denied(directory, name),
+        ("open_by_default", [name]) => open_by_default(name),
+        ("interrupted", [name]) => interrupted(directory, name),
+        ("without_descriptors", [name]) => without_descriptors(directory, name),
+        ("without_disk", [name]) => without_disk(directory, name),
+        ("without_waitv", [name]) => without_waitv(directory, name),
+        _ => return None,
+    })
+}
+
+/// Maps a file and cuts it off, with no event's help, and looks at it.
+fn cut_off_and_look(directory: &Path) -> u8 {
+    let path = directory.join("other");
+    fs::write(&path, [7; 4096]).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    // SAFETY: a new mapping where the kernel likes, of a file that is open.
+    let page = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    file.set_len(0).unwrap();
+    // SAFETY: none; it is the fault that is wanted.
+    unsafe { page.cast::<u8>().read_volatile() }
+}
+
+fn fault_elsewhere(directory: &Path, name: &str) -> i32 {
+    let _event = SharedEvent::open_in(directory, name).unwrap();
+    cut_off_and_look(directory).into()
+}
+
+fn fault_with_handler(directory: &Path, name: &str) -> i32 {
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(YES) }
+    }
+    // SAFETY: the handler is of the kind that `signal` takes.
+    unsafe { libc::signal(libc::SIGBUS, handler as *const () as libc::sighandler_t) };
+    fault_elsewhere(directory, name)
+}
+
+/// Gives up being root, for good.
+pub(crate) fn become_nobody() {
+    // SAFETY: takes numbers.
+    assert_eq!(unsafe { libc::setgroups(0, ptr::null()) }, 0);
+    // SAFETY: takes numbers.
+    assert_eq!(unsafe { libc::setresgid(NOBODY, NOBODY, NOBODY) }, 0);
+    // SAFETY: takes numbers.
+    assert_eq!(unsafe { libc::setresuid(NOBODY, NOBODY, NOBODY) }, 0);
+}
+
+fn removal_is_denied(directory: &Path, name: &str) -> i32 {
+    become_nobody();
+    let event = SharedEvent::open_in(directory, name).unwrap();
+    assert!(event.is_writable());
+    if event.remove().unwrap_err().is_permission_denied() { YES } else { NO }
+}
+
+fn open_is_denied(directory: &Path, name: &str) -> i32 {
+    become_nobody();
+    let error = SharedEvent::open_in(directory, name).unwrap_err();
+    let is_clear = error.to_string().contains(directory.to_str().unwrap());
+    if error.is_permission_denied() && is_clear { YES } else { NO }
+}
+
+fn open_by_default(name: &str) -> i32 {
+    match SharedEvent::open(name) {
+        Ok(event) => {
+            assert!(event.path().unwrap().starts_with(SharedEvent::default_directory()));
+            event.set();
+            assert!(SharedEvent::open(name).unwrap().is_set());
+            YES
+        }
+        Err(error) if error.is_invalid_name() => REFUSED,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: the structure is valid for reading.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+}
+
+fn without_descriptors(directory: &Path, name: &str) -> i32 {
+    let event = SharedEvent::open_in(directory, name).unwrap();
+    let taken: Vec<_> = (0..20).map_while(|_| File::open("/dev/null").ok()).collect();
+    limit(libc::RLIMIT_NOFILE, taken.len() as libc::rlim_t);
+    for error in [
+        SharedEvent::open_in(directory, "y").unwrap_err(),
+        SharedEvent::open_in(directory, name).unwrap_err(),
+        SharedEvent::anonymous().unwrap_err(),
+        event.waiters().unwrap_err(),
+        SharedEvent::inherited(event.as_fd_number()).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("ulimit -n"), "{error}");
+    }
+    works(&event)
+}
+
+trait AsNumber {
+    fn as_fd_number(&self) -> i32;
+}
+
+impl AsNumber for SharedEvent {
+    fn as_fd_number(&self) -> i32 {
+        std::os::fd::AsFd::as_fd(self).as_raw_fd()
+    }
+}
+
+/// The verbs of an event that is open.
+fn works(event: &SharedEvent) -> i32 {
+    assert!(!event.wait_timeout(Duration::from_millis(30)));
+    assert_eq!(any([event]).wait_timeout(Duration::from_millis(30)), None);
+    std::thread::scope(|scope| {
+        let waiting = [(); 2].map(|()| scope.spawn(|| event.wait()));
+        let awaiting = scope.spawn(|| pollster::block_on(event.wait_async()));
+        std::thread::sleep(Duration::from_millis(50));
+        event.set();
+        event.clear();
+        // One that came too late for the pulse.
+        event.set();
+        waiting.into_iter().for_each(|party| party.join().unwrap());
+        awaiting.join().unwrap();
+    });
+    event.clear();
+    YES
+}
+
+fn without_disk(directory: &Path, name: &str) -> i32 {
+    let event = SharedEvent::open_in(directory, name).unwrap();
+    // SAFETY: the signal is ignored from now on; what would raise it fails with EFBIG.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    limit(libc::RLIMIT_FSIZE, 100);
+    let error = SharedEvent::open_in(directory, "y").unwrap_err();
+    assert!(error.to_string().contains("cannot be made"), "{error}");
+    works(&event)
+}
+
+/// Waits on a thread that gets a signal every two milliseconds, as profilers send them.
+fn interrupted(directory: &Path, name: &str) -> i32 {
+    extern "C" fn handler(_: libc::c_int) {}
+    // SAFETY: the handler is of the kind that `signal` takes, and does nothing.
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as libc::sighandler_t) };
+    let event = SharedEvent::open_in(directory, name).unwrap();
+    let waiting = std::thread::spawn(move || event.try_wait());
+    while !waiting.is_finished() {
+        // SAFETY: the thread was not joined yet, so its number is still its own.
+        unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR1) };
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    match waiting.join().unwrap() {
+        Ok(()) => YES,
+        Err(error) => {
+            if error.is_removed() {
+                REMOVED
+            } else {
+                NO
+            }
+        }
+    }
+}
+
+/// A sandbox in which `futex_waitv` is forbidden, and after that is unknown.
+fn without_waitv(directory: &Path, name: &str) -> i32 {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        forbid(libc::SYS_futex_waitv, errno).unwrap();
+        let event = SharedEvent::open_in(directory, name).unwrap();
+        works(&event);
+    }
+    YES
+}
+
+fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
+    filter(call, None, errno)
+}
+
+/// Files without a name, which are opened with O_TMPFILE, are unknown from here on, as some file systems do not know
+/// them.
+pub(crate) fn forbid_nameless_files() {
+    filter(libc::SYS_openat, Some((2, libc::O_TMPFILE & !libc::O_DIRECTORY)), libc::EOPNOTSUPP).unwrap();
+}
+
+/// From here on `call` fails with `errno`, if the argument that is named has one of these bits.
+fn filter(call: libc::c_long, argument: Option<(u32, libc::c_int)>, errno: i32) -> io::Result<()> {
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at);
+    // Without an argument: what is loaded, the number of the call, has some bit.
+    let (at, bits) = argument.map_or((0, u32::MAX), |(number, bits)| (16 + 8 * number, bits as u32));
+    let mut filter = [
+        // The number of the call.
+        load(0),
+        libc::sock_filter { jf: 3, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) },
+        load(at),
+        libc::sock_filter { jf: 1, ..statement(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, bits) },
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: takes numbers.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the program and its filter are valid for reading.
+    if unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

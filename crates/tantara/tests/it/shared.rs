@@ -1,0 +1,460 @@
+//! Events between processes: who may do what, how they are handed on and removed, and what is told of those who wait
+//! and set.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use tantara::{Error, SharedEvent, Waiter, all, any, survey};
+use tempfile::TempDir;
+
+use crate::LONG;
+use crate::party::{NO, Party, REMOVED, YES};
+use crate::refused::become_nobody;
+
+/// The verbs of parties that this room needs.
+pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (verb, words) {
+        ("wait_for_inherited", [number]) => match SharedEvent::inherited(number.parse().unwrap()) {
+            Ok(event) => {
+                event.wait();
+                YES
+            }
+            Err(error) => {
+                assert!(error.to_string().contains(number), "{error}");
+                NO
+            }
+        },
+        ("read", [name]) => {
+            become_nobody();
+            read_only(&SharedEvent::open_in(directory, name).unwrap())
+        }
+        ("pulse", [name, times]) => {
+            let event = SharedEvent::open_in(directory, name).unwrap();
+            for _ in 0..times.parse().unwrap() {
+                event.set();
+                event.clear();
+            }
+            YES
+        }
+        _ => return None,
+    })
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn open(directory: &TempDir, name: &str) -> SharedEvent {
+    SharedEvent::open_in(directory, name).unwrap()
+}
+
+fn start(verb: &str, directory: &TempDir, words: &[&str]) -> Party {
+    Party::start([verb, directory.path().to_str().unwrap()].iter().chain(words))
+}
+
+/// Returns once so many wait for it, with what is known of them.
+pub(crate) fn until_waiters(event: &SharedEvent, count: usize) -> Vec<Waiter> {
+    let deadline = Instant::now() + LONG;
+    loop {
+        let waiters = event.waiters().unwrap();
+        if waiters.len() == count {
+            return waiters;
+        }
+        assert!(Instant::now() < deadline, "{count} should wait, and these do: {waiters:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a verb says when it panics.
+fn complaint(verb: impl FnOnce()) -> String {
+    *catch_unwind(AssertUnwindSafe(verb)).unwrap_err().downcast::<String>().unwrap()
+}
+
+// Who may do what.
+
+/// Of an event that may only be read, every way to wait is at one's disposal, and no other.
+fn read_only(event: &SharedEvent) -> i32 {
+    assert!(!event.is_writable() && !event.is_set());
+    for error in [event.try_set(), event.try_clear(), event.remove()].map(Result::unwrap_err) {
+        assert!(error.is_permission_denied() && error.to_string().contains("ask its owner"), "{error}");
+    }
+    assert!(complaint(|| event.set()).contains("may only be waited for"));
+    assert!(complaint(|| event.clear()).contains("may only be waited for"));
+    assert!(!event.wait_timeout(Duration::from_millis(1)) && !event.is_removed());
+    let outcomes = thread::scope(|scope| {
+        let waits: [Box<dyn FnOnce() -> Result<(), Error> + Send>; 4] = [
+            Box::new(|| event.try_wait()),
+            Box::new(|| pollster::block_on(event.try_wait_async())),
+            Box::new(|| any([event]).try_wait().map(drop)),
+            Box::new(|| all([event]).try_wait()),
+        ];
+        waits.map(|wait| scope.spawn(wait)).map(|wait| wait.join().unwrap())
+    });
+    if outcomes.iter().all(Result::is_ok) {
+        return YES;
+    }
+    for error in outcomes.map(Result::unwrap_err) {
+        assert!(error.is_removed(), "{error}");
+    }
+    assert!(event.is_removed() && event.state().is_removed() && event.try_wait().is_err());
+    REMOVED
+}
+
+/// A party that only reads, and an event that it may read; none, with a line that says so, if we cannot pretend to be
+/// others. The file's mode is changed to `mode` before it was opened by anybody who may write, or after.
+fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent, Party)> {
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        println!("left out: it needs to be root");
+        return None;
+    }
+    fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
+    let (event, path) = (open(directory, name), directory.path().join(name));
+    if is_late {
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    drop(event);
+    let event = open(directory, name);
+    fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
+    let party = start("read", directory, &[name]);
+    // Three threads that block, two of them through the helper, which counts once.
+    until_waiters(&event, 2);
+    Some((event, party))
+}
+
+#[test]
+fn who_may_only_read_waits_and_does_not_set() {
+    let home = directory();
+    for (name, is_late) in [("at-once", false), ("late", true)] {
+        let Some((event, mut party)) = reader(&home, name, is_late) else { return };
+        event.set();
+        event.clear();
+        assert_eq!(party.answer(), YES, "{name}");
+    }
+}
+
+#[test]
+fn who_may_only_read_is_told_of_a_removal() {
+    let home = directory();
+    let Some((event, mut party)) = reader(&home, "x", false) else { return };
+    event.remove().unwrap();
+    assert_eq!(party.answer(), REMOVED);
+}
+
+#[test]
+fn who_may_only_read_finds_out_that_the_file_is_taken_away() {
+    let home = directory();
+    let Some((_, mut party)) = reader(&home, "x", false) else { return };
+    fs::remove_file(home.path().join("x")).unwrap();
+    assert_eq!(party.answer(), REMOVED);
+}
+
+// How they are handed on.
+
+#[test]
+fn an_event_is_handed_down_to_a_program() {
+    let home = directory();
+    for event in [SharedEvent::anonymous().unwrap(), open(&home, "x")] {
+        let mut party = Party::command(["wait_for_inherited", "."]);
+        let number = event.inherit(&mut party).unwrap();
+        let start = |command: &mut Command| {
+            let task = format!("wait_for_inherited\n.\n{number}");
+            Party(command.env("TANTARA_TEST_PARTY", task).spawn().unwrap())
+        };
+        let mut parties = [start(&mut party), start(&mut party)];
+        let waiters = until_waiters(&event, 2);
+        for party in &parties {
+            assert!(waiters.iter().any(|waiter| waiter.pid == party.0.id()));
+        }
+        // Nobody else has got it.
+        assert!(!start(&mut Party::command(["wait_for_inherited"])).says_yes());
+        event.set();
+        for party in &mut parties {
+            assert!(party.says_yes());
+        }
+    }
+}
+
+/// Both have the same open file, but the mark of one who is killed does not live on with the other.
+#[test]
+fn who_has_inherited_and_is_killed_waits_no_longer() {
+    let event = SharedEvent::anonymous().unwrap();
+    let mut command = Party::command([""]);
+    let number = event.inherit(&mut command).unwrap();
+    let party = command.env("TANTARA_TEST_PARTY", format!("wait_for_inherited\n.\n{number}")).spawn().map(Party);
+    until_waiters(&event, 1);
+    drop(party);
+    assert_eq!(event.waiters().unwrap(), []);
+}
+
+#[test]
+fn a_descriptor_stands_for_the_event() {
+    let home = directory();
+    for event in [SharedEvent::anonymous().unwrap(), open(&home, "x")] {
+        let twin = SharedEvent::from_fd(event.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        assert!(twin.is_writable() && twin.path().is_none());
+        let party = thread::spawn({
+            let twin = twin.clone();
+            move || twin.wait_timeout(LONG)
+        });
+        assert_eq!(until_waiters(&event, 1), until_waiters(&twin, 1));
+        event.set();
+        assert!(party.join().unwrap() && twin.is_set());
+        twin.clear();
+        assert!(!event.is_set());
+        let error = twin.remove().unwrap_err();
+        assert!(error.to_string().contains("without a name"), "{error}");
+    }
+    assert!(SharedEvent::anonymous().unwrap().path().is_none());
+}
+
+#[test]
+fn a_descriptor_of_something_else_is_refused() {
+    let home = directory();
+    fs::write(home.path().join("text"), "no event").unwrap();
+    let others =
+        ["/dev/null", "/proc/self/status", home.path().to_str().unwrap()].map(|path| File::open(path).unwrap());
+    for other in others.into_iter().chain([File::open(home.path().join("text")).unwrap()]) {
+        let error = SharedEvent::from_fd(other.into()).unwrap_err();
+        assert!(error.is_not_an_event(), "{error}");
+    }
+    let (reader, _writer) = std::io::pipe().unwrap();
+    assert!(SharedEvent::inherited(reader.as_raw_fd()).unwrap_err().is_not_an_event());
+    let error = SharedEvent::inherited(1_000_000).unwrap_err();
+    assert!(error.to_string().contains("descriptor 1000000"), "{error}");
+}
+
+// How they are removed.
+
+#[test]
+fn everyone_who_waits_is_told_of_a_removal() {
+    let home = directory();
+    let (event, other) = (open(&home, "x"), open(&home, "y"));
+    let local = tantara::Event::new();
+    let mut party = start("wait", &home, &["x"]);
+    thread::scope(|scope| {
+        let waits: [Box<dyn FnOnce() -> Result<(), Error> + Send>; 7] = [
+            Box::new(|| event.try_wait()),
+            Box::new(|| event.try_wait_timeout(LONG).map(drop)),
+            Box::new(|| pollster::block_on(event.try_wait_async())),
+            Box::new(|| any([&other, &event]).try_wait().map(drop)),
+            Box::new(|| any([&local as &dyn tantara::Waitable, &event]).try_wait_timeout(LONG).map(drop)),
+            // The first has still to come; the second never will.
+            Box::new(|| all([&other, &event]).try_wait()),
+            Box::new(|| all([&local as &dyn tantara::Waitable, &other, &event]).try_wait_timeout(LONG).map(drop)),
+        ];
+        let panicking = scope.spawn(|| complaint(|| event.wait()));
+        let parties = waits.map(|wait| scope.spawn(wait));
+        // The party, the three threads that block, and the helper.
+        until_waiters(&event, 5);
+        event.remove().unwrap();
+        for party in parties {
+            let error = party.join().unwrap().unwrap_err();
+            assert!(error.is_removed() && error.to_string().ends_with("x was removed"), "{error}");
+        }
+        assert!(panicking.join().unwrap().ends_with("x was removed"));
+    });
+    assert_eq!(party.answer(), REMOVED);
+    assert!(other.waiters().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_removed_can_do_nothing_and_the_name_is_free() {
+    let home = directory();
+    let (event, twin) = (open(&home, "x"), open(&home, "x"));
+    event.set();
+    event.remove().unwrap();
+    event.remove().unwrap();
+    assert!(!home.path().join("x").exists());
+    assert!(event.is_removed() && twin.is_removed() && twin.state().is_removed());
+    assert!(event.is_set() && twin.is_set(), "it was set then");
+    let moment = Duration::ZERO;
+    let errors = [
+        twin.try_set().unwrap_err(),
+        twin.try_clear().unwrap_err(),
+        twin.try_wait().unwrap_err(),
+        twin.try_wait_timeout(moment).unwrap_err(),
+        pollster::block_on(twin.try_wait_async()).unwrap_err(),
+        any([&twin]).try_wait_timeout(moment).unwrap_err(),
+        all([&twin]).try_wait_timeout(moment).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.is_removed() && !error.is_not_an_event(), "{error}");
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
+    }
+    for verb in [SharedEvent::set, SharedEvent::clear, SharedEvent::wait] {
+        assert!(complaint(|| verb(&twin)).ends_with("x was removed"));
+    }
+    let again = open(&home, "x");
+    assert!(!again.is_set() && !again.is_removed());
+    event.remove().unwrap();
+    assert!(home.path().join("x").exists() && !again.is_removed(), "it is not the new one that was removed");
+    again.set();
+}
+
+#[test]
+fn who_was_released_before_the_removal_is_released() {
+    let home = directory();
+    let event = open(&home, "x");
+    let wait = event.try_wait_async();
+    let (one, each) = (any([&event]), all([&event]));
+    event.set();
+    event.clear();
+    event.remove().unwrap();
+    assert!(pollster::block_on(wait).is_ok());
+    assert_eq!(one.try_wait().unwrap(), 0);
+    assert!(each.try_wait().is_ok());
+}
+
+/// Whoever removed it was killed in between.
+#[test]
+fn what_is_marked_as_gone_is_buried_by_whoever_comes_next() {
+    let home = directory();
+    let (event, path) = (open(&home, "x"), home.path().join("x"));
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    event.remove().unwrap();
+    let mut gone = vec![0; 4096];
+    file.read_exact_at(&mut gone, 0).unwrap();
+    fs::write(&path, &gone).unwrap();
+    let dead = fs::metadata(&path).unwrap().ino();
+    assert!(survey(&home).unwrap().is_empty(), "it is no event any more");
+    assert!(SharedEvent::find_in(&home, "x").unwrap().is_none());
+    fs::write(&path, &gone).unwrap();
+    let again = open(&home, "x");
+    assert!(!again.is_removed() && again.try_set().is_ok());
+    assert!(fs::metadata(&path).unwrap().ino() != dead || fs::read(&path).unwrap() != gone);
+}
+
+/// A thread that is interrupted all the time shows up and finds out like any other.
+#[test]
+fn signals_do_not_keep_a_waiter_from_its_duties() {
+    let home = directory();
+    let event = open(&home, "x");
+    let mut parties = [start("interrupted", &home, &["x"]), start("interrupted", &home, &["x"])];
+    until_waiters(&event, 2);
+    fs::remove_file(home.path().join("x")).unwrap();
+    for party in &mut parties {
+        assert_eq!(party.answer(), REMOVED);
+    }
+}
+
+// What is told of those who wait and set.
+
+#[test]
+fn waiters_are_told_of_as_they_are() {
+    let home = directory();
+    let event = open(&home, "x");
+    assert_eq!(event.waiters().unwrap(), []);
+    let began = SystemTime::now() - Duration::from_millis(1);
+    let mut party = start("wait_timeout", &home, &[&LONG.as_nanos().to_string(), "x"]);
+    let waiter = until_waiters(&event, 1).remove(0);
+    assert_eq!(waiter.pid, party.0.id());
+    assert!(fs::exists(format!("/proc/{}/task/{}", waiter.pid, waiter.tid)).unwrap());
+    assert!((began..=SystemTime::now()).contains(&waiter.since), "{waiter:?}");
+    let arguments = waiter.command.split_once(' ').unwrap().1;
+    assert_eq!(arguments, "party::party --exact --nocapture --test-threads 1");
+    // A task shows up by the helper of its process; those who have waited longest come first.
+    let task = start("wait_async", &home, &[&LONG.as_nanos().to_string(), "x"]);
+    let waiters = until_waiters(&event, 2);
+    assert_eq!(waiters.iter().map(|waiter| waiter.pid).collect::<Vec<_>>(), [party.0.id(), task.0.id()]);
+    assert_eq!(survey(&home).unwrap().remove(0).unwrap().waiters, waiters);
+    // Killed.
+    drop(task);
+    assert_eq!(event.waiters().unwrap(), [waiter]);
+    // Released.
+    event.set();
+    assert_eq!(event.waiters().unwrap(), []);
+    assert!(party.says_yes());
+    event.clear();
+    assert_eq!(event.waiters().unwrap(), []);
+    // Out of time.
+    let mut party = start("wait_timeout", &home, &[&Duration::from_millis(100).as_nanos().to_string(), "x"]);
+    assert!(!party.says_yes());
+    assert_eq!(event.waiters().unwrap(), []);
+}
+
+#[test]
+fn the_last_set_is_told_of() {
+    let home = directory();
+    let event = open(&home, "x");
+    assert_eq!(event.last_set(), None);
+    event.clear();
+    assert_eq!(event.last_set(), None);
+    // The clock ticks every few milliseconds.
+    let began = SystemTime::now() - Duration::from_millis(50);
+    let mut party = start("set", &home, &["x"]);
+    let process = party.0.id();
+    assert!(party.says_yes());
+    let last = event.last_set().unwrap();
+    assert_eq!(last.pid, process);
+    assert!((began..=SystemTime::now()).contains(&last.at), "{last:?}");
+    event.set();
+    assert_eq!(event.last_set(), Some(last), "it was set already");
+    event.clear();
+    assert_eq!(event.last_set(), Some(last));
+    assert_eq!(survey(&home).unwrap().remove(0).unwrap().last_set, Some(last));
+    event.set();
+    assert_eq!(event.last_set().unwrap().pid, std::process::id());
+}
+
+#[test]
+fn every_set_is_counted() {
+    const SETS: u32 = 3_000;
+    let home = directory();
+    let event = open(&home, "x");
+    let first = event.state();
+    assert!(!first.is_set() && !first.is_removed() && first == event.state());
+    let (tell, told) = channel();
+    let watcher = thread::spawn({
+        let event = event.clone();
+        move || {
+            let (mut state, mut sets) = (first, 0);
+            while let Ok(next) = pollster::block_on(event.changed(state)) {
+                assert!(next != state, "nothing has changed");
+                sets += next.sets_since(state);
+                state = next;
+                if state.is_removed() {
+                    break;
+                }
+                if sets == SETS {
+                    tell.send(()).unwrap();
+                }
+            }
+            sets
+        }
+    });
+    assert!(start("pulse", &home, &["x", &SETS.to_string()]).says_yes());
+    told.recv_timeout(LONG).expect("some were not counted");
+    let last = event.state();
+    assert_eq!(last.sets_since(first), SETS);
+    event.remove().unwrap();
+    assert_eq!(watcher.join().unwrap(), SETS);
+    assert!(pollster::block_on(event.changed(last)).unwrap().is_removed());
+}
+
+#[test]
+fn one_may_look_without_making_anything() {
+    let home = directory();
+    assert!(SharedEvent::find_in(&home, "x").unwrap().is_none());
+    assert!(SharedEvent::find_in(home.path().join("nowhere"), "x").unwrap().is_none());
+    assert!(survey(home.path().join("nowhere")).unwrap().is_empty());
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
+    for name in ["b", "c", "a"] {
+        open(&home, name);
+    }
+    fs::write(home.path().join("d"), "no event").unwrap();
+    fs::write(home.path().join(".hidden"), "").unwrap();
+    SharedEvent::find_in(&home, "c").unwrap().unwrap().set();
+    let found = survey(&home).unwrap();
+    let events: Vec<_> = found.iter().flatten().map(|event| (&*event.name, event.is_set)).collect();
+    assert_eq!(events, [("a", false), ("b", false), ("c", true)]);
+    assert!(found.len() == 4 && found[3].as_ref().unwrap_err().is_not_an_event());
+    let error = survey(home.path().join("a")).unwrap_err();
+    assert!(error.to_string().contains("not a directory"), "{error}");
+}
