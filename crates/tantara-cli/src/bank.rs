@@ -58,7 +58,13 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
                 }
             }
         })),
-        lost: Some(Box::new(|customer, how| output::note(format_args!("{} was lost: {how}", customer.name)))),
+        lost: Some(Box::new({
+            let progress = progress.clone();
+            move |customer, how| {
+                let note = || output::note(format_args!("{} was lost: {how}", customer.name));
+                progress.as_ref().map_or_else(note, |progress| progress.aside(note));
+            }
+        })),
         keeps_notes: timeline.is_some() || trace.is_some(),
     };
     let plan = Plan { customers, workers: args.workers, pace: args.pace };

@@ -98,6 +98,11 @@ impl Progress {
         if io::stdout().is_terminal() { self.0.suspend(|| line(text)) } else { line(text) }
     }
 
+    /// Runs what writes to the terminal that the bar is on.
+    pub(crate) fn aside(&self, write: impl FnOnce()) {
+        self.0.suspend(write);
+    }
+
     pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
     }

@@ -105,6 +105,7 @@ fn json_is_one_line_with_the_figures() {
         assert_eq!(figures["reach"], reach);
         assert_eq!(figures["released"]["bank_open"], 10);
         assert_eq!(figures["released"]["transactions_open"], 7);
+        assert_eq!(figures["lost"], Value::Array(Vec::new()));
         assert!(figures["seconds"].as_f64().unwrap() > 0.0);
         assert!((1..=10).contains(&figures["peak_waiting"].as_u64().unwrap()));
     }

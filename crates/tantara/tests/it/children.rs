@@ -5,6 +5,8 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::AtomicU32;
 
 /// A child that was forked. It is killed when this is dropped.
 #[derive(Debug)]
@@ -98,4 +100,14 @@ fn call(process: u32, thread: u32) -> Option<(i64, Option<u64>)> {
 fn is_sleeping(process: u32, thread: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/task/{thread}/stat")).unwrap_or_default();
     status.rsplit_once(") ").is_some_and(|(_, status)| status.starts_with('S'))
+}
+
+/// A number that this process shares with the children that it forks from here on.
+pub(crate) fn shared_memory() -> &'static AtomicU32 {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping where the kernel likes.
+    let page = unsafe { libc::mmap(ptr::null_mut(), 4096, access, kind, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED);
+    // SAFETY: it is mapped for ever, aligned, zero, and reached as an atomic only.
+    unsafe { AtomicU32::from_ptr(page.cast()) }
 }

@@ -111,8 +111,9 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
         #[cfg(target_arch = "x86_64")]
         ("step", words) => crate::stepper::step(directory, words),
         _ => {
-            let answer =
-                crate::refused::run(verb, directory, words).or_else(|| crate::shared::run(verb, directory, words));
+            let answer = crate::refused::run(verb, directory, words)
+                .or_else(|| crate::shared::run(verb, directory, words))
+                .or_else(|| crate::shared_many::run(verb, directory, words));
             return answer.unwrap_or_else(|| panic!("a party knows no {verb:?} with {words:?}"));
         }
     }

@@ -96,6 +96,18 @@ fn open_by_default(name: &str) -> i32 {
     }
 }
 
+/// Makes sure that this process may have so many open files.
+pub(crate) fn allow_descriptors(count: usize) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is valid for writing.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    // Another test may ask at the same time: nobody lowers it.
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the structure is valid for reading.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    assert!(limit.rlim_max >= count as libc::rlim_t, "the system does not allow enough open files (ulimit -Hn)");
+}
+
 fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) {
     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     // SAFETY: the structure is valid for reading.

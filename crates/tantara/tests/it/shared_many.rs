@@ -1,1 +1,319 @@
-//! Many.
+//! Events between processes in numbers: many in one wait, kinds mixed, tasks that come and go, and the helper threads
+//! that sleep for them.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any};
+
+use crate::children::{self, Child};
+use crate::party::{Party, YES};
+use crate::refused::allow_descriptors;
+use crate::shared::until_waiters;
+use crate::{Bell, LONG, poll};
+
+/// The verbs of parties that this room needs.
+pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    match (verb, words) {
+        ("ping_pong", [rounds]) => ping_pong(rounds.parse().unwrap()),
+        ("await_after_fork", []) => await_after_fork(),
+        ("rest", []) => rest(),
+        ("leave", [name]) => {
+            let event = SharedEvent::open_in(directory, name).unwrap();
+            let waker = Bell::new().1;
+            let mut wait = Box::pin(event.wait_async());
+            assert!(poll(&mut wait, &waker).is_pending());
+            until_waiters(&event, 1);
+            // The helper sleeps, and this thread ends the process.
+        }
+        _ => return None,
+    }
+    Some(YES)
+}
+
+fn anonymous(count: usize) -> Vec<SharedEvent> {
+    allow_descriptors(count + 200);
+    (0..count).map(|_| SharedEvent::anonymous().unwrap()).collect()
+}
+
+/// Each of so many releases a wait for any of them: one that blocks and one that awaits, half of them while they sleep
+/// and half before they do.
+fn each_releases_any(count: usize, step: usize) {
+    let events = anonymous(count);
+    for index in (0..count).step_by(step) {
+        thread::scope(|scope| {
+            let blocking = scope.spawn(|| any(&events).wait_timeout(LONG));
+            let awaiting = scope.spawn(|| pollster::block_on(any(&events)));
+            if index / step % 16 == 0 {
+                until_waiters(&events[index], 1);
+                until_waiters(&events[count - 1], 1);
+            }
+            events[index].set();
+            assert_eq!(blocking.join().unwrap(), Some(index));
+            assert_eq!(awaiting.join().unwrap(), index);
+        });
+        events[index].clear();
+    }
+    for event in &events {
+        assert_eq!(event.waiters().unwrap(), []);
+    }
+}
+
+#[test]
+fn each_of_as_many_as_a_helper_takes_releases_any() {
+    each_releases_any(127, 1);
+}
+
+#[test]
+fn each_of_one_more_than_a_helper_takes_releases_any() {
+    each_releases_any(128, 1);
+}
+
+#[test]
+fn each_of_three_hundred_releases_any() {
+    each_releases_any(300, 3);
+}
+
+#[test]
+fn some_of_a_thousand_release_any() {
+    each_releases_any(1_000, 111);
+}
+
+/// All of so many, pulsed one by one, from both ends.
+fn each_is_needed_by_all(count: usize) {
+    let events = anonymous(count);
+    thread::scope(|scope| {
+        let blocking = scope.spawn(|| all(&events).wait_timeout(LONG));
+        let awaiting = scope.spawn(|| pollster::block_on(all(&events)));
+        // Each is in line with each of them before the first signal.
+        until_waiters(&events[0], 1);
+        until_waiters(&events[count - 1], 1);
+        for index in (0..count / 2).flat_map(|index| [index, count - 1 - index]) {
+            assert!(!blocking.is_finished() && !awaiting.is_finished());
+            events[index].set();
+            events[index].clear();
+        }
+        if count % 2 == 1 {
+            events[count / 2].set();
+        }
+        assert!(blocking.join().unwrap());
+        awaiting.join().unwrap();
+    });
+    for event in &events {
+        assert_eq!(event.waiters().unwrap(), []);
+    }
+}
+
+#[test]
+fn each_of_as_many_as_a_helper_takes_is_needed_by_all() {
+    each_is_needed_by_all(127);
+}
+
+#[test]
+fn each_of_a_thousand_is_needed_by_all() {
+    each_is_needed_by_all(1_000);
+}
+
+#[test]
+fn kinds_are_mixed() {
+    let (local, turnstile, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
+    let events: [&dyn Waitable; 3] = [&local, &turnstile, &shared];
+    let signals: [&(dyn Fn() + Sync); 3] = [&|| local.set(), &|| turnstile.set(), &|| shared.set()];
+    for (index, signal) in signals.iter().enumerate() {
+        thread::scope(|scope| {
+            let party = scope.spawn(|| any(events).wait_timeout(LONG));
+            until_waiters(&shared, 1);
+            signal();
+            assert_eq!(party.join().unwrap(), Some(index));
+        });
+        local.clear();
+        shared.clear();
+        assert!(!turnstile.is_set(), "it was used up");
+    }
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        thread::scope(|scope| {
+            let party = scope.spawn(|| all(events).wait_timeout(LONG));
+            until_waiters(&shared, 1);
+            for index in order {
+                assert!(!party.is_finished());
+                signals[index]();
+                local.clear();
+                shared.clear();
+            }
+            assert!(party.join().unwrap());
+        });
+    }
+    // What a turnstile had given to a wait that fails is handed on.
+    let home = tempfile::tempdir().unwrap();
+    let doomed = SharedEvent::open_in(&home, "doomed").unwrap();
+    thread::scope(|scope| {
+        let party = scope.spawn(|| all([&turnstile as &dyn Waitable, &local, &doomed]).try_wait());
+        until_waiters(&doomed, 1);
+        turnstile.set();
+        doomed.remove().unwrap();
+        assert!(party.join().unwrap().unwrap_err().is_removed());
+    });
+    assert!(turnstile.is_set());
+}
+
+#[test]
+fn futures_that_are_dropped_leave_no_trace() {
+    let events = anonymous(3);
+    let waker = Bell::new().1;
+    for _ in 0..3 {
+        let mut single = Box::pin(events[0].wait_async());
+        let mut several = Box::pin(any(&events));
+        let mut changed = Box::pin(events[1].changed(events[1].state()));
+        assert!(poll(&mut single, &waker).is_pending() && poll(&mut several, &waker).is_pending());
+        assert!(poll(&mut changed, &waker).is_pending());
+        for event in &events {
+            until_waiters(event, 1);
+        }
+        drop(single);
+        assert_eq!(events[0].waiters().unwrap().len(), 1, "another still waits");
+        drop((several, changed));
+        for event in &events {
+            assert_eq!(event.waiters().unwrap(), []);
+        }
+    }
+}
+
+/// Waits begin and end all the time, so the helper lets go of the event again and again, just when another wait begins.
+#[test]
+fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
+    const ROUNDS: u32 = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
+    let event = SharedEvent::anonymous().unwrap();
+    let (round, waker) = (AtomicU32::new(0), Bell::new().1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=ROUNDS {
+                let mut left = Box::pin(event.wait_async());
+                let _ = poll(&mut left, &waker);
+                drop(left);
+                event.set();
+                event.clear();
+                (0..number % 100).for_each(|_| std::hint::spin_loop());
+                let wait = event.wait_async();
+                round.store(number, Relaxed);
+                let began = Instant::now();
+                pollster::block_on(wait);
+                assert!(began.elapsed() < LONG / 2, "nobody rang in round {number}");
+            }
+        });
+        for number in 1..=ROUNDS {
+            while round.load(Relaxed) != number {
+                thread::yield_now();
+            }
+            event.set();
+            event.clear();
+        }
+    });
+}
+
+fn party(words: &[&str]) -> i32 {
+    let home = tempfile::tempdir().unwrap();
+    let (verb, words) = words.split_first().unwrap();
+    Party::start([*verb, home.path().to_str().unwrap()].iter().chain(words)).answer()
+}
+
+#[test]
+fn a_process_ends_while_its_helper_sleeps() {
+    assert_eq!(party(&["leave", "x"]), YES);
+}
+
+/// Helpers: threads by the name of this library.
+fn helpers() -> usize {
+    let threads = fs::read_dir("/proc/self/task").unwrap();
+    let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
+    names.filter(|name| name.trim_end() == "tantara").count()
+}
+
+/// They end when there is nothing to do, and others take their place when there is.
+fn rest() {
+    let events = anonymous(200);
+    for _ in 0..2 {
+        assert_eq!(helpers(), 0);
+        let waker = Bell::new().1;
+        let mut wait = Box::pin(any(&events));
+        assert!(poll(&mut wait, &waker).is_pending());
+        assert_eq!(helpers(), 2);
+        events[150].set();
+        assert_eq!(pollster::block_on(wait), 150);
+        events[150].clear();
+        let deadline = Instant::now() + LONG;
+        while helpers() > 0 {
+            assert!(Instant::now() < deadline, "they do not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn helpers_end_when_there_is_nothing_to_do() {
+    assert_eq!(party(&["rest"]), YES);
+}
+
+/// A child of a fork has its parent's events, and no helper.
+fn await_after_fork() {
+    let (ping, pong) = (SharedEvent::anonymous().unwrap(), SharedEvent::anonymous().unwrap());
+    let waker = Bell::new().1;
+    let mut wait = Box::pin(pong.wait_async());
+    assert!(poll(&mut wait, &waker).is_pending() && helpers() == 1);
+    let mut child = Child::fork(|| {
+        assert_eq!(helpers(), 0);
+        pollster::block_on(any([&ping, &pong]));
+        assert!(ping.is_set() && helpers() == 1);
+        pong.set();
+    });
+    ping.set();
+    pollster::block_on(wait);
+    assert_eq!(child.status(), 0);
+    assert_eq!(pong.last_set().unwrap().pid, child.pid as u32);
+}
+
+#[test]
+fn a_child_of_a_fork_awaits_by_a_helper_of_its_own() {
+    assert_eq!(party(&["await_after_fork"]), YES);
+}
+
+/// Each writes to memory that they share, and signals; the other reads what was written before the signal, whether it
+/// looks, blocks or awaits.
+fn ping_pong(rounds: u32) {
+    let letter = children::shared_memory();
+    let [ping, pong] = [(); 2].map(|()| SharedEvent::anonymous().unwrap());
+    let hear = |event: &SharedEvent, round: u32| {
+        match round % 3 {
+            0 => assert!(event.wait_timeout(LONG), "a signal was lost in round {round}"),
+            1 => pollster::block_on(event.wait_async()),
+            _ => {
+                while !event.is_set() {
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        event.clear();
+    };
+    let mut child = Child::fork(|| {
+        for round in 0..rounds {
+            hear(&ping, round);
+            assert_eq!(letter.load(Relaxed), 2 * round + 1);
+            letter.store(2 * round + 2, Relaxed);
+            pong.set();
+        }
+    });
+    for round in 0..rounds {
+        letter.store(2 * round + 1, Relaxed);
+        ping.set();
+        hear(&pong, round);
+        assert_eq!(letter.load(Relaxed), 2 * round + 2);
+    }
+    assert_eq!(child.status(), 0);
+}
+
+#[test]
+fn what_came_before_the_set_is_visible_in_the_other_process() {
+    assert_eq!(party(&["ping_pong", "5000"]), YES);
+}
