@@ -231,7 +231,8 @@ impl<'a> Slots<'a> {
         false
     }
 
-    /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it, unclaimed.
+    /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it,
+    /// unclaimed.
     pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match self.at(index) {
             Projected::Event(wait) => wait.poll(context).map(Ok),

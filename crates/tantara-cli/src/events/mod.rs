@@ -93,8 +93,8 @@ Examples:
   tantara watch
   tantara watch db-ready --json | while read -r change; do ...; done
 
-A line is: the time, the name, and set, cleared, pulsed (set, and cleared again) or removed. With --json it is an object \
-with at, name, change, state, and sets: how many sets this line tells of.
+A line is: the time, the name, and set, cleared, pulsed (set, and cleared again) or removed. With --json it is an \
+object with at, name, change, state, and sets: how many sets this line tells of.
 ", exit_codes!("0 nobody reads any more; ")))]
     Watch {
         /// The events
@@ -146,8 +146,9 @@ Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m.
 
 The command replaces tantara: it has the same process id, and its exit code is its own.
 
-Exit codes: 0 set; 124 the time has passed; 126 the command cannot be executed; 127 it is not found; 2 bad usage or \
-bad input (nothing was waited for); 125 tantara itself failed, or an event was removed. A signal ends it as that signal.")]
+Exit codes: 0 set; 124 the time has passed; 126 the command cannot be executed; 127 it is not found; 2 bad usage \
+or bad input (nothing was waited for); 125 tantara itself failed, or an event was removed. A signal ends it as that \
+signal.")]
 pub(crate) struct Wait {
     /// The events
     #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]

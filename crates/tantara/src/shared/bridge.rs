@@ -5,19 +5,19 @@
 //! which it is told of newcomers. When a word has changed it rings the bell, and all who listen look for themselves. So
 //! a helper decides nothing, and may ring once too often; it must only never miss a change that somebody listens for:
 //!
-//! 1. Whoever listens enters the bell's queue, then hands the handle over together with the word that it saw, then looks
-//!    at the word again.
+//! 1. Whoever listens enters the bell's queue, then hands the handle over together with the word that it saw, then
+//!    looks at the word again.
 //! 2. A helper compares the word with the one that it rang for last, or that came with the handle.
 //! 3. A helper that lets go of a handle for want of listeners says so (`attended_by`) and then looks for listeners once
-//!    more; a listener enters the queue and then looks whether the handle is attended to. One of the two sees the other,
-//!    because both change `attended_by`.
+//!    more; a listener enters the queue and then looks whether the handle is attended to. One of the two sees the
+//!    other, because both change `attended_by`.
 //!
 //! A helper holds handles weakly: to drop a `SharedEvent` ends it at once. It ends itself when it has had nothing to do
-//! for a while. In the child of a fork there are no helpers; it makes its own. (What a thread of the parent had locked at
-//! that moment, be it a handle, stays locked in the child: it does well to open its events anew.)
+//! for a while. In the child of a fork there are no helpers; it makes its own. (What a thread of the parent had locked
+//! at that moment, be it a handle, stays locked in the child: it does well to open its events anew.)
 //!
-//! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a helper looks at its words every
-//! [`BLIND`] instead.
+//! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a helper looks at its words
+//! every [`BLIND`] instead.
 
 use std::path::Path;
 use std::ptr;
@@ -40,7 +40,8 @@ const MOST_EVENTS: usize = MOST_WORDS - 1;
 const BLIND: Duration = Duration::from_millis(5);
 /// How long a helper without work waits for more.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Changes that were found without `set` or `clear`: an event is gone. Who waits for many asks only if this has changed.
+/// Changes that were found without `set` or `clear`: an event is gone. Who waits for many asks only if this has
+/// changed.
 static LOSSES: AtomicU32 = AtomicU32::new(0);
 
 /// All helpers of this process. The child of a fork inherits the pointer, but no helper, and perhaps a lock that nobody

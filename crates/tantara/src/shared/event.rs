@@ -33,17 +33,17 @@ use crate::sys::files;
 /// # Who may do what
 ///
 /// An event's file has an owner and a mode. Who may only read it can wait for the event and not set it: mode 0644
-/// means "all may wait, the owner sets". (Who may read it can also look on, and delay the releases of others by a second
-/// or two, by what the kernel lets one do with words that one can see.) In a directory that nobody else can enter, as the default one is, events are
-/// made with mode 0600, else with 0666 less the umask. A file is trusted if it belongs to the user, to root, or to the
-/// owner of its directory.
+/// means "all may wait, the owner sets". (Who may read it can also look on, and delay the releases of others by a
+/// second or two, by what the kernel lets one do with words that one can see.) In a directory that nobody else can
+/// enter, as the default one is, events are made with mode 0600, else with 0666 less the umask. A file is trusted if
+/// it belongs to the user, to root, or to the owner of its directory.
 ///
 /// # Errors and panics
 ///
 /// Two things can happen to an event that lies outside of the process: that it may only be read, and that it is
-/// removed. The plain verbs panic then. Each has a sister that returns the [`Error`] instead: [`try_set`], [`try_clear`],
-/// [`try_wait`], [`try_wait_timeout`], [`try_wait_deadline`], [`try_wait_async`]. A wait that was released before the
-/// event was removed is released.
+/// removed. The plain verbs panic then. Each has a sister that returns the [`Error`] instead: [`try_set`],
+/// [`try_clear`], [`try_wait`], [`try_wait_timeout`], [`try_wait_deadline`], [`try_wait_async`]. A wait that was
+/// released before the event was removed is released.
 ///
 /// If a file is removed or cut off by other means, those who sleep find out within some seconds. To cut off a file that
 /// is mapped would end the process (SIGBUS); a handler for that signal, installed with the first event that has a file,
@@ -68,9 +68,9 @@ use crate::sys::files;
 /// # Platforms
 ///
 /// Linux. Events are shared through the kernel that processes have in common, so also between containers that share
-/// the directory; process numbers are then those of the container that waits or sets. Not on an overlay file system, where
-/// readers and writers may have different files. The child of a fork of a process with threads does well to open its
-/// events anew, as with everything that has locks.
+/// the directory; process numbers are then those of the container that waits or sets. Not on an overlay file system,
+/// where readers and writers may have different files. The child of a fork of a process with threads does well to open
+/// its events anew, as with everything that has locks.
 ///
 /// # Examples
 ///

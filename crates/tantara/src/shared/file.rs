@@ -247,8 +247,8 @@ fn bury(file: &File, path: &Path) -> Result<(), Error> {
     let failed = |error| Error::system("removed", path, error);
     // The lock belongs to a description, and those who share one would not exclude each other.
     let own = EventFile::reopen(file, false).or_else(|_| file.try_clone()).map_err(failed)?;
-    // Others hold the lock for the moment of two system calls. Whoever holds it for longer means ill, or is stopped; then
-    // a name that someone gives to a new file in our own two calls is at risk, and not everyone's for ever.
+    // Others hold the lock for the moment of two system calls. Whoever holds it for longer means ill, or is stopped;
+    // then a name that someone gives to a new file in our own two calls is at risk, and not everyone's for ever.
     let mut patience = 200;
     while files::try_lock(&own).is_err() && patience > 0 {
         patience -= 1;

@@ -13,8 +13,8 @@
 //!             └─────────────────────────────────┴────────┴─────────┴─────────┴──────────┘
 //! ```
 //!
-//! The seal is always the same. If the file is cut off before it, what is left of the page reads as zeros; and a word of
-//! zeros without a seal is no word.
+//! The seal is always the same. If the file is cut off before it, what is left of the page reads as zeros; and a word
+//! of zeros without a seal is no word.
 //!
 //! What different parties write at the same time stands 128 bytes apart, where processors do not fetch it together: a
 //! waiter that looks at the word does not slow down a setter who notes that it is about to set.
@@ -40,8 +40,8 @@
 //!    and the one call that sets over SLEEPERS wakes all who do.
 //! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, owes nobody a call, and may
 //!    be killed right after it.
-//! 3. The counter never goes back. It wraps after 2^27 sets; a waiter would be misled only if the event were set exactly
-//!    that often (or a multiple) while that waiter was not running.
+//! 3. The counter never goes back. It wraps after 2^27 sets; a waiter would be misled only if the event were set
+//!    exactly that often (or a multiple) while that waiter was not running.
 //!
 //! Beside the word stands, for the last two generations each, who raised it and when ([`Raised`]). It is noted before
 //! the word changes, and counts only if the generation that it names has come: a setter that is killed in between has

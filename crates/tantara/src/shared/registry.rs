@@ -67,8 +67,8 @@ pub(crate) struct Mark {
 }
 
 impl Registry {
-    /// Marks this thread as waiting, for so long already. If the file system knows no locks, or there are too many, nobody
-    /// will see it, and it waits all the same.
+    /// Marks this thread as waiting, for so long already. If the file system knows no locks, or there are too many,
+    /// nobody will see it, and it waits all the same.
     pub(crate) fn enter(&self, file: &File, ticket: Ticket, waited: Duration) -> Option<Mark> {
         let mut void = self.void();
         for mark in void.drain(..) {

@@ -1,7 +1,7 @@
 //! Children that a party forks, and what the kernel tells of them.
 //!
-//! A fork takes a fraction of a millisecond, where to start this program anew takes ten. Only parties fork, because they
-//! do one thing: in a process that runs tests side by side a fork could find any lock taken.
+//! A fork takes a fraction of a millisecond, where to start this program anew takes ten. Only parties fork, because
+//! they do one thing: in a process that runs tests side by side a fork could find any lock taken.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

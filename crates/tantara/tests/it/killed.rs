@@ -169,8 +169,8 @@ fn clear_of_what_is_unset() {
     at_every_instruction("clear", true, false, Others::Sleep);
 }
 
-/// With a look around before it sleeps, since nobody else does; through two sleeps, a short one and one from which it is
-/// woken by a `set`.
+/// With a look around before it sleeps, since nobody else does; through two sleeps, a short one and one from which it
+/// is woken by a `set`.
 #[test]
 fn wait_while_nobody_sleeps() {
     at_every_instruction("wait", true, false, Others::Come);
@@ -292,8 +292,8 @@ fn remove() {
     assert!(removed > 1 && removed < points.len());
 }
 
-/// Nobody is killed here: an event is set, pulsed or removed at each instruction of a wait, and the wait comes to its end
-/// from there without sleeping (again). Of a pulse that is so once the wait has begun.
+/// Nobody is killed here: an event is set, pulsed or removed at each instruction of a wait, and the wait comes to its
+/// end from there without sleeping (again). Of a pulse that is so once the wait has begun.
 fn signalled_at_every_instruction(signal: &str) {
     let directory = tempfile::tempdir().unwrap();
     let open = || SharedEvent::open_in(&directory, "event").unwrap();

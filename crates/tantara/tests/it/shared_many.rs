@@ -231,6 +231,15 @@ fn helpers() -> usize {
     names.filter(|name| name.trim_end() == "tantara").count()
 }
 
+/// A thread takes a moment to have its name, and one to end.
+fn until_helpers(count: usize) {
+    let deadline = Instant::now() + LONG;
+    while helpers() != count {
+        assert!(Instant::now() < deadline, "there are {} helpers, not {count}", helpers());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// They end when there is nothing to do, and others take their place when there is.
 fn rest() {
     let events = anonymous(200);
@@ -239,15 +248,11 @@ fn rest() {
         let waker = Bell::new().1;
         let mut wait = Box::pin(any(&events));
         assert!(poll(&mut wait, &waker).is_pending());
-        assert_eq!(helpers(), 2);
+        until_helpers(2);
         events[150].set();
         assert_eq!(pollster::block_on(wait), 150);
         events[150].clear();
-        let deadline = Instant::now() + LONG;
-        while helpers() > 0 {
-            assert!(Instant::now() < deadline, "they do not end");
-            thread::sleep(Duration::from_millis(10));
-        }
+        until_helpers(0);
     }
 }
 
@@ -261,11 +266,13 @@ fn await_after_fork() {
     let (ping, pong) = (SharedEvent::anonymous().unwrap(), SharedEvent::anonymous().unwrap());
     let waker = Bell::new().1;
     let mut wait = Box::pin(pong.wait_async());
-    assert!(poll(&mut wait, &waker).is_pending() && helpers() == 1);
+    assert!(poll(&mut wait, &waker).is_pending());
+    until_helpers(1);
     let mut child = Child::fork(|| {
         assert_eq!(helpers(), 0);
         pollster::block_on(any([&ping, &pong]));
-        assert!(ping.is_set() && helpers() == 1);
+        assert!(ping.is_set());
+        until_helpers(1);
         pong.set();
     });
     ping.set();

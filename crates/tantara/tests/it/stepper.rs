@@ -46,24 +46,24 @@ impl Stepper {
         None
     }
 
-    /// Has a child do it to the end, and says after how many instructions to kill others: after each, 0 to all, or where
-    /// the code is not optimised and takes thousands, after a thousand of them. If the child falls asleep for long, the
-    /// event is set.
+    /// Has a child do it to the end, and says after how many instructions to kill others: after each, 0 to all, or
+    /// where the code is not optimised and takes thousands, after a thousand of them. If the child falls asleep for
+    /// long, the event is set.
     pub(crate) fn points(&mut self, name: &str) -> Vec<usize> {
         let points = self.ask(&format!("trace {name}"));
         points.split(' ').map(|point| point.parse().unwrap()).collect()
     }
 
-    /// Kills a child after so many instructions of it, and says whether that has been so, and which process that was. If
-    /// it has not been so, the child was missed and has done it to the end; another may be caught.
+    /// Kills a child after so many instructions of it, and says whether that has been so, and which process that was.
+    /// If it has not been so, the child was missed and has done it to the end; another may be caught.
     pub(crate) fn kill(&mut self, name: &str, instructions: usize) -> (bool, u32) {
         let answer = self.ask(&format!("kill {name} {instructions}"));
         let (outcome, process) = answer.split_once(' ').unwrap();
         (outcome == "killed", process.parse().unwrap())
     }
 
-    /// Kills a child in its sleep, the first one or another, and says which process that was. Before that, `while_asleep`
-    /// is called with it.
+    /// Kills a child in its sleep, the first one or another, and says which process that was. Before that,
+    /// `while_asleep` is called with it.
     pub(crate) fn kill_asleep(&mut self, name: &str, sleep: usize, while_asleep: impl FnOnce(u32)) {
         while_asleep(self.ask(&format!("sleep {name} {sleep}")).parse().unwrap());
         assert_eq!(self.ask("kill"), "killed");
