@@ -2,6 +2,7 @@
 
 use crate::crowd::release;
 use crate::pin;
+use crate::processes;
 use crate::tasks::{self, AsyncEvent, TaskEvent, TokioWatch, WakerVec, lifetime};
 use crate::threads::{self, BareFutex, EventListener, ParkingLot, StdCondvar, ThreadEvent};
 use crate::visit;
@@ -9,6 +10,9 @@ use crate::visit;
 pub const FLOOR_THREADS: &str = "bare futex word";
 pub const FLOOR_TASKS: &str = "Vec of wakers";
 pub const OURS: &str = "tantara";
+/// All floors: the bare mechanism of each workload.
+pub const FLOORS: [&str; 5] =
+    [FLOOR_THREADS, FLOOR_TASKS, processes::FLOOR_OPEN, processes::FLOOR_LIST, processes::FLOOR_COMMAND];
 
 /// Named figures; the name says the unit where it is not nanoseconds.
 pub type Figures = Vec<(&'static str, f64)>;
@@ -54,6 +58,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     for workload in ["bank-1000", "bank-10000", "bank-100000", "bank-1000000"] {
         cells.push((workload, &[OURS]));
     }
+    cells.extend(processes::all());
     cells
 }
 
@@ -61,6 +66,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
 pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, String> {
     let parts: Vec<&str> = workload.split('-').collect();
     match *parts {
+        ["processes", ref workload @ ..] => processes::run(workload, contender, smoke),
         ["bank", count] => {
             let count = if smoke { 100 } else { number(count)? };
             let visit = visit::by_tasks(count);
@@ -132,6 +138,6 @@ fn of_tasks<E: TaskEvent>(waiters: usize, smoke: bool) -> Figures {
     ]
 }
 
-fn number(text: &str) -> Result<usize, String> {
+pub fn number(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text} is not a number"))
 }

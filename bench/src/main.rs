@@ -8,6 +8,7 @@ mod cell;
 mod crowd;
 mod pin;
 mod plot;
+mod processes;
 mod record;
 mod report;
 mod tasks;
@@ -26,6 +27,7 @@ use clap::Parser;
 Examples:
   cargo xtask bench                     all of it, into bench/records/, and the tables into COMPARE.md
   cargo xtask bench --only round-trip   the workloads whose name contains round-trip
+  cargo xtask bench --only processes    events between processes
   cargo xtask bench --smoke             a moment of each, to see that all of it works")]
 struct Args {
     /// Only workloads whose name contains this

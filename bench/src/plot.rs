@@ -3,12 +3,12 @@
 use svg::Document;
 use svg::node::element::{Group, Line, Rectangle, Text};
 
-use crate::cell::{FLOOR_TASKS, FLOOR_THREADS, OURS};
+use crate::cell::{FLOORS, OURS};
 use crate::record::Record;
 use crate::report::{floor_of, ratio as shown};
 
 /// The figures that are drawn, as (workload, figure, title).
-const PANELS: [(&str, &str, &str); 8] = [
+const PANELS: [(&str, &str, &str); 12] = [
     ("uncontended", "set+clear", "set + clear, nobody waits"),
     ("uncontended", "wait when set", "wait on a set event"),
     ("round-trip-2-cores", "round trip", "round trip of two threads, two cores"),
@@ -17,6 +17,14 @@ const PANELS: [(&str, &str, &str); 8] = [
     ("crowd-1000-1-core", "all out, per thread", "1,000 sleeping threads, until the last is out, one core"),
     ("tasks-100000", "register+set+finish", "100,000 tasks: register, set, finish"),
     ("tasks-100000", "register, drop", "100,000 tasks: register, drop before the set"),
+    ("processes-uncontended", "set+clear", "between processes: set + clear, nobody waits"),
+    ("processes-round-trip-1-core", "round trip", "round trip of two processes, one core"),
+    ("processes-round-trip-2-cores", "round trip", "round trip of two processes, two cores"),
+    (
+        "processes-crowd-1000-2-cores",
+        "all out, per process",
+        "1,000 sleeping processes, until the last is out, two cores",
+    ),
 ];
 
 const WIDTH: f64 = 860.0;
@@ -72,7 +80,7 @@ fn panel(record: &Record, workload: &str, name: &str, floor: f64) -> (Group, f64
         let y = ROW * row as f64;
         let colour = match *contender {
             OURS => "#2f7d6b",
-            FLOOR_THREADS | FLOOR_TASKS => "#9ca3af",
+            floor if FLOORS.contains(&floor) => "#9ca3af",
             _ => "#b8c4d6",
         };
         let label = text(*contender, LEFT - 8.0, y + 13.0, 11.0, "#1f2430").set("text-anchor", "end");

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cell;
+use crate::processes;
 
 /// A cell that takes longer than this hangs. The slowest that work take a tenth of it.
 const BOUND: Duration = Duration::from_secs(20);
@@ -100,11 +101,18 @@ impl Record {
     /// The median over the rounds, and in how many of them the cell hung.
     pub fn median(&self, workload: &str, contender: &str, name: &str) -> (Option<f64>, usize) {
         let cell = self.figures.iter().filter(|figure| figure.workload == workload && figure.contender == contender);
-        let hangs = cell.clone().filter(|figure| figure.value.is_none()).count();
-        let mut values: Vec<f64> =
-            cell.filter(|figure| figure.name == name).filter_map(|figure| figure.value).collect();
-        values.sort_unstable_by(f64::total_cmp);
+        let hangs = cell.filter(|figure| figure.value.is_none()).count();
+        let values = self.values(workload, contender, name);
         (values.get(values.len() / 2).copied(), hangs)
+    }
+
+    /// What the rounds that ended have yielded, in ascending order.
+    pub fn values(&self, workload: &str, contender: &str, name: &str) -> Vec<f64> {
+        let is_asked_for =
+            |figure: &&Figure| figure.workload == workload && figure.contender == contender && figure.name == name;
+        let mut values: Vec<f64> = self.figures.iter().filter(is_asked_for).filter_map(|figure| figure.value).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values
     }
 }
 
@@ -127,10 +135,17 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
         let names: Vec<_> = cell::all().into_iter().map(|(workload, _)| workload).collect();
         return Err(format!("no workload is called like that; there are {}", names.join(", ")));
     }
+    if cells.iter().any(|(workload, _)| *workload == processes::COMMAND) {
+        processes::command::build()?;
+    }
+    let has_python = processes::python::is_there();
+    if !has_python {
+        eprintln!("bench: there is no python3 with multiprocessing, so it does not contend");
+    }
     let mut figures: Vec<Figure> = Vec::new();
     for round in 1..=rounds {
         for (workload, contenders) in &cells {
-            for &contender in *contenders {
+            for &contender in contenders.iter().filter(|contender| has_python || **contender != processes::PYTHON) {
                 say_progress(&format!("round {round} of {rounds}: {workload}, {contender}"));
                 let hung = |figure: &&Figure| {
                     figure.workload == *workload && figure.contender == contender && figure.value.is_none()
@@ -176,18 +191,20 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
     command.args(["--cell", workload, contender]).args(smoke.then_some("--smoke")).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| format!("cannot start a cell: {error}"))?;
     let began = Instant::now();
-    let status = loop {
+    let ended = loop {
         match child.try_wait().map_err(|error| format!("cannot wait for a cell: {error}"))? {
-            Some(status) => break status,
+            Some(status) => break Some(status),
             None if began.elapsed() > BOUND => {
                 // If it has just ended, that is as good.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Ok(None);
+                break None;
             }
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
+    processes::crew::remove_leftovers(child.id());
+    let Some(status) = ended else { return Ok(None) };
     let mut text = String::new();
     let read = child.stdout.take().map(|mut out| out.read_to_string(&mut text));
     if !status.success() || !matches!(read, Some(Ok(_))) {

@@ -6,7 +6,8 @@ use std::path::Path;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
-use crate::cell::{FLOOR_TASKS, FLOOR_THREADS, OURS};
+use crate::cell::{FLOORS, OURS};
+use crate::processes::killed;
 use crate::record::Record;
 
 /// All tables, in Markdown.
@@ -16,11 +17,26 @@ pub fn tables(record: &Record) -> String {
         "Measured {} at commit {} on {}, by `{}`. Medians; in brackets the ratio to the floor of the same run.\n",
         origin.date, origin.commit, origin.machine, origin.command
     );
+    let mut last = "";
     for workload in record.workloads() {
+        let section = section(workload);
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n**{}**\n\n{}\n", title(workload), table(record, workload));
+        if section != last {
+            let _ = write!(text, "\n### {section}\n");
+            last = section;
+        }
+        let table = if workload == "processes-killed" { kills(record, workload) } else { table(record, workload) };
+        let _ = write!(text, "\n**{}**\n\n{table}\n", title(workload));
     }
     text
+}
+
+fn section(workload: &str) -> &'static str {
+    match workload.split('-').next() {
+        Some("processes") => "Processes",
+        Some("tasks" | "bank") => "Tasks",
+        _ => "Threads",
+    }
 }
 
 fn title(workload: &str) -> String {
@@ -32,13 +48,29 @@ fn title(workload: &str) -> String {
             format!("{threads} sleeping threads released on {cores} {unit} (ns per thread)")
         }
         ["tasks", waiters] => format!("{waiters} tasks on one event (ns per task; bytes)"),
+        ["processes", "uncontended"] => "One process, nobody waits (ns)".into(),
+        ["processes", "round", "trip", cores, unit] => {
+            format!("Round trip of two processes bound to {cores} {unit} (ns)")
+        }
+        ["processes", "wake", ..] => "A process wakes one that sleeps on another core (ns)".into(),
+        ["processes", "crowd", processes, cores, unit] => {
+            format!("{processes} sleeping processes released on {cores} {unit} (ns per process)")
+        }
+        ["processes", "any", events] => format!("A process waits for any of {events} events (ns)"),
+        ["processes", "open"] => "An event that exists is opened by its name (ns)".into(),
+        ["processes", "list", events] => format!("{events} events of a directory are listed"),
+        ["processes", "memory"] => "Memory of an event".into(),
+        ["processes", "killed"] => {
+            "Whether the others can go on when one is killed (kill -9) at a random moment".into()
+        }
+        ["processes", "command"] => "`tantara set` and `tantara wait` on a set event, from start to exit (ns)".into(),
         ["bank", customers] => format!("The bank, {customers} customers as tasks, no pauses (s; bytes)"),
         _ => workload.to_owned(),
     }
 }
 
 pub fn floor_of(record: &Record, workload: &str, name: &str) -> Option<f64> {
-    [FLOOR_THREADS, FLOOR_TASKS].into_iter().find_map(|floor| record.median(workload, floor, name).0)
+    FLOORS.into_iter().find_map(|floor| record.median(workload, floor, name).0)
 }
 
 /// The best of those who are neither the floor nor ours.
@@ -46,7 +78,7 @@ pub fn best_peer<'a>(record: &'a Record, workload: &str, name: &str) -> Option<(
     record
         .contenders(workload)
         .into_iter()
-        .filter(|contender| ![FLOOR_THREADS, FLOOR_TASKS, OURS].contains(contender))
+        .filter(|contender| *contender != OURS && !FLOORS.contains(contender))
         // A peer that hangs has not done the work.
         .filter(|contender| record.median(workload, contender, name).1 == 0)
         .filter_map(|contender| Some((contender, record.median(workload, contender, name).0?)))
@@ -71,11 +103,12 @@ fn table(record: &Record, workload: &str) -> Table {
         let name = if contender == OURS { format!("**{contender}**") } else { contender.to_owned() };
         table.add_row([name].into_iter().chain(cells));
     }
-    if names.iter().any(|name| best_peer(record, workload, name).is_some()) {
+    let is_compared = |name: &&str| best_peer(record, workload, name).is_some();
+    if record.contenders(workload).contains(&OURS) && names.iter().any(is_compared) {
         let ours = names.iter().map(|name| {
             let ours = record.median(workload, OURS, name).0;
             match (ours, best_peer(record, workload, name)) {
-                (Some(ours), Some((_, best))) => ratio(ours / best),
+                (Some(ours), Some((_, best))) if best > 0.0 => ratio(ours / best),
                 _ => String::new(),
             }
         });
@@ -83,6 +116,29 @@ fn table(record: &Record, workload: &str) -> Table {
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// One round in which they hang is enough: what works most of the time does not work.
+fn kills(record: &Record, workload: &str) -> Table {
+    let mut table = Table::new();
+    table.load_preset(ASCII_MARKDOWN);
+    table.set_header(["", "the others go on", "kills", "until they hung, at the median"]);
+    for contender in record.contenders(workload) {
+        let all = |name| record.values(workload, contender, name);
+        let (kills, survived) = (all(killed::KILLS), all(killed::SURVIVED));
+        let hung: Vec<f64> =
+            kills.iter().zip(&survived).filter(|(all, some)| some < all).map(|(_, some)| *some).collect();
+        let done = survived.iter().sum::<f64>() + hung.len() as f64;
+        let verdict = match (hung.len(), kills.len()) {
+            (0, 0) => "hangs".to_owned(),
+            (0, _) => "yes".to_owned(),
+            (hung, rounds) => format!("no: hang in {hung} of {rounds} rounds"),
+        };
+        let until = hung.get(hung.len() / 2).map_or_else(String::new, |some| figure(some + 1.0));
+        let name = if contender == OURS { format!("**{contender}**") } else { contender.to_owned() };
+        table.add_row([name, verdict, figure(done), until]);
     }
     table
 }

@@ -71,7 +71,7 @@ Examples:
 
     /// List the events: name, state, when and by whom it was last set, who waits and since when
     ///
-    /// A waiter shows up when it has waited for some milliseconds.
+    /// A waiter shows up when it has waited for a twentieth of a second.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls

@@ -419,8 +419,8 @@ impl SharedEvent {
 
     /// Who waits, in all processes that share the kernel, those who have waited longest first.
     ///
-    /// A waiter shows up when it has slept for some milliseconds. A process whose tasks wait shows up once, by its
-    /// helper thread. This is what waiters say of themselves; the kernel vouches for their being alive.
+    /// A waiter shows up when it has slept for a twentieth of a second. A process whose tasks wait shows up once, by
+    /// its helper thread. This is what waiters say of themselves; the kernel vouches for their being alive.
     ///
     /// # Errors
     ///

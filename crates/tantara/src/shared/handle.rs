@@ -36,7 +36,7 @@ pub(crate) struct Handle {
 }
 
 /// How long a sleep lasts before it is worth to say who sleeps.
-pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(10);
+pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(50);
 /// How long to sleep until looking whether the file is still there, at first and at most.
 pub(crate) const SHORTEST_NAP: Duration = Duration::from_secs(1);
 const LONGEST_NAP: Duration = Duration::from_secs(2);
@@ -158,8 +158,11 @@ impl Handle {
             let now = self.word();
             now.releases(ticket) || now.is_gone()
         };
-        // Where others sleep already the next signal costs a system call anyhow.
-        if !first.has_sleepers() && sys::spin::until(deadline, is_over) {
+        // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
+        if first.has_sleepers() {
+            return self.sleep(ticket, deadline);
+        }
+        if sys::spin::until(deadline, is_over) {
             return self.look(ticket);
         }
         sys::spin::noting_sleep(|| self.sleep(ticket, deadline))

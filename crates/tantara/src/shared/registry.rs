@@ -12,7 +12,7 @@
 //! nobody asks for any other; only [`waiters`] asks which lock *would* be in the way of a write lock.
 //!
 //! To leave a mark costs a system call, and so does to take it off. The first is not done before a sleep has lasted for
-//! some milliseconds ([`crate::shared::event`]). The second is not done at all by those who are released: their marks
+//! a while ([`crate::shared::handle`]). The second is not done at all by those who are released: their marks
 //! name a generation that has passed, which makes them void. They are taken off when next someone leaves a mark
 //! through the same handle, or with the handle.
 

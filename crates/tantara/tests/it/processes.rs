@@ -86,7 +86,7 @@ fn of_many(verb: &str, timeout: Duration, names: impl Iterator<Item = String>) -
 macro_rules! reach_of_processes {
     ($reach:ident, $wait:literal, $any:literal, $all:literal) => {
         impl Reach for $reach {
-            // They have to be started, and show up only when they have slept for some milliseconds.
+            // They have to be started, and show up only when they have slept for a twentieth of a second.
             const SHORT: Duration = Duration::from_secs(1);
 
             fn new() -> Self {

@@ -275,6 +275,7 @@ fn await_after_fork() {
         until_helpers(1);
         pong.set();
     });
+    until_waiters(&ping, 1);
     ping.set();
     pollster::block_on(wait);
     assert_eq!(child.status(), 0);

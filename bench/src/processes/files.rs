@@ -1,0 +1,170 @@
+//! What lies in files: to open an event by its name, to list ten thousand, and how much memory one takes.
+
+use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Instant;
+
+use tantara::SharedEvent;
+
+use super::crew::{self, Member};
+use super::iceoryx::Iceoryx;
+use super::peers::{Fifo, Semaphore, Signal};
+use super::workloads::median;
+use crate::cell::Figures;
+
+const PAGE: usize = 4096;
+
+/// One that is opened by its name: how long it takes to open what exists, and to close it again.
+pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
+    let directory = crew::directory("opened");
+    Some(match contender {
+        super::FLOOR_OPEN => {
+            let path = directory.join("page");
+            File::create(&path).and_then(|mut file| file.write_all(&[0; PAGE])).expect("a page in a file");
+            timed(smoke, || map(&path), |(file, page)| unmap(file, page))
+        }
+        crate::cell::OURS => {
+            SharedEvent::open_in(&directory, "event").expect("an event").set();
+            timed(
+                smoke,
+                || SharedEvent::open_in(&directory, "event").expect("an event"),
+                |event| assert!(event.is_set()),
+            )
+        }
+        super::SEMAPHORE => {
+            let name = Semaphore::create("opened");
+            let figures = timed(smoke, || Semaphore::open_at(&name, 1), Semaphore::close);
+            Semaphore::unlink(&name);
+            figures
+        }
+        super::FIFO => {
+            let path = Fifo::create("fifo");
+            let _kept_open = Fifo::open_at(&path);
+            timed(smoke, || Fifo::open_at(&path), drop)
+        }
+        super::ICEORYX => {
+            let service = Iceoryx::make("opened", 1);
+            let _kept_open = Iceoryx::open(&service);
+            // A node belongs to the process, not to the event.
+            let node = service.node();
+            timed(smoke, || service.join(&node), drop)
+        }
+        _ => return None,
+    })
+}
+
+fn timed<T>(smoke: bool, open: impl Fn() -> T, close: impl Fn(T)) -> Figures {
+    let (mut opened, mut closed) = (Vec::new(), Vec::new());
+    for _ in 0..if smoke { 10 } else { 1_000 } {
+        let began = Instant::now();
+        let one = black_box(open());
+        opened.push(began.elapsed().as_nanos() as u64);
+        close(one);
+        closed.push(began.elapsed().as_nanos() as u64);
+    }
+    vec![("open", median(opened)), ("open, close", median(closed))]
+}
+
+/// The floor: what it takes to have a page of a file in memory.
+fn map(path: &Path) -> (File, *mut libc::c_void) {
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the file");
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping where the kernel likes.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    assert_ne!(page, libc::MAP_FAILED, "no memory");
+    // SAFETY: the file has this page.
+    assert_eq!(unsafe { page.cast::<u8>().read_volatile() }, 0, "what was written there");
+    (file, page)
+}
+
+fn unmap(file: File, page: *mut libc::c_void) {
+    // SAFETY: it was mapped with that length, and nobody uses it any more.
+    unsafe { libc::munmap(page, PAGE) };
+    drop(file);
+}
+
+/// How long it takes to list so many events, of which every tenth is set, in milliseconds.
+pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
+    let directory = crew::directory("listed");
+    for index in 0..count {
+        let event = SharedEvent::open_in(&directory, &format!("event-{index}")).expect("an event");
+        if index % 10 == 0 {
+            event.set();
+        }
+    }
+    let look: fn(&Path) -> usize = match contender {
+        super::FLOOR_LIST => by_hand,
+        crate::cell::OURS => by_survey,
+        _ => return None,
+    };
+    let times = (0..if smoke { 1 } else { 5 }).map(|_| {
+        let began = Instant::now();
+        assert_eq!(look(&directory), count, "every event is listed");
+        began.elapsed().as_nanos() as u64
+    });
+    Some(vec![("milliseconds", median(times.collect()) / 1e6)])
+}
+
+/// The floor: to read the beginning of every file.
+fn by_hand(directory: &Path) -> usize {
+    let mut head = [0; 104];
+    let files = fs::read_dir(directory).expect("the directory").map(|entry| {
+        let path = entry.expect("an entry").path();
+        File::open(path).and_then(|mut file| file.read_exact(&mut head)).expect("the beginning of a file");
+        black_box(&head);
+    });
+    files.count()
+}
+
+fn by_survey(directory: &Path) -> usize {
+    let entries = tantara::survey(directory).expect("the list");
+    let set = entries.iter().filter(|entry| entry.as_ref().expect("an event").is_set).count();
+    assert_eq!(set, entries.len().div_ceil(10), "every tenth is set");
+    entries.len()
+}
+
+/// How many bytes an event takes: in shared memory, in each process that has it open, and in files for each process
+/// that sleeps on it. What the kernel keeps for itself does not show.
+pub fn memory<E: Signal>(smoke: bool) -> Figures {
+    let (count, sleepers) = if smoke { (20, 4) } else { (500, 50) };
+    // What comes with the first one is not counted.
+    let first = E::make("first", sleepers);
+    let event = E::open(&first);
+    event.set();
+    event.clear();
+    let before = crew::bytes_in_files();
+    let crew: Vec<Member> = (0..sleepers).map(|_| crew::start(|| E::open(&first).wait())).collect();
+    crew::until_asleep(&crew);
+    let of_sleepers = (crew::bytes_in_files() - before) as f64;
+    event.set();
+    crew.into_iter().for_each(Member::join);
+
+    let before = resident();
+    let mut kept = Vec::with_capacity(count);
+    for index in 0..count {
+        let place = E::make(&format!("event-{index}"), 1);
+        let event = E::open(&place);
+        event.set();
+        kept.push((place, event));
+    }
+    let after = resident();
+    let each = |before: f64, after: f64| (after - before) / count as f64;
+    vec![
+        ("shared-bytes", each(before.0, after.0)),
+        ("private-bytes", each(before.1, after.1)),
+        ("waiter-bytes", of_sleepers / sleepers as f64),
+    ]
+}
+
+/// Bytes of shared memory, and of its own, that this process has.
+fn resident() -> (f64, f64) {
+    let status = fs::read_to_string("/proc/self/status").expect("the kernel's account of this process");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of the account");
+        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") * 1024.0
+    };
+    (field("RssShmem:"), field("RssAnon:"))
+}

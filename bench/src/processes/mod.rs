@@ -1,0 +1,126 @@
+//! Events between processes: which workloads there are, who contends in which, and how one cell is run.
+
+pub mod command;
+pub mod crew;
+mod crowd;
+mod files;
+mod iceoryx;
+pub mod killed;
+mod many;
+mod peers;
+pub mod python;
+mod workloads;
+
+use tantara::SharedEvent;
+
+use crate::cell::{FLOOR_THREADS as FLOOR, Figures, OURS, number};
+use crate::pin;
+use iceoryx::Iceoryx;
+use peers::{Condvar, EventFd, Fifo, Semaphore, SharedFutex};
+
+pub const FLOOR_OPEN: &str = "open, mmap";
+pub const FLOOR_LIST: &str = "open, read, close of each";
+pub const FLOOR_COMMAND: &str = "/bin/true";
+pub const PYTHON: &str = "Python multiprocessing";
+const EVENTFD: &str = "eventfd, poll";
+const FIFO: &str = "FIFO, poll";
+const SEMAPHORE: &str = "POSIX semaphore";
+const CONDVAR: &str = "pthread condvar";
+const ROBUST: &str = "pthread condvar, robust mutex";
+const ICEORYX: &str = "iceoryx2";
+
+const LEVELS: [&str; 8] = [FLOOR, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, PYTHON];
+const SIGNALS: [&str; 9] = [FLOOR, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, ICEORYX, PYTHON];
+
+/// Every workload with its contenders.
+pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
+    let mut cells: Vec<(_, &[_])> = vec![("processes-uncontended", &LEVELS)];
+    for workload in ["processes-round-trip-1-core", "processes-round-trip-2-cores", "processes-wake-2-cores"] {
+        cells.push((workload, &SIGNALS));
+    }
+    for workload in ["processes-crowd-64-1-core", "processes-crowd-64-2-cores"] {
+        cells.push((workload, &SIGNALS));
+    }
+    for workload in ["processes-crowd-1000-1-core", "processes-crowd-1000-2-cores"] {
+        cells.push((workload, &SIGNALS));
+    }
+    for workload in ["processes-any-127", "processes-any-128", "processes-any-1000"] {
+        cells.push((workload, &[OURS, EVENTFD, FIFO]));
+    }
+    cells.push(("processes-open", &[FLOOR_OPEN, OURS, FIFO, SEMAPHORE, ICEORYX]));
+    cells.push(("processes-list-10000", &[FLOOR_LIST, OURS]));
+    cells.push(("processes-memory", &[FLOOR, OURS, SEMAPHORE, CONDVAR, ICEORYX, PYTHON]));
+    cells.push(("processes-killed", &SIGNALS));
+    cells.push((COMMAND, &[FLOOR_COMMAND, OURS]));
+    cells
+}
+
+/// The workload that needs the command to be built.
+pub const COMMAND: &str = "processes-command";
+
+/// What is run with `$event` as the type of a contender that has a level; nothing if it is not one of those.
+macro_rules! of_level {
+    ($contender:expr, $event:ident => $run:expr) => {
+        of_level!($contender, $event => $run, FLOOR SharedFutex, OURS SharedEvent, EVENTFD EventFd, FIFO Fifo,
+            SEMAPHORE Semaphore, CONDVAR Condvar<false>, ROBUST Condvar<true>)
+    };
+    ($contender:expr, $event:ident => $run:expr, $($name:ident $type:ty),+) => {
+        match $contender {
+            $($name => {
+                type $event = $type;
+                Some($run)
+            })+
+            _ => None,
+        }
+    };
+}
+
+/// The same for all.
+macro_rules! of_signal {
+    ($contender:expr, $event:ident => $run:expr) => {
+        of_level!($contender, $event => $run, ICEORYX Iceoryx).or_else(|| of_level!($contender, $event => $run))
+    };
+}
+
+/// Runs one cell in this process, and in those that it starts.
+pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
+    crew::raise_limits();
+    let cpus = pin::processors();
+    let (first, last) = (cpus[0], cpus[cpus.len() - 1]);
+    let on = |cores: &str| if cores == "1" { [first; 2] } else { [first, last] };
+    let count = |text: &str, few: usize| if smoke { Ok(few) } else { number(text) };
+    if contender == PYTHON {
+        let (workload, cpus) = match *workload {
+            ["round", "trip", cores, _] => ("round_trip".to_owned(), on(cores)),
+            ["crowd", processes, cores, _] => (format!("crowd-{}", count(processes, 8)?), on(cores)),
+            [workload, ..] => (workload.to_owned(), on("2")),
+            [] => return Err("a workload has a name".into()),
+        };
+        return python::run(&workload, &cpus, smoke).map(|()| Figures::new());
+    }
+    let figures = match *workload {
+        ["uncontended"] => {
+            pin::to(&[first]);
+            of_level!(contender, E => workloads::uncontended::<E>(smoke))
+        }
+        ["round", "trip", cores, _] => {
+            of_signal!(contender, E => vec![("round trip", workloads::round_trip::<E>(on(cores), smoke))])
+        }
+        ["wake", cores, _] => of_signal!(contender, E => workloads::wake::<E>(on(cores), smoke)),
+        ["crowd", processes, cores, _] => {
+            let processes = count(processes, 8)?;
+            of_signal!(contender, E => crowd::release::<E>(processes, &on(cores), smoke))
+        }
+        ["any", events] => {
+            let events = count(events, 130)?;
+            of_level!(contender, E => many::any::<E>(events, smoke), OURS SharedEvent, EVENTFD EventFd, FIFO Fifo)
+        }
+        ["open"] => files::open(contender, smoke),
+        ["list", events] => files::list(contender, count(events, 100)?, smoke),
+        ["memory"] => of_signal!(contender, E => files::memory::<E>(smoke)),
+        ["killed"] => of_signal!(contender, E => killed::survive::<E>(smoke)),
+        ["command"] => command::spawn(contender, smoke)?,
+        _ => None,
+    };
+    figures.ok_or_else(|| format!("{contender} does not contend in processes-{}", workload.join("-")))
+}
