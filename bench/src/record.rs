@@ -174,7 +174,7 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
             workload.and_then(|workload| cells[workload].1.iter().position(|contender| *contender == figure.contender));
         (workload, contender, figure.round)
     });
-    Ok(Record { origin: origin(), figures })
+    Ok(Record { origin: origin(rounds), figures })
 }
 
 /// On a terminal, in one line that is written over again and again.
@@ -217,7 +217,7 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
     Ok(Some(text.lines().filter_map(figure).collect()))
 }
 
-fn origin() -> Origin {
+fn origin(rounds: u32) -> Origin {
     let first_line = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
         String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
@@ -232,6 +232,6 @@ fn origin() -> Origin {
         date: first_line("date", &["+%Y-%m-%d"]).unwrap_or_default(),
         machine: format!("{model}, {cores} virtual cores, {kernel}, {rustc}"),
         commit: first_line("git", &["describe", "--always", "--dirty", "--exclude=*"]).unwrap_or_default(),
-        command: "cargo xtask bench".into(),
+        command: format!("cargo xtask bench --rounds {rounds}"),
     }
 }

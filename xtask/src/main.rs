@@ -113,7 +113,8 @@ fn stress() -> Outcome {
 
 fn bench(options: &[&str]) -> Outcome {
     let mut args = vec!["run", "--quiet", "--release", "--"];
-    if options.is_empty() {
+    let is_whole = !options.iter().any(|option| ["--only", "--smoke", "--out", "--compare", "--from"].contains(option));
+    if is_whole {
         args.extend(["--out", "records", "--compare", "../COMPARE.md"]);
     }
     cargo(&[&args, options].concat()).dir("bench").run()
