@@ -47,7 +47,7 @@ fn each_releases_any(count: usize, step: usize) {
         thread::scope(|scope| {
             let blocking = scope.spawn(|| any(&events).wait_timeout(LONG));
             let awaiting = scope.spawn(|| pollster::block_on(any(&events)));
-            if index / step % 16 == 0 {
+            if (index / step).is_multiple_of(16) {
                 until_waiters(&events[index], 1);
                 until_waiters(&events[count - 1], 1);
             }
