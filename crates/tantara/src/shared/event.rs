@@ -20,12 +20,12 @@ use crate::shared::registry::{self, Waiter};
 use crate::shared::wait::{Changed, SharedWait, State};
 use crate::sys::files;
 
-/// A flag that processes wait for: the same verbs as [`Event`], for everyone who knows its name or was given its
-/// descriptor.
+/// A flag that processes wait for: the same verbs as [`Event`](crate::Event), for everyone who knows its name or was
+/// given its descriptor.
 ///
 /// It lives in one file of one page, with no daemon. Whoever dies, at whatever instruction, takes nobody along: there
 /// is no lock that could stay locked, a `set` is either whole or has not happened, and a waiter that is killed leaves
-/// nothing behind. What [`Event`] promises holds here too, line by line: level and pulse, timeouts, publication,
+/// nothing behind. What an `Event` promises holds here too, line by line: level and pulse, timeouts, publication,
 /// cancel safety, cohorts, and [`any`](crate::any) and [`all`](crate::all), in which the two kinds can be mixed.
 ///
 /// A clone is the same event through the same descriptor; two that were opened by the same name are the same event.

@@ -1,5 +1,5 @@
 //! One opening of an event: what the verbs of [`SharedEvent`](crate::SharedEvent) do, with its file, its marks, and the
-//! clock. The protocol on the word itself is in [`signal`](crate::shared::signal).
+//! clock. The protocol on the word itself is in [`signal`].
 
 #![forbid(unsafe_code)]
 

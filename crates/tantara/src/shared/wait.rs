@@ -1,5 +1,5 @@
 //! The futures of a [`SharedEvent`](crate::SharedEvent): they listen to the handle's bell, which the
-//! [`bridge`](crate::shared::bridge) rings when the word has changed, and decide by the word alone.
+//! [`bridge`] rings when the word has changed, and decide by the word alone.
 
 use std::fmt;
 use std::future::Future;
