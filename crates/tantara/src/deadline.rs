@@ -11,17 +11,19 @@ pub(crate) enum Deadline {
     Poll,
     /// At this moment.
     At(Instant),
-    /// Never.
+    /// When the wait is [interrupted](crate::interruptible), and not before.
+    Open,
+    /// Never. The caller cannot be told that it was.
     Never,
 }
 
 impl Deadline {
-    /// `timeout` from now. Zero is a poll, and a timeout beyond the clock's range (`Duration::MAX`) is never.
+    /// `timeout` from now. Zero is a poll, and a timeout beyond the clock's range (`Duration::MAX`) has no end.
     pub(crate) fn after(timeout: Duration) -> Deadline {
         if timeout.is_zero() {
             return Deadline::Poll;
         }
-        Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At)
+        Instant::now().checked_add(timeout).map_or(Deadline::Open, Deadline::At)
     }
 
     /// The moment to hand to a sleep. A poll that gets this far has passed already.
@@ -29,8 +31,12 @@ impl Deadline {
         match self {
             Deadline::Poll => Some(Instant::now()),
             Deadline::At(instant) => Some(instant),
-            Deadline::Never => None,
+            Deadline::Open | Deadline::Never => None,
         }
+    }
+
+    pub(crate) fn can_be_given_up(self) -> bool {
+        !matches!(self, Deadline::Never)
     }
 
     /// This deadline, or `limit` if that is earlier.
@@ -44,7 +50,7 @@ impl Deadline {
         match self {
             Deadline::Poll => Duration::ZERO,
             Deadline::At(instant) => instant.saturating_duration_since(Instant::now()).min(longest),
-            Deadline::Never => longest,
+            Deadline::Open | Deadline::Never => longest,
         }
     }
 
@@ -52,7 +58,7 @@ impl Deadline {
         match self {
             Deadline::Poll => true,
             Deadline::At(instant) => Instant::now() >= instant,
-            Deadline::Never => false,
+            Deadline::Open | Deadline::Never => false,
         }
     }
 }
@@ -65,7 +71,7 @@ mod tests {
     fn no_duration_panics_and_the_longest_means_never() {
         assert!(matches!(Deadline::after(Duration::ZERO), Deadline::Poll));
         assert!(matches!(Deadline::after(Duration::from_nanos(1)), Deadline::At(_)));
-        assert!(matches!(Deadline::after(Duration::MAX), Deadline::Never));
+        assert!(matches!(Deadline::after(Duration::MAX), Deadline::Open));
         assert!(!Deadline::after(Duration::MAX).has_passed());
     }
 

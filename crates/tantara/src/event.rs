@@ -263,7 +263,7 @@ impl Event {
             if now != asleep && self.queue.word.compare_exchange(now, asleep, AcqRel, Relaxed).is_err() {
                 continue;
             }
-            if sys::wait(&self.queue.word, asleep, deadline.instant()).is_err() {
+            if sys::wait(&self.queue.word, asleep, deadline).is_err() {
                 // The tie: whoever set it in the meantime wins.
                 return self.word().releases(ticket);
             }

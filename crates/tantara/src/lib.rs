@@ -5,6 +5,7 @@ mod auto_reset;
 mod deadline;
 mod error;
 mod event;
+mod interrupt;
 #[cfg(any(not(loom), test))]
 mod lock;
 mod many;
@@ -25,6 +26,7 @@ mod word;
 pub use auto_reset::AutoResetEvent;
 pub use error::Error;
 pub use event::Event;
+pub use interrupt::interruptible;
 pub use many::{All, Any, Waitable, all, any};
 #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
 pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter, survey};

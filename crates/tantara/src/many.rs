@@ -229,6 +229,15 @@ impl Any<'_> {
         self.block(Deadline::At(deadline)).transpose()
     }
 
+    /// To await it, with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// The future's, as with [`try_wait`](Any::try_wait).
+    pub async fn try_wait_async(mut self) -> Result<usize, Error> {
+        poll_fn(|context| self.poll_outcome(context)).await
+    }
+
     fn block(&mut self, deadline: Deadline) -> Option<Result<usize, Error>> {
         block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline)
     }
@@ -320,6 +329,15 @@ impl All<'_> {
     /// As with [`try_wait`](All::try_wait).
     pub fn try_wait_deadline(mut self, deadline: Instant) -> Result<bool, Error> {
         self.block(Deadline::At(deadline))
+    }
+
+    /// To await it, with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// The future's, as with [`try_wait`](All::try_wait).
+    pub async fn try_wait_async(mut self) -> Result<(), Error> {
+        poll_fn(|context| self.poll_outcome(context)).await
     }
 
     fn block(&mut self, deadline: Deadline) -> Result<bool, Error> {

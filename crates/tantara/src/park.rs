@@ -42,7 +42,7 @@ impl Parker {
         Arc::new(Parker { word: AtomicU32::new(IDLE) })
     }
 
-    /// Sleeps until a call, or until the deadline; says which. Uses the call up.
+    /// Sleeps until a call, or until the deadline, or until it is given up. Uses the call up.
     fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let called = || self.word.load(Relaxed) == CALLED;
         if called() || sys::spin::until(deadline, called) {
@@ -57,10 +57,11 @@ impl Parker {
         let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
         let mut outcome = Ok(());
         while self.word.load(Acquire) != CALLED && outcome.is_ok() {
-            outcome = sys::wait(&self.word, ASLEEP, deadline.instant());
+            outcome = sys::wait(&self.word, ASLEEP, deadline);
         }
         // A call that came with the deadline is not left behind for the next wait.
-        if self.word.swap(IDLE, AcqRel) == CALLED { Ok(()) } else { outcome }
+        self.word.swap(IDLE, AcqRel);
+        outcome
     }
 }
 

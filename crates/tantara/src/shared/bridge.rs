@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::Word;
@@ -173,7 +174,7 @@ impl Helper {
                 can_sleep_on_many = shared::wait_many(&sleeps, until) != Err(ManyError::Unsupported);
             } else {
                 let until = if charges.is_empty() { until } else { until.min(now + BLIND) };
-                let _ = sys::wait(&self.control, control, Some(until));
+                let _ = sys::wait(&self.control, control, Deadline::At(until));
             }
         }
     }

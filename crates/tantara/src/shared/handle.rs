@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::event::Event;
+use crate::interrupt;
 use crate::shared::file::EventFile;
 use crate::shared::layout::{Page, Ticket, Word};
 use crate::shared::registry::{self, Registry};
 use crate::shared::signal::{self, Gone};
-use crate::sys;
-use crate::sys::shared;
+use crate::sys::{self, Awake, shared};
 
 /// One opening of an event.
 #[derive(Debug)]
@@ -183,7 +183,14 @@ impl Handle {
             let longest = self.longest_nap(nap);
             let left = nap_ends.map_or(longest, |ends: Instant| ends.saturating_duration_since(Instant::now()));
             let left = deadline.at_most_for(left.min(longest));
-            if !left.is_zero() && signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)).is_ok() {
+            let awake = match left {
+                Duration::ZERO => Awake::TimedOut,
+                left => signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)),
+            };
+            if awake != Awake::Called && interrupt::gives_up(deadline) {
+                break self.look(ticket);
+            }
+            if awake != Awake::TimedOut {
                 nap_ends.get_or_insert_with(|| Instant::now() + longest);
                 continue;
             }

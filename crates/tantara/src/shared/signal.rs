@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::shared::layout::Word;
 use crate::sync::AtomicU32;
-use crate::sys::{TimedOut, shared};
+use crate::sys::{Awake, shared};
 
 /// The event was removed, or its page lost; this is its word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,10 +83,10 @@ pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> 
 }
 
 /// Sleeps until the word is no longer `now`, for as long as a nap at most, or for no reason at all.
-pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, nap: Option<Duration>) -> Result<(), TimedOut> {
+pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, nap: Option<Duration>) -> Awake {
     match announce_sleep(word, now, is_writable) {
         Some(asleep) => shared::wait(word, asleep.bits(), nap),
-        None => Ok(()),
+        None => Awake::Called,
     }
 }
 

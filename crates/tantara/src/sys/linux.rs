@@ -4,19 +4,27 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use super::TimedOut;
+use super::{Awake, TimedOut};
+use crate::deadline::Deadline;
+use crate::interrupt;
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
     // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early
     // returns add up to nothing.
-    let timeout = match deadline {
+    let left = match deadline.instant() {
         None => None,
         Some(deadline) => {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
             Some(left.ok_or(TimedOut)?)
         }
     };
-    futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, timeout)
+    let longest = interrupt::longest_sleep(deadline);
+    let nap = left.into_iter().chain(longest).min();
+    match futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, nap) {
+        Awake::TimedOut if nap == left => Err(TimedOut),
+        Awake::TimedOut | Awake::Interrupted if interrupt::gives_up(deadline) => Err(TimedOut),
+        _ => Ok(()),
+    }
 }
 
 /// `flags` say who may wake.
@@ -25,7 +33,7 @@ pub(super) fn futex_wait(
     flags: libc::c_int,
     expected: u32,
     timeout: Option<Duration>,
-) -> Result<(), TimedOut> {
+) -> Awake {
     let timeout = timeout.map(|timeout| libc::timespec {
         // A time beyond the kernel's range is clamped by it to "for ever", and so is ours.
         tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
@@ -36,12 +44,16 @@ pub(super) fn futex_wait(
     // atomically.
     // `timeout` is null or points to a timespec that lives until the end of this function.
     let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | flags, expected, timeout) };
-    // Woken, EAGAIN (the word has changed), EINTR: look again. A kernel that refuses futexes altogether would make
-    // the caller spin, correct but slow; std would not start on it either.
-    if result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT) {
-        return Err(TimedOut);
+    if result == 0 {
+        return Awake::Called;
     }
-    Ok(())
+    match std::io::Error::last_os_error().raw_os_error() {
+        Some(libc::ETIMEDOUT) => Awake::TimedOut,
+        Some(libc::EINTR) => Awake::Interrupted,
+        // EAGAIN: the word has changed. A kernel that refuses futexes altogether would make the caller spin, correct
+        // but slow; std would not start on it either.
+        _ => Awake::Called,
+    }
 }
 
 pub(crate) fn wake_one(word: &AtomicU32) {

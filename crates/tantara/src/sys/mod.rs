@@ -3,7 +3,7 @@
 //! Each offers the same three functions, which promise the same:
 //!
 //! * `wait(word, expected, deadline)` sleeps if `word` still holds `expected`, until a wake-up call for `word`, until
-//!   the deadline, or for no reason at all: the caller looks again. The look at the word and the falling asleep are
+//!   the deadline, until it is interrupted, or for no reason at all: the caller looks again. The look at the word and the falling asleep are
 //!   one step for every `wake_*` that follows a change of the word. [`TimedOut`] is said only when the deadline has
 //!   passed.
 //! * `wake_one(word)`, `wake_all(word)` wake one or all who sleep on `word`.
@@ -29,6 +29,19 @@ pub(crate) mod spin;
 
 pub(crate) use platform::{wait, wake_all, wake_one};
 
-/// The deadline of a sleep has passed.
+/// The deadline of a sleep has passed, or it was [given up](crate::interruptible).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimedOut;
+
+/// Why the kernel has ended a sleep.
+#[cfg(any(all(target_os = "linux", not(tantara_portable)), loom))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awake {
+    /// By a wake-up call, because the word has changed, or for no reason at all.
+    Called,
+    /// The time has passed.
+    TimedOut,
+    /// A signal's handler has run.
+    #[cfg_attr(loom, expect(dead_code, reason = "models know no signals"))]
+    Interrupted,
+}

@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::TimedOut;
+use crate::deadline::Deadline;
+use crate::interrupt;
 use crate::sync::AtomicU32;
 use crate::sync::condvar::{BUCKETS, Condvar, Mutex, process_wide, wait_until};
 
@@ -27,7 +29,7 @@ fn bucket(word: &AtomicU32) -> &'static Bucket {
     &TABLE[(hash >> 32) as usize % BUCKETS]
 }
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -> Result<(), TimedOut> {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
     let bucket = bucket(word);
     let mut sleepers = bucket.sleepers.lock().unwrap();
     // Relaxed: the mutex orders this look with the look of a waker; what the word says is read again by the caller.
@@ -35,12 +37,17 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Option<Instant>) -
         return Ok(());
     }
     *sleepers += 1;
-    let (mut sleepers, timed_out) = match deadline {
+    let ends = deadline.instant();
+    let nap_ends = interrupt::longest_sleep(deadline).map(|longest| Instant::now() + longest);
+    let wakes = ends.into_iter().chain(nap_ends).min();
+    let (mut sleepers, slept_out) = match wakes {
         None => (bucket.wake.wait(sleepers).unwrap(), false),
-        Some(deadline) => wait_until(&bucket.wake, sleepers, deadline),
+        Some(wakes) => wait_until(&bucket.wake, sleepers, wakes),
     };
     *sleepers -= 1;
-    if timed_out { Err(TimedOut) } else { Ok(()) }
+    drop(sleepers);
+    let is_over = slept_out && (wakes == ends || interrupt::gives_up(deadline));
+    if is_over { Err(TimedOut) } else { Ok(()) }
 }
 
 pub(crate) fn wake_one(word: &AtomicU32) {

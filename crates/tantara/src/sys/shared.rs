@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, fence};
 use std::time::{Duration, Instant};
 
-use super::TimedOut;
+use super::Awake;
 use super::platform::futex_wait;
 
 /// See [`super::wait`]; the wake-up call may come from any process that has the word's page mapped. The time is counted
 /// from now, which spares those a look at the clock who have no deadline of their own.
-pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Result<(), TimedOut> {
+pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     futex_wait(word, 0, expected, nap)
 }
 

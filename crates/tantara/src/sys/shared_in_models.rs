@@ -8,11 +8,16 @@ use std::sync::atomic::Ordering::AcqRel;
 use std::time::{Duration, Instant};
 
 pub(crate) use super::platform::wake_all;
-use super::{TimedOut, platform};
+use super::{Awake, TimedOut, platform};
+use crate::deadline::Deadline;
 use crate::sync::AtomicU32;
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Result<(), TimedOut> {
-    platform::wait(word, expected, nap.map(|nap| Instant::now() + nap))
+pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
+    let deadline = nap.map_or(Deadline::Never, |nap| Deadline::At(Instant::now() + nap));
+    match platform::wait(word, expected, deadline) {
+        Ok(()) => Awake::Called,
+        Err(TimedOut) => Awake::TimedOut,
+    }
 }
 
 /// In the kernel these are one step. Nobody can tell: who goes to sleep in between finds that the word has changed.

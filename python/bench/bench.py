@@ -1,0 +1,204 @@
+"""tantara beside CPython's own events: the same work in one run, by turns, as ratios.
+
+    python bench.py [--quick]
+
+Each figure is the median over the rounds. The last column says how many times faster tantara is.
+"""
+
+import argparse
+import asyncio
+import gc
+import multiprocessing
+import os
+import platform
+import statistics
+import threading
+import time
+
+import tantara
+
+now = time.perf_counter_ns
+ROUNDS = 7
+QUICK = False
+
+
+def each(act, setup=None):
+    """Nanoseconds for one call, less those of an empty loop."""
+    def timed(call, count):
+        steps = range(count)
+        began = now()
+        for _ in steps:
+            call()
+        return (now() - began) / count
+
+    count = 20
+    while timed(act, count) * count < (1e6 if QUICK else 2e7):
+        count *= 2
+    return max(timed(act, count) - timed(nothing, count), 0.1)
+
+
+def nothing():
+    pass
+
+
+def uncontended(make):
+    event = make()
+    figures = {"is_set": each(event.is_set)}
+
+    def set_clear():
+        event.set()
+        event.clear()
+
+    figures["set + clear"] = each(set_clear)
+    figures["wait(0) when unset"] = each(lambda: event.wait(0))
+    event.set()
+    figures["wait() when set"] = each(event.wait)
+    figures["new"] = each(make)
+    return figures
+
+
+def pin(cpus):
+    os.sched_setaffinity(0, cpus)
+
+
+def round_trip(make, cpus):
+    """Two threads answer each other."""
+    rounds = 50 if QUICK else 3_000
+    ping, pong = make(), make()
+    before = os.sched_getaffinity(0)
+
+    def answer():
+        pin(cpus[-1:] if cpus else before)
+        for _ in range(rounds):
+            ping.wait()
+            ping.clear()
+            pong.set()
+
+    thread = threading.Thread(target=answer)
+    pin(cpus[:1] if cpus else before)
+    thread.start()
+    began = now()
+    for _ in range(rounds):
+        ping.set()
+        pong.wait()
+        pong.clear()
+    elapsed = now() - began
+    thread.join()
+    pin(before)
+    return elapsed / rounds
+
+
+def crowd(make, size):
+    """Sleeping threads are released: until the last is out, for each."""
+    size = 8 if QUICK else size
+    event, out = make(), []
+
+    def sleep():
+        event.wait()
+        out.append(now())
+
+    threads = [threading.Thread(target=sleep) for _ in range(size)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02 if QUICK else 0.3)
+    began = now()
+    event.set()
+    for thread in threads:
+        thread.join()
+    return (max(out) - began) / size
+
+
+def tasks(make, wait, size):
+    """Tasks that await are released: how long set() takes, and how long until the last is out."""
+    size = 20 if QUICK else size
+
+    async def main():
+        event = make()
+        waits = [asyncio.ensure_future(wait(event)) for _ in range(size)]
+        await asyncio.sleep(0.01)
+        began = now()
+        event.set()
+        was_set = now()
+        await asyncio.gather(*waits)
+        return (was_set - began) / size, (now() - began) / size
+
+    return asyncio.run(main())
+
+
+def round_trip_of_processes(make):
+    rounds = 50 if QUICK else 3_000
+    ping, pong = make(), make()
+
+    child = os.fork()
+    if child == 0:
+        for _ in range(rounds):
+            ping.wait()
+            ping.clear()
+            pong.set()
+        os._exit(0)
+    began = now()
+    for _ in range(rounds):
+        ping.set()
+        pong.wait()
+        pong.clear()
+    elapsed = now() - began
+    os.waitpid(child, 0)
+    return elapsed / rounds
+
+
+def of_threads(make):
+    figures = uncontended(make)
+    cpus = sorted(os.sched_getaffinity(0))
+    figures["round trip, one core"] = round_trip(make, cpus[:1])
+    if len(cpus) > 1:
+        figures["round trip, two cores"] = round_trip(make, [cpus[0], cpus[-1]])
+    figures["round trip, free"] = round_trip(make, None)
+    figures["200 sleeping threads, all out (each)"] = crowd(make, 200)
+    return figures
+
+
+def of_tasks(make, wait):
+    was_set, out = tasks(make, wait, 10_000)
+    return {"set() with 10,000 tasks (each)": was_set, "10,000 tasks, all out (each)": out}
+
+
+def of_processes(make):
+    figures = uncontended(make)
+    figures["round trip of processes"] = round_trip_of_processes(make)
+    return figures
+
+
+CONTESTS = [
+    ("threading.Event", of_threads, [threading.Event], [tantara.Event]),
+    (
+        "asyncio.Event",
+        of_tasks,
+        [asyncio.Event, lambda event: event.wait()],
+        [tantara.Event, lambda event: event.wait_async()],
+    ),
+    ("multiprocessing.Event", of_processes, [multiprocessing.get_context("fork").Event], [tantara.SharedEvent]),
+]
+
+
+def main():
+    global QUICK
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a moment of each; the figures mean nothing")
+    QUICK = parser.parse_args().quick
+    print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} processors, "
+          f"{platform.system()} {platform.release()}, {time.strftime('%Y-%m-%d')}\n")
+    for name, contest, theirs, ours in CONTESTS:
+        figures = ([], [])
+        for _ in range(1 if QUICK else ROUNDS):
+            for side, contender in zip(figures, (theirs, ours)):
+                gc.collect()
+                side.append(contest(*contender))
+        print(f"| {name}, ns | theirs | tantara | times faster |\n|---|---:|---:|---:|")
+        for figure in figures[0][0]:
+            their, our = (statistics.median(round[figure] for round in side) for side in figures)
+            print(f"| {figure} | {their:,.0f} | {our:,.0f} | {their / our:.1f} |")
+        print()
+
+
+if __name__ == "__main__":
+    main()

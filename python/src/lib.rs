@@ -1,0 +1,35 @@
+//! The Python package's native part: each class is a face of the Rust event of the same name.
+
+mod auto_reset;
+mod event;
+mod held;
+mod many;
+mod seconds;
+mod shared;
+mod sleep;
+mod task;
+
+use pyo3::prelude::*;
+
+/// The native part of tantara; import tantara instead.
+#[pymodule(gil_used = false)]
+mod _tantara {
+    use super::*;
+
+    #[pymodule_export]
+    use super::auto_reset::AutoResetEvent;
+    #[pymodule_export]
+    use super::event::Event;
+    #[pymodule_export]
+    use super::many::{wait_all, wait_all_async, wait_any, wait_any_async};
+    #[pymodule_export]
+    use super::shared::SharedEvent;
+    #[pymodule_export]
+    use super::task::{Bell, Pending};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        sleep::know_main_thread(module.py())?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

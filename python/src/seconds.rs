@@ -1,0 +1,48 @@
+//! Timeouts, as CPython takes them: seconds as an int or a float, and None for no limit.
+
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyInt};
+
+/// `threading.TIMEOUT_MAX`: what fits into a C `long long` of nanoseconds, in whole seconds.
+const MOST: f64 = 9_223_372_036.0;
+
+/// The limit of a wait. Nought and everything below it means not to wait.
+pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
+    let Some(timeout) = timeout else { return Ok(Duration::MAX) };
+    let seconds = if let Ok(float) = timeout.cast::<PyFloat>() {
+        float.value()
+    } else if let Ok(int) = timeout.cast::<PyInt>() {
+        of_int(int)?
+    } else {
+        // What says that it is an integer, as those of numpy do.
+        let index = timeout.call_method0("__index__").map_err(|_| {
+            let kind = timeout.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
+            PyTypeError::new_err(format!("a timeout is a number of seconds (int or float) or None, not {kind}"))
+        })?;
+        of_int(index.cast::<PyInt>()?)?
+    };
+    if seconds.is_nan() {
+        return Err(PyValueError::new_err("the timeout is not a number (NaN)"));
+    }
+    if seconds > MOST {
+        return Err(PyOverflowError::new_err("timeout value is too large"));
+    }
+    if seconds <= 0.0 {
+        return Ok(Duration::ZERO);
+    }
+    // Rounded up, as CPython does it: no wait is shorter than it was asked to be.
+    let whole = seconds.trunc();
+    let nanoseconds = ((seconds - whole) * 1e9).ceil();
+    Ok(Duration::from_secs(whole as u64) + Duration::from_nanos(nanoseconds as u64))
+}
+
+fn of_int(int: &Bound<'_, PyInt>) -> PyResult<f64> {
+    match int.extract::<i64>() {
+        Ok(seconds) => Ok(seconds as f64),
+        // One that does not fit is too large for a timeout, or far below nought.
+        Err(_) => Ok(if int.lt(0)? { f64::NEG_INFINITY } else { f64::INFINITY }),
+    }
+}

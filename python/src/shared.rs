@@ -1,0 +1,236 @@
+//! `SharedEvent`: the event between processes.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyPermissionError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::held::Held;
+use crate::seconds;
+use crate::sleep::without_interpreter;
+use crate::task::{self, Outcome};
+
+/// An event that processes share: by name, or by handing it to a child.
+///
+/// It takes the place of multiprocessing.Event, with the same methods. Whoever knows the name has the same event, and so
+/// has the command tantara; there is no daemon. A process that is killed takes nobody along: there is no lock that it
+/// could hold.
+///
+///     >>> from tantara import SharedEvent
+///     >>> ready = SharedEvent()                     # for this process and its children
+///     >>> ready.wait(timeout=0.01)
+///     False
+///
+/// SharedEvent("db-ready") is the event of that name among the user's own, made unset if it does not exist;
+/// SharedEvent("db-ready", "/run/app") lies in that directory. A name is made of letters, digits and . _ - + : @ = , % ~.
+/// Events can be pickled: a name travels as a name; an event without one travels as multiprocessing's own do.
+///
+/// Errors: PermissionError where the event may only be waited for, FileNotFoundError if it was removed, ValueError if it
+/// was closed or the name cannot be.
+#[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
+pub(crate) struct SharedEvent {
+    /// Until it is closed.
+    event: RwLock<Option<tantara::SharedEvent>>,
+    name: Option<String>,
+    directory: Option<PathBuf>,
+}
+
+/// The exception that Python's users expect.
+pub(crate) fn exception(error: tantara::Error) -> PyErr {
+    let text = error.to_string();
+    if error.is_removed() {
+        PyFileNotFoundError::new_err(text)
+    } else if error.is_permission_denied() {
+        PyPermissionError::new_err(text)
+    } else if error.is_invalid_name() {
+        PyValueError::new_err(text)
+    } else if error.is_not_an_event() {
+        PyOSError::new_err(text)
+    } else {
+        std::io::Error::from(error).into()
+    }
+}
+
+pub(crate) fn raise<T>(outcome: Result<T, tantara::Error>) -> PyResult<T> {
+    outcome.map_err(exception)
+}
+
+impl SharedEvent {
+    /// The event, for as long as the answer lives, whatever is closed meanwhile.
+    pub(crate) fn opened(&self) -> PyResult<tantara::SharedEvent> {
+        self.with(|event| Ok(event.clone()))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&tantara::SharedEvent) -> PyResult<T>) -> PyResult<T> {
+        match &*self.event.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(event) => act(event),
+            None => Err(PyValueError::new_err("the event is closed")),
+        }
+    }
+
+    fn anonymous(event: tantara::SharedEvent) -> SharedEvent {
+        SharedEvent { event: RwLock::new(Some(event)), name: None, directory: None }
+    }
+}
+
+#[pymethods]
+impl SharedEvent {
+    #[new]
+    #[pyo3(signature = (name = None, dir = None))]
+    fn new(name: Option<String>, dir: Option<PathBuf>) -> PyResult<SharedEvent> {
+        let Some(name) = name else {
+            if dir.is_some() {
+                return Err(PyValueError::new_err("an event in a directory needs a name"));
+            }
+            return raise(tantara::SharedEvent::anonymous()).map(SharedEvent::anonymous);
+        };
+        let event = raise(match &dir {
+            Some(dir) => tantara::SharedEvent::open_in(dir, &name),
+            None => tantara::SharedEvent::open(&name),
+        })?;
+        // Where it lies, whatever becomes of the environment or of the current directory.
+        let directory = event.path().and_then(|path| path.parent()).map(std::path::absolute).transpose()?;
+        Ok(SharedEvent { event: RwLock::new(Some(event)), name: Some(name), directory })
+    }
+
+    /// The event that a file descriptor stands for: the other side of fileno(). The descriptor is taken over.
+    #[classmethod]
+    fn from_fd<'py>(class: &Bound<'py, PyType>, fd: RawFd) -> PyResult<Bound<'py, PyAny>> {
+        let py = class.py();
+        // SAFETY: takes numbers only.
+        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        // SAFETY: it is open, and the caller has given it away.
+        let event = raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) }))?;
+        if class.is(&py.get_type::<SharedEvent>()) {
+            return Ok(Bound::new(py, SharedEvent::anonymous(event))?.into_any());
+        }
+        // An object of a subclass, made by that, with the event in the place of its own.
+        let object = class.call0()?;
+        *object.cast::<SharedEvent>()?.get().event.write().unwrap_or_else(PoisonError::into_inner) = Some(event);
+        Ok(object)
+    }
+
+    /// The name, or None.
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Where its file lies, or None if it has no name.
+    #[getter]
+    fn path(&self) -> Option<OsString> {
+        Some(self.directory.as_ref()?.join(self.name.as_ref()?).into_os_string())
+    }
+
+    /// Return True if the event is set at this moment.
+    fn is_set(&self) -> PyResult<bool> {
+        self.with(|event| Ok(event.is_set()))
+    }
+
+    /// Raise the flag and release everyone who waits, in all processes.
+    fn set(&self) -> PyResult<()> {
+        self.with(|event| raise(event.try_set()))
+    }
+
+    /// Lower the flag.
+    fn clear(&self) -> PyResult<()> {
+        self.with(|event| raise(event.try_clear()))
+    }
+
+    /// Block until the event is set, or for at most timeout seconds.
+    ///
+    /// Return True if it was released, False if the time passed first. None waits without a limit; nought or less only
+    /// looks. Ctrl-C ends the wait.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let limit = seconds::limit(timeout)?;
+        if let Some(known) = self.with(|event| {
+            let looked = raise(event.try_wait_timeout(std::time::Duration::ZERO))?;
+            Ok((looked || limit.is_zero()).then_some(looked))
+        })? {
+            return Ok(known);
+        }
+        let event = self.opened()?;
+        let (outcome, raised) = without_interpreter(py, || event.try_wait_timeout(limit));
+        raised.and_then(|()| raise(outcome))
+    }
+
+    /// Wait in asyncio: await event.wait_async().
+    ///
+    /// Return True if it was released, False if timeout seconds passed first. The wait begins with the call. It may be
+    /// cancelled at any moment.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        let held = vec![Held::Shared(slf.get().opened()?)];
+        task::coroutine(slf.py(), held, Outcome::All, timeout)
+    }
+
+    /// Return who waits, in all processes, those who have waited longest first: a list of Waiter, each with pid, tid,
+    /// since (a datetime) and command. A waiter shows up when it has waited for a twentieth of a second.
+    fn waiters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let event = self.opened()?;
+        let waiters = raise(py.detach(|| event.waiters()))?;
+        let class = py.import("tantara._waiter")?.getattr("Waiter")?;
+        let fields = waiters.into_iter().map(|waiter| (waiter.pid, waiter.tid, waiter.since, waiter.command));
+        fields.map(|fields| class.call1(fields)).collect()
+    }
+
+    /// Remove the event: the name is free, and everyone who waits is told so by FileNotFoundError.
+    fn remove(&self, py: Python<'_>) -> PyResult<()> {
+        let event = self.opened()?;
+        raise(py.detach(|| event.remove()))
+    }
+
+    /// Let go of it. The event lives on for others. Closing it again is no error; anything else is.
+    fn close(&self) {
+        let event = self.event.write().unwrap_or_else(PoisonError::into_inner).take();
+        drop(event);
+    }
+
+    /// Return its file descriptor, which another process can be given; from_fd() is the other side.
+    fn fileno(&self) -> PyResult<RawFd> {
+        self.with(|event| Ok(event.as_fd().as_raw_fd()))
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().with(|_| Ok(()))?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+        self.close();
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, Bound<'py, PyAny>))> {
+        let (py, this) = (slf.py(), slf.get());
+        let class = slf.get_type().into_any();
+        let pickle = py.import("tantara._pickle")?;
+        if let (Some(name), Some(directory)) = (&this.name, &this.directory) {
+            let place = (name, directory.as_os_str()).into_pyobject(py)?.into_any();
+            return Ok((pickle.getattr("named")?, (class, place)));
+        }
+        let travelling = pickle.getattr("travelling")?.call1((this.fileno()?,))?;
+        Ok((pickle.getattr("anonymous")?, (class, travelling)))
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let this = slf.get();
+        let state = match &*this.event.read().unwrap_or_else(PoisonError::into_inner) {
+            None => "closed",
+            Some(event) if event.is_removed() => "removed",
+            Some(event) if event.is_set() => "set",
+            Some(_) => "unset",
+        };
+        let name = this.name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"));
+        Ok(format!("<{}{name} at {:#x} {state}>", slf.get_type().qualname()?, slf.as_ptr() as usize))
+    }
+}

@@ -1,0 +1,324 @@
+//! How an asyncio task waits: the Rust future is polled by the loop that awaits it.
+//!
+//! Each loop has a [`Bell`], an eventfd that the loop watches. A waker, which may be called by any thread and without
+//! the interpreter, puts the wait into the bell's queue and rings; the loop then looks at the waits in the queue, and
+//! those that are over complete their asyncio futures. The coroutines themselves are in `_asyncio.py`.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBool;
+use tantara::{all, any};
+
+use crate::held::Held;
+use crate::seconds;
+use crate::shared::exception;
+
+/// What a wait is for, and has come to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    /// Each of its events, which is `True`.
+    All,
+    /// One of its events: its index.
+    Any(Option<usize>),
+}
+
+type Result = std::result::Result<Outcome, tantara::Error>;
+type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
+
+/// The coroutine of a wait that begins now.
+pub(crate) fn coroutine<'py>(
+    py: Python<'py>,
+    held: Vec<Held>,
+    outcome: Outcome,
+    timeout: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // What cannot be a timeout is refused before anything has begun.
+    let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
+    let pending = Bound::new(py, Pending::begin(held, outcome))?;
+    static COROUTINE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+    COROUTINE.import(py, "tantara._asyncio", "wait")?.call1((pending, limit))
+}
+
+/// What a loop listens to. Part of tantara's own workings.
+#[pyclass(module = "tantara._tantara", frozen)]
+pub(crate) struct Bell(Arc<Queue>);
+
+struct Queue {
+    eventfd: OwnedFd,
+    called: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl Queue {
+    fn called(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, entry: Arc<Entry>) {
+        let mut called = self.called();
+        called.push(entry);
+        let is_first = called.len() == 1;
+        drop(called);
+        if is_first {
+            let one = 1_u64.to_ne_bytes();
+            // It cannot fail: the count is far from its end, and taken back to nought by each look.
+            // SAFETY: the buffer is valid for its length.
+            unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        }
+    }
+
+    fn take(&self) -> Vec<Arc<Entry>> {
+        let mut count = [0; 8];
+        // Before the queue is emptied, so that what is put into it from then on rings again.
+        // SAFETY: the buffer is valid for its length.
+        unsafe { libc::read(self.eventfd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        std::mem::take(&mut self.called())
+    }
+}
+
+#[pymethods]
+impl Bell {
+    #[new]
+    fn new() -> PyResult<Bell> {
+        // SAFETY: takes numbers only.
+        let eventfd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if eventfd == -1 {
+            return Err(io::Error::last_os_error().into());
+        }
+        // SAFETY: it was just opened and belongs to nobody else.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(eventfd) };
+        Ok(Bell(Arc::new(Queue { eventfd, called: Mutex::default() })))
+    }
+
+    fn fileno(&self) -> RawFd {
+        self.0.eventfd.as_raw_fd()
+    }
+
+    /// Called by the loop when the bell has rung.
+    fn answer(&self, py: Python<'_>) -> PyResult<()> {
+        for entry in self.0.take() {
+            entry.called.store(false, Release);
+            entry.advance(py)?;
+        }
+        Ok(())
+    }
+}
+
+/// A wait that has begun. Part of tantara's own workings.
+#[pyclass(module = "tantara._tantara", frozen)]
+pub(crate) struct Pending(Arc<Entry>);
+
+struct Entry {
+    state: Mutex<State>,
+    events: Arc<Vec<Held>>,
+    kind: Outcome,
+    /// Of the loop that awaits it, once that is known.
+    queue: OnceLock<Arc<Queue>>,
+    /// It is in the queue.
+    called: AtomicBool,
+}
+
+struct State {
+    /// Until it is over or abandoned.
+    future: Option<BoxFuture>,
+    /// What it has come to, until that is told.
+    result: Option<Result>,
+    /// The asyncio future that is told.
+    listener: Option<Py<PyAny>>,
+    /// What was told.
+    told: Option<Outcome>,
+}
+
+impl Pending {
+    fn begin(held: Vec<Held>, kind: Outcome) -> Pending {
+        let events = Arc::new(held);
+        let future = future(Arc::clone(&events), kind);
+        let state = State { future: Some(future), result: None, listener: None, told: None };
+        let (queue, called) = (OnceLock::new(), AtomicBool::new(false));
+        let entry = Arc::new(Entry { state: Mutex::new(state), events, kind, queue, called });
+        // The first poll registers it, so that a pulse counts from now on.
+        entry.poll(&mut entry.state());
+        Pending(entry)
+    }
+}
+
+/// A future that owns what it waits for.
+fn future(events: Arc<Vec<Held>>, kind: Outcome) -> BoxFuture {
+    match kind {
+        Outcome::Any(_) => Box::pin(async move {
+            let index = any(events.iter().map(Held::waitable)).try_wait_async().await?;
+            Ok(Outcome::Any(Some(index)))
+        }),
+        Outcome::All => Box::pin(async move {
+            match &events[..] {
+                [Held::Event(event)] => event.get().event.wait_async().await,
+                [Held::AutoReset(event)] => event.get().event.wait_async().await,
+                [Held::Shared(event)] => event.try_wait_async().await?,
+                several => all(several.iter().map(Held::waitable)).try_wait_async().await?,
+            }
+            Ok(Outcome::All)
+        }),
+    }
+}
+
+#[pymethods]
+impl Pending {
+    /// Whether it is over already; then `result` tells.
+    fn is_over(&self) -> bool {
+        self.0.state().result.is_some()
+    }
+
+    fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let result = self.0.state().result.take();
+        result.map_or_else(|| Ok(py.None()), |result| value(py, result))
+    }
+
+    /// From now on the bell is rung when there is something new, and the asyncio future is told the result.
+    fn listen(&self, py: Python<'_>, bell: &Bell, listener: Py<PyAny>) -> PyResult<()> {
+        let _ = self.0.queue.set(Arc::clone(&bell.0));
+        self.0.state().listener = Some(listener);
+        // Who came before the bell was known has rung none.
+        self.0.advance(py)
+    }
+
+    /// Gives up, unless it is over: the asyncio future is told False, or None where an index is awaited.
+    fn time_out(&self, py: Python<'_>) -> PyResult<()> {
+        // The tie: released wins.
+        self.0.advance(py)?;
+        let (future, listener) = {
+            let mut state = self.0.state();
+            (state.future.take(), state.listener.take())
+        };
+        drop(future);
+        let Some(listener) = listener else { return Ok(()) };
+        let nothing = match self.0.kind {
+            Outcome::All => PyBool::new(py, false).to_owned().into_any().unbind(),
+            Outcome::Any(_) => py.None(),
+        };
+        tell(py, &listener, "set_result", nothing).map(drop)
+    }
+
+    /// Whoever awaited it was cancelled. A release passes on, even one that was told already.
+    fn abandon(&self) {
+        self.0.end();
+        let told = self.0.state().told.take();
+        told.into_iter().for_each(|outcome| self.0.pass_on(outcome));
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // Held only by a thread that runs, so not while the collector does.
+        match self.0.state.try_lock() {
+            Ok(state) => visit.call(&state.listener),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        self.0.end();
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // The future keeps the entry, by its waker, and the entry the future.
+        self.0.end();
+    }
+}
+
+impl Wake for Entry {
+    fn wake(self: Arc<Self>) {
+        // It may be called in the middle of a poll, so it must not ask for the state.
+        if let Some(queue) = self.queue.get()
+            && !self.called.swap(true, AcqRel)
+        {
+            queue.push(Arc::clone(&self));
+        }
+    }
+}
+
+impl Entry {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(self: &Arc<Self>, state: &mut State) {
+        let Some(future) = &mut state.future else { return };
+        let waker = Waker::from(Arc::clone(self));
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            state.future = None;
+            state.result = Some(result);
+        }
+    }
+
+    /// Looks whether it is over, and if so tells who listens.
+    fn advance(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        let (listener, result) = {
+            let mut state = self.state();
+            self.poll(&mut state);
+            if state.result.is_none() || state.listener.is_none() {
+                return Ok(());
+            }
+            (state.listener.take(), state.result.take())
+        };
+        // Python runs without the lock.
+        let (Some(listener), Some(result)) = (listener, result) else { return Ok(()) };
+        let outcome = result.as_ref().ok().copied();
+        let was_told = match value(py, result) {
+            Ok(value) => tell(py, &listener, "set_result", value)?,
+            Err(error) => tell(py, &listener, "set_exception", error.into_value(py).into_any())?,
+        };
+        match outcome {
+            Some(outcome) if was_told => self.state().told = Some(outcome),
+            Some(outcome) => self.pass_on(outcome),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Lets go of everything. A release that nobody was told of passes on.
+    fn end(&self) {
+        let (future, result, listener) = {
+            let mut state = self.state();
+            (state.future.take(), state.result.take(), state.listener.take())
+        };
+        // Dropped without the lock: others may be woken by it.
+        drop((future, listener));
+        if let Some(Ok(outcome)) = result {
+            self.pass_on(outcome);
+        }
+    }
+
+    fn pass_on(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::All => self.events.iter().for_each(Held::pass_on),
+            Outcome::Any(index) => index.into_iter().for_each(|index| self.events[index].pass_on()),
+        }
+    }
+}
+
+fn value(py: Python<'_>, result: Result) -> PyResult<Py<PyAny>> {
+    match result {
+        Ok(Outcome::All) => Ok(PyBool::new(py, true).to_owned().into_any().unbind()),
+        Ok(Outcome::Any(index)) => Ok(index.into_pyobject(py)?.unbind()),
+        Err(error) => Err(exception(error)),
+    }
+}
+
+/// Tells an asyncio future, unless it was cancelled.
+fn tell(py: Python<'_>, listener: &Py<PyAny>, method: &str, value: Py<PyAny>) -> PyResult<bool> {
+    let listener = listener.bind(py);
+    if listener.call_method0(intern!(py, "done"))?.is_truthy()? {
+        return Ok(false);
+    }
+    listener.call_method1(method, (value,))?;
+    Ok(true)
+}

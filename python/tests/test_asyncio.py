@@ -1,0 +1,238 @@
+"""Waiting in asyncio."""
+
+import asyncio
+import gc
+import os
+import threading
+import time
+import unittest
+import weakref
+
+from tantara import AutoResetEvent, Event, SharedEvent, wait_all_async, wait_any_async
+from test_event import KINDS, LONG, start
+
+
+class Tasks(unittest.IsolatedAsyncioTestCase):
+    async def test_set_by_the_loop_by_a_thread_and_before(self):
+        for kind in KINDS:
+            event = kind()
+            task = asyncio.create_task(event.wait_async())
+            await asyncio.sleep(0.01)
+            self.assertFalse(task.done())
+            event.set()
+            self.assertIs(await asyncio.wait_for(task, LONG), True)
+            event.clear()
+            thread = start(lambda: (time.sleep(0.01), event.set()))
+            self.assertIs(await event.wait_async(), True)
+            thread.join()
+            event.set()
+            self.assertIs(await event.wait_async(), True)
+
+    async def test_a_pulse_counts_from_the_call(self):
+        for kind in (Event, SharedEvent):
+            event = kind()
+            wait = event.wait_async()
+            event.set()
+            event.clear()
+            self.assertIs(await asyncio.wait_for(wait, LONG), True)
+            self.assertIs(await event.wait_async(timeout=0.01), False)
+
+    async def test_timeouts(self):
+        for kind in KINDS:
+            event = kind()
+            for timeout in (0, -1, 0.01):
+                self.assertIs(await event.wait_async(timeout), False)
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(event.wait_async(), 0.01)
+            with self.assertRaises(TypeError):
+                event.wait_async("1")
+            with self.assertRaises(ValueError):
+                event.wait_async(float("nan"))
+            event.set()
+            self.assertIs(await event.wait_async(0), True)
+
+    async def test_ten_thousand(self):
+        event = Event()
+        tasks = [asyncio.create_task(event.wait_async()) for _ in range(10_000)]
+        await asyncio.sleep(0)
+        threading.Thread(target=event.set).start()
+        self.assertEqual(set(await asyncio.wait_for(asyncio.gather(*tasks), LONG)), {True})
+
+    async def test_a_cancelled_wait_takes_nothing_along(self):
+        for is_told in (False, True):
+            turnstile = AutoResetEvent()
+            first = asyncio.create_task(turnstile.wait_async())
+            second = asyncio.create_task(turnstile.wait_async())
+            await asyncio.sleep(0.01)
+            turnstile.set()
+            if is_told:
+                # The release is told to the first, which is cancelled before it runs.
+                while not first._fut_waiter.done():
+                    await asyncio.sleep(0)
+            first.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await first
+            self.assertIs(await asyncio.wait_for(second, LONG), True)
+            self.assertFalse(turnstile.is_set())
+
+    async def test_a_cancelled_any_passes_on(self):
+        turnstile, never = AutoResetEvent(), Event()
+        task = asyncio.create_task(wait_any_async([never, turnstile]))
+        await asyncio.sleep(0.01)
+        turnstile.set()
+        task.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await task
+        self.assertTrue(turnstile.wait(0))
+
+    async def test_a_coroutine_that_is_never_awaited_leaves_nothing(self):
+        turnstile = AutoResetEvent()
+        wait = turnstile.wait_async()
+        turnstile.set()
+        self.assertFalse(turnstile.is_set(), "it was given to the coroutine")
+        wait.close()
+        del wait
+        gc.collect()
+        self.assertTrue(turnstile.is_set())
+
+    async def test_many(self):
+        events = [Event(), AutoResetEvent(), SharedEvent()]
+        for index, event in enumerate(events):
+            task = asyncio.create_task(wait_any_async(events))
+            await asyncio.sleep(0.01)
+            event.set()
+            self.assertEqual(await asyncio.wait_for(task, LONG), index)
+            event.clear()
+        self.assertIsNone(await wait_any_async(events, 0.01))
+        task = asyncio.create_task(wait_all_async(events))
+        for event in reversed(events):
+            await asyncio.sleep(0.01)
+            self.assertFalse(task.done())
+            event.set()
+            event.clear() if event is not events[1] else None
+        self.assertIs(await asyncio.wait_for(task, LONG), True)
+        self.assertIs(await wait_all_async(events, 0.01), False)
+        self.assertIs(await wait_all_async([]), True)
+
+    async def test_removed_while_awaited(self):
+        import tempfile
+        with tempfile.TemporaryDirectory() as home:
+            event = SharedEvent("x", home)
+            task = asyncio.create_task(event.wait_async())
+            several = asyncio.create_task(wait_any_async([Event(), event]))
+            await asyncio.sleep(0.1)
+            event.remove()
+            for wait in (task, several):
+                with self.assertRaises(FileNotFoundError):
+                    await asyncio.wait_for(wait, LONG)
+            with self.assertRaises(FileNotFoundError):
+                await event.wait_async()
+
+    async def test_a_wait_that_is_forgotten_is_collected(self):
+        event = Event()
+        asyncio.get_running_loop().set_debug(False)
+        task = asyncio.create_task(event.wait_async())
+        task._log_destroy_pending = False
+        await asyncio.sleep(0.01)
+        gone = weakref.ref(task)
+        # The loop knows its tasks weakly: what keeps this one is the cycle of the task and its wait.
+        del task
+        gc.collect()
+        self.assertIsNone(gone())
+        event.set()
+
+
+class Loops(unittest.TestCase):
+    def test_set_under_load(self):
+        """Threads set and clear while tasks come, wait, go and are cancelled."""
+        event, turnstile, stop = Event(), AutoResetEvent(), Event()
+
+        def pulse():
+            while not stop.is_set():
+                event.set()
+                event.clear()
+                turnstile.set()
+
+        async def client(number):
+            for round in range(50):
+                wait = event.wait_async() if (number + round) % 2 else wait_any_async([turnstile, event])
+                if round % 5 == 0:
+                    task = asyncio.ensure_future(wait)
+                    await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                else:
+                    await wait
+
+        async def main():
+            await asyncio.wait_for(asyncio.gather(*(client(number) for number in range(40))), LONG)
+
+        threads = [start(pulse) for _ in range(3)]
+        asyncio.run(main())
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+    def test_loops_of_two_threads_wait_for_one_event(self):
+        event, results = Event(), []
+
+        async def main():
+            results.append(await event.wait_async())
+
+        threads = [start(lambda: asyncio.run(main())) for _ in range(2)]
+        time.sleep(0.05)
+        event.set()
+        for thread in threads:
+            thread.join(LONG)
+        self.assertEqual(results, [True, True])
+
+    def test_a_loop_that_is_closed_takes_nobody_along(self):
+        event = Event()
+        loop = asyncio.new_event_loop()
+
+        async def main():
+            asyncio.ensure_future(event.wait_async())
+            await asyncio.sleep(0.01)
+
+        loop.run_until_complete(main())
+        loop.close()
+        event.set()
+        del loop
+        gc.collect()
+        event.clear()
+        event.set()
+        self.assertTrue(event.wait(0))
+
+    def test_descriptors_do_not_pile_up(self):
+        def count():
+            gc.collect()
+            return len(os.listdir("/proc/self/fd"))
+
+        async def main():
+            await Event().wait_async(0.001)
+
+        asyncio.run(main())
+        before = count()
+        for _ in range(50):
+            asyncio.run(main())
+        self.assertLessEqual(count(), before + 1)
+
+    def test_a_forked_child_has_loops_of_its_own(self):
+        event = Event()
+
+        async def main():
+            await event.wait_async(0.01)
+            child = os.fork()
+            return child
+
+        child = asyncio.run(main())
+        if child == 0:
+            async def again():
+                start(lambda: (time.sleep(0.01), event.set()))
+                return await event.wait_async(LONG)
+            os._exit(0 if asyncio.run(again()) else 1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,294 @@
+"""Event in the place of threading.Event: what a program could notice."""
+
+import copy
+import gc
+import pickle
+import re
+import sys
+import threading
+import time
+import unittest
+import warnings
+import weakref
+
+import tantara
+from tantara import AutoResetEvent, Event, SharedEvent
+
+KINDS = [Event, AutoResetEvent, SharedEvent]
+LONG = 60
+
+
+def until_asleep(thread, seconds=LONG):
+    """Returns once the thread sleeps in the kernel, outside of Python."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
+            if file.read().split()[0] == "202":  # futex, on x86-64
+                return
+        time.sleep(0.001)
+    raise AssertionError("it does not sleep")
+
+
+def start(work, *arguments):
+    thread = threading.Thread(target=work, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+class TheSameAsThreadings(unittest.TestCase):
+    def test_verbs(self):
+        for kind in (threading.Event, Event):
+            event = kind()
+            self.assertIs(event.is_set(), False)
+            self.assertIs(event.wait(0), False)
+            self.assertIsNone(event.set())
+            self.assertIs(event.is_set(), True)
+            self.assertIs(event.wait(), True)
+            self.assertIs(event.wait(timeout=0), True)
+            self.assertIsNone(event.clear())
+            self.assertIs(event.is_set(), False)
+
+    def test_its_public_names_are_there(self):
+        names = {name for name in dir(threading.Event) if not name.startswith("_")}
+        self.assertLessEqual(names, set(dir(Event)))
+
+    def test_repr(self):
+        # CPython's own has this form from 3.11 on.
+        for kind in (threading.Event, Event) if sys.version_info >= (3, 11) else (Event,):
+            event = kind()
+            form = rf"<{kind.__module__}\.Event at {id(event):#x}: "
+            self.assertRegex(repr(event), form + "unset>$")
+            event.set()
+            self.assertRegex(repr(event), form + "set>$")
+
+    def test_the_old_name_is_deprecated(self):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.assertIs(Event().isSet(), False)
+        self.assertEqual([warning.category for warning in caught], [DeprecationWarning])
+        self.assertEqual(caught[0].filename, __file__)
+
+    def test_subclasses(self):
+        for kind in (threading.Event, Event):
+            class Door(kind):
+                def __init__(self, name, *, floor=0):
+                    super().__init__()
+                    self.name, self.floor = name, floor
+
+                def set(self):
+                    self.opened = True
+                    super().set()
+
+            door = Door("front", floor=2)
+            door.set()
+            self.assertTrue(door.opened and door.is_set() and door.wait())
+            self.assertEqual((door.name, door.floor), ("front", 2))
+            self.assertIsInstance(door, kind)
+            if kind is Event:
+                self.assertIn("Door at", repr(door))
+
+    def test_arguments_are_refused(self):
+        for kind in (threading.Event, Event, AutoResetEvent):
+            class Plain(kind):
+                pass
+
+            for make in (kind, Plain):
+                with self.assertRaises(TypeError):
+                    make(1)
+                with self.assertRaises(TypeError):
+                    make(name="x")
+
+    def test_attributes_weak_references_and_equality(self):
+        for kind in (threading.Event, *KINDS):
+            event = kind()
+            event.note = "mine"
+            self.assertEqual(event.note, "mine")
+            self.assertEqual({event: 1}[event], 1)
+            self.assertNotEqual(event, kind())
+            reference = weakref.ref(event)
+            self.assertIs(reference(), event)
+            event.itself = event
+            del event
+            gc.collect()
+            self.assertIsNone(reference(), kind)
+
+    def test_neither_can_be_copied(self):
+        for kind in (threading.Event, Event, AutoResetEvent):
+            with self.assertRaises(TypeError):
+                pickle.dumps(kind())
+            with self.assertRaises(TypeError):
+                copy.deepcopy(kind())
+
+    def test_they_are_true(self):
+        for kind in (threading.Event, *KINDS):
+            self.assertTrue(kind())
+
+    def test_instead_of_threadings(self):
+        """The whole of threading runs on it."""
+        script = (
+            "import threading, tantara; threading.Event = tantara.Event\n"
+            "done = []; thread = threading.Thread(target=done.append, args=(1,)); thread.start(); thread.join()\n"
+            "timer = threading.Timer(0.01, done.append, (2,)); timer.start(); timer.join()\n"
+            "import os; child = os.fork()\n"
+            "if child == 0: threading.Thread(target=os._exit, args=(7,)).start(); threading.Event().wait(60)\n"
+            "assert done == [1, 2] and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7\n"
+        )
+        import subprocess
+        subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=LONG)
+
+
+class Timeouts(unittest.TestCase):
+    def test_whatever_threading_takes_is_taken(self):
+        events = [threading.Event(), Event(), AutoResetEvent(), SharedEvent()]
+        for timeout in (0, 0.0, -0.0, -1, -1e300, -(10**100), float("-inf"), False, 1e-9, 0.001, 5e-324):
+            for event in events:
+                self.assertIs(event.wait(timeout), False, (event, timeout))
+
+    def test_no_limit(self):
+        for timeout in (None, threading.TIMEOUT_MAX, 10**9, True):
+            for kind in KINDS:
+                event = kind()
+                timer = threading.Timer(0.02, event.set)
+                timer.start()
+                self.assertIs(event.wait(timeout), True)
+                timer.join()
+
+    def test_whatever_threading_refuses_is_refused(self):
+        events = [threading.Event(), Event(), AutoResetEvent(), SharedEvent()]
+        for timeout, error in [
+            ("1", TypeError), (b"1", TypeError), ([], TypeError), (1j, TypeError), (object(), TypeError),
+            (10**100, OverflowError), (1e300, OverflowError), (float("inf"), OverflowError),
+            (threading.TIMEOUT_MAX * 2, OverflowError),
+        ]:
+            for event in events:
+                with self.assertRaises(error, msg=(event, timeout)):
+                    event.wait(timeout)
+
+    def test_nan_is_refused(self):
+        for kind in KINDS:
+            with self.assertRaisesRegex(ValueError, "NaN"):
+                kind().wait(float("nan"))
+
+    def test_what_is_an_integer_is_taken(self):
+        class Two:
+            def __index__(self):
+                return 2
+
+        event = Event()
+        threading.Timer(0.02, event.set).start()
+        self.assertIs(event.wait(Two()), True)
+
+    def test_it_does_not_end_early(self):
+        for kind in KINDS:
+            for timeout in (0.001, 0.02):
+                began = time.monotonic()
+                self.assertIs(kind().wait(timeout), False)
+                self.assertGreaterEqual(time.monotonic() - began, timeout)
+
+
+class Threads(unittest.TestCase):
+    def test_all_are_released_by_a_pulse(self):
+        for kind in (Event, SharedEvent):
+            event, results = kind(), []
+            threads = [start(lambda: results.append(event.wait(LONG))) for _ in range(20)]
+            for thread in threads:
+                until_asleep(thread)
+            event.set()
+            event.clear()
+            for thread in threads:
+                thread.join()
+            self.assertEqual(results, [True] * 20)
+
+    def test_one_at_a_time(self):
+        event, released = AutoResetEvent(), []
+        threads = []
+        for number in range(5):
+            threads.append(start(lambda number=number: released.append((event.wait(LONG), number))))
+            until_asleep(threads[-1])
+        for number, thread in enumerate(threads):
+            event.set()
+            thread.join()
+        self.assertEqual(released, [(True, number) for number in range(5)])
+        self.assertFalse(event.wait(0))
+        event.set()
+        event.set()
+        self.assertTrue(event.is_set() and event.wait(0) and not event.wait(0))
+
+    def test_others_run_while_one_waits(self):
+        for kind in KINDS:
+            event, ran = kind(), []
+            thread = start(lambda: (time.sleep(0.01), ran.append(1), event.set()))
+            self.assertTrue(event.wait(LONG) and ran == [1])
+            thread.join()
+
+    def test_sixteen_threads_set_at_once(self):
+        event, turnstile, stop, got = Event(), AutoResetEvent(), Event(), []
+
+        def work(number):
+            while not stop.is_set():
+                event.set()
+                event.clear()
+                turnstile.set()
+                if turnstile.wait(0):
+                    got.append(number)
+
+        def wait():
+            for _ in range(200):
+                self.assertTrue(event.wait(LONG))
+
+        setters = [start(work, number) for number in range(16)]
+        waiters = [start(wait) for _ in range(4)]
+        for waiter in waiters:
+            waiter.join(LONG)
+            self.assertFalse(waiter.is_alive())
+        stop.set()
+        for setter in setters:
+            setter.join()
+        self.assertTrue(got)
+
+    def test_reference_counts_stay_flat(self):
+        event, held = Event(), threading.Event
+        event.set()
+        timeout = 12_345.678
+        shared = SharedEvent()
+        shared.set()
+        for act in (event.wait, lambda: event.wait(timeout), lambda: tantara.wait_any([event]), lambda: shared.wait(timeout)):
+            def count():
+                gc.collect()
+                return [sys.getrefcount(object) for object in (event, shared, timeout, None, True)]
+
+            act()
+            before = count()
+            for _ in range(1_000_000 if act is event.wait else 100_000):
+                act()
+            after = count()
+            # The interpreter itself counts some uses of None and True.
+            self.assertTrue(all(abs(new - old) < 100 for old, new in zip(before, after)), (before, after))
+        del held
+
+
+class Documentation(unittest.TestCase):
+    def test_help_shows_everything(self):
+        import pydoc
+        text = pydoc.plain(pydoc.render_doc(tantara))
+        for name in tantara.__all__:
+            self.assertIn(name, text)
+            self.assertEqual(getattr(tantara, name).__module__, "tantara")
+            self.assertTrue(getattr(tantara, name).__doc__)
+        self.assertIn("wait(self, timeout=None)", re.sub(r", /", "", pydoc.plain(pydoc.render_doc(Event))))
+        for kind in KINDS:
+            for method in vars(kind):
+                if not method.startswith("_"):
+                    self.assertTrue(getattr(kind, method).__doc__, (kind, method))
+
+    def test_examples(self):
+        import doctest
+        for thing in (Event, AutoResetEvent, SharedEvent, tantara.wait_any, tantara.wait_all):
+            examples = doctest.DocTestFinder().find(thing, thing.__name__, globs={})
+            self.assertTrue(any(example.examples for example in examples), thing)
+            for example in examples:
+                self.assertEqual(doctest.DocTestRunner().run(example).failed, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

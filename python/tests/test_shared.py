@@ -1,0 +1,252 @@
+"""SharedEvent in the place of multiprocessing.Event."""
+
+import multiprocessing
+import os
+import pathlib
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from datetime import datetime, timedelta, timezone
+
+from tantara import SharedEvent, Waiter
+from test_event import LONG, start
+
+TURNS = 20
+
+
+def answer(ping, pong):
+    for _ in range(TURNS):
+        assert ping.wait(LONG)
+        ping.clear()
+        pong.set()
+
+
+def wait_for_ever(event, ready):
+    ready.set()
+    event.wait()
+
+
+def until(is_true):
+    end = time.monotonic() + LONG
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+class Shared(unittest.TestCase):
+    def setUp(self):
+        home = tempfile.TemporaryDirectory()
+        self.addCleanup(home.cleanup)
+        self.home = home.name
+
+
+class Children(Shared):
+    def test_children_of_every_kind(self):
+        for method in ("fork", "spawn", "forkserver"):
+            for make in (SharedEvent, lambda: SharedEvent("x", self.home)):
+                with self.subTest(method):
+                    context = multiprocessing.get_context(method)
+                    ping, pong = make(), SharedEvent()
+                    child = context.Process(target=answer, args=(ping, pong))
+                    child.start()
+                    for _ in range(TURNS):
+                        ping.set()
+                        self.assertTrue(pong.wait(LONG))
+                        pong.clear()
+                    child.join(LONG)
+                    self.assertEqual(child.exitcode, 0)
+
+    def test_it_travels_through_a_queue(self):
+        queue, event = multiprocessing.get_context("fork").Queue(), SharedEvent()
+        queue.put(event)
+        other = queue.get(timeout=LONG)
+        other.set()
+        self.assertTrue(event.is_set())
+
+    def test_a_subclass_travels_too(self):
+        queue, event = multiprocessing.get_context("fork").Queue(), Door("x", self.home)
+        queue.put(event)
+        self.assertIs(type(queue.get(timeout=LONG)), Door)
+        queue.put(Door())
+        self.assertIs(type(queue.get(timeout=LONG)), Door)
+
+    def test_a_waiter_that_is_killed_takes_nobody_along(self):
+        for method in ("fork", "spawn"):
+            context = multiprocessing.get_context(method)
+            event, ready = SharedEvent(), SharedEvent()
+            victim = context.Process(target=wait_for_ever, args=(event, ready))
+            victim.start()
+            self.assertTrue(ready.wait(LONG))
+            until(event.waiters)
+            os.kill(victim.pid, signal.SIGKILL)
+            victim.join()
+            self.assertEqual(event.waiters(), [])
+            self.assertFalse(event.wait(0.01))
+            event.set()
+            self.assertTrue(event.is_set() and event.wait(0))
+            event.clear()
+
+    def test_by_descriptor(self):
+        event = SharedEvent()
+        script = (
+            "import sys, tantara\n"
+            "event = tantara.SharedEvent.from_fd(int(sys.argv[1]))\n"
+            "assert not event.is_set(); event.set()"
+        )
+        number = event.fileno()
+        subprocess.run([sys.executable, "-c", script, str(number)], pass_fds=[number], check=True, timeout=LONG)
+        self.assertTrue(event.wait(LONG))
+
+
+class Door(SharedEvent):
+    pass
+
+
+class Names(Shared):
+    def test_two_by_one_name_are_one(self):
+        one, other = SharedEvent("db-ready", self.home), SharedEvent(name="db-ready", dir=pathlib.Path(self.home))
+        one.set()
+        self.assertTrue(other.is_set())
+        self.assertEqual(one.name, "db-ready")
+        self.assertEqual(one.path, os.path.join(self.home, "db-ready"))
+        self.assertIn("'db-ready'", repr(one).replace('"', "'"))
+        copy = pickle.loads(pickle.dumps(one))
+        copy.clear()
+        self.assertFalse(one.is_set())
+        nameless = SharedEvent()
+        self.assertIsNone(nameless.name)
+        self.assertIsNone(nameless.path)
+
+    def test_by_default_among_the_users_own(self):
+        script = "import tantara; event = tantara.SharedEvent('x'); print(event.path); event.remove()"
+        environment = {**os.environ, "XDG_RUNTIME_DIR": self.home}
+        run = subprocess.run(
+            [sys.executable, "-c", script], env=environment, check=True, timeout=LONG, capture_output=True, text=True
+        )
+        self.assertEqual(run.stdout.strip(), os.path.join(self.home, "tantara", "x"))
+
+    def test_who_waits(self):
+        event = SharedEvent("x", self.home)
+        before = datetime.now(timezone.utc)
+        thread = start(event.wait)
+        until(event.waiters)
+        (waiter,) = event.waiters()
+        self.assertIsInstance(waiter, Waiter)
+        self.assertEqual((waiter.pid, waiter.tid), (os.getpid(), thread.native_id))
+        self.assertLess(abs(waiter.since - before), timedelta(seconds=LONG))
+        self.assertIsNotNone(waiter.since.tzinfo)
+        self.assertIn("python", waiter.command)
+        event.set()
+        thread.join()
+
+    def test_removed(self):
+        event, errors = SharedEvent("x", self.home), []
+
+        def wait():
+            try:
+                event.wait()
+            except FileNotFoundError as error:
+                errors.append(error)
+
+        thread = start(wait)
+        until(event.waiters)
+        SharedEvent("x", self.home).remove()
+        thread.join(LONG)
+        self.assertIn("x was removed", str(errors[0]))
+        for verb in (event.set, event.clear, event.wait):
+            with self.assertRaises(FileNotFoundError):
+                verb()
+        self.assertIn("removed", repr(event))
+        event.remove()
+        self.assertFalse(SharedEvent("x", self.home).is_set(), "a new one")
+
+    def test_closed(self):
+        with SharedEvent("x", self.home) as event:
+            event.set()
+        event.close()
+        self.assertRegex(repr(event), "closed>$")
+        for verb in (event.set, event.clear, event.is_set, event.wait, event.wait_async, event.waiters, event.fileno,
+                     event.remove, event.__enter__):
+            with self.assertRaisesRegex(ValueError, "closed"):
+                verb()
+        self.assertTrue(SharedEvent("x", self.home).is_set())
+
+    def test_closed_while_another_thread_waits(self):
+        event, results = SharedEvent("x", self.home), []
+        thread = start(lambda: results.append(event.wait(LONG)))
+        until(event.waiters)
+        event.close()
+        SharedEvent("x", self.home).set()
+        thread.join()
+        self.assertEqual(results, [True])
+
+    def test_descriptors_are_let_go_of(self):
+        before = len(os.listdir("/proc/self/fd"))
+        events = [SharedEvent() for _ in range(50)]
+        self.assertGreater(len(os.listdir("/proc/self/fd")), before)
+        for event in events:
+            event.close()
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+    def test_impossible_names(self):
+        for name in ("", "../x", "a/b", ".hidden", "-x", "x\n", "x" * 10_000, "x\0y", "\ud800"):
+            with self.assertRaises((ValueError, UnicodeEncodeError), msg=name):
+                SharedEvent(name, self.home)
+        for name in (5, b"x", object()):
+            with self.assertRaises(TypeError):
+                SharedEvent(name, self.home)
+        with self.assertRaises(TypeError):
+            SharedEvent("x", 5)
+        with self.assertRaises(ValueError):
+            SharedEvent(dir=self.home)
+        self.assertEqual(os.listdir(self.home), [])
+
+    def test_impossible_places(self):
+        with self.assertRaises(OSError):
+            SharedEvent("x", os.path.join(self.home, "no", "such", "place"))
+        path = os.path.join(self.home, "x")
+        pathlib.Path(path).write_bytes(os.urandom(4096))
+        with self.assertRaisesRegex(OSError, "is not an event"):
+            SharedEvent("x", self.home)
+        os.mkdir(os.path.join(self.home, "folder"))
+        with self.assertRaises(OSError):
+            SharedEvent("folder", self.home)
+        for descriptor in (-1, 10**6):
+            with self.assertRaises(OSError):
+                SharedEvent.from_fd(descriptor)
+        with open(path) as file, self.assertRaises(OSError):
+            SharedEvent.from_fd(os.dup(file.fileno()))
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can act as two users")
+    def test_who_may_only_wait(self):
+        event = SharedEvent("x", self.home)
+        os.chmod(self.home, 0o755)
+        os.chmod(event.path, 0o644)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            try:
+                other = SharedEvent("x", self.home)
+                assert other.wait(LONG)
+                for verb in (other.set, other.clear, other.remove):
+                    try:
+                        verb()
+                        os._exit(1)
+                    except PermissionError:
+                        pass
+                os._exit(0)
+            finally:
+                os._exit(2)
+        time.sleep(0.05)
+        event.set()
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.assertEqual(stat.S_IMODE(os.stat(event.path).st_mode), 0o644)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,149 @@
+"""Ctrl-C and other signals; the end of the interpreter while threads wait."""
+
+import os
+import signal
+import subprocess
+import sys
+import unittest
+
+from test_event import LONG
+
+WAITS = {
+    "event": "Event().wait()",
+    "timeout": "Event().wait(3600)",
+    "turnstile": "AutoResetEvent().wait()",
+    "shared": "SharedEvent().wait()",
+    "any": "wait_any([Event(), AutoResetEvent(), SharedEvent()])",
+    "all": "wait_all([Event(), AutoResetEvent(), SharedEvent()], 3600)",
+    "asyncio": "__import__('asyncio').run(Event().wait_async())",
+}
+
+
+def run(script):
+    script = "import os, signal, sys, threading, time\nfrom tantara import *\n" + script
+    return subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def until_it_sleeps(process):
+    while True:
+        with open(f"/proc/{process.pid}/syscall") as file:
+            if file.read().split()[0] in ("202", "232", "281", "441"):  # futex, epoll_wait and its sisters
+                return
+
+
+class Interrupts(unittest.TestCase):
+    def ends(self, process, code, output, error):
+        out, err = process.communicate(timeout=LONG)
+        self.assertEqual((process.returncode, out), (code, output), err)
+        self.assertIn(error, err)
+
+    def test_control_c_ends_every_wait(self):
+        for name, wait in WAITS.items():
+            with self.subTest(name):
+                process = run(f"print('waits', flush=True)\n{wait}")
+                self.assertEqual(process.stdout.readline(), "waits\n")
+                until_it_sleeps(process)
+                process.send_signal(signal.SIGINT)
+                self.ends(process, -signal.SIGINT, "", "KeyboardInterrupt")
+
+    def test_a_handler_that_sets_releases_the_wait_even_by_a_pulse(self):
+        for kind in ("Event", "SharedEvent"):
+            script = (
+                f"event = {kind}()\n"
+                "signal.signal(signal.SIGUSR1, lambda *_: (event.set(), event.clear()))\n"
+                "print('waits', flush=True)\n"
+                "print(event.wait(), event.is_set())"
+            )
+            process = run(script)
+            process.stdout.readline()
+            until_it_sleeps(process)
+            process.send_signal(signal.SIGUSR1)
+            self.ends(process, 0, "True False\n", "")
+
+    def test_a_handler_that_returns_lets_the_wait_go_on(self):
+        for wait in ("Event().wait(0.3)", "SharedEvent().wait(0.3)", "AutoResetEvent().wait(0.3)"):
+            script = (
+                "count = []\n"
+                "signal.signal(signal.SIGALRM, lambda *_: count.append(1))\n"
+                "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\n"
+                "began = time.monotonic()\n"
+                f"print({wait}, time.monotonic() - began >= 0.3, len(count) > 5)"
+            )
+            self.ends(run(script), 0, "False True True\n", "")
+
+    def test_an_interrupted_turnstile_keeps_its_release(self):
+        script = (
+            "turnstile = AutoResetEvent()\n"
+            "def handler(*_):\n"
+            "    turnstile.set()\n"
+            "    raise KeyError\n"
+            "signal.signal(signal.SIGUSR1, handler)\n"
+            "print('waits', flush=True)\n"
+            "try:\n"
+            "    turnstile.wait()\n"
+            "except KeyError:\n"
+            "    print(turnstile.wait(0))"
+        )
+        process = run(script)
+        process.stdout.readline()
+        until_it_sleeps(process)
+        process.send_signal(signal.SIGUSR1)
+        self.ends(process, 0, "True\n", "")
+
+    def test_signals_reach_the_main_thread_of_a_forked_child(self):
+        script = (
+            "def child():\n"
+            "    if os.fork() == 0:\n"
+            "        signal.signal(signal.SIGALRM, lambda *_: 1 / 0)\n"
+            "        signal.setitimer(signal.ITIMER_REAL, 0.05)\n"
+            "        try:\n"
+            "            Event().wait()\n"
+            "        except ZeroDivisionError:\n"
+            "            os.write(1, b'ended\\n')\n"
+            "        os._exit(0)\n"
+            "    os.wait()\n"
+            "thread = threading.Thread(target=child)\n"
+            "thread.start(); thread.join()"
+        )
+        process = run(script)
+        out, err = process.communicate(timeout=LONG)
+        # CPython delivers signals to the forking thread only where it has become the main one.
+        self.assertEqual((process.returncode, out), (0, "ended\n"), err)
+
+
+class Ends(unittest.TestCase):
+    def test_the_interpreter_ends_while_threads_wait(self):
+        for name, wait in WAITS.items():
+            for ends in ("", "sys.exit(0)", "sys.stdout.flush(); os.kill(os.getpid(), signal.SIGTERM)"):
+                with self.subTest(name, ends=ends):
+                    script = (
+                        f"thread = threading.Thread(target=lambda: {wait}, daemon=True)\n"
+                        "thread.start()\n"
+                        "time.sleep(0.05)\n"
+                        "print('ends', flush=True)\n" + ends
+                    )
+                    process = run(script)
+                    out, err = process.communicate(timeout=LONG)
+                    expected = -signal.SIGTERM if "SIGTERM" in ends else 0
+                    self.assertEqual((process.returncode, out, err), (expected, "ends\n", ""))
+
+    def test_the_interpreter_ends_while_threads_are_being_released(self):
+        script = (
+            "event = Event()\n"
+            "def wait():\n"
+            "    while True:\n"
+            "        event.wait(); event.clear(); event.set()\n"
+            "for _ in range(8):\n"
+            "    threading.Thread(target=wait, daemon=True).start()\n"
+            "event.set(); time.sleep(0.05)"
+        )
+        for _ in range(5):
+            process = run(script)
+            out, err = process.communicate(timeout=LONG)
+            self.assertEqual((process.returncode, out, err), (0, "", ""))
+
+
+if __name__ == "__main__":
+    unittest.main()
