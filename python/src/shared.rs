@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyPermissionError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyTuple, PyType};
 
 use crate::held::Held;
 use crate::seconds;
@@ -107,7 +107,7 @@ impl SharedEvent {
         }
         // SAFETY: it is open, and the caller has given it away.
         let event = raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) }))?;
-        if class.is(&py.get_type::<SharedEvent>()) {
+        if class.is(py.get_type::<SharedEvent>()) {
             return Ok(Bound::new(py, SharedEvent::anonymous(event))?.into_any());
         }
         // An object of a subclass, made by that, with the event in the place of its own.
@@ -204,22 +204,20 @@ impl SharedEvent {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, _exception: &Bound<'_, pyo3::types::PyTuple>) {
+    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
         self.close();
     }
 
-    fn __reduce__<'py>(
-        slf: &Bound<'py, Self>,
-    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, Bound<'py, PyAny>))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let (py, this) = (slf.py(), slf.get());
-        let class = slf.get_type().into_any();
+        let class = slf.get_type();
         let pickle = py.import("tantara._pickle")?;
         if let (Some(name), Some(directory)) = (&this.name, &this.directory) {
-            let place = (name, directory.as_os_str()).into_pyobject(py)?.into_any();
-            return Ok((pickle.getattr("named")?, (class, place)));
+            let place = (name, directory.as_os_str());
+            return (pickle.getattr("named")?, (class, place)).into_pyobject(py);
         }
         let travelling = pickle.getattr("travelling")?.call1((this.fileno()?,))?;
-        Ok((pickle.getattr("anonymous")?, (class, travelling)))
+        (pickle.getattr("anonymous")?, (class, travelling)).into_pyobject(py)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

@@ -1,8 +1,8 @@
 //! How an asyncio task waits: the Rust future is polled by the loop that awaits it.
 //!
 //! Each loop has a [`Bell`], an eventfd that the loop watches. A waker, which may be called by any thread and without
-//! the interpreter, puts the wait into the bell's queue and rings; the loop then looks at the waits in the queue, and
-//! those that are over complete their asyncio futures. The coroutines themselves are in `_asyncio.py`.
+//! the interpreter, puts the wait into the bell's queue and rings; the loop then polls the waits in the queue, and tells
+//! the asyncio futures of those that are over. That, and the coroutine itself, is in `_asyncio.py`.
 
 use std::future::Future;
 use std::io;
@@ -14,9 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
+use pyo3::types::{PyBool, PyList};
 use tantara::{all, any};
 
 use crate::held::Held;
@@ -103,13 +102,22 @@ impl Bell {
         self.0.eventfd.as_raw_fd()
     }
 
-    /// Called by the loop when the bell has rung.
-    fn answer(&self, py: Python<'_>) -> PyResult<()> {
+    /// What the loop asks for when the bell has rung: the asyncio futures that can be told a result, each with it, and
+    /// those that can be told an exception.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+        let (results, errors) = (PyList::empty(py), PyList::empty(py));
         for entry in self.0.take() {
             entry.called.store(false, Release);
-            entry.advance(py)?;
+            let mut state = entry.state();
+            entry.poll(&mut state);
+            let Some((listener, result)) = state.tell() else { continue };
+            drop(state);
+            match value(py, result) {
+                Ok(value) => results.append((listener, value))?,
+                Err(error) => errors.append((listener, error.into_value(py)))?,
+            }
         }
-        Ok(())
+        Ok((results, errors))
     }
 }
 
@@ -179,32 +187,30 @@ impl Pending {
 
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let result = self.0.state().result.take();
-        result.map_or_else(|| Ok(py.None()), |result| value(py, result))
+        result.map_or_else(|| Ok(self.0.nothing(py)), |result| value(py, result))
     }
 
-    /// From now on the bell is rung when there is something new, and the asyncio future is told the result.
-    fn listen(&self, py: Python<'_>, bell: &Bell, listener: Py<PyAny>) -> PyResult<()> {
-        let _ = self.0.queue.set(Arc::clone(&bell.0));
-        self.0.state().listener = Some(listener);
+    /// From now on the bell is rung when there may be something to tell the asyncio future. Returns whether it is over
+    /// already.
+    fn listen(&self, bell: &Bell, listener: Py<PyAny>) -> bool {
         // Who came before the bell was known has rung none.
-        self.0.advance(py)
+        let _ = self.0.queue.set(Arc::clone(&bell.0));
+        let mut state = self.0.state();
+        state.listener = Some(listener);
+        self.0.poll(&mut state);
+        state.result.is_some()
     }
 
-    /// Gives up, unless it is over: the asyncio future is told False, or None where an index is awaited.
-    fn time_out(&self, py: Python<'_>) -> PyResult<()> {
-        // The tie: released wins.
-        self.0.advance(py)?;
-        let (future, listener) = {
+    /// The time has passed: the value of a result that has come, or False, or None where an index is awaited.
+    fn give_up(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let (told, future) = {
             let mut state = self.0.state();
-            (state.future.take(), state.listener.take())
+            // The tie: released wins.
+            self.0.poll(&mut state);
+            (state.tell(), state.future.take())
         };
         drop(future);
-        let Some(listener) = listener else { return Ok(()) };
-        let nothing = match self.0.kind {
-            Outcome::All => PyBool::new(py, false).to_owned().into_any().unbind(),
-            Outcome::Any(_) => py.None(),
-        };
-        tell(py, &listener, "set_result", nothing).map(drop)
+        told.map_or_else(|| Ok(self.0.nothing(py)), |(_, result)| value(py, result))
     }
 
     /// Whoever awaited it was cancelled. A release passes on, even one that was told already.
@@ -245,6 +251,16 @@ impl Wake for Entry {
     }
 }
 
+impl State {
+    /// The asyncio future, and what it is to be told now.
+    fn tell(&mut self) -> Option<(Py<PyAny>, Result)> {
+        let result = self.result.take_if(|_| self.listener.is_some())?;
+        // If the asyncio future was cancelled, whoever awaits it abandons this, and the release passes on.
+        self.told = result.as_ref().ok().copied();
+        Some((self.listener.take()?, result))
+    }
+}
+
 impl Entry {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -259,31 +275,6 @@ impl Entry {
         }
     }
 
-    /// Looks whether it is over, and if so tells who listens.
-    fn advance(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        let (listener, result) = {
-            let mut state = self.state();
-            self.poll(&mut state);
-            if state.result.is_none() || state.listener.is_none() {
-                return Ok(());
-            }
-            (state.listener.take(), state.result.take())
-        };
-        // Python runs without the lock.
-        let (Some(listener), Some(result)) = (listener, result) else { return Ok(()) };
-        let outcome = result.as_ref().ok().copied();
-        let was_told = match value(py, result) {
-            Ok(value) => tell(py, &listener, "set_result", value)?,
-            Err(error) => tell(py, &listener, "set_exception", error.into_value(py).into_any())?,
-        };
-        match outcome {
-            Some(outcome) if was_told => self.state().told = Some(outcome),
-            Some(outcome) => self.pass_on(outcome),
-            None => {}
-        }
-        Ok(())
-    }
-
     /// Lets go of everything. A release that nobody was told of passes on.
     fn end(&self) {
         let (future, result, listener) = {
@@ -294,6 +285,14 @@ impl Entry {
         drop((future, listener));
         if let Some(Ok(outcome)) = result {
             self.pass_on(outcome);
+        }
+    }
+
+    /// What a wait yields that was not released.
+    fn nothing(&self, py: Python<'_>) -> Py<PyAny> {
+        match self.kind {
+            Outcome::All => PyBool::new(py, false).to_owned().into_any().unbind(),
+            Outcome::Any(_) => py.None(),
         }
     }
 
@@ -311,14 +310,4 @@ fn value(py: Python<'_>, result: Result) -> PyResult<Py<PyAny>> {
         Ok(Outcome::Any(index)) => Ok(index.into_pyobject(py)?.unbind()),
         Err(error) => Err(exception(error)),
     }
-}
-
-/// Tells an asyncio future, unless it was cancelled.
-fn tell(py: Python<'_>, listener: &Py<PyAny>, method: &str, value: Py<PyAny>) -> PyResult<bool> {
-    let listener = listener.bind(py);
-    if listener.call_method0(intern!(py, "done"))?.is_truthy()? {
-        return Ok(false);
-    }
-    listener.call_method1(method, (value,))?;
-    Ok(true)
 }

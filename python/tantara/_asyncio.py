@@ -13,9 +13,27 @@ def _bell_of(loop: asyncio.AbstractEventLoop) -> Bell:
     bell = _bells.get(loop)
     if bell is None:
         bell = Bell()
-        loop.add_reader(bell.fileno(), bell.answer)
+        loop.add_reader(bell.fileno(), _answer, bell)
         _bells[loop] = bell
     return bell
+
+
+def _answer(bell: Bell) -> None:
+    results, errors = bell.take()
+    for future, value in results:
+        if not future.done():
+            future.set_result(value)
+    for future, error in errors:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _time_out(pending: Pending, future: "asyncio.Future[Any]") -> None:
+    if not future.done():
+        try:
+            future.set_result(pending.give_up())
+        except OSError as error:
+            future.set_exception(error)
 
 
 async def wait(pending: Pending, timeout: Optional[float]) -> Any:
@@ -24,8 +42,9 @@ async def wait(pending: Pending, timeout: Optional[float]) -> Any:
         return pending.result()
     loop = asyncio.get_running_loop()
     future: "asyncio.Future[Any]" = loop.create_future()
-    pending.listen(_bell_of(loop), future)
-    timer = None if timeout is None else loop.call_later(timeout, pending.time_out)
+    if pending.listen(_bell_of(loop), future):
+        return pending.result()
+    timer = None if timeout is None else loop.call_later(timeout, _time_out, pending, future)
     try:
         return await future
     except BaseException:

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod python;
 mod run;
 mod tidy;
 
@@ -14,6 +15,7 @@ Usage: cargo xtask TASK
 
 Tasks:
   test    everything that a change must pass, in under ten minutes
+  python  the Python package alone, with every CPython that is found
   ci      the same; what the continuous integration runs
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test" | "ci"] => test(),
+        ["python"] => python::test(),
         ["loom"] => loom(),
         ["tsan"] => tsan(),
         ["stress"] => stress(),
@@ -69,6 +72,7 @@ fn test() -> Outcome {
     })?;
     loom()?;
     tsan()?;
+    python::test()?;
     Step::new("the bank, as README.md starts it").run(run::bank_tells_its_story)?;
     Step::new("the benchmark, a moment of each")
         .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())?;

@@ -13,12 +13,12 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// One step of a task.
-pub(crate) struct Step(&'static str);
+pub(crate) struct Step(String);
 
 impl Step {
-    pub(crate) fn new(what: &'static str) -> Step {
+    pub(crate) fn new(what: &str) -> Step {
         println!("\n── {what}");
-        Step(what)
+        Step(what.to_owned())
     }
 
     pub(crate) fn run(self, step: impl FnOnce() -> Result<(), String>) -> Result<(), String> {

@@ -28,12 +28,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
 }
 
 /// `flags` say who may wake.
-pub(super) fn futex_wait(
-    word: &AtomicU32,
-    flags: libc::c_int,
-    expected: u32,
-    timeout: Option<Duration>,
-) -> Awake {
+pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, timeout: Option<Duration>) -> Awake {
     let timeout = timeout.map(|timeout| libc::timespec {
         // A time beyond the kernel's range is clamped by it to "for ever", and so is ours.
         tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),

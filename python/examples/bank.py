@@ -1,0 +1,94 @@
+"""A day at the bank: two events, four customers, a pool of threads.
+
+    python bank.py [--customers N] [--workers N] [--pace FACTOR] [--asyncio]
+
+Customers wait for the bank to open, and those who withdraw money for its transactions to open too. The same events serve
+threads and, with --asyncio, tasks.
+"""
+
+import argparse
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tantara import Event
+
+STORY = [("Customer 1", True), ("Customer 2", False), ("Customer 3", True), ("Customer 4", True)]
+
+bank_open = Event()
+transactions_open = Event()
+
+
+def visit(name, withdraws, pace):
+    """A customer, as a thread."""
+    print(f"{name} is waiting for the bank to open.")
+    bank_open.wait()
+    print(f"{name} entered the bank")
+    if withdraws:
+        print(f"{name} is waiting for transactions to open.")
+        transactions_open.wait()
+        print(f"{name} is starting their transaction.")
+    time.sleep(2 * pace)
+    print(f"{name} completed transaction and exited bank" if withdraws else f"{name} has exited bank")
+
+
+async def visit_async(name, withdraws, pace):
+    """The same customer, as a task."""
+    print(f"{name} is waiting for the bank to open.")
+    await bank_open.wait_async()
+    print(f"{name} entered the bank")
+    if withdraws:
+        print(f"{name} is waiting for transactions to open.")
+        await transactions_open.wait_async()
+        print(f"{name} is starting their transaction.")
+    await asyncio.sleep(2 * pace)
+    print(f"{name} completed transaction and exited bank" if withdraws else f"{name} has exited bank")
+
+
+def manage(pace):
+    """The manager, on a thread of its own: an event does not mind who sets it."""
+    print("Bank manager is preparing to open the bank.")
+    time.sleep(2 * pace)
+    print("Bank is now open!")
+    bank_open.set()
+    time.sleep(3 * pace)
+    print("Transactions are now open!")
+    transactions_open.set()
+
+
+def by_threads(customers, workers, pace):
+    with ThreadPoolExecutor(workers or len(customers)) as pool:
+        visits = [pool.submit(visit, *customer, pace) for customer in customers]
+        manage(pace)
+        for done in visits:
+            done.result()
+
+
+async def by_tasks(customers, pace):
+    visits = [asyncio.ensure_future(visit_async(*customer, pace)) for customer in customers]
+    await asyncio.get_running_loop().run_in_executor(None, manage, pace)
+    await asyncio.gather(*visits)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--customers", type=int, metavar="N", help="how many; four by default, as the story goes")
+    parser.add_argument("--workers", type=int, metavar="N", help="how many threads; one for each customer by default")
+    parser.add_argument("--pace", type=float, default=1.0, metavar="FACTOR", help="0.1 is ten times faster")
+    parser.add_argument("--asyncio", action="store_true", help="customers are tasks, not threads")
+    options = parser.parse_args()
+    if options.pace < 0 or (options.customers or 1) < 1 or (options.workers or 1) < 1:
+        parser.error("a number must not be below one, and the pace not below nought")
+    customers = STORY
+    if options.customers:
+        customers = [(f"Customer {number}", number % 2 == 1) for number in range(1, options.customers + 1)]
+    # A customer who finds no free worker waits in the street, but never keeps the bank from opening.
+    if options.asyncio:
+        asyncio.run(by_tasks(customers, options.pace))
+    else:
+        by_threads(customers, options.workers, options.pace)
+    print("All customers have completed their transactions.")
+
+
+if __name__ == "__main__":
+    main()
