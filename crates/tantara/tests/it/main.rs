@@ -9,6 +9,8 @@ mod contract;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod hostile;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod interrupt;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod killed;
 mod many;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
