@@ -22,23 +22,18 @@ ROUNDS = 7
 QUICK = False
 
 
-def each(act, setup=None):
-    """Nanoseconds for one call, less those of an empty loop."""
-    def timed(call, count):
+def each(act):
+    """Nanoseconds for one call, with the loop around it."""
+    count = 20
+    while True:
         steps = range(count)
         began = now()
         for _ in steps:
-            call()
-        return (now() - began) / count
-
-    count = 20
-    while timed(act, count) * count < (1e6 if QUICK else 2e7):
+            act()
+        elapsed = now() - began
+        if elapsed >= (1e6 if QUICK else 2e7):
+            return elapsed / count
         count *= 2
-    return max(timed(act, count) - timed(nothing, count), 0.1)
-
-
-def nothing():
-    pass
 
 
 def uncontended(make):
@@ -89,23 +84,30 @@ def round_trip(make, cpus):
 
 
 def crowd(make, size):
-    """Sleeping threads are released: until the last is out, for each."""
-    size = 8 if QUICK else size
-    event, out = make(), []
+    """Sleeping threads are released, again and again, and at last they end: until the last is out, for each."""
+    size, turns = (8, 2) if QUICK else (size, 5)
+    events, out = [make(), make()], [0] * size
 
-    def sleep():
-        event.wait()
-        out.append(now())
+    def sleep(index):
+        for turn in range(turns):
+            events[turn % 2].wait()
+            out[index] = now()
 
-    threads = [threading.Thread(target=sleep) for _ in range(size)]
+    threads = [threading.Thread(target=sleep, args=(index,)) for index in range(size)]
     for thread in threads:
         thread.start()
-    time.sleep(0.02 if QUICK else 0.3)
-    began = now()
-    event.set()
+    times = []
+    for turn in range(turns):
+        events[(turn + 1) % 2].clear()
+        time.sleep(0.01 if QUICK else 0.1)
+        began = now()
+        events[turn % 2].set()
+        while min(out) < began:
+            time.sleep(0.0005)
+        times.append((max(out) - began) / size)
     for thread in threads:
         thread.join()
-    return (max(out) - began) / size
+    return statistics.median(times[:-1]), times[-1]
 
 
 def tasks(make, wait, size):
@@ -153,7 +155,9 @@ def of_threads(make):
     if len(cpus) > 1:
         figures["round trip, two cores"] = round_trip(make, [cpus[0], cpus[-1]])
     figures["round trip, free"] = round_trip(make, None)
-    figures["200 sleeping threads, all out (each)"] = crowd(make, 200)
+    living, ending = crowd(make, 200)
+    figures["200 sleeping threads, all out (each)"] = living
+    figures["200 sleeping threads that end then, all out (each)"] = ending
     return figures
 
 

@@ -4,6 +4,7 @@ mod auto_reset;
 mod event;
 mod held;
 mod many;
+mod quick;
 mod seconds;
 mod shared;
 mod sleep;
@@ -30,6 +31,7 @@ mod _tantara {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         sleep::know_main_thread(module.py())?;
+        quick::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

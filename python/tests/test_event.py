@@ -1,7 +1,9 @@
 """Event in the place of threading.Event: what a program could notice."""
 
+import contextlib
 import copy
 import gc
+import os
 import pickle
 import re
 import sys
@@ -280,6 +282,14 @@ class Documentation(unittest.TestCase):
             for method in vars(kind):
                 if not method.startswith("_"):
                     self.assertTrue(getattr(kind, method).__doc__, (kind, method))
+
+    def test_examples_of_the_readme(self):
+        with open(os.path.join(os.path.dirname(__file__), "..", "README.md")) as file:
+            blocks = re.findall(r"^```python\n(.*?)^```", file.read(), re.DOTALL | re.MULTILINE)
+        self.assertEqual(len(blocks), 3)
+        for block in blocks:
+            with self.subTest(block), contextlib.redirect_stdout(None):
+                exec(block, {})
 
     def test_examples(self):
         import doctest

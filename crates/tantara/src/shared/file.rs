@@ -89,7 +89,9 @@ impl EventFile {
         let nowhere = Path::new("anonymous event");
         let file = files::sealed_memory(&Page::new_bytes(false));
         let file = file.map_err(|error| Error::system("made", nowhere, error))?;
-        EventFile::check(file, true, nowhere, None)
+        // It is just what was written: to look at it would only cost a page fault.
+        let mapping = Mapping::of_sealed(&file).map_err(|error| Error::system("mapped", nowhere, error))?;
+        Ok(EventFile { mapping, file, is_writable: true })
     }
 
     /// Marks the event as gone, wakes everyone who has to know, and takes its name away. Nothing happens to an event

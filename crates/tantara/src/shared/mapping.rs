@@ -38,6 +38,15 @@ impl Mapping {
     /// Maps the first page of a file that is at least that long.
     pub(crate) fn new(file: &File, is_writable: bool) -> io::Result<Mapping> {
         let listing = if files::is_sealed(file) { None } else { Some(Listing::take()) };
+        Mapping::map(file, is_writable, listing)
+    }
+
+    /// Maps the page of a file that is known to be sealed.
+    pub(crate) fn of_sealed(file: &File) -> io::Result<Mapping> {
+        Mapping::map(file, true, None)
+    }
+
+    fn map(file: &File, is_writable: bool, listing: Option<&'static Listing>) -> io::Result<Mapping> {
         let access = libc::PROT_READ | if is_writable { libc::PROT_WRITE } else { 0 };
         // SAFETY: a new mapping where the kernel likes, of a descriptor that is open.
         let page = unsafe { libc::mmap(ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
