@@ -54,6 +54,22 @@ pub(crate) fn form(object: &Bound<'_, PyAny>, is_set: bool) -> PyResult<String> 
     Ok(format!("<{}.{} at {:#x}: {state}>", class.module()?, class.qualname()?, object.as_ptr() as usize))
 }
 
+impl Event {
+    /// `wait(timeout)`, which [`quick`](crate::quick) gives to Python.
+    pub(crate) fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        if self.event.is_set() {
+            return Ok(true);
+        }
+        let limit = seconds::limit(timeout)?;
+        if limit.is_zero() {
+            return Ok(false);
+        }
+        let (released, raised) = without_interpreter(py, || self.event.wait_timeout(limit));
+        raised.map(|()| released)
+    }
+}
+
+/// And `is_set` and `wait`, which are in [`quick`](crate::quick).
 #[pymethods]
 impl Event {
     #[new]
@@ -66,11 +82,6 @@ impl Event {
     ) -> PyResult<Event> {
         refuse_arguments(class, arguments, keywords)?;
         Ok(Event { event: tantara::Event::new() })
-    }
-
-    /// Return True if the event is set at this moment.
-    fn is_set(&self) -> bool {
-        self.event.is_set()
     }
 
     /// Return True if the event is set at this moment. Deprecated: use is_set().
@@ -91,23 +102,6 @@ impl Event {
     /// Lower the flag. Clearing an unset event changes nothing.
     fn clear(&self) {
         self.event.clear();
-    }
-
-    /// Block until the event is set, or for at most timeout seconds.
-    ///
-    /// Return True if it was released, False if the time passed first. None waits without a limit; nought or less only
-    /// looks. Other threads run meanwhile, and a signal's handler runs at once: Ctrl-C ends the wait.
-    #[pyo3(signature = (timeout = None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        if self.event.is_set() {
-            return Ok(true);
-        }
-        let limit = seconds::limit(timeout)?;
-        if limit.is_zero() {
-            return Ok(false);
-        }
-        let (released, raised) = without_interpreter(py, || self.event.wait_timeout(limit));
-        raised.map(|()| released)
     }
 
     /// Wait in asyncio: await event.wait_async().
