@@ -107,8 +107,8 @@ impl Event {
     /// Wait in asyncio: await event.wait_async().
     ///
     /// Return True if it was released, False if timeout seconds passed first. The wait begins with the call: whoever
-    /// sets the event from then on releases it, from any thread, even if it is cleared again. It may be cancelled at any
-    /// moment.
+    /// sets the event from then on releases it, from any thread, even if it is cleared again. It may be cancelled at
+    /// any moment.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let held = vec![Held::Event(slf.clone().unbind())];

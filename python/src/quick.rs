@@ -1,6 +1,6 @@
-//! The two methods of `Event` that people call in loops, without the frame that PyO3 puts around each method, which costs
-//! more than the look itself. (Measured: `is_set` in 11 ns instead of 15 to 21, `wait` on a set event in 12 instead of
-//! 30; a method of Python's that returns a field takes 21 to 27.)
+//! The two methods of `Event` that people call in loops, without the frame that PyO3 puts around each method, which
+//! costs more than the look itself. (Measured: `is_set` in 11 ns instead of 15 to 21, `wait` on a set event in 12
+//! instead of 30; a method of Python's that returns a field takes 21 to 27.)
 
 use std::ffi::CStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,8 +26,8 @@ Block until the event is set, or for at most timeout seconds.
 Return True if it was released, False if the time passed first. None waits without a limit; nought or less only
 looks. Other threads run meanwhile, and a signal's handler runs at once: Ctrl-C ends the wait.";
 
-/// A calling convention that CPython has had since 3.7, and has promised to keep since 3.10. PyO3 does not offer it to those
-/// who build for 3.9 too.
+/// A calling convention that CPython has had since 3.7, and has promised to keep since 3.10. PyO3 does not offer it to
+/// those who build for 3.9 too.
 const METH_FASTCALL: std::ffi::c_int = 0x80;
 type FastWithKeywords = unsafe extern "C" fn(
     *mut ffi::PyObject,
@@ -70,8 +70,8 @@ fn add(
 ///
 /// # Safety
 ///
-/// A descriptor of the class has called: it has checked that `this` is an `Event`, holds it for as long as this lasts, and
-/// its thread is attached to the interpreter.
+/// A descriptor of the class has called: it has checked that `this` is an `Event`, holds it for as long as this lasts,
+/// and its thread is attached to the interpreter.
 unsafe fn with<R>(this: *mut ffi::PyObject, act: impl FnOnce(Python<'_>, &Event) -> R) -> R {
     // SAFETY: the caller's: it is attached.
     let py = unsafe { Python::assume_attached() };

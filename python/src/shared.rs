@@ -16,9 +16,9 @@ use crate::task::{self, Outcome};
 
 /// An event that processes share: by name, or by handing it to a child.
 ///
-/// It takes the place of multiprocessing.Event, with the same methods. Whoever knows the name has the same event, and so
-/// has the command tantara; there is no daemon. A process that is killed takes nobody along: there is no lock that it
-/// could hold.
+/// It takes the place of multiprocessing.Event, with the same methods. Whoever knows the name has the same event, and
+/// so has the command tantara; there is no daemon. A process that is killed takes nobody along: there is no lock that
+/// it could hold.
 ///
 ///     >>> from tantara import SharedEvent
 ///     >>> ready = SharedEvent()                     # for this process and its children
@@ -26,11 +26,11 @@ use crate::task::{self, Outcome};
 ///     False
 ///
 /// SharedEvent("db-ready") is the event of that name among the user's own, made unset if it does not exist;
-/// SharedEvent("db-ready", "/run/app") lies in that directory. A name is made of letters, digits and . _ - + : @ = , % ~.
-/// Events can be pickled: a name travels as a name; an event without one travels as multiprocessing's own do.
+/// SharedEvent("db-ready", "/run/app") lies in that directory. A name is made of letters, digits and . _ - + : @ = , %
+/// ~. Events can be pickled: a name travels as a name; an event without one travels as multiprocessing's own do.
 ///
-/// Errors: PermissionError where the event may only be waited for, FileNotFoundError if it was removed, ValueError if it
-/// was closed or the name cannot be.
+/// Errors: PermissionError where the event may only be waited for, FileNotFoundError if it was removed, ValueError if
+/// it was closed or the name cannot be.
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 pub(crate) struct SharedEvent {
     /// Until it is closed.

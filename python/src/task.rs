@@ -1,12 +1,12 @@
 //! How an asyncio task waits: the Rust future is polled by the loop that awaits it.
 //!
 //! Each loop has a [`Bell`], an eventfd that the loop watches. A waker, which may be called by any thread and without
-//! the interpreter, puts the wait into the bell's queue and rings; the loop then polls the waits in the queue, and tells
-//! the asyncio futures of those that are over. That, and the coroutine itself, is in `_asyncio.py`.
+//! the interpreter, puts the wait into the bell's queue and rings; the loop then polls the waits in the queue, and
+//! tells the asyncio futures of those that are over. That, and the coroutine itself, is in `_asyncio.py`.
 
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{AcqRel, Release};
@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyList};
+use rustix::event::{EventfdFlags, eventfd};
 use tantara::{all, any};
 
 use crate::held::Held;
@@ -68,18 +69,15 @@ impl Queue {
         let is_first = called.len() == 1;
         drop(called);
         if is_first {
-            let one = 1_u64.to_ne_bytes();
             // It cannot fail: the count is far from its end, and taken back to nought by each look.
-            // SAFETY: the buffer is valid for its length.
-            unsafe { libc::write(self.eventfd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
         }
     }
 
     fn take(&self) -> Vec<Arc<Entry>> {
-        let mut count = [0; 8];
-        // Before the queue is emptied, so that what is put into it from then on rings again.
-        // SAFETY: the buffer is valid for its length.
-        unsafe { libc::read(self.eventfd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        // Before the queue is emptied, so that what is put into it from then on rings again. If it has not rung, there is
+        // nothing to read.
+        let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
         std::mem::take(&mut self.called())
     }
 }
@@ -88,13 +86,7 @@ impl Queue {
 impl Bell {
     #[new]
     fn new() -> PyResult<Bell> {
-        // SAFETY: takes numbers only.
-        let eventfd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
-        if eventfd == -1 {
-            return Err(io::Error::last_os_error().into());
-        }
-        // SAFETY: it was just opened and belongs to nobody else.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(eventfd) };
+        let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
         Ok(Bell(Arc::new(Queue { eventfd, called: Mutex::default() })))
     }
 

@@ -24,8 +24,8 @@ const NAP: Duration = Duration::from_secs(1);
 /// `gives_up` is the place to act. It may use the event that is being waited for; a `set` there releases the wait, also
 /// if it is followed by a `clear`. It is asked by every wait that can say that it was not released: `wait_timeout`,
 /// `wait_deadline` and their sisters, of every kind of event and of [`any`](crate::any) and [`all`](crate::all).
-/// [`Duration::MAX`] makes one of those that lasts until the event or the signal. A plain `wait` is not interrupted, nor
-/// is a future.
+/// [`Duration::MAX`] makes one of those that lasts until the event or the signal. A plain `wait` is not interrupted,
+/// nor is a future.
 ///
 /// It may also be asked without a signal, about once in a second: a signal that arrives just before the thread falls
 /// asleep is noticed that late. Where sleeps are not made by the kernel's futex, on other systems than Linux, every

@@ -3,9 +3,9 @@
 //! Each offers the same three functions, which promise the same:
 //!
 //! * `wait(word, expected, deadline)` sleeps if `word` still holds `expected`, until a wake-up call for `word`, until
-//!   the deadline, until it is interrupted, or for no reason at all: the caller looks again. The look at the word and the falling asleep are
-//!   one step for every `wake_*` that follows a change of the word. [`TimedOut`] is said only when the deadline has
-//!   passed.
+//!   the deadline, until it is interrupted, or for no reason at all: the caller looks again. The look at the word and
+//!   the falling asleep are one step for every `wake_*` that follows a change of the word. [`TimedOut`] is said only
+//!   when the deadline has passed.
 //! * `wake_one(word)`, `wake_all(word)` wake one or all who sleep on `word`.
 //!
 //! And beside them [`spin`], which decides whether looking again a few times is worth more than sleeping at once; and
