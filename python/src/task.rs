@@ -75,8 +75,8 @@ impl Queue {
     }
 
     fn take(&self) -> Vec<Arc<Entry>> {
-        // Before the queue is emptied, so that what is put into it from then on rings again. If it has not rung, there is
-        // nothing to read.
+        // Before the queue is emptied, so that what is put into it from then on rings again. If it has not rung, there
+        // is nothing to read.
         let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
         std::mem::take(&mut self.called())
     }
@@ -94,10 +94,10 @@ impl Bell {
         self.0.eventfd.as_raw_fd()
     }
 
-    /// What the loop asks for when the bell has rung: the asyncio futures that can be told a result, each with it, and
-    /// those that can be told an exception.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
-        let (results, errors) = (PyList::empty(py), PyList::empty(py));
+    /// What the loop asks for when the bell has rung: the asyncio futures that can be told a result, the results, and
+    /// the futures that can be told an exception, each with it.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
+        let (futures, results, errors) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for entry in self.0.take() {
             entry.called.store(false, Release);
             let mut state = entry.state();
@@ -105,11 +105,14 @@ impl Bell {
             let Some((listener, result)) = state.tell() else { continue };
             drop(state);
             match value(py, result) {
-                Ok(value) => results.append((listener, value))?,
+                Ok(value) => {
+                    futures.append(listener)?;
+                    results.append(value)?;
+                }
                 Err(error) => errors.append((listener, error.into_value(py)))?,
             }
         }
-        Ok((results, errors))
+        Ok((futures, results, errors))
     }
 }
 

@@ -19,10 +19,12 @@ def _bell_of(loop: asyncio.AbstractEventLoop) -> Bell:
 
 
 def _answer(bell: Bell) -> None:
-    results, errors = bell.take()
-    for future, value in results:
-        if not future.done():
-            future.set_result(value)
+    futures, results, errors = bell.take()
+    for future, result in zip(futures, results):
+        try:
+            future.set_result(result)
+        except asyncio.InvalidStateError:
+            pass  # It was cancelled, and its coroutine abandons the wait.
     for future, error in errors:
         if not future.done():
             future.set_exception(error)
