@@ -158,5 +158,6 @@ fn timeout<'py>(
         return Err(PyTypeError::new_err(format!("wait() got an unexpected keyword argument {}", name.repr()?)));
     }
     // SAFETY: an argument that the caller holds.
-    Ok(Some(unsafe { Bound::from_borrowed_ptr(py, argument) }))
+    let argument = unsafe { Bound::from_borrowed_ptr(py, argument) };
+    Ok((!argument.is_none()).then_some(argument))
 }
