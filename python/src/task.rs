@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Release};
+use std::sync::atomic::Ordering::AcqRel;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -99,7 +99,8 @@ impl Bell {
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
         let (futures, results, errors) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for entry in self.0.take() {
-            entry.called.store(false, Release);
+            // Not a plain store: who has found it called already counts on this look to see what it came with.
+            entry.called.swap(false, AcqRel);
             let mut state = entry.state();
             entry.poll(&mut state);
             let Some((listener, result)) = state.tell() else { continue };

@@ -191,7 +191,7 @@ class Loops(unittest.TestCase):
         loop = asyncio.new_event_loop()
 
         async def main():
-            asyncio.ensure_future(event.wait_async())
+            asyncio.ensure_future(event.wait_async())._log_destroy_pending = False
             await asyncio.sleep(0.01)
 
         loop.run_until_complete(main())
