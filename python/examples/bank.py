@@ -11,22 +11,25 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tantara import Event
+from tantara import Event, wait_any
 
 STORY = [("Customer 1", True), ("Customer 2", False), ("Customer 3", True), ("Customer 4", True)]
 
 bank_open = Event()
 transactions_open = Event()
+closed = Event()  # by Ctrl-C: whoever still waits for a door goes home
 
 
 def visit(name, withdraws, pace):
     """A customer, as a thread."""
     print(f"{name} is waiting for the bank to open.")
-    bank_open.wait()
+    if wait_any([closed, bank_open]) == 0:
+        return
     print(f"{name} entered the bank")
     if withdraws:
         print(f"{name} is waiting for transactions to open.")
-        transactions_open.wait()
+        if wait_any([closed, transactions_open]) == 0:
+            return
         print(f"{name} is starting their transaction.")
     time.sleep(2 * pace)
     print(f"{name} completed transaction and exited bank" if withdraws else f"{name} has exited bank")
@@ -48,10 +51,12 @@ async def visit_async(name, withdraws, pace):
 def manage(pace):
     """The manager, on a thread of its own: an event does not mind who sets it."""
     print("Bank manager is preparing to open the bank.")
-    time.sleep(2 * pace)
+    if closed.wait(2 * pace):
+        return
     print("Bank is now open!")
     bank_open.set()
-    time.sleep(3 * pace)
+    if closed.wait(3 * pace):
+        return
     print("Transactions are now open!")
     transactions_open.set()
 
@@ -59,15 +64,21 @@ def manage(pace):
 def by_threads(customers, workers, pace):
     with ThreadPoolExecutor(workers or len(customers)) as pool:
         visits = [pool.submit(visit, *customer, pace) for customer in customers]
-        manage(pace)
-        for done in visits:
-            done.result()
+        try:
+            manage(pace)
+            for done in visits:
+                done.result()
+        finally:
+            closed.set()
 
 
 async def by_tasks(customers, pace):
     visits = [asyncio.ensure_future(visit_async(*customer, pace)) for customer in customers]
-    await asyncio.get_running_loop().run_in_executor(None, manage, pace)
-    await asyncio.gather(*visits)
+    try:
+        await asyncio.get_running_loop().run_in_executor(None, manage, pace)
+        await asyncio.gather(*visits)
+    finally:
+        closed.set()
 
 
 def main():
@@ -77,16 +88,19 @@ def main():
     parser.add_argument("--pace", type=float, default=1.0, metavar="FACTOR", help="0.1 is ten times faster")
     parser.add_argument("--asyncio", action="store_true", help="customers are tasks, not threads")
     options = parser.parse_args()
-    if options.pace < 0 or (options.customers or 1) < 1 or (options.workers or 1) < 1:
-        parser.error("a number must not be below one, and the pace not below nought")
+    if not 0 <= options.pace <= 1_000 or (options.customers or 1) < 1 or (options.workers or 1) < 1:
+        parser.error("a number must not be below one, and the pace is between 0 and 1000")
     customers = STORY
     if options.customers:
         customers = [(f"Customer {number}", number % 2 == 1) for number in range(1, options.customers + 1)]
     # A customer who finds no free worker waits in the street, but never keeps the bank from opening.
-    if options.asyncio:
-        asyncio.run(by_tasks(customers, options.pace))
-    else:
-        by_threads(customers, options.workers, options.pace)
+    try:
+        if options.asyncio:
+            asyncio.run(by_tasks(customers, options.pace))
+        else:
+            by_threads(customers, options.workers, options.pace)
+    except KeyboardInterrupt:
+        raise SystemExit("The bank was closed.") from None
     print("All customers have completed their transactions.")
 
 

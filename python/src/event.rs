@@ -119,6 +119,7 @@ impl Event {
         form(slf.as_any(), slf.get().event.is_set())
     }
 
-    /// What CPython's threading calls in the child of a fork. There is nothing to do: an event has no lock.
+    /// What CPython's threading calls in the child of a fork. Nobody but blocked threads uses such an event, and those
+    /// leave nothing to tidy up.
     fn _at_fork_reinit(&self) {}
 }

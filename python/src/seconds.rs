@@ -18,11 +18,12 @@ pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
         of_int(int)?
     } else {
         // What says that it is an integer, as those of numpy do.
-        let index = timeout.call_method0("__index__").map_err(|_| {
+        let refused = || {
             let kind = timeout.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
             PyTypeError::new_err(format!("a timeout is a number of seconds (int or float) or None, not {kind}"))
-        })?;
-        of_int(index.cast::<PyInt>()?)?
+        };
+        let index = timeout.getattr_opt("__index__")?.ok_or_else(refused)?.call0()?;
+        of_int(index.cast::<PyInt>().map_err(|_| refused())?)?
     };
     if seconds.is_nan() {
         return Err(PyValueError::new_err("the timeout is not a number (NaN)"));

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyPermissionError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -39,20 +39,27 @@ pub(crate) struct SharedEvent {
     directory: Option<PathBuf>,
 }
 
-/// The exception that Python's users expect.
+/// The exception that Python's users expect, with the number that they look at.
 pub(crate) fn exception(error: tantara::Error) -> PyErr {
     let text = error.to_string();
-    if error.is_removed() {
-        PyFileNotFoundError::new_err(text)
-    } else if error.is_permission_denied() {
-        PyPermissionError::new_err(text)
-    } else if error.is_invalid_name() {
-        PyValueError::new_err(text)
-    } else if error.is_not_an_event() {
-        PyOSError::new_err(text)
-    } else {
-        std::io::Error::from(error).into()
+    if error.is_invalid_name() {
+        return PyValueError::new_err(text);
     }
+    let of_system = || {
+        let source = std::error::Error::source(&error)?;
+        source.downcast_ref::<std::io::Error>()?.raw_os_error()
+    };
+    let number = if error.is_removed() {
+        libc::ENOENT
+    } else if let Some(number) = of_system() {
+        number
+    } else if error.is_permission_denied() {
+        libc::EACCES
+    } else {
+        libc::EINVAL
+    };
+    // Python makes it a FileNotFoundError, a PermissionError and so on by the number.
+    PyOSError::new_err((number, text))
 }
 
 pub(crate) fn raise<T>(outcome: Result<T, tantara::Error>) -> PyResult<T> {
@@ -103,7 +110,7 @@ impl SharedEvent {
         let py = class.py();
         // SAFETY: takes numbers only.
         if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-            return Err(std::io::Error::last_os_error().into());
+            return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is no open file descriptor"))));
         }
         // SAFETY: it is open, and the caller has given it away.
         let event = raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) }))?;

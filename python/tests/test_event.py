@@ -180,6 +180,21 @@ class Timeouts(unittest.TestCase):
         threading.Timer(0.02, event.set).start()
         self.assertIs(event.wait(Two()), True)
 
+    def test_what_an_index_raises_is_raised(self):
+        class Broken:
+            def __index__(self):
+                raise KeyError("broken")
+
+        class Odd:
+            def __index__(self):
+                return "1"
+
+        for kind in KINDS:
+            with self.assertRaises(KeyError):
+                kind().wait(Broken())
+            with self.assertRaises(TypeError):
+                kind().wait(Odd())
+
     def test_it_does_not_end_early(self):
         for kind in KINDS:
             for timeout in (0.001, 0.02):

@@ -1,5 +1,6 @@
 """SharedEvent in the place of multiprocessing.Event."""
 
+import errno
 import multiprocessing
 import os
 import pathlib
@@ -158,6 +159,7 @@ class Names(Shared):
         SharedEvent("x", self.home).remove()
         thread.join(LONG)
         self.assertIn("x was removed", str(errors[0]))
+        self.assertEqual(errors[0].errno, errno.ENOENT)
         for verb in (event.set, event.clear, event.wait):
             with self.assertRaises(FileNotFoundError):
                 verb()
@@ -217,8 +219,9 @@ class Names(Shared):
         with self.assertRaises(OSError):
             SharedEvent("folder", self.home)
         for descriptor in (-1, 10**6):
-            with self.assertRaises(OSError):
+            with self.assertRaises(OSError) as caught:
                 SharedEvent.from_fd(descriptor)
+            self.assertEqual(caught.exception.errno, errno.EBADF)
         with open(path) as file, self.assertRaises(OSError):
             SharedEvent.from_fd(os.dup(file.fileno()))
 

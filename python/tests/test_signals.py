@@ -113,6 +113,20 @@ class Interrupts(unittest.TestCase):
         self.assertEqual((process.returncode, out), (0, "ended\n"), err)
 
 
+    def test_control_c_closes_the_bank(self):
+        bank = os.path.join(os.path.dirname(__file__), "..", "examples", "bank.py")
+        for kind in ([], ["--asyncio"]):
+            arguments = [sys.executable, "-u", bank, "--pace", "900", *kind]
+            process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            while "preparing" not in process.stdout.readline():
+                pass
+            until_it_sleeps(process)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=LONG)
+            self.assertEqual((process.returncode, err), (1, "The bank was closed.\n"), out)
+            self.assertNotIn("now open", out)
+
+
 class Ends(unittest.TestCase):
     def test_the_interpreter_ends_while_threads_wait(self):
         for name, wait in WAITS.items():

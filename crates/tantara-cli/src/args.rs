@@ -220,7 +220,7 @@ fn in_one_line(error: &clap::Error) -> String {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .map(|line| line.trim_start_matches("error: "));
-    let said = sentences.collect::<Vec<_>>().join("; ");
+    let said = sentences.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
     // The verb's own help, if there was a verb.
     let words = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok());
     let verb = words.take_while(|word| word != "--").find(|verb| Tantara::command().find_subcommand(verb).is_some());

@@ -94,7 +94,7 @@ impl fmt::Display for Error {
             Kind::Directory { path, why } => write!(f, "{}: cannot hold events: {why}", path.display()),
             Kind::NotAnEvent { path, why } => write!(f, "{}: is not an event: {why}", path.display()),
             Kind::ReadOnly { event } => {
-                write!(f, "{event} may only be waited for: its file belongs to someone else; ask its owner")
+                write!(f, "{event} may only be waited for: its file may not be written to")
             }
             Kind::Removed { event } => write!(f, "{event} was removed"),
             Kind::Lost { event } => {

@@ -48,7 +48,8 @@ fn print_table(place: &Place, events: &[Entry]) {
         table.add_row([event.name.clone(), state.to_owned(), last_set, waiters(event)]);
     }
     for line in table.lines() {
-        output::line(format_args!("{}", line.trim()));
+        // The table sets a margin of one on either side of each cell.
+        output::line(format_args!("{}", line.strip_prefix(' ').unwrap_or(&line).trim_end()));
     }
 }
 

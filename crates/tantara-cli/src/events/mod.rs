@@ -208,7 +208,7 @@ impl Place {
     /// What to say of a name that is unknown.
     fn unknown(&self, name: &str) -> String {
         let mut text = format!("there is no event {name} in {}", self.directory.display());
-        if let Some(nearest) = text::nearest(name, &self.names()) {
+        if let Some(nearest) = text::nearest(name, &self.names()).filter(|nearest| *nearest != name) {
             text.push_str(&format!("; did you mean {nearest}?"));
         }
         text

@@ -127,7 +127,8 @@ async fn follow(event: &SharedEvent, name: &str, mut before: State, print: Print
             Err(error) => return Err(Failure::of_event(error)),
         };
         let change = Change::new(event, name, before, after);
-        if change.sets > 0 || before.is_set() != after.is_set() {
+        // What is left of a file that was cut off is not what the event was.
+        if change.sets > 0 || (before.is_set() != after.is_set() && !after.is_removed()) {
             print(&change)?;
         }
         if after.is_removed() {
@@ -200,18 +201,31 @@ enum Arrival {
 /// Files that appear in the directory, from now on, read by a thread of their own.
 fn arrivals(directory: &Path) -> io::Result<mpsc::UnboundedReceiver<Arrival>> {
     let notices = inotify::init(CreateFlags::CLOEXEC)?;
-    inotify::add_watch(&notices, directory, WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
+    listen(&notices, directory)?;
     let (sender, receiver) = mpsc::unbounded_channel();
-    std::thread::Builder::new().name("arrivals".into()).spawn(move || read(&notices, &sender))?;
+    let directory = directory.to_owned();
+    std::thread::Builder::new().name("arrivals".into()).spawn(move || read(&notices, &directory, &sender))?;
     Ok(receiver)
 }
 
-fn read(notices: &OwnedFd, sender: &mpsc::UnboundedSender<Arrival>) {
+fn listen(notices: &OwnedFd, directory: &Path) -> io::Result<()> {
+    inotify::add_watch(notices, directory, WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR)?;
+    Ok(())
+}
+
+fn read(notices: &OwnedFd, directory: &Path, sender: &mpsc::UnboundedSender<Arrival>) {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut reader = inotify::Reader::new(notices, &mut buffer);
     loop {
         let arrival = match reader.next() {
             Ok(notice) if notice.events().contains(ReadFlags::QUEUE_OVERFLOW) => Arrival::Unknown,
+            // The directory itself was removed. As in the beginning, it need not be there before its first event.
+            Ok(notice) if notice.events().contains(ReadFlags::IGNORED) => {
+                if make(directory).and_then(|()| listen(notices, directory)).is_err() {
+                    return;
+                }
+                Arrival::Unknown
+            }
             Ok(notice) => match notice.file_name().map(|name| name.to_string_lossy().into_owned()) {
                 Some(name) if SharedEvent::check_name(&name).is_ok() => Arrival::File(name),
                 _ => continue,

@@ -136,7 +136,7 @@ fn open(path: &Path) -> Result<Option<(File, bool)>, Error> {
         Ok(opened) => Ok(Some(opened)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => match error.raw_os_error() {
-            Some(libc::ELOOP) => Err(not_an_event(path, "it is a symbolic link; remove it".into())),
+            Some(libc::ELOOP) => Err(not_an_event(path, "it is a symbolic link".into())),
             Some(libc::EISDIR) => Err(not_an_event(path, "it is a directory".into())),
             Some(libc::ENXIO | libc::ENODEV) => Err(not_an_event(path, "it is a device or a socket".into())),
             _ => Err(Error::system("opened", path, error)),
@@ -148,7 +148,7 @@ fn open(path: &Path) -> Result<Option<(File, bool)>, Error> {
 pub(crate) fn check_metadata(metadata: &Metadata, landlord: Option<u32>) -> Result<(), String> {
     let kind = metadata.file_type();
     if kind.is_symlink() {
-        return Err("it is a symbolic link; remove it".into());
+        return Err("it is a symbolic link".into());
     }
     if kind.is_dir() {
         return Err("it is a directory".into());
@@ -160,10 +160,10 @@ pub(crate) fn check_metadata(metadata: &Metadata, landlord: Option<u32>) -> Resu
     if let Some(landlord) = landlord
         && ![0, landlord, files::user()].contains(&owner)
     {
-        return Err(format!("it belongs to user {owner}, who owns neither the directory nor you; remove it"));
+        return Err(format!("it belongs to user {owner}, who is neither you nor the owner of the directory"));
     }
     if metadata.len() != PAGE as u64 {
-        return Err(format!("it is {} bytes long, an event has {PAGE}; remove it", metadata.len()));
+        return Err(format!("it is {} bytes long, an event has {PAGE}", metadata.len()));
     }
     Ok(())
 }
@@ -171,10 +171,10 @@ pub(crate) fn check_metadata(metadata: &Metadata, landlord: Option<u32>) -> Resu
 /// Whether a page is an event's.
 pub(crate) fn check_page(page: &Page) -> Result<(), String> {
     page.check().map_err(|mismatch| match mismatch {
-        Mismatch::Magic => "it does not begin as events do; remove it".into(),
+        Mismatch::Magic => "it does not begin as events do".into(),
         Mismatch::Seal => "it is damaged; remove it".into(),
         Mismatch::Version(version) => {
-            format!("its layout has version {version}, which this tantara does not know; use one and the same")
+            format!("its layout has version {version}, which this version of tantara does not know")
         }
         Mismatch::Kind(kind) => format!("it is of kind {kind}, which this tantara does not know"),
     })

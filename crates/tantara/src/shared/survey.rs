@@ -84,7 +84,7 @@ fn look(directory: &Path, name: &str, landlord: u32) -> Result<Option<Entry>, Er
         // Removed in the meantime.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(file::not_an_event(&path, "it is a symbolic link; remove it".into()));
+            return Err(file::not_an_event(&path, "it is a symbolic link".into()));
         }
         Err(error) => return Err(Error::system("opened", &path, error)),
     };

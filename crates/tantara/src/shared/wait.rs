@@ -40,10 +40,11 @@ impl State {
         self.0.is_gone()
     }
 
-    /// How often the event was set between an earlier moment and this one (modulo 2^27).
+    /// How often the event was set between an earlier moment and this one (modulo 2^27). Of one that was lost: 0, for
+    /// nobody can tell.
     #[must_use]
     pub fn sets_since(self, earlier: State) -> u32 {
-        self.0.sets_since(earlier.0)
+        if self.0.is_lost() { 0 } else { self.0.sets_since(earlier.0) }
     }
 
     fn differs(self, word: Word) -> bool {
