@@ -240,6 +240,20 @@ fn ls_says_who_waits_since_when_and_who_was_last_to_set() {
 }
 
 #[test]
+fn each_of_several_waiters_has_a_line_in_the_column_of_waiters() {
+    let events = Events::new();
+    let _waiting = [events.start(&["wait", "x"]), events.start(&["wait", "x"])];
+    events.until_waiting("x", 2);
+    let table = events.done(&["ls"]);
+    let column = table.lines().next().unwrap().find("WAITING").unwrap();
+    assert!(table.starts_with("NAME"));
+    for line in table.lines().skip(1) {
+        assert!(line[column..].starts_with(char::is_numeric) && line[column..].contains("wait x"), "{table}");
+    }
+    assert_eq!(table.lines().count(), 3);
+}
+
+#[test]
 fn a_removed_event_tells_those_who_wait() {
     let events = Events::new();
     for args in [&["wait", "x"][..], &["wait", "--any", "y", "x"], &["wait", "y", "x", "--timeout", "1h"]] {
@@ -395,6 +409,18 @@ fn watch_tells_of_every_change_as_it_happens() {
     events.done(&["set", "old"]);
     assert_eq!(watching.until("old set by ").len(), 1);
     assert!(events.listed("hidden").is_some());
+}
+
+#[test]
+fn watch_outlives_its_directory_and_makes_nothing_up_of_a_lost_file() {
+    let events = Events::new();
+    events.done(&["set", "cut"]);
+    let watching = Watching::new(&events, &[]);
+    fs::File::create(events.path().join("cut")).unwrap();
+    assert!(watching.until("cut").remove(0).ends_with(" cut removed"));
+    fs::remove_dir_all(events.path()).unwrap();
+    events.done(&["set", "again"]);
+    assert_eq!(watching.until("again set by ").len(), 1);
 }
 
 #[test]
