@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::event::{form, refuse_arguments};
+use crate::forked::Own;
 use crate::held::Held;
 use crate::seconds;
 use crate::sleep::without_interpreter;
@@ -22,7 +23,13 @@ use crate::task::{self, Outcome};
 ///     (True, False)
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 pub(crate) struct AutoResetEvent {
-    pub(crate) event: tantara::AutoResetEvent,
+    event: Own<tantara::AutoResetEvent>,
+}
+
+impl AutoResetEvent {
+    pub(crate) fn event(&self) -> &tantara::AutoResetEvent {
+        self.event.get()
+    }
 }
 
 #[pymethods]
@@ -36,22 +43,22 @@ impl AutoResetEvent {
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<AutoResetEvent> {
         refuse_arguments(class, arguments, keywords)?;
-        Ok(AutoResetEvent { event: tantara::AutoResetEvent::new() })
+        Ok(AutoResetEvent { event: Own::new(tantara::AutoResetEvent::new()) })
     }
 
     /// Return True if a release is stored at this moment. Nobody waits then.
     fn is_set(&self) -> bool {
-        self.event.is_set()
+        self.event().is_set()
     }
 
     /// Release the first in line; with nobody waiting, store the release for the next who comes.
     fn set(&self) {
-        self.event.set();
+        self.event().set();
     }
 
     /// Take a stored release back.
     fn clear(&self) {
-        self.event.clear();
+        self.event().clear();
     }
 
     /// Block until a release is given to this thread, or for at most timeout seconds.
@@ -61,15 +68,15 @@ impl AutoResetEvent {
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
-        if self.event.wait_timeout(std::time::Duration::ZERO) {
+        if self.event().wait_timeout(std::time::Duration::ZERO) {
             return Ok(true);
         }
         if limit.is_zero() {
             return Ok(false);
         }
-        let (released, raised) = without_interpreter(py, || self.event.wait_timeout(limit));
+        let (released, raised) = without_interpreter(py, || self.event().wait_timeout(limit));
         if raised.is_err() && released {
-            self.event.set();
+            self.event().set();
         }
         raised.map(|()| released)
     }
@@ -85,6 +92,6 @@ impl AutoResetEvent {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        form(slf.as_any(), slf.get().event.is_set())
+        form(slf.as_any(), slf.get().event().is_set())
     }
 }

@@ -4,6 +4,7 @@ use pyo3::exceptions::{PyDeprecationWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use crate::forked::Own;
 use crate::held::Held;
 use crate::seconds;
 use crate::sleep::without_interpreter;
@@ -26,7 +27,7 @@ use crate::task::{self, Outcome};
 /// Every method may be called by any thread, and by a signal handler.
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 pub(crate) struct Event {
-    pub(crate) event: tantara::Event,
+    event: Own<tantara::Event>,
 }
 
 /// What a class of Python's refuses that has no `__init__`: arguments.
@@ -55,16 +56,21 @@ pub(crate) fn form(object: &Bound<'_, PyAny>, is_set: bool) -> PyResult<String> 
 }
 
 impl Event {
+    #[inline]
+    pub(crate) fn event(&self) -> &tantara::Event {
+        self.event.get()
+    }
+
     /// `wait(timeout)`, which [`quick`](crate::quick) gives to Python.
     pub(crate) fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        if self.event.is_set() {
+        if self.event().is_set() {
             return Ok(true);
         }
         let limit = seconds::limit(timeout)?;
         if limit.is_zero() {
             return Ok(false);
         }
-        let (released, raised) = without_interpreter(py, || self.event.wait_timeout(limit));
+        let (released, raised) = without_interpreter(py, || self.event().wait_timeout(limit));
         raised.map(|()| released)
     }
 }
@@ -81,7 +87,7 @@ impl Event {
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Event> {
         refuse_arguments(class, arguments, keywords)?;
-        Ok(Event { event: tantara::Event::new() })
+        Ok(Event { event: Own::new(tantara::Event::new()) })
     }
 
     /// Return True if the event is set at this moment. Deprecated: use is_set().
@@ -89,19 +95,19 @@ impl Event {
     fn is_set_of_old(&self, py: Python<'_>) -> PyResult<bool> {
         let category = py.get_type::<PyDeprecationWarning>();
         PyErr::warn(py, &category, c"isSet() is deprecated, use is_set() instead", 1)?;
-        Ok(self.event.is_set())
+        Ok(self.event().is_set())
     }
 
     /// Raise the flag and release everyone who waits: threads, and tasks of any loop.
     ///
     /// Setting a set event changes nothing.
     fn set(&self) {
-        self.event.set();
+        self.event().set();
     }
 
     /// Lower the flag. Clearing an unset event changes nothing.
     fn clear(&self) {
-        self.event.clear();
+        self.event().clear();
     }
 
     /// Wait in asyncio: await event.wait_async().
@@ -116,10 +122,9 @@ impl Event {
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        form(slf.as_any(), slf.get().event.is_set())
+        form(slf.as_any(), slf.get().event().is_set())
     }
 
-    /// What CPython's threading calls in the child of a fork. Nobody but blocked threads uses such an event, and those
-    /// leave nothing to tidy up.
+    /// What CPython's threading calls in the child of a fork. There is nothing to do: every event begins anew there.
     fn _at_fork_reinit(&self) {}
 }

@@ -37,8 +37,8 @@ impl Held {
 
     pub(crate) fn waitable(&self) -> &dyn Waitable {
         match self {
-            Held::Event(event) => &event.get().event,
-            Held::AutoReset(event) => &event.get().event,
+            Held::Event(event) => event.get().event(),
+            Held::AutoReset(event) => event.get().event(),
             Held::Shared(event) => event,
         }
     }
@@ -46,7 +46,7 @@ impl Held {
     /// A release that nobody will hear of goes to the next in line.
     pub(crate) fn pass_on(&self) {
         if let Held::AutoReset(event) = self {
-            event.get().event.set();
+            event.get().event().set();
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod auto_reset;
 mod event;
+mod forked;
 mod held;
 mod many;
 mod quick;

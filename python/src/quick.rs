@@ -89,7 +89,7 @@ fn bool(py: Python<'_>, value: bool) -> *mut ffi::PyObject {
 /// `self.is_set()`.
 unsafe extern "C" fn is_set(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by the descriptor alone. Nothing in here can panic.
-    unsafe { with(this, |py, event| bool(py, event.event.is_set())) }
+    unsafe { with(this, |py, event| bool(py, event.event().is_set())) }
 }
 
 /// `self.wait(timeout=None)`: `count` arguments by position, and after them those that `names` names.
@@ -102,7 +102,7 @@ unsafe extern "C" fn wait(
     let has_arguments = count != 0 || !names.is_null();
     // SAFETY: called by the descriptor alone; it has the arguments there.
     unsafe {
-        with(this, |py, event| match event.event.is_set() && !has_arguments {
+        with(this, |py, event| match event.event().is_set() && !has_arguments {
             true => bool(py, true),
             false => wait_with(py, event, arguments, count, names),
         })

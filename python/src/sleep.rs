@@ -28,6 +28,7 @@ pub(crate) fn know_main_thread(py: Python<'_>) -> PyResult<()> {
     let forked = PyCFunction::new_closure(py, None, None, |_, _| {
         MAIN_THREAD.store(this_thread(), Relaxed);
         DOOR.store(false, Relaxed);
+        crate::forked::note();
     })?;
     let arguments = pyo3::types::PyDict::new(py);
     arguments.set_item("after_in_child", forked)?;

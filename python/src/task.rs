@@ -164,8 +164,8 @@ fn future(events: Arc<Vec<Held>>, kind: Outcome) -> BoxFuture {
         }),
         Outcome::All => Box::pin(async move {
             match &events[..] {
-                [Held::Event(event)] => event.get().event.wait_async().await,
-                [Held::AutoReset(event)] => event.get().event.wait_async().await,
+                [Held::Event(event)] => event.get().event().wait_async().await,
+                [Held::AutoReset(event)] => event.get().event().wait_async().await,
                 [Held::Shared(event)] => event.try_wait_async().await?,
                 several => all(several.iter().map(Held::waitable)).try_wait_async().await?,
             }

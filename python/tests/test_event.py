@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import re
+import signal
 import sys
 import threading
 import time
@@ -282,6 +283,74 @@ class Threads(unittest.TestCase):
             # The interpreter itself counts some uses of None and True.
             self.assertTrue(all(abs(new - old) < 100 for old, new in zip(before, after)), (before, after))
         del held
+
+
+class Forks(unittest.TestCase):
+    def in_child(self, act):
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.alarm(LONG)
+                act()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+
+    def test_a_child_has_its_own_copy_set_as_it_was(self):
+        for kind in (Event, AutoResetEvent):
+            event = kind()
+            event.set()
+
+            def child():
+                assert event.is_set() and event.wait(0)
+                event.clear()
+                assert not event.is_set() and not event.wait(0.01)
+                start(lambda: (time.sleep(0.01), event.set()))
+                assert event.wait(LONG)
+                event.clear()
+                grandchild = os.fork()
+                if grandchild == 0:
+                    assert not event.is_set()
+                    event.set()
+                    os._exit(0 if event.wait(0) else 1)
+                assert os.waitpid(grandchild, 0)[1] == 0 and not event.is_set()
+
+            self.in_child(child)
+            self.assertTrue(event.is_set())
+
+    def test_nothing_is_given_to_threads_that_the_child_does_not_have(self):
+        turnstile = AutoResetEvent()
+        thread = start(turnstile.wait)
+        until_asleep(thread)
+
+        def child():
+            turnstile.set()
+            assert turnstile.wait(LONG)
+
+        self.in_child(child)
+        turnstile.set()
+        thread.join()
+
+    def test_whatever_threads_do_at_the_moment_of_a_fork(self):
+        event, turnstile, stop = Event(), AutoResetEvent(), Event()
+
+        def wait():
+            while not stop.is_set():
+                turnstile.wait(1e-6)
+                tantara.wait_any([event, turnstile], 1e-6)
+
+        def child():
+            event.set()
+            turnstile.set()
+            assert event.wait(LONG) and turnstile.wait(LONG)
+
+        threads = [start(wait) for _ in range(4)]
+        for _ in range(50):
+            self.in_child(child)
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 class Documentation(unittest.TestCase):

@@ -89,6 +89,7 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
     written.into_iter().collect::<Result<(), Failure>>()?;
     match run.summary.lost.len() {
         0 => Ok(()),
+        1 => Err(Failure::internal(format_args!("1 of {total} customers was not served"))),
         lost => Err(Failure::internal(format_args!("{lost} of {total} customers were not served"))),
     }
 }

@@ -86,7 +86,14 @@ fn check_losses(complaints: &str, count: usize, how: &str) -> Vec<usize> {
     });
     let lost: Vec<usize> = lost.collect();
     if !lost.is_empty() {
-        assert_eq!(sum.unwrap(), format!("tantara: {} of {count} customers were not served", lost.len()));
+        assert_eq!(
+            sum.unwrap(),
+            format!(
+                "tantara: {} of {count} customers {} not served",
+                lost.len(),
+                if lost.len() == 1 { "was" } else { "were" }
+            )
+        );
     }
     lost
 }
