@@ -1,8 +1,8 @@
 //! An event in the child of a fork: a new one in the place of the old, set if that was.
 //!
-//! The old one may be locked by a thread that the child does not have, and its line is full of such threads: a turnstile
-//! would give its releases to them. So nobody touches it any more. It stays where it is, for waits that began before the
-//! fork may still refer to it.
+//! The old one may be locked by a thread that the child does not have, and its line is full of such threads: a
+//! turnstile would give its releases to them. So nobody touches it any more. It stays where it is, for waits that
+//! began before the fork may still refer to it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
