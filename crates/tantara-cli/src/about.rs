@@ -40,16 +40,19 @@ fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let man = Man::new(command.clone());
     man.render_title(page)?;
     man.render_name_section(page)?;
-    man.render_synopsis_section(page)?;
+    write_synopsis(command, page)?;
     man.render_description_section(page)?;
     man.render_options_section(page)?;
+    if let Some(notes) = command.get_after_long_help() {
+        writeln!(page, ".SH EXAMPLES, NAMES AND PLACES\n{}", roff(&notes.to_string()))?;
+    }
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
         let title = verb.get_bin_name().unwrap_or(verb.get_name()).to_uppercase();
         writeln!(page, ".SH {title}")?;
         let man = Man::new(verb.clone());
         // As parts of a section, not sections of their own.
         let mut parts = Vec::new();
-        man.render_synopsis_section(&mut parts)?;
+        write_synopsis(verb, &mut parts)?;
         man.render_description_section(&mut parts)?;
         man.render_options_section(&mut parts)?;
         if let Some(examples) = verb.get_after_long_help() {
@@ -58,6 +61,12 @@ fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
         page.extend(String::from_utf8_lossy(&parts).replace(".SH ", ".SS ").into_bytes());
     }
     man.render_version_section(page)
+}
+
+/// The line that the help has too: what clap_mangen makes of it knows no repetition, and no values of options.
+fn write_synopsis(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
+    let usage = command.clone().render_usage().to_string();
+    writeln!(page, ".SH SYNOPSIS\n{}", roff(usage.trim_start_matches("Usage: ")))
 }
 
 /// Plain text as a manual page wants it: what is indented stays as it is, the rest is filled.

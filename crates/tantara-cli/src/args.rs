@@ -23,6 +23,9 @@ Examples:
   tantara wait db-ready --timeout 30s -- ./serve    in one shell,
   tantara set db-ready                              in another
 
+A name is made of letters and digits, of any script, and of . _ - + : @ = , % ~; it begins with none of . - ~ and \
+has at most 200 bytes.
+
 Events lie in the directory that --dir or $TANTARA_DIR names; else in $XDG_RUNTIME_DIR/tantara; \
 without that variable in /run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID."
 )]

@@ -102,6 +102,11 @@ impl EventFile {
         bury(&self.file, path)
     }
 
+    /// Whether the file has lost some of its length.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.file.metadata().is_ok_and(|metadata| metadata.len() < PAGE as u64)
+    }
+
     /// Whether the file has lost its name, or some of its length.
     pub(crate) fn is_out_of_place(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0 || metadata.len() < PAGE as u64)

@@ -87,7 +87,8 @@ impl Handle {
     #[cold]
     pub(crate) fn gone(&self, word: Word) -> Error {
         let event = self.name();
-        Error::new(if word.is_lost() { Kind::Lost { event } } else { Kind::Removed { event } })
+        let is_lost = word.is_lost() || self.file.is_cut_off();
+        Error::new(if is_lost { Kind::Lost { event } } else { Kind::Removed { event } })
     }
 
     #[inline]
