@@ -265,7 +265,7 @@ class Threads(unittest.TestCase):
         self.assertTrue(got)
 
     def test_reference_counts_stay_flat(self):
-        event, held = Event(), threading.Event
+        event = Event()
         event.set()
         timeout = 12_345.678
         shared = SharedEvent()
@@ -282,7 +282,6 @@ class Threads(unittest.TestCase):
             after = count()
             # The interpreter itself counts some uses of None and True.
             self.assertTrue(all(abs(new - old) < 100 for old, new in zip(before, after)), (before, after))
-        del held
 
 
 class Forks(unittest.TestCase):

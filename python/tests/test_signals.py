@@ -26,11 +26,13 @@ def run(script):
     )
 
 
-def until_it_sleeps(process):
+def signal_when_asleep(process, number):
+    """To a process that has said all that it has to say before it waits."""
     while True:
         with open(f"/proc/{process.pid}/syscall") as file:
             if file.read().split()[0] in ("202", "232", "281", "441"):  # futex, epoll_wait and its sisters
-                return
+                break
+    process.send_signal(number)
 
 
 class Interrupts(unittest.TestCase):
@@ -44,8 +46,7 @@ class Interrupts(unittest.TestCase):
             with self.subTest(name):
                 process = run(f"print('waits', flush=True)\n{wait}")
                 self.assertEqual(process.stdout.readline(), "waits\n")
-                until_it_sleeps(process)
-                process.send_signal(signal.SIGINT)
+                signal_when_asleep(process, signal.SIGINT)
                 self.ends(process, -signal.SIGINT, "", "KeyboardInterrupt")
 
     def test_a_handler_that_sets_releases_the_wait_even_by_a_pulse(self):
@@ -58,8 +59,7 @@ class Interrupts(unittest.TestCase):
             )
             process = run(script)
             process.stdout.readline()
-            until_it_sleeps(process)
-            process.send_signal(signal.SIGUSR1)
+            signal_when_asleep(process, signal.SIGUSR1)
             self.ends(process, 0, "True False\n", "")
 
     def test_a_handler_that_returns_lets_the_wait_go_on(self):
@@ -88,8 +88,7 @@ class Interrupts(unittest.TestCase):
         )
         process = run(script)
         process.stdout.readline()
-        until_it_sleeps(process)
-        process.send_signal(signal.SIGUSR1)
+        signal_when_asleep(process, signal.SIGUSR1)
         self.ends(process, 0, "True\n", "")
 
     def test_signals_reach_the_main_thread_of_a_forked_child(self):
@@ -120,8 +119,7 @@ class Interrupts(unittest.TestCase):
             process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             while "preparing" not in process.stdout.readline():
                 pass
-            until_it_sleeps(process)
-            process.send_signal(signal.SIGINT)
+            signal_when_asleep(process, signal.SIGINT)
             out, err = process.communicate(timeout=LONG)
             self.assertEqual((process.returncode, err), (1, "The bank was closed.\n"), out)
             self.assertNotIn("now open", out)
