@@ -9,10 +9,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::exit::Failure;
 
-/// Events that threads, tasks and processes wait for
+/// Events that threads, tasks, processes and machines wait for
 ///
 /// An event is a flag: set it, and everyone who waits for it is released. Two programs that know its name can signal
-/// each other, without a daemon, and whoever dies takes nobody along.
+/// each other, without a daemon, and whoever dies takes nobody along. With --etcd they may be on different machines.
 #[derive(Parser, Debug)]
 #[command(
     name = "tantara",
@@ -22,18 +22,22 @@ use crate::exit::Failure;
 Examples:
   tantara wait db-ready --timeout 30s -- ./serve    in one shell,
   tantara set db-ready                              in another
+  tantara --etcd a:2379,b:2379,c:2379 wait db-ready  the same, between machines
 
 A name is made of letters and digits, of any script, and of . _ - + : @ = , % ~; it begins with none of . - ~ and \
 has at most 200 bytes.
 
 Events lie in the directory that --dir or $TANTARA_DIR names; else in $XDG_RUNTIME_DIR/tantara; \
-without that variable in /run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID."
+without that variable in /run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID.
+
+With --etcd or $TANTARA_ETCD they live in an etcd cluster instead, under the keys of --namespace. An endpoint is \
+HOST:PORT, with https:// before it for TLS. The password of --user is read from $TANTARA_ETCD_PASSWORD alone, for \
+others can see arguments. --dir wins over $TANTARA_ETCD, and that over $TANTARA_DIR."
 )]
 pub(crate) struct Tantara {
-    /// The directory in which the events lie [env: TANTARA_DIR]
     #[cfg(target_os = "linux")]
-    #[arg(long, value_name = "DIR", global = true)]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: crate::events::PlaceArgs,
 
     #[command(subcommand)]
     pub(crate) verb: Verb,

@@ -46,6 +46,12 @@ impl Failure {
         }
     }
 
+    /// An event in a cluster could not be used: bad input, if what was said cannot be; else a failure.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_cluster(error: tantara_etcd::Error) -> Failure {
+        if error.is_invalid_input() { Failure::usage(error) } else { Failure::internal(error) }
+    }
+
     /// The answer is no, which needs no words.
     pub(crate) fn no() -> Failure {
         Failure { code: NO, message: None }

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     about::complete();
     let outcome = args::parse().and_then(|args| match args.verb {
         #[cfg(target_os = "linux")]
-        args::Verb::Events(verb) => events::run(verb, args.dir),
+        args::Verb::Events(verb) => events::run(verb, args.place),
         args::Verb::Bank(args) => bank::run(args),
         #[cfg(target_os = "linux")]
         args::Verb::WorkerOfBank { arguments } => bank::work(&arguments),

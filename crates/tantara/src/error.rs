@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Lost { event: String },
     /// An event without a name cannot be removed.
     Nameless,
+    /// An event of another crate has failed.
+    Foreign { kind: io::ErrorKind, error: Box<dyn std::error::Error + Send + Sync> },
     /// The system has refused something.
     System { doing: &'static str, path: PathBuf, error: io::Error },
 }
@@ -48,7 +50,7 @@ impl Error {
     /// No event can have that name, or lie in that directory.
     #[must_use]
     pub fn is_invalid_name(&self) -> bool {
-        matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. })
+        matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. }) || self.is_foreign(io::ErrorKind::InvalidInput)
     }
 
     /// Where the event should be lies something else, something damaged, or what someone else has put there.
@@ -60,7 +62,7 @@ impl Error {
     /// The event was removed, or its file destroyed, so nobody can set it any more.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        matches!(*self.0, Kind::Removed { .. } | Kind::Lost { .. })
+        matches!(*self.0, Kind::Removed { .. } | Kind::Lost { .. }) || self.is_foreign(io::ErrorKind::NotFound)
     }
 
     /// One is not allowed to: an event that may only be read cannot be set, for one.
@@ -69,15 +71,25 @@ impl Error {
         matches!(*self.0, Kind::ReadOnly { .. }) || self.io_kind() == io::ErrorKind::PermissionDenied
     }
 
+    fn is_foreign(&self, kind: io::ErrorKind) -> bool {
+        matches!(&*self.0, Kind::Foreign { kind: of, .. } if *of == kind)
+    }
+
     fn io_kind(&self) -> io::ErrorKind {
         match &*self.0 {
             Kind::Name { .. } | Kind::Directory { .. } | Kind::Nameless => io::ErrorKind::InvalidInput,
             Kind::NotAnEvent { .. } => io::ErrorKind::InvalidData,
             Kind::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
             Kind::Removed { .. } | Kind::Lost { .. } => io::ErrorKind::NotFound,
+            Kind::Foreign { kind, .. } => *kind,
             Kind::System { error, .. } => error.kind(),
         }
     }
+}
+
+/// The error of another crate's event.
+pub fn foreign(kind: io::ErrorKind, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Kind::Foreign { kind, error: error.into() })
 }
 
 /// How verbs that return no error fail.
@@ -101,6 +113,7 @@ impl fmt::Display for Error {
                 write!(f, "{event} was lost: something has cut its file off or damaged it; remove the file")
             }
             Kind::Nameless => f.write_str("an event without a name cannot be removed; it ends with its last user"),
+            Kind::Foreign { error, .. } => error.fmt(f),
             Kind::System { doing, path, error } => {
                 write!(f, "{}: cannot be {doing}: {error}", path.display())?;
                 let advice = match error.raw_os_error() {
@@ -120,6 +133,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.0 {
             Kind::System { error, .. } => Some(error),
+            Kind::Foreign { error, .. } => Some(&**error),
             _ => None,
         }
     }

@@ -32,6 +32,14 @@ pub use many::{All, Any, Waitable, all, any};
 pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter, survey};
 pub use wait::{AutoResetWait, Wait};
 
+/// How the events of crates that build upon this one stand among its own. It is no part of what users can rely on.
+#[doc(hidden)]
+pub mod foreign {
+    pub use crate::error::foreign as error;
+    pub use crate::many::sealed::{Seal, Sealed};
+    pub use crate::wait::{Foreign, Slot, foreign as slot};
+}
+
 /// The examples of the repository's README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

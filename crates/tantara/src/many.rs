@@ -28,7 +28,8 @@ use crate::wait::{AutoResetWait, Slot, Slots, Wait};
 /// ```
 pub trait Waitable: sealed::Sealed + Send + Sync {}
 
-mod sealed {
+pub(crate) mod sealed {
+    /// What an event does when a wait for many begins.
     pub trait Sealed {
         /// Begins a wait.
         fn slot(&self, seal: Seal) -> super::Slot<'_>;
@@ -239,7 +240,12 @@ impl Any<'_> {
     }
 
     fn block(&mut self, deadline: Deadline) -> Option<Result<usize, Error>> {
-        block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline)
+        let outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline);
+        if outcome.is_some() || !self.slots.decide() {
+            return outcome;
+        }
+        block_on(pin!(poll_fn(|context| self.slots.poll_decided(context))), Deadline::Never);
+        block_on(pin!(poll_fn(|context| self.poll_outcome(context))), Deadline::Poll)
     }
 
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
@@ -341,7 +347,11 @@ impl All<'_> {
     }
 
     fn block(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        let outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline);
+        let mut outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline);
+        if outcome.is_none() && self.slots.decide() {
+            block_on(pin!(poll_fn(|context| self.slots.poll_decided(context))), Deadline::Never);
+            outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), Deadline::Poll);
+        }
         outcome.transpose().map(|done| done.is_some())
     }
 

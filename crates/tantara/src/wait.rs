@@ -5,7 +5,7 @@ use std::future::Future;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::error::Error;
 use crate::stored;
@@ -199,6 +199,25 @@ pub enum Slot<'a> {
     /// Released by the shared word's counter, which latches by itself; or gone.
     #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
     Shared(crate::shared::SharedWait<'a>),
+    /// Latches by itself, and can be asked for the last time.
+    Foreign(Box<dyn Foreign + 'a>),
+}
+
+/// A wait for an event of a crate that builds upon this one.
+pub trait Foreign: fmt::Debug + Send + Sync {
+    /// Ready when it is released (`true`), was decided not to be (`false`), or will never be. The same ever after.
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Error>>;
+
+    /// Whether it is ready, with an error.
+    fn has_failed(&self) -> bool;
+
+    /// The time has passed: `poll_outcome` is ready before long.
+    fn decide(&mut self);
+}
+
+/// A slot for it.
+pub fn foreign<'a>(wait: Box<dyn Foreign + 'a>) -> Slot<'a> {
+    Slot::Foreign(wait)
 }
 
 /// The slots of an `any` or an `all`, pinned side by side in one allocation.
@@ -226,9 +245,33 @@ impl<'a> Slots<'a> {
     /// Whether a ring has passed over a slot that is not released: it has to be polled again to hear the next.
     pub(crate) fn has_deaf(&self) -> bool {
         #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-        return self.0.iter().any(|slot| matches!(slot, Slot::Shared(wait) if wait.is_deaf()));
+        let is_deaf = |slot: &Slot<'_>| matches!(slot, Slot::Shared(wait) if wait.is_deaf());
         #[cfg(not(all(target_os = "linux", not(tantara_portable), not(loom))))]
-        false
+        let is_deaf = |_: &Slot<'_>| false;
+        // One that has failed is to be heard of before its turn.
+        self.0.iter().any(|slot| is_deaf(slot) || matches!(slot, Slot::Foreign(wait) if wait.has_failed()))
+    }
+
+    /// The time has passed. Whether some slot has to be heard before that can be said.
+    pub(crate) fn decide(&mut self) -> bool {
+        let mut has_foreign = false;
+        for index in 0..self.len() {
+            if let Projected::Foreign(wait) = self.at(index) {
+                wait.decide();
+                has_foreign = true;
+            }
+        }
+        has_foreign
+    }
+
+    /// Ready when every slot has been decided that had to be.
+    pub(crate) fn poll_decided(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for index in 0..self.len() {
+            if let Projected::Foreign(wait) = self.at(index) {
+                let _ = ready!(wait.poll_outcome(context));
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it,
@@ -239,6 +282,11 @@ impl<'a> Slots<'a> {
             Projected::AutoReset(wait) => wait.poll_held(context).map(Ok),
             #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
             Projected::Shared(wait) => wait.poll_outcome(context),
+            Projected::Foreign(wait) => match ready!(wait.poll_outcome(context)) {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            },
         }
     }
 
@@ -261,6 +309,7 @@ impl<'a> Slots<'a> {
             // SAFETY: as above.
             #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
             Slot::Shared(wait) => Projected::Shared(unsafe { Pin::new_unchecked(wait) }),
+            Slot::Foreign(wait) => Projected::Foreign(&mut **wait),
         }
     }
 }
@@ -270,4 +319,5 @@ enum Projected<'s, 'a> {
     AutoReset(Pin<&'s mut AutoResetWait<'a>>),
     #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
     Shared(Pin<&'s mut crate::shared::SharedWait<'a>>),
+    Foreign(&'s mut (dyn Foreign + 'a)),
 }

@@ -1,29 +1,79 @@
 //! `tantara ls`.
 
 use std::io::IsTerminal;
+use std::time::SystemTime;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
-use tantara::Entry;
+use tantara_etcd::{ClusterEntry, ClusterParty};
 
+use crate::events::place::Waiter;
 use crate::events::{Place, text};
 use crate::exit::Failure;
 use crate::output;
 
-pub(crate) fn run(place: &Place, json: bool) -> Result<(), Failure> {
-    let mut events = Vec::new();
-    for entry in tantara::survey(&place.directory).map_err(Failure::of_event)? {
-        match entry {
-            Ok(event) => events.push(event),
-            // It is in the way, but of nothing that was asked for.
-            Err(error) => output::note(format_args!("{error}")),
+/// An event, wherever it is.
+struct Entry {
+    name: String,
+    is_set: bool,
+    last_set: Option<Party>,
+    /// Who holds it, which exists in clusters only.
+    holders: Option<Vec<Party>>,
+    waiters: Vec<Waiter>,
+}
+
+/// Who did something, and when.
+struct Party {
+    at: SystemTime,
+    pid: u32,
+    host: Option<String>,
+}
+
+impl Party {
+    /// For people.
+    fn shown(&self) -> String {
+        let host = self.host.as_ref().map(|host| format!(" on {}", text::shown(host))).unwrap_or_default();
+        format!("{} by {}{host}", text::ago(self.at), self.pid)
+    }
+}
+
+impl From<tantara::Entry> for Entry {
+    fn from(entry: tantara::Entry) -> Entry {
+        Entry {
+            name: entry.name,
+            is_set: entry.is_set,
+            last_set: entry.last_set.map(|last| Party { at: last.at, pid: last.pid, host: None }),
+            holders: None,
+            waiters: entry.waiters.iter().map(Waiter::from).collect(),
         }
     }
+}
+
+impl From<ClusterParty> for Party {
+    fn from(party: ClusterParty) -> Party {
+        Party { at: party.at, pid: party.pid, host: Some(party.host) }
+    }
+}
+
+impl From<ClusterEntry> for Entry {
+    fn from(entry: ClusterEntry) -> Entry {
+        Entry {
+            name: entry.name,
+            is_set: entry.is_set,
+            last_set: entry.last_set.map(Party::from),
+            holders: Some(entry.holders.into_iter().map(Party::from).collect()),
+            waiters: entry.waiters.iter().map(Waiter::from).collect(),
+        }
+    }
+}
+
+pub(crate) fn run(place: &Place, json: bool) -> Result<(), Failure> {
+    let events = entries(place)?;
     if json {
         print_json(&events)?;
     } else if events.is_empty() {
-        output::note(format_args!("there are no events in {}", place.directory.display()));
+        output::note(format_args!("there are no events in {}", place.shown()));
     } else {
         print_table(place, &events);
     }
@@ -31,20 +81,42 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
+fn entries(place: &Place) -> Result<Vec<Entry>, Failure> {
+    let directory = match place {
+        Place::Directory(directory) => directory,
+        Place::Cluster(region) => {
+            let entries = region.cluster.survey().map_err(Failure::of_cluster)?;
+            return Ok(entries.into_iter().map(Entry::from).collect());
+        }
+    };
+    let mut events = Vec::new();
+    for entry in tantara::survey(&directory.path).map_err(Failure::of_event)? {
+        match entry {
+            Ok(event) => events.push(event.into()),
+            // It is in the way, but of nothing that was asked for.
+            Err(error) => output::note(format_args!("{error}")),
+        }
+    }
+    Ok(events)
+}
+
 fn print_table(place: &Place, events: &[Entry]) {
     let is_terminal = std::io::stdout().is_terminal();
     let mut table = Table::new();
     table.load_style(NOTHING);
     if is_terminal {
-        output::note(format_args!("{}", place.directory.display()));
+        output::note(format_args!("{}", place.shown()));
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(terminal_width());
     }
     table.set_header(["NAME", "STATE", "LAST SET", "WAITING"]);
     for event in events {
-        let state = if event.is_set { "set" } else { "unset" };
-        let last_set =
-            event.last_set.map_or("never".to_owned(), |last| format!("{} by {}", text::ago(last.at), last.pid));
+        let state = match &event.holders {
+            Some(holders) if !holders.is_empty() => "held",
+            _ if event.is_set => "set",
+            _ => "unset",
+        };
+        let last_set = event.last_set.as_ref().map_or("never".to_owned(), Party::shown);
         table.add_row([event.name.clone(), state.to_owned(), last_set, waiters(event)]);
     }
     for line in table.lines() {
@@ -72,22 +144,39 @@ fn terminal_width() -> u16 {
 struct Event<'a> {
     name: &'a str,
     state: &'static str,
-    last_set: Option<LastSet>,
-    waiters: Vec<Waiter<'a>>,
+    last_set: Option<By<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holders: Option<Vec<By<'a>>>,
+    waiters: Vec<Waiting<'a>>,
 }
 
 #[derive(Serialize)]
-struct LastSet {
+struct By<'a> {
     at: String,
     pid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
 }
 
+/// A thread of this machine, or a process of any.
 #[derive(Serialize)]
-struct Waiter<'a> {
+struct Waiting<'a> {
     pid: u32,
-    tid: u32,
-    command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
     since: String,
+}
+
+impl<'a> From<&'a Party> for By<'a> {
+    fn from(party: &'a Party) -> By<'a> {
+        By { at: text::moment(party.at), pid: party.pid, host: party.host.as_deref() }
+    }
 }
 
 fn print_json(events: &[Entry]) -> Result<(), Failure> {
@@ -98,16 +187,19 @@ fn print_json(events: &[Entry]) -> Result<(), Failure> {
 }
 
 fn of_entry(event: &Entry) -> Event<'_> {
-    let waiters = event.waiters.iter().map(|waiter| Waiter {
+    let waiters = event.waiters.iter().map(|waiter| Waiting {
         pid: waiter.pid,
         tid: waiter.tid,
-        command: &waiter.command,
+        command: waiter.command.as_deref(),
+        host: waiter.host.as_deref(),
+        count: waiter.host.is_some().then_some(waiter.count),
         since: text::moment(waiter.since),
     });
     Event {
         name: &event.name,
         state: if event.is_set { "set" } else { "unset" },
-        last_set: event.last_set.map(|last| LastSet { at: text::moment(last.at), pid: last.pid }),
+        last_set: event.last_set.as_ref().map(By::from),
+        holders: event.holders.as_ref().map(|holders| holders.iter().map(By::from).collect()),
         waiters: waiters.collect(),
     }
 }

@@ -1,6 +1,7 @@
-//! The verbs for events between processes: what can be said, and where the events lie that they speak of.
+//! The verbs for events between processes and machines: what can be said.
 
 mod list;
+mod place;
 mod remove;
 mod signal;
 mod text;
@@ -8,14 +9,16 @@ mod wait;
 mod watch;
 
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use tantara::SharedEvent;
 
 use crate::exit::Failure;
+
+pub(crate) use place::PlaceArgs;
+use place::{Change, Place};
 
 /// The tail of every help text.
 macro_rules! exit_codes {
@@ -171,81 +174,23 @@ pub(crate) struct Wait {
     command: Vec<OsString>,
 }
 
-/// Where the events lie.
-#[derive(Debug)]
-pub(crate) struct Place {
-    /// Named by the user, or the default.
-    named: Option<PathBuf>,
-    directory: PathBuf,
-}
-
-impl Place {
-    /// The directory that was named, by an argument or by the environment. An empty variable is as good as none.
-    fn new(named: Option<PathBuf>) -> Place {
-        let variable = || std::env::var_os("TANTARA_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let named = named.or_else(variable);
-        let directory = named.clone().unwrap_or_else(SharedEvent::default_directory);
-        Place { named, directory }
-    }
-
-    fn open(&self, name: &str) -> Result<SharedEvent, Failure> {
-        let opened = match &self.named {
-            Some(directory) => SharedEvent::open_in(directory, name),
-            None => SharedEvent::open(name),
-        };
-        opened.map_err(Failure::of_event)
-    }
-
-    /// All of them, or none: nothing has been done if one cannot be opened.
-    fn open_all(&self, names: &[String]) -> Result<Vec<SharedEvent>, Failure> {
-        names.iter().map(|name| self.open(name)).collect()
-    }
-
-    fn find(&self, name: &str) -> Result<Option<SharedEvent>, Failure> {
-        SharedEvent::find_in(&self.directory, name).map_err(Failure::of_event)
-    }
-
-    /// What to say of a name that is unknown.
-    fn unknown(&self, name: &str) -> String {
-        let mut text = format!("there is no event {name} in {}", self.directory.display());
-        if let Some(nearest) = text::nearest(name, &self.names()).filter(|nearest| *nearest != name) {
-            text.push_str(&format!("; did you mean {nearest}?"));
-        }
-        text
-    }
-
-    fn names(&self) -> Vec<String> {
-        names_in(&self.directory)
-    }
-}
-
-/// The names of all events of a directory, as far as can be told quickly.
-fn names_in(directory: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let names = files.filter_map(|file| file.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| SharedEvent::check_name(name).is_ok()).collect();
-    names.sort_unstable();
-    names
-}
-
 /// Completes the name of an event that exists.
 fn complete_name(begun: &OsStr) -> Vec<CompletionCandidate> {
     let begun = begun.to_string_lossy();
-    // The command line is not parsed yet while it is being completed.
-    let mut words = std::env::args_os().skip_while(|word| word != "--dir");
-    let place = Place::new(words.nth(1).map(PathBuf::from));
-    place.names().into_iter().filter(|name| name.starts_with(&*begun)).map(CompletionCandidate::new).collect()
+    let names = PlaceArgs::of_unfinished_line(std::env::args_os()).known_names();
+    names.into_iter().filter(|name| name.starts_with(&*begun)).map(CompletionCandidate::new).collect()
 }
 
-pub(crate) fn run(verb: Verb, directory: Option<PathBuf>) -> Result<(), Failure> {
+pub(crate) fn run(verb: Verb, place: PlaceArgs) -> Result<(), Failure> {
+    let began = Instant::now();
     // Nothing happens unless every name can be.
     verb.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
-    let place = Place::new(directory);
+    let place = Place::new(place, verb.patience())?;
     match verb {
-        Verb::Set(Names { names }) => signal::run(&place, &names, SharedEvent::try_set),
-        Verb::Clear(Names { names }) => signal::run(&place, &names, SharedEvent::try_clear),
-        Verb::Pulse(Names { names }) => signal::run(&place, &names, signal::pulse),
-        Verb::Wait(wait) => wait::run(&place, wait),
+        Verb::Set(Names { names }) => place.change(&names, Change::Set),
+        Verb::Clear(Names { names }) => place.change(&names, Change::Clear),
+        Verb::Pulse(Names { names }) => place.change(&names, Change::Pulse),
+        Verb::Wait(wait) => wait::run(place, wait, began),
         Verb::IsSet(Name { name }) => signal::is_set(&place, &name),
         Verb::Ls { json } => list::run(&place, json),
         Verb::Watch { names, json } => watch::run(&place, &names, json),
@@ -254,6 +199,14 @@ pub(crate) fn run(verb: Verb, directory: Option<PathBuf>) -> Result<(), Failure>
 }
 
 impl Verb {
+    /// How long whoever asks is willing to wait for an answer at all.
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Verb::Wait(wait) => wait.timeout,
+            _ => None,
+        }
+    }
+
     fn names(&self) -> &[String] {
         match self {
             Verb::Set(names) | Verb::Clear(names) | Verb::Pulse(names) | Verb::Rm(names) => &names.names,

@@ -4,10 +4,22 @@ use crate::events::Place;
 use crate::exit::Failure;
 
 pub(crate) fn run(place: &Place, names: &[String]) -> Result<(), Failure> {
-    let mut events = Vec::new();
-    for name in names {
-        let event = place.find(name)?.ok_or_else(|| Failure::usage(place.unknown(name)))?;
-        events.push(event);
+    match place {
+        Place::Directory(directory) => {
+            let mut events = Vec::new();
+            for name in names {
+                events.push(directory.find(name)?.ok_or_else(|| Failure::usage(place.unknown(name)))?);
+            }
+            events.iter().try_for_each(|event| event.remove()).map_err(Failure::of_event)
+        }
+        Place::Cluster(region) => {
+            let known = region.cluster.survey().map_err(Failure::of_cluster)?;
+            let is_unknown = |name: &&String| !known.iter().any(|entry| entry.name == **name);
+            if let Some(name) = names.iter().find(is_unknown) {
+                return Err(Failure::usage(place.unknown(name)));
+            }
+            let remove = |name: &String| region.cluster.event(name).remove().map(drop);
+            names.iter().try_for_each(remove).map_err(Failure::of_cluster)
+        }
     }
-    events.iter().try_for_each(|event| event.remove()).map_err(Failure::of_event)
 }

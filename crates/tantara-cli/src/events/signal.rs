@@ -2,43 +2,53 @@
 
 use tantara::{Error, SharedEvent};
 
-use crate::events::Place;
+use crate::events::place::{Change, Directory, Place};
 use crate::exit::Failure;
 use crate::output;
 
-/// Does `verb` to all of the events, after all of them could be opened.
-pub(crate) fn run(
-    place: &Place,
-    names: &[String],
-    verb: impl Fn(&SharedEvent) -> Result<(), Error>,
-) -> Result<(), Failure> {
-    let events = place.open_all(names)?;
-    if let Some((event, _)) = events.iter().zip(names).find(|(event, _)| !event.is_writable()) {
+/// Does it to all of the events, after all of them could be opened.
+pub(crate) fn run(directory: &Directory, names: &[String], change: Change) -> Result<(), Failure> {
+    let verb = match change {
+        Change::Set => SharedEvent::try_set,
+        Change::Clear => SharedEvent::try_clear,
+        Change::Pulse => pulse,
+    };
+    let events = names.iter().map(|name| directory.open(name)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(event) = events.iter().find(|event| !event.is_writable()) {
         // The first thing that it would say, before anything has happened to the others.
         event.try_set().map_err(Failure::of_event)?;
     }
     for (event, name) in events.iter().zip(names) {
         match verb(event) {
             // Removed by another between the opening and now: there is a new one to be had by that name.
-            Err(error) if error.is_removed() => verb(&place.open(name)?).map_err(Failure::of_event)?,
+            Err(error) if error.is_removed() => verb(&directory.open(name)?).map_err(Failure::of_event)?,
             outcome => outcome.map_err(Failure::of_event)?,
         }
     }
     Ok(())
 }
 
-pub(crate) fn pulse(event: &SharedEvent) -> Result<(), Error> {
+fn pulse(event: &SharedEvent) -> Result<(), Error> {
     event.try_set()?;
     event.try_clear()
 }
 
 pub(crate) fn is_set(place: &Place, name: &str) -> Result<(), Failure> {
-    match place.find(name)? {
-        Some(event) if event.is_set() => Ok(()),
-        Some(_) => Err(Failure::no()),
-        None => {
-            output::note(format_args!("{}", place.unknown(name)));
-            Err(Failure::no())
+    let (is_set, is_known) = match place {
+        Place::Directory(directory) => {
+            let event = directory.find(name)?;
+            (event.as_ref().is_some_and(SharedEvent::is_set), event.is_some())
         }
+        Place::Cluster(region) => {
+            let is_set = region.cluster.event(name).is_set().map_err(Failure::of_cluster)?;
+            (is_set, is_set || place.names().iter().any(|known| known == name))
+        }
+    };
+    if is_set {
+        return Ok(());
     }
+    if !is_known {
+        output::note(format_args!("{}", place.unknown(name)));
+    }
+    Err(Failure::no())
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use jiff::fmt::friendly::{Designator, SpanParser, SpanPrinter};
 use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
-use tantara::Waiter;
+
+use crate::events::place::Waiter;
 
 /// Reads a duration: `30` (seconds), `1.5s`, `500ms`, `2m`, `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -48,16 +49,24 @@ pub(crate) fn moment(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
 }
 
-/// One who waits, for people: the process, its command line, and how long it has waited.
+/// What this machine is called.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// One who waits, for people: the process, its command line or its machine, and how long it has waited.
 pub(crate) fn waiter(waiter: &Waiter) -> String {
     const LONGEST: usize = 60;
-    let mut command: String = shown(&waiter.command).chars().take(LONGEST + 1).collect();
+    let command = waiter.command.as_deref().unwrap_or_default();
+    let mut command: String = shown(command).chars().take(LONGEST + 1).collect();
     if command.chars().count() > LONGEST {
         command.pop();
         command.push('…');
     }
     let space = if command.is_empty() { "" } else { " " };
-    format!("{}{space}{command} (for {})", waiter.pid, since(waiter.since))
+    let host = waiter.host.as_ref().map(|host| format!(" on {}", shown(host))).unwrap_or_default();
+    let many = if waiter.count > 1 { format!("{} waits in ", waiter.count) } else { String::new() };
+    format!("{many}{}{host}{space}{command} (for {})", waiter.pid, since(waiter.since))
 }
 
 /// What others wrote, without what would move about on a terminal.

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tantara::{Error, SharedEvent, all, any};
+use tantara::{all, any};
 
+use crate::events::place::Event;
 use crate::events::{Place, Wait, text};
 use crate::exit::Failure;
 use crate::output;
@@ -17,19 +18,20 @@ use crate::output;
 /// After so long a person wants to know what is going on.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(place: &Place, wait: Wait) -> Result<(), Failure> {
-    let deadline = wait.timeout.map(|timeout| Instant::now().checked_add(timeout));
+pub(crate) fn run(place: Place, wait: Wait, began: Instant) -> Result<(), Failure> {
+    let place = Arc::new(place);
+    let deadline = wait.timeout.map(|timeout| began.checked_add(timeout));
     let events = place.open_all(&wait.names)?;
-    let patience = (!wait.quiet && std::io::stderr().is_terminal()).then(|| Patience::new(place, &wait.names, &events));
+    let patience = (!wait.quiet && std::io::stderr().is_terminal()).then(|| Patience::new(&place, &wait.names));
     // A deadline beyond all clocks is none.
-    let released = wait_until(&events, wait.any, deadline.flatten()).map_err(Failure::of_event)?;
+    let released = wait_until(&events, wait.any, deadline.flatten())?;
     if let Some(patience) = patience {
         patience.end();
     }
     let Some(index) = released else {
         let timeout = wait.timeout.unwrap_or_default();
         if !wait.quiet && !timeout.is_zero() {
-            let unset = events.iter().zip(&wait.names).filter(|(event, _)| !event.is_set());
+            let unset = events.iter().zip(&wait.names).filter(|(event, _)| !event.seems_set());
             let unset = text::some_of(unset.map(|(_, name)| name.as_str()));
             let what = if unset.is_empty() { String::new() } else { format!(": {unset} not set") };
             output::note(format_args!("timed out after {}{what}", text::length(timeout)));
@@ -40,6 +42,8 @@ pub(crate) fn run(place: &Place, wait: Wait) -> Result<(), Failure> {
         output::line(format_args!("{}", wait.names[index]));
         output::flush();
     }
+    // What it holds in a cluster ends here, and not with the command that it may become.
+    drop((events, place));
     match wait.command.split_first() {
         Some((program, arguments)) => Err(become_command(program, arguments)),
         None => Ok(()),
@@ -47,16 +51,19 @@ pub(crate) fn run(place: &Place, wait: Wait) -> Result<(), Failure> {
 }
 
 /// The index of the one that released, if `is_any`, else whatever.
-fn wait_until(events: &[SharedEvent], is_any: bool, deadline: Option<Instant>) -> Result<Option<usize>, Error> {
+fn wait_until(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Result<Option<usize>, Failure> {
     let done = |done: bool| done.then_some(0);
-    match (events, deadline) {
-        ([event], None) => event.try_wait().map(|()| Some(0)),
-        ([event], Some(deadline)) => event.try_wait_deadline(deadline).map(done),
-        (_, None) if is_any => any(events).try_wait().map(Some),
-        (_, Some(deadline)) if is_any => any(events).try_wait_deadline(deadline),
-        (_, None) => all(events).try_wait().map(|()| Some(0)),
-        (_, Some(deadline)) => all(events).try_wait_deadline(deadline).map(done),
+    if let [event] = events {
+        return event.wait_until(deadline).map(done);
     }
+    let waitables = events.iter().map(Event::waitable);
+    let outcome = match deadline {
+        None if is_any => any(waitables).try_wait().map(Some),
+        Some(deadline) if is_any => any(waitables).try_wait_deadline(deadline),
+        None => all(waitables).try_wait().map(|()| Some(0)),
+        Some(deadline) => all(waitables).try_wait_deadline(deadline).map(done),
+    };
+    outcome.map_err(Failure::of_event)
 }
 
 /// Does not return if all is well.
@@ -75,22 +82,25 @@ struct Patience {
 }
 
 impl Patience {
-    fn new(place: &Place, names: &[String], events: &[SharedEvent]) -> Patience {
+    fn new(place: &Arc<Place>, names: &[String]) -> Patience {
         let is_over = Arc::new(Mutex::new(false));
         let speaker = {
-            let (is_over, events, names) = (Arc::clone(&is_over), events.to_vec(), names.to_vec());
-            let directory = place.directory.clone();
-            let known = place.names();
+            let (is_over, names) = (Arc::clone(&is_over), names.to_vec());
+            // Not kept: the wait may end by becoming a command, and what it holds in a cluster must end before.
+            let place = Arc::downgrade(place);
             move || {
                 thread::sleep(PATIENCE);
+                // Asked before the last look at whether it is over: a cluster takes its time.
+                let Some(place) = place.upgrade() else { return };
+                let known = place.names();
+                let Ok(events) = place.open_all(&names) else { return };
                 let is_over = is_over.lock().unwrap_or_else(PoisonError::into_inner);
                 if *is_over {
                     return;
                 }
-                let unset = events.iter().zip(&names).filter(|(event, _)| !event.is_set());
+                let unset = events.iter().zip(&names).filter(|(event, _)| !event.seems_set());
                 let unset: Vec<_> = unset.map(|(_, name)| name.as_str()).collect();
-                let mut text =
-                    format!("waiting for {} in {}", text::some_of(unset.iter().copied()), directory.display());
+                let mut text = format!("waiting for {} in {}", text::some_of(unset.iter().copied()), place.shown());
                 text.push_str(&others(&events));
                 // A slip of the pen makes a new event.
                 let others: Vec<String> = known.iter().filter(|known| !names.contains(known)).cloned().collect();
@@ -113,11 +123,10 @@ impl Patience {
 }
 
 /// Who else waits.
-fn others(events: &[SharedEvent]) -> String {
-    let mut waiters: Vec<_> = events.iter().flat_map(|event| event.waiters().unwrap_or_default()).collect();
-    waiters.retain(|waiter| waiter.pid != std::process::id());
-    waiters.sort_by_key(|waiter| waiter.pid);
-    waiters.dedup_by_key(|waiter| waiter.pid);
+fn others(events: &[Event]) -> String {
+    let mut waiters: Vec<_> = events.iter().flat_map(Event::other_waiters).collect();
+    waiters.sort();
+    waiters.dedup_by_key(|waiter| (waiter.pid, waiter.host.clone()));
     if waiters.is_empty() {
         return "; nobody else does".into();
     }

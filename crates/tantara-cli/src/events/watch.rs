@@ -18,16 +18,47 @@ use tantara::{SharedEvent, State};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::events::{Place, text};
+use crate::events::place::{Directory, Place, Region};
+use crate::events::text;
 use crate::exit::Failure;
 use crate::output;
 
 pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Failure> {
-    let failed =
-        |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.directory.display()));
-    make(&place.directory).map_err(failed)?;
+    match place {
+        Place::Directory(directory) => watch_directory(directory, names, json),
+        Place::Cluster(region) => watch_cluster(place, region, names, json),
+    }
+}
+
+fn watch_cluster(place: &Place, region: &Region, names: &[String], json: bool) -> Result<(), Failure> {
+    let print: Print = if json { print_json } else { print_text };
+    let changes = region.cluster.changes().map_err(Failure::of_cluster)?;
+    if names.is_empty() && output::is_watched() {
+        output::note(format_args!("watching {}", place.shown()));
+    }
+    for change in changes {
+        let change = change.map_err(Failure::of_cluster)?;
+        if !names.is_empty() && !names.contains(&change.name) {
+            continue;
+        }
+        let what = match (change.is_removed, change.is_set, change.sets) {
+            (true, ..) => "removed",
+            (_, true, _) => "set",
+            (_, false, 0) => "cleared",
+            (_, false, _) => "pulsed",
+        };
+        let sets = u32::try_from(change.sets).unwrap_or(u32::MAX);
+        let state = if change.is_set { "set" } else { "unset" };
+        print(&Change { at: SystemTime::now(), name: &change.name, change: what, state, sets, pid: None })?;
+    }
+    Ok(())
+}
+
+fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.path.display()));
+    make(&place.path).map_err(failed)?;
     // Before the first look, so that nothing is made unnoticed in between.
-    let mut arrivals = arrivals(&place.directory).map_err(failed)?;
+    let mut arrivals = arrivals(&place.path).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
     let print: Print = if json { print_json } else { print_text };
     let is_wanted = |name: &String| names.is_empty() || names.contains(name);
@@ -37,7 +68,7 @@ pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Fai
             watched.begin(place, name, print, SharedEvent::state)?;
         }
         if names.is_empty() && output::is_watched() {
-            output::note(format_args!("watching {} events in {}", watched.files.len(), place.directory.display()));
+            output::note(format_args!("watching {} events in {}", watched.files.len(), place.path.display()));
         }
         loop {
             tokio::select! {
@@ -86,7 +117,7 @@ impl Watched {
     /// Watches one more event, unless it is watched already or has gone again. `first` says from when on.
     fn begin(
         &mut self,
-        place: &Place,
+        place: &Directory,
         name: &str,
         print: Print,
         first: impl Fn(&SharedEvent) -> State,

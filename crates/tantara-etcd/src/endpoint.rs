@@ -1,0 +1,161 @@
+//! Where the cluster is: endpoints as users write them, checked before anything is done.
+
+use crate::error::Error;
+
+/// One member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// As it is shown.
+    pub(crate) name: String,
+    pub(crate) is_secure: bool,
+}
+
+impl Endpoint {
+    pub(crate) fn uri(&self) -> String {
+        format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.name)
+    }
+}
+
+/// What [`Cluster::connect`](crate::Cluster::connect) takes: one string, or an array, slice or `Vec` of strings, each
+/// with one endpoint or several, separated by commas. An endpoint is `HOST:PORT`, with `https://` before it for TLS.
+///
+/// It is sealed.
+pub trait Endpoints: sealed::Sealed {}
+
+mod sealed {
+    pub trait Sealed {
+        /// The strings, as they are.
+        fn into_strings(self) -> Vec<String>;
+    }
+}
+
+impl Endpoints for &str {}
+impl sealed::Sealed for &str {
+    fn into_strings(self) -> Vec<String> {
+        vec![self.to_owned()]
+    }
+}
+
+impl Endpoints for String {}
+impl sealed::Sealed for String {
+    fn into_strings(self) -> Vec<String> {
+        vec![self]
+    }
+}
+
+impl Endpoints for &String {}
+impl sealed::Sealed for &String {
+    fn into_strings(self) -> Vec<String> {
+        vec![self.clone()]
+    }
+}
+
+macro_rules! endpoints_of_many {
+    ($([$($generic:tt)*] $many:ty;)*) => {$(
+        impl<$($generic)*> Endpoints for $many {}
+        impl<$($generic)*> sealed::Sealed for $many {
+            fn into_strings(self) -> Vec<String> {
+                self.iter().map(|one| one.as_ref().to_owned()).collect()
+            }
+        }
+    )*};
+}
+
+endpoints_of_many! {
+    [S: AsRef<str>] &[S];
+    [S: AsRef<str>] Vec<S>;
+    [S: AsRef<str>] &Vec<S>;
+    [S: AsRef<str>, const N: usize] [S; N];
+    [S: AsRef<str>, const N: usize] &[S; N];
+}
+
+pub(crate) fn parse(endpoints: impl Endpoints, wants_tls: bool) -> Result<Vec<Endpoint>, Error> {
+    let strings = endpoints.into_strings();
+    let mut parsed = Vec::new();
+    for said in strings.iter().flat_map(|string| string.split(',')).map(str::trim).filter(|said| !said.is_empty()) {
+        let endpoint = parse_one(said, wants_tls)?;
+        if !parsed.contains(&endpoint) {
+            parsed.push(endpoint);
+        }
+    }
+    if parsed.is_empty() {
+        return Err(bad(&strings.join(","), "it is empty"));
+    }
+    Ok(parsed)
+}
+
+fn bad(said: &str, why: &str) -> Error {
+    Error::input("an endpoint of etcd", said, format!("{why}; expected HOST:PORT, such as 10.0.0.5:2379"))
+}
+
+fn parse_one(said: &str, wants_tls: bool) -> Result<Endpoint, Error> {
+    let (scheme, rest) = said.split_once("://").map_or((None, said), |(scheme, rest)| (Some(scheme), rest));
+    let is_secure = match scheme {
+        None => wants_tls,
+        Some("https") => true,
+        Some("http") if wants_tls => return Err(bad(said, "it asks for no TLS, but certificates are given")),
+        Some("http") => false,
+        Some(_) => return Err(bad(said, "it begins with neither http:// nor https://")),
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    // An IPv6 address has colons of its own, and so stands in brackets.
+    let after_address = rest.rfind(']').map_or(0, |end| end + 1);
+    let (host, port) = match rest[after_address..].rfind(':') {
+        Some(colon) => (&rest[..after_address + colon], Some(&rest[after_address + colon + 1..])),
+        None => (rest, None),
+    };
+    let is_bracketed = host.starts_with('[') && host.ends_with(']');
+    let is_host = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if is_bracketed {
+        if host[1..host.len() - 1].parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(bad(said, "what stands in the brackets is no IPv6 address"));
+        }
+    } else if host.is_empty() {
+        return Err(bad(said, "it has no host"));
+    } else if host.contains(':') {
+        return Err(bad(said, "an IPv6 address stands in brackets: [::1]:2379"));
+    } else if !host.chars().all(is_host) {
+        return Err(bad(said, "a host is made of letters, digits, dots and dashes"));
+    }
+    let port = match port {
+        None => 2379,
+        Some(port) => match port.parse::<u16>() {
+            Ok(port) if port != 0 => port,
+            _ => return Err(bad(said, "the port is not a number from 1 to 65535")),
+        },
+    };
+    Ok(Endpoint { name: format!("{host}:{port}"), is_secure })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(endpoints: impl Endpoints) -> Vec<String> {
+        parse(endpoints, false).unwrap().iter().map(Endpoint::uri).collect()
+    }
+
+    #[test]
+    fn endpoints_are_taken_in_every_form() {
+        let three = ["http://a:1", "http://b:2379", "https://[::1]:3"];
+        assert_eq!(names("a:1,b, https://[::1]:3/,a:1"), three);
+        assert_eq!(names("a:1,b,https://[::1]:3".to_owned()), three);
+        assert_eq!(names(["a:1", "b,https://[::1]:3"]), three);
+        assert_eq!(names(&["a:1", "b:2379", "https://[::1]:3"][..]), three);
+        assert_eq!(names(vec!["a:1".to_owned(), "b".to_owned(), "https://[::1]:3".to_owned()]), three);
+        assert_eq!(parse("a:1", true).unwrap()[0].uri(), "https://a:1");
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_told_so() {
+        for said in ["", ",", "a:b", "a:0", "a:65536", ":1", "ftp://a:1", "::1", "[a]:1", "a b:1", "a:1/x", "é:1", "a:"]
+        {
+            let error = parse(said, false).unwrap_err();
+            assert!(error.is_invalid_input(), "{said}");
+            assert!(error.to_string().contains("HOST:PORT"), "{error}");
+        }
+        assert!(parse("http://a:1", true).is_err());
+        let long = "x y".repeat(1_000);
+        assert!(parse(&long, false).unwrap_err().to_string().len() < 300);
+    }
+}

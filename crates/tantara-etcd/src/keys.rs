@@ -1,0 +1,300 @@
+//! What stands where in etcd, and how it is read back. What others have written there is hostile until it is parsed.
+//!
+//! Under `/NAMESPACE/`:
+//!
+//! | key | value |
+//! |---|---|
+//! | `e/NAME/l` | the level: `1` set, `0` not set |
+//! | `e/NAME/p` | the pulse, put by every set: when, by whom, and a number that no other set has |
+//! | `e/NAME/h/LEASE` | a hold: who; ends with its lease |
+//! | `w/NAME/LEASE` | who waits: since when, how many, who; ends with its lease |
+//! | `o/LEASE/LANE` | the operation that a process has last made in one of its lanes; ends with its lease |
+
+use std::time::{Duration, SystemTime};
+
+use crate::error::Error;
+use crate::wire::{KeyValue, Op, Range, RangeAnswer};
+
+/// The longest name, in bytes: the same as between processes.
+const LONGEST: usize = 200;
+
+/// Checks a name by the rules that hold between processes too, and on every system.
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    check("the name of an event", name)
+}
+
+pub(crate) fn check_namespace(namespace: &str) -> Result<(), Error> {
+    check("a namespace", namespace)
+}
+
+fn check(what: &'static str, name: &str) -> Result<(), Error> {
+    let is_fine = |c: char| c.is_alphanumeric() || "._-+:@=,%~".contains(c);
+    let why = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > LONGEST {
+        "it is longer than 200 bytes"
+    } else if name.starts_with(['.', '-', '~']) {
+        "it begins with a dot, a dash or a tilde; begin with a letter or a digit"
+    } else if !name.chars().all(is_fine) {
+        "it is made of letters, digits and . _ - + : @ = , % ~"
+    } else {
+        return Ok(());
+    };
+    Err(Error::input(what, name, why))
+}
+
+/// The keys of a namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+/// The first key after all that begin with the same bytes. Prefixes end in a slash here, so there is one.
+pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
+}
+
+impl Keys {
+    pub(crate) fn new(namespace: &str) -> Keys {
+        Keys { prefix: format!("/{namespace}/") }
+    }
+
+    /// All that belongs to events.
+    pub(crate) fn events(&self) -> Vec<u8> {
+        format!("{}e/", self.prefix).into_bytes()
+    }
+
+    /// All that belongs to one event.
+    pub(crate) fn event(&self, name: &str) -> Vec<u8> {
+        format!("{}e/{name}/", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn level(&self, name: &str) -> Vec<u8> {
+        format!("{}e/{name}/l", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn pulse(&self, name: &str) -> Vec<u8> {
+        format!("{}e/{name}/p", self.prefix).into_bytes()
+    }
+
+    /// The first key after level and pulse, which stand side by side.
+    pub(crate) fn after_pulse(&self, name: &str) -> Vec<u8> {
+        format!("{}e/{name}/q", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn holds(&self, name: &str) -> Vec<u8> {
+        format!("{}e/{name}/h/", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn hold(&self, name: &str, lease: i64) -> Vec<u8> {
+        format!("{}e/{name}/h/{lease:016x}", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn all_waiters(&self) -> Vec<u8> {
+        format!("{}w/", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn waiters(&self, name: &str) -> Vec<u8> {
+        format!("{}w/{name}/", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn waiter(&self, name: &str, lease: i64) -> Vec<u8> {
+        format!("{}w/{name}/{lease:016x}", self.prefix).into_bytes()
+    }
+
+    pub(crate) fn lane(&self, lease: i64, lane: u32) -> Vec<u8> {
+        format!("{}o/{lease:016x}/{lane}", self.prefix).into_bytes()
+    }
+
+    /// What a key under [`events`](Keys::events) or [`all_waiters`](Keys::all_waiters) is about. `None` for what does
+    /// not belong there.
+    pub(crate) fn parse<'k>(&self, key: &'k [u8]) -> Option<(&'k str, Part)> {
+        let path = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?;
+        let mut parts = path.split('/');
+        let (kind, name) = (parts.next()?, parts.next()?);
+        check_name(name).ok()?;
+        let part = match (kind, parts.next()?, parts.next()) {
+            ("e", "l", None) => Part::Level,
+            ("e", "p", None) => Part::Pulse,
+            ("e", "h", Some(_)) => Part::Hold,
+            ("w", _, None) => Part::Waiter,
+            _ => return None,
+        };
+        parts.next().is_none().then_some((name, part))
+    }
+
+    /// The two reads that tell all that a wait has to know. Many holds cost no more than one.
+    pub(crate) fn look(&self, name: &str, revision: i64) -> [Op; 2] {
+        let both = Range { key: self.level(name), range_end: self.after_pulse(name), revision, ..Range::default() };
+        let holds = self.holds(name);
+        let hold = Range { range_end: end_of(&holds), key: holds, limit: 1, keys_only: true, revision };
+        [both.into(), hold.into()]
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Level,
+    Pulse,
+    Hold,
+    Waiter,
+}
+
+/// Which set was the last. Every set writes a value of its own, so this tells sets apart even where the history has
+/// been replaced, and its revisions with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    pub(crate) revision: i64,
+    pub(crate) value: Vec<u8>,
+}
+
+/// What an event was at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    level: Option<bool>,
+    pub(crate) pulse: Option<Pulse>,
+    is_held: bool,
+}
+
+impl State {
+    /// From the answers to [`Keys::look`].
+    pub(crate) fn new(both: &RangeAnswer, hold: &RangeAnswer) -> State {
+        let mut state = State { is_held: !hold.kvs.is_empty(), ..State::default() };
+        for kv in &both.kvs {
+            state.put(if kv.key.ends_with(b"/l") { Part::Level } else { Part::Pulse }, kv);
+        }
+        state
+    }
+
+    /// A key of the event has been read, or put.
+    pub(crate) fn put(&mut self, part: Part, kv: &KeyValue) {
+        match part {
+            Part::Level => self.level = Some(kv.value == b"1"),
+            Part::Pulse => self.pulse = Some(Pulse { revision: kv.mod_revision, value: kv.value.clone() }),
+            Part::Hold => self.is_held = true,
+            Part::Waiter => {}
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.level == Some(true) || self.is_held
+    }
+
+    /// Whether anybody has ever set or cleared it, and nobody has removed it since.
+    pub(crate) fn exists(&self) -> bool {
+        self.level.is_some() || self.pulse.is_some() || self.is_held
+    }
+}
+
+/// Who did something: for people to read, never to decide by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) at: SystemTime,
+    pub(crate) pid: u32,
+    pub(crate) host: String,
+    /// How many wait.
+    pub(crate) count: u32,
+}
+
+impl Who {
+    /// This process, now.
+    pub(crate) fn am_i() -> Who {
+        Who { at: SystemTime::now(), pid: std::process::id(), host: host(), count: 1 }
+    }
+
+    /// `MILLISECONDS PID COUNT UNIQUE HOST`.
+    pub(crate) fn to_value(&self) -> Vec<u8> {
+        let at = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let unique = fastrand::u64(..);
+        format!("{at} {} {} {unique:016x} {}", self.pid, self.count, self.host).into_bytes()
+    }
+
+    /// `None` for what somebody else has written.
+    pub(crate) fn parse(value: &[u8]) -> Option<Who> {
+        let mut words = std::str::from_utf8(value).ok()?.splitn(5, ' ');
+        let at = Duration::from_millis(words.next()?.parse().ok()?);
+        let (pid, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let _unique = words.next()?;
+        let host = words.next()?.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
+        Some(Who { at: SystemTime::UNIX_EPOCH.checked_add(at)?, pid, host, count })
+    }
+}
+
+/// What this machine is called.
+fn host() -> String {
+    #[cfg(unix)]
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_slash_leads_nowhere() {
+        for name in ["a", "db-ready", "größe", "v1.2", "a@b=c,d+e%f~"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        let long = "x".repeat(201);
+        for name in ["", "a/b", "/", "..", ".a", "-a", "a b", "a\nb", "a\0", &long] {
+            assert!(check_name(name).unwrap_err().is_invalid_input(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_read_back_and_others_passed_over() {
+        let keys = Keys::new("shop");
+        assert_eq!(keys.parse(&keys.level("a")), Some(("a", Part::Level)));
+        assert_eq!(keys.parse(&keys.pulse("a")), Some(("a", Part::Pulse)));
+        assert_eq!(keys.parse(&keys.hold("a", 7)), Some(("a", Part::Hold)));
+        assert_eq!(keys.parse(&keys.waiter("a", 7)), Some(("a", Part::Waiter)));
+        for foreign in
+            ["/shop/e/a", "/shop/e//l", "/shop/e/a/l/x", "/shop/e/a b/l", "/shop/x/a/l", "/shopping/e/a/l", ""]
+        {
+            assert_eq!(keys.parse(foreign.as_bytes()), None, "{foreign}");
+        }
+        assert_eq!(keys.parse(b"/shop/e/\xff/l"), None);
+    }
+
+    #[test]
+    fn level_and_pulse_stand_in_their_range_and_holds_do_not() {
+        let keys = Keys::new("n");
+        let (from, to) = (keys.level("a"), keys.after_pulse("a"));
+        let within = |key: Vec<u8>| key >= from && key < to;
+        assert!(within(keys.level("a")) && within(keys.pulse("a")));
+        assert!(!within(keys.hold("a", 1)) && !within(keys.pulse("a-b")) && !within(keys.level("b")));
+        assert_eq!(end_of(b"/n/e/"), b"/n/e0");
+    }
+
+    #[test]
+    fn who_is_read_back_and_what_others_wrote_is_not_believed() {
+        let who = Who { at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234), pid: 7, host: "h".into(), count: 3 };
+        assert_eq!(Who::parse(&who.to_value()), Some(who.clone()));
+        assert_ne!(who.to_value(), who.to_value(), "no two sets have the same value");
+        for hostile in [&b""[..], b"x", b"1 2 3", b"-1 2 3 4 h", b"99999999999999999999999 1 1 0 h", b"\xff 1 1 0 h"] {
+            assert_eq!(Who::parse(hostile), None, "{hostile:?}");
+        }
+        assert_eq!(Who::parse(b"1 2 3 4 a\x1b[2Jb").unwrap().host, "a[2Jb");
+    }
+
+    #[test]
+    fn an_event_is_set_by_its_level_or_by_a_hold() {
+        let kv = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into(), ..KeyValue::default() };
+        let range = |kvs| RangeAnswer { kvs, ..RangeAnswer::default() };
+        let state = |both, hold| State::new(&range(both), &range(hold));
+        assert!(!state(vec![], vec![]).exists());
+        assert!(!state(vec![kv("x/l", "0")], vec![]).is_set());
+        assert!(state(vec![kv("x/l", "0")], vec![]).exists());
+        assert!(state(vec![kv("x/l", "1")], vec![]).is_set());
+        assert!(state(vec![kv("x/l", "0")], vec![kv("x/h/1", "")]).is_set());
+        assert!(!state(vec![kv("x/l", "hello")], vec![]).is_set(), "what somebody else wrote sets nothing");
+        assert!(state(vec![kv("x/p", "")], vec![]).pulse.is_some());
+    }
+}

@@ -1,0 +1,609 @@
+//! The lookout: it knows who waits for which event, reads, watches, and releases.
+//!
+//! **State decides, watches only hurry.** A wait begins with a linearizable read. It is released when a later read, or a
+//! message of the watch, shows a set that the first read did not show: the level is set, or the last set is another one.
+//! So nothing is lost with a connection, a leader, a compacted history or a message that a server forgets to send; the
+//! next read finds it. Reads are repeated whenever the watch was interrupted, and every now and then anyhow.
+//!
+//! 1. A read is applied to a wait only if it was begun after the wait's first read had come back. Then it is not older.
+//! 2. Reads that begin waits follow one another, and take everyone who has come by then: of two waits that one party
+//!    began, the second is never answered before the first.
+//! 3. A watch begins with the revision after a read. What lies between the two is nothing.
+//! 4. A message of the watch is applied to a wait only if its revision is later than the wait's last read.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tonic::Code;
+
+use crate::engine::Parts;
+use crate::error::Error;
+use crate::keys::{Part, Pulse, State};
+use crate::link::{Failure, Pause};
+use crate::records::Records;
+use crate::ticket::Served;
+use crate::watching::{Heard, Watching};
+use crate::wire::{KeyEvent, Txn, WatchAnswer};
+
+/// etcd allows 128 operations in a transaction; an event takes two.
+const EVENTS_IN_A_READ: usize = 60;
+
+/// After so long a wait is worth a write: that the event exists, and who waits.
+const SETTLED: Duration = Duration::from_millis(100);
+
+/// Who has left is counted together with others who leave then.
+const SOON: Duration = Duration::from_millis(20);
+
+/// An event that nobody waits for any more is watched a little longer: somebody who waits in a loop comes back.
+const LINGERING: Duration = Duration::from_secs(5);
+
+/// When a wait's time has passed, the cluster is asked for the last time, for so long.
+const LAST_QUESTION: Duration = Duration::from_secs(1);
+
+/// What is told to the lookout.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// A wait begins. It fails if the cluster has not been read by then.
+    Join(Served, Instant),
+    /// Its time has passed: was it released?
+    Decide(Served),
+    /// Somebody has left.
+    Leave(Arc<str>),
+}
+
+/// A wait that has not been read for yet.
+struct Joining {
+    ticket: Served,
+    /// In which order the waits have come.
+    order: u64,
+    /// Until when it is to be read for.
+    until: Instant,
+}
+
+/// A wait that was read for.
+struct Sleeper {
+    ticket: Served,
+    order: u64,
+    /// The last read that was applied to it.
+    revision: i64,
+    /// The last set that it does not count.
+    pulse: Option<Arc<Pulse>>,
+    existed: bool,
+    /// How many reads had begun when it was read for.
+    joined: u64,
+}
+
+/// An event that is waited for, or was a moment ago.
+struct Topic {
+    joining: Vec<Joining>,
+    sleepers: Vec<Sleeper>,
+    /// How many have left since the last time that they were counted.
+    left: usize,
+    /// Whether it has to be read, whoever joins.
+    is_stale: bool,
+    /// The watch's number, on the stream that is open.
+    watch: Option<i64>,
+    /// Where an interrupted watch had come to; 0 if that is not known.
+    resume: i64,
+    /// Whether a message has told that it was removed, since the last read.
+    saw_removal: bool,
+    /// Since when somebody waits, or nobody does.
+    since: Instant,
+    is_settled: bool,
+}
+
+impl Topic {
+    fn new() -> Topic {
+        Topic {
+            joining: Vec::new(),
+            sleepers: Vec::new(),
+            left: 0,
+            is_stale: false,
+            watch: None,
+            resume: 0,
+            saw_removal: false,
+            since: Instant::now(),
+            is_settled: false,
+        }
+    }
+
+    fn purge(&mut self) {
+        self.left = 0;
+        self.sleepers.retain(|sleeper| !sleeper.ticket.is_abandoned());
+        self.joining.retain(|joining| !joining.ticket.is_abandoned());
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sleepers.is_empty() && self.joining.is_empty()
+    }
+
+    /// Applies a read that was the `number`th to begin. Whose wait it ends.
+    fn apply(
+        &mut self,
+        number: u64,
+        revision: i64,
+        state: &State,
+        pulse: &Option<Arc<Pulse>>,
+        name: &str,
+    ) -> Vec<Sleeper> {
+        let is_set = state.is_set();
+        let is_released =
+            |sleeper: &mut Sleeper| sleeper.joined < number && (is_set || (pulse.is_some() && *pulse != sleeper.pulse));
+        let released = self.sleepers.extract_if(.., is_released).collect();
+        let (saw_removal, exists) = (self.saw_removal, state.exists());
+        self.sleepers.retain_mut(|sleeper| {
+            if sleeper.joined >= number {
+                return true;
+            }
+            if !exists && (sleeper.existed || saw_removal) {
+                sleeper.ticket.0.end(Err(Error::removed(name)));
+                return false;
+            }
+            sleeper.revision = revision;
+            sleeper.pulse.clone_from(pulse);
+            sleeper.existed = exists;
+            true
+        });
+        // Nothing is left to be told of what came before, unless the history has been replaced by a shorter one.
+        if self.resume > 0 {
+            self.resume = if revision + 1 < self.resume { 0 } else { self.resume };
+        }
+        self.saw_removal = false;
+        released
+    }
+
+    /// Those who wait for this read begin their waits.
+    fn begin(
+        &mut self,
+        joining: Vec<Joining>,
+        joined: u64,
+        revision: i64,
+        state: &State,
+        pulse: &Option<Arc<Pulse>>,
+    ) -> Vec<Sleeper> {
+        let joining = joining.into_iter().filter(|joining| !joining.ticket.is_abandoned());
+        let existed = state.exists();
+        let begun = joining.map(|Joining { ticket, order, .. }| Sleeper {
+            ticket,
+            order,
+            revision,
+            pulse: pulse.clone(),
+            existed,
+            joined,
+        });
+        if state.is_set() {
+            return begun.collect();
+        }
+        let before = self.sleepers.len();
+        self.sleepers.extend(begun);
+        self.sleepers[before..].iter().for_each(|sleeper| sleeper.ticket.0.begun.set());
+        Vec::new()
+    }
+
+    fn hear_event(&mut self, event: &KeyEvent, part: Part, revision: i64) {
+        // Were the watch to break off now, it would go on after this.
+        self.resume = revision + 1;
+        match (part, event.is_delete()) {
+            (Part::Pulse, false) => {
+                let released = self.sleepers.extract_if(.., |sleeper| sleeper.revision < revision).collect();
+                release(released);
+            }
+            (_, true) => {
+                self.saw_removal = true;
+                self.is_stale = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Ends waits in the order in which they have come: of several that one party began, the first is answered first.
+fn release(mut released: Vec<Sleeper>) {
+    released.sort_unstable_by_key(|sleeper| sleeper.order);
+    released.iter().for_each(|sleeper| sleeper.ticket.0.end(Ok(true)));
+}
+
+/// What was seen of some events, at one revision.
+pub(crate) struct Seen {
+    pub(crate) revision: i64,
+    pub(crate) states: Vec<State>,
+}
+
+/// Reads events, all at one revision.
+pub(crate) async fn look(
+    parts: &Parts,
+    doing: &'static str,
+    names: &[Arc<str>],
+    until: Instant,
+) -> Result<Seen, Failure> {
+    let mut seen = Seen { revision: 0, states: Vec::with_capacity(names.len()) };
+    let mut index = 0;
+    while index < names.len() {
+        let some = &names[index..names.len().min(index + EVENTS_IN_A_READ)];
+        let success = some.iter().flat_map(|name| parts.keys.look(name, seen.revision)).collect();
+        let answer = match parts.link.call(doing, &Txn { success, ..Txn::default() }, until).await {
+            Ok(answer) => answer,
+            // The first revision has been compacted meanwhile, or the history replaced: from the beginning.
+            Err(failure) if failure.status == Some(Code::OutOfRange) && index > 0 => {
+                (seen.revision, index) = (0, 0);
+                seen.states.clear();
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        if seen.revision == 0 {
+            seen.revision = answer.header.unwrap_or_default().revision;
+        }
+        let ranges: Vec<_> = answer.responses.into_iter().map(|answer| answer.range.unwrap_or_default()).collect();
+        seen.states.extend(ranges.chunks_exact(2).map(|both| State::new(&both[0], &both[1])));
+        index += some.len();
+    }
+    Ok(seen)
+}
+
+/// What comes back to the lookout.
+enum Done {
+    /// A read that begins waits. With whom, in the order of the names.
+    Read { number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: Result<Seen, Failure> },
+    /// A read that ends waits.
+    Decided { number: u64, tickets: Vec<Served>, names: Vec<Arc<str>>, seen: Result<Seen, Failure> },
+    /// An event was made to exist, or not.
+    Made { name: Arc<str>, exists: bool },
+}
+
+struct Lookout {
+    parts: Arc<Parts>,
+    topics: HashMap<Arc<str>, Topic>,
+    /// Which event a watch is of.
+    watches: HashMap<i64, Arc<str>>,
+    /// How many waits have come.
+    joins: u64,
+    /// How many reads have begun.
+    reads: u64,
+    /// Whether some event may have to be read.
+    has_to_read: bool,
+    /// Whether a read is on its way that begins waits.
+    is_reading: bool,
+    /// Whether events are read one by one, because one of them has spoilt a read for all.
+    one_by_one: bool,
+    /// When the next read may begin, after one that failed.
+    not_before: Instant,
+    pause: Pause,
+    recheck: Instant,
+    settling: Instant,
+    work: JoinSet<Done>,
+    watching: Watching,
+    records: Records,
+}
+
+pub(crate) async fn run(parts: Arc<Parts>, mut inbox: mpsc::UnboundedReceiver<Ask>, stop: impl Future<Output = ()>) {
+    tokio::pin!(stop);
+    let now = Instant::now();
+    let mut lookout = Lookout {
+        topics: HashMap::new(),
+        watches: HashMap::new(),
+        joins: 0,
+        reads: 0,
+        has_to_read: false,
+        is_reading: false,
+        one_by_one: false,
+        not_before: now,
+        pause: Pause::new(),
+        recheck: now,
+        settling: now,
+        work: JoinSet::new(),
+        watching: Watching::new(Arc::clone(&parts)),
+        records: Records::new(Arc::clone(&parts)),
+        parts,
+    };
+    let mut asks = Vec::new();
+    loop {
+        let due = lookout.advance();
+        tokio::select! {
+            count = inbox.recv_many(&mut asks, 4_096) => {
+                if count == 0 { break }
+                lookout.answer(&mut asks);
+            }
+            Some(done) = lookout.work.join_next() => {
+                if let Ok(done) = done { lookout.take(done) }
+            }
+            heard = lookout.watching.hear() => lookout.hear(heard),
+            () = lookout.records.hear() => {}
+            () = sleep_until(due) => {}
+            () = &mut stop => break,
+        }
+    }
+    lookout.records.end().await;
+}
+
+impl Lookout {
+    fn answer(&mut self, asks: &mut Vec<Ask>) {
+        let mut to_decide = Vec::new();
+        let now = Instant::now();
+        for ask in asks.drain(..) {
+            match ask {
+                Ask::Join(ticket, until) => {
+                    let topic = self.topics.entry(Arc::clone(&ticket.0.name)).or_insert_with(Topic::new);
+                    if topic.is_idle() {
+                        topic.since = now;
+                        topic.is_settled = false;
+                    }
+                    self.joins += 1;
+                    topic.joining.push(Joining { ticket, order: self.joins, until });
+                    self.has_to_read = true;
+                    self.settling = self.settling.min(now + SETTLED);
+                }
+                Ask::Decide(ticket) => to_decide.push(ticket),
+                Ask::Leave(name) => {
+                    if let Some(topic) = self.topics.get_mut(&name) {
+                        topic.left += 1;
+                        self.settling = self.settling.min(now + SOON);
+                        // Not for each of thousands who leave together.
+                        if topic.left * 2 > topic.sleepers.len() {
+                            topic.purge();
+                        }
+                    }
+                }
+            }
+        }
+        if !to_decide.is_empty() {
+            self.decide(to_decide);
+        }
+    }
+
+    /// Their time has passed. Only the cluster can say that they were not released.
+    fn decide(&mut self, mut tickets: Vec<Served>) {
+        tickets.retain(|ticket| !ticket.0.over.is_set());
+        let mut names: Vec<_> = tickets.iter().map(|ticket| Arc::clone(&ticket.0.name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        self.reads += 1;
+        let (number, parts) = (self.reads, Arc::clone(&self.parts));
+        self.work.spawn(async move {
+            // Where nobody has answered for a while, nobody will in a moment.
+            let patience = if parts.link.seems_up() { LAST_QUESTION } else { SETTLED };
+            let seen = look(&parts, "wait for an event", &names, Instant::now() + patience).await;
+            Done::Decided { number, tickets, names, seen }
+        });
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Read { number, names, joining, seen } => {
+                self.is_reading = false;
+                match seen {
+                    Ok(seen) => self.begin(number, names, joining, seen),
+                    Err(failure) => self.fail(names, joining, failure),
+                }
+            }
+            Done::Decided { number, tickets, names, seen } => {
+                let outcome = match seen {
+                    Ok(seen) => {
+                        self.apply(number, &names, &seen);
+                        // Whoever has not been read for before is decided by this read alone.
+                        for (name, _) in names.iter().zip(&seen.states).filter(|(_, state)| state.is_set()) {
+                            let of_this = tickets.iter().filter(|ticket| ticket.0.name == *name);
+                            of_this.for_each(|ticket| ticket.0.end(Ok(true)));
+                        }
+                        Ok(false)
+                    }
+                    Err(failure) => Err(failure.error),
+                };
+                tickets.iter().for_each(|ticket| ticket.0.end(outcome.clone()));
+                for name in names {
+                    if let Some(topic) = self.topics.get_mut(&name) {
+                        topic.sleepers.retain(|sleeper| !sleeper.ticket.0.over.is_set());
+                        topic.joining.retain(|joining| !joining.ticket.0.over.is_set());
+                    }
+                }
+            }
+            Done::Made { name, exists } => {
+                if let Some(topic) = self.topics.get_mut(&name) {
+                    topic.sleepers.iter_mut().for_each(|sleeper| sleeper.existed |= exists);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, number: u64, names: &[Arc<str>], seen: &Seen) -> Vec<Option<Arc<Pulse>>> {
+        let mut pulses = Vec::with_capacity(names.len());
+        let mut released = Vec::new();
+        for (name, state) in names.iter().zip(&seen.states) {
+            let pulse = state.pulse.clone().map(Arc::new);
+            if let Some(topic) = self.topics.get_mut(name) {
+                released.extend(topic.apply(number, seen.revision, state, &pulse, name));
+            }
+            pulses.push(pulse);
+        }
+        release(released);
+        pulses
+    }
+
+    fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: Seen) {
+        self.pause = Pause::new();
+        let pulses = self.apply(number, &names, &seen);
+        let joined = self.reads;
+        let both = joining.into_iter().zip(pulses);
+        let mut released = Vec::new();
+        for ((name, state), (joining, pulse)) in names.into_iter().zip(&seen.states).zip(both) {
+            let Some(topic) = self.topics.get_mut(&name) else { continue };
+            released.extend(topic.begin(joining, joined, seen.revision, state, &pulse));
+            if topic.watch.is_none() && !topic.sleepers.is_empty() {
+                let from = if topic.resume > 0 { topic.resume } else { seen.revision + 1 };
+                let watch = self.watching.begin(&name, from);
+                topic.watch = Some(watch);
+                topic.resume = from;
+                self.watches.insert(watch, name);
+            }
+        }
+        release(released);
+        self.one_by_one &= self.topics.values().any(|topic| topic.is_stale || !topic.joining.is_empty());
+    }
+
+    /// A read has failed: those whose time has come are told, the others are read for again.
+    fn fail(&mut self, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, failure: Failure) {
+        let is_final = !failure.error.is_unreachable() && failure.status != Some(Code::OutOfRange);
+        let is_alone = names.len() == 1;
+        self.one_by_one = is_final && !is_alone;
+        let now = Instant::now();
+        self.not_before = now + self.pause.next();
+        self.has_to_read = true;
+        for (name, joining) in names.into_iter().zip(joining) {
+            let Some(topic) = self.topics.get_mut(&name) else { continue };
+            topic.is_stale = !topic.sleepers.is_empty();
+            for joining in joining {
+                if (is_final && is_alone) || joining.until <= now {
+                    joining.ticket.0.end(Err(failure.error.clone()));
+                } else {
+                    topic.joining.push(joining);
+                }
+            }
+            if is_final && is_alone {
+                // They may not be read for any more; that is not for them to sleep over.
+                topic.sleepers.drain(..).for_each(|sleeper| sleeper.ticket.0.end(Err(failure.error.clone())));
+                topic.is_stale = false;
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Answer(answer) => self.hear_answer(answer),
+            Heard::Interrupted => {
+                for topic in self.topics.values_mut() {
+                    topic.watch = None;
+                    topic.is_stale = !topic.is_idle();
+                }
+                self.watches.clear();
+                self.has_to_read = true;
+                self.not_before = Instant::now() + self.pause.next();
+            }
+            Heard::Nothing => {}
+        }
+    }
+
+    fn hear_answer(&mut self, answer: WatchAnswer) {
+        let Some(name) = self.watches.get(&answer.watch_id) else { return };
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        if answer.canceled {
+            self.watches.remove(&answer.watch_id);
+            self.watching.forget();
+            self.has_to_read = true;
+            // The history that it wanted has been compacted, or it may not watch: the next read knows.
+            topic.watch = None;
+            topic.resume = 0;
+            topic.is_stale = true;
+            self.not_before = Instant::now() + self.pause.next();
+            return;
+        }
+        if !self.parts.options.hears_watches {
+            return;
+        }
+        for event in &answer.events {
+            let Some(kv) = &event.kv else { continue };
+            let part = match self.parts.keys.parse(&kv.key) {
+                Some((of, part)) if *of == **name => part,
+                _ => continue,
+            };
+            topic.hear_event(event, part, kv.mod_revision);
+            self.has_to_read |= topic.is_stale;
+        }
+    }
+
+    /// Begins what is to be done, and says when to look again.
+    fn advance(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut due = now + Duration::from_secs(1);
+        let recheck = self.parts.options.recheck;
+        if now >= self.recheck {
+            self.recheck = now + recheck.mul_f64(0.75 + fastrand::f64() / 2.0);
+            self.topics.values_mut().for_each(|topic| topic.is_stale |= !topic.sleepers.is_empty());
+            self.has_to_read = true;
+        }
+        due = due.min(self.recheck);
+        if now >= self.settling {
+            self.settling = now + Duration::from_secs(1);
+            self.settle(now);
+        }
+        due = due.min(self.settling).min(self.records.advance());
+        if !self.is_reading && self.has_to_read {
+            if now >= self.not_before {
+                self.read();
+            } else {
+                due = due.min(self.not_before);
+            }
+        }
+        due
+    }
+
+    /// Events that have been waited for long enough are made to exist, and recorded; those that nobody waits for are
+    /// left.
+    fn settle(&mut self, now: Instant) {
+        let mut gone = Vec::new();
+        for (name, topic) in &mut self.topics {
+            if topic.left > 0 {
+                topic.purge();
+            }
+            if topic.is_idle() {
+                if topic.is_settled {
+                    topic.is_settled = false;
+                    topic.since = now;
+                }
+                if now >= topic.since + LINGERING && !self.is_reading {
+                    gone.push(Arc::clone(name));
+                }
+            } else if !topic.is_settled {
+                if now < topic.since + SETTLED {
+                    self.settling = self.settling.min(topic.since + SETTLED);
+                } else if !topic.sleepers.is_empty() {
+                    topic.is_settled = true;
+                    if topic.sleepers.iter().any(|sleeper| !sleeper.existed) {
+                        let (parts, name) = (Arc::clone(&self.parts), Arc::clone(name));
+                        self.work.spawn(async move {
+                            let exists = crate::event::make(&parts, &name).await.is_ok();
+                            Done::Made { name, exists }
+                        });
+                    }
+                }
+            }
+            self.records.count(name, if topic.is_settled { topic.sleepers.len() } else { 0 });
+        }
+        for name in gone {
+            if let Some(watch) = self.topics.remove(&name).and_then(|topic| topic.watch) {
+                self.watches.remove(&watch);
+                self.watching.end(watch);
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let mut joining = Vec::new();
+        for (name, topic) in &mut self.topics {
+            if topic.is_stale || !topic.joining.is_empty() {
+                topic.is_stale = false;
+                names.push(Arc::clone(name));
+                joining.push(std::mem::take(&mut topic.joining));
+                if self.one_by_one {
+                    break;
+                }
+            }
+        }
+        self.has_to_read = self.one_by_one;
+        if names.is_empty() {
+            self.has_to_read = false;
+            return;
+        }
+        self.is_reading = true;
+        self.reads += 1;
+        let (number, parts) = (self.reads, Arc::clone(&self.parts));
+        self.work.spawn(async move {
+            let seen = look(&parts, "wait for an event", &names, parts.link.request_deadline()).await;
+            Done::Read { number, names, joining, seen }
+        });
+    }
+}

@@ -1,0 +1,159 @@
+//! The one watch stream of a connection: opened when the first event is waited for, asked for signs of life, given up
+//! when it gives none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::engine::Parts;
+use crate::keys::Keys;
+use crate::link::Connection;
+use crate::wire::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
+
+/// A stream that has been silent for so long is asked for a sign of life, and given up after so long again.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// A stream that is being opened.
+type Opening = tokio::task::JoinHandle<Option<(Connection, Streaming<WatchAnswer>)>>;
+
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Answer(WatchAnswer),
+    /// The stream has broken off, and all watches with it.
+    Interrupted,
+    Nothing,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Closed,
+    Opening(Opening, mpsc::UnboundedSender<Watch>),
+    Open { connection: Connection, requests: mpsc::UnboundedSender<Watch>, answers: Box<Streaming<WatchAnswer>> },
+}
+
+#[derive(Debug)]
+pub(crate) struct Watching {
+    parts: Arc<Parts>,
+    stream: Stream,
+    /// The number of the next watch. Never used again, so an answer that comes late belongs to nobody.
+    next: i64,
+    watches: usize,
+    /// When something was last heard, and whether a sign of life was asked for since.
+    heard: Instant,
+    is_asked: bool,
+}
+
+impl Watching {
+    pub(crate) fn new(parts: Arc<Parts>) -> Watching {
+        Watching { parts, stream: Stream::Closed, next: 1, watches: 0, heard: Instant::now(), is_asked: false }
+    }
+
+    /// Watches the sets of an event, from a revision on.
+    pub(crate) fn begin(&mut self, name: &str, from: i64) -> i64 {
+        let watch_id = self.next;
+        self.next += 1;
+        self.watches += 1;
+        let keys: &Keys = &self.parts.keys;
+        let (key, range_end) = (keys.level(name), keys.after_pulse(name));
+        self.send(Watch {
+            create: Some(WatchCreate { key, range_end, start_revision: from, watch_id }),
+            ..Watch::default()
+        });
+        watch_id
+    }
+
+    /// A watch has been ended by the server.
+    pub(crate) fn forget(&mut self) {
+        self.watches = self.watches.saturating_sub(1);
+        if self.watches == 0 {
+            self.stream = Stream::Closed;
+        }
+    }
+
+    pub(crate) fn end(&mut self, watch_id: i64) {
+        self.forget();
+        if self.watches > 0 {
+            self.send(Watch { cancel: Some(WatchCancel { watch_id }), ..Watch::default() });
+        }
+    }
+
+    fn send(&mut self, request: Watch) {
+        match &self.stream {
+            // If it has broken off, that is about to be heard.
+            Stream::Opening(_, requests) | Stream::Open { requests, .. } => drop(requests.send(request)),
+            Stream::Closed => {
+                let (requests, outbox) = mpsc::unbounded_channel();
+                // etcd's side opens with its first answer, which takes a question.
+                let _ = requests.send(request);
+                let parts = Arc::clone(&self.parts);
+                let opening = tokio::spawn(async move { open(&parts, outbox).await });
+                self.stream = Stream::Opening(opening, requests);
+            }
+        }
+    }
+
+    /// Ready when there is something to be heard. Nothing is lost if it is dropped before.
+    pub(crate) async fn hear(&mut self) -> Heard {
+        match &mut self.stream {
+            Stream::Closed => std::future::pending().await,
+            Stream::Opening(opening, requests) => match opening.await {
+                Ok(Some((connection, answers))) => {
+                    let (requests, answers) = (requests.clone(), Box::new(answers));
+                    self.stream = Stream::Open { connection, requests, answers };
+                    self.heard = Instant::now();
+                    self.is_asked = false;
+                    Heard::Nothing
+                }
+                _ => self.interrupt(),
+            },
+            Stream::Open { connection, requests, answers } => {
+                let why = tokio::select! {
+                    answer = answers.message() => match answer {
+                        Ok(Some(answer)) => {
+                            self.heard = Instant::now();
+                            self.is_asked = false;
+                            return Heard::Answer(answer);
+                        }
+                        Ok(None) => "has closed the watch".to_owned(),
+                        Err(status) => status.message().to_owned(),
+                    },
+                    () = sleep_until(self.heard + SILENCE * if self.is_asked { 2 } else { 1 }) => {
+                        if !self.is_asked {
+                            self.is_asked = true;
+                            let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
+                            return Heard::Nothing;
+                        }
+                        "does not answer".to_owned()
+                    }
+                };
+                let connection = connection.clone();
+                self.parts.link.distrust(&connection, why).await;
+                self.interrupt()
+            }
+        }
+    }
+
+    fn interrupt(&mut self) -> Heard {
+        self.stream = Stream::Closed;
+        self.watches = 0;
+        Heard::Interrupted
+    }
+}
+
+async fn open(parts: &Parts, outbox: mpsc::UnboundedReceiver<Watch>) -> Option<(Connection, Streaming<WatchAnswer>)> {
+    let until = parts.link.request_deadline();
+    let connection = parts.link.connection("watch", until).await.ok()?;
+    let opening = connection.stream::<Watch, WatchAnswer>(WATCH, UnboundedReceiverStream::new(outbox));
+    let outcome = timeout_at(until.min(Instant::now() + SILENCE), opening).await;
+    match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("does not answer"))) {
+        Ok(answers) => Some((connection, answers)),
+        Err(status) => {
+            parts.link.distrust(&connection, status.message().to_owned()).await;
+            None
+        }
+    }
+}

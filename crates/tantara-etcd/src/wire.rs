@@ -1,0 +1,305 @@
+//! The part of etcd's protocol that is spoken here, as messages with their tags.
+//!
+//! Written by hand from etcd's `rpc.proto` and `kv.proto`, so that nobody needs a protobuf compiler. Fields that are
+//! not used are left out, which the encoding allows; of a `oneof`, at most one of the fields is filled.
+
+use prost::Message;
+
+/// A request that has one answer.
+pub(crate) trait Rpc: Message + Clone + 'static {
+    type Answer: Message + Default + 'static;
+    const PATH: &'static str;
+}
+
+macro_rules! rpc {
+    ($($request:ty => $answer:ty: $path:literal;)*) => {$(
+        impl Rpc for $request {
+            type Answer = $answer;
+            const PATH: &'static str = concat!("/etcdserverpb.", $path);
+        }
+    )*};
+}
+
+rpc! {
+    Range => RangeAnswer: "KV/Range";
+    Txn => TxnAnswer: "KV/Txn";
+    LeaseGrant => LeaseGrantAnswer: "Lease/LeaseGrant";
+    LeaseRevoke => Empty: "Lease/LeaseRevoke";
+    Authenticate => Token: "Auth/Authenticate";
+    StatusOf => StatusAnswer: "Maintenance/Status";
+}
+
+/// The streams.
+pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
+pub(crate) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+
+/// An answer of which only its coming matters.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Header {
+    #[prost(uint64, tag = "1")]
+    pub(crate) cluster_id: u64,
+    #[prost(int64, tag = "3")]
+    pub(crate) revision: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeyValue {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(crate) mod_revision: i64,
+    /// How often the key was put since it was created.
+    #[prost(int64, tag = "4")]
+    pub(crate) version: i64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(crate) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Range {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(crate) limit: i64,
+    /// 0 for the newest.
+    #[prost(int64, tag = "4")]
+    pub(crate) revision: i64,
+    #[prost(bool, tag = "8")]
+    pub(crate) keys_only: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RangeAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) kvs: Vec<KeyValue>,
+    #[prost(bool, tag = "3")]
+    pub(crate) more: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Put {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) value: Vec<u8>,
+    /// 0 for none.
+    #[prost(int64, tag = "3")]
+    pub(crate) lease: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DeleteRange {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) range_end: Vec<u8>,
+}
+
+/// A `oneof`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Op {
+    #[prost(message, optional, tag = "1")]
+    range: Option<Range>,
+    #[prost(message, optional, tag = "2")]
+    put: Option<Put>,
+    #[prost(message, optional, tag = "3")]
+    delete_range: Option<DeleteRange>,
+}
+
+impl From<Range> for Op {
+    fn from(range: Range) -> Op {
+        Op { range: Some(range), ..Op::default() }
+    }
+}
+
+impl From<Put> for Op {
+    fn from(put: Put) -> Op {
+        Op { put: Some(put), ..Op::default() }
+    }
+}
+
+impl From<DeleteRange> for Op {
+    fn from(delete_range: DeleteRange) -> Op {
+        Op { delete_range: Some(delete_range), ..Op::default() }
+    }
+}
+
+/// A `oneof`; of the other answers nothing is needed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct OpAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) range: Option<RangeAnswer>,
+}
+
+/// That a key was last changed at a revision; 0 if there is no such key.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Compare {
+    /// 0: equal.
+    #[prost(int32, tag = "1")]
+    result: i32,
+    /// 2: the revision of the last change.
+    #[prost(int32, tag = "2")]
+    target: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    key: Vec<u8>,
+    #[prost(int64, optional, tag = "6")]
+    mod_revision: Option<i64>,
+}
+
+impl Compare {
+    pub(crate) fn last_changed_at(key: Vec<u8>, revision: i64) -> Compare {
+        Compare { result: 0, target: 2, key, mod_revision: Some(revision) }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Txn {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub(crate) success: Vec<Op>,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) failure: Vec<Op>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TxnAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
+    #[prost(bool, tag = "2")]
+    pub(crate) succeeded: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub(crate) responses: Vec<OpAnswer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseGrant {
+    /// In seconds.
+    #[prost(int64, tag = "1")]
+    pub(crate) ttl: i64,
+    #[prost(int64, tag = "2")]
+    pub(crate) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseGrantAnswer {
+    #[prost(int64, tag = "3")]
+    pub(crate) ttl: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LeaseRevoke {
+    #[prost(int64, tag = "1")]
+    pub(crate) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeepAlive {
+    #[prost(int64, tag = "1")]
+    pub(crate) id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeepAliveAnswer {
+    #[prost(int64, tag = "2")]
+    pub(crate) id: i64,
+    /// 0 if there is no such lease any more.
+    #[prost(int64, tag = "3")]
+    pub(crate) ttl: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Authenticate {
+    #[prost(string, tag = "1")]
+    pub(crate) name: String,
+    #[prost(string, tag = "2")]
+    pub(crate) password: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Token {
+    #[prost(string, tag = "2")]
+    pub(crate) token: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StatusOf {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct StatusAnswer {
+    #[prost(string, tag = "2")]
+    pub(crate) version: String,
+    /// 0 if the member knows of none.
+    #[prost(uint64, tag = "4")]
+    pub(crate) leader: u64,
+}
+
+/// A `oneof`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Watch {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) create: Option<WatchCreate>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) cancel: Option<WatchCancel>,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) progress: Option<Empty>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WatchCreate {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(crate) start_revision: i64,
+    /// Chosen by the client, since 3.4.
+    #[prost(int64, tag = "7")]
+    pub(crate) watch_id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WatchCancel {
+    #[prost(int64, tag = "1")]
+    pub(crate) watch_id: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct WatchAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
+    #[prost(int64, tag = "2")]
+    pub(crate) watch_id: i64,
+    #[prost(bool, tag = "3")]
+    pub(crate) created: bool,
+    #[prost(bool, tag = "4")]
+    pub(crate) canceled: bool,
+    #[prost(int64, tag = "5")]
+    pub(crate) compact_revision: i64,
+    #[prost(string, tag = "6")]
+    pub(crate) cancel_reason: String,
+    #[prost(message, repeated, tag = "11")]
+    pub(crate) events: Vec<KeyEvent>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct KeyEvent {
+    /// 0: put; 1: deleted.
+    #[prost(int32, tag = "1")]
+    pub(crate) kind: i32,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) kv: Option<KeyValue>,
+}
+
+impl KeyEvent {
+    pub(crate) fn is_delete(&self) -> bool {
+        self.kind == 1
+    }
+}
