@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod etcd;
 mod python;
 mod run;
 mod tidy;
@@ -15,6 +16,7 @@ Usage: cargo xtask TASK
 
 Tasks:
   test    everything that a change must pass, in under ten minutes
+  etcd    makes sure that there is an etcd for the tests
   python  the Python package alone, with every CPython that is found
   ci      the same; what the continuous integration runs
   loom    the models alone, in every interleaving
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test" | "ci"] => test(),
+        ["etcd"] => etcd::provide(),
         ["python"] => python::test(),
         ["loom"] => loom(),
         ["tsan"] => tsan(),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
 type Outcome = Result<(), String>;
 
 fn test() -> Outcome {
+    etcd::provide()?;
     Step::new("conventions").run(tidy::check)?;
     Step::new("format").cargo(&["fmt", "--all", "--check"])?;
     Step::new("format of bench").run(|| cargo(&["fmt", "--check"]).dir("bench").run())?;

@@ -500,6 +500,11 @@ impl Lookout {
             self.not_before = Instant::now() + self.pause.next();
             return;
         }
+        if answer.created && answer.header.is_some_and(|header| header.revision >= topic.resume) {
+            // What came between the read and the watch is told in a moment, and known at once.
+            topic.is_stale = true;
+            self.has_to_read = true;
+        }
         if !self.parts.options.hears_watches {
             return;
         }

@@ -1,5 +1,4 @@
-//! The contract, line by line, at every reach: each test runs for threads, for tasks under three executors, and for
-//! processes.
+//! The contract, line by line: each test runs at every reach, here and in the crates that build upon this one.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -7,9 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tantara::{Event, all, any};
-
-use crate::{LONG, until_waiting, waiting};
+use crate::LONG;
 
 /// One reach of the contract: an event, and how one waits for it.
 pub(crate) trait Reach: Clone + Debug + Send + 'static {
@@ -25,162 +22,49 @@ pub(crate) trait Reach: Clone + Debug + Send + 'static {
     fn wait_deadline(&self, deadline: Instant) -> bool;
     fn any(events: &[Self], timeout: Duration) -> Option<usize>;
     fn all(events: &[Self], timeout: Duration) -> bool;
-}
 
-/// Everything but the waiting, which is the same for all who share an `Event`.
-macro_rules! verbs_of_event {
-    () => {
-        fn new() -> Self {
-            Self(Arc::new(Event::new()))
-        }
-
-        fn is_set(&self) -> bool {
-            self.0.is_set()
-        }
-
-        fn set(&self) {
-            self.0.set();
-        }
-
-        fn clear(&self) {
-            self.0.clear();
-        }
-    };
-}
-
-#[derive(Clone, Debug)]
-struct Threads(Arc<Event>);
-
-impl Reach for Threads {
-    verbs_of_event!();
-
-    fn wait(&self) {
-        self.0.wait();
+    /// Returns once `count` wait.
+    fn until_waiting(&self, count: usize) {
+        crate::until_waiting(self, count);
     }
 
-    fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.0.wait_timeout(timeout)
-    }
-
-    fn wait_deadline(&self, deadline: Instant) -> bool {
-        self.0.wait_deadline(deadline)
-    }
-
-    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
-        any(events.iter().map(|event| &*event.0)).wait_timeout(timeout)
-    }
-
-    fn all(events: &[Self], timeout: Duration) -> bool {
-        all(events.iter().map(|event| &*event.0)).wait_timeout(timeout)
+    /// That nobody waits any more.
+    fn assert_left(&self) {
+        assert_eq!(crate::waiting(self), 0);
     }
 }
 
-/// A task under tokio, whose timer cancels the wait by dropping it.
-#[derive(Clone, Debug)]
-struct TokioTasks(Arc<Event>);
-
-fn tokio<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
-}
-
-impl Reach for TokioTasks {
-    verbs_of_event!();
-
-    fn wait(&self) {
-        tokio(self.0.wait_async());
-    }
-
-    fn wait_timeout(&self, timeout: Duration) -> bool {
-        tokio(async { tokio::time::timeout(timeout, self.0.wait_async()).await.is_ok() })
-    }
-
-    fn wait_deadline(&self, deadline: Instant) -> bool {
-        tokio(async { tokio::time::timeout_at(deadline.into(), self.0.wait_async()).await.is_ok() })
-    }
-
-    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
-        let any = any(events.iter().map(|event| &*event.0));
-        tokio(async { tokio::time::timeout(timeout, any).await.ok() })
-    }
-
-    fn all(events: &[Self], timeout: Duration) -> bool {
-        let all = all(events.iter().map(|event| &*event.0));
-        tokio(async { tokio::time::timeout(timeout, all).await.is_ok() })
-    }
-}
-
-/// A task under smol's executor and timer.
-#[derive(Clone, Debug)]
-struct SmolTasks(Arc<Event>);
-
-async fn within<T>(wait: impl Future<Output = T>, timer: smol::Timer) -> Option<T> {
-    smol::future::or(async { Some(wait.await) }, async {
-        timer.await;
-        None
-    })
-    .await
-}
-
-impl Reach for SmolTasks {
-    verbs_of_event!();
-
-    fn wait(&self) {
-        smol::block_on(self.0.wait_async());
-    }
-
-    fn wait_timeout(&self, timeout: Duration) -> bool {
-        smol::block_on(within(self.0.wait_async(), smol::Timer::after(timeout))).is_some()
-    }
-
-    fn wait_deadline(&self, deadline: Instant) -> bool {
-        smol::block_on(within(self.0.wait_async(), smol::Timer::at(deadline))).is_some()
-    }
-
-    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
-        let any = any(events.iter().map(|event| &*event.0));
-        smol::block_on(within(any, smol::Timer::after(timeout)))
-    }
-
-    fn all(events: &[Self], timeout: Duration) -> bool {
-        let all = all(events.iter().map(|event| &*event.0));
-        smol::block_on(within(all, smol::Timer::after(timeout))).is_some()
-    }
-}
-
+/// Makes a module of tests for each reach.
 macro_rules! contract {
-    ($($test:ident)*) => {
-        mod threads { $(#[test] fn $test() { super::$test::<super::Threads>(); })* }
-        mod tokio_tasks { $(#[test] fn $test() { super::$test::<super::TokioTasks>(); })* }
-        mod smol_tasks { $(#[test] fn $test() { super::$test::<super::SmolTasks>(); })* }
-        #[cfg(all(target_os = "linux", not(tantara_portable)))]
-        mod threads_of_a_shared_event {
-            $(#[test] fn $test() { super::$test::<crate::processes::SharedThreads>(); })*
+    ($($(#[$attribute:meta])* $module:ident: $reach:ty;)*) => {$(
+        $(#[$attribute])*
+        mod $module {
+            crate::contract::contract! { @tests $reach:
+                starts_unset_and_set_and_clear_are_idempotent
+                a_wait_on_a_set_event_returns_at_once
+                set_releases_everyone_who_waits
+                a_set_then_clear_releases_everyone_who_waited
+                nobody_is_released_without_a_set
+                a_zero_or_past_deadline_is_a_poll
+                a_timeout_says_so_and_leaves_no_trace
+                the_longest_timeout_waits
+                what_came_before_the_set_is_visible_after_the_wait
+                a_cancelled_wait_loses_nothing_for_others
+                newcomers_wait_for_the_next_set
+                any_says_which
+                all_latches
+                any_and_all_time_out
+            }
         }
-        #[cfg(all(target_os = "linux", not(tantara_portable)))]
-        mod processes { $(#[test] fn $test() { super::$test::<crate::processes::Processes>(); })* }
-        #[cfg(all(target_os = "linux", not(tantara_portable)))]
-        mod tasks_of_processes {
-            $(#[test] fn $test() { super::$test::<crate::processes::TasksOfProcesses>(); })*
+    )*};
+    (@tests $reach:ty: $($test:ident)*) => {$(
+        #[test]
+        fn $test() {
+            crate::contract::$test::<$reach>();
         }
-    };
+    )*};
 }
-
-contract! {
-    starts_unset_and_set_and_clear_are_idempotent
-    a_wait_on_a_set_event_returns_at_once
-    set_releases_everyone_who_waits
-    a_set_then_clear_releases_everyone_who_waited
-    nobody_is_released_without_a_set
-    a_zero_or_past_deadline_is_a_poll
-    a_timeout_says_so_and_leaves_no_trace
-    the_longest_timeout_waits
-    what_came_before_the_set_is_visible_after_the_wait
-    a_cancelled_wait_loses_nothing_for_others
-    newcomers_wait_for_the_next_set
-    any_says_which
-    all_latches
-    any_and_all_time_out
-}
+pub(crate) use contract;
 
 /// Starts `count` parties that wait, and returns once all of them do.
 fn waiters<R: Reach>(event: &R, count: usize) -> Vec<thread::JoinHandle<bool>> {
@@ -190,7 +74,7 @@ fn waiters<R: Reach>(event: &R, count: usize) -> Vec<thread::JoinHandle<bool>> {
             thread::spawn(move || event.wait_timeout(LONG))
         })
         .collect();
-    until_waiting(event, count);
+    event.until_waiting(count);
     parties
 }
 
@@ -198,7 +82,7 @@ fn all_released(parties: Vec<thread::JoinHandle<bool>>) -> bool {
     parties.into_iter().all(|party| party.join().unwrap())
 }
 
-fn starts_unset_and_set_and_clear_are_idempotent<R: Reach>() {
+pub(crate) fn starts_unset_and_set_and_clear_are_idempotent<R: Reach>() {
     let event = R::new();
     assert!(!event.is_set());
     event.clear();
@@ -213,7 +97,7 @@ fn starts_unset_and_set_and_clear_are_idempotent<R: Reach>() {
     }
 }
 
-fn a_wait_on_a_set_event_returns_at_once<R: Reach>() {
+pub(crate) fn a_wait_on_a_set_event_returns_at_once<R: Reach>() {
     let event = R::new();
     event.set();
     event.wait();
@@ -223,15 +107,15 @@ fn a_wait_on_a_set_event_returns_at_once<R: Reach>() {
     assert!(event.is_set(), "a wait uses nothing up");
 }
 
-fn set_releases_everyone_who_waits<R: Reach>() {
+pub(crate) fn set_releases_everyone_who_waits<R: Reach>() {
     let event = R::new();
     let parties = waiters(&event, 8);
     event.set();
     assert!(all_released(parties));
-    assert_eq!(waiting(&event), 0);
+    event.assert_left();
 }
 
-fn a_set_then_clear_releases_everyone_who_waited<R: Reach>() {
+pub(crate) fn a_set_then_clear_releases_everyone_who_waited<R: Reach>() {
     for _ in 0..20 {
         let event = R::new();
         let parties = waiters(&event, 8);
@@ -242,7 +126,7 @@ fn a_set_then_clear_releases_everyone_who_waited<R: Reach>() {
     }
 }
 
-fn nobody_is_released_without_a_set<R: Reach>() {
+pub(crate) fn nobody_is_released_without_a_set<R: Reach>() {
     let event = R::new();
     let parties: Vec<_> = (0..4)
         .map(|_| {
@@ -250,7 +134,7 @@ fn nobody_is_released_without_a_set<R: Reach>() {
             thread::spawn(move || event.wait_timeout(2 * R::SHORT))
         })
         .collect();
-    until_waiting(&event, 4);
+    event.until_waiting(4);
     for party in &parties {
         // What a foreign library may do to a thread at any time.
         party.thread().unpark();
@@ -261,7 +145,7 @@ fn nobody_is_released_without_a_set<R: Reach>() {
     }
 }
 
-fn a_zero_or_past_deadline_is_a_poll<R: Reach>() {
+pub(crate) fn a_zero_or_past_deadline_is_a_poll<R: Reach>() {
     let event = R::new();
     let past = Instant::now();
     thread::sleep(Duration::from_millis(1));
@@ -272,32 +156,32 @@ fn a_zero_or_past_deadline_is_a_poll<R: Reach>() {
     assert!(event.wait_deadline(past));
 }
 
-fn a_timeout_says_so_and_leaves_no_trace<R: Reach>() {
+pub(crate) fn a_timeout_says_so_and_leaves_no_trace<R: Reach>() {
     let event = R::new();
     let timeout = Duration::from_millis(20);
     let began = Instant::now();
     assert!(!event.wait_timeout(timeout));
     assert!(began.elapsed() >= timeout, "it gave up too early");
     assert!(!event.wait_deadline(Instant::now() + timeout));
-    assert_eq!(waiting(&event), 0);
+    event.assert_left();
     assert!(!event.is_set());
     event.set();
     assert!(event.is_set());
     assert!(event.wait_timeout(timeout));
 }
 
-fn the_longest_timeout_waits<R: Reach>() {
+pub(crate) fn the_longest_timeout_waits<R: Reach>() {
     let event = R::new();
     let party = {
         let event = event.clone();
         thread::spawn(move || event.wait_timeout(Duration::MAX))
     };
-    until_waiting(&event, 1);
+    event.until_waiting(1);
     event.set();
     assert!(party.join().unwrap());
 }
 
-fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
+pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
     for round in 0..200 {
         let (event, letter) = (R::new(), Arc::new(AtomicU32::new(0)));
         if round % 2 == 0 {
@@ -317,7 +201,7 @@ fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
     }
 }
 
-fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
+pub(crate) fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
     let event = R::new();
     let short: Vec<_> = (0..4)
         .map(|milliseconds| {
@@ -325,7 +209,7 @@ fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
             thread::spawn(move || event.wait_timeout(R::SHORT + Duration::from_millis(milliseconds)))
         })
         .collect();
-    until_waiting(&event, 4);
+    event.until_waiting(4);
     let parties: Vec<_> = (0..4)
         .map(|_| {
             let event = event.clone();
@@ -335,13 +219,13 @@ fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
     for party in short {
         assert!(!party.join().unwrap());
     }
-    until_waiting(&event, 4);
+    event.until_waiting(4);
     event.set();
     event.clear();
     assert!(all_released(parties));
 }
 
-fn newcomers_wait_for_the_next_set<R: Reach>() {
+pub(crate) fn newcomers_wait_for_the_next_set<R: Reach>() {
     let event = R::new();
     let old = waiters(&event, 2);
     event.set();
@@ -353,31 +237,31 @@ fn newcomers_wait_for_the_next_set<R: Reach>() {
     assert!(all_released(new));
 }
 
-fn any_says_which<R: Reach>() {
+pub(crate) fn any_says_which<R: Reach>() {
     let events = [R::new(), R::new(), R::new()];
     for index in [2, 0, 1] {
         let party = {
             let events = events.clone();
             thread::spawn(move || R::any(&events, LONG))
         };
-        events.iter().for_each(|event| until_waiting(event, 1));
+        events.iter().for_each(|event| event.until_waiting(1));
         events[index].set();
         events[index].clear();
         assert_eq!(party.join().unwrap(), Some(index));
-        events.iter().for_each(|event| assert_eq!(waiting(event), 0, "it has left every queue"));
+        events.iter().for_each(|event| event.assert_left());
     }
     events[1].set();
     events[2].set();
     assert_eq!(R::any(&events, Duration::ZERO), Some(1), "the lowest of several");
 }
 
-fn all_latches<R: Reach>() {
+pub(crate) fn all_latches<R: Reach>() {
     let events = [R::new(), R::new(), R::new()];
     let party = {
         let events = events.clone();
         thread::spawn(move || R::all(&events, LONG))
     };
-    until_waiting(&events[0], 1);
+    events[0].until_waiting(1);
     for event in events.iter().rev() {
         assert!(!party.is_finished());
         event.set();
@@ -386,14 +270,14 @@ fn all_latches<R: Reach>() {
     assert!(party.join().unwrap());
 }
 
-fn any_and_all_time_out<R: Reach>() {
+pub(crate) fn any_and_all_time_out<R: Reach>() {
     let events = [R::new(), R::new()];
     events[0].set();
     let timeout = Duration::from_millis(10);
     assert_eq!(R::any(&events[1..], timeout), None);
     assert!(!R::all(&events, timeout));
     assert!(!R::all(&events, Duration::ZERO));
-    events.iter().for_each(|event| assert_eq!(waiting(event), 0));
+    events.iter().for_each(|event| event.assert_left());
     events[1].set();
     assert!(R::all(&events, Duration::ZERO));
 }

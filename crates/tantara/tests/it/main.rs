@@ -19,6 +19,7 @@ mod party;
 mod processes;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
 mod ptrace;
+mod reaches;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod refused;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]

@@ -1,0 +1,444 @@
+//! A cluster: how it is built, what can be asked of it, and what can be done to its keys.
+
+use std::ops::Index;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::certificates::Certificates;
+use crate::gateway::{Failure, Gateway, decode, encode, range};
+use crate::member::{Member, Port};
+use crate::{program, runs};
+
+/// After this time something is wrong, however slow the machine.
+const LONG: Duration = Duration::from_secs(60);
+const NAP: Duration = Duration::from_millis(20);
+
+/// How servers are to be: begun with [`Servers::build`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Build {
+    members: usize,
+    heartbeat: Duration,
+    election: Duration,
+    tls: Option<Tls>,
+    root: Option<String>,
+    users: Vec<User>,
+    flags: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Tls {
+    Servers,
+    Clients,
+}
+
+#[derive(Clone, Debug)]
+struct User {
+    name: String,
+    password: String,
+    prefix: String,
+    may: &'static str,
+}
+
+impl Build {
+    /// How many; one, unless said otherwise.
+    pub fn members(mut self, members: usize) -> Build {
+        self.members = members;
+        self
+    }
+
+    /// The time between heartbeats, and after how long without them a leader is elected; 100 ms and a second, unless
+    /// said otherwise, as etcd has them by itself.
+    pub fn times(mut self, heartbeat: Duration, election: Duration) -> Build {
+        (self.heartbeat, self.election) = (heartbeat, election);
+        self
+    }
+
+    /// Servers speak TLS to clients, with certificates for 127.0.0.1 and localhost.
+    pub fn tls(mut self) -> Build {
+        self.tls = self.tls.or(Some(Tls::Servers));
+        self
+    }
+
+    /// … and want a certificate from clients, too.
+    pub fn client_certificates(mut self) -> Build {
+        self.tls = Some(Tls::Clients);
+        self
+    }
+
+    /// Servers ask for users, and this is the password of `root`, who may do everything.
+    pub fn root(mut self, password: &str) -> Build {
+        self.root = Some(password.to_owned());
+        self
+    }
+
+    /// Servers ask for users, and this one may read and write the keys with this prefix. The password of `root` is
+    /// `root`, unless said otherwise.
+    pub fn user(self, name: &str, password: &str, prefix: &str) -> Build {
+        self.further(name, password, prefix, "READWRITE")
+    }
+
+    /// … and this one may read them.
+    pub fn reader(self, name: &str, password: &str, prefix: &str) -> Build {
+        self.further(name, password, prefix, "READ")
+    }
+
+    fn further(mut self, name: &str, password: &str, prefix: &str, may: &'static str) -> Build {
+        let [name, password, prefix] = [name, password, prefix].map(str::to_owned);
+        self.root.get_or_insert_with(|| "root".to_owned());
+        self.users.push(User { name, password, prefix, may });
+        self
+    }
+
+    /// For how long the token of a user is good that nobody uses: in seconds, as etcd has it.
+    pub fn token_ttl(self, seconds: u32) -> Build {
+        self.flag(&format!("--auth-token-ttl={seconds}"))
+    }
+
+    /// A flag of etcd's, such as `--max-txn-ops=64`.
+    pub fn flag(mut self, flag: &str) -> Build {
+        self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// Starts them, and waits until all of them are healthy.
+    ///
+    /// # Panics
+    ///
+    /// If that is not so in time; with what etcd has logged.
+    #[must_use]
+    #[track_caller]
+    pub fn start(self) -> Servers {
+        let mut tries = 0;
+        loop {
+            let servers = self.try_start();
+            match servers.await_health() {
+                Ok(()) => {
+                    self.set_users_up(&servers);
+                    return servers;
+                }
+                // Somebody else was faster.
+                Err(error) if error.contains("address already in use") && tries < 10 => tries += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn try_start(&self) -> Servers {
+        let folder = TempDir::with_prefix("etcd-").expect("there is a place for temporary files");
+        let certificates = self.tls.map(|_| Certificates::new().expect("certificates can be made"));
+        if let Some(certificates) = &certificates {
+            certificates.write(folder.path()).expect("certificates can be written");
+        }
+        let peers: Vec<Arc<Port>> = (0..self.members).map(|_| Port::free()).collect();
+        let named = |(index, peer): (usize, &Arc<Port>)| format!("m{index}=http://{peer}");
+        let cluster = peers.iter().enumerate().map(named).collect::<Vec<_>>().join(",");
+        let member = |(index, peer): (usize, &Arc<Port>)| {
+            let clients = Port::free();
+            let (door, scheme) = if self.tls.is_some() { (Port::free(), "https") } else { (clients.clone(), "http") };
+            let mut flags = self.common_flags(folder.path());
+            flags.extend([
+                format!("--name=m{index}"),
+                format!("--listen-peer-urls=http://{peer}"),
+                format!("--initial-advertise-peer-urls=http://{peer}"),
+                format!("--initial-cluster={cluster}"),
+                format!("--advertise-client-urls={scheme}://{clients}"),
+                match self.tls {
+                    Some(_) => format!("--listen-client-urls=https://{clients},http://{door}"),
+                    None => format!("--listen-client-urls=http://{clients}"),
+                },
+            ]);
+            flags.extend(self.flags.clone());
+            Member::new(folder.path().join(format!("m{index}")), [clients, door, peer.clone()], flags)
+        };
+        let members: Vec<Member> = peers.iter().enumerate().map(member).collect();
+        members.iter().for_each(Member::start);
+        Servers { members, certificates, folder }
+    }
+
+    fn common_flags(&self, folder: &Path) -> Vec<String> {
+        // Whoever is killed has written; only a machine that fails could lose that. Not every etcd knows the flag.
+        static UNSAFE_NO_FSYNC: LazyLock<bool> =
+            LazyLock::new(|| runs(Command::new(program()).args(["--unsafe-no-fsync", "--version"])));
+        let mut flags = vec![
+            "--logger=zap".to_owned(),
+            "--log-outputs=stderr".to_owned(),
+            "--log-level=error".to_owned(),
+            "--bcrypt-cost=4".to_owned(),
+            format!("--heartbeat-interval={}", self.heartbeat.as_millis()),
+            format!("--election-timeout={}", self.election.as_millis()),
+        ];
+        if *UNSAFE_NO_FSYNC {
+            flags.push("--unsafe-no-fsync".to_owned());
+        }
+        if let Some(tls) = self.tls {
+            flags.push(format!("--cert-file={}", folder.join("server.pem").display()));
+            flags.push(format!("--key-file={}", folder.join("server-key.pem").display()));
+            if tls == Tls::Clients {
+                flags.push(format!("--trusted-ca-file={}", folder.join("ca.pem").display()));
+                flags.push("--client-cert-auth".to_owned());
+            }
+        }
+        flags
+    }
+
+    fn set_users_up(&self, servers: &Servers) {
+        let Some(root) = &self.root else { return };
+        let call = |path: &str, body: Value| match servers.call(path, &body) {
+            Ok(_) => {}
+            // An answer was lost, and the second try comes too late.
+            Err(error) if error.contains("already") => {}
+            Err(error) => panic!("{error}"),
+        };
+        call("auth/user/add", json!({"name": "root", "password": root}));
+        call("auth/user/grant", json!({"user": "root", "role": "root"}));
+        for User { name, password, prefix, may } in &self.users {
+            let mut keys = range(prefix);
+            keys["permType"] = json!(may);
+            call("auth/role/add", json!({"name": name}));
+            call("auth/role/grant", json!({"name": name, "perm": keys}));
+            call("auth/user/add", json!({"name": name, "password": password}));
+            call("auth/user/grant", json!({"user": name, "role": name}));
+        }
+        servers.members.iter().for_each(|member| member.gateway.become_root(root));
+        call("auth/enable", json!({}));
+        servers.wait_healthy();
+    }
+}
+
+/// etcd servers that are one cluster. They are killed when this is dropped.
+///
+/// A member is had by its index: `servers[0].kill()`. What is asked of the servers is asked of any that runs, and
+/// panics if none can answer for a minute.
+#[derive(Debug)]
+pub struct Servers {
+    members: Vec<Member>,
+    certificates: Option<Certificates>,
+    /// Goes last.
+    folder: TempDir,
+}
+
+impl Servers {
+    /// A single server.
+    #[must_use]
+    #[track_caller]
+    pub fn one() -> Servers {
+        Servers::build().start()
+    }
+
+    /// A cluster that outlasts the loss of one.
+    #[must_use]
+    #[track_caller]
+    pub fn three() -> Servers {
+        Servers::build().members(3).start()
+    }
+
+    /// Servers as you like them.
+    pub fn build() -> Build {
+        Build {
+            members: 1,
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            tls: None,
+            root: None,
+            users: Vec::new(),
+            flags: Vec::new(),
+        }
+    }
+
+    /// All of them, the dead ones included.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Where clients find them.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(Member::endpoint).collect()
+    }
+
+    /// A folder that lasts as long as the servers. With TLS, `ca.pem`, `client.pem` and `client-key.pem` lie there.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Who has signed the servers' certificates.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.certificates().ca
+    }
+
+    /// A certificate for a client.
+    #[must_use]
+    pub fn client_cert_pem(&self) -> &str {
+        &self.certificates().client.certificate
+    }
+
+    /// … and its key.
+    #[must_use]
+    pub fn client_key_pem(&self) -> &str {
+        &self.certificates().client.key
+    }
+
+    fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("the servers are built with TLS")
+    }
+
+    /// Waits until every member that runs, neither killed nor paused, is part of a majority and answers.
+    #[track_caller]
+    pub fn wait_healthy(&self) {
+        if let Err(error) = self.await_health() {
+            panic!("{error}");
+        }
+    }
+
+    fn await_health(&self) -> Result<(), String> {
+        let began = Instant::now();
+        for member in self.members.iter() {
+            while member.is_running() {
+                let Err(error) = member.gateway.revision() else { break };
+                if member.has_died() || began.elapsed() > LONG {
+                    return Err(format!("etcd is not healthy: {}\n{}", error.into_text(), member.log()));
+                }
+                thread::sleep(NAP);
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of the leader: waits until all members that run agree on one of them.
+    pub fn leader(&self) -> usize {
+        let began = Instant::now();
+        loop {
+            let running = self.members.iter().enumerate().filter(|(_, member)| member.is_running());
+            let statuses: Result<Vec<_>, _> =
+                running.map(|(i, member)| Ok::<_, Failure>((i, member.status()?))).collect();
+            if let Ok(statuses) = statuses
+                && let Some((_, first)) = statuses.first()
+                && statuses.iter().all(|(_, status)| (status.leader, status.term) == (first.leader, first.term))
+                && let Some((index, _)) = statuses.iter().find(|(_, status)| status.member == first.leader)
+            {
+                return *index;
+            }
+            assert!(began.elapsed() < LONG, "the servers do not agree on a leader");
+            thread::sleep(NAP);
+        }
+    }
+
+    /// The indices of the other members that run.
+    #[must_use]
+    pub fn followers(&self) -> Vec<usize> {
+        let leader = self.leader();
+        (0..self.members.len()).filter(|index| *index != leader && self.members[*index].is_running()).collect()
+    }
+
+    /// Any request that [etcd's JSON gateway](https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/) knows, such as
+    /// `kv/put`; as root, where there are users. It is repeated until it is answered.
+    ///
+    /// # Errors
+    ///
+    /// If it is refused, or not answered for a minute.
+    pub fn call(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.ask(|member| member.ask(path, body))
+    }
+
+    fn ask<T>(&self, question: impl Fn(&Gateway) -> Result<T, Failure>) -> Result<T, String> {
+        let began = Instant::now();
+        loop {
+            let mut reason = "no server runs".to_owned();
+            for member in self.members.iter().filter(|member| member.is_running()) {
+                match question(&member.gateway) {
+                    Ok(answer) => return Ok(answer),
+                    Err(Failure::Refused(refused)) => return Err(refused),
+                    Err(Failure::Passing(passing)) => reason = passing,
+                }
+            }
+            if began.elapsed() > LONG {
+                return Err(reason);
+            }
+            thread::sleep(NAP);
+        }
+    }
+
+    /// The revision that all keys are at.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        self.ask(Gateway::revision).unwrap()
+    }
+
+    /// The keys that begin with this, and their values.
+    #[must_use]
+    pub fn keys(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let answer = self.call("kv/range", &range(prefix)).unwrap();
+        let pairs = answer["kvs"].as_array().into_iter().flatten();
+        pairs.map(|pair| (String::from_utf8_lossy(&decode(&pair["key"])).into(), decode(&pair["value"]))).collect()
+    }
+
+    /// Writes a key, whatever it is.
+    pub fn put_raw(&self, key: &str, value: impl AsRef<[u8]>) {
+        self.call("kv/put", &json!({"key": encode(key), "value": encode(value)})).unwrap();
+    }
+
+    /// Removes the keys that begin with this.
+    pub fn delete_prefix(&self, prefix: &str) {
+        self.call("kv/deleterange", &range(prefix)).unwrap();
+    }
+
+    /// Forgets all revisions but the current one.
+    pub fn compact_now(&self) {
+        let compaction = json!({"revision": self.revision(), "physical": true});
+        match self.call("kv/compaction", &compaction) {
+            Err(error) if !error.contains("has been compacted") => panic!("{error}"),
+            _ => {}
+        }
+    }
+
+    /// How many leases there are.
+    #[must_use]
+    pub fn leases(&self) -> usize {
+        self.lease_ids().len()
+    }
+
+    /// Ends all leases, as if nobody had kept them; their keys go with them.
+    pub fn revoke_all_leases(&self) {
+        for id in self.lease_ids() {
+            match self.call("lease/revoke", &json!({"ID": id})) {
+                Err(error) if !error.contains("not found") => panic!("{error}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn lease_ids(&self) -> Vec<Value> {
+        let leases = self.ask(|member| {
+            // A member tells of the leases it knows; after this it knows all.
+            member.revision()?;
+            member.ask("lease/leases", &json!({}))
+        });
+        leases.unwrap()["leases"].as_array().into_iter().flatten().map(|lease| lease["ID"].clone()).collect()
+    }
+
+    /// How many watches the members that run serve, all together.
+    #[must_use]
+    pub fn watchers(&self) -> u64 {
+        let running = self.members.iter().filter(|member| member.is_running());
+        let watchers = running.map(|member| member.gateway.gauge("etcd_debugging_mvcc_watcher_total"));
+        watchers.map(|watchers| watchers.expect("a server tells of itself") as u64).sum()
+    }
+}
+
+impl Index<usize> for Servers {
+    type Output = Member;
+
+    fn index(&self, index: usize) -> &Member {
+        &self.members[index]
+    }
+}

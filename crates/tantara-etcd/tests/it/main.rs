@@ -1,0 +1,67 @@
+//! Events between machines, on real servers.
+
+mod access;
+#[path = "../../../tantara/tests/it/contract.rs"]
+mod contract;
+mod faults;
+mod history;
+mod reaches;
+mod verbs;
+
+use std::cell::RefCell;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etcd_for_tests::Servers;
+use tantara_etcd::{Cluster, Options};
+
+/// Long enough for anything that happens at all; a test that waits this long fails instead of hanging.
+const LONG: Duration = Duration::from_secs(60);
+
+/// One server for all tests that do it no harm, for as long as one of them runs.
+fn server() -> Arc<Servers> {
+    static SERVER: Mutex<Weak<Servers>> = Mutex::new(Weak::new());
+    thread_local! {
+        /// For as long as this test's thread.
+        static KEPT: RefCell<Option<Arc<Servers>>> = const { RefCell::new(None) };
+    }
+    let mut known = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    let server = known.upgrade().unwrap_or_else(|| {
+        let server = Arc::new(Servers::one());
+        *known = Arc::downgrade(&server);
+        server
+    });
+    KEPT.replace(Some(Arc::clone(&server)));
+    server
+}
+
+/// A namespace that no other test uses.
+fn namespace() -> String {
+    format!("test-{:016x}", fastrand::u64(..))
+}
+
+/// A connection to the server, in a namespace of its own.
+fn alone(server: &Servers) -> Cluster {
+    Cluster::connect_with(server.endpoints(), Options::new().namespace(namespace())).unwrap()
+}
+
+/// Returns once it is so.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come to pass: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+// What the contract asks of events that can be asked directly; those between machines leave records instead.
+
+fn waiting(_: &impl Debug) -> usize {
+    unreachable!("every reach of this crate counts by its records")
+}
+
+fn until_waiting(_: &impl Debug, _: usize) {
+    unreachable!("every reach of this crate counts by its records")
+}

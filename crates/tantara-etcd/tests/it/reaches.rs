@@ -1,0 +1,229 @@
+//! The contract between machines: whoever waits has a connection of their own, or shares one with all others.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use etcd_for_tests::Servers;
+use tantara::{all, any};
+use tantara_etcd::{Cluster, ClusterEvent, Options};
+
+use crate::contract::{Reach, contract};
+use crate::{namespace, server, until};
+
+/// An event, a connection to it, and the server where it is.
+struct Place {
+    server: Arc<Servers>,
+    namespace: String,
+    event: ClusterEvent,
+}
+
+impl Place {
+    fn new(server: Arc<Servers>, namespace: String) -> Place {
+        let options = Options::new().namespace(&namespace).record_waits(true);
+        let event = Cluster::connect_with(server.endpoints(), options).unwrap().event("event");
+        Place { server, namespace, event }
+    }
+
+    fn waiting(&self) -> u32 {
+        self.event.waiters().unwrap().iter().map(|waiter| waiter.count).sum()
+    }
+}
+
+impl Clone for Place {
+    /// Another machine.
+    fn clone(&self) -> Place {
+        Place::new(Arc::clone(&self.server), self.namespace.clone())
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.event.fmt(f)
+    }
+}
+
+/// What all of them have in common.
+macro_rules! verbs {
+    () => {
+        /// Records of several parties are left one after the other.
+        const SHORT: Duration = Duration::from_millis(1_500);
+
+        fn is_set(&self) -> bool {
+            self.0.event.is_set().unwrap()
+        }
+
+        fn set(&self) {
+            self.0.event.set().unwrap();
+        }
+
+        fn clear(&self) {
+            self.0.event.clear().unwrap();
+        }
+
+        fn until_waiting(&self, count: usize) {
+            until("so many wait", || self.0.waiting() as usize == count);
+        }
+
+        fn assert_left(&self) {
+            until("nobody waits", || self.0.waiting() == 0);
+        }
+    };
+}
+
+/// Threads, all through one connection.
+#[derive(Clone, Debug)]
+struct Threads(Arc<Place>);
+
+/// Threads, each with its own connection.
+#[derive(Clone, Debug)]
+struct Machines(Place);
+
+macro_rules! waits_of_threads {
+    () => {
+        fn wait(&self) {
+            self.0.event.wait().unwrap();
+        }
+
+        fn wait_timeout(&self, timeout: Duration) -> bool {
+            self.0.event.wait_timeout(timeout).unwrap()
+        }
+
+        fn wait_deadline(&self, deadline: Instant) -> bool {
+            self.0.event.wait_deadline(deadline).unwrap()
+        }
+
+        fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+            any(events.iter().map(|event| &event.0.event)).try_wait_timeout(timeout).unwrap()
+        }
+
+        fn all(events: &[Self], timeout: Duration) -> bool {
+            all(events.iter().map(|event| &event.0.event)).try_wait_timeout(timeout).unwrap()
+        }
+    };
+}
+
+impl Reach for Threads {
+    fn new() -> Self {
+        Threads(Arc::new(Place::new(server(), namespace())))
+    }
+
+    verbs!();
+    waits_of_threads!();
+}
+
+impl Reach for Machines {
+    fn new() -> Self {
+        Machines(Place::new(server(), namespace()))
+    }
+
+    verbs!();
+    waits_of_threads!();
+}
+
+/// Tasks under tokio, whose timer cancels the wait by dropping it. A wait that is shorter than the way to the cluster
+/// ends with a look.
+#[derive(Clone, Debug)]
+struct TokioTasks(Arc<Place>);
+
+fn tokio<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+impl Reach for TokioTasks {
+    fn new() -> Self {
+        TokioTasks(Arc::new(Place::new(server(), namespace())))
+    }
+
+    verbs!();
+
+    fn wait(&self) {
+        tokio(self.0.event.wait_async()).unwrap();
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        tokio(async {
+            let waited = tokio::time::timeout(timeout, self.0.event.wait_async()).await;
+            waited.is_ok() || self.0.event.is_set_async().await.unwrap()
+        })
+    }
+
+    fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.wait_timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+        let any = any(events.iter().map(|event| &event.0.event));
+        if timeout.is_zero() {
+            return any.try_wait_timeout(timeout).unwrap();
+        }
+        tokio(async { tokio::time::timeout(timeout, any.try_wait_async()).await.ok().map(Result::unwrap) })
+    }
+
+    fn all(events: &[Self], timeout: Duration) -> bool {
+        let all = all(events.iter().map(|event| &event.0.event));
+        if timeout.is_zero() {
+            return all.try_wait_timeout(timeout).unwrap();
+        }
+        tokio(async { tokio::time::timeout(timeout, all.try_wait_async()).await.is_ok() })
+    }
+}
+
+/// Tasks under smol's executor.
+#[derive(Clone, Debug)]
+struct SmolTasks(Arc<Place>);
+
+async fn within<T>(wait: impl Future<Output = T>, timeout: Duration) -> Option<T> {
+    smol::future::or(async { Some(wait.await) }, async {
+        // Its timer does not take the longest time.
+        smol::Timer::after(timeout.min(Duration::from_secs(86_400))).await;
+        None
+    })
+    .await
+}
+
+impl Reach for SmolTasks {
+    fn new() -> Self {
+        SmolTasks(Arc::new(Place::new(server(), namespace())))
+    }
+
+    verbs!();
+
+    fn wait(&self) {
+        smol::block_on(self.0.event.wait_async()).unwrap();
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        smol::block_on(async {
+            let waited = within(self.0.event.wait_async(), timeout).await;
+            waited.is_some() || self.0.event.is_set_async().await.unwrap()
+        })
+    }
+
+    fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.wait_timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+        let any = any(events.iter().map(|event| &event.0.event));
+        if timeout.is_zero() {
+            return any.try_wait_timeout(timeout).unwrap();
+        }
+        smol::block_on(within(any.try_wait_async(), timeout)).map(Result::unwrap)
+    }
+
+    fn all(events: &[Self], timeout: Duration) -> bool {
+        let all = all(events.iter().map(|event| &event.0.event));
+        if timeout.is_zero() {
+            return all.try_wait_timeout(timeout).unwrap();
+        }
+        smol::block_on(within(all.try_wait_async(), timeout)).is_some()
+    }
+}
+
+contract! {
+    threads_of_one_connection: super::Threads;
+    machines: super::Machines;
+    tokio_tasks: super::TokioTasks;
+    smol_tasks: super::SmolTasks;
+}
