@@ -12,7 +12,7 @@ use crate::keys::{self, Part, Who};
 use crate::lookout;
 use crate::reply::Reply;
 use crate::wait::{self, ClusterWait};
-use crate::wire::{Compare, DeleteRange, Op, Put, Txn};
+use crate::wire::{Compare, DeleteRange, LeaseRevoke, Op, Put, Txn};
 
 /// An event that machines share: a flag in an etcd cluster. From [`Cluster::event`](crate::Cluster::event).
 ///
@@ -194,9 +194,14 @@ impl ClusterEvent {
             let seen = lookout::look(&parts, REMOVE, &names, until).await.map_err(|failure| failure.error)?;
             let exists = seen.states.first().is_some_and(|state| state.exists());
             if exists {
+                let (holds, _) = read_all(&parts, REMOVE, parts.keys.holds(&names[0]), 0).await?;
                 let key = parts.keys.event(&names[0]);
                 let delete = DeleteRange { range_end: keys::end_of(&key), key };
                 parts.writer.apply(REMOVE, vec![delete.into()], until, Some(&engine)).await?;
+                // Whoever held it learns so by the end of the lease.
+                for hold in holds.iter().filter(|hold| hold.lease != 0) {
+                    let _ = parts.link.call(REMOVE, &LeaseRevoke { id: hold.lease }, until).await;
+                }
             }
             Ok(exists)
         })

@@ -39,6 +39,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// The oldest etcd that can be asked how far a watch has come, and that takes a watch's number from the client.
 const OLDEST: (u32, u32) = (3, 4);
 
+/// What a member says that is cut off from the leader, and what it means.
+const NO_LEADER: &str = "etcdserver: no leader";
+const WITHOUT_LEADER: &str = "knows of no leader: has the cluster lost its quorum?";
+
 /// A wait that doubles, and differs from everybody else's.
 #[derive(Debug)]
 pub(crate) struct Pause(Duration);
@@ -251,8 +255,7 @@ impl Link {
             return Err(Refusal::Final(Error::new(Kind::TooOld { endpoint, version })));
         }
         if status.leader == 0 {
-            let why = "answers, but knows of no leader: has the cluster lost its quorum?".to_owned();
-            return Err(Refusal::Passing(why));
+            return Err(Refusal::Passing(WITHOUT_LEADER.to_owned()));
         }
         if let Some((name, password)) = &self.options.user {
             let login = Authenticate { name: name.clone(), password: password.clone() };
@@ -384,7 +387,7 @@ impl Link {
 /// Whether the member says that it has not even begun.
 fn is_untouched(status: &Status) -> bool {
     let message = status.message();
-    message == "etcdserver: no leader" || message == "etcdserver: too many requests"
+    message == NO_LEADER || message == "etcdserver: too many requests"
 }
 
 /// Why a connection did not come about.
@@ -406,6 +409,9 @@ fn is_too_old(version: &str) -> bool {
 /// The words of a status, without etcd's own name before them.
 fn said(status: &Status) -> String {
     let message = status.message();
+    if message == NO_LEADER {
+        return WITHOUT_LEADER.to_owned();
+    }
     let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
     let source = std::error::Error::source(status).map(reason);
     let words = match source {

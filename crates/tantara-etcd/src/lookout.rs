@@ -9,7 +9,7 @@
 //! 2. Reads that begin waits follow one another, and take everyone who has come by then: of two waits that one party
 //!    began, the second is never answered before the first.
 //! 3. A watch begins with the revision after a read. What lies between the two is nothing.
-//! 4. A message of the watch is applied to a wait only if its revision is later than the wait's last read.
+//! 4. A message of the watch is applied to a wait only if its revision is later than the wait's first read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ struct Joining {
 struct Sleeper {
     ticket: Served,
     order: u64,
-    /// The last read that was applied to it.
+    /// At which revision it was read for.
     revision: i64,
     /// The last set that it does not count.
     pulse: Option<Arc<Pulse>>,
@@ -139,18 +139,21 @@ impl Topic {
             if sleeper.joined >= number {
                 return true;
             }
-            if !exists && (sleeper.existed || saw_removal) {
+            if revision < sleeper.revision {
+                // The history was replaced by a shorter one, in which nothing has been set yet: it counts from here.
+                sleeper.revision = revision;
+                sleeper.pulse.clone_from(pulse);
+                sleeper.existed = exists;
+            } else if !exists && (sleeper.existed || saw_removal) {
                 sleeper.ticket.0.end(Err(Error::removed(name)));
                 return false;
             }
-            sleeper.revision = revision;
-            sleeper.pulse.clone_from(pulse);
-            sleeper.existed = exists;
+            sleeper.existed |= exists;
             true
         });
-        // Nothing is left to be told of what came before, unless the history has been replaced by a shorter one.
-        if self.resume > 0 {
-            self.resume = if revision + 1 < self.resume { 0 } else { self.resume };
+        // In a shorter history a watch would wait for long where the last one had come to.
+        if revision + 1 < self.resume {
+            self.resume = 0;
         }
         self.saw_removal = false;
         released

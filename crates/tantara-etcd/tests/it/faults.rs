@@ -1,1 +1,423 @@
-//! x
+//! Servers that die, stop and forget, and a network that swallows what it likes.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use etcd_for_tests::{Proxy, Servers};
+use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
+
+use crate::{LONG, alone, namespace, until};
+
+/// A cluster, with a proxy before each member. The client's first connection is to the member that is named.
+struct Net {
+    servers: Servers,
+    proxies: Vec<Proxy>,
+    namespace: String,
+}
+
+impl Net {
+    fn new(servers: Servers) -> Net {
+        let proxies = servers.endpoints().iter().map(|endpoint| Proxy::to(endpoint)).collect();
+        Net { servers, proxies, namespace: namespace() }
+    }
+
+    fn options(&self) -> Options {
+        Options::new().namespace(&self.namespace)
+    }
+
+    /// Somebody whose network is good.
+    fn other(&self) -> ClusterEvent {
+        Cluster::connect_with(self.servers.endpoints(), self.options()).unwrap().event("event")
+    }
+
+    /// Somebody behind the proxies, who is connected to one member first.
+    fn client_of(&self, member: usize, options: Options) -> ClusterEvent {
+        let others = || self.proxies.iter().enumerate().filter(move |(index, _)| *index != member);
+        others().for_each(|(_, proxy)| proxy.refuse());
+        let endpoints: Vec<String> = self.proxies.iter().map(Proxy::endpoint).collect();
+        let event = Cluster::connect_with(endpoints, options).unwrap().event("event");
+        others().for_each(|(_, proxy)| proxy.pass());
+        event
+    }
+
+    /// How often the event was set.
+    fn sets(&self) -> i64 {
+        let key = format!("/{}/e/event/p", self.namespace);
+        let encoded = base64(key.as_bytes());
+        let answer = self.servers.call("kv/range", &etcd_for_tests::json!({ "key": encoded })).unwrap();
+        answer["kvs"][0]["version"].as_str().map_or(0, |version| version.parse().unwrap())
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = |chunk: &[u8]| {
+        let bits = chunk.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte)) << (8 * (3 - chunk.len()));
+        (0..4).map(move |digit| (digit, char::from(DIGITS[bits >> (18 - 6 * digit) & 63]))).collect::<Vec<_>>()
+    };
+    let shown = |chunk: &[u8]| {
+        let length = chunk.len();
+        digits(chunk)
+            .into_iter()
+            .map(move |(digit, shown)| if digit <= length { shown } else { '=' })
+            .collect::<String>()
+    };
+    bytes.chunks(3).map(shown).collect()
+}
+
+/// Begins a wait, and goes on with it in a thread.
+fn sleeper(event: &ClusterEvent) -> JoinHandle<Result<bool, Error>> {
+    let mut wait = event.wait_async();
+    wait.begun().unwrap();
+    thread::spawn(move || wait.wait_timeout(LONG))
+}
+
+fn pulse(event: &ClusterEvent) {
+    event.set().unwrap();
+    event.clear().unwrap();
+}
+
+#[test]
+fn nobody_is_left_behind_when_the_leader_is_killed() {
+    let net = Net::new(Servers::three());
+    let leader = net.servers.leader();
+    let sleepers: Vec<_> = (0..3).map(|member| sleeper(&net.client_of(member, net.options()))).collect();
+    net.servers[leader].kill();
+    let other = net.other();
+    // Requests outlast an election.
+    pulse(&other);
+    for sleeper in sleepers {
+        assert!(sleeper.join().unwrap().unwrap());
+    }
+    net.servers[leader].start();
+    net.servers.wait_healthy();
+}
+
+#[test]
+fn nobody_is_left_behind_when_the_leader_stops_in_the_middle_of_its_work() {
+    let net = Net::new(Servers::three());
+    let leader = net.servers.leader();
+    let client = net.client_of(leader, net.options());
+    let sleeper = sleeper(&client);
+    net.servers[leader].pause();
+    pulse(&net.other());
+    assert!(sleeper.join().unwrap().unwrap(), "over another member");
+    // The client's requests find another member too.
+    client.set().unwrap();
+    net.servers[leader].resume();
+    net.servers.wait_healthy();
+    assert!(client.is_set().unwrap());
+}
+
+#[test]
+fn a_pulse_that_the_network_swallows_is_found_afterwards() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options());
+    let other = net.other();
+    for round in 0..3 {
+        let sleeper = sleeper(&client);
+        match round {
+            0 => net.proxies[0].drop_everything(),
+            1 => net.proxies[0].swallow_answers(),
+            _ => {
+                net.proxies[0].refuse();
+                net.proxies[0].close_all();
+            }
+        }
+        pulse(&other);
+        thread::sleep(Duration::from_millis(300));
+        assert!(!sleeper.is_finished());
+        net.proxies[0].pass();
+        assert!(sleeper.join().unwrap().unwrap());
+        assert!(!client.is_set().unwrap());
+    }
+}
+
+#[test]
+fn a_slow_network_is_waited_for() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options());
+    net.proxies[0].delay(Duration::from_millis(200));
+    let sleeper = sleeper(&client);
+    pulse(&net.other());
+    assert!(sleeper.join().unwrap().unwrap());
+    assert!(!client.wait_timeout(Duration::from_millis(10)).unwrap());
+    client.set().unwrap();
+    assert!(client.is_set().unwrap());
+}
+
+#[test]
+fn a_compacted_history_hides_no_pulse() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options());
+    let other = net.other();
+    let asleep = sleeper(&client);
+    net.proxies[0].drop_everything();
+    pulse(&other);
+    net.servers.compact_now();
+    net.proxies[0].close_all();
+    net.proxies[0].pass();
+    assert!(asleep.join().unwrap().unwrap());
+    // And one under whoever sleeps undisturbed.
+    let asleep = sleeper(&client);
+    (0..10).for_each(|_| other.clear().unwrap());
+    net.servers.compact_now();
+    other.pulse().unwrap();
+    assert!(asleep.join().unwrap().unwrap());
+}
+
+#[test]
+fn a_server_that_is_started_again_still_knows() {
+    let servers = Servers::one();
+    let cluster = alone(&servers);
+    let event = cluster.event("event");
+    let asleep = sleeper(&event);
+    servers[0].kill();
+    thread::sleep(Duration::from_millis(300));
+    servers[0].start();
+    servers.wait_healthy();
+    assert!(!asleep.is_finished(), "nobody has set it");
+    event.pulse().unwrap();
+    assert!(asleep.join().unwrap().unwrap());
+}
+
+#[test]
+fn a_server_that_has_forgotten_everything_can_be_told_anew() {
+    for is_back in [false, true] {
+        let servers = Servers::one();
+        let event = alone(&servers).event("event");
+        // A history that is longer than the new one will be.
+        (0..20).for_each(|_| pulse(&event));
+        let asleep = sleeper(&event);
+        servers[0].kill();
+        servers[0].start_from_scratch();
+        servers.wait_healthy();
+        if is_back {
+            until("the client is back", || event.is_set().is_ok());
+            thread::sleep(Duration::from_millis(500));
+            assert!(!asleep.is_finished(), "nobody has set it");
+        }
+        event.pulse().unwrap();
+        assert!(asleep.join().unwrap().unwrap());
+    }
+}
+
+#[test]
+fn a_watch_that_never_tells_delays_and_loses_nothing() {
+    let servers = Servers::one();
+    let options = Options::new().deaf_to_watches().recheck(Duration::from_millis(200));
+    let event = Cluster::connect_with(servers.endpoints(), options).unwrap().event("event");
+    for _ in 0..3 {
+        let asleep = sleeper(&event);
+        event.pulse().unwrap();
+        assert!(asleep.join().unwrap().unwrap());
+    }
+    assert!(!event.wait_timeout(Duration::from_millis(700)).unwrap(), "nobody has set it since");
+}
+
+#[test]
+fn an_unreachable_cluster_is_no_timeout() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options().timeout(Duration::from_secs(1)));
+    assert!(!client.wait_timeout(Duration::from_millis(50)).unwrap(), "in sync");
+    let waits: [fn(&ClusterEvent) -> Result<bool, Error>; 4] = [
+        |event| event.wait_timeout(Duration::from_millis(500)),
+        |event| event.wait_timeout(Duration::ZERO),
+        |event| event.wait_deadline(Instant::now()),
+        |event| event.wait().map(|()| true),
+    ];
+    for wait in waits {
+        net.servers[0].pause();
+        let error = wait(&client).unwrap_err();
+        assert!(error.is_unreachable(), "{error}");
+        assert!(error.to_string().contains(&net.proxies[0].endpoint()), "{error}");
+        net.servers[0].resume();
+        until("it is back", || client.is_set().is_ok());
+    }
+    let many = tantara::any([&client, &client]);
+    net.servers[0].pause();
+    let error = many.try_wait_timeout(Duration::from_millis(300)).unwrap_err();
+    let ours = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+    assert!(ours.is_unreachable());
+    let error = tantara::all([&client, &client]).try_wait_timeout(Duration::from_millis(300)).unwrap_err();
+    assert!(error.to_string().contains("reached"), "{error}");
+    net.servers[0].resume();
+    // One that had begun before outlasts it, and its time may pass while nobody can tell.
+    let mut wait = client.wait_async();
+    wait.begun().unwrap();
+    net.servers[0].kill();
+    assert!(wait.wait_timeout(Duration::from_millis(500)).unwrap_err().is_unreachable());
+}
+
+#[test]
+fn a_cluster_without_a_quorum_says_so() {
+    let servers = Servers::three();
+    let options = || Options::new().timeout(Duration::from_secs(3));
+    let event = Cluster::connect_with(servers.endpoints(), options()).unwrap().event("event");
+    let asleep = sleeper(&event);
+    servers[0].kill();
+    servers[1].kill();
+    let error = event.set().unwrap_err();
+    assert!(error.is_unreachable() || error.is_unknown(), "{error}");
+    assert!(event.wait_timeout(Duration::from_millis(200)).unwrap_err().is_unreachable());
+    let error = Cluster::connect_with(servers.endpoints(), options()).unwrap_err();
+    assert!(error.is_unreachable());
+    let text = error.to_string();
+    assert!(text.contains(&servers[2].endpoint()) && text.contains("quorum"), "{text}");
+    assert!(!asleep.is_finished());
+    servers[0].start();
+    servers[1].start();
+    servers.wait_healthy();
+    event.set().unwrap();
+    assert!(asleep.join().unwrap().unwrap());
+}
+
+#[test]
+fn a_write_whose_answer_is_lost_is_made_once() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options());
+    client.set().unwrap();
+    for _ in 0..2 {
+        let before = net.sets();
+        net.proxies[0].swallow_answers();
+        let setting = {
+            let client = client.clone();
+            thread::spawn(move || client.set())
+        };
+        until("it was set", || net.sets() > before);
+        net.proxies[0].pass();
+        setting.join().unwrap().unwrap();
+        assert_eq!(net.sets(), before + 1, "sent again, and done once");
+    }
+    // What was swallowed on its way, and is sent again.
+    let before = net.sets();
+    net.proxies[0].drop_everything();
+    let setting = {
+        let client = client.clone();
+        thread::spawn(move || client.set())
+    };
+    thread::sleep(Duration::from_millis(200));
+    net.proxies[0].pass();
+    setting.join().unwrap().unwrap();
+    assert_eq!(net.sets(), before + 1);
+}
+
+#[test]
+fn an_unknown_outcome_can_be_found_out() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options().timeout(Duration::from_secs(2)));
+    client.set().unwrap();
+    let before = net.sets();
+    net.proxies[0].swallow_answers();
+    let error = client.set().unwrap_err();
+    assert!(error.is_unknown() && !error.is_unreachable(), "{error}");
+    let pending = error.pending().unwrap();
+    assert!(pending.resolve().unwrap_err().is_unreachable(), "not yet");
+    net.proxies[0].pass();
+    assert!(pending.resolve().unwrap(), "it was set");
+    assert!(pending.resolve().unwrap(), "and that stays so");
+    assert_eq!(net.sets(), before + 1);
+    // One that never got there.
+    net.proxies[0].drop_everything();
+    let error = client.clear().unwrap_err();
+    net.proxies[0].close_all();
+    net.proxies[0].pass();
+    let pending = error.pending().unwrap();
+    let done = pending.resolve().unwrap();
+    assert_eq!(pending.resolve().unwrap(), done);
+    assert_eq!(client.is_set().unwrap(), !done);
+    client.set().unwrap();
+    assert_eq!(net.sets(), before + 2);
+}
+
+#[test]
+fn what_a_process_holds_ends_when_it_is_cut_off() {
+    let net = Net::new(Servers::one());
+    let ttl = Duration::from_secs(2);
+    let holder = net.client_of(0, net.options().hold_ttl(ttl).timeout(Duration::from_secs(2)));
+    let other = net.other();
+    let asleep = sleeper(&other);
+    let hold = holder.hold().unwrap();
+    assert!(asleep.join().unwrap().unwrap(), "a hold releases");
+    assert!(other.is_set().unwrap() && !hold.is_lost());
+    other.clear().unwrap();
+    assert!(other.is_set().unwrap(), "it is held");
+    // Kept alive for longer than it lasts by itself.
+    assert!(!hold.lost().wait_timeout(2 * ttl));
+    assert!(other.is_set().unwrap());
+    net.proxies[0].drop_everything();
+    assert!(hold.lost().wait_timeout(LONG));
+    until("the cluster lets go", || !other.is_set().unwrap());
+    net.proxies[0].pass();
+    drop(hold);
+    // Let go by hand: at once.
+    let hold = holder.hold().unwrap();
+    assert!(other.is_set().unwrap());
+    drop(hold);
+    until("the hold has ended", || !other.is_set().unwrap());
+}
+
+#[test]
+fn a_lost_lease_ends_holds_and_is_replaced_for_writes() {
+    let servers = Servers::one();
+    let event = alone(&servers).event("event");
+    event.set().unwrap();
+    let hold = event.hold().unwrap();
+    servers.revoke_all_leases();
+    event.clear().unwrap();
+    assert!(!event.is_set().unwrap());
+    assert!(hold.lost().wait_timeout(LONG));
+    event.set().unwrap();
+    assert!(event.is_set().unwrap());
+    // Removed, together with whoever holds it.
+    let hold = event.hold().unwrap();
+    event.remove().unwrap();
+    assert!(!event.is_set().unwrap());
+    assert!(hold.lost().wait_timeout(LONG));
+}
+
+#[test]
+fn a_removal_is_told_also_afterwards() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options());
+    let other = net.other();
+    for is_cut_off in [false, true] {
+        other.clear().unwrap();
+        let asleep = sleeper(&client);
+        if is_cut_off {
+            net.proxies[0].drop_everything();
+        }
+        assert!(other.remove().unwrap());
+        assert!(!other.remove().unwrap(), "there is none any more");
+        if is_cut_off {
+            net.servers.compact_now();
+            net.proxies[0].pass();
+        }
+        assert!(asleep.join().unwrap().unwrap_err().is_removed());
+    }
+    // Set, and then removed, behind the back of somebody for whom it did not exist.
+    let asleep = sleeper(&client);
+    net.proxies[0].drop_everything();
+    other.set().unwrap();
+    other.remove().unwrap();
+    net.proxies[0].pass();
+    assert!(asleep.join().unwrap().unwrap(), "the history tells");
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let servers = Servers::one();
+    let options = Options::new().namespace("tidy").record_waits(true);
+    let cluster = Cluster::connect_with(servers.endpoints(), options).unwrap();
+    let event = cluster.event("event");
+    event.set().unwrap();
+    event.clear().unwrap();
+    let hold = cluster.event("held").hold().unwrap();
+    let wait = event.wait_async();
+    until("the wait is recorded", || event.waiters().unwrap().len() == 1);
+    assert!(servers.leases() >= 3);
+    drop((wait, hold, event, cluster));
+    assert_eq!(servers.leases(), 0);
+    let keys: Vec<String> = servers.keys("/tidy/").into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["/tidy/e/event/l", "/tidy/e/event/p", "/tidy/e/held/p"]);
+}
