@@ -47,6 +47,7 @@ enum Mode {
     SwallowAnswers,
     Delay(Duration),
     Refuse,
+    Forge(&'static str, &'static str),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -115,6 +116,16 @@ impl Proxy {
     /// Everything passes, this much later, either way; with `Duration::MAX`, when something else is said.
     pub fn delay(&self, delay: Duration) {
         self.set(Mode::Delay(delay));
+    }
+
+    /// Everything passes, but where a server says the first, clients hear the second, which is as long.
+    ///
+    /// # Panics
+    ///
+    /// If it is not.
+    pub fn forge(&self, said: &'static str, heard: &'static str) {
+        assert_eq!(said.len(), heard.len(), "lengths are part of what is said");
+        self.set(Mode::Forge(said, heard));
     }
 
     /// New connections are closed at once; open ones pass everything.
@@ -191,7 +202,7 @@ impl Shared {
     /// Passes pieces on, or not, until the connection is over or the stream ends.
     fn write(&self, connection: &Connection, way: Way, pieces: &Receiver<Piece>) {
         let mut has_lost = false;
-        for (read, bytes) in pieces {
+        for (read, mut bytes) in pieces {
             let passed = match self.verdict(connection, way, read) {
                 Verdict::Lose => {
                     has_lost = true;
@@ -199,7 +210,12 @@ impl Shared {
                 }
                 Verdict::Pass if has_lost => return connection.close(),
                 Verdict::Pass if bytes.is_empty() => connection.to(way).shutdown(Shutdown::Write),
-                Verdict::Pass => connection.to(way).write_all(&bytes),
+                Verdict::Pass => {
+                    if let (Mode::Forge(said, heard), Way::Answers) = (lock(&self.state).mode, way) {
+                        forge(&mut bytes, said, heard);
+                    }
+                    connection.to(way).write_all(&bytes)
+                }
                 Verdict::Over => return,
             };
             if passed.is_err() {
@@ -217,7 +233,7 @@ impl Shared {
                 Mode::Swallow => return Verdict::Lose,
                 Mode::SwallowAnswers if way == Way::Answers => return Verdict::Lose,
                 Mode::Delay(delay) => delay.saturating_sub(read.elapsed()),
-                Mode::Pass | Mode::SwallowAnswers | Mode::Refuse => Duration::ZERO,
+                Mode::Pass | Mode::SwallowAnswers | Mode::Refuse | Mode::Forge(..) => Duration::ZERO,
             };
             if left.is_zero() {
                 return Verdict::Pass;
@@ -254,6 +270,14 @@ impl Connection {
         self.is_over.store(true, Ordering::Relaxed);
         for stream in [&self.client, &self.server] {
             let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn forge(bytes: &mut [u8], said: &str, heard: &str) {
+    for start in 0..(bytes.len() + 1).saturating_sub(said.len()) {
+        if bytes[start..].starts_with(said.as_bytes()) {
+            bytes[start..start + heard.len()].copy_from_slice(heard.as_bytes());
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::certificates::Certificates;
-use crate::gateway::{Failure, Gateway, decode, encode, range};
+use crate::gateway::{Failure, Gateway, decode, encode, number, range};
 use crate::member::{Member, Port};
 use crate::{program, runs};
 
@@ -380,6 +380,13 @@ impl Servers {
         let answer = self.call("kv/range", &range(prefix)).unwrap();
         let pairs = answer["kvs"].as_array().into_iter().flatten();
         pairs.map(|pair| (String::from_utf8_lossy(&decode(&pair["key"])).into(), decode(&pair["value"]))).collect()
+    }
+
+    /// How often a key was put since it was made; never, if it is not there.
+    #[must_use]
+    pub fn puts(&self, key: &str) -> i64 {
+        let answer = self.call("kv/range", &json!({"key": encode(key)})).unwrap();
+        number(&answer["kvs"][0]["version"])
     }
 
     /// Writes a key, whatever it is.
