@@ -1,1 +1,250 @@
-//! x
+//! What can be done with events between machines, beyond the contract.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any};
+use tantara_etcd::{Change, Cluster, ClusterEvent, Error, Hold, Options};
+
+use crate::{LONG, alone, server, until};
+
+#[test]
+fn everything_can_be_sent_between_threads() {
+    fn check<T: Send + Sync + 'static>() {}
+    check::<Cluster>();
+    check::<ClusterEvent>();
+    check::<tantara_etcd::ClusterWait>();
+    check::<Hold>();
+    check::<Error>();
+    check::<tantara_etcd::Pending>();
+}
+
+#[test]
+fn a_name_that_cannot_be_is_refused_by_every_verb_before_anything_is_done() {
+    let server = server();
+    let cluster = alone(&server);
+    for name in ["", "a/b", "../x", "a b", "-a", "a\nb", &"x".repeat(300)] {
+        let event = cluster.event(name);
+        let refusals = [
+            event.set(),
+            event.clear(),
+            event.pulse(),
+            event.is_set().map(drop),
+            event.wait(),
+            event.wait_timeout(Duration::ZERO).map(drop),
+            event.wait_timeout(LONG).map(drop),
+            event.wait_deadline(Instant::now() + LONG).map(drop),
+            event.wait_async().begun(),
+            event.hold().map(drop),
+            event.waiters().map(drop),
+            event.remove().map(drop),
+            smol::block_on(event.wait_async()),
+        ];
+        for refusal in refusals {
+            assert!(refusal.unwrap_err().is_invalid_input());
+        }
+        assert!(any([&event]).try_wait().unwrap_err().is_invalid_name());
+    }
+    for namespace in ["", "a/b", "..", "a b"] {
+        let refusal = Cluster::connect_with(server.endpoints(), Options::new().namespace(namespace));
+        assert!(refusal.unwrap_err().is_invalid_input());
+    }
+    assert!(cluster.survey().unwrap().is_empty());
+}
+
+#[test]
+fn kinds_mix() {
+    let server = server();
+    let cluster = alone(&server);
+    let (local, turnstile) = (Event::new(), AutoResetEvent::new());
+    let shared = SharedEvent::anonymous().unwrap();
+    let far = [cluster.event("one"), cluster.event("two")];
+    let mixed: [&dyn Waitable; 5] = [&far[0], &local, &turnstile, &shared, &far[1]];
+    assert_eq!(any(mixed).try_wait_timeout(Duration::from_millis(20)).unwrap(), None);
+    for (index, release) in [
+        (0, &(|| far[0].pulse().unwrap()) as &(dyn Fn() + Sync)),
+        (1, &|| local.set()),
+        (2, &|| turnstile.set()),
+        (3, &|| shared.set()),
+        (4, &|| far[1].pulse().unwrap()),
+    ] {
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| any(mixed).wait());
+            thread::sleep(Duration::from_millis(100));
+            release();
+            assert_eq!(waiting.join().unwrap(), index);
+        });
+        local.clear();
+        shared.clear();
+    }
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| all(mixed).try_wait_timeout(LONG).unwrap());
+        thread::sleep(Duration::from_millis(100));
+        far[1].pulse().unwrap();
+        shared.set();
+        turnstile.set();
+        local.set();
+        assert!(!waiting.is_finished());
+        far[0].pulse().unwrap();
+        assert!(waiting.join().unwrap());
+    });
+    // What fails out of its turn is told all the same.
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| all([&Event::new() as &dyn Waitable, &far[0]]).try_wait().unwrap_err());
+        until("it exists", || cluster.survey().unwrap().iter().any(|entry| entry.name == "one"));
+        thread::sleep(Duration::from_millis(300));
+        far[0].remove().unwrap();
+        assert!(waiting.join().unwrap().is_removed());
+    });
+}
+
+#[test]
+fn many_are_read_at_one_moment() {
+    let server = server();
+    let cluster = alone(&server);
+    // More than fit into one transaction.
+    let events: Vec<ClusterEvent> = (0..200).map(|number| cluster.event(format!("event-{number}"))).collect();
+    assert_eq!(any(&events).try_wait_timeout(Duration::ZERO).unwrap(), None);
+    events[150].set().unwrap();
+    events[70].set().unwrap();
+    for _ in 0..5 {
+        assert_eq!(any(&events).try_wait().unwrap(), 70, "the lowest of several");
+    }
+    assert!(!all(&events).try_wait_timeout(Duration::from_millis(100)).unwrap());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| all(&events).try_wait_timeout(LONG).unwrap());
+        thread::sleep(Duration::from_millis(200));
+        events.iter().for_each(|event| event.pulse().unwrap());
+        assert!(waiting.join().unwrap());
+    });
+}
+
+#[test]
+fn thousands_wait_in_one_process_with_one_watch() {
+    let servers = etcd_for_tests::Servers::one();
+    let cluster = alone(&servers);
+    let event = cluster.event("event");
+    let executor = smol::Executor::new();
+    let released = smol::block_on(executor.run(async {
+        let waits: Vec<_> = (0..10_000).map(|_| event.wait_async()).collect();
+        let tasks: Vec<_> = waits.into_iter().map(|wait| executor.spawn(wait)).collect();
+        event.wait_async().begun_async().await.unwrap();
+        assert_eq!(servers.watchers(), 1);
+        event.pulse_async().await.unwrap();
+        let mut released = 0;
+        for task in tasks {
+            released += usize::from(task.await.is_ok());
+        }
+        released
+    }));
+    assert_eq!(released, 10_000);
+}
+
+#[test]
+fn a_dropped_wait_leaves_nothing_and_a_lingering_watch_ends() {
+    let servers = etcd_for_tests::Servers::one();
+    let cluster = alone(&servers);
+    let event = cluster.event("event");
+    for _ in 0..100 {
+        let mut wait = event.wait_async();
+        wait.begun().unwrap();
+    }
+    assert!(servers.watchers() <= 1);
+    until("the watch has ended", || servers.watchers() == 0);
+    event.set().unwrap();
+    event.wait().unwrap();
+}
+
+#[test]
+fn changes_are_told_in_their_order() {
+    let server = server();
+    let cluster = alone(&server);
+    let event = cluster.event("door");
+    event.clear().unwrap();
+    let mut changes = cluster.changes().unwrap();
+    assert_eq!(changes.next_timeout(Duration::from_millis(50)).unwrap(), None);
+    event.set().unwrap();
+    event.set().unwrap();
+    event.clear().unwrap();
+    event.pulse().unwrap();
+    let hold = event.hold().unwrap();
+    drop(hold);
+    let told = |change: Change| (change.sets, change.is_set, change.is_removed);
+    let mut next = || told(changes.next_timeout(LONG).unwrap().unwrap());
+    assert_eq!(next(), (1, true, false));
+    assert_eq!(next(), (1, true, false));
+    assert_eq!(next(), (0, false, false));
+    assert_eq!(next(), (1, false, false));
+    assert_eq!(next(), (1, true, false), "held");
+    assert_eq!(next(), (0, false, false), "let go");
+    event.remove().unwrap();
+    assert_eq!(next(), (0, false, true));
+    // What came while the stream was broken off is told then.
+    event.set().unwrap();
+    assert_eq!(next(), (1, true, false));
+}
+
+#[test]
+fn changes_outlast_outages() {
+    let servers = etcd_for_tests::Servers::one();
+    let cluster = alone(&servers);
+    let event = cluster.event("door");
+    event.clear().unwrap();
+    let mut changes = cluster.changes().unwrap();
+    let proxy = etcd_for_tests::Proxy::to(&servers.endpoints()[0]);
+    let options = Options::new().namespace(cluster.namespace());
+    let mut behind = Cluster::connect_with(proxy.endpoint(), options).unwrap().changes().unwrap();
+    for is_compacted in [false, true] {
+        proxy.drop_everything();
+        (0..3).for_each(|_| event.pulse().unwrap());
+        if is_compacted {
+            servers.compact_now();
+        }
+        proxy.close_all();
+        proxy.pass();
+        let mut sets = 0;
+        while sets < 3 {
+            sets += behind.next_timeout(LONG).unwrap().unwrap().sets;
+        }
+        assert_eq!(sets, 3, "merged, but none is lost");
+    }
+    servers[0].kill();
+    servers[0].start();
+    servers.wait_healthy();
+    event.set().unwrap();
+    let last = std::iter::from_fn(|| Some(changes.next_timeout(LONG).unwrap().unwrap())).find(|change| change.is_set);
+    assert_eq!(last.unwrap().name, "door");
+}
+
+#[test]
+fn everything_can_be_awaited_under_any_runtime() {
+    let server = server();
+    smol::block_on(async {
+        let options = Options::new().namespace(crate::namespace());
+        let cluster = Cluster::connect_with_async(server.endpoints(), options).await.unwrap();
+        let event = cluster.event("event");
+        event.set_async().await.unwrap();
+        assert!(event.is_set_async().await.unwrap());
+        event.wait_async().await.unwrap();
+        event.clear_async().await.unwrap();
+        let hold = event.hold_async().await.unwrap();
+        assert_eq!(cluster.survey_async().await.unwrap()[0].holders.len(), 1);
+        drop(hold);
+        assert!(event.waiters_async().await.unwrap().is_empty());
+        assert!(event.remove_async().await.unwrap());
+    });
+}
+
+#[test]
+fn an_event_outlives_its_cluster_and_debug_says_what_it_is() {
+    let server = server();
+    let cluster = alone(&server);
+    let event = cluster.event("door");
+    assert!(format!("{cluster:?} {event:?} {:?}", event.wait_async()).contains("door"));
+    drop(cluster);
+    event.set().unwrap();
+    let mut wait = event.wait_async();
+    drop(event);
+    wait.begun().unwrap();
+    wait.wait().unwrap();
+}
