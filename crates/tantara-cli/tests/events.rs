@@ -32,7 +32,7 @@ impl Events {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
-        command.args(args).env("TANTARA_DIR", self.path()).stdin(Stdio::null());
+        command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
         command
     }
 

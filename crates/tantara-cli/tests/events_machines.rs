@@ -1,0 +1,273 @@
+//! The verbs for events between machines, driven through the real binary, on real servers.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etcd_for_tests::Servers;
+use serde_json::Value;
+
+/// Long enough for anything that happens at all.
+const LONG: Duration = Duration::from_secs(60);
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+    command.args(args).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TANTARA_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A cluster, and the command for it.
+struct Region(Servers);
+
+impl Region {
+    fn new() -> Region {
+        Region(Servers::one())
+    }
+
+    fn endpoint(&self) -> String {
+        self.0.endpoints().join(",")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = command(args);
+        command.env("TANTARA_ETCD", self.endpoint());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs it; it has nothing to complain about.
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, args: &[&str], code: i32) -> String {
+        complaint(self.command(args), code)
+    }
+
+    fn code(&self, args: &[&str]) -> i32 {
+        self.run(args).status.code().unwrap()
+    }
+
+    fn start(&self, args: &[&str]) -> Child {
+        let mut command = self.command(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn listed(&self) -> Vec<Value> {
+        serde_json::from_str(&self.done(&["ls", "--json"])).unwrap()
+    }
+
+    /// Returns once so many wait for the event.
+    fn until_waiting(&self, name: &str, count: u64) {
+        let waiting = || {
+            let events = self.listed();
+            let event = events.iter().find(|event| event["name"] == name)?;
+            event["waiters"].as_array()?.iter().map(|waiter| waiter["count"].as_u64()).sum::<Option<u64>>()
+        };
+        until(|| waiting().unwrap_or(0) == count);
+    }
+}
+
+/// Runs it; it complains in one line, and prints nothing.
+fn complaint(mut command: Command, code: i32) -> String {
+    let output = command.output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {complaint}");
+    assert!(output.stdout.is_empty(), "{command:?}: {:?}", String::from_utf8_lossy(&output.stdout));
+    assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{command:?}: {complaint}");
+    complaint
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come to pass");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_verbs_do_between_machines_what_they_do_between_processes() {
+    let region = Region::new();
+    assert_eq!(region.code(&["is-set", "db-ready"]), 1);
+    region.done(&["set", "db-ready", "cache-ready"]);
+    assert_eq!(region.code(&["is-set", "db-ready"]), 0);
+    region.done(&["wait", "db-ready", "cache-ready"]);
+    assert_eq!(region.done(&["wait", "--any", "never", "db-ready"]), "db-ready\n");
+    region.done(&["clear", "db-ready"]);
+    assert_eq!(region.code(&["is-set", "db-ready"]), 1);
+    assert!(region.refused(&["wait", "db-ready", "--timeout", "0.1"], 124).contains("db-ready not set"));
+    assert_eq!(region.code(&["wait", "db-ready", "--timeout", "0"]), 124);
+    assert_eq!(region.code(&["wait", "--any", "db-ready", "never", "--timeout", "50ms"]), 124);
+    let unknown = region.run(&["is-set", "db-raedy"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean db-ready?"));
+    // By the argument, with a namespace of its own.
+    let mut other = command(&["--etcd", &region.endpoint(), "--namespace", "shop", "set", "door"]);
+    assert!(other.output().unwrap().status.success());
+    let keys: Vec<String> = region.0.keys("/shop/").into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["/shop/e/door/l", "/shop/e/door/p"], "whoever has set leaves nothing else");
+    assert_eq!(region.0.leases(), 0);
+}
+
+#[test]
+fn whoever_waits_is_seen_and_released() {
+    let region = Region::new();
+    let (first, second) = (region.start(&["wait", "job"]), region.start(&["wait", "job", "--", "echo", "go"]));
+    region.until_waiting("job", 2);
+    let table = region.done(&["ls"]);
+    assert!(table.contains("job") && table.contains(" on "), "{table}");
+    assert!(table.contains(&first.id().to_string()) && table.contains(&second.id().to_string()), "{table}");
+    region.done(&["pulse", "job"]);
+    assert!(first.wait_with_output().unwrap().status.success());
+    let output = second.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "go\n");
+    region.until_waiting("job", 0);
+    let events = region.listed();
+    assert_eq!(events[0]["state"], "unset");
+    assert!(events[0]["last_set"]["pid"].is_u64() && events[0]["last_set"]["host"].is_string());
+    // What a wait has left in the cluster has gone before it became a command.
+    let mut becomes = region.start(&["wait", "later", "--", "sleep", "60"]);
+    region.until_waiting("later", 1);
+    region.done(&["set", "later"]);
+    region.until_waiting("later", 0);
+    until(|| region.0.leases() == 0);
+    becomes.kill().unwrap();
+    becomes.wait().unwrap();
+}
+
+#[test]
+fn removal_is_told() {
+    let region = Region::new();
+    let waiting = region.start(&["wait", "job"]);
+    region.until_waiting("job", 1);
+    assert!(region.refused(&["rm", "job", "jobb"], 2).contains("did you mean job?"));
+    region.done(&["rm", "job"]);
+    let output = waiting.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("job was removed"));
+    assert!(region.listed().is_empty());
+}
+
+#[test]
+fn changes_are_told_as_they_happen() {
+    let region = Region::new();
+    region.done(&["clear", "door"]);
+    let mut watch = region.start(&["watch", "--json"]);
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    // It may not listen yet.
+    thread::sleep(Duration::from_millis(500));
+    for verb in ["set", "clear", "pulse", "rm"] {
+        region.done(&[verb, "door"]);
+    }
+    for (change, state, sets) in
+        [("set", "set", 1), ("cleared", "unset", 0), ("pulsed", "unset", 1), ("removed", "unset", 0)]
+    {
+        let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!((&line["name"], &line["change"]), (&"door".into(), &change.into()));
+        assert_eq!((&line["state"], &line["sets"]), (&state.into(), &sets.into()));
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn an_unreachable_cluster_is_never_a_timeout() {
+    let region = Region::new();
+    let mut waiting = region.start(&["wait", "job", "--timeout", "2"]);
+    region.until_waiting("job", 1);
+    region.0[0].kill();
+    assert_eq!(waiting.wait().unwrap().code(), Some(125));
+    for args in [
+        &["wait", "job", "--timeout", "1"][..],
+        &["wait", "job", "--timeout", "0"],
+        &["wait", "--any", "job", "door", "--timeout", "1"],
+        &["is-set", "job"],
+        &["set", "job"],
+        &["ls"],
+        &["rm", "job"],
+        &["watch"],
+    ] {
+        let complaint = region.refused(args, 125);
+        assert!(complaint.contains(&region.endpoint()) && complaint.contains("refused"), "{complaint}");
+    }
+    // The command that was to follow does not.
+    let mark = tempfile::tempdir().unwrap();
+    let file = mark.path().join("ran");
+    region.refused(&["wait", "job", "--timeout", "1", "--", "touch", file.to_str().unwrap()], 125);
+    assert!(!file.exists());
+}
+
+#[test]
+fn bad_input_gets_one_clear_error_before_anything_happens() {
+    let region = Region::new();
+    assert!(region.refused(&["set", "fine", "a/b"], 2).contains("a/b"));
+    assert!(region.listed().is_empty(), "nothing has happened");
+    assert!(region.refused(&["--namespace", "a/b", "set", "x"], 2).contains("namespace"));
+    for endpoints in ["a b:1", "host:port", ",", "ftp://a:1", "a:1:2"] {
+        let text = complaint(command(&["--etcd", endpoints, "set", "x"]), 2);
+        assert!(text.contains("HOST:PORT"), "{text}");
+    }
+    assert!(complaint(command(&["--namespace", "shop", "set", "x"]), 2).contains("--etcd"));
+    complaint(command(&["--dir", "/tmp", "--etcd", "a:1", "set", "x"]), 2);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    assert!(region.refused(&["--cacert", file.to_str().unwrap(), "ls"], 2).contains("ca.pem"));
+    fs::write(&file, "nonsense").unwrap();
+    assert!(region.refused(&["--cacert", file.to_str().unwrap(), "ls"], 2).contains("PEM"));
+    fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    region.refused(&["--cert", file.to_str().unwrap(), "ls"], 2);
+    region.refused(&["--cacert", file.to_str().unwrap(), "ls"], 125);
+    assert!(region.refused(&["--user", "ann", "ls"], 2).contains("TANTARA_ETCD_PASSWORD"));
+}
+
+#[test]
+fn users_and_tls() {
+    let servers = Servers::build().user("ann", "sesame", "/shop/").start();
+    let as_ann = |password: &str, args: &[&str]| {
+        let mut command =
+            command(&[&["--etcd", &servers.endpoints()[0], "--namespace", "shop", "--user", "ann"], args].concat());
+        command.env("TANTARA_ETCD_PASSWORD", password);
+        command
+    };
+    assert!(as_ann("sesame", &["set", "door"]).output().unwrap().status.success());
+    let text = complaint(as_ann("wrong", &["set", "door"]), 125);
+    assert!(text.contains("ann") && text.contains(&servers.endpoints()[0]) && !text.contains("wrong"), "{text}");
+    let mut elsewhere = command(&["--etcd", &servers.endpoints()[0], "--user", "ann", "set", "door"]);
+    elsewhere.env("TANTARA_ETCD_PASSWORD", "sesame").env("TANTARA_NAMESPACE", "other");
+    assert!(complaint(elsewhere, 125).contains("roles"));
+
+    let servers = Servers::build().tls().client_certificates().start();
+    let file = |name: &str| servers.folder().join(name).to_str().unwrap().to_owned();
+    let [ca, certificate, key] = ["ca.pem", "client.pem", "client-key.pem"].map(file);
+    let endpoint = &servers.endpoints()[0];
+    let tls = ["--cacert", &ca, "--cert", &certificate, "--key", &key];
+    let output = command(&[&["--etcd", endpoint][..], &tls, &["set", "door"]].concat()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    complaint(command(&["--etcd", endpoint, "wait", "door", "--timeout", "1"]), 125);
+}
+
+#[test]
+fn names_complete() {
+    let region = Region::new();
+    region.done(&["set", "db-ready", "db-full", "cache"]);
+    let complete = |words: &[&str], variable: bool| {
+        let mut command = if variable { region.command(&[]) } else { command(&[]) };
+        let index = (words.len() - 1).to_string();
+        let command = command.env("TANTARA_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index);
+        String::from_utf8(command.arg("--").args(words).output().unwrap().stdout).unwrap()
+    };
+    assert!(complete(&["tantara", "set", "db-"], true).contains("db-ready"));
+    assert!(complete(&["tantara", "--etcd", &region.endpoint(), "wait", "c"], false).contains("cache"));
+    assert!(!complete(&["tantara", "--etcd", "127.0.0.1:1", "wait", "c"], false).contains("cache"));
+}
