@@ -21,6 +21,7 @@ Tasks:
   ci      the same; what the continuous integration runs
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
+  faults  events between machines while 200 faults are injected into a cluster (some minutes)
   stress  the models on real threads, a hundred times longer
   bench   every event side by side, into bench/records/ and COMPARE.md; with options, see cargo xtask bench --help";
 
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         ["python"] => python::test(),
         ["loom"] => loom(),
         ["tsan"] => tsan(),
+        ["faults"] => faults(),
         ["stress"] => stress(),
         ["bench", ref options @ ..] => bench(options),
         ["help" | "--help" | "-h"] => {
@@ -82,6 +84,12 @@ fn test() -> Outcome {
         .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())?;
     println!("\nAll is well.");
     Ok(())
+}
+
+fn faults() -> Outcome {
+    etcd::provide()?;
+    let test = ["test", "--release", "--package", "tantara-etcd", "--test", "it", "--", "tormented", "--nocapture"];
+    cargo(&test).env("TANTARA_FAULTS", "200").run()
 }
 
 fn loom() -> Outcome {

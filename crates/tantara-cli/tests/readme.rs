@@ -21,12 +21,37 @@ fn the_commands_of_the_readme_work() {
     }
 }
 
+/// A block of shell commands.
+#[cfg(target_os = "linux")]
+fn example(readme: &str, number: usize) -> &str {
+    readme.split("```bash\n").nth(number).and_then(|rest| rest.split("```").next()).expect("an example")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_shell_example_between_machines_works_with_a_cluster_of_ones_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let servers = etcd_for_tests::Servers::one();
+    let script = example(&readme, 2).replace("10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379", &servers.endpoints()[0]);
+    let bin = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &script])
+        .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(said.contains("restarting") && said.contains("deploy-done  set"), "{said}");
+    assert_eq!(servers.keys("/tantara/e/"), []);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_shell_example_of_the_readme_works_as_it_stands_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let script = readme.split("```bash\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let script = example(&readme, 1);
     let bin = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let output = Command::new("bash")
@@ -42,4 +67,14 @@ fn the_shell_example_of_the_readme_works_as_it_stands_there() {
     }
     assert!(said.lines().any(|line| line.starts_with("db-ready  set")), "{said}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "it has tidied up");
+}
+
+/// The example of the cluster is compiled where its crate is.
+#[test]
+fn the_rust_example_between_machines_is_one_that_is_compiled() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let (readme, compiled) = (read("README.md"), read("crates/tantara-etcd/README.md"));
+    let example = readme.split("```rust,ignore\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(compiled.contains(&format!("# let stop = Event::new();\n{example}")), "{example}");
 }

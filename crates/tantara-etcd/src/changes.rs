@@ -300,7 +300,7 @@ impl Follower {
                 }
             },
         };
-        parts.link.distrust(&connection, why).await;
+        parts.link.distrust(&connection, why);
         End::BrokeOff(revision)
     }
 

@@ -15,32 +15,17 @@ use std::time::{Duration, SystemTime};
 use crate::error::Error;
 use crate::wire::{KeyValue, Op, Range, RangeAnswer};
 
-/// The longest name, in bytes: the same as between processes.
+/// How much is believed of what others say of themselves.
 const LONGEST: usize = 200;
 
-/// Checks a name by the rules that hold between processes too, and on every system.
+/// Checks a name by the rules that hold between processes too.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    check("the name of an event", name)
+    tantara::foreign::check_name(name).map_err(|why| Error::input("the name of an event", name, why))
 }
 
+/// A namespace is made as the names of events are.
 pub(crate) fn check_namespace(namespace: &str) -> Result<(), Error> {
-    check("a namespace", namespace)
-}
-
-fn check(what: &'static str, name: &str) -> Result<(), Error> {
-    let is_fine = |c: char| c.is_alphanumeric() || "._-+:@=,%~".contains(c);
-    let why = if name.is_empty() {
-        "it is empty"
-    } else if name.len() > LONGEST {
-        "it is longer than 200 bytes"
-    } else if name.starts_with(['.', '-', '~']) {
-        "it begins with a dot, a dash or a tilde; begin with a letter or a digit"
-    } else if !name.chars().all(is_fine) {
-        "it is made of letters, digits and . _ - + : @ = , % ~"
-    } else {
-        return Ok(());
-    };
-    Err(Error::input(what, name, why))
+    tantara::foreign::check_name(namespace).map_err(|why| Error::input("a namespace", namespace, why))
 }
 
 /// The keys of a namespace.

@@ -218,7 +218,7 @@ impl Keeper {
             Ok(Err(status)) => status.message().to_owned(),
             Err(_) => "does not answer".to_owned(),
         };
-        self.link.distrust(&connection, why).await;
+        self.link.distrust(&connection, why);
         answers
     }
 }

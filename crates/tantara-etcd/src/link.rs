@@ -3,8 +3,8 @@
 //!
 //! Every request that is repeated here may be: reads, and writes that apply at most once (see `write.rs`).
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
@@ -134,6 +134,8 @@ pub(crate) struct Link {
     options: Options,
     /// Held while one connects, so that one does.
     current: tokio::sync::Mutex<Current>,
+    /// The last connection that has failed; so have all before it.
+    failed: AtomicU64,
     /// What each endpoint has last failed with.
     reasons: Mutex<Vec<String>>,
 }
@@ -152,7 +154,7 @@ impl Link {
         // Clients spread over the members.
         let next = fastrand::usize(..endpoints.len());
         let current = tokio::sync::Mutex::new(Current { connection: None, serial: 0, next });
-        Link { endpoints, options, current, reasons }
+        Link { endpoints, options, current, failed: AtomicU64::new(0), reasons }
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -168,7 +170,11 @@ impl Link {
     /// Whether there is a connection that is not known to have failed.
     pub(crate) fn seems_up(&self) -> bool {
         // While somebody connects there is none.
-        self.current.try_lock().is_ok_and(|current| current.connection.is_some())
+        self.current.try_lock().is_ok_and(|current| self.trusted(&current).is_some())
+    }
+
+    fn trusted<'c>(&self, current: &'c Current) -> Option<&'c Connection> {
+        current.connection.as_ref().filter(|connection| connection.serial > self.failed.load(Relaxed))
     }
 
     /// What each endpoint has last failed with.
@@ -203,7 +209,7 @@ impl Link {
 
     async fn connect(&self) -> Result<Connection, Error> {
         let mut current = self.current.lock().await;
-        if let Some(connection) = &current.connection {
+        if let Some(connection) = self.trusted(&current) {
             return Ok(connection.clone());
         }
         let mut pause = Pause::new();
@@ -277,12 +283,9 @@ impl Link {
     }
 
     /// The connection has failed, or its token has: it is not given to anybody any more.
-    pub(crate) async fn distrust(&self, connection: &Connection, why: String) {
+    pub(crate) fn distrust(&self, connection: &Connection, why: String) {
         self.note(&connection.endpoint, why);
-        let mut current = self.current.lock().await;
-        if current.connection.as_ref().is_some_and(|known| known.serial == connection.serial) {
-            current.connection = None;
-        }
+        self.failed.fetch_max(connection.serial, Relaxed);
     }
 
     /// Sends a request that may be sent again, until it is answered or the deadline is there.
@@ -345,7 +348,7 @@ impl Link {
                     return Err(Failure { error, may_be_done: *may_be_done, status: code });
                 }
             }
-            self.distrust(&connection, said(&status)).await;
+            self.distrust(&connection, said(&status));
             if Instant::now() >= until {
                 let error = self.unreachable(doing);
                 return Err(Failure { error, may_be_done: *may_be_done, status: code });

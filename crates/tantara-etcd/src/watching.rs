@@ -131,7 +131,7 @@ impl Watching {
                     }
                 };
                 let connection = connection.clone();
-                self.parts.link.distrust(&connection, why).await;
+                self.parts.link.distrust(&connection, why);
                 self.interrupt()
             }
         }
@@ -152,7 +152,7 @@ async fn open(parts: &Parts, outbox: mpsc::UnboundedReceiver<Watch>) -> Option<(
     match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("does not answer"))) {
         Ok(answers) => Some((connection, answers)),
         Err(status) => {
-            parts.link.distrust(&connection, status.message().to_owned()).await;
+            parts.link.distrust(&connection, status.message().to_owned());
             None
         }
     }

@@ -9,6 +9,7 @@ mod interrupt;
 #[cfg(any(not(loom), test))]
 mod lock;
 mod many;
+mod name;
 mod park;
 #[cfg(any(all(target_os = "linux", not(tantara_portable)), loom))]
 #[allow(unsafe_code, reason = "maps files")]
@@ -37,6 +38,7 @@ pub use wait::{AutoResetWait, Wait};
 pub mod foreign {
     pub use crate::error::foreign as error;
     pub use crate::many::sealed::{Seal, Sealed};
+    pub use crate::name::check as check_name;
     pub use crate::wait::{Foreign, Slot, foreign as slot};
 }
 

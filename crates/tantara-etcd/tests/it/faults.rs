@@ -201,7 +201,8 @@ fn an_unreachable_cluster_is_no_timeout() {
     let net = Net::new(Servers::one());
     let client = net.client_of(0, net.options().timeout(Duration::from_secs(1)));
     assert!(!client.wait_timeout(Duration::from_millis(50)).unwrap(), "in sync");
-    let waits: [fn(&ClusterEvent) -> Result<bool, Error>; 4] = [
+    type Wait = fn(&ClusterEvent) -> Result<bool, Error>;
+    let waits: [Wait; 4] = [
         |event| event.wait_timeout(Duration::from_millis(500)),
         |event| event.wait_timeout(Duration::ZERO),
         |event| event.wait_deadline(Instant::now()),

@@ -1,0 +1,60 @@
+//! What an event may be called, wherever it lies: the same in a directory and in a cluster, on every system.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(all(target_os = "linux", not(tantara_portable), not(loom))),
+    allow(dead_code, reason = "events of this crate have names on Linux alone; other crates ask too")
+)]
+
+/// The longest name, in bytes. File systems allow 255; the rest is for names made from it.
+const LONGEST: usize = 200;
+
+/// Checks a name: letters and digits of any script, and some punctuation that means nothing to shells and paths. If it
+/// cannot be, why not.
+pub fn check(name: &str) -> Result<(), &'static str> {
+    let is_fine = |c: char| c.is_alphanumeric() || "._-+:@=,%~".contains(c);
+    if name.is_empty() {
+        Err("it is empty")
+    } else if name.len() > LONGEST {
+        Err("it is longer than 200 bytes")
+    } else if name.starts_with(['.', '-', '~']) {
+        Err("it begins with a dot, a dash or a tilde; begin with a letter or a digit")
+    } else if !name.chars().all(is_fine) {
+        Err("names are made of letters, digits and . _ - + : @ = , % ~")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words_and_nothing_that_leads_elsewhere() {
+        let longest = "x".repeat(LONGEST);
+        for name in ["a", "db-ready", "job_7", "build:42", "größe", "イベント", "v1.2", "a@b=c,d+e%f~", &longest]
+        {
+            assert!(check(name).is_ok(), "{name}");
+        }
+        let too_long = "x".repeat(LONGEST + 1);
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "/etc/passwd",
+            "a/b",
+            ".hidden",
+            "-rf",
+            "~",
+            "a b",
+            "a\nb",
+            "a\0b",
+            "\u{202e}x",
+            &too_long,
+        ] {
+            assert!(check(name).is_err(), "{name:?}");
+        }
+    }
+}
