@@ -17,7 +17,8 @@ use crate::keys::{self, Part};
 use crate::link::Pause;
 use crate::wire::{Empty, KeyEvent, KeyValue, WATCH, Watch, WatchAnswer, WatchCreate};
 
-/// As with waits: a stream that has been silent for so long is asked for a sign of life, and given up after so long again.
+/// As with waits: a stream that has been silent for so long is asked for a sign of life, and given up after so long
+/// again.
 const SILENCE: Duration = Duration::from_secs(2);
 
 const DOING: &str = "watch events";

@@ -96,8 +96,8 @@ impl Cluster {
         Ok((Cluster { engine }, reply))
     }
 
-    /// The event of that name. Nothing is sent: whether the name can be, and whether the cluster can be reached, is said
-    /// by the verbs of the event.
+    /// The event of that name. Nothing is sent: whether the name can be, and whether the cluster can be reached, is
+    /// said by the verbs of the event.
     #[must_use]
     pub fn event(&self, name: impl AsRef<str>) -> ClusterEvent {
         ClusterEvent::new(self.engine.clone(), name.as_ref())

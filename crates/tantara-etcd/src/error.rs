@@ -8,8 +8,8 @@ use crate::write::Pending;
 
 /// Why an event between machines could not be used. It says which endpoint, what happened, and what to do.
 ///
-/// An error never stands for a timeout, nor a timeout for an error: a wait whose time has passed while the cluster could
-/// be asked answers `false`; where the cluster could not be asked it fails with
+/// An error never stands for a timeout, nor a timeout for an error: a wait whose time has passed while the cluster
+/// could be asked answers `false`; where the cluster could not be asked it fails with
 /// [`is_unreachable`](Error::is_unreachable).
 ///
 /// It can be cloned, and an [`io::Error`] can be made of it.

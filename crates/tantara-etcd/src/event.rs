@@ -22,11 +22,11 @@ use crate::wire::{Compare, DeleteRange, LeaseRevoke, Op, Put, Txn};
 /// # Contract
 ///
 /// Whoever waits when a `set` takes effect is released, even if a `clear` follows at once, and even if the connection,
-/// the leader, or the history that a watch would need is lost in between. Nobody is released without a set. A wait counts
-/// from the moment at which the cluster was read for it, a round trip after it has begun;
+/// the leader, or the history that a watch would need is lost in between. Nobody is released without a set. A wait
+/// counts from the moment at which the cluster was read for it, a round trip after it has begun;
 /// [`ClusterWait::begun`] tells when. `set`, `clear` and `is_set` are linearizable, and each change is made at most
-/// once. If the whole history of the cluster is replaced, by an older backup or by an empty disk, a wait may be released
-/// by the last set of the new history: rather that than lost.
+/// once. If the whole history of the cluster is replaced, by an older backup or by an empty disk, a wait may be
+/// released by the last set of the new history: rather that than lost.
 ///
 /// # Memory ordering
 ///

@@ -2,8 +2,8 @@
 //!
 //! # Where things are
 //!
-//! [`Cluster`] connects, [`ClusterEvent`] has the verbs, [`ClusterWait`] is a wait that has begun, [`Hold`] sets an event
-//! for as long as it lives, [`Options`] say how to connect, and [`Changes`] tells what happens.
+//! [`Cluster`] connects, [`ClusterEvent`] has the verbs, [`ClusterWait`] is a wait that has begun, [`Hold`] sets an
+//! event for as long as it lives, [`Options`] say how to connect, and [`Changes`] tells what happens.
 #![forbid(unsafe_code)]
 
 mod changes;
@@ -21,6 +21,7 @@ mod options;
 mod records;
 mod reply;
 mod ticket;
+mod topic;
 mod wait;
 mod watching;
 mod wire;

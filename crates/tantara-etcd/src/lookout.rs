@@ -1,9 +1,9 @@
 //! The lookout: it knows who waits for which event, reads, watches, and releases.
 //!
-//! **State decides, watches only hurry.** A wait begins with a linearizable read. It is released when a later read, or a
-//! message of the watch, shows a set that the first read did not show: the level is set, or the last set is another one.
-//! So nothing is lost with a connection, a leader, a compacted history or a message that a server forgets to send; the
-//! next read finds it. Reads are repeated whenever the watch was interrupted, and every now and then anyhow.
+//! **State decides, watches only hurry.** A wait begins with a linearizable read. It is released when a later read, or
+//! a message of the watch, shows a set that the first read did not show: the level is set, or the last set is another
+//! one. So nothing is lost with a connection, a leader, a compacted history or a message that a server forgets to
+//! send; the next read finds it. Reads are repeated whenever the watch was interrupted, and every now and then anyhow.
 //!
 //! 1. A read is applied to a wait only if it was begun after the wait's first read had come back. Then it is not older.
 //! 2. Reads that begin waits follow one another, and take everyone who has come by then: of two waits that one party
@@ -21,13 +21,13 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Code;
 
 use crate::engine::Parts;
-use crate::error::Error;
-use crate::keys::{Part, Pulse, State};
+use crate::keys::{Pulse, State};
 use crate::link::{Failure, Pause};
 use crate::records::Records;
 use crate::ticket::Served;
+use crate::topic::{Joining, Topic, release};
 use crate::watching::{Heard, Watching};
-use crate::wire::{KeyEvent, Txn, WatchAnswer};
+use crate::wire::{Txn, WatchAnswer};
 
 /// etcd allows 128 operations in a transaction; an event takes two.
 const EVENTS_IN_A_READ: usize = 60;
@@ -53,161 +53,6 @@ pub(crate) enum Ask {
     Decide(Served),
     /// Somebody has left.
     Leave(Arc<str>),
-}
-
-/// A wait that has not been read for yet.
-struct Joining {
-    ticket: Served,
-    /// In which order the waits have come.
-    order: u64,
-    /// Until when it is to be read for.
-    until: Instant,
-}
-
-/// A wait that was read for.
-struct Sleeper {
-    ticket: Served,
-    order: u64,
-    /// At which revision it was read for.
-    revision: i64,
-    /// The last set that it does not count.
-    pulse: Option<Arc<Pulse>>,
-    existed: bool,
-    /// How many reads had begun when it was read for.
-    joined: u64,
-}
-
-/// An event that is waited for, or was a moment ago.
-struct Topic {
-    joining: Vec<Joining>,
-    sleepers: Vec<Sleeper>,
-    /// How many have left since the last time that they were counted.
-    left: usize,
-    /// Whether it has to be read, whoever joins.
-    is_stale: bool,
-    /// The watch's number, on the stream that is open.
-    watch: Option<i64>,
-    /// Where an interrupted watch had come to; 0 if that is not known.
-    resume: i64,
-    /// Whether a message has told that it was removed, since the last read.
-    saw_removal: bool,
-    /// Since when somebody waits, or nobody does.
-    since: Instant,
-    is_settled: bool,
-}
-
-impl Topic {
-    fn new() -> Topic {
-        Topic {
-            joining: Vec::new(),
-            sleepers: Vec::new(),
-            left: 0,
-            is_stale: false,
-            watch: None,
-            resume: 0,
-            saw_removal: false,
-            since: Instant::now(),
-            is_settled: false,
-        }
-    }
-
-    fn purge(&mut self) {
-        self.left = 0;
-        self.sleepers.retain(|sleeper| !sleeper.ticket.is_abandoned());
-        self.joining.retain(|joining| !joining.ticket.is_abandoned());
-    }
-
-    fn is_idle(&self) -> bool {
-        self.sleepers.is_empty() && self.joining.is_empty()
-    }
-
-    /// Applies a read that was the `number`th to begin. Whose wait it ends.
-    fn apply(
-        &mut self,
-        number: u64,
-        revision: i64,
-        state: &State,
-        pulse: &Option<Arc<Pulse>>,
-        name: &str,
-    ) -> Vec<Sleeper> {
-        let is_set = state.is_set();
-        let is_released =
-            |sleeper: &mut Sleeper| sleeper.joined < number && (is_set || (pulse.is_some() && *pulse != sleeper.pulse));
-        let released = self.sleepers.extract_if(.., is_released).collect();
-        let (saw_removal, exists) = (self.saw_removal, state.exists());
-        self.sleepers.retain_mut(|sleeper| {
-            if sleeper.joined >= number {
-                return true;
-            }
-            if revision < sleeper.revision {
-                // The history was replaced by a shorter one, in which nothing has been set yet: it counts from here.
-                sleeper.revision = revision;
-                sleeper.pulse.clone_from(pulse);
-                sleeper.existed = exists;
-            } else if !exists && (sleeper.existed || saw_removal) {
-                sleeper.ticket.0.end(Err(Error::removed(name)));
-                return false;
-            }
-            sleeper.existed |= exists;
-            true
-        });
-        // In a shorter history a watch would wait for long where the last one had come to.
-        if revision + 1 < self.resume {
-            self.resume = 0;
-        }
-        self.saw_removal = false;
-        released
-    }
-
-    /// Those who wait for this read begin their waits.
-    fn begin(
-        &mut self,
-        joining: Vec<Joining>,
-        joined: u64,
-        revision: i64,
-        state: &State,
-        pulse: &Option<Arc<Pulse>>,
-    ) -> Vec<Sleeper> {
-        let joining = joining.into_iter().filter(|joining| !joining.ticket.is_abandoned());
-        let existed = state.exists();
-        let begun = joining.map(|Joining { ticket, order, .. }| Sleeper {
-            ticket,
-            order,
-            revision,
-            pulse: pulse.clone(),
-            existed,
-            joined,
-        });
-        if state.is_set() {
-            return begun.collect();
-        }
-        let before = self.sleepers.len();
-        self.sleepers.extend(begun);
-        self.sleepers[before..].iter().for_each(|sleeper| sleeper.ticket.0.begun.set());
-        Vec::new()
-    }
-
-    fn hear_event(&mut self, event: &KeyEvent, part: Part, revision: i64) {
-        // Were the watch to break off now, it would go on after this.
-        self.resume = revision + 1;
-        match (part, event.is_delete()) {
-            (Part::Pulse, false) => {
-                let released = self.sleepers.extract_if(.., |sleeper| sleeper.revision < revision).collect();
-                release(released);
-            }
-            (_, true) => {
-                self.saw_removal = true;
-                self.is_stale = true;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Ends waits in the order in which they have come: of several that one party began, the first is answered first.
-fn release(mut released: Vec<Sleeper>) {
-    released.sort_unstable_by_key(|sleeper| sleeper.order);
-    released.iter().for_each(|sleeper| sleeper.ticket.0.end(Ok(true)));
 }
 
 /// What was seen of some events, at one revision.

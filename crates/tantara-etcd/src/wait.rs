@@ -72,7 +72,8 @@ impl ClusterWait {
         }
     }
 
-    /// Blocks until the cluster has been read for this wait: every set from then on releases it. It may be over by then.
+    /// Blocks until the cluster has been read for this wait: every set from then on releases it. It may be over by
+    /// then.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
 //! Writes that apply at most once, however often they are sent.
 //!
-//! An answer that does not come leaves open whether the request was carried out, or will be: it may sit in a queue still.
-//! So every write also writes down its own number, in a *lane* of this process, and is carried out only if the lane is
-//! as this process last left it. Sent again, it finds its number there and does nothing; late, it finds another's. A lane
-//! serves one write at a time. Lanes hang on a lease, and a write that would revive the lane of a lease that has ended is
-//! refused by etcd, so a lane's revision never starts anew.
+//! An answer that does not come leaves open whether the request was carried out, or will be: it may sit in a queue
+//! still. So every write also writes down its own number, in a *lane* of this process, and is carried out only if the
+//! lane is as this process last left it. Sent again, it finds its number there and does nothing; late, it finds
+//! another's. A lane serves one write at a time. Lanes hang on a lease, and a write that would revive the lane of a
+//! lease that has ended is refused by etcd, so a lane's revision never starts anew.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

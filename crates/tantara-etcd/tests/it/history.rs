@@ -1,8 +1,8 @@
-//! A history checker: many clients do what they like while the cluster is tormented, everything is written down with the
-//! time at which it began and ended, and afterwards the record has to make sense.
+//! A history checker: many clients do what they like while the cluster is tormented, everything is written down with
+//! the time at which it began and ended, and afterwards the record has to make sense.
 //!
-//! * **Nobody lost**: a wait that says that its time has passed saw no set between its begin and its end; and every wait
-//!   that did see one is released once the cluster is well, without another set.
+//! * **Nobody lost**: a wait that says that its time has passed saw no set between its begin and its end; and every
+//!   wait that did see one is released once the cluster is well, without another set.
 //! * **Nobody falsely released**: a wait that was released could have seen the event set at some moment.
 //! * **Linearizable**: `set`, `clear` and `is_set` could have happened one after the other, each between its begin and
 //!   its end. (By keeping all possible worlds, as in "Testing for Linearizability", G. Lowe 2017.)
