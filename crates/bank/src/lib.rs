@@ -4,9 +4,9 @@
 //! the bank to open, one who withdraws money also waits for transactions to open, and each is served and leaves. The
 //! manager opens the one and then the other.
 //!
-//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`], `processes` on Linux) only
-//! performs it, and the [`Stage`] notes what happens. The pictures ([`timeline`], [`trace`]) are drawn from those
-//! notes.
+//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`]; on Linux `processes`,
+//! `machines`) only performs it, and the [`Stage`] notes what happens. The pictures ([`timeline`], [`trace`]) are
+//! drawn from those notes.
 //!
 //! ```
 //! use bank::{Run, Plan, Reach};
@@ -20,6 +20,10 @@
 
 mod bank;
 mod customer;
+#[cfg(target_os = "linux")]
+pub mod machines;
+#[cfg(target_os = "linux")]
+mod pool;
 #[cfg(target_os = "linux")]
 pub mod processes;
 pub mod script;

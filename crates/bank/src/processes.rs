@@ -14,33 +14,25 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command};
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, mpsc};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 
 use tantara::SharedEvent;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use tokio::task::JoinSet;
 
-use crate::script::{self, CustomerStep, Gate, ManagerStep, SERVICE};
-use crate::stage::{Audience, OpenVisit, Phase, Run, Stage};
+use crate::pool::{self, HungUp, Word, Worker, WorkerProcess, Workers};
+use crate::script::Gate;
+use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
 /// The most workers that are sensible: each is a process, and one of the 1,024 files that a process may usually open.
 pub const MOST_WORKERS: usize = 1_000;
 
-/// After so many workers in a row that have died before they took a customer, the next would do so too.
-const PATIENCE: usize = 5;
-
-// What a worker says.
+/// What a worker says first; the rest are [`Word`]s.
 const TAKES: &str = "takes";
-const SAYS: &str = "says";
-const BEGINS: &str = "begins";
-const ENDS: &str = "ends";
 
 /// Runs the plan. `program` starts a worker: a program that calls [`work`] with the arguments that are added here.
 ///
@@ -51,189 +43,73 @@ const ENDS: &str = "ends";
 /// If the events cannot be made, if a worker cannot be started, or if workers die again and again before they take a
 /// customer. No worker is left behind.
 pub fn run(plan: Plan, audience: Audience, program: impl Fn() -> Command + Send + Sync + 'static) -> io::Result<Run> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let runtime = runtime.map_err(|error| failed("workers cannot be listened to", error))?;
     let events = [SharedEvent::anonymous()?, SharedEvent::anonymous()?];
-    let stage = Stage::new(plan, audience);
-    let branch = Arc::new(Branch { stage, events, program: Box::new(program), next: AtomicUsize::new(0) });
-    let outcome = runtime.block_on(manage(&branch));
-    // If one part of the run has failed, this drops the others, and with them their workers.
-    drop(runtime);
-    outcome?;
-    match Arc::try_unwrap(branch) {
-        Ok(branch) => Ok(branch.stage.close()),
-        Err(_) => unreachable!("whoever had a part in the run is gone"),
-    }
+    let pace = plan.pace;
+    pool::run(plan, audience, Branch { events, pace, program: Box::new(program) })
 }
 
-/// Shared by the manager and those who look after a worker.
+/// What all of its workers share.
 struct Branch {
-    stage: Stage,
     events: [SharedEvent; 2],
+    pace: Pace,
     program: Box<dyn Fn() -> Command + Send + Sync>,
-    /// The customer who is next in the queue.
-    next: AtomicUsize,
 }
 
-/// The story, and beside it a task for each place in the pool. The first failure ends it all.
-async fn manage(branch: &Arc<Branch>) -> io::Result<()> {
-    let mut parts = JoinSet::new();
-    parts.spawn(tell(Arc::clone(branch)));
-    for _ in 0..branch.stage.workers().min(branch.stage.customers().len()) {
-        parts.spawn(look_after_place(Arc::clone(branch)));
-    }
-    while let Some(part) = parts.join_next().await {
-        part.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    }
-    Ok(())
-}
+impl Workers for Branch {
+    type Worker = Teller;
 
-async fn tell(branch: Arc<Branch>) -> io::Result<()> {
-    for step in script::MANAGER {
-        match *step {
-            ManagerStep::Say(line) => branch.stage.announce(line),
-            ManagerStep::Pause(pause) => tokio::time::sleep(branch.stage.pace().of(pause)).await,
-            ManagerStep::Open(gate) => {
-                branch.stage.opens(gate);
-                branch.events[gate as usize].try_set()?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Keeps one place in the pool manned while there are customers.
-async fn look_after_place(branch: Arc<Branch>) -> io::Result<()> {
-    let mut idle = None;
-    while let Some(customer) = branch.next_customer() {
-        let kind = branch.stage.customers()[customer].kind;
-        let mut worker = branch.who_takes(kind, idle.take()).await?;
-        let mut visit = branch.stage.enter(customer);
-        match worker.carry(kind, &mut visit).await {
-            Ok(()) => {
-                visit.leave();
-                idle = Some(worker);
-            }
-            Err(HungUp) => visit.lose(&worker.how_it_ended()),
-        }
-    }
-    Ok(())
-}
-
-impl Branch {
-    fn next_customer(&self) -> Option<usize> {
-        let next = self.next.fetch_add(1, Relaxed);
-        (next < self.stage.customers().len()).then_some(next)
+    async fn open(&self, gate: Gate) -> io::Result<()> {
+        Ok(self.events[gate as usize].try_set()?)
     }
 
-    /// Finds a worker for a customer: the one who is idle, or a new one. Nobody is lost with a worker who had not taken
-    /// them yet.
-    async fn who_takes(&self, kind: Kind, mut idle: Option<Worker>) -> io::Result<Worker> {
-        let mut last = String::new();
-        for _ in 0..PATIENCE {
-            let mut worker = match idle.take() {
-                Some(worker) => worker,
-                None => {
-                    Worker::start(self).map_err(|error| failed("a worker cannot be started (fewer may do)", error))?
-                }
-            };
-            if worker.take(kind).await.is_ok() {
-                return Ok(worker);
-            }
-            last = worker.how_it_ended();
-        }
-        Err(io::Error::other(format!("{PATIENCE} workers in a row died before they took a customer: {last}")))
-    }
-}
-
-fn failed(what: &str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
-}
-
-/// The other side is not there any more.
-struct HungUp;
-
-/// A worker, as the manager sees it. It does not outlive this.
-struct Worker {
-    process: Child,
-    line: BufReader<UnixStream>,
-}
-
-impl Worker {
     /// Blocks for the millisecond that it takes.
-    fn start(branch: &Branch) -> io::Result<Worker> {
+    async fn start(&self) -> io::Result<Teller> {
         let (ours, theirs) = Socket::pair()?;
         ours.set_nonblocking(true)?;
-        let mut command = (branch.program)();
-        for event in &branch.events {
+        let mut command = (self.program)();
+        for event in &self.events {
             let number = event.inherit(&mut command)?;
             command.arg(number.to_string());
         }
-        command.arg(branch.stage.pace().factor().to_string());
+        command.arg(self.pace.factor().to_string());
         command.stdin(OwnedFd::from(theirs.try_clone()?)).stdout(OwnedFd::from(theirs)).process_group(0);
-        Ok(Worker { line: BufReader::new(UnixStream::from_std(ours)?), process: command.spawn()? })
+        Ok(Teller { line: BufReader::new(UnixStream::from_std(ours)?), process: WorkerProcess(command.spawn()?) })
     }
+}
 
+/// A worker, as the manager sees it.
+struct Teller {
+    process: WorkerProcess,
+    line: BufReader<UnixStream>,
+}
+
+impl Worker for Teller {
     async fn take(&mut self, kind: Kind) -> Result<(), HungUp> {
         let order = format!("{}\n", kind.name());
         self.line.get_mut().write_all(order.as_bytes()).await.map_err(|_| HungUp)?;
-        self.hear(TAKES).await
+        self.read(TAKES).await
     }
 
-    /// Follows a customer whom the worker has taken, from the door to the door.
-    async fn carry(&mut self, kind: Kind, visit: &mut OpenVisit<'_>) -> Result<(), HungUp> {
-        for step in script::customer(kind) {
-            let phase = match *step {
-                CustomerStep::Say(line) => {
-                    self.hear(SAYS).await?;
-                    visit.say(line);
-                    continue;
-                }
-                CustomerStep::Wait(gate) => Phase::Waiting(gate),
-                CustomerStep::BeServed => Phase::Served,
-            };
-            self.hear(BEGINS).await?;
-            visit.begin(phase);
-            self.hear(ENDS).await?;
-            visit.end();
-        }
-        Ok(())
+    async fn hear(&mut self, word: Word) -> Result<(), HungUp> {
+        self.read(word.name()).await
     }
 
+    fn how_it_ended(self) -> String {
+        self.process.how_it_ended()
+    }
+
+    /// It has nothing that it would have to give back.
+    async fn dismiss(self) {}
+}
+
+impl Teller {
     /// Anything but the expected word is as good as silence.
-    async fn hear(&mut self, expected: &str) -> Result<(), HungUp> {
+    async fn read(&mut self, expected: &str) -> Result<(), HungUp> {
         let mut word = String::new();
         match self.line.read_line(&mut word).await {
             Ok(_) if word.strip_suffix('\n') == Some(expected) => Ok(()),
             _ => Err(HungUp),
         }
-    }
-
-    /// Of one that has hung up.
-    fn how_it_ended(mut self) -> String {
-        let number = self.process.id();
-        match self.end() {
-            Ok(status) => {
-                let verb = if status.signal().is_some() { "was killed by" } else { "ended with" };
-                // The standard library says "signal: 9 (SIGKILL)".
-                format!("worker {number} {verb} {}", status.to_string().replacen(": ", " ", 1))
-            }
-            Err(error) => format!("worker {number} has vanished: {error}"),
-        }
-    }
-
-    /// Nobody can be lost with it any more, so this may be the way that is certain even for a process that is stopped.
-    /// It changes nothing about how one has ended that is dying already.
-    fn end(&mut self) -> io::Result<std::process::ExitStatus> {
-        self.process.kill()?;
-        self.process.wait()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        // It has been waited for already, if that fails.
-        let _ = self.end();
     }
 }
 
@@ -280,22 +156,7 @@ struct Desk {
 impl Desk {
     fn serve(&self, kind: Kind) -> io::Result<()> {
         report(TAKES)?;
-        for step in script::customer(kind) {
-            match *step {
-                CustomerStep::Say(_) => report(SAYS)?,
-                CustomerStep::Wait(gate) => {
-                    report(BEGINS)?;
-                    self.event(gate).try_wait()?;
-                    report(ENDS)?;
-                }
-                CustomerStep::BeServed => {
-                    report(BEGINS)?;
-                    thread::sleep(self.pace.of(SERVICE));
-                    report(ENDS)?;
-                }
-            }
-        }
-        Ok(())
+        pool::act(kind, self.pace, |word| report(word.name()), |gate| Ok(self.event(gate).try_wait()?))
     }
 
     fn event(&self, gate: Gate) -> &SharedEvent {
@@ -312,11 +173,17 @@ fn report(word: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use super::*;
-    use crate::{Span, crowd};
+    use crate::pool::PATIENCE;
+    use crate::{Phase, Span, crowd, script};
+
+    const SAYS: &str = "says";
+    const BEGINS: &str = "begins";
+    const ENDS: &str = "ends";
 
     /// A worker that follows a customer who checks a balance up to so many words, and then does something else.
     fn up_to(words: usize, then: &str) -> String {

@@ -58,6 +58,13 @@ pub(crate) enum Verb {
         arguments: Vec<String>,
     },
 
+    /// A worker of `bank --reach machines`, which starts it by itself
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    FarWorkerOfBank {
+        arguments: Vec<String>,
+    },
+
     /// Print the script that makes a shell complete this command, the names of events included
     #[command(after_long_help = "\
 Examples:
@@ -91,6 +98,7 @@ Examples:
   tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
                                                       a crowd of async tasks, and a picture of its day
   tantara bank --reach processes                      every worker a process; try kill -9 on one of them
+  tantara --etcd 127.0.0.1:2379 bank --reach machines     every worker as if on a machine of its own
   tantara bank --pace 0 --json                        the figures alone
 
 A list of customers is CSV, and may come from /dev/stdin. The types are WITHDRAW_MONEY and CHECK_BALANCE:
@@ -98,7 +106,7 @@ A list of customers is CSV, and may come from /dev/stdin. The types are WITHDRAW
   Ann,WITHDRAW_MONEY
   Bob,CHECK_BALANCE
 
-Limits: 10,000,000 customers, 10,000 workers (1,000 if they are processes), a pace of 1,000,000.
+Limits: 10,000,000 customers, 10,000 workers (1,000 if they are processes or machines), a pace of 1,000,000.
 
 Exit codes: 0 done, or nobody reads the output any more; 2 bad usage or bad input (nothing was run); 125 tantara itself
 failed, or a customer was lost with a worker process. A signal ends it as that signal.")]
@@ -113,8 +121,8 @@ pub(crate) struct Bank {
 
     /// How many workers serve them
     ///
-    /// With threads and processes, a worker carries one customer at a time. With tasks, all customers are in the bank
-    /// at once, and the workers are the threads that run them.
+    /// With threads, processes and machines, a worker carries one customer at a time. With tasks, all customers are in
+    /// the bank at once, and the workers are the threads that run them.
     #[arg(long, value_name = "N", default_value = "4", value_parser = workers, allow_negative_numbers = true)]
     pub(crate) workers: usize,
 
@@ -174,6 +182,22 @@ pub(crate) enum ReachArg {
     /// A pool of processes; one that is killed loses only the customer that it carries
     #[cfg(target_os = "linux")]
     Processes,
+    /// A pool of processes that share nothing but the etcd cluster of --etcd
+    #[cfg(target_os = "linux")]
+    Machines,
+}
+
+impl ReachArg {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            ReachArg::Threads => "threads",
+            ReachArg::Tasks => "tasks",
+            #[cfg(target_os = "linux")]
+            ReachArg::Processes => "processes",
+            #[cfg(target_os = "linux")]
+            ReachArg::Machines => "machines",
+        }
+    }
 }
 
 fn count(text: &str) -> Result<usize, String> {

@@ -9,8 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use bank::processes::MOST_WORKERS;
 use bank::{Audience, Customer, Plan, Reach, Run};
 use serde::Serialize;
+#[cfg(target_os = "linux")]
+use tantara_etcd::Cluster;
 
 use crate::args::{self, ReachArg};
+#[cfg(target_os = "linux")]
+use crate::events::PlaceArgs;
 use crate::exit::Failure;
 use crate::interrupt;
 use crate::outfile::OutFile;
@@ -19,14 +23,17 @@ use crate::output::{self, Progress};
 /// A crowd of this size makes one want to see that it moves.
 const LARGE_CROWD: usize = 1_000;
 
-pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
+pub(crate) fn run(args: args::Bank, #[cfg(target_os = "linux")] place: &PlaceArgs) -> Result<(), Failure> {
     #[cfg(target_os = "linux")]
-    if args.reach == ReachArg::Processes && args.workers > MOST_WORKERS {
+    if matches!(args.reach, ReachArg::Processes | ReachArg::Machines) && args.workers > MOST_WORKERS {
         return Err(Failure::usage(format_args!(
-            "--reach processes takes at most {MOST_WORKERS} workers, not {}; see tantara bank --help",
+            "--reach {} takes at most {MOST_WORKERS} workers, not {}; see tantara bank --help",
+            args.reach.name(),
             args.workers
         )));
     }
+    #[cfg(target_os = "linux")]
+    let region = Region::of(&args, place)?;
     let customers = customers(&args)?;
     let total = customers.len();
     let watched = !args.quiet && total >= LARGE_CROWD && output::is_watched();
@@ -73,6 +80,8 @@ pub(crate) fn run(args: args::Bank) -> Result<(), Failure> {
         ReachArg::Tasks => bank::run(Reach::Tasks, plan, audience),
         #[cfg(target_os = "linux")]
         ReachArg::Processes => run_with_processes(plan, audience),
+        #[cfg(target_os = "linux")]
+        ReachArg::Machines => run_with_machines(plan, audience, region, place),
     };
     let run = run.map_err(Failure::internal)?;
     if let Some(progress) = &progress {
@@ -113,6 +122,57 @@ fn run_with_processes(plan: Plan, audience: Audience) -> std::io::Result<Run> {
 #[cfg(target_os = "linux")]
 pub(crate) fn work(arguments: &[String]) -> Result<(), Failure> {
     bank::processes::work(arguments).map_err(Failure::internal)
+}
+
+/// The verb by which the command starts itself as a worker that shares nothing but a cluster.
+#[cfg(target_os = "linux")]
+const FAR_WORKER: &str = "far-worker-of-bank";
+
+/// The cluster on which the machines' bank is, if it is that.
+#[cfg(target_os = "linux")]
+struct Region(Option<Cluster>);
+
+#[cfg(target_os = "linux")]
+impl Region {
+    fn of(args: &args::Bank, place: &PlaceArgs) -> Result<Region, Failure> {
+        if args.reach != ReachArg::Machines {
+            return Ok(Region(None));
+        }
+        if place.endpoints().is_none() {
+            return Err(Failure::usage(
+                "--reach machines needs an etcd cluster; name it by --etcd HOST:PORT,... or $TANTARA_ETCD",
+            ));
+        }
+        connect(place).map(|cluster| Region(Some(cluster)))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn connect(place: &PlaceArgs) -> Result<Cluster, Failure> {
+    let options = place.options(None)?.record_waits(false).hold_ttl(bank::machines::HOLDS_LAST);
+    Cluster::connect_with(place.endpoints().unwrap_or_default(), options).map_err(Failure::of_cluster)
+}
+
+#[cfg(target_os = "linux")]
+fn run_with_machines(plan: Plan, audience: Audience, region: Region, place: &PlaceArgs) -> std::io::Result<Run> {
+    let program = std::env::current_exe()?;
+    let place = place.as_arguments();
+    let worker = move || {
+        let mut worker = std::process::Command::new(&program);
+        worker.args(&place).arg(FAR_WORKER);
+        worker
+    };
+    let Region(Some(cluster)) = region else { unreachable!("it was named") };
+    bank::machines::run(plan, audience, cluster, worker)
+}
+
+/// What a worker does that shares nothing but a cluster.
+#[cfg(target_os = "linux")]
+pub(crate) fn work_far_away(arguments: &[String], place: &PlaceArgs) -> Result<(), Failure> {
+    if place.endpoints().is_none() {
+        return Err(Failure::usage("only the bank itself can start a worker"));
+    }
+    bank::machines::work(connect(place)?, arguments).map_err(Failure::internal)
 }
 
 type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;
@@ -185,12 +245,7 @@ fn print_figures(args: &args::Bank, run: &Run) -> Result<(), Failure> {
     let summary = &run.summary;
     let figures = Figures {
         customers: summary.customers,
-        reach: match args.reach {
-            ReachArg::Threads => "threads",
-            ReachArg::Tasks => "tasks",
-            #[cfg(target_os = "linux")]
-            ReachArg::Processes => "processes",
-        },
+        reach: args.reach.name(),
         workers: args.workers,
         pace: args.pace.factor(),
         seconds: (summary.took.as_secs_f64() * 1e6).round() / 1e6,

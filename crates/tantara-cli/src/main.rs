@@ -20,9 +20,14 @@ fn main() -> ExitCode {
     let outcome = args::parse().and_then(|args| match args.verb {
         #[cfg(target_os = "linux")]
         args::Verb::Events(verb) => events::run(verb, args.place),
-        args::Verb::Bank(args) => bank::run(args),
+        #[cfg(target_os = "linux")]
+        args::Verb::Bank(bank) => bank::run(bank, &args.place),
+        #[cfg(not(target_os = "linux"))]
+        args::Verb::Bank(bank) => bank::run(bank),
         #[cfg(target_os = "linux")]
         args::Verb::WorkerOfBank { arguments } => bank::work(&arguments),
+        #[cfg(target_os = "linux")]
+        args::Verb::FarWorkerOfBank { arguments } => bank::work_far_away(&arguments, &args.place),
         args::Verb::Completions { shell } => about::completions(shell),
         args::Verb::Man => about::man(),
     });

@@ -30,23 +30,23 @@ pub(crate) struct PlaceArgs {
     pub(crate) etcd: Option<String>,
 
     /// The namespace of the cluster's events [env: TANTARA_NAMESPACE] [default: tantara]
-    #[arg(long, value_name = "NS", global = true, conflicts_with = "dir")]
+    #[arg(long, value_name = "NS", global = true, conflicts_with = "dir", hide_short_help = true)]
     namespace: Option<String>,
 
     /// Who to be for the cluster; the password is in $TANTARA_ETCD_PASSWORD [env: TANTARA_ETCD_USER]
-    #[arg(long, value_name = "USER", global = true, conflicts_with = "dir")]
+    #[arg(long, value_name = "USER", global = true, conflicts_with = "dir", hide_short_help = true)]
     user: Option<String>,
 
     /// The certificate authority of the cluster, in PEM; TLS is spoken [env: TANTARA_ETCD_CACERT]
-    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir")]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     cacert: Option<PathBuf>,
 
     /// The client's own certificate, in PEM; TLS is spoken [env: TANTARA_ETCD_CERT]
-    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir")]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     cert: Option<PathBuf>,
 
     /// The key of that certificate, in PEM [env: TANTARA_ETCD_KEY]
-    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir")]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     key: Option<PathBuf>,
 }
 
@@ -91,6 +91,17 @@ impl PlaceArgs {
     pub(crate) fn endpoints(&self) -> Option<String> {
         let inherited = || if self.dir.is_none() { text_variable("TANTARA_ETCD") } else { None };
         self.etcd.clone().or_else(inherited)
+    }
+
+    /// The arguments that name the same cluster once more. The password stays in the environment.
+    pub(crate) fn as_arguments(&self) -> Vec<OsString> {
+        let texts =
+            [("--etcd", self.endpoints()), ("--namespace", self.namespace.clone()), ("--user", self.user.clone())];
+        let texts = texts.into_iter().map(|(option, text)| (option, text.map(OsString::from)));
+        let files = [("--cacert", &self.cacert), ("--cert", &self.cert), ("--key", &self.key)];
+        let files = files.into_iter().map(|(option, file)| (option, file.clone().map(OsString::from)));
+        let given = texts.chain(files).filter_map(|(option, value)| Some([option.into(), value?]));
+        given.flatten().collect()
     }
 
     /// What was said of a cluster although none was named.

@@ -69,6 +69,10 @@ impl Handle {
     /// The word, and that the event is gone, if this handle has found that out and could not say so in the word.
     pub(crate) fn known_word(&self) -> Word {
         let word = self.word();
+        if !self.page().is_whole() {
+            // The file was cut off and made longer again behind the back of everybody: nobody has met a fault.
+            return Word::LOST;
+        }
         if self.is_abandoned() { word.gone() } else { word }
     }
 

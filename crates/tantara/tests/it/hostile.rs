@@ -247,6 +247,17 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
 }
 
 #[test]
+fn a_file_that_was_cut_off_while_nobody_looked_is_lost() {
+    let home = directory();
+    let event = SharedEvent::open_in(&home, "x").unwrap();
+    let file = OpenOptions::new().write(true).open(home.path().join("x")).unwrap();
+    file.set_len(0).unwrap();
+    file.set_len(PAGE as u64).unwrap();
+    assert!(event.is_removed() && !event.is_set());
+    assert!(event.try_wait().unwrap_err().is_removed());
+}
+
+#[test]
 fn a_fault_that_is_not_ours_still_ends_the_process() {
     let home = directory();
     let mut party = Party::start(["fault_elsewhere", home.path().to_str().unwrap(), "x"]);

@@ -1,0 +1,369 @@
+//! The bank on machines: manager and workers share an etcd cluster, and nothing else.
+//!
+//! Here the workers are processes of this machine, because somebody has to start them; but they have no pipe, no
+//! socket and no file in common with the manager. All that the two tell each other are events, and they would tell it
+//! as well from two ends of the world. Of a run whose number is RUN, and of its Nth worker:
+//!
+//! | event | who | what it says |
+//! |---|---|---|
+//! | `bank-RUN.bank_open`, `bank-RUN.transactions_open` | set by the manager | the bank's own two |
+//! | `bank-RUN.manager` | held by the manager | that there is one. Without it workers end |
+//! | `bank-RUN.wN.alive` | held by the worker | that it lives. When the hold ends, its customer is lost |
+//! | `bank-RUN.wN.WITHDRAW_MONEY`, `….CHECK_BALANCE` | set by the manager, cleared by the worker | a customer who comes for that; they are taken |
+//! | `bank-RUN.wN.home` | set by the manager | there are no customers any more |
+//! | `bank-RUN.wN.step` | pulsed by the worker | the next step of the script |
+//!
+//! The manager hears all of it through one list of [changes](tantara_etcd::Changes), in the order in which the cluster
+//! made them. In the end it removes the events of the run; if it is killed, the workers do.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tantara::any;
+use tantara_etcd::{Change, Changes, Cluster, ClusterEvent, Hold};
+use tokio::sync::mpsc;
+
+use crate::pool::{self, HungUp, Word, Worker, WorkerProcess, Workers};
+use crate::script::Gate;
+use crate::stage::{Audience, Run};
+use crate::{Kind, Pace, Plan};
+
+/// How long a hold outlives its process, for runs: who has died should be mourned soon.
+pub const HOLDS_LAST: Duration = Duration::from_secs(2);
+
+/// How often those who wait look whether they wait for nobody.
+const LOOKS: Duration = Duration::from_millis(250);
+
+/// How long a worker may take to go home, and how often somebody looks whether it has.
+const FAREWELL: Duration = Duration::from_secs(2);
+const NAP: Duration = Duration::from_millis(5);
+
+/// A worker that has not said that it lives after so long never will.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The events of a run.
+#[derive(Clone)]
+struct Names {
+    cluster: Cluster,
+    prefix: String,
+}
+
+impl Names {
+    fn of_run(cluster: Cluster, run: &str) -> Names {
+        Names { cluster, prefix: format!("bank-{run}.") }
+    }
+
+    fn event(&self, name: &str) -> ClusterEvent {
+        self.cluster.event(format!("{}{name}", self.prefix))
+    }
+
+    fn gate(&self, gate: Gate) -> ClusterEvent {
+        self.event(gate.event_name())
+    }
+
+    fn manager(&self) -> ClusterEvent {
+        self.event("manager")
+    }
+
+    fn of_worker(&self, worker: usize, what: &str) -> ClusterEvent {
+        self.event(&format!("w{worker}.{what}"))
+    }
+}
+
+/// Runs the plan on a cluster. `program` starts a worker: a program that connects to the same namespace of the same
+/// cluster, and calls [`work`] with the arguments that are added here.
+///
+/// If a worker dies, the customer that it carries is lost; another takes its place.
+///
+/// # Errors
+///
+/// If the cluster cannot be reached, if a worker cannot be started, or if workers die again and again before they take
+/// a customer. No worker is left behind, and none of the run's events, if the cluster can be reached.
+pub fn run(
+    plan: Plan,
+    audience: Audience,
+    cluster: Cluster,
+    program: impl Fn() -> Command + Send + Sync + 'static,
+) -> io::Result<Run> {
+    let run = format!("{}-{:08x}", std::process::id(), fastrand::u32(..));
+    let names = Names::of_run(cluster, &run);
+    let tidying = Tidying(names.clone());
+    let hold = names.manager().hold()?;
+    let news = News::new(&names)?;
+    let pace = plan.pace;
+    let branch =
+        Branch { names, run, pace, program: Box::new(program), workers: AtomicUsize::new(0), news, _manager: hold };
+    let outcome = pool::run(plan, audience, branch);
+    drop(tidying);
+    outcome
+}
+
+/// Removes what is left of the run.
+struct Tidying(Names);
+
+impl Drop for Tidying {
+    fn drop(&mut self) {
+        let known = self.0.cluster.survey().unwrap_or_default();
+        for entry in known.iter().filter(|entry| entry.name.starts_with(&self.0.prefix)) {
+            // What cannot be reached cannot be tidied.
+            let _ = self.0.cluster.event(&entry.name).remove();
+        }
+    }
+}
+
+/// What all of its workers share.
+struct Branch {
+    names: Names,
+    run: String,
+    pace: Pace,
+    program: Box<dyn Fn() -> Command + Send + Sync>,
+    /// How many have been started.
+    workers: AtomicUsize,
+    news: News,
+    _manager: Hold,
+}
+
+/// What the changes of a worker's events say.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Lives,
+    Died,
+    Took,
+    /// So many steps.
+    Came(u64),
+}
+
+/// The changes of the run's events, handed to whoever looks after the worker.
+struct News {
+    desks: Arc<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>,
+    is_over: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl News {
+    fn new(names: &Names) -> io::Result<News> {
+        let (mut changes, prefix) = (names.cluster.changes()?, format!("{}w", names.prefix));
+        let desks = Arc::<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>::default();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (open, over) = (Arc::clone(&desks), Arc::clone(&is_over));
+        let read = move || {
+            while !over.load(Relaxed) {
+                let Some(change) = next(&mut changes) else { continue };
+                let Change { name, sets, is_set, is_removed, .. } = &change;
+                let told = name.strip_prefix(&prefix).and_then(|name| tell(name, *sets, *is_set, *is_removed));
+                let Some((worker, told)) = told else { continue };
+                let open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(desk) = open.get(&worker) {
+                    // Nobody listens to a worker that has died.
+                    let _ = desk.send(told);
+                }
+            }
+        };
+        let reader = thread::Builder::new().name("news".into()).spawn(read)?;
+        Ok(News { desks, is_over, reader: Some(reader) })
+    }
+
+    fn listen_to(&self, worker: usize) -> mpsc::UnboundedReceiver<Told> {
+        let (desk, told) = mpsc::unbounded_channel();
+        self.desks.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, desk);
+        told
+    }
+}
+
+/// The next change, if there is one soon. A cluster that cannot be followed any more tells nothing: then workers seem
+/// to have died when they are asked.
+fn next(changes: &mut Changes) -> Option<Change> {
+    changes.next_timeout(LOOKS).unwrap_or_else(|_| {
+        thread::sleep(LOOKS);
+        None
+    })
+}
+
+/// Reads what has changed, `N.WHAT`: how often it was set, whether it is, and whether it was removed.
+fn tell(name: &str, sets: u64, is_set: bool, is_removed: bool) -> Option<(usize, Told)> {
+    let (worker, what) = name.split_once('.')?;
+    let worker = worker.parse().ok()?;
+    let told = match what {
+        "alive" if is_set => Told::Lives,
+        "alive" => Told::Died,
+        "step" if sets > 0 => Told::Came(sets),
+        _ if Kind::named(what).is_some() && !is_set && !is_removed => Told::Took,
+        _ => return None,
+    };
+    Some((worker, told))
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        self.is_over.store(true, Relaxed);
+        let _ = self.reader.take().map(JoinHandle::join);
+    }
+}
+
+impl Workers for Branch {
+    type Worker = Far;
+
+    async fn open(&self, gate: Gate) -> io::Result<()> {
+        Ok(self.names.gate(gate).set_async().await?)
+    }
+
+    async fn start(&self) -> io::Result<Far> {
+        let number = self.workers.fetch_add(1, Relaxed);
+        let told = self.news.listen_to(number);
+        let mut command = (self.program)();
+        command.args([&self.run, &number.to_string(), &self.pace.factor().to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        let process = WorkerProcess(command.spawn()?);
+        let boxes = Kind::ALL.map(|kind| self.names.of_worker(number, kind.name()));
+        let home = self.names.of_worker(number, "home");
+        Ok(Far { process, told, boxes, home, is_alive: false, steps: 0, taken: 0 })
+    }
+}
+
+/// A worker, as the manager sees it.
+struct Far {
+    process: WorkerProcess,
+    told: mpsc::UnboundedReceiver<Told>,
+    /// One for each kind of customer.
+    boxes: [ClusterEvent; 2],
+    home: ClusterEvent,
+    is_alive: bool,
+    /// What was told and not asked for yet.
+    steps: u64,
+    taken: u64,
+}
+
+impl Worker for Far {
+    async fn take(&mut self, kind: Kind) -> Result<(), HungUp> {
+        let index = Kind::ALL.iter().position(|known| *known == kind).unwrap_or_default();
+        self.boxes[index].set_async().await.map_err(|_| HungUp)?;
+        while self.taken == 0 {
+            self.listen().await?;
+        }
+        self.taken -= 1;
+        Ok(())
+    }
+
+    async fn hear(&mut self, _: Word) -> Result<(), HungUp> {
+        while self.steps == 0 {
+            self.listen().await?;
+        }
+        self.steps -= 1;
+        Ok(())
+    }
+
+    fn how_it_ended(self) -> String {
+        self.process.how_it_ended()
+    }
+
+    /// Let go by itself, it gives back what it holds in the cluster.
+    async fn dismiss(mut self) {
+        if self.home.set_async().await.is_ok() {
+            for _ in 0..FAREWELL.as_millis() / NAP.as_millis() {
+                if !matches!(self.process.0.try_wait(), Ok(None)) {
+                    return;
+                }
+                tokio::time::sleep(NAP).await;
+            }
+        }
+    }
+}
+
+impl Far {
+    async fn listen(&mut self) -> Result<(), HungUp> {
+        let told = if self.is_alive { self.told.recv().await } else { self.first_word().await };
+        match told.ok_or(HungUp)? {
+            Told::Lives => self.is_alive = true,
+            Told::Died => return Err(HungUp),
+            Told::Took => self.taken += 1,
+            Told::Came(steps) => self.steps += steps,
+        }
+        Ok(())
+    }
+
+    /// Before it holds anything, only whoever has started it can see that it has died.
+    async fn first_word(&mut self) -> Option<Told> {
+        let looks = PATIENCE.as_millis() / LOOKS.as_millis();
+        for _ in 0..looks {
+            if let Ok(told) = tokio::time::timeout(LOOKS, self.told.recv()).await {
+                return told;
+            }
+            if !matches!(self.process.0.try_wait(), Ok(None)) {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// What a worker does: takes customers, one at a time, until the manager has gone or the worker itself passes for dead.
+/// `arguments` are those that [`run`] has added.
+///
+/// # Errors
+///
+/// If this is no worker, and if the cluster fails it.
+pub fn work(cluster: Cluster, arguments: &[String]) -> io::Result<()> {
+    let not_a_worker = || io::Error::new(io::ErrorKind::InvalidInput, "only the bank itself can start a worker");
+    let [run, number, pace] = arguments else { return Err(not_a_worker()) };
+    let number: usize = number.parse().map_err(|_| not_a_worker())?;
+    let pace = pace.parse().ok().and_then(|factor| Pace::new(factor).ok()).ok_or_else(not_a_worker)?;
+    let names = Names::of_run(cluster, run);
+    let manager = names.manager();
+    let alive = names.of_worker(number, "alive").hold()?;
+    let boxes = [Kind::ALL[0].name(), Kind::ALL[1].name(), "home"].map(|what| names.of_worker(number, what));
+    let step = names.of_worker(number, "step");
+    loop {
+        let Some(index) = any(&boxes).try_wait_timeout(8 * LOOKS).map_err(io::Error::from)? else {
+            if alive.is_lost() {
+                return Ok(());
+            }
+            if !manager.is_set()? {
+                // It was killed, and cannot tidy up.
+                drop(Tidying(names));
+                return Ok(());
+            }
+            continue;
+        };
+        let Some(kind) = Kind::ALL.get(index).copied() else { return Ok(()) };
+        boxes[index].clear()?;
+        let wait = |gate: Gate| -> io::Result<()> {
+            let gate = names.gate(gate);
+            while !gate.wait_timeout(8 * LOOKS)? {
+                if alive.is_lost() || !manager.is_set()? {
+                    return Err(io::Error::other("nobody waits for this customer any more"));
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = pool::act(kind, pace, |_| Ok(step.pulse()?), wait) {
+            if !manager.is_set()? {
+                drop(Tidying(names));
+            }
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_say_is_read_and_the_rest_passed_over() {
+        assert_eq!(tell("3.alive", 1, true, false), Some((3, Told::Lives)));
+        assert_eq!(tell("3.alive", 0, false, false), Some((3, Told::Died)));
+        assert_eq!(tell("17.step", 2, false, false), Some((17, Told::Came(2))), "merged");
+        assert_eq!(tell("0.CHECK_BALANCE", 1, true, false), None, "that was us");
+        assert_eq!(tell("0.CHECK_BALANCE", 0, false, false), Some((0, Told::Took)));
+        for (name, is_removed) in [("0.CHECK_BALANCE", true), ("x.alive", false), ("alive", false), ("0.other", false)]
+        {
+            assert_eq!(tell(name, 0, false, is_removed), None, "{name}");
+        }
+    }
+}
