@@ -9,7 +9,7 @@
 //! | `bank-RUN.bank_open`, `bank-RUN.transactions_open` | set by the manager | the bank's own two |
 //! | `bank-RUN.manager` | held by the manager | that there is one. Without it workers end |
 //! | `bank-RUN.wN.alive` | held by the worker | that it lives. When the hold ends, its customer is lost |
-//! | `bank-RUN.wN.WITHDRAW_MONEY`, `….CHECK_BALANCE` | set by the manager, cleared by the worker | a customer who comes for that; they are taken |
+//! | `bank-RUN.wN.KIND` | set by the manager, cleared by the worker | a customer who comes for that; they are taken |
 //! | `bank-RUN.wN.home` | set by the manager | there are no customers any more |
 //! | `bank-RUN.wN.step` | pulsed by the worker | the next step of the script |
 //!
