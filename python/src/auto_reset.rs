@@ -8,7 +8,7 @@ use crate::forked::Own;
 use crate::held::Held;
 use crate::seconds;
 use crate::sleep::without_interpreter;
-use crate::task::{self, Outcome};
+use crate::task::{self, Aim};
 
 /// An event that releases one at a time, and lowers itself by doing so.
 ///
@@ -88,7 +88,7 @@ impl AutoResetEvent {
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let held = vec![Held::AutoReset(slf.clone().unbind())];
-        task::coroutine(slf.py(), held, Outcome::All, timeout)
+        task::coroutine(slf.py(), held, Aim::All, timeout)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

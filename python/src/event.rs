@@ -8,7 +8,7 @@ use crate::forked::Own;
 use crate::held::Held;
 use crate::seconds;
 use crate::sleep::without_interpreter;
-use crate::task::{self, Outcome};
+use crate::task::{self, Aim};
 
 /// An event: a flag that threads and asyncio tasks wait for.
 ///
@@ -56,6 +56,10 @@ pub(crate) fn form(object: &Bound<'_, PyAny>, is_set: bool) -> PyResult<String> 
 }
 
 impl Event {
+    pub(crate) fn unset() -> Event {
+        Event { event: Own::new(tantara::Event::new()) }
+    }
+
     #[inline]
     pub(crate) fn event(&self) -> &tantara::Event {
         self.event.get()
@@ -87,7 +91,7 @@ impl Event {
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Event> {
         refuse_arguments(class, arguments, keywords)?;
-        Ok(Event { event: Own::new(tantara::Event::new()) })
+        Ok(Event::unset())
     }
 
     /// Return True if the event is set at this moment. Deprecated: use is_set().
@@ -118,7 +122,7 @@ impl Event {
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let held = vec![Held::Event(slf.clone().unbind())];
-        task::coroutine(slf.py(), held, Outcome::All, timeout)
+        task::coroutine(slf.py(), held, Aim::All, timeout)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

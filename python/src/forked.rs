@@ -16,6 +16,12 @@ pub(crate) fn note() {
     FORKS.fetch_add(1, Relaxed);
 }
 
+/// How many there were by now. The same number, the same process.
+#[inline]
+pub(crate) fn count() -> u32 {
+    FORKS.load(Relaxed)
+}
+
 /// An event of this process.
 pub(crate) struct Own<T> {
     event: T,
@@ -53,12 +59,12 @@ impl Like for tantara::AutoResetEvent {
 
 impl<T: Like> Own<T> {
     pub(crate) fn new(event: T) -> Own<T> {
-        Own { event, forks: FORKS.load(Relaxed), later: OnceLock::new() }
+        Own { event, forks: count(), later: OnceLock::new() }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> &T {
-        if self.forks == FORKS.load(Relaxed) { &self.event } else { self.get_later() }
+        if self.forks == count() { &self.event } else { self.get_later() }
     }
 
     #[cold]

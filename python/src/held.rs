@@ -1,10 +1,17 @@
 //! The events of one wait, whatever their kinds.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use tantara::Waitable;
+use tantara::foreign::{self, Foreign, Seal, Sealed, Slot};
+use tantara_etcd::ClusterWait;
 
 use crate::auto_reset::AutoResetEvent;
+use crate::cluster::Handle;
+use crate::cluster_event::ClusterEvent;
 use crate::event::Event;
 use crate::shared::SharedEvent;
 
@@ -14,7 +21,13 @@ pub(crate) enum Held {
     AutoReset(Py<AutoResetEvent>),
     /// Closing the Python object ends no wait.
     Shared(tantara::SharedEvent),
+    /// Nor does closing this one's cluster.
+    Cluster(Begun),
 }
+
+/// A wait for a cluster's event, which has begun. It stands among others as the event would; and whoever holds it can
+/// say that the time has passed, which a wait for many that is awaited cannot be told.
+pub(crate) struct Begun(Mutex<Option<Handle<ClusterWait>>>);
 
 impl Held {
     fn from_any(any: &Bound<'_, PyAny>, index: usize) -> PyResult<Held> {
@@ -24,9 +37,11 @@ impl Held {
             Ok(Held::AutoReset(event.clone().unbind()))
         } else if let Ok(event) = any.cast::<SharedEvent>() {
             event.get().opened().map(Held::Shared)
+        } else if let Ok(event) = any.cast::<ClusterEvent>() {
+            event.get().begin().map(Held::Cluster)
         } else {
             let kind = any.get_type().name()?;
-            let what = "an Event, an AutoResetEvent or a SharedEvent";
+            let what = "an Event, an AutoResetEvent, a SharedEvent or a ClusterEvent";
             Err(PyTypeError::new_err(format!("events[{index}] must be {what} of tantara, not {kind}")))
         }
     }
@@ -40,6 +55,7 @@ impl Held {
             Held::Event(event) => event.get().event(),
             Held::AutoReset(event) => event.get().event(),
             Held::Shared(event) => event,
+            Held::Cluster(begun) => begun,
         }
     }
 
@@ -48,5 +64,71 @@ impl Held {
         if let Held::AutoReset(event) = self {
             event.get().event().set();
         }
+    }
+
+    /// The time has passed: whoever has to be asked whether it was released is asked.
+    pub(crate) fn decide(&self) {
+        if let Held::Cluster(begun) = self {
+            Turn(begun).decide();
+        }
+    }
+
+    /// Ready when nobody has to be asked any more.
+    pub(crate) fn poll_decided(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Held::Cluster(begun) => Turn(begun).poll_outcome(context).map(drop),
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Nobody waits any more. What a wait keeps may keep the waker that keeps this.
+    pub(crate) fn end(&self) {
+        if let Held::Cluster(begun) = self {
+            let wait = begun.lock().take();
+            drop(wait);
+        }
+    }
+}
+
+impl Begun {
+    pub(crate) fn new(wait: ClusterWait) -> Begun {
+        Begun(Mutex::new(Some(Handle::new(wait))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Handle<ClusterWait>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waitable for Begun {}
+
+impl Sealed for Begun {
+    fn slot(&self, _: Seal) -> Slot<'_> {
+        foreign::slot(Box::new(Turn(self)))
+    }
+}
+
+/// Its place among others.
+struct Turn<'b>(&'b Begun);
+
+impl Foreign for Turn<'_> {
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, tantara::Error>> {
+        self.0.lock().as_mut().map_or(Poll::Pending, |wait| wait.poll_outcome(context))
+    }
+
+    fn has_failed(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|wait| wait.has_failed())
+    }
+
+    fn decide(&mut self) {
+        if let Some(wait) = &mut *self.0.lock() {
+            wait.decide();
+        }
+    }
+}
+
+impl std::fmt::Debug for Turn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Turn")
     }
 }

@@ -1,9 +1,12 @@
 //! The Python package's native part: each class is a face of the Rust event of the same name.
 
 mod auto_reset;
+mod cluster;
+mod cluster_event;
 mod event;
 mod forked;
 mod held;
+mod hold;
 mod many;
 mod quick;
 mod seconds;
@@ -21,7 +24,13 @@ mod _tantara {
     #[pymodule_export]
     use super::auto_reset::AutoResetEvent;
     #[pymodule_export]
+    use super::cluster::{Change, Cluster};
+    #[pymodule_export]
+    use super::cluster_event::ClusterEvent;
+    #[pymodule_export]
     use super::event::Event;
+    #[pymodule_export]
+    use super::hold::Hold;
     #[pymodule_export]
     use super::many::{wait_all, wait_all_async, wait_any, wait_any_async};
     #[pymodule_export]

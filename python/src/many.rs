@@ -7,7 +7,7 @@ use crate::held::Held;
 use crate::seconds;
 use crate::shared::raise;
 use crate::sleep::without_interpreter;
-use crate::task::{self, Outcome};
+use crate::task::{self, Aim};
 
 /// Block until one of the events releases, or for at most timeout seconds.
 ///
@@ -28,11 +28,10 @@ pub(crate) fn wait_any(
 ) -> PyResult<Option<usize>> {
     let (held, limit) = (Held::all_from(events)?, seconds::limit(timeout)?);
     let (outcome, raised) = without_interpreter(py, || any(held.iter().map(Held::waitable)).try_wait_timeout(limit));
-    let index = raise(outcome)?;
-    if let (Err(_), Some(index)) = (&raised, index) {
-        held[index].pass_on();
+    if let (Err(_), Ok(Some(index))) = (&raised, &outcome) {
+        held[*index].pass_on();
     }
-    raised.map(|()| index)
+    raised.and_then(|()| raise(outcome))
 }
 
 /// Block until each of the events has released at some moment of this wait, or for at most timeout seconds.
@@ -53,11 +52,10 @@ pub(crate) fn wait_all(
 ) -> PyResult<bool> {
     let (held, limit) = (Held::all_from(events)?, seconds::limit(timeout)?);
     let (outcome, raised) = without_interpreter(py, || all(held.iter().map(Held::waitable)).try_wait_timeout(limit));
-    let released = raise(outcome)?;
-    if raised.is_err() && released {
+    if let (Err(_), Ok(true)) = (&raised, &outcome) {
         held.iter().for_each(Held::pass_on);
     }
-    raised.map(|()| released)
+    raised.and_then(|()| raise(outcome))
 }
 
 /// wait_any() in asyncio: await wait_any_async(events).
@@ -70,7 +68,7 @@ pub(crate) fn wait_any_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, Held::all_from(events)?, Outcome::Any(None), timeout)
+    task::coroutine(py, Held::all_from(events)?, Aim::Any, timeout)
 }
 
 /// wait_all() in asyncio: await wait_all_async(events).
@@ -83,5 +81,5 @@ pub(crate) fn wait_all_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, Held::all_from(events)?, Outcome::All, timeout)
+    task::coroutine(py, Held::all_from(events)?, Aim::All, timeout)
 }

@@ -9,10 +9,11 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
+use crate::cluster;
 use crate::held::Held;
 use crate::seconds;
 use crate::sleep::without_interpreter;
-use crate::task::{self, Outcome};
+use crate::task::{self, Aim};
 
 /// An event that processes share: by name, or by handing it to a child.
 ///
@@ -41,14 +42,15 @@ pub(crate) struct SharedEvent {
 
 /// The exception that Python's users expect, with the number that they look at.
 pub(crate) fn exception(error: tantara::Error) -> PyErr {
+    let source = std::error::Error::source(&error);
+    if let Some(error) = source.and_then(|source| source.downcast_ref::<tantara_etcd::Error>()) {
+        return cluster::exception(error.clone());
+    }
     let text = error.to_string();
     if error.is_invalid_name() {
         return PyValueError::new_err(text);
     }
-    let of_system = || {
-        let source = std::error::Error::source(&error)?;
-        source.downcast_ref::<std::io::Error>()?.raw_os_error()
-    };
+    let of_system = || source?.downcast_ref::<std::io::Error>()?.raw_os_error();
     let number = if error.is_removed() {
         libc::ENOENT
     } else if let Some(number) = of_system() {
@@ -175,7 +177,7 @@ impl SharedEvent {
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let held = vec![Held::Shared(slf.get().opened()?)];
-        task::coroutine(slf.py(), held, Outcome::All, timeout)
+        task::coroutine(slf.py(), held, Aim::All, timeout)
     }
 
     /// Return who waits, in all processes, those who have waited longest first: a list of Waiter, each with pid, tid,

@@ -2,7 +2,8 @@
 //!
 //! Each loop has a [`Bell`], an eventfd that the loop watches. A waker, which may be called by any thread and without
 //! the interpreter, puts the wait into the bell's queue and rings; the loop then polls the waits in the queue, and
-//! tells the asyncio futures of those that are over. That, and the coroutine itself, is in `_asyncio.py`.
+//! tells the asyncio futures of those that are over. That, and the coroutine itself, is in `_asyncio.py`. When a wait's
+//! time has passed, whoever has to be asked whether it was released is asked, and the wait goes on until all have said.
 
 use std::future::Future;
 use std::io;
@@ -19,19 +20,31 @@ use pyo3::types::{PyBool, PyList};
 use rustix::event::{EventfdFlags, eventfd};
 use tantara::{all, any};
 
+use crate::cluster;
 use crate::held::Held;
 use crate::seconds;
 use crate::shared::exception;
 
-/// What a wait is for, and has come to.
+/// What a wait is for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Outcome {
-    /// Each of its events, which is `True`.
+pub(crate) enum Aim {
+    /// Each of its events.
     All,
-    /// One of its events: its index.
-    Any(Option<usize>),
+    /// One of its events.
+    Any,
 }
 
+/// What a wait has come to.
+enum Outcome {
+    /// Whether each of its events has released.
+    All(bool),
+    /// The index of one that has.
+    Any(Option<usize>),
+    /// What a request was answered.
+    Answer(Answer),
+}
+
+type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 type Result = std::result::Result<Outcome, tantara::Error>;
 type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
@@ -39,12 +52,32 @@ type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 pub(crate) fn coroutine<'py>(
     py: Python<'py>,
     held: Vec<Held>,
-    outcome: Outcome,
+    aim: Aim,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // What cannot be a timeout is refused before anything has begun.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
-    let pending = Bound::new(py, Pending::begin(held, outcome))?;
+    let events = Arc::new(held);
+    let future = future(Arc::clone(&events), aim);
+    begin(py, Pending::begin(events, aim, future), limit)
+}
+
+/// The coroutine of a request that begins now, and what to make of its answer.
+pub(crate) fn request<'py, T: Send + 'static>(
+    py: Python<'py>,
+    request: impl Future<Output = std::result::Result<T, tantara_etcd::Error>> + Send + 'static,
+    value: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+) -> PyResult<Bound<'py, PyAny>> {
+    let future = async move {
+        let answer = request.await;
+        let make = |py: Python<'_>| value(py, answer.map_err(cluster::exception)?);
+        Ok(Outcome::Answer(Box::new(make)))
+    };
+    begin(py, Pending::begin(Arc::default(), Aim::All, Box::pin(future)), None)
+}
+
+fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound<'_, PyAny>> {
+    let pending = Bound::new(py, pending)?;
     static COROUTINE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
     COROUTINE.import(py, "tantara._asyncio", "wait")?.call1((pending, limit))
 }
@@ -124,7 +157,7 @@ pub(crate) struct Pending(Arc<Entry>);
 struct Entry {
     state: Mutex<State>,
     events: Arc<Vec<Held>>,
-    kind: Outcome,
+    aim: Aim,
     /// Of the loop that awaits it, once that is known.
     queue: OnceLock<Arc<Queue>>,
     /// It is in the queue.
@@ -134,21 +167,21 @@ struct Entry {
 struct State {
     /// Until it is over or abandoned.
     future: Option<BoxFuture>,
+    /// Whether its time has passed.
+    is_late: bool,
     /// What it has come to, until that is told.
     result: Option<Result>,
     /// The asyncio future that is told.
     listener: Option<Py<PyAny>>,
-    /// What was told.
+    /// What was told: the releases that nobody has heard of yet, maybe.
     told: Option<Outcome>,
 }
 
 impl Pending {
-    fn begin(held: Vec<Held>, kind: Outcome) -> Pending {
-        let events = Arc::new(held);
-        let future = future(Arc::clone(&events), kind);
-        let state = State { future: Some(future), result: None, listener: None, told: None };
+    fn begin(events: Arc<Vec<Held>>, aim: Aim, future: BoxFuture) -> Pending {
+        let state = State { future: Some(future), is_late: false, result: None, listener: None, told: None };
         let (queue, called) = (OnceLock::new(), AtomicBool::new(false));
-        let entry = Arc::new(Entry { state: Mutex::new(state), events, kind, queue, called });
+        let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, called });
         // The first poll registers it, so that a pulse counts from now on.
         entry.poll(&mut entry.state());
         Pending(entry)
@@ -156,20 +189,20 @@ impl Pending {
 }
 
 /// A future that owns what it waits for.
-fn future(events: Arc<Vec<Held>>, kind: Outcome) -> BoxFuture {
-    match kind {
-        Outcome::Any(_) => Box::pin(async move {
+fn future(events: Arc<Vec<Held>>, aim: Aim) -> BoxFuture {
+    match aim {
+        Aim::Any => Box::pin(async move {
             let index = any(events.iter().map(Held::waitable)).try_wait_async().await?;
             Ok(Outcome::Any(Some(index)))
         }),
-        Outcome::All => Box::pin(async move {
+        Aim::All => Box::pin(async move {
             match &events[..] {
                 [Held::Event(event)] => event.get().event().wait_async().await,
                 [Held::AutoReset(event)] => event.get().event().wait_async().await,
                 [Held::Shared(event)] => event.try_wait_async().await?,
                 several => all(several.iter().map(Held::waitable)).try_wait_async().await?,
             }
-            Ok(Outcome::All)
+            Ok(Outcome::All(true))
         }),
     }
 }
@@ -183,7 +216,7 @@ impl Pending {
 
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let result = self.0.state().result.take();
-        result.map_or_else(|| Ok(self.0.nothing(py)), |result| value(py, result))
+        value(py, result.unwrap_or_else(|| Ok(self.0.nothing())))
     }
 
     /// From now on the bell is rung when there may be something to tell the asyncio future. Returns whether it is over
@@ -197,16 +230,11 @@ impl Pending {
         state.result.is_some()
     }
 
-    /// The time has passed: the value of a result that has come, or False, or None where an index is awaited.
-    fn give_up(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let (told, future) = {
-            let mut state = self.0.state();
-            // The tie: released wins.
-            self.0.poll(&mut state);
-            (state.tell(), state.future.take())
-        };
-        drop(future);
-        told.map_or_else(|| Ok(self.0.nothing(py)), |(_, result)| value(py, result))
+    /// The time has passed. The bell is rung, now or when those who are asked have answered.
+    fn give_up(&self) {
+        self.0.events.iter().for_each(Held::decide);
+        self.0.state().is_late = true;
+        Arc::clone(&self.0).wake();
     }
 
     /// Whoever awaited it was cancelled. A release passes on, even one that was told already.
@@ -252,7 +280,7 @@ impl State {
     fn tell(&mut self) -> Option<(Py<PyAny>, Result)> {
         let result = self.result.take_if(|_| self.listener.is_some())?;
         // If the asyncio future was cancelled, whoever awaits it abandons this, and the release passes on.
-        self.told = result.as_ref().ok().copied();
+        self.told = result.as_ref().ok().and_then(Outcome::released);
         Some((self.listener.take()?, result))
     }
 }
@@ -265,10 +293,16 @@ impl Entry {
     fn poll(self: &Arc<Self>, state: &mut State) {
         let Some(future) = &mut state.future else { return };
         let waker = Waker::from(Arc::clone(self));
-        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            state.future = None;
-            state.result = Some(result);
-        }
+        let context = &mut Context::from_waker(&waker);
+        // Before the last look, which sees all that they have said. On a tie, released wins.
+        let is_decided = state.is_late && self.events.iter().all(|held| held.poll_decided(context).is_ready());
+        let result = match future.as_mut().poll(context) {
+            Poll::Ready(result) => result,
+            Poll::Pending if is_decided => Ok(self.nothing()),
+            Poll::Pending => return,
+        };
+        state.future = None;
+        state.result = Some(result);
     }
 
     /// Lets go of everything. A release that nobody was told of passes on.
@@ -279,31 +313,45 @@ impl Entry {
         };
         // Dropped without the lock: others may be woken by it.
         drop((future, listener));
+        self.events.iter().for_each(Held::end);
         if let Some(Ok(outcome)) = result {
             self.pass_on(outcome);
         }
     }
 
-    /// What a wait yields that was not released.
-    fn nothing(&self, py: Python<'_>) -> Py<PyAny> {
-        match self.kind {
-            Outcome::All => PyBool::new(py, false).to_owned().into_any().unbind(),
-            Outcome::Any(_) => py.None(),
+    /// What a wait comes to that was not released.
+    fn nothing(&self) -> Outcome {
+        match self.aim {
+            Aim::All => Outcome::All(false),
+            Aim::Any => Outcome::Any(None),
         }
     }
 
     fn pass_on(&self, outcome: Outcome) {
         match outcome {
-            Outcome::All => self.events.iter().for_each(Held::pass_on),
-            Outcome::Any(index) => index.into_iter().for_each(|index| self.events[index].pass_on()),
+            Outcome::All(true) => self.events.iter().for_each(Held::pass_on),
+            Outcome::Any(Some(index)) => self.events[index].pass_on(),
+            _ => {}
+        }
+    }
+}
+
+impl Outcome {
+    /// The same, if it is about releases.
+    fn released(&self) -> Option<Outcome> {
+        match *self {
+            Outcome::All(released) => Some(Outcome::All(released)),
+            Outcome::Any(index) => Some(Outcome::Any(index)),
+            Outcome::Answer(_) => None,
         }
     }
 }
 
 fn value(py: Python<'_>, result: Result) -> PyResult<Py<PyAny>> {
     match result {
-        Ok(Outcome::All) => Ok(PyBool::new(py, true).to_owned().into_any().unbind()),
+        Ok(Outcome::All(released)) => Ok(PyBool::new(py, released).to_owned().into_any().unbind()),
         Ok(Outcome::Any(index)) => Ok(index.into_pyobject(py)?.unbind()),
+        Ok(Outcome::Answer(make)) => make(py),
         Err(error) => Err(exception(error)),
     }
 }

@@ -30,14 +30,6 @@ def _answer(bell: Bell) -> None:
             future.set_exception(error)
 
 
-def _time_out(pending: Pending, future: "asyncio.Future[Any]") -> None:
-    if not future.done():
-        try:
-            future.set_result(pending.give_up())
-        except OSError as error:
-            future.set_exception(error)
-
-
 async def wait(pending: Pending, timeout: Optional[float]) -> Any:
     """The value of a wait that has begun, or False or None if the time has passed first."""
     if pending.is_over():
@@ -46,7 +38,7 @@ async def wait(pending: Pending, timeout: Optional[float]) -> Any:
     future: "asyncio.Future[Any]" = loop.create_future()
     if pending.listen(_bell_of(loop), future):
         return pending.result()
-    timer = None if timeout is None else loop.call_later(timeout, _time_out, pending, future)
+    timer = None if timeout is None else loop.call_later(timeout, pending.give_up)
     try:
         return await future
     except BaseException:

@@ -19,10 +19,10 @@ WAITS = {
 }
 
 
-def run(script):
+def run(script, stdin=subprocess.DEVNULL):
     script = "import os, signal, sys, threading, time\nfrom tantara import *\n" + script
     return subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -69,7 +69,9 @@ class Interrupts(unittest.TestCase):
                 "signal.signal(signal.SIGALRM, lambda *_: count.append(1))\n"
                 "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\n"
                 "began = time.monotonic()\n"
-                f"print({wait}, time.monotonic() - began >= 0.3, len(count) > 5)"
+                f"print({wait}, time.monotonic() - began >= 0.3, len(count) > 5)\n"
+                # Handlers end before the program does.
+                "signal.setitimer(signal.ITIMER_REAL, 0)"
             )
             self.ends(run(script), 0, "False True True\n", "")
 
@@ -90,6 +92,27 @@ class Interrupts(unittest.TestCase):
         process.stdout.readline()
         signal_when_asleep(process, signal.SIGUSR1)
         self.ends(process, 0, "True\n", "")
+
+    def test_what_a_handler_raises_comes_before_what_the_wait_came_to(self):
+        for wait in ("event.wait()", "wait_any([event])", "wait_all([event])"):
+            script = (
+                "import tempfile\n"
+                "home = tempfile.TemporaryDirectory()\n"
+                "event = SharedEvent('x', home.name)\n"
+                "def handler(*_):\n"
+                "    event.remove()\n"
+                "    raise KeyError\n"
+                "signal.signal(signal.SIGUSR1, handler)\n"
+                "print('waits', flush=True)\n"
+                "try:\n"
+                f"    {wait}\n"
+                "except KeyError:\n"
+                "    print('raised')"
+            )
+            process = run(script)
+            process.stdout.readline()
+            signal_when_asleep(process, signal.SIGUSR1)
+            self.ends(process, 0, "raised\n", "")
 
     def test_signals_reach_the_main_thread_of_a_forked_child(self):
         script = (

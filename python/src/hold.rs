@@ -1,0 +1,121 @@
+//! `Hold`: set while I live.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::cluster::{Handle, refuse_pickling};
+use crate::event::Event;
+
+/// A ClusterEvent that is set until this is released. From ClusterEvent.hold().
+///
+///     >>> with cluster.event("db-up").hold() as hold:
+///     ...     while not hold.lost.wait(timeout=1):
+///     ...         serve()
+#[pyclass(module = "tantara", frozen, weakref)]
+pub(crate) struct Hold {
+    name: String,
+    /// Until it is released.
+    holding: Mutex<Option<Handle<Holding>>>,
+    lost: Py<Event>,
+}
+
+pub(crate) struct Holding {
+    hold: Arc<tantara_etcd::Hold>,
+    /// A wait for its loss, which wakes [`Tell`].
+    _loss: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Tells Python's event what the hold's own has been told.
+struct Tell(Py<Event>);
+
+impl Wake for Tell {
+    fn wake(self: Arc<Self>) {
+        self.0.get().event().set();
+    }
+}
+
+impl Holding {
+    fn new(hold: tantara_etcd::Hold, lost: Py<Event>) -> Holding {
+        let hold = Arc::new(hold);
+        let held = Arc::clone(&hold);
+        let mut loss: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { held.lost().wait_async().await });
+        let tell = Arc::new(Tell(lost));
+        if loss.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&tell)))).is_ready() {
+            tell.wake();
+        }
+        Holding { hold, _loss: loss }
+    }
+}
+
+/// Asks for it. `lost` is told of its loss.
+pub(crate) async fn ask(
+    event: Handle<tantara_etcd::ClusterEvent>,
+    lost: Py<Event>,
+) -> Result<Handle<Holding>, tantara_etcd::Error> {
+    Ok(Handle::new(Holding::new(event.hold_async().await?, lost)))
+}
+
+impl Hold {
+    pub(crate) fn new(name: &str, holding: Handle<Holding>, lost: Py<Event>) -> Hold {
+        Hold { name: name.to_owned(), holding: Mutex::new(Some(holding)), lost }
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Option<Handle<Holding>>> {
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Hold {
+    /// An Event of this process that is set when the hold is lost: the cluster has let go, or may have, because it
+    /// could not be told for hold_ttl seconds. It never comes back; hold the event again.
+    #[getter]
+    fn lost(&self, py: Python<'_>) -> PyResult<Py<Event>> {
+        if let Some(holding) = &*self.holding()
+            && holding.owned()?.hold.is_lost()
+        {
+            // By the clock, if whoever watches that has not run for a while.
+            self.lost.get().event().set();
+        }
+        Ok(self.lost.clone_ref(py))
+    }
+
+    /// Let go: the event is unset before long, unless it is set, or held by others. Letting go again is no error.
+    fn release(&self) {
+        let holding = self.holding().take();
+        drop(holding);
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        if slf.get().holding().is_none() {
+            return Err(PyValueError::new_err("the hold is released"));
+        }
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
+        self.release();
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        refuse_pickling("Hold")
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        let this = slf.get();
+        let state = match &*this.holding() {
+            None => "released",
+            Some(_) if this.lost.get().event().is_set() => "lost",
+            Some(_) => "held",
+        };
+        format!("<Hold of {:?} at {:#x} {state}>", this.name, slf.as_ptr() as usize)
+    }
+}
