@@ -113,9 +113,10 @@ impl Engine {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // The thread was never in this process.
-            std::mem::forget(self.thread.take());
-            std::mem::forget(self.stop.take());
+            // The thread was never in this process, and may have held any lock in here when the fork came: nothing of it
+            // is let go of.
+            std::mem::forget((self.thread.take(), self.stop.take()));
+            std::mem::forget((Arc::clone(&self.parts), self.lookout.clone(), self.handle.clone()));
             return;
         }
         drop(self.stop.take());
