@@ -1,6 +1,7 @@
 //! The cells: which workloads there are, who contends in which, and how one cell is run.
 
 use crate::crowd::release;
+use crate::machines;
 use crate::pin;
 use crate::processes;
 use crate::tasks::{self, AsyncEvent, TaskEvent, TokioWatch, WakerVec, lifetime};
@@ -10,9 +11,19 @@ use crate::visit;
 pub const FLOOR_THREADS: &str = "bare futex word";
 pub const FLOOR_TASKS: &str = "Vec of wakers";
 pub const OURS: &str = "tantara";
-/// All floors: the bare mechanism of each workload.
-pub const FLOORS: [&str; 5] =
-    [FLOOR_THREADS, FLOOR_TASKS, processes::FLOOR_OPEN, processes::FLOOR_LIST, processes::FLOOR_COMMAND];
+/// All floors: the bare mechanism of each workload. Where there are two, the ratios are to the one that comes first
+/// here.
+pub const FLOORS: [&str; 9] = [
+    FLOOR_THREADS,
+    FLOOR_TASKS,
+    processes::FLOOR_OPEN,
+    processes::FLOOR_LIST,
+    processes::FLOOR_COMMAND,
+    machines::FLOOR,
+    machines::TRANSACTIONS,
+    machines::FLOOR_CROWD,
+    machines::FLOOR_COMMAND,
+];
 
 /// Named figures; the name says the unit where it is not nanoseconds.
 pub type Figures = Vec<(&'static str, f64)>;
@@ -59,6 +70,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
         cells.push((workload, &[OURS]));
     }
     cells.extend(processes::all());
+    cells.extend(machines::all());
     cells
 }
 
@@ -67,6 +79,7 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
     let parts: Vec<&str> = workload.split('-').collect();
     match *parts {
         ["processes", ref workload @ ..] => processes::run(workload, contender, smoke),
+        ["machines", ref workload @ ..] => machines::run(workload, contender, smoke),
         ["bank", count] => {
             let count = if smoke { 100 } else { number(count)? };
             let visit = visit::by_tasks(count);

@@ -6,6 +6,7 @@
 
 mod cell;
 mod crowd;
+mod machines;
 mod pin;
 mod plot;
 mod processes;
@@ -28,6 +29,7 @@ Examples:
   cargo xtask bench                     all of it, into bench/records/, and the tables into COMPARE.md
   cargo xtask bench --only round-trip   the workloads whose name contains round-trip
   cargo xtask bench --only processes    events between processes
+  cargo xtask bench --only machines     events between machines; etcd is needed
   cargo xtask bench --smoke             a moment of each, to see that all of it works")]
 struct Args {
     /// Only workloads whose name contains this
@@ -57,6 +59,10 @@ struct Args {
     /// Run one cell and print its figures (how the benchmark calls itself)
     #[arg(long, num_args = 2, value_names = ["WORKLOAD", "CONTENDER"], hide = true)]
     cell: Option<Vec<String>>,
+
+    /// Be one of many clients of an etcd cluster (how a cell calls itself)
+    #[arg(long, num_args = 2, value_names = ["ROLE", "ENDPOINTS"], hide = true)]
+    party: Option<Vec<String>>,
 }
 
 fn main() -> ExitCode {
@@ -77,6 +83,9 @@ fn run(args: &Args) -> Result<(), String> {
             println!("{name} {value}");
         }
         return Ok(());
+    }
+    if let Some(party) = &args.party {
+        return machines::party(&party[0], &party[1]);
     }
     let record = match &args.from {
         Some(path) => record::Record::read(path)?,

@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::report::{floor_of, ratio as shown};
 
 /// The figures that are drawn, as (workload, figure, title).
-const PANELS: [(&str, &str, &str); 12] = [
+const PANELS: [(&str, &str, &str); 15] = [
     ("uncontended", "set+clear", "set + clear, nobody waits"),
     ("uncontended", "wait when set", "wait on a set event"),
     ("round-trip-2-cores", "round trip", "round trip of two threads, two cores"),
@@ -25,6 +25,9 @@ const PANELS: [(&str, &str, &str); 12] = [
         "all out, per process",
         "1,000 sleeping processes, until the last is out, two cores",
     ),
+    ("machines-verbs-3-nodes", "set, µs", "between machines: set, three nodes"),
+    ("machines-verbs-3-nodes", "set to out, µs", "from a set until a waiter elsewhere is out, three nodes"),
+    ("machines-crowd-10000", "set to last out, ms", "10,000 tasks of one process, until the last is out"),
 ];
 
 const WIDTH: f64 = 860.0;

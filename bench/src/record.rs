@@ -6,10 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cell;
+use crate::machines;
 use crate::processes;
 
-/// A cell that takes longer than this hangs. The slowest that work take a tenth of it.
+/// A cell that takes longer than this hangs. The slowest that work take a tenth of it; between machines, where servers
+/// are started and killed first, a third.
 const BOUND: Duration = Duration::from_secs(20);
+const BOUND_OF_MACHINES: Duration = Duration::from_secs(60);
 /// A cell that hung so often is not tried again.
 const HANGS: usize = 2;
 
@@ -135,7 +138,9 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
         let names: Vec<_> = cell::all().into_iter().map(|(workload, _)| workload).collect();
         return Err(format!("no workload is called like that; there are {}", names.join(", ")));
     }
-    if cells.iter().any(|(workload, _)| *workload == processes::COMMAND) {
+    let has_machines = cells.iter().any(|(workload, _)| machines::is_one(workload));
+    let etcd = if has_machines { machines::version()? } else { String::new() };
+    if cells.iter().any(|(workload, _)| workload.contains("-command")) {
         processes::command::build()?;
     }
     let has_python = processes::python::is_there();
@@ -174,7 +179,7 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
             workload.and_then(|workload| cells[workload].1.iter().position(|contender| *contender == figure.contender));
         (workload, contender, figure.round)
     });
-    Ok(Record { origin: origin(rounds), figures })
+    Ok(Record { origin: origin(rounds, &etcd), figures })
 }
 
 /// On a terminal, in one line that is written over again and again.
@@ -189,12 +194,17 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
     let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
     let mut command = Command::new(own);
     command.args(["--cell", workload, contender]).args(smoke.then_some("--smoke")).stdout(Stdio::piped());
+    // What a cell that is killed has left in temporary files goes with this.
+    let place = tempfile::TempDir::with_prefix("tantara-bench-")
+        .map_err(|error| format!("no place for temporary files: {error}"))?;
+    command.env("TMPDIR", place.path());
+    let bound = if machines::is_one(workload) { BOUND_OF_MACHINES } else { BOUND };
     let mut child = command.spawn().map_err(|error| format!("cannot start a cell: {error}"))?;
     let began = Instant::now();
     let ended = loop {
         match child.try_wait().map_err(|error| format!("cannot wait for a cell: {error}"))? {
             Some(status) => break Some(status),
-            None if began.elapsed() > BOUND => {
+            None if began.elapsed() > bound => {
                 // If it has just ended, that is as good.
                 let _ = child.kill();
                 let _ = child.wait();
@@ -217,7 +227,7 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
     Ok(Some(text.lines().filter_map(figure).collect()))
 }
 
-fn origin(rounds: u32) -> Origin {
+fn origin(rounds: u32, etcd: &str) -> Origin {
     let first_line = |program: &str, args: &[&str]| {
         let output = Command::new(program).args(args).stderr(Stdio::null()).output().ok()?;
         String::from_utf8(output.stdout).ok()?.lines().next().map(str::to_owned)
@@ -230,7 +240,7 @@ fn origin(rounds: u32) -> Origin {
     let model = model.trim_start_matches([' ', '\t', ':']);
     Origin {
         date: first_line("date", &["+%Y-%m-%d"]).unwrap_or_default(),
-        machine: format!("{model}, {cores} virtual cores, {kernel}, {rustc}"),
+        machine: format!("{model}, {cores} virtual cores, {kernel}, {rustc}{etcd}"),
         commit: first_line("git", &["describe", "--always", "--dirty", "--exclude=*"]).unwrap_or_default(),
         command: format!("cargo xtask bench --rounds {rounds}"),
     }

@@ -7,6 +7,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::cell::{FLOORS, OURS};
+use crate::machines;
 use crate::processes::killed;
 use crate::record::Record;
 
@@ -34,6 +35,7 @@ pub fn tables(record: &Record) -> String {
 fn section(workload: &str) -> &'static str {
     match workload.split('-').next() {
         Some("processes") => "Processes",
+        Some("machines") => "Machines",
         Some("tasks" | "bank") => "Tasks",
         _ => "Threads",
     }
@@ -64,6 +66,14 @@ fn title(workload: &str) -> String {
             "Whether the others can go on when one is killed (kill -9) at a random moment".into()
         }
         ["processes", "command"] => "`tantara set` and `tantara wait` on a set event, from start to exit (ns)".into(),
+        ["machines", "verbs", nodes, unit] => {
+            format!("The verbs, and from a set until a waiter elsewhere is out, {nodes} {unit}")
+        }
+        ["machines", "crowd", waiters] => format!("{waiters} tasks of one process on one event, 1 node"),
+        ["machines", "command", nodes, unit] => format!("`tantara --etcd … set`, from start to exit, {nodes} {unit}"),
+        ["machines", "failover", processes] => {
+            format!("{processes} waiting processes, 3 nodes, the leader is killed (kill -9), and the event is set")
+        }
         ["bank", customers] => format!("The bank, {customers} customers as tasks, no pauses (s; bytes)"),
         _ => workload.to_owned(),
     }
@@ -92,7 +102,8 @@ fn table(record: &Record, workload: &str) -> Table {
     table.set_header([""].into_iter().chain(names.iter().copied()));
     for contender in record.contenders(workload) {
         let cells = names.iter().map(|name| {
-            let floor = floor_of(record, workload, name).filter(|_| !name.ends_with("bytes"));
+            let is_time = !name.ends_with("bytes") && *name != machines::WATCHES;
+            let floor = floor_of(record, workload, name).filter(|floor| is_time && *floor > 0.0);
             match (record.median(workload, contender, name), floor) {
                 ((Some(value), 0), Some(floor)) => format!("{} ({})", figure(value), ratio(value / floor)),
                 ((Some(value), 0), None) => figure(value),
@@ -113,6 +124,13 @@ fn table(record: &Record, workload: &str) -> Table {
             }
         });
         table.add_row(["tantara ÷ best peer".to_owned()].into_iter().chain(ours));
+    }
+    if workload.starts_with("machines-command") {
+        let more = names.iter().map(|name| {
+            let both = record.median(workload, OURS, name).0.zip(floor_of(record, workload, name));
+            both.map_or_else(String::new, |(ours, floor)| figure(ours - floor))
+        });
+        table.add_row(["tantara − floor".to_owned()].into_iter().chain(more));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

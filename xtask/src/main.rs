@@ -128,6 +128,7 @@ fn stress() -> Outcome {
 }
 
 fn bench(options: &[&str]) -> Outcome {
+    etcd::provide()?;
     let mut args = vec!["run", "--quiet", "--release", "--"];
     let is_whole = !options.iter().any(|option| ["--only", "--smoke", "--out", "--compare", "--from"].contains(option));
     if is_whole {

@@ -11,7 +11,7 @@ use super::workloads::median;
 use crate::cell::{Figures, OURS};
 
 /// Where cargo puts what it builds for the product's workspace.
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -56,7 +56,8 @@ pub fn spawn(contender: &str, smoke: bool) -> Result<Option<Figures>, String> {
     })
 }
 
-fn median_of(times: u32, command: impl Fn() -> Command) -> Result<f64, String> {
+/// Nanoseconds from the start of a command to its end.
+pub fn median_of(times: u32, command: impl Fn() -> Command) -> Result<f64, String> {
     let mut taken = Vec::new();
     for _ in 0..times {
         let mut command = command();

@@ -9,7 +9,7 @@ pub mod killed;
 mod many;
 mod peers;
 pub mod python;
-mod workloads;
+pub mod workloads;
 
 use tantara::SharedEvent;
 
@@ -51,12 +51,9 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     cells.push(("processes-list-10000", &[FLOOR_LIST, OURS]));
     cells.push(("processes-memory", &[FLOOR, OURS, SEMAPHORE, CONDVAR, ICEORYX, PYTHON]));
     cells.push(("processes-killed", &SIGNALS));
-    cells.push((COMMAND, &[FLOOR_COMMAND, OURS]));
+    cells.push(("processes-command", &[FLOOR_COMMAND, OURS]));
     cells
 }
-
-/// The workload that needs the command to be built.
-pub const COMMAND: &str = "processes-command";
 
 /// What is run with `$event` as the type of a contender that has a level; nothing if it is not one of those.
 macro_rules! of_level {

@@ -30,6 +30,7 @@ pub struct Build {
     root: Option<String>,
     users: Vec<User>,
     flags: Vec<String>,
+    is_durable: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -107,6 +108,12 @@ impl Build {
         self
     }
 
+    /// They wait for their disks, as they do where it matters. Tests need not.
+    pub fn durable(mut self) -> Build {
+        self.is_durable = true;
+        self
+    }
+
     /// Starts them, and waits until all of them are healthy.
     ///
     /// # Panics
@@ -174,7 +181,7 @@ impl Build {
             format!("--heartbeat-interval={}", self.heartbeat.as_millis()),
             format!("--election-timeout={}", self.election.as_millis()),
         ];
-        if *UNSAFE_NO_FSYNC {
+        if *UNSAFE_NO_FSYNC && !self.is_durable {
             flags.push("--unsafe-no-fsync".to_owned());
         }
         if let Some(tls) = self.tls {
@@ -249,6 +256,7 @@ impl Servers {
             root: None,
             users: Vec::new(),
             flags: Vec::new(),
+            is_durable: false,
         }
     }
 

@@ -113,8 +113,8 @@ impl Engine {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // The thread was never in this process, and may have held any lock in here when the fork came: nothing of it
-            // is let go of.
+            // The thread was never in this process, and may have held any lock in here when the fork came: nothing of
+            // it is let go of.
             std::mem::forget((self.thread.take(), self.stop.take()));
             std::mem::forget((Arc::clone(&self.parts), self.lookout.clone(), self.handle.clone()));
             return;

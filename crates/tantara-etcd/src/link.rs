@@ -24,9 +24,10 @@ use crate::wire::{Authenticate, Rpc, StatusOf};
 /// A member that takes longer to answer a connection is passed over for the next.
 const CONNECTING: Duration = Duration::from_secs(2);
 
-/// The first attempt of a request takes no longer, the following twice as long each. A leader that is stopped in the
-/// middle of its work is noticed by this.
-const FIRST_ATTEMPT: Duration = Duration::from_millis(1_500);
+/// The first attempt of a request takes no longer, and after each that got no answer the next may take twice as long.
+/// Only this notices a leader that is stopped in the middle of its work, and a request that a member has passed on to a
+/// leader that is dead.
+const FIRST_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// Between rounds through all endpoints, and between attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -331,9 +332,11 @@ impl Link {
             let status = match timeout_at(attempt.min(until), connection.unary(request.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded("does not answer"),
+                Err(_) => {
+                    patience *= 2;
+                    Status::deadline_exceeded("does not answer")
+                }
             };
-            patience *= 2;
             let code = Some(status.code());
             match self.judge(&status, &connection, doing) {
                 Verdict::Elsewhere => *may_be_done |= !is_untouched(&status),

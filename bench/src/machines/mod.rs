@@ -1,0 +1,112 @@
+//! Events between machines: which workloads there are, who contends in which, and how one cell is run.
+//!
+//! The machines are processes on this one, and the servers are real: one etcd, or three that are a cluster, started for
+//! each cell. What a network would add is the same for everyone, so ratios are at their worst here.
+
+mod bare;
+mod command;
+mod crowd;
+mod failover;
+mod verbs;
+
+use std::panic;
+use std::process::Command;
+
+use etcd_for_tests::Servers;
+
+use crate::cell::{Figures, OURS, number};
+use crate::processes::crew;
+use verbs::{Bare, Ours};
+
+pub const FLOOR: &str = "bare put, range, watch";
+pub const TRANSACTIONS: &str = "the same transactions, bare";
+pub const FLOOR_CROWD: &str = "bare watch, Vec of wakers";
+pub const FLOOR_COMMAND: &str = "connect, put";
+const WATCH_EACH: &str = "a bare watch for each";
+
+/// The figure that counts watches at the server.
+pub const WATCHES: &str = "watches";
+
+/// Every workload with its contenders.
+pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
+    let mut cells: Vec<(_, &[_])> = Vec::new();
+    for workload in ["machines-verbs-1-node", "machines-verbs-3-nodes"] {
+        cells.push((workload, &[FLOOR, TRANSACTIONS, OURS]));
+    }
+    cells.push(("machines-crowd-10000", &[FLOOR_CROWD, OURS, WATCH_EACH]));
+    for workload in ["machines-command-1-node", "machines-command-3-nodes"] {
+        cells.push((workload, &[FLOOR_COMMAND, OURS]));
+    }
+    cells.push(("machines-failover-500", &[FLOOR, OURS]));
+    cells
+}
+
+pub fn is_one(workload: &str) -> bool {
+    workload.starts_with("machines-")
+}
+
+/// The version of etcd, for the record. Where there is none, the error says how to get it.
+pub fn version() -> Result<String, String> {
+    // The advice is for the user, and not where it was given.
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let program = panic::catch_unwind(etcd_for_tests::program);
+    panic::set_hook(report);
+    let program = program.map_err(|advice| match advice.downcast::<String>() {
+        Ok(advice) => *advice,
+        Err(advice) => advice.downcast_ref().copied().unwrap_or("etcd is missing").to_owned(),
+    })?;
+    let output = Command::new(program).arg("--version").output().map_err(|error| format!("etcd: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Ok(said.lines().next().map_or_else(String::new, |line| line.replacen("etcd Version: ", ", etcd ", 1)))
+}
+
+/// Runs one cell in this process, and in those that it starts.
+pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
+    crew::raise_limits();
+    let count = |text: &str, few: usize| if smoke { Ok(few) } else { number(text) };
+    let figures = match *workload {
+        ["verbs", nodes, _] => {
+            let nodes = number(nodes)?;
+            match contender {
+                FLOOR => Some(verbs::verbs::<Bare<false>>(nodes, smoke)),
+                TRANSACTIONS => Some(verbs::verbs::<Bare<true>>(nodes, smoke)),
+                OURS => Some(verbs::verbs::<Ours>(nodes, smoke)),
+                _ => None,
+            }
+        }
+        ["crowd", waiters] => crowd::release(contender, count(waiters, 200)?, smoke),
+        ["command", nodes, _] => command::spawn(contender, number(nodes)?, smoke)?,
+        ["failover", processes] => failover::survive(contender, count(processes, 6)?)?,
+        _ => None,
+    };
+    figures.ok_or_else(|| format!("{contender} does not contend in machines-{}", workload.join("-")))
+}
+
+/// What a process does that a cell has started.
+const PUT: &str = "put";
+const WAIT: &str = "wait";
+const WAIT_BARE: &str = "wait-bare";
+
+pub fn party(role: &str, endpoints: &str) -> Result<(), String> {
+    match role {
+        PUT => command::put(endpoints),
+        WAIT => failover::wait(endpoints),
+        WAIT_BARE => failover::wait_bare(endpoints),
+        _ => return Err(format!("there is no role {role}")),
+    }
+    Ok(())
+}
+
+/// They wait for their disks, as they would where it matters.
+fn servers(nodes: usize) -> Servers {
+    Servers::build().members(nodes).durable().start()
+}
+
+fn micros(nanoseconds: f64) -> f64 {
+    nanoseconds / 1e3
+}
+
+fn millis(nanoseconds: f64) -> f64 {
+    nanoseconds / 1e6
+}

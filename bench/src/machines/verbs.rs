@@ -1,0 +1,192 @@
+//! The verbs of one who waits and of one who sets, each over a connection of its own; where there are three members, at
+//! two that do not lead, so that the way is the longest for everyone.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use etcd_for_tests::Servers;
+use tantara_etcd::{Cluster, ClusterEvent};
+use tokio::runtime::Runtime;
+use tonic::Streaming;
+
+use super::bare::{self, Compare, Connection, KEY, Op, Txn, WatchAnswer};
+use super::{micros, servers};
+use crate::cell::Figures;
+use crate::processes::crew;
+
+/// What a contender can do.
+pub trait Party {
+    /// Connects to the member over which is set, and to the one over which is waited.
+    fn connect(setter: &str, waiter: &str) -> Self;
+    fn set(&mut self);
+    fn is_set(&mut self) -> bool;
+    /// Begins a wait and sets, each over its own connection: when the set began, and when the waiter was out.
+    fn release(&mut self) -> (u64, u64);
+}
+
+/// How long each verb takes alone, and how long it is from a set until the waiter is out.
+pub fn verbs<P: Party>(nodes: usize, smoke: bool) -> Figures {
+    let times = if smoke { 20 } else { 1_000 };
+    let servers = servers(nodes);
+    let mut party = P::connect(&setter(&servers), &waiter(&servers));
+    party.set();
+    let is_set = timed(times, || assert!(party.is_set(), "it was set"));
+    let set = timed(times, || party.set());
+    // The first waits set up what the others share.
+    for _ in 0..times / 10 {
+        party.release();
+    }
+    let out = sorted((0..times).map(|_| {
+        let (began, out) = party.release();
+        out.checked_sub(began).expect("nobody is released before the set")
+    }));
+    vec![
+        ("is_set, µs", at(&is_set, 0.5)),
+        ("set, µs", at(&set, 0.5)),
+        ("set to out, µs", at(&out, 0.5)),
+        ("… p99, µs", at(&out, 0.99)),
+    ]
+}
+
+/// A member that does not lead, if there is one.
+pub fn setter(servers: &Servers) -> String {
+    servers[servers.followers().first().copied().unwrap_or(0)].endpoint()
+}
+
+/// … and the other.
+fn waiter(servers: &Servers) -> String {
+    servers[servers.followers().last().copied().unwrap_or(0)].endpoint()
+}
+
+fn timed(times: usize, mut act: impl FnMut()) -> Vec<u64> {
+    sorted((0..times).map(|_| {
+        let began = crew::now();
+        act();
+        crew::now() - began
+    }))
+}
+
+fn sorted(times: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut times: Vec<u64> = times.collect();
+    times.sort_unstable();
+    times
+}
+
+/// The time that this share of them does not exceed.
+fn at(sorted: &[u64], share: f64) -> f64 {
+    micros(sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)] as f64)
+}
+
+/// The floor: a put, a read, and a watch that hears of the put, in one thread. Or, to see what a floor that does as
+/// much as we do would take, the same with the transactions of tantara: a set that would be done once however often it
+/// was sent, and a read of all that makes an event set.
+pub struct Bare<const TRANSACTIONS: bool> {
+    runtime: Runtime,
+    setter: Connection,
+    waiter: Connection,
+    watch: Option<Streaming<WatchAnswer>>,
+    /// When the lane was last written.
+    lane: i64,
+}
+
+const LEVEL: &str = "/bare/e/event/l";
+const PULSE: &str = "/bare/e/event/p";
+const AFTER_PULSE: &str = "/bare/e/event/q";
+const HOLDS: &str = "/bare/e/event/h/";
+const AFTER_HOLDS: &str = "/bare/e/event/h0";
+const LANE: &str = "/bare/o/0123456789abcdef/0";
+/// As long as what a set leaves there.
+const WHO: &str = "0123456789abcdef 1700000000.000000000 1234567 a-machine";
+
+async fn set<const TRANSACTIONS: bool>(setter: &mut Connection, lane: &mut i64) {
+    if !TRANSACTIONS {
+        return setter.put(KEY, "1").await.expect("a put");
+    }
+    let set = Txn {
+        compare: vec![Compare::last_changed_at(LANE, *lane)],
+        success: vec![Op::put(LEVEL, "1"), Op::put(PULSE, WHO), Op::put(LANE, "0123456789abcdef")],
+    };
+    let answer = setter.transact(set).await.expect("a transaction");
+    assert!(answer.succeeded, "nobody else writes on the lane");
+    *lane = answer.header.expect("every answer has one").revision;
+}
+
+impl<const TRANSACTIONS: bool> Party for Bare<TRANSACTIONS> {
+    fn connect(setter: &str, waiter: &str) -> Self {
+        let runtime = bare::runtime();
+        let [setter, waiter] = [setter, waiter].map(|endpoint| runtime.block_on(Connection::to(endpoint)));
+        Bare { runtime, setter, waiter, watch: None, lane: 0 }
+    }
+    fn set(&mut self) {
+        self.runtime.block_on(set::<TRANSACTIONS>(&mut self.setter, &mut self.lane));
+    }
+    fn is_set(&mut self) -> bool {
+        self.runtime.block_on(async {
+            if !TRANSACTIONS {
+                return self.setter.get(KEY).await.expect("a read").kvs[0].value == b"1";
+            }
+            let success = vec![Op::range(LEVEL, AFTER_PULSE), Op::any(HOLDS, AFTER_HOLDS)];
+            let answer = self.setter.transact(Txn { success, ..Txn::default() }).await.expect("a read");
+            let both = answer.responses[0].range.as_ref().expect("level and pulse");
+            both.kvs[0].key == LEVEL.as_bytes() && both.kvs[0].value == b"1"
+        })
+    }
+    fn release(&mut self) -> (u64, u64) {
+        self.runtime.block_on(async {
+            let watch = match &mut self.watch {
+                Some(watch) => watch,
+                none => {
+                    let (key, end) = if TRANSACTIONS { (LEVEL, AFTER_PULSE) } else { (KEY, "") };
+                    none.insert(self.waiter.watch(key, end, 1).await)
+                }
+            };
+            let began = crew::now();
+            let hear = async {
+                bare::change(watch).await;
+                crew::now()
+            };
+            let ((), out) = tokio::join!(set::<TRANSACTIONS>(&mut self.setter, &mut self.lane), hear);
+            (began, out)
+        })
+    }
+}
+
+/// Two connections, and a thread that waits.
+pub struct Ours {
+    event: ClusterEvent,
+    begin: Sender<()>,
+    begun: Receiver<()>,
+    out: Receiver<u64>,
+}
+
+impl Party for Ours {
+    fn connect(setter: &str, waiter: &str) -> Self {
+        let [event, same] = [setter, waiter].map(|at| Cluster::connect(at).expect("a cluster").event("event"));
+        let ((begin, to_begin), (has_begun, begun), (is_out, out)) = (channel(), channel(), channel());
+        thread::spawn(move || {
+            // Whoever does not listen any more needs no answer.
+            for () in to_begin {
+                let mut wait = same.wait_async();
+                wait.begun().expect("a wait");
+                let _ = has_begun.send(());
+                wait.wait().expect("a release");
+                let _ = is_out.send(crew::now());
+            }
+        });
+        Ours { event, begin, begun, out }
+    }
+    fn set(&mut self) {
+        self.event.set().expect("a set");
+    }
+    fn is_set(&mut self) -> bool {
+        self.event.is_set().expect("a read")
+    }
+    fn release(&mut self) -> (u64, u64) {
+        self.event.clear().expect("it is cleared");
+        self.begin.send(()).expect("somebody who waits");
+        self.begun.recv().expect("a wait has begun");
+        let began = crew::now();
+        self.event.set().expect("a set");
+        (began, self.out.recv().expect("the waiter is out"))
+    }
+}
