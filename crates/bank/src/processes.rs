@@ -5,8 +5,8 @@
 //!
 //! The two talk over a socket, which is the worker's standard input and output. The manager names what a customer comes
 //! for, in the words of customer lists; the worker answers a word a line: that it takes the customer, then where it is
-//! in the [`script`], which both know. The socket is also how each learns that the other has died, by whatever cause:
-//! the manager then has lost a customer, and the worker ends.
+//! in the [`script`](crate::script), which both know. The socket is also how each learns that the other has died, by
+//! whatever cause: the manager then has lost a customer, and the worker ends.
 //!
 //! Workers are in process groups of their own. Ctrl-C at the terminal is for the manager alone; otherwise it would see
 //! its workers die in the moment before it ends itself, and mourn them.
