@@ -14,20 +14,22 @@
 //! | `bank-RUN.wN.step` | pulsed by the worker | the next step of the script |
 //!
 //! The manager hears all of it through one list of [changes](tantara_etcd::Changes), in the order in which the cluster
-//! made them. In the end it removes the events of the run; if it is killed, the workers do.
+//! made them. In the end it removes the events of the run; if it is killed or interrupted, the worker that is the last
+//! to leave does.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tantara::any;
-use tantara_etcd::{Change, Changes, Cluster, ClusterEvent, Hold};
-use tokio::sync::mpsc;
+use tantara_etcd::{Change, Cluster, ClusterEntry, ClusterEvent, Hold};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 
 use crate::pool::{self, HungUp, Word, Worker, WorkerProcess, Workers};
 use crate::script::Gate;
@@ -37,8 +39,18 @@ use crate::{Kind, Pace, Plan};
 /// How long a hold outlives its process, for runs: who has died should be mourned soon.
 pub const HOLDS_LAST: Duration = Duration::from_secs(2);
 
-/// How often those who wait look whether they wait for nobody.
+/// How often the manager looks whether all is well.
 const LOOKS: Duration = Duration::from_millis(250);
+
+/// How often a worker that waits looks whether it waits for nobody.
+const DOUBT: Duration = Duration::from_secs(2);
+
+/// How many workers come into being at once. More would keep each other from connecting in time.
+const STARTING: usize = 32;
+
+/// How many events are removed at once, and how often somebody looks for what was still on its way to the cluster.
+const REMOVING: usize = 64;
+const ROUNDS: usize = 5;
 
 /// How long a worker may take to go home, and how often somebody looks whether it has.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -74,6 +86,35 @@ impl Names {
     fn of_worker(&self, worker: usize, what: &str) -> ClusterEvent {
         self.event(&format!("w{worker}.{what}"))
     }
+
+    /// What there is of the run.
+    fn survey(&self) -> Vec<ClusterEntry> {
+        let mut known = self.cluster.survey().unwrap_or_default();
+        known.retain(|entry| entry.name.starts_with(&self.prefix));
+        known
+    }
+
+    /// Removes what there is of the run. What cannot be reached cannot be tidied.
+    fn tidy(&self) {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+        for _ in 0..ROUNDS {
+            let known = self.survey();
+            if known.is_empty() {
+                break;
+            }
+            runtime.block_on(async {
+                let mut removals = JoinSet::new();
+                for entry in known {
+                    if removals.len() == REMOVING {
+                        removals.join_next().await;
+                    }
+                    let event = self.cluster.event(entry.name);
+                    removals.spawn(async move { event.remove_async().await });
+                }
+                removals.join_all().await;
+            });
+        }
+    }
 }
 
 /// Runs the plan on a cluster. `program` starts a worker: a program that connects to the same namespace of the same
@@ -97,8 +138,16 @@ pub fn run(
     let hold = names.manager().hold()?;
     let news = News::new(&names)?;
     let pace = plan.pace;
-    let branch =
-        Branch { names, run, pace, program: Box::new(program), workers: AtomicUsize::new(0), news, _manager: hold };
+    let branch = Branch {
+        names,
+        run,
+        pace,
+        program: Box::new(program),
+        workers: AtomicUsize::new(0),
+        starting: Arc::new(Semaphore::new(STARTING)),
+        news,
+        _manager: hold,
+    };
     let outcome = pool::run(plan, audience, branch);
     drop(tidying);
     outcome
@@ -109,11 +158,7 @@ struct Tidying(Names);
 
 impl Drop for Tidying {
     fn drop(&mut self) {
-        let known = self.0.cluster.survey().unwrap_or_default();
-        for entry in known.iter().filter(|entry| entry.name.starts_with(&self.0.prefix)) {
-            // What cannot be reached cannot be tidied.
-            let _ = self.0.cluster.event(&entry.name).remove();
-        }
+        self.0.tidy();
     }
 }
 
@@ -125,6 +170,7 @@ struct Branch {
     program: Box<dyn Fn() -> Command + Send + Sync>,
     /// How many have been started.
     workers: AtomicUsize,
+    starting: Arc<Semaphore>,
     news: News,
     _manager: Hold,
 }
@@ -139,9 +185,19 @@ enum Told {
     Came(u64),
 }
 
+/// Who looks after which worker.
+#[derive(Clone, Default)]
+struct Desks(Arc<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>);
+
+impl Desks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, mpsc::UnboundedSender<Told>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The changes of the run's events, handed to whoever looks after the worker.
 struct News {
-    desks: Arc<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>,
+    desks: Desks,
     is_over: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
@@ -149,17 +205,24 @@ struct News {
 impl News {
     fn new(names: &Names) -> io::Result<News> {
         let (mut changes, prefix) = (names.cluster.changes()?, format!("{}w", names.prefix));
-        let desks = Arc::<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>::default();
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (open, over) = (Arc::clone(&desks), Arc::clone(&is_over));
+        let (desks, is_over) = (Desks::default(), Arc::new(AtomicBool::new(false)));
+        let (open, over) = (desks.clone(), Arc::clone(&is_over));
         let read = move || {
             while !over.load(Relaxed) {
-                let Some(change) = next(&mut changes) else { continue };
+                let change = match changes.next_timeout(LOOKS) {
+                    Ok(Some(change)) => change,
+                    Ok(None) => continue,
+                    Err(_) => {
+                        // A cluster that may not be followed any more tells nothing: all workers seem to have died.
+                        open.lock().clear();
+                        thread::sleep(LOOKS);
+                        continue;
+                    }
+                };
                 let Change { name, sets, is_set, is_removed, .. } = &change;
                 let told = name.strip_prefix(&prefix).and_then(|name| tell(name, *sets, *is_set, *is_removed));
                 let Some((worker, told)) = told else { continue };
-                let open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(desk) = open.get(&worker) {
+                if let Some(desk) = open.lock().get(&worker) {
                     // Nobody listens to a worker that has died.
                     let _ = desk.send(told);
                 }
@@ -171,18 +234,9 @@ impl News {
 
     fn listen_to(&self, worker: usize) -> mpsc::UnboundedReceiver<Told> {
         let (desk, told) = mpsc::unbounded_channel();
-        self.desks.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, desk);
+        self.desks.lock().insert(worker, desk);
         told
     }
-}
-
-/// The next change, if there is one soon. A cluster that cannot be followed any more tells nothing: then workers seem
-/// to have died when they are asked.
-fn next(changes: &mut Changes) -> Option<Change> {
-    changes.next_timeout(LOOKS).unwrap_or_else(|_| {
-        thread::sleep(LOOKS);
-        None
-    })
 }
 
 /// Reads what has changed, `N.WHAT`: how often it was set, whether it is, and whether it was removed.
@@ -214,6 +268,7 @@ impl Workers for Branch {
     }
 
     async fn start(&self) -> io::Result<Far> {
+        let starting = Arc::clone(&self.starting).acquire_owned().await.map_err(io::Error::other)?;
         let number = self.workers.fetch_add(1, Relaxed);
         let told = self.news.listen_to(number);
         let mut command = (self.program)();
@@ -222,7 +277,7 @@ impl Workers for Branch {
         let process = WorkerProcess(command.spawn()?);
         let boxes = Kind::ALL.map(|kind| self.names.of_worker(number, kind.name()));
         let home = self.names.of_worker(number, "home");
-        Ok(Far { process, told, boxes, home, is_alive: false, steps: 0, taken: 0 })
+        Ok(Far { process, told, boxes, home, starting: Some(starting), steps: 0, taken: 0 })
     }
 }
 
@@ -233,7 +288,8 @@ struct Far {
     /// One for each kind of customer.
     boxes: [ClusterEvent; 2],
     home: ClusterEvent,
-    is_alive: bool,
+    /// Until it has said that it lives.
+    starting: Option<OwnedSemaphorePermit>,
     /// What was told and not asked for yet.
     steps: u64,
     taken: u64,
@@ -277,9 +333,9 @@ impl Worker for Far {
 
 impl Far {
     async fn listen(&mut self) -> Result<(), HungUp> {
-        let told = if self.is_alive { self.told.recv().await } else { self.first_word().await };
+        let told = if self.starting.is_none() { self.told.recv().await } else { self.first_word().await };
         match told.ok_or(HungUp)? {
-            Told::Lives => self.is_alive = true,
+            Told::Lives => self.starting = None,
             Told::Died => return Err(HungUp),
             Told::Took => self.taken += 1,
             Told::Came(steps) => self.steps += steps,
@@ -303,7 +359,7 @@ impl Far {
 }
 
 /// What a worker does: takes customers, one at a time, until the manager has gone or the worker itself passes for dead.
-/// `arguments` are those that [`run`] has added.
+/// Neither is an error: nobody waits for it any more. `arguments` are those that [`run`] has added.
 ///
 /// # Errors
 ///
@@ -314,38 +370,79 @@ pub fn work(cluster: Cluster, arguments: &[String]) -> io::Result<()> {
     let number: usize = number.parse().map_err(|_| not_a_worker())?;
     let pace = pace.parse().ok().and_then(|factor| Pace::new(factor).ok()).ok_or_else(not_a_worker)?;
     let names = Names::of_run(cluster, run);
-    let manager = names.manager();
     let alive = names.of_worker(number, "alive").hold()?;
-    let boxes = [Kind::ALL[0].name(), Kind::ALL[1].name(), "home"].map(|what| names.of_worker(number, what));
-    let step = names.of_worker(number, "step");
-    loop {
-        let Some(index) = any(&boxes).try_wait_timeout(8 * LOOKS).map_err(io::Error::from)? else {
-            if alive.is_lost() {
-                return Ok(());
-            }
-            if !manager.is_set()? {
-                // It was killed, and cannot tidy up.
-                drop(Tidying(names));
-                return Ok(());
-            }
-            continue;
-        };
-        let Some(kind) = Kind::ALL.get(index).copied() else { return Ok(()) };
-        boxes[index].clear()?;
-        let wait = |gate: Gate| -> io::Result<()> {
-            let gate = names.gate(gate);
-            while !gate.wait_timeout(8 * LOOKS)? {
-                if alive.is_lost() || !manager.is_set()? {
-                    return Err(io::Error::other("nobody waits for this customer any more"));
-                }
-            }
+    let desk = Desk { names, number, pace, alive };
+    let Err(error) = desk.serve() else { return Ok(()) };
+    match desk.names.manager().is_set() {
+        Ok(true) if !desk.alive.is_lost() => Err(error),
+        Ok(false) => {
+            desk.leave();
             Ok(())
-        };
-        if let Err(error) = pool::act(kind, pace, |_| Ok(step.pulse()?), wait) {
-            if !manager.is_set()? {
-                drop(Tidying(names));
-            }
-            return Err(error);
+        }
+        // The manager will have found out by itself.
+        Ok(true) | Err(_) => Ok(()),
+    }
+}
+
+/// What is so meanwhile, if the cluster cannot be reached: for as long as the worker's hold is not lost, all may be well
+/// again in a moment.
+fn outlast<T>(outcome: Result<T, impl Into<io::Error>>, meanwhile: T) -> io::Result<T> {
+    match outcome.map_err(Into::into) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(meanwhile),
+        outcome => outcome,
+    }
+}
+
+/// Where a worker serves its customers.
+struct Desk {
+    names: Names,
+    number: usize,
+    pace: Pace,
+    alive: Hold,
+}
+
+impl Desk {
+    /// Until it is sent home.
+    fn serve(&self) -> io::Result<()> {
+        let [first, second] = Kind::ALL.map(Kind::name);
+        let boxes = [first, second, "home"].map(|what| self.names.of_worker(self.number, what));
+        let step = self.names.of_worker(self.number, "step");
+        loop {
+            let Some(index) = outlast(any(&boxes).try_wait_timeout(DOUBT), None)? else {
+                self.check()?;
+                continue;
+            };
+            let Some(kind) = Kind::ALL.get(index).copied() else { return Ok(()) };
+            boxes[index].clear()?;
+            pool::act(kind, self.pace, |_| Ok(step.pulse()?), |gate| self.wait(gate))?;
+        }
+    }
+
+    fn wait(&self, gate: Gate) -> io::Result<()> {
+        let gate = self.names.gate(gate);
+        while !outlast(gate.wait_timeout(DOUBT), false)? {
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Whether anybody waits for this worker still.
+    fn check(&self) -> io::Result<()> {
+        if self.alive.is_lost() || !outlast(self.names.manager().is_set(), true)? {
+            return Err(io::Error::other("nobody waits for this worker any more"));
+        }
+        Ok(())
+    }
+
+    /// The manager was killed, and cannot tidy up. Whoever lives no more before it looks who does cannot overlook the
+    /// others, nor all of them each other: the last one tidies up.
+    fn leave(&self) {
+        // By then the holds of those have ended who were killed with the manager.
+        thread::sleep(HOLDS_LAST);
+        let _ = self.alive.event().remove();
+        let lives = |entry: &ClusterEntry| entry.name.ends_with(".alive") && entry.is_set;
+        if !self.names.survey().iter().any(lives) {
+            self.names.tidy();
         }
     }
 }
@@ -353,6 +450,14 @@ pub fn work(cluster: Cluster, arguments: &[String]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outage_is_outlasted_and_nothing_else() {
+        let failed = |kind| Err::<bool, _>(io::Error::from(kind));
+        assert!(outlast(failed(io::ErrorKind::NotConnected), true).unwrap());
+        assert_eq!(outlast(failed(io::ErrorKind::NotFound), true).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!outlast(Ok::<_, io::Error>(false), true).unwrap());
+    }
 
     #[test]
     fn what_changes_say_is_read_and_the_rest_passed_over() {
