@@ -384,8 +384,8 @@ pub fn work(cluster: Cluster, arguments: &[String]) -> io::Result<()> {
     }
 }
 
-/// What is so meanwhile, if the cluster cannot be reached: for as long as the worker's hold is not lost, all may be well
-/// again in a moment.
+/// Returns `meanwhile` if the cluster could not be reached: an outage may pass for as long as the worker's hold is not
+/// lost.
 fn outlast<T>(outcome: Result<T, impl Into<io::Error>>, meanwhile: T) -> io::Result<T> {
     match outcome.map_err(Into::into) {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(meanwhile),
