@@ -1,7 +1,8 @@
 //! Real etcd servers for tests: started, killed, paused, cut off, and always cleared away.
 //!
 //! [`Servers`] are a cluster of one or more members on loopback ports of their own; a [`Proxy`] stands between a client
-//! and a member and spoils what passes. Both go when they are dropped, and servers with the process that started them.
+//! and a member and spoils what passes, and a [`StandIn`] answers as versions of etcd that cannot be run here. They
+//! go when they are dropped, and servers with the process that started them.
 //!
 //! ```
 //! use etcd_for_tests::Servers;
@@ -16,10 +17,12 @@
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod disks;
 mod gateway;
 mod member;
 mod proxy;
 mod servers;
+mod stand_in;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -29,6 +32,7 @@ pub use member::Member;
 pub use proxy::Proxy;
 pub use serde_json::{Value, json};
 pub use servers::{Build, Servers};
+pub use stand_in::{Manner, StandIn};
 
 /// The etcd that is run: what `$ETCD` names, or else the system's, or else the one that `cargo xtask etcd` provides.
 ///

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
@@ -24,7 +24,11 @@ pub struct Member {
     /// For clients, for plain HTTP (without TLS the same) and for peers.
     ports: [Arc<Port>; 3],
     pub(crate) gateway: Gateway,
+    pub(crate) is_learner: bool,
+    has_left: AtomicBool,
     flags: Vec<String>,
+    /// What runs it, and its arguments; empty if nothing does.
+    wrapper: Vec<String>,
     folder: PathBuf,
     process: Mutex<Process>,
 }
@@ -38,16 +42,32 @@ enum Process {
 
 impl Member {
     /// A member that is not started yet, with a folder of its own.
-    pub(crate) fn new(folder: PathBuf, ports: [Arc<Port>; 3], flags: Vec<String>) -> Member {
+    pub(crate) fn new(folder: PathBuf, ports: [Arc<Port>; 3], flags: Vec<String>, wrapper: Vec<String>) -> Member {
         fs::create_dir_all(&folder).expect("there is a place for a server's data");
         let gateway = Gateway::new(ports[1].number);
-        Member { ports, gateway, flags, folder, process: Mutex::new(Process::Absent) }
+        let (is_learner, has_left, process) = (false, AtomicBool::new(false), Mutex::new(Process::Absent));
+        Member { ports, gateway, is_learner, has_left, flags, wrapper, folder, process }
     }
 
     /// Where clients find it: `127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.ports[0].to_string()
+    }
+
+    /// Where the other members find it.
+    pub(crate) fn peer(&self) -> String {
+        self.ports[2].to_string()
+    }
+
+    /// It is not part of the cluster any more.
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Ordering::Relaxed);
+        self.kill();
+    }
+
+    pub(crate) fn is_part(&self) -> bool {
+        !self.has_left.load(Ordering::Relaxed)
     }
 
     /// Kills it at once, as a crash does. Its data stay.
@@ -136,7 +156,14 @@ impl Member {
 
     fn spawn(&self) -> io::Result<Child> {
         let log = File::options().create(true).append(true).open(self.folder.join("log"))?;
-        let mut command = obedient(program());
+        let mut command = match self.wrapper.split_first() {
+            Some((wrapper, arguments)) => {
+                let mut command = obedient(wrapper.into());
+                command.args(arguments).arg(program());
+                command
+            }
+            None => obedient(program()),
+        };
         command.args(&self.flags).arg("--data-dir").arg(self.folder.join("data"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         for (name, _) in std::env::vars_os() {

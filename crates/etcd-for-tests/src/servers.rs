@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::certificates::Certificates;
 use crate::gateway::{Failure, Gateway, decode, encode, number, range};
 use crate::member::{Member, Port};
-use crate::{program, runs};
+use crate::{disks, program, runs};
 
 /// After this time something is wrong, however slow the machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -31,6 +31,7 @@ pub struct Build {
     users: Vec<User>,
     flags: Vec<String>,
     is_durable: bool,
+    disk_delay: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -114,6 +115,23 @@ impl Build {
         self
     }
 
+    /// Every `fsync` and `fdatasync` of theirs takes this much longer.
+    ///
+    /// # Panics
+    ///
+    /// Where [`can_delay_disks`](Build::can_delay_disks) says no.
+    pub fn slow_disks(mut self, delay: Duration) -> Build {
+        assert!(Build::can_delay_disks(), "strace and setpriv are needed");
+        self.disk_delay = Some(delay);
+        self.durable()
+    }
+
+    /// Whether disks can be made [slow](Build::slow_disks) here: there is an `strace` that may trace, and a `setpriv`.
+    #[must_use]
+    pub fn can_delay_disks() -> bool {
+        disks::can_be_slowed()
+    }
+
     /// Starts them, and waits until all of them are healthy.
     ///
     /// # Panics
@@ -146,27 +164,31 @@ impl Build {
         let peers: Vec<Arc<Port>> = (0..self.members).map(|_| Port::free()).collect();
         let named = |(index, peer): (usize, &Arc<Port>)| format!("m{index}=http://{peer}");
         let cluster = peers.iter().enumerate().map(named).collect::<Vec<_>>().join(",");
-        let member = |(index, peer): (usize, &Arc<Port>)| {
-            let clients = Port::free();
-            let (door, scheme) = if self.tls.is_some() { (Port::free(), "https") } else { (clients.clone(), "http") };
-            let mut flags = self.common_flags(folder.path());
-            flags.extend([
-                format!("--name=m{index}"),
-                format!("--listen-peer-urls=http://{peer}"),
-                format!("--initial-advertise-peer-urls=http://{peer}"),
-                format!("--initial-cluster={cluster}"),
-                format!("--advertise-client-urls={scheme}://{clients}"),
-                match self.tls {
-                    Some(_) => format!("--listen-client-urls=https://{clients},http://{door}"),
-                    None => format!("--listen-client-urls=http://{clients}"),
-                },
-            ]);
-            flags.extend(self.flags.clone());
-            Member::new(folder.path().join(format!("m{index}")), [clients, door, peer.clone()], flags)
-        };
+        let member = |(index, peer): (usize, &Arc<Port>)| self.member(folder.path(), index, peer, &cluster, "new");
         let members: Vec<Member> = peers.iter().enumerate().map(member).collect();
         members.iter().for_each(Member::start);
-        Servers { members, certificates, folder }
+        Servers { build: self.clone(), members, certificates, folder }
+    }
+
+    fn member(&self, folder: &Path, index: usize, peer: &Arc<Port>, cluster: &str, state: &str) -> Member {
+        let clients = Port::free();
+        let (door, scheme) = if self.tls.is_some() { (Port::free(), "https") } else { (clients.clone(), "http") };
+        let mut flags = self.common_flags(folder);
+        flags.extend([
+            format!("--name=m{index}"),
+            format!("--listen-peer-urls=http://{peer}"),
+            format!("--initial-advertise-peer-urls=http://{peer}"),
+            format!("--initial-cluster={cluster}"),
+            format!("--initial-cluster-state={state}"),
+            format!("--advertise-client-urls={scheme}://{clients}"),
+            match self.tls {
+                Some(_) => format!("--listen-client-urls=https://{clients},http://{door}"),
+                None => format!("--listen-client-urls=http://{clients}"),
+            },
+        ]);
+        flags.extend(self.flags.clone());
+        let wrapper = self.disk_delay.map(disks::slowed).unwrap_or_default();
+        Member::new(folder.join(format!("m{index}")), [clients, door, peer.clone()], flags, wrapper)
     }
 
     fn common_flags(&self, folder: &Path) -> Vec<String> {
@@ -225,6 +247,7 @@ impl Build {
 /// panics if none can answer for a minute.
 #[derive(Debug)]
 pub struct Servers {
+    build: Build,
     members: Vec<Member>,
     certificates: Option<Certificates>,
     /// Goes last.
@@ -257,6 +280,7 @@ impl Servers {
             users: Vec::new(),
             flags: Vec::new(),
             is_durable: false,
+            disk_delay: None,
         }
     }
 
@@ -308,11 +332,87 @@ impl Servers {
         }
     }
 
+    /// Adds a member to the cluster, and waits until it answers. Its index.
+    ///
+    /// # Panics
+    ///
+    /// If it is refused, or does not answer in time.
+    #[track_caller]
+    pub fn grow(&mut self) -> usize {
+        self.add(false)
+    }
+
+    /// [`grow`](Servers::grow), by a learner: a member that does not vote, and answers next to nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`grow`](Servers::grow) does.
+    #[track_caller]
+    pub fn grow_learner(&mut self) -> usize {
+        self.add(true)
+    }
+
+    #[track_caller]
+    fn add(&mut self, is_learner: bool) -> usize {
+        let (index, peer) = (self.members.len(), Port::free());
+        let began = Instant::now();
+        let addition = json!({"peerURLs": [format!("http://{peer}")], "isLearner": is_learner});
+        loop {
+            match self.call("cluster/member/add", &addition) {
+                Ok(_) => break,
+                Err(error) if error.contains("already exists") => break,
+                // Members that have just come are not counted on at once.
+                Err(error) if error.contains("unhealthy") && began.elapsed() < LONG => thread::sleep(NAP),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let running = self.members.iter().enumerate().filter(|(_, member)| member.is_part());
+        let named = running.map(|(index, member)| (index, member.peer())).chain([(index, peer.to_string())]);
+        let cluster = named.map(|(index, peer)| format!("m{index}=http://{peer}")).collect::<Vec<_>>().join(",");
+        let mut member = self.build.member(self.folder.path(), index, &peer, &cluster, "existing");
+        member.is_learner = is_learner;
+        if let Some(root) = &self.build.root {
+            member.gateway.become_root(root);
+        }
+        member.start();
+        self.members.push(member);
+        self.wait_healthy();
+        index
+    }
+
+    /// Removes a member from the cluster, and ends it.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run, or the removal is refused.
+    #[track_caller]
+    pub fn remove(&self, index: usize) {
+        let began = Instant::now();
+        let id = loop {
+            match self.members[index].status() {
+                Ok(status) => break status.member.cast_unsigned(),
+                Err(error) if began.elapsed() > LONG => panic!("{}", error.into_text()),
+                Err(_) => thread::sleep(NAP),
+            }
+        };
+        loop {
+            match self.call("cluster/member/remove", &json!({"ID": id.to_string()})) {
+                Ok(_) => break,
+                Err(error) if error.contains("not found") => break,
+                Err(error) if error.contains("unhealthy") && began.elapsed() < LONG => thread::sleep(NAP),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.members[index].leave();
+    }
+
     fn await_health(&self) -> Result<(), String> {
         let began = Instant::now();
         for member in self.members.iter() {
             while member.is_running() {
-                let Err(error) = member.gateway.revision() else { break };
+                let health =
+                    if member.is_learner { member.status().map(drop) } else { member.gateway.revision().map(drop) };
+                let Err(error) = health else { break };
                 if member.has_died() || began.elapsed() > LONG {
                     return Err(format!("etcd is not healthy: {}\n{}", error.into_text(), member.log()));
                 }

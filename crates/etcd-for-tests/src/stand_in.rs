@@ -1,0 +1,334 @@
+//! A stand-in for members that cannot be run here: it passes gRPC requests on to a real member, and refuses what other
+//! versions of etcd refuse, with their codes and words.
+//!
+//! The codes and the messages are those of etcd's `api/v3rpc/rpctypes/error.go`; which requests are refused is from
+//! `server/etcdserver/api/v3rpc/interceptor.go` and `maintenance.go`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use crate::lock;
+
+/// How a [`StandIn`] answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As the member behind it.
+    Pass,
+    /// As 3.5.28 to 3.5.31 and 3.6.0 to 3.6.11 answer users: the status of a member and the list of the members are
+    /// for administrators only.
+    AdminsOnly,
+    /// As 3.5.32, 3.6.12 and 3.7 answer users: the status and the list want a token.
+    WantsToken,
+    /// As a learner of 3.6 or later.
+    Learner,
+    /// As a learner of 3.4 or 3.5.
+    OldLearner,
+    /// As a member of 3.6 or later that does not know the version of its cluster yet.
+    NotCapable,
+    /// As a member whose disk is slow: reads and writes take this much longer, all else is answered at once.
+    Slow(Duration),
+}
+
+/// A server on a loopback port of its own that answers in a [`Manner`]. It speaks plain HTTP/2, as the member behind it
+/// has to.
+#[derive(Debug)]
+pub struct StandIn {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    member: String,
+    manner: Mutex<Manner>,
+    requests: Mutex<Vec<String>>,
+    /// What the members say of where they are, instead of what they say.
+    addresses: Mutex<Option<Vec<String>>>,
+}
+
+impl StandIn {
+    /// A stand-in for a member, `HOST:PORT`, that answers as that does.
+    ///
+    /// # Panics
+    ///
+    /// If there is no port or no thread left.
+    #[must_use]
+    pub fn of(endpoint: &str) -> StandIn {
+        let (member, manner) = (endpoint.to_owned(), Mutex::new(Manner::Pass));
+        let shared = Arc::new(Shared { member, manner, requests: Mutex::default(), addresses: Mutex::default() });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("there is a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = Arc::clone(&shared);
+        let thread = thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::spawn(accept(listener, serving));
+                let _ = stopped.await;
+            });
+            runtime.shutdown_background();
+        });
+        StandIn { address, shared, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Where clients find it: `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Answers in this manner from now on.
+    pub fn answer(&self, manner: Manner) {
+        *lock(&self.shared.manner) = manner;
+    }
+
+    /// Says that the members are at these URLs, whatever the cluster says.
+    pub fn claim_members_at(&self, urls: &[&str]) {
+        *lock(&self.shared.addresses) = Some(urls.iter().map(ToString::to_string).collect());
+    }
+
+    /// The paths of all requests so far, such as `/etcdserverpb.KV/Range`.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        lock(&self.shared.requests).clone()
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let _ = client.set_nodelay(true);
+        tokio::spawn(serve(client, Arc::clone(&shared)));
+    }
+}
+
+/// Serves a connection with a connection of its own to the member, so that a dead member is a dead stand-in.
+async fn serve(client: TcpStream, shared: Arc<Shared>) -> Option<()> {
+    let member = TcpStream::connect(&shared.member).await.ok()?;
+    let _ = member.set_nodelay(true);
+    let (requests, connection) = h2::client::handshake(member).await.ok()?;
+    let (over, mut is_over) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let _ = connection.await;
+        drop(over);
+    });
+    let mut client = h2::server::handshake(client).await.ok()?;
+    loop {
+        tokio::select! {
+            stream = client.accept() => {
+                let (request, answer) = stream?.ok()?;
+                tokio::spawn(handle(request, answer, requests.clone(), Arc::clone(&shared)));
+            }
+            _ = &mut is_over => return None,
+        }
+    }
+}
+
+async fn handle(
+    request: Request<RecvStream>,
+    mut answer: SendResponse<Bytes>,
+    member: SendRequest<Bytes>,
+    shared: Arc<Shared>,
+) -> Option<()> {
+    let path = request.uri().path().to_owned();
+    lock(&shared.requests).push(path.clone());
+    let (head, mut body) = request.into_parts();
+    let manner = *lock(&shared.manner);
+    // What decides stands in the first message; none of the requests that count here has another.
+    let first = if manner == Manner::Pass { None } else { body.data().await.and_then(Result::ok) };
+    if let Some(first) = &first {
+        let _ = body.flow_control().release_capacity(first.len());
+    }
+    let has_token = head.headers.contains_key("token");
+    if let Manner::Slow(delay) = manner
+        && path.contains("/etcdserverpb.KV/")
+    {
+        tokio::time::sleep(delay).await;
+    }
+    if let Some((code, message)) = refusal(manner, &path, has_token, first.as_deref().unwrap_or_default()) {
+        answer.send_response(status(code, message), true).ok()?;
+        return Some(());
+    }
+    let addresses = lock(&shared.addresses).clone();
+    if let Some(addresses) = addresses.filter(|_| path == MEMBER_LIST) {
+        return claim(&mut answer, &addresses);
+    }
+    let mut member = member.ready().await.ok()?;
+    let is_whole = body.is_end_stream() && first.is_none();
+    let (answered, mut to_member) = member.send_request(Request::from_parts(head, ()), is_whole).ok()?;
+    tokio::spawn(async move {
+        if let Some(first) = first {
+            let is_last = body.is_end_stream();
+            send(&mut to_member, first, is_last).await?;
+            if is_last {
+                return Some(());
+            }
+        }
+        pass(body, to_member).await
+    });
+    let (head, body) = answered.await.ok()?.into_parts();
+    let ends = body.is_end_stream();
+    let to_client = answer.send_response(Response::from_parts(head, ()), ends).ok()?;
+    if ends { Some(()) } else { pass(body, to_client).await }
+}
+
+async fn pass(mut from: RecvStream, mut to: SendStream<Bytes>) -> Option<()> {
+    while let Some(data) = from.data().await {
+        let Ok(data) = data else {
+            to.send_reset(h2::Reason::CANCEL);
+            return None;
+        };
+        let _ = from.flow_control().release_capacity(data.len());
+        send(&mut to, data, false).await?;
+    }
+    match from.trailers().await {
+        Ok(Some(trailers)) => to.send_trailers(trailers).ok(),
+        Ok(None) => to.send_data(Bytes::new(), true).ok(),
+        Err(_) => {
+            to.send_reset(h2::Reason::CANCEL);
+            None
+        }
+    }
+}
+
+async fn send(to: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> Option<()> {
+    while !data.is_empty() {
+        to.reserve_capacity(data.len());
+        let capacity = std::future::poll_fn(|context| to.poll_capacity(context)).await?.ok()?;
+        let piece = data.split_to(capacity.min(data.len()));
+        let ends = is_last && data.is_empty();
+        to.send_data(piece, ends).ok()?;
+        if ends {
+            return Some(());
+        }
+    }
+    if is_last { to.send_data(data, true).ok() } else { Some(()) }
+}
+
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+
+const INVALID_ARGUMENT: u8 = 3;
+const PERMISSION_DENIED: u8 = 7;
+const FAILED_PRECONDITION: u8 = 9;
+const UNAVAILABLE: u8 = 14;
+
+fn refusal(manner: Manner, path: &str, has_token: bool, message: &[u8]) -> Option<(u8, &'static str)> {
+    const NO_USER: (u8, &str) = (INVALID_ARGUMENT, "etcdserver: user name is empty");
+    const LEARNER: &str = "etcdserver: rpc not supported for learner";
+    let is_guarded = path == STATUS || path == MEMBER_LIST;
+    let learner_answers = path == STATUS || (path == "/etcdserverpb.KV/Range" && is_serializable(message));
+    match manner {
+        Manner::AdminsOnly | Manner::WantsToken if is_guarded && !has_token => Some(NO_USER),
+        Manner::AdminsOnly if is_guarded => Some((PERMISSION_DENIED, "etcdserver: permission denied")),
+        Manner::Learner if !learner_answers => Some((FAILED_PRECONDITION, LEARNER)),
+        Manner::OldLearner if !learner_answers => Some((UNAVAILABLE, LEARNER)),
+        Manner::NotCapable => Some((FAILED_PRECONDITION, "etcdserver: not capable")),
+        _ => None,
+    }
+}
+
+/// Whether a `RangeRequest` has its field 7 set. Fields before it are skipped by their kinds.
+fn is_serializable(message: &[u8]) -> bool {
+    // The prefix of gRPC: a flag and the length.
+    let mut rest = message.get(5..).unwrap_or_default();
+    let varint = |rest: &mut &[u8]| {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (byte, after) = rest.split_first()?;
+            *rest = after;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    };
+    while let Some(tag) = varint(&mut rest) {
+        let Some(value) = varint(&mut rest) else { return false };
+        match (tag >> 3, tag & 7) {
+            (7, 0) => return value != 0,
+            (_, 0) => {}
+            (_, 2) => rest = usize::try_from(value).ok().and_then(|length| rest.get(length..)).unwrap_or_default(),
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// An answer that has no body, as gRPC writes a refusal.
+fn status(code: u8, message: &str) -> Response<()> {
+    let head = Response::builder().header("content-type", "application/grpc");
+    let head = head.header("grpc-status", code.to_string()).header("grpc-message", message);
+    head.body(()).expect("the headers are well formed")
+}
+
+/// Answers a `MemberListRequest`: a member at each address, in a cluster of the number 0.
+fn claim(answer: &mut SendResponse<Bytes>, urls: &[String]) -> Option<()> {
+    let field = |tag: u8, content: &[u8]| {
+        let mut bytes = vec![tag << 3 | 2];
+        let mut length = content.len();
+        while length >= 0x80 {
+            bytes.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        bytes.extend(content);
+        bytes
+    };
+    // members = 2, clientURLs = 4
+    let message: Vec<u8> = urls.iter().flat_map(|url| field(2, &field(4, url.as_bytes()))).collect();
+    let mut framed = vec![0];
+    framed.extend(u32::try_from(message.len()).ok()?.to_be_bytes());
+    framed.extend(message);
+    let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
+    let mut body = answer.send_response(head, false).ok()?;
+    body.send_data(framed.into(), false).ok()?;
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+    body.send_trailers(trailers).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serializable_read_is_told_from_others() {
+        let framed = |message: &[u8]| [&[0, 0, 0, 0, message.len() as u8], message].concat();
+        assert!(is_serializable(&framed(b"\x0a\x03key\x38\x01")));
+        assert!(!is_serializable(&framed(b"\x0a\x03key\x38\x00")));
+        assert!(!is_serializable(&framed(b"\x0a\x0338\x01")));
+        assert!(!is_serializable(b""));
+    }
+
+    #[test]
+    fn what_learners_and_guarded_members_refuse() {
+        let code = |manner, path, token| refusal(manner, path, token, b"").map(|(code, _)| code);
+        assert_eq!(code(Manner::AdminsOnly, STATUS, false), Some(3));
+        assert_eq!(code(Manner::AdminsOnly, STATUS, true), Some(7));
+        assert_eq!(code(Manner::WantsToken, STATUS, true), None);
+        assert_eq!(code(Manner::Learner, STATUS, false), None);
+        assert_eq!(code(Manner::Learner, "/etcdserverpb.KV/Txn", true), Some(9));
+        assert_eq!(code(Manner::OldLearner, "/etcdserverpb.Watch/Watch", true), Some(14));
+        assert_eq!(code(Manner::Pass, STATUS, false), None);
+    }
+}
