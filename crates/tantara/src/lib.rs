@@ -22,6 +22,8 @@ mod sys;
 mod tasks;
 #[allow(unsafe_code, reason = "pins the list's nodes")]
 mod wait;
+#[allow(unsafe_code, reason = "an array that is filled step by step")]
+mod wakers;
 mod word;
 
 pub use auto_reset::AutoResetEvent;

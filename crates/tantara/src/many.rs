@@ -129,15 +129,25 @@ where
 ///
 /// `events` is as with [`any`]. All of none is released at once.
 ///
-/// Until then it keeps the releases that it was given from others who wait for the same turnstiles. So two waits for
-/// all of the same turnstiles may each get one that the other needs, and neither is released until there is a `set`
-/// more, or one of them times out. Where that can happen, let one party take them all, or use timeouts.
+/// # Deadlocks
 ///
-/// A turnstile that is named twice is waited for twice, and takes two releases.
+/// A wait for all keeps each release of an `AutoResetEvent` from the moment at which it is given. (Windows'
+/// `WaitForMultipleObjects` takes none until it can take all of them.) Others who wait for the same events cannot have
+/// that release until this wait ends, and this wait may need one that others have used up:
+///
+/// * Two waits for all of the same events may each get a release that the other needs. Neither ends until there is
+///   another `set`, or one of them times out.
+/// * A plain `wait` for A beside one wait for all of A and B: this wait is given the release of A and keeps it until B
+///   is set. Meanwhile the plain `wait` hangs although A was set; and if its thread is the one that sets B, neither
+///   wait ends.
+///
+/// Where several wait for the same auto-reset events, use timeouts, or let the wait for all be the only one.
+///
+/// An `AutoResetEvent` that is listed twice is waited for twice, and takes two releases.
 ///
 /// # Cancel safety
 ///
-/// Dropping it, or a timeout, loses nothing: what it was given passes on.
+/// Dropping it, a timeout, or an error loses nothing: the releases that it was given pass on.
 ///
 /// # Complexity
 ///
@@ -365,8 +375,7 @@ impl All<'_> {
                 if self.slots.must_stand_in_line(index) {
                     // The release, now or later, stays in the slot.
                     if let Poll::Ready(Err(error)) = self.slots.poll_held(index, context) {
-                        self.done = true;
-                        return Poll::Ready(Err(error));
+                        return self.fail(error);
                     }
                 }
             }
@@ -376,8 +385,7 @@ impl All<'_> {
         while self.released < self.slots.len() {
             let index = self.released;
             if let Err(error) = ready!(self.slots.poll_held(index, context)) {
-                self.done = true;
-                return Poll::Ready(Err(error));
+                return self.fail(error);
             }
             self.released += 1;
         }
@@ -386,6 +394,13 @@ impl All<'_> {
         }
         self.done = true;
         Poll::Ready(Ok(()))
+    }
+
+    fn fail(&mut self, error: Error) -> Poll<Result<(), Error>> {
+        self.done = true;
+        // Hand the releases on and leave the queues now, not when the caller happens to drop this.
+        self.slots = Slots::new(Box::new([]));
+        Poll::Ready(Err(error))
     }
 }
 

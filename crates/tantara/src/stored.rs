@@ -11,9 +11,11 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::task::Waker;
 
 use crate::sync::AtomicU32;
 use crate::tasks::Queue;
+use crate::wakers::{Call, call_from_drop};
 
 pub(crate) const EMPTY: u32 = 0b00;
 const STORED: u32 = 0b01;
@@ -33,12 +35,32 @@ pub(crate) fn take(queue: &Queue) -> bool {
 /// Gives one release: to the first in line, or to the store, which holds one.
 #[inline]
 pub(crate) fn give(queue: &Queue) {
-    // A full store is written again all the same: what came before this call must be visible to whoever takes it.
-    let given = queue.word.fetch_update(AcqRel, Acquire, |word| if word & LISTED == 0 { Some(STORED) } else { None });
-    if given.is_err() {
-        // Changes of LISTED happen under the lock that both run under, and while it is on the word does not change.
-        queue.release_one(|word| _ = word.swap(EMPTY, AcqRel), |word| _ = word.swap(STORED, AcqRel));
+    if !store(queue)
+        && let Some(first) = release_first(queue)
+    {
+        first.wake();
     }
+}
+
+/// Gives one release in a destructor: without panicking, and without recursion when the waker drops the next wait.
+pub(crate) fn hand_on(queue: &Queue) {
+    if !store(queue)
+        && let Some(first) = release_first(queue)
+    {
+        call_from_drop(Call::Wake(first));
+    }
+}
+
+/// Stores one release, unless somebody may stand in line.
+#[inline]
+fn store(queue: &Queue) -> bool {
+    // A full store is written again all the same: what came before this call must be visible to whoever takes it.
+    queue.word.fetch_update(AcqRel, Acquire, |word| (word & LISTED == 0).then_some(STORED)).is_ok()
+}
+
+fn release_first(queue: &Queue) -> Option<Waker> {
+    // LISTED changes under the lock alone, and while it is on nothing else changes the word.
+    queue.release_one(|word| _ = word.swap(EMPTY, AcqRel), |word| _ = word.swap(STORED, AcqRel))
 }
 
 /// Asked under the queue's lock: must this one stand in line? If not, it has just taken the stored release.

@@ -25,16 +25,14 @@
 //! The list is kept as in `utlist`'s DL flavour: `next` ends in null, `prev` of the head is the tail; one pointer is
 //! enough to append and to take from the front.
 
-use std::any::Any;
 use std::marker::PhantomPinned;
-use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::task::{Poll, Waker};
 
 use crate::sync::{AtomicU16, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
+use crate::wakers::{Call, Wakers, call_from_drop};
 use crate::word::{Ticket, Word};
 
 /// A state word and those who wait for it: the whole of an event.
@@ -105,7 +103,7 @@ impl Queue {
             let now = Word::from_bits(self.word.load(Acquire));
             let belongs = |ticket: Ticket| ticket.is_within(cohort) && now.releases(ticket);
             // SAFETY: the lock is held.
-            let rest = unsafe { self.take_front(&mut wakers, BATCH, belongs) };
+            let rest = unsafe { self.take_front(|waker| wakers.push(waker), BATCH, belongs) };
             if rest == Rest::Empty {
                 self.word.fetch_and(Word::ALL_BUT_TASKS, AcqRel);
             }
@@ -118,21 +116,21 @@ impl Queue {
         wakers.resume_panic();
     }
 
-    /// Gives one release to the first in the queue, or, if nobody is there, calls `store` under the lock.
+    /// Gives one release to the first in the queue, whose waker the caller has to wake; or, if the queue is empty,
+    /// calls `store` under the lock. `last` is called under the lock when the queue has become empty.
     #[cold]
-    pub(crate) fn release_one(&self, last: impl FnOnce(&AtomicU32), store: impl FnOnce(&AtomicU32)) {
-        let mut wakers = Wakers::new();
-        let guard = self.lock.lock();
+    #[must_use = "the task sleeps until its waker is woken"]
+    pub(crate) fn release_one(&self, last: impl FnOnce(&AtomicU32), store: impl FnOnce(&AtomicU32)) -> Option<Waker> {
+        let mut first = None;
+        let _guard = self.lock.lock();
         // SAFETY: the lock is held.
-        let rest = unsafe { self.take_front(&mut wakers, 1, |_| true) };
-        if wakers.is_empty() {
+        let rest = unsafe { self.take_front(|waker| first = Some(waker), 1, |_| true) };
+        if first.is_none() {
             store(&self.word);
         } else if rest == Rest::Empty {
             last(&self.word);
         }
-        drop(guard);
-        wakers.wake();
-        wakers.resume_panic();
+        first
     }
 
     /// How many are in the queue now; a snapshot, in time linear in the answer. No more than [`MOST_COUNTED`], so
@@ -178,12 +176,13 @@ impl Queue {
         self.head.with_mut(|head| unsafe { *head = node });
     }
 
-    /// Takes nodes from the front while `belongs` says so and `limit` allows, and marks them released.
+    /// Takes nodes from the front while `belongs` says so and `limit` allows, marks them released, and gives their
+    /// wakers to `taken`.
     ///
     /// # Safety
     ///
     /// The caller holds the lock.
-    unsafe fn take_front(&self, wakers: &mut Wakers, limit: usize, belongs: impl Fn(Ticket) -> bool) -> Rest {
+    unsafe fn take_front(&self, mut taken: impl FnMut(Waker), limit: usize, belongs: impl Fn(Ticket) -> bool) -> Rest {
         let head = self.head();
         if head.is_null() {
             return Rest::Empty;
@@ -191,7 +190,7 @@ impl Queue {
         // SAFETY: the lock is held, so listed nodes are alive (discipline 2).
         let tail = unsafe { &*head }.links().prev;
         let mut cursor = head;
-        let mut taken = 0;
+        let mut count = 0;
         let rest = loop {
             if cursor.is_null() {
                 break Rest::Empty;
@@ -201,14 +200,14 @@ impl Queue {
             if !belongs(node.ticket) {
                 break Rest::Others;
             }
-            if taken == limit {
+            if count == limit {
                 break Rest::More;
             }
-            taken += 1;
+            count += 1;
             cursor = node.links().next;
             // SAFETY: the lock is held and the node is listed, so its waker is ours (discipline 1).
             if let Some(waker) = node.waker.with_mut(|waker| unsafe { (*waker).take() }) {
-                wakers.push(waker);
+                taken(waker);
             }
             // The last touch: from here on the owner may free the node.
             node.stage.store(RELEASED, Release);
@@ -429,8 +428,9 @@ impl<'a> Waiter<'a> {
         let waker = self.node.waker.with_mut(|waker| unsafe { (*waker).take() });
         self.node.stage.store(UNLISTED, Relaxed);
         drop(guard);
-        // This may run in a destructor, perhaps during another panic.
-        quietly(|| drop(waker));
+        if let Some(waker) = waker {
+            call_from_drop(Call::Drop(waker));
+        }
     }
 
     /// Notes a release that was had without waiting in the queue.
@@ -450,76 +450,6 @@ impl Drop for Waiter<'_> {
     #[inline]
     fn drop(&mut self) {
         self.withdraw();
-    }
-}
-
-/// Runs foreign code in a place that must not panic. The panic has been reported by its hook; it ends here.
-pub(crate) fn quietly(foreign: impl FnOnce()) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
-        // To drop the payload could panic once more.
-        std::mem::forget(panic);
-    }
-}
-
-/// The wakers of one batch, and the first panic of any.
-struct Wakers {
-    /// Those from `woken` to `filled` are initialised, and each is read once. One that is never read is leaked, not
-    /// lost in a worse way; but nothing can get between filling and waking.
-    batch: [MaybeUninit<Waker>; BATCH],
-    filled: usize,
-    woken: usize,
-    panic: Option<Box<dyn Any + Send>>,
-}
-
-impl Wakers {
-    fn new() -> Wakers {
-        Wakers { batch: [const { MaybeUninit::uninit() }; BATCH], filled: 0, woken: 0, panic: None }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.filled == 0
-    }
-
-    #[inline]
-    fn push(&mut self, waker: Waker) {
-        self.batch[self.filled].write(waker);
-        self.filled += 1;
-    }
-
-    #[inline]
-    fn pop_front(&mut self) -> Option<Waker> {
-        if self.woken == self.filled {
-            return None;
-        }
-        self.woken += 1;
-        // SAFETY: it was written by `push`, since it lies below `filled`, and is read only now, since `woken` has
-        // just passed it.
-        Some(unsafe { self.batch[self.woken - 1].assume_init_read() })
-    }
-
-    /// Wakes all, in order, and is empty again.
-    fn wake(&mut self) {
-        loop {
-            // Each turn ends the batch or passes one waker that panics, so everyone is woken.
-            let turn = catch_unwind(AssertUnwindSafe(|| {
-                while let Some(waker) = self.pop_front() {
-                    waker.wake();
-                }
-            }));
-            match turn {
-                Ok(()) => break,
-                Err(panic) if self.panic.is_none() => self.panic = Some(panic),
-                // To drop a payload could panic once more; a second one is forgotten instead.
-                Err(panic) => std::mem::forget(panic),
-            }
-        }
-        (self.filled, self.woken) = (0, 0);
-    }
-
-    fn resume_panic(self) {
-        if let Some(panic) = self.panic {
-            resume_unwind(panic);
-        }
     }
 }
 

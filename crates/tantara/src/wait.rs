@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use crate::error::Error;
 use crate::stored;
 use crate::sync::AtomicU32;
-use crate::tasks::{Queue, Waiter, quietly};
+use crate::tasks::{Queue, Waiter};
 use crate::word::{Ticket, Word};
 
 /// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or was set since the
@@ -176,8 +176,7 @@ impl Drop for AutoResetWait<'_> {
     fn drop(&mut self) {
         self.waiter.withdraw();
         if self.waiter.is_released() {
-            // The next in line may have a waker that panics; that must not leave a destructor.
-            quietly(|| stored::give(self.waiter.queue()));
+            stored::hand_on(self.waiter.queue());
         }
     }
 }

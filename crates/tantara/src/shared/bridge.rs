@@ -33,7 +33,7 @@ use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::Word;
 use crate::sys;
 use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
-use crate::tasks::quietly;
+use crate::wakers::quietly;
 
 /// How many events a helper sleeps for: one word is its own.
 const MOST_EVENTS: usize = MOST_WORDS - 1;

@@ -5,6 +5,7 @@ mod api;
 mod auto_reset;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod children;
+mod closing;
 mod contract;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod hostile;

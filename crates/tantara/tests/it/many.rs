@@ -1,10 +1,13 @@
 //! `any` and `all`: no limit, kinds mix, nothing that was not used is lost.
 
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
-use tantara::{AutoResetEvent, Event, Waitable, all, any};
+use tantara::{AutoResetEvent, Event, Waitable, all, any, foreign};
 
 use crate::{Bell, LONG, poll, until_waiting, waiting};
 
@@ -116,4 +119,45 @@ fn the_same_event_twice_is_fine() {
     let gate = Event::new();
     gate.set();
     all([&gate, &gate]).wait();
+}
+
+/// An event of another crate, which fails as soon as it is looked at.
+#[derive(Debug)]
+struct Failing;
+
+impl Waitable for Failing {}
+
+impl foreign::Sealed for Failing {
+    fn slot(&self, _: foreign::Seal) -> foreign::Slot<'_> {
+        foreign::slot(Box::new(Failing))
+    }
+}
+
+impl foreign::Foreign for Failing {
+    fn poll_outcome(&mut self, _: &mut Context<'_>) -> Poll<Result<bool, tantara::Error>> {
+        Poll::Ready(Err(foreign::error(ErrorKind::NotFound, "it was removed")))
+    }
+
+    fn has_failed(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self) {}
+}
+
+/// While the future that has failed is still there.
+#[test]
+fn a_wait_that_has_failed_keeps_no_release_and_stands_in_no_line() {
+    let (held, later) = (AutoResetEvent::new(), AutoResetEvent::new());
+    let (_, waker) = Bell::new();
+    held.set();
+    let mut every = Box::pin(all([&held as &dyn Waitable, &later, &Failing]));
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut every, &waker))).is_err(), "documented to panic");
+    assert!(held.is_set());
+    assert_eq!(waiting(&later), 0);
+    held.clear();
+    let mut either = Box::pin(any([&held as &dyn Waitable, &Failing]));
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut either, &waker))).is_err(), "documented to panic");
+    assert_eq!(waiting(&held), 0);
+    drop((every, either));
 }

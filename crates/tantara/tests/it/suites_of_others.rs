@@ -94,7 +94,8 @@ fn all_of_many_set_events_with_a_timeout_of_zero() {
     assert!(gates.iter().all(Event::is_set));
 }
 
-/// pevents: a wait for all takes no auto-reset event's release before it can have them all.
+/// pevents: a wait for all that times out leaves a stored release as it was. (There, as on Windows, it takes no release
+/// before it can take all of them; ours holds the release meanwhile, and gives it back. See `all`.)
 #[test]
 fn a_wait_for_all_that_times_out_swallows_nothing() {
     let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new()];

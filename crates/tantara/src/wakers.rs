@@ -1,0 +1,145 @@
+//! Foreign code: the wakers of tasks. They are woken and dropped here, and never under a queue's lock.
+//!
+//! A waker may drop futures, when it is woken as well as when it is dropped: the waker of a task whose executor has
+//! been closed drops the task. The destructor of such a future calls the next waker: it hands a release on, or it
+//! drops the waker that the future had left in the queue. A chain of n waits would therefore take n nested calls. So
+//! [`call_from_drop`] counts how deeply its calls are nested on this thread. The first [`NESTED`] of them are made at
+//! once, because a waker may run for long (that of an executor that polls inside of `wake`) and those who come after it
+//! must not have to wait for that. Calls that are nested more deeply are queued, and the innermost of those that were
+//! made at once makes them when its own waker has returned.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::task::Waker;
+
+use crate::sync::{BATCH, per_thread};
+
+/// How many calls of foreign code from destructors may be nested.
+const NESTED: u32 = 8;
+
+per_thread! {
+    /// How many of these calls are under way.
+    static DEPTH: Cell<u32> = const { Cell::new(0) }
+}
+
+per_thread! {
+    /// The calls that are too deeply nested. `ManuallyDrop`, so that the queue can be used to the very end of the
+    /// thread, when executors in thread-locals are dropped; an empty queue has nothing to free.
+    static LATER: ManuallyDrop<Cell<Vec<Call>>> = const { ManuallyDrop::new(Cell::new(Vec::new())) }
+}
+
+/// What a destructor does with a waker.
+pub(crate) enum Call {
+    /// Wakes it: a release is handed on to its task.
+    Wake(Waker),
+    /// Drops it: its task has left the queue.
+    Drop(Waker),
+}
+
+impl Call {
+    fn make(self) {
+        quietly(|| match self {
+            Call::Wake(waker) => waker.wake(),
+            Call::Drop(waker) => drop(waker),
+        });
+    }
+}
+
+/// Calls foreign code from a destructor: without panicking, and with a bounded number of nested calls.
+pub(crate) fn call_from_drop(call: Call) {
+    // Only a model's thread-locals come to an end before the thread does.
+    let Ok(depth) = DEPTH.try_with(Cell::get) else { return call.make() };
+    if depth > NESTED {
+        let _ = LATER.try_with(|later| {
+            let mut calls = later.take();
+            calls.push(call);
+            later.set(calls);
+        });
+        return;
+    }
+    let _ = DEPTH.try_with(|kept| kept.set(depth + 1));
+    call.make();
+    if depth == NESTED {
+        make_queued_calls();
+    }
+    let _ = DEPTH.try_with(|kept| kept.set(depth));
+}
+
+#[cold]
+fn make_queued_calls() {
+    loop {
+        let calls = LATER.try_with(|later| later.take()).unwrap_or_default();
+        if calls.is_empty() {
+            return;
+        }
+        calls.into_iter().for_each(Call::make);
+    }
+}
+
+/// Runs foreign code in a place that must not panic. The panic has been reported by its hook; it ends here.
+pub(crate) fn quietly(foreign: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
+        // To drop the payload could panic once more.
+        std::mem::forget(panic);
+    }
+}
+
+/// The wakers of one batch, and the first panic of any.
+pub(crate) struct Wakers {
+    /// Those from `woken` to `filled` are initialised, and each is read once. One that is never read is leaked, not
+    /// lost in a worse way; but nothing can get between filling and waking.
+    batch: [MaybeUninit<Waker>; BATCH],
+    filled: usize,
+    woken: usize,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+impl Wakers {
+    pub(crate) fn new() -> Wakers {
+        Wakers { batch: [const { MaybeUninit::uninit() }; BATCH], filled: 0, woken: 0, panic: None }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, waker: Waker) {
+        self.batch[self.filled].write(waker);
+        self.filled += 1;
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<Waker> {
+        if self.woken == self.filled {
+            return None;
+        }
+        self.woken += 1;
+        // SAFETY: it was written by `push`, since it lies below `filled`, and is read only now, since `woken` has
+        // just passed it.
+        Some(unsafe { self.batch[self.woken - 1].assume_init_read() })
+    }
+
+    /// Wakes all, in order, and is empty again.
+    pub(crate) fn wake(&mut self) {
+        loop {
+            // Each turn ends the batch or passes one waker that panics, so everyone is woken.
+            let turn = catch_unwind(AssertUnwindSafe(|| {
+                while let Some(waker) = self.pop_front() {
+                    waker.wake();
+                }
+            }));
+            match turn {
+                Ok(()) => break,
+                Err(panic) if self.panic.is_none() => self.panic = Some(panic),
+                // To drop a payload could panic once more; a second one is forgotten instead.
+                Err(panic) => std::mem::forget(panic),
+            }
+        }
+        (self.filled, self.woken) = (0, 0);
+    }
+
+    pub(crate) fn resume_panic(self) {
+        if let Some(panic) = self.panic {
+            resume_unwind(panic);
+        }
+    }
+}

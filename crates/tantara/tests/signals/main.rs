@@ -1,0 +1,247 @@
+//! What may be called in a signal's handler: a thread is interrupted at random in the middle of each operation, and the
+//! handler sets the very event that the operation is about. It must neither hang, nor allocate, nor change `errno`.
+#![cfg(all(target_os = "linux", not(tantara_portable), not(loom), not(miri)))]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::{Event, SharedEvent, all, any};
+
+/// Long enough for anything that happens at all.
+const LONG: Duration = Duration::from_secs(120);
+/// How often each operation is interrupted.
+const HITS: usize = 1_000;
+/// Longer than a handler takes, so that the thread gets on in between.
+const PERIOD: Duration = Duration::from_micros(60);
+const BRIEFLY: Duration = Duration::from_micros(30);
+
+thread_local! {
+    static IS_IN_HANDLER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes whether a handler allocates or frees.
+struct Watched;
+
+static HANDLER_ALLOCATED: AtomicBool = AtomicBool::new(false);
+
+fn note() {
+    if IS_IN_HANDLER.get() {
+        HANDLER_ALLOCATED.store(true, SeqCst);
+    }
+}
+
+// SAFETY: everything is left to the system's allocator.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: what the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        note();
+        // SAFETY: what the caller promises.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+/// What the handlers of this process have done so far.
+struct Handled {
+    calls: AtomicUsize,
+    failures: AtomicUsize,
+}
+
+/// Runs `set` as a handler should: without a trace.
+fn handle(handled: &Handled, set: impl FnOnce() -> bool) {
+    const MARK: i32 = 77;
+    IS_IN_HANDLER.set(true);
+    // SAFETY: takes nothing.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the C library's errno of this thread is always there, and is an initialised number.
+    let before = unsafe { errno.replace(MARK) };
+    let is_set = set();
+    // SAFETY: as above.
+    let after = unsafe { errno.replace(before) };
+    if !is_set || after != MARK {
+        handled.failures.fetch_add(1, SeqCst);
+    }
+    IS_IN_HANDLER.set(false);
+    handled.calls.fetch_add(1, SeqCst);
+}
+
+type Operations<'a> = Vec<(&'static str, Box<dyn Fn() + Send + 'a>)>;
+
+/// Interrupts a thread that repeats one operation after the other, until each was interrupted often.
+fn storm(
+    signal: libc::c_int,
+    handler: extern "C" fn(libc::c_int),
+    handled: &'static Handled,
+    operations: Operations<'static>,
+) {
+    // SAFETY: all-zero is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    // SAFETY: both point to what they have to; the handler only does what this test claims to be allowed.
+    assert_eq!(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) }, 0);
+
+    let names: Vec<_> = operations.iter().map(|&(name, _)| name).collect();
+    let current: &'static AtomicUsize = Box::leak(Box::new(AtomicUsize::new(0)));
+    let worker = thread::spawn(move || {
+        let timer = interrupt_this_thread(signal);
+        for (number, (_, operation)) in operations.iter().enumerate() {
+            current.store(number, SeqCst);
+            let before = handled.calls.load(SeqCst);
+            while handled.calls.load(SeqCst) - before < HITS {
+                operation();
+            }
+        }
+        // SAFETY: the timer is ours, and is not used again.
+        assert_eq!(unsafe { libc::timer_delete(timer) }, 0);
+    });
+    let (mut seen, mut since) = (0, Instant::now());
+    while !worker.is_finished() {
+        thread::sleep(Duration::from_millis(1));
+        let calls = handled.calls.load(SeqCst);
+        if calls != seen {
+            (seen, since) = (calls, Instant::now());
+        }
+        assert!(since.elapsed() < LONG, "the handler hangs; it has interrupted {}", names[current.load(SeqCst)]);
+    }
+    worker.join().unwrap();
+    assert_eq!(handled.failures.load(SeqCst), 0, "set failed in a handler, or has changed errno");
+    assert!(!HANDLER_ALLOCATED.load(SeqCst), "a handler has allocated");
+}
+
+/// Sends the signal to the calling thread every [`PERIOD`], until the timer is deleted.
+fn interrupt_this_thread(signal: libc::c_int) -> libc::timer_t {
+    // SAFETY: all-zero is a valid sigevent.
+    let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_signo = signal;
+    // SAFETY: takes nothing.
+    event.sigev_notify_thread_id = unsafe { libc::gettid() };
+    let mut timer = ptr::null_mut();
+    // SAFETY: both are valid for the call.
+    assert_eq!(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) }, 0);
+    let period = libc::timespec { tv_sec: 0, tv_nsec: PERIOD.subsec_nanos().into() };
+    let times = libc::itimerspec { it_interval: period, it_value: period };
+    // SAFETY: the timer was just made, and the times are valid for the call.
+    assert_eq!(unsafe { libc::timer_settime(timer, 0, &times, ptr::null_mut()) }, 0);
+    timer
+}
+
+fn poll_and_drop(future: impl Future) {
+    let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
+}
+
+/// Sleeps on the event again and again, so that the handlers have somebody to wake.
+fn sleeper(released: &'static AtomicU32, wait_and_clear: impl Fn() + Send + 'static) {
+    thread::spawn(move || {
+        loop {
+            wait_and_clear();
+            released.fetch_add(1, SeqCst);
+        }
+    });
+}
+
+#[test]
+fn shared_event_set_in_the_middle_of_every_operation() {
+    static TARGET: AtomicPtr<SharedEvent> = AtomicPtr::new(ptr::null_mut());
+    static HANDLED: Handled = Handled { calls: AtomicUsize::new(0), failures: AtomicUsize::new(0) };
+    static RELEASED: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: it points to an event that is never dropped.
+        handle(&HANDLED, || unsafe { &*TARGET.load(SeqCst) }.try_set().is_ok());
+    }
+
+    let directory = tempfile::tempdir().unwrap();
+    let place = || directory.path().to_owned();
+    let open = |name: &str| -> &'static SharedEvent {
+        Box::leak(Box::new(SharedEvent::open_in(directory.path(), name).unwrap()))
+    };
+    let (event, other) = (open("interrupted"), open("other"));
+    TARGET.store(ptr::from_ref(event).cast_mut(), SeqCst);
+    sleeper(&RELEASED, || {
+        assert!(event.wait_timeout(LONG), "a handler's set was lost");
+        event.clear();
+    });
+    let both: &'static [&SharedEvent; 2] = Box::leak(Box::new([event, other]));
+    let places = [(); 4].map(|()| place());
+    let [again, doomed, listed, found] = places;
+    storm(
+        libc::SIGRTMIN() + 3,
+        handler,
+        &HANDLED,
+        vec![
+            ("set", Box::new(|| event.set())),
+            ("clear", Box::new(|| event.clear())),
+            ("set and clear", Box::new(|| (event.set(), event.clear()).0)),
+            ("is_set", Box::new(|| _ = event.is_set())),
+            ("wait_timeout", Box::new(|| _ = event.wait_timeout(BRIEFLY))),
+            ("wait_timeout, unset", Box::new(|| (event.clear(), event.wait_timeout(BRIEFLY)).0)),
+            ("a long wait", Box::new(|| (event.clear(), event.wait()).0)),
+            ("wait_async", Box::new(|| (event.clear(), poll_and_drop(event.wait_async())).0)),
+            ("any", Box::new(|| (event.clear(), any(both.iter().copied()).wait_timeout(BRIEFLY)).0)),
+            ("all", Box::new(|| (event.clear(), all(both.iter().copied()).wait_timeout(BRIEFLY)).0)),
+            ("any, async", Box::new(|| (event.clear(), poll_and_drop(any(both.iter().copied()))).0)),
+            ("Debug", Box::new(move || _ = format!("{event:?}"))),
+            ("state", Box::new(|| _ = event.state())),
+            ("last_set", Box::new(|| _ = event.last_set())),
+            ("waiters", Box::new(|| _ = event.waiters())),
+            ("open_in", Box::new(move || _ = SharedEvent::open_in(&again, "interrupted").unwrap())),
+            ("find_in", Box::new(move || _ = SharedEvent::find_in(&found, "interrupted").unwrap())),
+            ("remove", Box::new(move || SharedEvent::open_in(&doomed, "doomed").unwrap().remove().unwrap())),
+            ("survey", Box::new(move || _ = tantara::survey(&listed).unwrap())),
+            ("anonymous", Box::new(|| _ = SharedEvent::anonymous().unwrap())),
+        ],
+    );
+    assert!(RELEASED.load(SeqCst) > 0, "nobody was released by a handler");
+}
+
+/// As long as only threads wait for it: see the documentation of [`Event`].
+#[test]
+fn event_set_in_the_middle_of_what_threads_do() {
+    static EVENT: Event = Event::new();
+    static HANDLED: Handled = Handled { calls: AtomicUsize::new(0), failures: AtomicUsize::new(0) };
+    static RELEASED: AtomicU32 = AtomicU32::new(0);
+
+    extern "C" fn handler(_: libc::c_int) {
+        handle(&HANDLED, || {
+            EVENT.set();
+            true
+        });
+    }
+
+    sleeper(&RELEASED, || {
+        assert!(EVENT.wait_timeout(LONG), "a handler's set was lost");
+        EVENT.clear();
+    });
+    storm(
+        libc::SIGRTMIN() + 4,
+        handler,
+        &HANDLED,
+        vec![
+            ("set", Box::new(|| EVENT.set())),
+            ("clear", Box::new(|| EVENT.clear())),
+            ("set and clear", Box::new(|| (EVENT.set(), EVENT.clear()).0)),
+            ("is_set", Box::new(|| _ = EVENT.is_set())),
+            ("wait", Box::new(|| (EVENT.clear(), EVENT.wait()).0)),
+            ("wait_timeout", Box::new(|| (EVENT.clear(), EVENT.wait_timeout(BRIEFLY)).0)),
+            ("wait_deadline", Box::new(|| (EVENT.clear(), EVENT.wait_deadline(Instant::now() + BRIEFLY)).0)),
+            ("a future that is not polled", Box::new(|| drop(EVENT.wait_async()))),
+            ("Debug", Box::new(|| _ = format!("{EVENT:?}"))),
+        ],
+    );
+    assert!(RELEASED.load(SeqCst) > 0, "nobody was released by a handler");
+}
