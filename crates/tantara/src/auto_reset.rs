@@ -18,8 +18,7 @@ use crate::wait::AutoResetWait;
 /// An event that releases one at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter, and lowers
 /// itself by doing so. With nobody waiting it stays raised, once, for the next who comes.
 ///
-/// It is Windows' auto-reset event, for threads and async tasks alike; a turnstile, where [`Event`](crate::Event) is
-/// a gate.
+/// It is Windows' auto-reset event, for threads and async tasks alike.
 ///
 /// # The contract
 ///
@@ -38,6 +37,15 @@ use crate::wait::AutoResetWait;
 ///
 /// 16 bytes, `const` to make, no allocation (but one that a thread makes for its first blocking wait, and keeps).
 /// Everything but `Debug` takes constant time.
+///
+/// # Signal handlers and real-time threads
+///
+/// Only [`is_set`](AutoResetEvent::is_set) and [`clear`](AutoResetEvent::clear) may be called in a signal handler.
+/// Everyone waits in a list that a spin lock protects, so a `set` deadlocks when the handler has interrupted a thread that
+/// holds this lock. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call `set`
+/// (the crate signal-hook does the first half).
+///
+/// The lock has no priority inheritance: a thread with a real-time priority may wait for a preempted thread.
 ///
 /// # Examples
 ///
@@ -89,6 +97,10 @@ impl AutoResetEvent {
     /// # Panics
     ///
     /// Never by itself. The panic of a waker goes on after the release was given.
+    ///
+    /// # Signal handlers
+    ///
+    /// Not to be called in one: see [above](AutoResetEvent#signal-handlers-and-real-time-threads).
     #[inline]
     pub fn set(&self) {
         stored::give(&self.queue);

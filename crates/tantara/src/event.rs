@@ -52,6 +52,23 @@ use crate::word::{Ticket, Word};
 /// The generation is a counter that wraps around. A waiter could be misled only if the event were set and cleared
 /// exactly 2^29 times (or a multiple of that) while that waiter slept and did not run once.
 ///
+/// # Signal handlers and real-time threads
+///
+/// | | in a signal handler |
+/// |---|---|
+/// | [`is_set`](Event::is_set), [`clear`](Event::clear) | safe: one atomic operation |
+/// | [`set`](Event::set) | safe on Linux, if only threads wait for the event, by its own blocking methods |
+/// | everything else | not safe |
+///
+/// Threads that block in `wait`, `wait_timeout` or `wait_deadline` need no lock. Tasks, [`any`](crate::any) and
+/// [`all`](crate::all) wait in a list that a spin lock protects. If one of them waits for the event, a `set` in a signal
+/// handler deadlocks when the handler has interrupted a thread that holds this lock; and it calls wakers, few of which
+/// are safe there. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call `set`
+/// (the crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe in a signal handler.
+///
+/// For the same reason a thread with a real-time priority never waits for a preempted thread as long as only threads
+/// wait, by the blocking methods. The lock has no priority inheritance.
+///
 /// # Examples
 ///
 /// A flag beside a condition variable forgets; an event does not. Here the signal is already over when the waiter
@@ -123,6 +140,11 @@ impl Event {
     /// # Panics
     ///
     /// Never by itself. If a task's waker panics, everyone else is woken first, and then the panic goes on.
+    ///
+    /// # Signal handlers
+    ///
+    /// Not to be called in one if a task, `any` or `all` waits for the event: see
+    /// [above](Event#signal-handlers-and-real-time-threads).
     #[inline]
     pub fn set(&self) {
         let set = |bits| Some(Word::from_bits(bits).set().bits());

@@ -1,11 +1,14 @@
 //! The queue's lock: one byte.
 //!
-//! It is held for a handful of list operations, for at most one batch of them, and never while foreign code runs; so
-//! it is almost always free, and what counts is what it costs then: one compare-exchange to take it and a plain store
-//! to give it back. A lock whose waiters sleep until they are called must find out on unlocking whether anyone does,
-//! which costs a second atomic operation every time. Ours look again instead: a few times at once, then after letting
-//! others run, then after short sleeps, so that a holder that was preempted, even by a waiter of higher priority,
-//! gets its turn.
+//! It is held for a few list operations, for at most one batch of them, and never while foreign code runs. So it is
+//! nearly always free, and its cost is one compare-exchange to take it and a plain store to give it back. A lock that
+//! wakes its waiters must find out on unlocking whether there are any, which costs a second atomic operation each time.
+//! The waiters of this one look again instead: a few times at once, then after `yield_now`, then after sleeps of 20 µs
+//! to 1 ms.
+//!
+//! Because they sleep, a holder that was preempted by a waiter of higher priority gets the processor. There is no bound
+//! on the wait, for the scheduler decides when a preempted holder runs again; see DESIGN.md. A signal handler must not
+//! take the lock, for it may have interrupted the holder.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 

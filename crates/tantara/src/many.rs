@@ -98,6 +98,11 @@ where
 ///
 /// Dropping it, or a timeout, loses nothing: a release that an `AutoResetEvent` had given passes on.
 ///
+/// # Signal handlers
+///
+/// While it waits, none of its [`Event`]s and [`AutoResetEvent`]s may be set in a signal handler: see
+/// [`Event`](Event#signal-handlers-and-real-time-threads).
+///
 /// # Complexity
 ///
 /// One allocation; time linear in the number of events.
@@ -148,6 +153,11 @@ where
 /// # Cancel safety
 ///
 /// Dropping it, a timeout, or an error loses nothing: the releases that it was given pass on.
+///
+/// # Signal handlers
+///
+/// While it waits, none of its [`Event`]s and [`AutoResetEvent`]s may be set in a signal handler: see
+/// [`Event`](Event#signal-handlers-and-real-time-threads).
 ///
 /// # Complexity
 ///

@@ -22,6 +22,8 @@ mod processes;
 mod ptrace;
 mod reaches;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod realtime;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod refused;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod shared;

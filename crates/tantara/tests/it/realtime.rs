@@ -1,0 +1,91 @@
+//! Threads with real-time priorities beside ordinary ones: whoever wants the list's lock leaves the processor to the
+//! thread that holds it.
+
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::Event;
+
+use crate::poll;
+
+/// Makes the calling thread a real-time one of this priority, or an ordinary one (0).
+fn become_realtime(priority: i32) -> std::io::Result<()> {
+    let policy = if priority > 0 { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
+    // SAFETY: all-zero is a valid sched_param.
+    let mut parameters: libc::sched_param = unsafe { mem::zeroed() };
+    parameters.sched_priority = priority;
+    // SAFETY: the parameters are valid for the call, which is about the calling thread.
+    match unsafe { libc::sched_setscheduler(0, policy, &parameters) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// Binds the calling thread to one processor, the first that it may use.
+fn stay_on_one_processor() {
+    // SAFETY: all-zero is an empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    let size = mem::size_of_val(&set);
+    // SAFETY: the set is valid for the call.
+    assert_eq!(unsafe { libc::sched_getaffinity(0, size, &mut set) }, 0);
+    let is_allowed = |&processor: &usize| {
+        // SAFETY: the number is within the set.
+        unsafe { libc::CPU_ISSET(processor, &set) }
+    };
+    let first = (0..libc::CPU_SETSIZE as usize).find(is_allowed).unwrap();
+    // SAFETY: all-zero is an empty set.
+    let mut only: libc::cpu_set_t = unsafe { mem::zeroed() };
+    // SAFETY: the number is within the set.
+    unsafe { libc::CPU_SET(first, &mut only) };
+    // SAFETY: the set is valid for the call.
+    assert_eq!(unsafe { libc::sched_setaffinity(0, size, &only) }, 0);
+}
+
+/// Enters the list and leaves it, which takes its lock twice.
+fn use_the_lock(event: &Event) {
+    assert!(poll(&mut Box::pin(event.wait_async()), Waker::noop()).is_pending());
+}
+
+/// Ordinary threads use the lock of an event all the time, and so are preempted while they hold it. A real-time thread
+/// on the same processor uses it too: if that kept the processor while it waits for the lock, it would wait for ever,
+/// or until the kernel throttles it. How long it has waited at worst is printed, and bounded by nothing but the
+/// scheduler: see "Why a lock of its own for the list" in DESIGN.md.
+#[test]
+fn a_realtime_thread_gets_the_lock_from_a_preempted_one() {
+    static EVENT: Event = Event::new();
+    let is_over = AtomicBool::new(false);
+    let (worst, rounds) = (AtomicU32::new(0), AtomicU32::new(0));
+    let refused = thread::scope(|scope| {
+        let realtime = scope.spawn(|| {
+            if let Err(error) = become_realtime(10) {
+                is_over.store(true, SeqCst);
+                return Some(error);
+            }
+            stay_on_one_processor();
+            while rounds.fetch_add(1, SeqCst) < 2_000 {
+                let began = Instant::now();
+                use_the_lock(&EVENT);
+                worst.fetch_max(began.elapsed().as_micros().try_into().unwrap_or(u32::MAX), SeqCst);
+                thread::sleep(Duration::from_micros(150));
+            }
+            is_over.store(true, SeqCst);
+            None
+        });
+        for _ in 0..3 {
+            scope.spawn(|| {
+                stay_on_one_processor();
+                while !is_over.load(SeqCst) {
+                    use_the_lock(&EVENT);
+                }
+            });
+        }
+        realtime.join().unwrap()
+    });
+    match refused {
+        Some(error) => println!("skipped: real-time priorities are not permitted here ({error})"),
+        None => println!("the lock was waited for at most {} µs", worst.into_inner()),
+    }
+}
