@@ -21,7 +21,8 @@ const NAP: Duration = Duration::from_secs(1);
 /// thread, `gives_up` is asked whether to go on. If not, the wait returns what it returns when its time has passed.
 ///
 /// This is for programs that note a signal in its handler and act on it later, as interpreters of other languages do:
-/// `gives_up` is the place to act. It is no signal handler but an ordinary function, called on the thread that waits. It may use the event that is being waited for; a `set` there releases the wait, also
+/// `gives_up` is the place to act. It is no signal handler but an ordinary function, called on the thread that waits.
+/// It may use the event that is being waited for; a `set` there releases the wait, also
 /// if it is followed by a `clear`. It is asked by every wait that can say that it was not released: `wait_timeout`,
 /// `wait_deadline` and their sisters, of every kind of event and of [`any`](crate::any) and [`all`](crate::all).
 /// [`Duration::MAX`] makes one of those that lasts until the event or the signal. A plain `wait` is not interrupted,
