@@ -42,8 +42,8 @@ use crate::wait::AutoResetWait;
 ///
 /// Only [`is_set`](AutoResetEvent::is_set) and [`clear`](AutoResetEvent::clear) may be called in a signal handler.
 /// Everyone waits in a list that a spin lock protects, so a `set` deadlocks when the handler has interrupted a thread
-/// that holds this lock. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call `set`
-/// (the crate signal-hook does the first half).
+/// that holds this lock. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call
+/// `set` (the crate signal-hook does the first half).
 ///
 /// The lock has no priority inheritance: a thread with a real-time priority may wait for a preempted thread.
 ///
