@@ -1,6 +1,6 @@
 //! [`Changes`]: every change of every event of a namespace, as it happens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,13 +9,14 @@ use tantara::Event;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
 
-use crate::cluster::read_all;
 use crate::engine::{Engine, Parts};
 use crate::error::Error;
 use crate::keys::{self, Part};
 use crate::link::Pause;
-use crate::wire::{Empty, KeyEvent, KeyValue, WATCH, Watch, WatchAnswer, WatchCreate};
+use crate::read;
+use crate::wire::{Empty, KeyValue, WATCH, Watch, WatchAnswer, WatchCreate};
 
 /// As with waits: a stream that has been silent for so long is asked for a sign of life, and given up after so long
 /// again.
@@ -23,14 +24,17 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 const DOING: &str = "watch events";
 
+/// How many changes are kept for a caller who does not take them. After that, changes of the same event are merged.
+const MOST: usize = 4_096;
+
 /// A change of an event, from [`Changes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
     /// Of which event.
     pub name: String,
-    /// How often it was set in this change. More than once where changes were merged: several came while the cluster
-    /// could not be reached, and their history is gone.
+    /// How often it was set in this change. More than once where changes were merged, which loses no set: several came
+    /// while the cluster could not be reached and their history is gone, or the caller was thousands of changes behind.
     pub sets: u64,
     /// Whether it is set now.
     pub is_set: bool,
@@ -60,6 +64,7 @@ impl Known {
         match part {
             Part::Level => self.level = Some(kv.value == b"1"),
             Part::Pulse => self.sets = Some((kv.version, kv.mod_revision)),
+            Part::Hold if !keys::is_hold(kv) => {}
             Part::Hold => {
                 if !self.holds.contains(&kv.key) {
                     self.holds.push(kv.key.clone());
@@ -95,27 +100,65 @@ impl Known {
 /// Every change of every event of a namespace, from its making on, in the order in which they were made; from
 /// [`Cluster::changes`](crate::Cluster::changes). It outlasts outages of the cluster: what happened meanwhile is told
 /// then, one by one if the cluster still has its history, else merged.
+///
+/// A caller who does not keep up with the changes misses none, and memory stays bounded: some 4,000 changes are kept,
+/// and beyond that one change for each event, into which later changes of the same event are merged.
 #[must_use]
 pub struct Changes {
     engine: Engine,
     desk: Arc<Desk>,
 }
 
+/// Changes that were not taken yet.
+#[derive(Debug, Default)]
+struct Queue {
+    changes: VecDeque<Change>,
+    /// How many changes were taken.
+    taken: u64,
+    /// The last change of each event in the queue, counted from the first change of all.
+    last: HashMap<String, u64>,
+}
+
+impl Queue {
+    fn push(&mut self, change: Change) {
+        if self.changes.len() >= MOST {
+            let index = self.last.get(&change.name).map(|last| last - self.taken);
+            let waiting = index.and_then(|index| self.changes.get_mut(usize::try_from(index).ok()?));
+            if let Some(waiting) = waiting {
+                waiting.sets = waiting.sets.saturating_add(change.sets);
+                (waiting.is_set, waiting.is_removed) = (change.is_set, change.is_removed);
+                return;
+            }
+        }
+        self.last.insert(change.name.clone(), self.taken + self.changes.len() as u64);
+        self.changes.push_back(change);
+    }
+
+    fn pop(&mut self) -> Option<Change> {
+        let change = self.changes.pop_front()?;
+        if self.last.get(&change.name) == Some(&self.taken) {
+            self.last.remove(&change.name);
+        }
+        self.taken += 1;
+        Some(change)
+    }
+}
+
 #[derive(Debug)]
 struct Desk {
-    told: std::sync::Mutex<(VecDeque<Change>, Option<Error>)>,
+    told: std::sync::Mutex<(Queue, Option<Error>)>,
     is_more: Event,
     /// Set when nobody listens any more.
     is_over: Event,
 }
 
 impl Desk {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (VecDeque<Change>, Option<Error>)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Queue, Option<Error>)> {
         self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn tell(&self, change: Change) {
-        self.lock().0.push_back(change);
+        self.lock().0.push(change);
         self.is_more.set();
     }
 }
@@ -125,7 +168,13 @@ impl Changes {
         let desk = Arc::new(Desk { told: std::sync::Mutex::default(), is_more: Event::new(), is_over: Event::new() });
         // The first look, so that what cannot be read is told here.
         let first = engine.run(|parts| async move { look(&parts).await })?.wait()?;
-        let follower = Follower { parts: Arc::clone(engine.parts()), desk: Arc::clone(&desk), known: first.0 };
+        let follower = Follower {
+            parts: Arc::clone(engine.parts()),
+            desk: Arc::clone(&desk),
+            known: first.0,
+            step: Vec::new(),
+            step_at: 0,
+        };
         let following = engine.run(|_| async move {
             let desk = Arc::clone(&follower.desk);
             tokio::select! {
@@ -151,7 +200,7 @@ impl Changes {
         loop {
             self.desk.is_more.clear();
             let mut told = self.desk.lock();
-            if let Some(change) = told.0.pop_front() {
+            if let Some(change) = told.0.pop() {
                 return Ok(Some(change));
             }
             if let Some(error) = &told.1 {
@@ -193,7 +242,8 @@ impl fmt::Debug for Changes {
 type World = BTreeMap<String, Known>;
 
 async fn look(parts: &Parts) -> Result<(World, i64), Error> {
-    let (kvs, revision) = read_all(parts, DOING, parts.keys.events(), 0).await?;
+    let listed = read::list(parts, DOING, parts.keys.events(), 0).await;
+    let (kvs, revision) = listed.map_err(|failure| failure.error)?;
     let mut world = World::new();
     for kv in &kvs {
         if let Some((name, part)) = parts.keys.parse(&kv.key) {
@@ -207,6 +257,9 @@ struct Follower {
     parts: Arc<Parts>,
     desk: Arc<Desk>,
     known: World,
+    /// What the cluster changed at the last revision, as far as that was told, with what was known before.
+    step: Vec<(String, Known)>,
+    step_at: i64,
 }
 
 /// Why a watch has ended.
@@ -227,6 +280,7 @@ impl Follower {
                 End::BrokeOff(after) => revision = after,
                 End::Compacted => match look(&self.parts).await {
                     Ok((world, at)) => {
+                        self.tell();
                         self.compare(&world);
                         (self.known, revision) = (world, at);
                     }
@@ -276,7 +330,14 @@ impl Follower {
         }
         let (requests, outbox) = mpsc::unbounded_channel();
         let key = parts.keys.events();
-        let create = WatchCreate { range_end: keys::end_of(&key), key, start_revision: revision + 1, watch_id: 1 };
+        // In pieces: foreign keys in the range may be of any size, and one message too large ends the stream.
+        let create = WatchCreate {
+            range_end: keys::end_of(&key),
+            key,
+            start_revision: revision + 1,
+            watch_id: 1,
+            fragment: true,
+        };
         let _ = requests.send(Watch { create: Some(create), ..Watch::default() });
         let opening = connection.stream::<Watch, WatchAnswer>(WATCH, UnboundedReceiverStream::new(outbox));
         let why = match tokio::time::timeout(SILENCE, opening).await {
@@ -295,8 +356,10 @@ impl Follower {
                 };
                 match answer {
                     Ok(Some(answer)) if answer.canceled => return End::Compacted,
-                    Ok(Some(answer)) => revision = self.hear(&answer.events).unwrap_or(revision),
+                    Ok(Some(answer)) => revision = self.hear(&answer).unwrap_or(revision),
                     Ok(None) => break "has closed the watch".to_owned(),
+                    // A single value that is too large, which the server should not have taken. It is passed over.
+                    Err(status) if status.code() == Code::OutOfRange => return End::Compacted,
                     Err(status) => break status.message().to_owned(),
                 }
             },
@@ -305,29 +368,33 @@ impl Follower {
         End::BrokeOff(revision)
     }
 
-    /// Tells what a message says. All that one step of the cluster did to an event is one change. The last revision.
-    fn hear(&mut self, events: &[KeyEvent]) -> Option<i64> {
+    /// Tells what a message says. All that one step of the cluster did to an event is one change. Returns the last
+    /// revision that is complete: the last step of a message that comes in pieces may not be.
+    fn hear(&mut self, answer: &WatchAnswer) -> Option<i64> {
         let mut last = None;
-        let mut step: Vec<(String, Known)> = Vec::new();
-        for event in events {
+        for event in &answer.events {
             let Some(kv) = &event.kv else { continue };
-            if last.is_some_and(|last| last != kv.mod_revision) {
-                self.tell(&mut step);
+            if self.step_at != kv.mod_revision {
+                self.tell();
             }
+            self.step_at = kv.mod_revision;
             last = Some(kv.mod_revision);
             let Some((name, part)) = self.parts.keys.parse(&kv.key) else { continue };
             let known = self.known.entry(name.to_owned()).or_default();
-            if !step.iter().any(|(of, _)| of == name) {
-                step.push((name.to_owned(), known.clone()));
+            if !self.step.iter().any(|(of, _)| of == name) {
+                self.step.push((name.to_owned(), known.clone()));
             }
             if event.is_delete() { known.delete(part, &kv.key) } else { known.put(part, kv) }
         }
-        self.tell(&mut step);
+        if answer.fragment {
+            return last.map(|last| last - 1);
+        }
+        self.tell();
         last
     }
 
-    fn tell(&mut self, step: &mut Vec<(String, Known)>) {
-        for (name, before) in step.drain(..) {
+    fn tell(&mut self) {
+        for (name, before) in self.step.drain(..) {
             let Some(known) = self.known.get(&name) else { continue };
             if let Some(change) = known.since(&before, &name) {
                 self.desk.tell(change);
@@ -336,5 +403,54 @@ impl Follower {
                 self.known.remove(&name);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(name: &str, sets: u64, is_set: bool) -> Change {
+        Change { name: name.to_owned(), sets, is_set, is_removed: false }
+    }
+
+    #[test]
+    fn a_queue_that_nobody_reads_is_bounded_and_loses_no_set() {
+        let mut queue = Queue::default();
+        for _ in 0..MOST {
+            queue.push(change("a", 1, true));
+        }
+        for round in 0..100_000_u64 {
+            queue.push(change(["a", "b", "c"][round as usize % 3], 1, round % 2 == 0));
+        }
+        assert_eq!(queue.changes.len(), MOST + 2, "one for each event that was not in it");
+        let mut sets = BTreeMap::new();
+        let mut taken = 0;
+        let mut last = BTreeMap::new();
+        while let Some(next) = queue.pop() {
+            taken += 1;
+            *sets.entry(next.name.clone()).or_insert(0) += next.sets;
+            last.insert(next.name.clone(), next.is_set);
+            if taken == MOST {
+                // There is a place again.
+                queue.push(change("d", 1, true));
+            }
+        }
+        let (a, b, c) = (sets["a"], sets["b"], sets["c"]);
+        assert_eq!((a + b + c, b, c, sets["d"]), (MOST as u64 + 100_000, 33_333, 33_333, 1));
+        assert_eq!((last["a"], last["b"], last["c"]), (false, false, true), "what is told last is true now");
+        assert!(queue.last.is_empty());
+    }
+
+    #[test]
+    fn changes_are_not_merged_while_there_is_room() {
+        let mut queue = Queue::default();
+        for round in 0..MOST as u64 {
+            queue.push(change("a", round, true));
+            queue.push(change("b", round, false));
+            assert_eq!(queue.pop(), Some(change("a", round, true)));
+            assert_eq!(queue.pop(), Some(change("b", round, false)));
+        }
+        assert!(queue.pop().is_none() && queue.last.is_empty());
     }
 }

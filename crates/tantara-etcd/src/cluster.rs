@@ -8,13 +8,12 @@ use crate::endpoint::{self, Endpoints};
 use crate::engine::{Engine, Parts};
 use crate::error::Error;
 use crate::event::ClusterEvent;
-use crate::keys::{self, Part, State, Who};
+use crate::keys::{Part, State, Who};
+use crate::link::Failure;
 use crate::options::Options;
+use crate::read;
 use crate::reply::Reply;
-use crate::wire::{KeyValue, Range};
-
-/// How many keys are read at once.
-const PAGE: i64 = 1_000;
+use crate::wire::KeyValue;
 
 /// A connection to an etcd cluster, and so to the events that live there.
 ///
@@ -197,37 +196,22 @@ impl From<Who> for ClusterWaiter {
     }
 }
 
-/// Everything under a prefix, page by page, all at one revision, which comes with it.
-pub(crate) async fn read_all(
-    parts: &Parts,
-    doing: &'static str,
-    prefix: Vec<u8>,
-    mut revision: i64,
-) -> Result<(Vec<KeyValue>, i64), Error> {
-    let range_end = keys::end_of(&prefix);
-    let (mut key, mut all) = (prefix, Vec::new());
-    loop {
-        let range = Range { key, range_end: range_end.clone(), limit: PAGE, revision, ..Range::default() };
-        let answer = parts.link.call(doing, &range, parts.link.request_deadline()).await;
-        let answer = answer.map_err(|failure| failure.error)?;
-        if revision == 0 {
-            revision = answer.header.unwrap_or_default().revision;
+/// The keys of all events and of all waits, at one revision.
+async fn list_all(parts: &Parts) -> Result<(Vec<KeyValue>, Vec<KeyValue>), Failure> {
+    const LIST: &str = "list events";
+    let (events, revision) = read::list(parts, LIST, parts.keys.events(), 0).await?;
+    match read::list(parts, LIST, parts.keys.all_waiters(), revision).await {
+        // That revision has been compacted in the meantime. Who waits decides nothing, so a later one will do.
+        Err(failure) if read::is_about_history(&failure) => {
+            let (waiters, _) = read::list(parts, LIST, parts.keys.all_waiters(), 0).await?;
+            Ok((events, waiters))
         }
-        all.extend(answer.kvs);
-        match all.last() {
-            Some(last) if answer.more => {
-                // The first key after it.
-                key = last.key.clone();
-                key.push(0);
-            }
-            _ => return Ok((all, revision)),
-        }
+        waiters => Ok((events, waiters?.0)),
     }
 }
 
 async fn survey(parts: std::sync::Arc<Parts>) -> Result<Vec<ClusterEntry>, Error> {
-    let (events, revision) = read_all(&parts, "list events", parts.keys.events(), 0).await?;
-    let (waiters, _) = read_all(&parts, "list events", parts.keys.all_waiters(), revision).await?;
+    let (events, waiters) = list_all(&parts).await.map_err(|failure| failure.error)?;
     let mut entries: Vec<(ClusterEntry, State)> = Vec::new();
     for kv in events.iter().chain(&waiters) {
         let Some((name, part)) = parts.keys.parse(&kv.key) else { continue };

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{ClusterWaiter, read_all};
+use crate::cluster::ClusterWaiter;
 use crate::engine::{Engine, Parts};
 use crate::error::Error;
 use crate::hold::{self, Hold};
-use crate::keys::{self, Part, Who};
-use crate::lookout;
+use crate::keys::{self, Part, State, Who};
+use crate::read;
 use crate::reply::Reply;
 use crate::wait::{self, ClusterWait};
 use crate::wire::{Compare, DeleteRange, LeaseRevoke, Op, Put, Txn};
@@ -106,10 +106,9 @@ impl ClusterEvent {
     }
 
     fn ask_is_set(&self) -> Result<Reply<bool>, Error> {
-        self.run(|parts, name| async move {
-            let seen = lookout::look(&parts, READ, &[name], parts.link.request_deadline()).await;
-            Ok(seen.map_err(|failure| failure.error)?.states.first().is_some_and(|state| state.is_set()))
-        })
+        self.run(
+            |parts, name| async move { Ok(look_at(&parts, READ, name, parts.link.request_deadline()).await?.is_set()) },
+        )
     }
 
     /// Sets it, and releases everyone who waits.
@@ -190,16 +189,15 @@ impl ClusterEvent {
         let engine = self.engine.clone();
         self.run(move |parts, name| async move {
             let until = parts.link.request_deadline();
-            let names = [name];
-            let seen = lookout::look(&parts, REMOVE, &names, until).await.map_err(|failure| failure.error)?;
-            let exists = seen.states.first().is_some_and(|state| state.exists());
+            let exists = look_at(&parts, REMOVE, Arc::clone(&name), until).await?.exists();
             if exists {
-                let (holds, _) = read_all(&parts, REMOVE, parts.keys.holds(&names[0]), 0).await?;
-                let key = parts.keys.event(&names[0]);
+                let holds = read::list(&parts, REMOVE, parts.keys.holds(&name), 0).await;
+                let (holds, _) = holds.map_err(|failure| failure.error)?;
+                let key = parts.keys.event(&name);
                 let delete = DeleteRange { range_end: keys::end_of(&key), key };
                 parts.writer.apply(REMOVE, vec![delete.into()], until, Some(&engine)).await?;
                 // Whoever held it learns so by the end of the lease.
-                for hold in holds.iter().filter(|hold| hold.lease != 0) {
+                for hold in &holds {
                     let _ = parts.link.call(REMOVE, &LeaseRevoke { id: hold.lease }, until).await;
                 }
             }
@@ -299,7 +297,8 @@ impl ClusterEvent {
 
     fn ask_waiters(&self) -> Result<Reply<Vec<ClusterWaiter>>, Error> {
         self.run(|parts, name| async move {
-            let (kvs, _) = read_all(&parts, LIST, parts.keys.waiters(&name), 0).await?;
+            let listed = read::list(&parts, LIST, parts.keys.waiters(&name), 0).await;
+            let (kvs, _) = listed.map_err(|failure| failure.error)?;
             let ours = kvs.iter().filter(|kv| parts.keys.parse(&kv.key) == Some((&*name, Part::Waiter)));
             let mut waiters: Vec<ClusterWaiter> =
                 ours.filter_map(|kv| Who::parse(&kv.value)).map(ClusterWaiter::from).collect();
@@ -344,8 +343,19 @@ fn put_pulse(parts: &Parts, name: &str) -> Vec<Op> {
     vec![put(parts.keys.level(name), "0"), put(parts.keys.pulse(name), Who::am_i().to_value())]
 }
 
-/// Makes an event that does not exist, unset. One that exists is left as it is.
-pub(crate) async fn make(parts: &Parts, name: &str) -> Result<(), Error> {
+/// The state of one event.
+async fn look_at(
+    parts: &Parts,
+    doing: &'static str,
+    name: Arc<str>,
+    until: tokio::time::Instant,
+) -> Result<State, Error> {
+    let seen = read::look(parts, doing, &[name], until).await.map_err(|failure| failure.error)?;
+    seen.states.into_iter().next().unwrap_or_else(|| Ok(State::default()))
+}
+
+/// Makes an event that does not exist, unset. One that exists is left as it is. The revision at which it exists.
+pub(crate) async fn make(parts: &Parts, name: &str) -> Result<i64, Error> {
     let level = parts.keys.level(name);
     let make = Txn {
         compare: vec![Compare::last_changed_at(level.clone(), 0)],
@@ -353,7 +363,7 @@ pub(crate) async fn make(parts: &Parts, name: &str) -> Result<(), Error> {
         ..Txn::default()
     };
     let made = parts.link.call("wait for an event", &make, parts.link.request_deadline()).await;
-    made.map(drop).map_err(|failure| failure.error)
+    made.map(|answer| answer.header.unwrap_or_default().revision).map_err(|failure| failure.error)
 }
 
 impl fmt::Debug for ClusterEvent {

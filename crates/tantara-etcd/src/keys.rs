@@ -13,7 +13,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
-use crate::wire::{KeyValue, Op, Range, RangeAnswer};
+use crate::wire::{KeyValue, Range, RangeAnswer};
 
 /// How much is believed of what others say of themselves.
 const LONGEST: usize = 200;
@@ -66,7 +66,7 @@ impl Keys {
         format!("{}e/{name}/p", self.prefix).into_bytes()
     }
 
-    /// The first key after level and pulse, which stand side by side.
+    /// The end of the range that is watched: from the level to the pulse. Foreign keys may lie between the two.
     pub(crate) fn after_pulse(&self, name: &str) -> Vec<u8> {
         format!("{}e/{name}/q", self.prefix).into_bytes()
     }
@@ -105,20 +105,45 @@ impl Keys {
         let part = match (kind, parts.next()?, parts.next()) {
             ("e", "l", None) => Part::Level,
             ("e", "p", None) => Part::Pulse,
-            ("e", "h", Some(_)) => Part::Hold,
+            ("e", "h", Some(lease)) if lease_of(lease).is_some() => Part::Hold,
             ("w", _, None) => Part::Waiter,
             _ => return None,
         };
         parts.next().is_none().then_some((name, part))
     }
 
-    /// The two reads that tell all that a wait has to know. Many holds cost no more than one.
-    pub(crate) fn look(&self, name: &str, revision: i64) -> [Op; 2] {
-        let both = Range { key: self.level(name), range_end: self.after_pulse(name), revision, ..Range::default() };
-        let holds = self.holds(name);
-        let hold = Range { range_end: end_of(&holds), key: holds, limit: 1, keys_only: true, revision };
-        [both.into(), hold.into()]
+    /// Whether somebody of ours has written what was read under [`events`](Keys::events) or
+    /// [`all_waiters`](Keys::all_waiters).
+    pub(crate) fn is_ours(&self, kv: &KeyValue) -> bool {
+        self.parse(&kv.key).is_some_and(|(_, part)| part != Part::Hold || is_hold(kv))
     }
+
+    /// The three reads that show the state of an event: two exact keys, and the first key among the holds. One hold
+    /// is enough, so many holds cost no more than one.
+    pub(crate) fn look(&self, name: &str) -> [Range; 3] {
+        let exact = |key| Range { key, ..Range::default() };
+        [exact(self.level(name)), exact(self.pulse(name)), self.holds_after(name, None)]
+    }
+
+    /// A read of the next key that may be a hold: of the first one, or of the one after a key. Leases are positive, so
+    /// their first digit is at most 7; most foreign keys lie outside of that range.
+    pub(crate) fn holds_after(&self, name: &str, key: Option<&KeyValue>) -> Range {
+        let bound = |digit: u8| [&self.holds(name)[..], &[digit]].concat();
+        let key = key.map_or_else(|| bound(b'0'), |kv| [&kv.key[..], b"\0"].concat());
+        Range { key, range_end: bound(b'8'), limit: 1, keys_only: true, ..Range::default() }
+    }
+}
+
+/// The lease that a key's last segment names.
+fn lease_of(segment: &str) -> Option<i64> {
+    let is_ours = segment.len() == 16 && segment.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_ours.then(|| i64::from_str_radix(segment, 16).ok()).flatten().filter(|lease| *lease > 0)
+}
+
+/// Whether a key is a hold: it hangs on the lease that it names, and so ends with its holder.
+pub(crate) fn is_hold(kv: &KeyValue) -> bool {
+    let segment = kv.key.rsplit(|byte| *byte == b'/').next().and_then(|segment| std::str::from_utf8(segment).ok());
+    segment.and_then(lease_of).is_some_and(|lease| lease == kv.lease)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,20 +162,29 @@ pub(crate) struct Pulse {
     pub(crate) value: Vec<u8>,
 }
 
+impl Pulse {
+    fn new(kv: &KeyValue) -> Pulse {
+        // Our values differ long before this length. A foreign value may be of any length, and every wait keeps one.
+        Pulse { revision: kv.mod_revision, value: kv.value.iter().copied().take(LONGEST).collect() }
+    }
+}
+
 /// What an event was at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    level: Option<bool>,
+    pub(crate) level: Option<bool>,
+    /// The revision at which the level key was created; 0 if there is none.
+    pub(crate) made: i64,
     pub(crate) pulse: Option<Pulse>,
-    is_held: bool,
+    pub(crate) is_held: bool,
 }
 
 impl State {
     /// From the answers to [`Keys::look`].
-    pub(crate) fn new(both: &RangeAnswer, hold: &RangeAnswer) -> State {
-        let mut state = State { is_held: !hold.kvs.is_empty(), ..State::default() };
-        for kv in &both.kvs {
-            state.put(if kv.key.ends_with(b"/l") { Part::Level } else { Part::Pulse }, kv);
+    pub(crate) fn new(level: &RangeAnswer, pulse: &RangeAnswer, hold: &RangeAnswer) -> State {
+        let mut state = State::default();
+        for (part, answer) in [(Part::Level, level), (Part::Pulse, pulse), (Part::Hold, hold)] {
+            answer.kvs.iter().for_each(|kv| state.put(part, kv));
         }
         state
     }
@@ -158,9 +192,9 @@ impl State {
     /// A key of the event has been read, or put.
     pub(crate) fn put(&mut self, part: Part, kv: &KeyValue) {
         match part {
-            Part::Level => self.level = Some(kv.value == b"1"),
-            Part::Pulse => self.pulse = Some(Pulse { revision: kv.mod_revision, value: kv.value.clone() }),
-            Part::Hold => self.is_held = true,
+            Part::Level => (self.level, self.made) = (Some(kv.value == b"1"), kv.create_revision),
+            Part::Pulse => self.pulse = Some(Pulse::new(kv)),
+            Part::Hold => self.is_held |= is_hold(kv),
             Part::Waiter => {}
         }
     }
@@ -242,6 +276,8 @@ mod tests {
         assert_eq!(keys.parse(&keys.waiter("a", 7)), Some(("a", Part::Waiter)));
         for foreign in
             ["/shop/e/a", "/shop/e//l", "/shop/e/a/l/x", "/shop/e/a b/l", "/shop/x/a/l", "/shopping/e/a/l", ""]
+                .into_iter()
+                .chain(["/shop/e/a/l1", "/shop/e/a/m", "/shop/e/a/h/7", "/shop/e/a/h/000000000000000G"])
         {
             assert_eq!(keys.parse(foreign.as_bytes()), None, "{foreign}");
         }
@@ -256,6 +292,10 @@ mod tests {
         assert!(within(keys.level("a")) && within(keys.pulse("a")));
         assert!(!within(keys.hold("a", 1)) && !within(keys.pulse("a-b")) && !within(keys.level("b")));
         assert_eq!(end_of(b"/n/e/"), b"/n/e0");
+        let holds = keys.holds_after("a", None);
+        for lease in [1, 0x1f, i64::MAX] {
+            assert!((&holds.key..&holds.range_end).contains(&&keys.hold("a", lease)));
+        }
     }
 
     #[test]
@@ -273,13 +313,19 @@ mod tests {
     fn an_event_is_set_by_its_level_or_by_a_hold() {
         let kv = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into(), ..KeyValue::default() };
         let range = |kvs| RangeAnswer { kvs, ..RangeAnswer::default() };
-        let state = |both, hold| State::new(&range(both), &range(hold));
-        assert!(!state(vec![], vec![]).exists());
-        assert!(!state(vec![kv("x/l", "0")], vec![]).is_set());
-        assert!(state(vec![kv("x/l", "0")], vec![]).exists());
-        assert!(state(vec![kv("x/l", "1")], vec![]).is_set());
-        assert!(state(vec![kv("x/l", "0")], vec![kv("x/h/1", "")]).is_set());
-        assert!(!state(vec![kv("x/l", "hello")], vec![]).is_set(), "what somebody else wrote sets nothing");
-        assert!(state(vec![kv("x/p", "")], vec![]).pulse.is_some());
+        let state = |level, pulse, hold| State::new(&range(level), &range(pulse), &range(hold));
+        assert!(!state(vec![], vec![], vec![]).exists());
+        assert!(!state(vec![kv("x/l", "0")], vec![], vec![]).is_set());
+        assert!(state(vec![kv("x/l", "0")], vec![], vec![]).exists());
+        assert!(state(vec![kv("x/l", "1")], vec![], vec![]).is_set());
+        let hold = |lease| KeyValue { lease, ..kv("x/h/000000000000001f", "") };
+        assert!(state(vec![kv("x/l", "0")], vec![], vec![hold(0x1f)]).is_set());
+        for foreign in [hold(0), hold(7), KeyValue { lease: 7, ..kv("x/h/7", "") }] {
+            assert!(!state(vec![], vec![], vec![foreign]).exists(), "a hold hangs on the lease that it names");
+        }
+        assert!(!state(vec![kv("x/l", "hello")], vec![], vec![]).is_set(), "what somebody else wrote sets nothing");
+        assert!(state(vec![], vec![kv("x/p", "")], vec![]).pulse.is_some());
+        let long = state(vec![], vec![kv("x/p", &"x".repeat(1_000_000))], vec![]);
+        assert!(long.pulse.unwrap().value.len() <= LONGEST, "a foreign value is not kept whole");
     }
 }

@@ -18,6 +18,7 @@ mod lease;
 mod link;
 mod lookout;
 mod options;
+mod read;
 mod records;
 mod reply;
 mod ticket;

@@ -4,12 +4,14 @@
 //! a message of the watch, shows a set that the first read did not show: the level is set, or the last set is another
 //! one. So nothing is lost with a connection, a leader, a compacted history or a message that a server forgets to
 //! send; the next read finds it. Reads are repeated whenever the watch was interrupted, and every now and then anyhow.
+//! What a read or a message means for a wait is decided in `topic.rs`, by revisions.
 //!
 //! 1. A read is applied to a wait only if it was begun after the wait's first read had come back. Then it is not older.
 //! 2. Reads that begin waits follow one another, and take everyone who has come by then: of two waits that one party
 //!    began, the second is never answered before the first.
 //! 3. A watch begins with the revision after a read. What lies between the two is nothing.
 //! 4. A message of the watch is applied to a wait only if its revision is later than the wait's first read.
+//! 5. A read of many events fails for each of them alone (`read.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,19 +20,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tonic::Code;
 
 use crate::engine::Parts;
-use crate::keys::{Pulse, State};
+use crate::error::Error;
 use crate::link::{Failure, Pause};
+use crate::read::{self, Seen, look};
 use crate::records::Records;
 use crate::ticket::Served;
-use crate::topic::{Joining, Topic, release};
+use crate::topic::{DOUBT, Joining, Topic, View, release};
 use crate::watching::{Heard, Watching};
-use crate::wire::{Txn, WatchAnswer};
-
-/// etcd allows 128 operations in a transaction; an event takes two.
-const EVENTS_IN_A_READ: usize = 60;
+use crate::wire::WatchAnswer;
 
 /// After so long a wait is worth a write: that the event exists, and who waits.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -55,52 +54,14 @@ pub(crate) enum Ask {
     Leave(Arc<str>),
 }
 
-/// What was seen of some events, at one revision.
-pub(crate) struct Seen {
-    pub(crate) revision: i64,
-    pub(crate) states: Vec<State>,
-}
-
-/// Reads events, all at one revision.
-pub(crate) async fn look(
-    parts: &Parts,
-    doing: &'static str,
-    names: &[Arc<str>],
-    until: Instant,
-) -> Result<Seen, Failure> {
-    let mut seen = Seen { revision: 0, states: Vec::with_capacity(names.len()) };
-    let mut index = 0;
-    while index < names.len() {
-        let some = &names[index..names.len().min(index + EVENTS_IN_A_READ)];
-        let success = some.iter().flat_map(|name| parts.keys.look(name, seen.revision)).collect();
-        let answer = match parts.link.call(doing, &Txn { success, ..Txn::default() }, until).await {
-            Ok(answer) => answer,
-            // The first revision has been compacted meanwhile, or the history replaced: from the beginning.
-            Err(failure) if failure.status == Some(Code::OutOfRange) && index > 0 => {
-                (seen.revision, index) = (0, 0);
-                seen.states.clear();
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        };
-        if seen.revision == 0 {
-            seen.revision = answer.header.unwrap_or_default().revision;
-        }
-        let ranges: Vec<_> = answer.responses.into_iter().map(|answer| answer.range.unwrap_or_default()).collect();
-        seen.states.extend(ranges.chunks_exact(2).map(|both| State::new(&both[0], &both[1])));
-        index += some.len();
-    }
-    Ok(seen)
-}
-
 /// What comes back to the lookout.
 enum Done {
     /// A read that begins waits. With whom, in the order of the names.
     Read { number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: Result<Seen, Failure> },
     /// A read that ends waits.
     Decided { number: u64, tickets: Vec<Served>, names: Vec<Arc<str>>, seen: Result<Seen, Failure> },
-    /// An event was made to exist, or not.
-    Made { name: Arc<str>, exists: bool },
+    /// An event was made to exist, at a revision, or not.
+    Made { name: Arc<str>, made: Option<i64> },
 }
 
 struct Lookout {
@@ -116,13 +77,13 @@ struct Lookout {
     has_to_read: bool,
     /// Whether a read is on its way that begins waits.
     is_reading: bool,
-    /// Whether events are read one by one, because one of them has spoilt a read for all.
-    one_by_one: bool,
     /// When the next read may begin, after one that failed.
     not_before: Instant,
     pause: Pause,
     recheck: Instant,
     settling: Instant,
+    /// When waits that are in doubt are looked at again.
+    doubts: Instant,
     work: JoinSet<Done>,
     watching: Watching,
     records: Records,
@@ -138,11 +99,11 @@ pub(crate) async fn run(parts: Arc<Parts>, mut inbox: mpsc::UnboundedReceiver<As
         reads: 0,
         has_to_read: false,
         is_reading: false,
-        one_by_one: false,
         not_before: now,
         pause: Pause::new(),
         recheck: now,
         settling: now,
+        doubts: now,
         work: JoinSet::new(),
         watching: Watching::new(Arc::clone(&parts)),
         records: Records::new(Arc::clone(&parts)),
@@ -224,97 +185,109 @@ impl Lookout {
             Done::Read { number, names, joining, seen } => {
                 self.is_reading = false;
                 match seen {
-                    Ok(seen) => self.begin(number, names, joining, seen),
-                    Err(failure) => self.fail(names, joining, failure),
+                    Ok(seen) => self.begin(number, names, joining, &seen),
+                    Err(failure) => self.fail(names, joining, &failure),
                 }
             }
-            Done::Decided { number, tickets, names, seen } => {
-                let outcome = match seen {
-                    Ok(seen) => {
-                        self.apply(number, &names, &seen);
-                        // Whoever has not been read for before is decided by this read alone.
-                        for (name, _) in names.iter().zip(&seen.states).filter(|(_, state)| state.is_set()) {
-                            let of_this = tickets.iter().filter(|ticket| ticket.0.name == *name);
-                            of_this.for_each(|ticket| ticket.0.end(Ok(true)));
-                        }
-                        Ok(false)
-                    }
-                    Err(failure) => Err(failure.error),
-                };
-                tickets.iter().for_each(|ticket| ticket.0.end(outcome.clone()));
-                for name in names {
-                    if let Some(topic) = self.topics.get_mut(&name) {
-                        topic.sleepers.retain(|sleeper| !sleeper.ticket.0.over.is_set());
-                        topic.joining.retain(|joining| !joining.ticket.0.over.is_set());
-                    }
+            Done::Decided { number, tickets, names, seen } => match seen {
+                Ok(seen) => self.end(number, tickets, &names, &seen),
+                Err(failure) => {
+                    tickets.iter().for_each(|ticket| ticket.0.end(Err(failure.error.clone())));
+                    self.forget_ended(&names);
                 }
-            }
-            Done::Made { name, exists } => {
-                if let Some(topic) = self.topics.get_mut(&name) {
-                    topic.sleepers.iter_mut().for_each(|sleeper| sleeper.existed |= exists);
+            },
+            Done::Made { name, made } => {
+                if let (Some(topic), Some(revision)) = (self.topics.get_mut(&name), made) {
+                    topic.hear_made(revision, self.reads);
+                    self.has_to_read |= topic.is_stale;
                 }
             }
         }
     }
 
-    fn apply(&mut self, number: u64, names: &[Arc<str>], seen: &Seen) -> Vec<Option<Arc<Pulse>>> {
-        let mut pulses = Vec::with_capacity(names.len());
-        let mut released = Vec::new();
-        for (name, state) in names.iter().zip(&seen.states) {
-            let pulse = state.pulse.clone().map(Arc::new);
-            if let Some(topic) = self.topics.get_mut(name) {
-                released.extend(topic.apply(number, seen.revision, state, &pulse, name));
+    /// Ends the waits whose time has passed, by the read that began after that.
+    fn end(&mut self, number: u64, tickets: Vec<Served>, names: &[Arc<str>], seen: &Seen) {
+        let nobody = names.iter().map(|_| Vec::new()).collect();
+        self.apply(number, names, nobody, seen);
+        let states: HashMap<&Arc<str>, _> = names.iter().zip(&seen.states).collect();
+        for ticket in tickets {
+            match (states.get(&ticket.0.name), self.topics.get_mut(&ticket.0.name)) {
+                // Waits that have not been read for before are decided by this read alone.
+                (Some(Ok(state)), _) if state.is_set() => ticket.0.end(Ok(true)),
+                (Some(Err(error)), _) => ticket.0.end(Err(error.clone())),
+                (_, Some(topic)) => topic.decide(ticket),
+                (_, None) => ticket.0.end(Ok(false)),
             }
-            pulses.push(pulse);
+        }
+        self.forget_ended(names);
+    }
+
+    fn forget_ended(&mut self, names: &[Arc<str>]) {
+        for name in names {
+            if let Some(topic) = self.topics.get_mut(name) {
+                topic.sleepers.retain(|sleeper| !sleeper.ticket.0.over.is_set());
+                topic.joining.retain(|joining| !joining.ticket.0.over.is_set());
+            }
+        }
+    }
+
+    /// Applies a read to the waits that had begun, and begins those that have waited for it.
+    fn apply(&mut self, number: u64, names: &[Arc<str>], joining: Vec<Vec<Joining>>, seen: &Seen) {
+        let now = Instant::now();
+        let mut released = Vec::new();
+        for ((name, state), joining) in names.iter().zip(&seen.states).zip(joining) {
+            let Some(topic) = self.topics.get_mut(name) else { continue };
+            match state {
+                Ok(state) => {
+                    let pulse = &state.pulse.clone().map(Arc::new);
+                    let view = View { number, reads: self.reads, revision: seen.revision, state, pulse };
+                    released.extend(topic.apply(&view, now));
+                    released.extend(topic.begin(joining, &view));
+                }
+                // It may not be read, or not any more; that is not for anybody to sleep over.
+                Err(error) => {
+                    joining.iter().for_each(|joining| joining.ticket.0.end(Err(error.clone())));
+                    topic.fail(error);
+                }
+            }
+            self.has_to_read |= topic.is_stale;
         }
         release(released);
-        pulses
     }
 
-    fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: Seen) {
+    fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: &Seen) {
         self.pause = Pause::new();
-        let pulses = self.apply(number, &names, &seen);
-        let joined = self.reads;
-        let both = joining.into_iter().zip(pulses);
-        let mut released = Vec::new();
-        for ((name, state), (joining, pulse)) in names.into_iter().zip(&seen.states).zip(both) {
+        self.apply(number, &names, joining, seen);
+        for name in names {
             let Some(topic) = self.topics.get_mut(&name) else { continue };
-            released.extend(topic.begin(joining, joined, seen.revision, state, &pulse));
             if topic.watch.is_none() && !topic.sleepers.is_empty() {
-                let from = if topic.resume > 0 { topic.resume } else { seen.revision + 1 };
-                let watch = self.watching.begin(&name, from);
+                let watch = self.watching.begin(&name, topic.watch_from());
                 topic.watch = Some(watch);
-                topic.resume = from;
                 self.watches.insert(watch, name);
             }
         }
-        release(released);
-        self.one_by_one &= self.topics.values().any(|topic| topic.is_stale || !topic.joining.is_empty());
     }
 
     /// A read has failed: those whose time has come are told, the others are read for again.
-    fn fail(&mut self, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, failure: Failure) {
-        let is_final = !failure.error.is_unreachable() && failure.status != Some(Code::OutOfRange);
-        let is_alone = names.len() == 1;
-        self.one_by_one = is_final && !is_alone;
+    fn fail(&mut self, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, failure: &Failure) {
+        let error: &Error = &failure.error;
+        let is_final = !error.is_unreachable() && !read::is_about_history(failure);
         let now = Instant::now();
         self.not_before = now + self.pause.next();
         self.has_to_read = true;
         for (name, joining) in names.into_iter().zip(joining) {
             let Some(topic) = self.topics.get_mut(&name) else { continue };
-            topic.is_stale = !topic.sleepers.is_empty();
             for joining in joining {
-                if (is_final && is_alone) || joining.until <= now {
-                    joining.ticket.0.end(Err(failure.error.clone()));
+                if is_final || joining.until <= now {
+                    joining.ticket.0.end(Err(error.clone()));
                 } else {
                     topic.joining.push(joining);
                 }
             }
-            if is_final && is_alone {
-                // They may not be read for any more; that is not for them to sleep over.
-                topic.sleepers.drain(..).for_each(|sleeper| sleeper.ticket.0.end(Err(failure.error.clone())));
-                topic.is_stale = false;
+            if is_final {
+                topic.fail(error);
             }
+            topic.is_stale = !topic.sleepers.is_empty();
         }
     }
 
@@ -342,13 +315,12 @@ impl Lookout {
             self.watching.forget();
             self.has_to_read = true;
             // The history that it wanted has been compacted, or it may not watch: the next read knows.
-            topic.watch = None;
-            topic.resume = 0;
+            topic.lose_watch(Instant::now());
             topic.is_stale = true;
             self.not_before = Instant::now() + self.pause.next();
             return;
         }
-        if answer.created && answer.header.is_some_and(|header| header.revision >= topic.resume) {
+        if answer.created && answer.header.is_some_and(|header| header.revision >= topic.watch_from()) {
             // What came between the read and the watch is told in a moment, and known at once.
             topic.is_stale = true;
             self.has_to_read = true;
@@ -358,13 +330,14 @@ impl Lookout {
         }
         for event in &answer.events {
             let Some(kv) = &event.kv else { continue };
+            // Foreign keys lie in the range too.
             let part = match self.parts.keys.parse(&kv.key) {
                 Some((of, part)) if *of == **name => part,
                 _ => continue,
             };
-            topic.hear_event(event, part, kv.mod_revision);
-            self.has_to_read |= topic.is_stale;
+            release(topic.hear_change(part, event.is_delete(), kv.mod_revision, self.reads, name));
         }
+        self.has_to_read |= topic.is_stale;
     }
 
     /// Begins what is to be done, and says when to look again.
@@ -382,6 +355,11 @@ impl Lookout {
             self.settling = now + Duration::from_secs(1);
             self.settle(now);
         }
+        if now >= self.doubts {
+            let doubts = self.topics.iter_mut().filter_map(|(name, topic)| topic.resolve_doubts(now, name));
+            self.doubts = doubts.min().unwrap_or(now + DOUBT);
+        }
+        due = due.min(self.doubts);
         due = due.min(self.settling).min(self.records.advance());
         if !self.is_reading && self.has_to_read {
             if now >= self.not_before {
@@ -414,11 +392,11 @@ impl Lookout {
                     self.settling = self.settling.min(topic.since + SETTLED);
                 } else if !topic.sleepers.is_empty() {
                     topic.is_settled = true;
-                    if topic.sleepers.iter().any(|sleeper| !sleeper.existed) {
+                    if topic.may_not_exist() {
                         let (parts, name) = (Arc::clone(&self.parts), Arc::clone(name));
                         self.work.spawn(async move {
-                            let exists = crate::event::make(&parts, &name).await.is_ok();
-                            Done::Made { name, exists }
+                            let made = crate::event::make(&parts, &name).await.ok();
+                            Done::Made { name, made }
                         });
                     }
                 }
@@ -436,19 +414,15 @@ impl Lookout {
     fn read(&mut self) {
         let mut names: Vec<Arc<str>> = Vec::new();
         let mut joining = Vec::new();
+        self.has_to_read = false;
         for (name, topic) in &mut self.topics {
             if topic.is_stale || !topic.joining.is_empty() {
                 topic.is_stale = false;
                 names.push(Arc::clone(name));
                 joining.push(std::mem::take(&mut topic.joining));
-                if self.one_by_one {
-                    break;
-                }
             }
         }
-        self.has_to_read = self.one_by_one;
         if names.is_empty() {
-            self.has_to_read = false;
             return;
         }
         self.is_reading = true;

@@ -2,15 +2,32 @@
 //! by the watch, comes in, and whose wait it ends comes out.
 //!
 //! A wait is released by a set that its first read did not show: the level is set, or the last set is another one.
+//!
+//! Every fact (the event exists, does not exist, was set) is true at a revision, and reaches us late and in any order: a
+//! read that began earlier may be answered later, and a message of the watch may come after a read that shows more.
+//!
+//! 1. An older fact never overrules a newer one. A wait fails as removed only if the event is known to have existed at a
+//!    revision of the wait, and not to have existed at a later one.
+//! 2. A read that began after a fact was learnt, and is answered at a lower revision, shows that the history was
+//!    replaced. Then what was known of revisions is void.
+//! 3. A watch tells of a set that came before a removal; a read does not. So where a read shows the removal, the watch
+//!    has a moment to tell of both in their order, and its message decides.
+//! 4. A watch begins after the last read, unless an event may have been set and removed since it was read before that.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::keys::{Part, Pulse, State};
 use crate::ticket::Served;
-use crate::wire::KeyEvent;
+
+/// How long the watch has to tell what came before a removal that a read shows.
+pub(crate) const DOUBT: Duration = Duration::from_secs(1);
+
+/// How long an undisturbed watch has to tell what came before a read.
+const UNDISTURBED: Duration = Duration::from_secs(10);
 
 /// A wait that has not been read for yet.
 pub(crate) struct Joining {
@@ -26,28 +43,56 @@ pub(crate) struct Sleeper {
     pub(crate) ticket: Served,
     pub(crate) order: u64,
     /// At which revision it was read for.
-    pub(crate) revision: i64,
+    revision: i64,
     /// The last set that it does not count.
-    pub(crate) pulse: Option<Arc<Pulse>>,
-    pub(crate) existed: bool,
+    pulse: Option<Arc<Pulse>>,
+    /// The last revision of the wait at which the event is known to have existed; 0 if there is none.
+    existed: i64,
+    /// Whether a read has shown that the event was removed after that.
+    is_in_doubt: bool,
     /// How many reads had begun when it was read for.
-    pub(crate) joined: u64,
+    joined: u64,
+}
+
+/// What a read shows of an event, and which read it was.
+pub(crate) struct View<'s> {
+    /// The read was the so manieth to begin.
+    pub(crate) number: u64,
+    /// How many reads have begun by now.
+    pub(crate) reads: u64,
+    pub(crate) revision: i64,
+    pub(crate) state: &'s State,
+    pub(crate) pulse: &'s Option<Arc<Pulse>>,
+}
+
+/// Up to where the changes of an event are known one by one, and what it was there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Position {
+    /// The revision at which a watch has to begin; 0 before the first read.
+    next: i64,
+    has_level: bool,
+    has_pulse: bool,
+    /// A read that showed no event and so did not move the position; the watch that was open then, and when.
+    absent: Option<(i64, i64, Instant)>,
 }
 
 /// An event that is waited for, or was a moment ago.
 pub(crate) struct Topic {
     pub(crate) joining: Vec<Joining>,
     pub(crate) sleepers: Vec<Sleeper>,
+    /// Waits whose time has passed while they were in doubt.
+    pub(crate) deciding: Vec<Served>,
     /// How many have left since the last time that they were counted.
     pub(crate) left: usize,
     /// Whether it has to be read, whoever joins.
     pub(crate) is_stale: bool,
     /// The watch's number, on the stream that is open.
     pub(crate) watch: Option<i64>,
-    /// Where an interrupted watch had come to; 0 if that is not known.
-    pub(crate) resume: i64,
-    /// Whether a message has told that it was removed, since the last read.
-    pub(crate) saw_removal: bool,
+    position: Position,
+    /// The highest revision of any fact, and how many reads had begun when that was learnt.
+    newest: (i64, u64),
+    /// When a wait came to be in doubt.
+    doubt: Option<Instant>,
     /// Since when somebody waits, or nobody does.
     pub(crate) since: Instant,
     pub(crate) is_settled: bool,
@@ -58,11 +103,13 @@ impl Topic {
         Topic {
             joining: Vec::new(),
             sleepers: Vec::new(),
+            deciding: Vec::new(),
             left: 0,
             is_stale: false,
             watch: None,
-            resume: 0,
-            saw_removal: false,
+            position: Position::default(),
+            newest: (0, 0),
+            doubt: None,
             since: Instant::now(),
             is_settled: false,
         }
@@ -78,86 +125,194 @@ impl Topic {
         self.sleepers.is_empty() && self.joining.is_empty()
     }
 
-    /// Applies a read that was the `number`th to begin. Whose wait it ends.
-    pub(crate) fn apply(
-        &mut self,
-        number: u64,
-        revision: i64,
-        state: &State,
-        pulse: &Option<Arc<Pulse>>,
-        name: &str,
-    ) -> Vec<Sleeper> {
-        let is_set = state.is_set();
+    /// Whether somebody waits who does not know that the event exists.
+    pub(crate) fn may_not_exist(&self) -> bool {
+        self.sleepers.iter().any(|sleeper| sleeper.existed == 0)
+    }
+
+    /// The revision at which a watch has to begin.
+    pub(crate) fn watch_from(&self) -> i64 {
+        self.position.next
+    }
+
+    /// Notes the revision of a fact. Whether it is older than what is known.
+    fn learn(&mut self, revision: i64, reads: u64) -> bool {
+        if revision > self.newest.0 {
+            self.newest = (revision, reads);
+        }
+        revision < self.newest.0
+    }
+
+    /// Applies a read. Whose wait it ends.
+    pub(crate) fn apply(&mut self, view: &View<'_>, now: Instant) -> Vec<Sleeper> {
+        let &View { number, revision, state, pulse, .. } = view;
+        let (is_set, exists) = (state.is_set(), state.exists());
+        let is_replaced = number > self.newest.1 && revision < self.newest.0;
+        if is_replaced {
+            self.newest = (0, 0);
+            self.position.next = 0;
+        }
+        self.learn(revision, view.reads);
         let is_released =
             |sleeper: &mut Sleeper| sleeper.joined < number && (is_set || (pulse.is_some() && *pulse != sleeper.pulse));
         let released = self.sleepers.extract_if(.., is_released).collect();
-        let (saw_removal, exists) = (self.saw_removal, state.exists());
-        self.sleepers.retain_mut(|sleeper| {
-            if sleeper.joined >= number {
-                return true;
-            }
-            if revision < sleeper.revision {
-                // The history was replaced by a shorter one, in which nothing has been set yet: it counts from here.
+        for sleeper in self.sleepers.iter_mut().filter(|sleeper| sleeper.joined < number) {
+            if is_replaced || revision < sleeper.revision {
+                // In the new history nothing has been set yet: the wait counts from here.
                 sleeper.revision = revision;
                 sleeper.pulse.clone_from(pulse);
-                sleeper.existed = exists;
-            } else if !exists && (sleeper.existed || saw_removal) {
-                sleeper.ticket.0.end(Err(Error::removed(name)));
-                return false;
+                (sleeper.existed, sleeper.is_in_doubt) = (if exists { revision } else { 0 }, false);
+            } else if exists {
+                sleeper.existed = sleeper.existed.max(revision);
+            } else if sleeper.existed > 0 && sleeper.existed < revision && !sleeper.is_in_doubt {
+                sleeper.is_in_doubt = true;
+                self.doubt = Some(now);
             }
-            sleeper.existed |= exists;
-            true
-        });
-        // In a shorter history a watch would wait for long where the last one had come to.
-        if revision + 1 < self.resume {
-            self.resume = 0;
         }
-        self.saw_removal = false;
+        // This read says nothing to waits that were read for while it was on its way, and no watch may tell them.
+        let is_passed = |sleeper: &Sleeper| sleeper.joined >= number && sleeper.revision < revision;
+        self.is_stale |= self.watch.is_none() && self.sleepers.iter().any(is_passed);
+        self.move_to(revision, state, now);
         released
     }
 
+    /// Moves the position behind a read, unless the event may have been set and removed on the way there.
+    fn move_to(&mut self, revision: i64, state: &State, now: Instant) {
+        let position = &mut self.position;
+        if revision < position.next {
+            return;
+        }
+        // Keys that have been there all the time were not removed. A last set that is another one has released already.
+        let is_continuous = state.pulse.is_some() || (1..position.next).contains(&state.made);
+        if is_continuous || position.next == 0 || self.sleepers.is_empty() {
+            let (has_level, has_pulse) = (state.level.is_some(), state.pulse.is_some());
+            *position = Position { next: revision + 1, has_level, has_pulse, absent: None };
+            return;
+        }
+        // Otherwise a watch would have to begin ever further back. One that was not disturbed has told by now whatever
+        // came before the read that showed no event.
+        let Some(watch) = self.watch.filter(|_| !state.exists()) else { return };
+        match position.absent {
+            Some((_, same, since)) if same == watch && now < since + UNDISTURBED => {}
+            Some((at, same, _)) if same == watch => {
+                let absent = Some((revision, watch, now));
+                *position = Position { next: position.next.max(at + 1), absent, ..Position::default() };
+            }
+            _ => position.absent = Some((revision, watch, now)),
+        }
+    }
+
     /// Those who wait for this read begin their waits.
-    pub(crate) fn begin(
-        &mut self,
-        joining: Vec<Joining>,
-        joined: u64,
-        revision: i64,
-        state: &State,
-        pulse: &Option<Arc<Pulse>>,
-    ) -> Vec<Sleeper> {
+    pub(crate) fn begin(&mut self, joining: Vec<Joining>, view: &View<'_>) -> Vec<Sleeper> {
         let joining = joining.into_iter().filter(|joining| !joining.ticket.is_abandoned());
-        let existed = state.exists();
+        let existed = if view.state.exists() { view.revision } else { 0 };
         let begun = joining.map(|Joining { ticket, order, .. }| Sleeper {
             ticket,
             order,
-            revision,
-            pulse: pulse.clone(),
+            revision: view.revision,
+            pulse: view.pulse.clone(),
             existed,
-            joined,
+            is_in_doubt: false,
+            joined: view.reads,
         });
-        if state.is_set() {
+        if view.state.is_set() {
             return begun.collect();
         }
         let before = self.sleepers.len();
         self.sleepers.extend(begun);
         self.sleepers[before..].iter().for_each(|sleeper| sleeper.ticket.0.begun.set());
+        // Something newer is known already, and not to those who begin with this.
+        self.is_stale |= view.revision < self.newest.0 && self.sleepers.len() > before;
         Vec::new()
     }
 
-    pub(crate) fn hear_event(&mut self, event: &KeyEvent, part: Part, revision: i64) {
-        // Were the watch to break off now, it would go on after this.
-        self.resume = revision + 1;
-        match (part, event.is_delete()) {
-            (Part::Pulse, false) => {
-                let released = self.sleepers.extract_if(.., |sleeper| sleeper.revision < revision).collect();
-                release(released);
-            }
-            (_, true) => {
-                self.saw_removal = true;
-                self.is_stale = true;
-            }
-            _ => {}
+    /// The event was made to exist, or existed, at a revision.
+    pub(crate) fn hear_made(&mut self, revision: i64, reads: u64) {
+        // What is newer may be that it was removed, which ends waits only now that it is known to have existed.
+        self.is_stale |= self.learn(revision, reads);
+        for sleeper in self.sleepers.iter_mut().filter(|sleeper| sleeper.revision <= revision) {
+            sleeper.existed = sleeper.existed.max(revision);
         }
+    }
+
+    /// The watch tells that a key was put, or deleted. Whose wait that releases.
+    pub(crate) fn hear_change(
+        &mut self,
+        part: Part,
+        is_delete: bool,
+        revision: i64,
+        reads: u64,
+        name: &str,
+    ) -> Vec<Sleeper> {
+        self.learn(revision, reads);
+        let position = &mut self.position;
+        let is_new = revision + 1 >= position.next;
+        if is_new {
+            (position.next, position.absent) = (revision + 1, None);
+            match part {
+                Part::Level => position.has_level = !is_delete,
+                Part::Pulse => position.has_pulse = !is_delete,
+                Part::Hold | Part::Waiter => {}
+            }
+        }
+        let is_removed = is_new && is_delete && !position.has_level && !position.has_pulse;
+        let began_before = |sleeper: &mut Sleeper| sleeper.revision < revision;
+        if is_removed {
+            let removed = self.sleepers.extract_if(.., began_before);
+            removed.for_each(|sleeper| sleeper.ticket.0.end(Err(Error::removed(name))));
+        } else if is_delete {
+            // The other key may follow. If it does not, a read tells what is left.
+            self.is_stale = true;
+            self.sleepers.iter_mut().filter(|sleeper| sleeper.revision < revision).for_each(|sleeper| {
+                sleeper.existed = sleeper.existed.max(revision - 1);
+            });
+        } else if part == Part::Pulse {
+            return self.sleepers.extract_if(.., began_before).collect();
+        } else {
+            self.sleepers.iter_mut().filter(|sleeper| sleeper.revision <= revision).for_each(|sleeper| {
+                sleeper.existed = sleeper.existed.max(revision);
+            });
+        }
+        Vec::new()
+    }
+
+    /// The server has ended the watch: the history that it wanted is gone, or it may not be watched.
+    pub(crate) fn lose_watch(&mut self, now: Instant) {
+        self.watch = None;
+        self.position = Position::default();
+        // Nothing will tell more than the read has told.
+        self.doubt = self.doubt.map(|since| since.min(now.checked_sub(DOUBT).unwrap_or(since)));
+    }
+
+    /// Ends the waits that have been in doubt for long enough. When to come again.
+    pub(crate) fn resolve_doubts(&mut self, now: Instant, name: &str) -> Option<Instant> {
+        let due = self.doubt? + DOUBT;
+        if self.sleepers.iter().any(|sleeper| sleeper.is_in_doubt) {
+            if now < due {
+                return Some(due);
+            }
+            let removed = self.sleepers.extract_if(.., |sleeper| sleeper.is_in_doubt);
+            removed.for_each(|sleeper| sleeper.ticket.0.end(Err(Error::removed(name))));
+        }
+        self.doubt = None;
+        // Those that are not over yet were not released.
+        self.deciding.drain(..).for_each(|ticket| ticket.0.end(Ok(false)));
+        None
+    }
+
+    /// The time of a wait has passed, and the last read did not release it.
+    pub(crate) fn decide(&mut self, ticket: Served) {
+        let is_in_doubt = |sleeper: &Sleeper| sleeper.is_in_doubt && Arc::ptr_eq(&sleeper.ticket.0, &ticket.0);
+        if self.doubt.is_some() && self.sleepers.iter().any(is_in_doubt) {
+            self.deciding.push(ticket);
+        } else {
+            ticket.0.end(Ok(false));
+        }
+    }
+
+    /// It cannot be read: all who wait for it fail.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.sleepers.drain(..).for_each(|sleeper| sleeper.ticket.0.end(Err(error.clone())));
     }
 }
 
@@ -168,107 +323,4 @@ pub(crate) fn release(mut released: Vec<Sleeper>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ticket::Ticket;
-    use crate::wire::{KeyValue, RangeAnswer};
-
-    /// An event as a read shows it: its last set, if it was ever set, and whether it is set now.
-    fn state(last_set: Option<i64>, level: Option<&str>) -> (State, Option<Arc<Pulse>>) {
-        let kv = |key: &str, value: &str, mod_revision| KeyValue {
-            key: key.into(),
-            value: value.into(),
-            mod_revision,
-            ..KeyValue::default()
-        };
-        let level = level.map(|level| kv("x/l", level, 1));
-        let pulse = last_set.map(|revision| kv("x/p", &format!("set {revision}"), revision));
-        let both = RangeAnswer { kvs: level.into_iter().chain(pulse).collect(), ..RangeAnswer::default() };
-        let state = State::new(&both, &RangeAnswer::default());
-        let pulse = state.pulse.clone().map(Arc::new);
-        (state, pulse)
-    }
-
-    /// A wait that was read for at revision 10, by the first read.
-    fn asleep(last_set: Option<i64>) -> (Topic, Arc<Ticket>) {
-        let (mut topic, ticket) = (Topic::new(), Ticket::new("x"));
-        let joining = Joining { ticket: Served(Arc::clone(&ticket)), order: 1, until: Instant::now() };
-        let (state, pulse) = state(last_set, Some("0"));
-        assert!(topic.begin(vec![joining], 1, 10, &state, &pulse).is_empty() && ticket.begun.is_set());
-        (topic, ticket)
-    }
-
-    /// What comes of a read.
-    fn read(
-        topic: &mut Topic,
-        number: u64,
-        revision: i64,
-        seen: (State, Option<Arc<Pulse>>),
-        ticket: &Ticket,
-    ) -> String {
-        release(topic.apply(number, revision, &seen.0, &seen.1, "x"));
-        format!("{:?}", ticket.outcome())
-    }
-
-    #[test]
-    fn a_wait_ends_by_a_set_that_its_first_read_did_not_show() {
-        for (seen, ends) in
-            [(state(Some(5), Some("0")), false), (state(Some(12), Some("0")), true), (state(Some(12), Some("1")), true)]
-        {
-            let (mut topic, ticket) = asleep(Some(5));
-            assert_eq!(read(&mut topic, 2, 20, seen, &ticket).contains("Ok(true)"), ends);
-        }
-        let (mut topic, ticket) = asleep(None);
-        assert!(read(&mut topic, 2, 20, state(Some(12), Some("0")), &ticket).contains("Ok(true)"));
-    }
-
-    #[test]
-    fn a_read_that_had_begun_before_decides_nothing() {
-        let (mut topic, ticket) = asleep(Some(5));
-        for older in [state(Some(3), Some("1")), state(None, None)] {
-            assert_eq!(read(&mut topic, 1, 9, older, &ticket), "None");
-        }
-    }
-
-    #[test]
-    fn messages_count_from_the_revision_of_the_first_read() {
-        let put = KeyEvent { kind: 0, kv: None };
-        let (mut topic, ticket) = asleep(Some(5));
-        topic.hear_event(&put, Part::Pulse, 10);
-        topic.hear_event(&put, Part::Level, 11);
-        assert!(ticket.outcome().is_none());
-        assert_eq!(topic.resume, 12);
-        // Although a later read has shown nothing new.
-        assert_eq!(read(&mut topic, 2, 20, state(Some(5), Some("0")), &ticket), "None");
-        topic.hear_event(&put, Part::Pulse, 15);
-        assert!(ticket.outcome().is_some());
-    }
-
-    #[test]
-    fn a_removal_is_told_but_not_where_the_history_was_replaced() {
-        let (mut topic, ticket) = asleep(Some(5));
-        assert!(read(&mut topic, 2, 20, state(None, None), &ticket).contains("Removed"));
-        let (mut topic, ticket) = asleep(Some(5));
-        topic.resume = 11;
-        assert_eq!(read(&mut topic, 2, 3, state(None, None), &ticket), "None");
-        assert_eq!(topic.resume, 0, "a watch would wait for long");
-        assert!(read(&mut topic, 3, 4, state(Some(4), Some("0")), &ticket).contains("Ok(true)"));
-        // One that had not existed is not removed, unless a message says so.
-        let (mut topic, ticket) = asleep(None);
-        topic.sleepers[0].existed = false;
-        assert_eq!(read(&mut topic, 2, 20, state(None, None), &ticket), "None");
-        topic.hear_event(&KeyEvent { kind: 1, kv: None }, Part::Level, 21);
-        assert!(topic.is_stale);
-        assert!(read(&mut topic, 3, 22, state(None, None), &ticket).contains("Removed"));
-    }
-
-    #[test]
-    fn whoever_waits_for_an_event_that_is_set_is_released_by_the_first_read() {
-        let (mut topic, ticket) = (Topic::new(), Ticket::new("x"));
-        let joining = Joining { ticket: Served(Arc::clone(&ticket)), order: 1, until: Instant::now() };
-        let (state, pulse) = state(Some(5), Some("1"));
-        release(topic.begin(vec![joining], 1, 10, &state, &pulse));
-        assert!(matches!(ticket.outcome(), Some(Ok(true))));
-        assert!(topic.is_idle());
-    }
-}
+mod tests;

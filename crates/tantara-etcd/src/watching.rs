@@ -60,7 +60,8 @@ impl Watching {
         let keys: &Keys = &self.parts.keys;
         let (key, range_end) = (keys.level(name), keys.after_pulse(name));
         self.send(Watch {
-            create: Some(WatchCreate { key, range_end, start_revision: from, watch_id }),
+            // In pieces: foreign keys in the range may be of any size, and one message too large ends the stream.
+            create: Some(WatchCreate { key, range_end, start_revision: from, watch_id, fragment: true }),
             ..Watch::default()
         });
         watch_id

@@ -49,6 +49,8 @@ pub(crate) struct Header {
 pub(crate) struct KeyValue {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) key: Vec<u8>,
+    #[prost(int64, tag = "2")]
+    pub(crate) create_revision: i64,
     #[prost(int64, tag = "3")]
     pub(crate) mod_revision: i64,
     /// How often the key was put since it was created.
@@ -266,6 +268,9 @@ pub(crate) struct WatchCreate {
     /// Chosen by the client, since 3.4.
     #[prost(int64, tag = "7")]
     pub(crate) watch_id: i64,
+    /// Whether a message that is too large may come in pieces.
+    #[prost(bool, tag = "8")]
+    pub(crate) fragment: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -288,6 +293,9 @@ pub(crate) struct WatchAnswer {
     pub(crate) compact_revision: i64,
     #[prost(string, tag = "6")]
     pub(crate) cancel_reason: String,
+    /// Whether more of the same message follows.
+    #[prost(bool, tag = "7")]
+    pub(crate) fragment: bool,
     #[prost(message, repeated, tag = "11")]
     pub(crate) events: Vec<KeyEvent>,
 }

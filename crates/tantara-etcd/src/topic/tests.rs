@@ -1,0 +1,257 @@
+//! The rules of waiting, fact by fact.
+
+use super::*;
+use crate::ticket::Ticket;
+use crate::wire::{KeyValue, RangeAnswer};
+
+/// An event as a read shows it: its last set, if it was ever set, and its level, made at revision 1.
+fn state(last_set: Option<i64>, level: Option<&str>) -> State {
+    let kv = |key: &str, value: &str, mod_revision| KeyValue {
+        key: key.into(),
+        value: value.into(),
+        mod_revision,
+        create_revision: 1,
+        ..KeyValue::default()
+    };
+    let answer = |kv: Option<KeyValue>| RangeAnswer { kvs: kv.into_iter().collect(), ..RangeAnswer::default() };
+    let level = level.map(|level| kv("x/l", level, 1));
+    let pulse = last_set.map(|revision| kv("x/p", &format!("set {revision}"), revision));
+    State::new(&answer(level), &answer(pulse), &answer(None))
+}
+
+fn absent() -> State {
+    state(None, None)
+}
+
+/// A topic with a wait that the first read has begun, at revision 10.
+struct One {
+    topic: Topic,
+    ticket: Arc<Ticket>,
+    now: Instant,
+    reads: u64,
+}
+
+impl One {
+    fn asleep(state: State) -> One {
+        let mut one = One { topic: Topic::new(), ticket: Ticket::new("x"), now: Instant::now(), reads: 1 };
+        let ticket = Arc::clone(&one.ticket);
+        assert_eq!(one.read_and_begin(1, 10, &state, Some(&ticket)), "None");
+        assert!(one.ticket.begun.is_set());
+        one
+    }
+
+    fn read(&mut self, number: u64, revision: i64, state: State) -> String {
+        self.read_and_begin(number, revision, &state, None)
+    }
+
+    /// Applies a read that was the `number`th to begin, and says how the wait has ended.
+    fn read_and_begin(&mut self, number: u64, revision: i64, state: &State, joining: Option<&Arc<Ticket>>) -> String {
+        self.reads = self.reads.max(number);
+        let pulse = &state.pulse.clone().map(Arc::new);
+        let view = View { number, reads: self.reads, revision, state, pulse };
+        release(self.topic.apply(&view, self.now));
+        let joining = joining.map(|ticket| Joining { ticket: Served(Arc::clone(ticket)), order: 1, until: self.now });
+        release(self.topic.begin(joining.into_iter().collect(), &view));
+        self.outcome()
+    }
+
+    fn hear(&mut self, part: Part, is_delete: bool, revision: i64) -> String {
+        release(self.topic.hear_change(part, is_delete, revision, self.reads, "x"));
+        self.outcome()
+    }
+
+    /// Lets a doubt grow old.
+    fn wait_for_the_watch(&mut self) -> String {
+        self.topic.resolve_doubts(self.now + DOUBT, "x");
+        self.outcome()
+    }
+
+    fn outcome(&self) -> String {
+        match self.ticket.outcome() {
+            None => "None".to_owned(),
+            Some(Ok(is_released)) => is_released.to_string(),
+            Some(Err(error)) => error.to_string(),
+        }
+    }
+}
+
+const REMOVED: &str = "x was removed";
+
+#[test]
+fn a_wait_ends_by_a_set_that_its_first_read_did_not_show() {
+    for (seen, ends) in [
+        (state(Some(5), Some("0")), "None"),
+        (state(Some(12), Some("0")), "true"),
+        (state(Some(12), Some("1")), "true"),
+    ] {
+        assert_eq!(One::asleep(state(Some(5), Some("0"))).read(2, 20, seen), ends);
+    }
+    assert_eq!(One::asleep(state(None, Some("0"))).read(2, 20, state(Some(12), Some("0"))), "true");
+}
+
+#[test]
+fn a_read_that_had_begun_before_decides_nothing() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    for older in [state(Some(3), Some("1")), absent()] {
+        assert_eq!(one.read(1, 9, older), "None");
+    }
+}
+
+#[test]
+fn a_read_from_before_the_event_was_made_removes_nothing() {
+    let mut one = One::asleep(absent());
+    // This read begins, the event is made at revision 20, and the read is answered with what was before.
+    one.reads = 2;
+    one.topic.hear_made(20, 2);
+    assert_eq!(one.read(2, 15, absent()), "None");
+    assert_eq!(one.wait_for_the_watch(), "None");
+    // The same if a message or a later read has told first that it exists.
+    let mut one = One::asleep(absent());
+    one.hear(Part::Level, false, 20);
+    assert_eq!((one.read(2, 15, absent()), one.wait_for_the_watch()), ("None".into(), "None".into()));
+    let mut one = One::asleep(absent());
+    one.reads = 3;
+    assert_eq!(one.read(3, 20, state(None, Some("0"))), "None");
+    assert_eq!((one.read(2, 15, absent()), one.wait_for_the_watch()), ("None".into(), "None".into()));
+    // A removal that is newer is one, in whatever order it is learnt.
+    assert_eq!((one.read(4, 25, absent()), one.wait_for_the_watch()), ("None".into(), REMOVED.into()));
+    let mut one = One::asleep(absent());
+    assert_eq!(one.read(2, 25, absent()), "None");
+    one.topic.hear_made(20, 2);
+    assert!(one.topic.is_stale, "to be read again, now that it is known to have existed");
+    assert_eq!((one.read(3, 26, absent()), one.wait_for_the_watch()), ("None".into(), REMOVED.into()));
+}
+
+#[test]
+fn messages_count_from_the_revision_of_the_first_read() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.hear(Part::Pulse, false, 10), "None");
+    assert_eq!(one.hear(Part::Level, false, 11), "None");
+    assert_eq!(one.topic.watch_from(), 12);
+    // Although a later read has shown nothing new.
+    assert_eq!(one.read(2, 20, state(Some(5), Some("0"))), "None");
+    assert_eq!(one.hear(Part::Pulse, false, 15), "true");
+}
+
+#[test]
+fn a_removal_is_told_by_a_message_when_both_keys_are_gone() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.hear(Part::Level, true, 11), "None");
+    assert_eq!(one.hear(Part::Pulse, true, 11), REMOVED);
+    // Half of it was deleted: it exists.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.hear(Part::Level, true, 11), "None");
+    assert_eq!(one.read(2, 12, state(Some(5), None)), "None");
+    assert_eq!(one.wait_for_the_watch(), "None");
+    // A removal from before the wait is none of it.
+    let mut one = One::asleep(absent());
+    assert_eq!(one.hear(Part::Level, true, 10), "None");
+    assert_eq!(one.hear(Part::Level, false, 11), "None");
+    assert_eq!(one.hear(Part::Level, true, 12), REMOVED);
+}
+
+#[test]
+fn a_set_before_a_removal_releases_although_a_read_shows_the_removal_first() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    assert_eq!(one.topic.watch_from(), 11, "what came before is asked for");
+    assert_eq!(one.hear(Part::Pulse, false, 12), "true");
+    // If there was none, the message tells that.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    one.hear(Part::Level, true, 15);
+    assert_eq!(one.hear(Part::Pulse, true, 15), REMOVED);
+    // If nothing tells, the removal counts.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    one.topic.lose_watch(one.now);
+    one.topic.resolve_doubts(one.now, "x");
+    assert_eq!(one.outcome(), REMOVED);
+    // Also if it was made again in the meantime.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    assert_eq!(one.read(3, 21, state(None, Some("0"))), "None");
+    assert_eq!(one.wait_for_the_watch(), REMOVED);
+}
+
+#[test]
+fn a_deadline_in_doubt_waits_for_the_watch() {
+    for (is_set_first, outcome) in [(true, "true"), (false, REMOVED)] {
+        let mut one = One::asleep(state(Some(5), Some("0")));
+        assert_eq!(one.read(2, 20, absent()), "None");
+        one.topic.decide(Served(Arc::clone(&one.ticket)));
+        assert_eq!(one.outcome(), "None");
+        if is_set_first {
+            one.hear(Part::Pulse, false, 12);
+        }
+        assert_eq!(one.wait_for_the_watch(), outcome);
+    }
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    one.topic.decide(Served(Arc::clone(&one.ticket)));
+    assert_eq!(one.outcome(), "false");
+    one.read(2, 20, absent());
+}
+
+#[test]
+fn a_watch_begins_after_the_last_read_that_leaves_no_question() {
+    for (seen, from) in [
+        (state(Some(5), Some("0")), 21),
+        (state(Some(5), None), 21),
+        (state(None, Some("0")), 21),
+        // It may have been set, and was removed.
+        (absent(), 11),
+        // It was made again after the first read.
+        (State { made: 15, ..state(None, Some("0")) }, 11),
+    ] {
+        let mut one = One::asleep(state(Some(5), Some("0")));
+        one.read(2, 20, seen);
+        assert_eq!(one.topic.watch_from(), from);
+        one.topic.lose_watch(one.now);
+        one.read(3, 30, absent());
+        assert_eq!(one.topic.watch_from(), 31, "the history is gone");
+    }
+    // An undisturbed watch has told what came before the read before.
+    let mut one = One::asleep(absent());
+    one.topic.watch = Some(1);
+    for (at, watch, from) in [(20, 1, 11), (30, 1, 11), (40, 1, 21), (50, 2, 21), (60, 2, 21), (70, 2, 51)] {
+        one.topic.watch = Some(watch);
+        if at != 30 && at != 60 {
+            one.now += UNDISTURBED;
+        }
+        one.read(at as u64, at, absent());
+        assert_eq!(one.topic.watch_from(), from);
+    }
+}
+
+#[test]
+fn a_history_that_was_replaced_removes_nothing() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 3, absent()), "None");
+    assert_eq!(one.topic.watch_from(), 4, "a watch would wait for long");
+    assert_eq!(one.wait_for_the_watch(), "None");
+    assert_eq!(one.read(3, 4, state(Some(4), Some("0"))), "true");
+    // By one that is longer than the wait is old.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 100, state(Some(5), Some("0"))), "None");
+    assert_eq!(one.read(3, 50, absent()), "None");
+    assert_eq!((one.wait_for_the_watch(), one.topic.watch_from()), ("None".into(), 51));
+    one.topic.hear_made(52, 3);
+    assert_eq!((one.read(4, 60, absent()), one.wait_for_the_watch()), ("None".into(), REMOVED.into()));
+}
+
+#[test]
+fn whoever_waits_for_an_event_that_is_set_is_released_by_the_first_read() {
+    let mut one = One { topic: Topic::new(), ticket: Ticket::new("x"), now: Instant::now(), reads: 1 };
+    let ticket = Arc::clone(&one.ticket);
+    assert_eq!(one.read_and_begin(1, 10, &state(Some(5), Some("1")), Some(&ticket)), "true");
+    assert!(one.topic.is_idle());
+}
+
+#[test]
+fn a_wait_that_begins_with_an_older_read_is_read_for_again() {
+    let mut one = One { topic: Topic::new(), ticket: Ticket::new("x"), now: Instant::now(), reads: 2 };
+    assert_eq!(one.read(2, 20, state(Some(5), Some("0"))), "None");
+    let ticket = Arc::clone(&one.ticket);
+    assert_eq!(one.read_and_begin(1, 15, &state(Some(5), Some("0")), Some(&ticket)), "None");
+    assert!(one.topic.is_stale);
+}
