@@ -72,8 +72,8 @@ pub(crate) async fn look(
     Ok(Seen { revision, states })
 }
 
-/// Whether there is a hold after a foreign key. Whoever puts many foreign keys before the holds hides them, and could as
-/// well delete them; the bound keeps others from waiting for that.
+/// Whether there is a hold after a foreign key. Whoever puts many foreign keys before the holds hides them, and could
+/// as well delete them; the bound keeps others from waiting for that.
 async fn find_hold(
     parts: &Parts,
     doing: &'static str,

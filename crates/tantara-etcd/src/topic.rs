@@ -3,11 +3,11 @@
 //!
 //! A wait is released by a set that its first read did not show: the level is set, or the last set is another one.
 //!
-//! Every fact (the event exists, does not exist, was set) is true at a revision, and reaches us late and in any order: a
-//! read that began earlier may be answered later, and a message of the watch may come after a read that shows more.
+//! Every fact (the event exists, does not exist, was set) is true at a revision, and reaches us late and in any order:
+//! a read that began earlier may be answered later, and a message of the watch may come after a read that shows more.
 //!
-//! 1. An older fact never overrules a newer one. A wait fails as removed only if the event is known to have existed at a
-//!    revision of the wait, and not to have existed at a later one.
+//! 1. An older fact never overrules a newer one. A wait fails as removed only if the event is known to have existed at
+//!    a revision of the wait, and not to have existed at a later one.
 //! 2. A read that began after a fact was learnt, and is answered at a lower revision, shows that the history was
 //!    replaced. Then what was known of revisions is void.
 //! 3. A watch tells of a set that came before a removal; a read does not. So where a read shows the removal, the watch
