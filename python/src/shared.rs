@@ -138,18 +138,25 @@ impl SharedEvent {
     }
 
     /// Return True if the event is set at this moment.
+    ///
+    /// FileNotFoundError if it was removed.
     fn is_set(&self) -> PyResult<bool> {
-        self.with(|event| Ok(event.is_set()))
+        self.with(|event| raise(event.is_set()))
     }
 
     /// Raise the flag and release everyone who waits, in all processes.
     fn set(&self) -> PyResult<()> {
-        self.with(|event| raise(event.try_set()))
+        self.with(|event| raise(event.set()))
     }
 
     /// Lower the flag.
     fn clear(&self) -> PyResult<()> {
-        self.with(|event| raise(event.try_clear()))
+        self.with(|event| raise(event.clear()))
+    }
+
+    /// Raise the flag and lower it at once: everyone who waits is released, and nobody sees the event set.
+    fn pulse(&self) -> PyResult<()> {
+        self.with(|event| raise(event.pulse()))
     }
 
     /// Block until the event is set, or for at most timeout seconds.
@@ -160,13 +167,13 @@ impl SharedEvent {
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
         if let Some(known) = self.with(|event| {
-            let looked = raise(event.try_wait_timeout(std::time::Duration::ZERO))?;
+            let looked = raise(event.wait_timeout(std::time::Duration::ZERO))?;
             Ok((looked || limit.is_zero()).then_some(looked))
         })? {
             return Ok(known);
         }
         let event = self.opened()?;
-        let (outcome, raised) = without_interpreter(py, || event.try_wait_timeout(limit));
+        let (outcome, raised) = without_interpreter(py, || event.wait_timeout(limit));
         raised.and_then(|()| raise(outcome))
     }
 
@@ -190,8 +197,9 @@ impl SharedEvent {
         fields.map(|fields| class.call1(fields)).collect()
     }
 
-    /// Remove the event: the name is free, and everyone who waits is told so by FileNotFoundError.
-    fn remove(&self, py: Python<'_>) -> PyResult<()> {
+    /// Remove the event: the name is free, and everyone who waits is told so by FileNotFoundError. Return False if it
+    /// had been removed before.
+    fn remove(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.opened()?;
         raise(py.detach(|| event.remove()))
     }
@@ -233,9 +241,11 @@ impl SharedEvent {
         let this = slf.get();
         let state = match &*this.event.read().unwrap_or_else(PoisonError::into_inner) {
             None => "closed",
-            Some(event) if event.is_removed() => "removed",
-            Some(event) if event.is_set() => "set",
-            Some(_) => "unset",
+            Some(event) => match event.is_set() {
+                Ok(true) => "set",
+                Ok(false) => "unset",
+                Err(_) => "removed",
+            },
         };
         let name = this.name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"));
         Ok(format!("<{}{name} at {:#x} {state}>", slf.get_type().qualname()?, slf.as_ptr() as usize))

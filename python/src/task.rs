@@ -199,7 +199,7 @@ fn future(events: Arc<Vec<Held>>, aim: Aim) -> BoxFuture {
             match &events[..] {
                 [Held::Event(event)] => event.get().event().wait_async().await,
                 [Held::AutoReset(event)] => event.get().event().wait_async().await,
-                [Held::Shared(event)] => event.try_wait_async().await?,
+                [Held::Shared(event)] => event.wait_async().await?,
                 several => all(several.iter().map(Held::waitable)).try_wait_async().await?,
             }
             Ok(Outcome::All(true))

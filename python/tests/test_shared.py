@@ -156,15 +156,15 @@ class Names(Shared):
 
         thread = start(wait)
         until(event.waiters)
-        SharedEvent("x", self.home).remove()
+        self.assertTrue(SharedEvent("x", self.home).remove())
         thread.join(LONG)
         self.assertIn("x was removed", str(errors[0]))
         self.assertEqual(errors[0].errno, errno.ENOENT)
-        for verb in (event.set, event.clear, event.wait):
+        for verb in (event.is_set, event.set, event.clear, event.pulse, event.wait):
             with self.assertRaises(FileNotFoundError):
                 verb()
         self.assertIn("removed", repr(event))
-        event.remove()
+        self.assertFalse(event.remove())
         self.assertFalse(SharedEvent("x", self.home).is_set(), "a new one")
 
     def test_closed(self):

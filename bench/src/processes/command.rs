@@ -48,7 +48,8 @@ pub fn spawn(contender: &str, smoke: bool) -> Result<Option<Figures>, String> {
                 command
             };
             let set = median_of(times, || tantara("set"))?;
-            assert!(event().is_some_and(|event| event.is_set()), "`tantara set x` has set it");
+            let is_set = event().is_some_and(|event| event.is_set().expect("it is there"));
+            assert!(is_set, "`tantara set x` has set it");
             let wait = median_of(times, || tantara("wait"))?;
             Some(vec![("set", set), ("wait", wait)])
         }

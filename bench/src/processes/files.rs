@@ -27,11 +27,11 @@ pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
             timed(smoke, || map(&path), |(file, page)| unmap(file, page))
         }
         crate::cell::OURS => {
-            SharedEvent::open_in(&directory, "event").expect("an event").set();
+            SharedEvent::open_in(&directory, "event").expect("an event").set().expect("it is set");
             timed(
                 smoke,
                 || SharedEvent::open_in(&directory, "event").expect("an event"),
-                |event| assert!(event.is_set()),
+                |event| assert!(event.is_set().expect("it is there")),
             )
         }
         super::SEMAPHORE => {
@@ -92,12 +92,12 @@ pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
     for index in 0..count {
         let event = SharedEvent::open_in(&directory, &format!("event-{index}")).expect("an event");
         if index % 10 == 0 {
-            event.set();
+            event.set().expect("it is there");
         }
     }
     let look: fn(&Path) -> usize = match contender {
         super::FLOOR_LIST => by_hand,
-        crate::cell::OURS => by_survey,
+        crate::cell::OURS => by_list,
         _ => return None,
     };
     let times = (0..if smoke { 1 } else { 5 }).map(|_| {
@@ -119,8 +119,8 @@ fn by_hand(directory: &Path) -> usize {
     files.count()
 }
 
-fn by_survey(directory: &Path) -> usize {
-    let entries = tantara::survey(directory).expect("the list");
+fn by_list(directory: &Path) -> usize {
+    let entries = SharedEvent::list_in(directory).expect("the list");
     let set = entries.iter().filter(|entry| entry.as_ref().expect("an event").is_set).count();
     assert_eq!(set, entries.len().div_ceil(10), "every tenth is set");
     entries.len()

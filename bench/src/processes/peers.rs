@@ -91,22 +91,22 @@ impl Signal for SharedEvent {
     }
     #[inline]
     fn set(&self) {
-        self.set();
+        self.set().expect("it is there");
     }
     #[inline]
     fn clear(&self) {
-        self.clear();
+        self.clear().expect("it is there");
     }
     #[inline]
     fn wait(&self) {
-        self.wait();
+        self.wait().expect("it is there");
     }
 }
 
 impl Level for SharedEvent {
     #[inline]
     fn is_set(&self) -> bool {
-        self.is_set()
+        self.is_set().expect("it is there")
     }
 }
 

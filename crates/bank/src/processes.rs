@@ -59,7 +59,7 @@ impl Workers for Branch {
     type Worker = Teller;
 
     async fn open(&self, gate: Gate) -> io::Result<()> {
-        Ok(self.events[gate as usize].try_set()?)
+        Ok(self.events[gate as usize].set()?)
     }
 
     /// Blocks for the millisecond that it takes.
@@ -156,7 +156,7 @@ struct Desk {
 impl Desk {
     fn serve(&self, kind: Kind) -> io::Result<()> {
         report(TAKES)?;
-        pool::act(kind, self.pace, |word| report(word.name()), |gate| Ok(self.event(gate).try_wait()?))
+        pool::act(kind, self.pace, |word| report(word.name()), |gate| Ok(self.event(gate).wait()?))
     }
 
     fn event(&self, gate: Gate) -> &SharedEvent {

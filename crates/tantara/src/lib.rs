@@ -32,7 +32,7 @@ pub use event::Event;
 pub use interrupt::interruptible;
 pub use many::{All, Any, Waitable, all, any};
 #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter, survey};
+pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter};
 pub use wait::{AutoResetWait, Wait};
 
 /// How the events of crates that build upon this one stand among its own. It is no part of what users can rely on.

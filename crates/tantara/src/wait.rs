@@ -280,7 +280,7 @@ impl<'a> Slots<'a> {
             Projected::Event(wait) => wait.poll(context).map(Ok),
             Projected::AutoReset(wait) => wait.poll_held(context).map(Ok),
             #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-            Projected::Shared(wait) => wait.poll_outcome(context),
+            Projected::Shared(wait) => wait.poll(context),
             Projected::Foreign(wait) => match ready!(wait.poll_outcome(context)) {
                 Ok(true) => Poll::Ready(Ok(())),
                 Ok(false) => Poll::Pending,

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+use tantara::SharedEvent;
 use tantara_etcd::{ClusterEntry, ClusterParty};
 
 use crate::events::place::Waiter;
@@ -90,7 +91,7 @@ fn entries(place: &Place) -> Result<Vec<Entry>, Failure> {
         }
     };
     let mut events = Vec::new();
-    for entry in tantara::survey(&directory.path).map_err(Failure::of_event)? {
+    for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
         match entry {
             Ok(event) => events.push(event.into()),
             // It is in the way, but of nothing that was asked for.

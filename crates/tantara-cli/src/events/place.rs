@@ -302,8 +302,8 @@ impl Event {
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, Failure> {
         let of_shared = |outcome: Result<bool, Error>| outcome.map_err(Failure::of_event);
         match (self, deadline) {
-            (Event::Shared(event), None) => of_shared(event.try_wait().map(|()| true)),
-            (Event::Shared(event), Some(deadline)) => of_shared(event.try_wait_deadline(deadline)),
+            (Event::Shared(event), None) => of_shared(event.wait().map(|()| true)),
+            (Event::Shared(event), Some(deadline)) => of_shared(event.wait_deadline(deadline)),
             (Event::Cluster(event), None) => event.wait().map(|()| true).map_err(Failure::of_cluster),
             (Event::Cluster(event), Some(deadline)) => event.wait_deadline(deadline).map_err(Failure::of_cluster),
         }
@@ -312,7 +312,7 @@ impl Event {
     /// Whether it is set, as far as can be told.
     pub(crate) fn seems_set(&self) -> bool {
         match self {
-            Event::Shared(event) => event.is_set(),
+            Event::Shared(event) => event.is_set().unwrap_or(false),
             Event::Cluster(event) => event.is_set().unwrap_or(false),
         }
     }

@@ -10,7 +10,7 @@ pub(crate) fn run(place: &Place, names: &[String]) -> Result<(), Failure> {
             for name in names {
                 events.push(directory.find(name)?.ok_or_else(|| Failure::usage(place.unknown(name)))?);
             }
-            events.iter().try_for_each(|event| event.remove()).map_err(Failure::of_event)
+            events.iter().try_for_each(|event| event.remove().map(drop)).map_err(Failure::of_event)
         }
         Place::Cluster(region) => {
             let known = region.cluster.survey().map_err(Failure::of_cluster)?;

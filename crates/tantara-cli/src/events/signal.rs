@@ -1,6 +1,6 @@
 //! `tantara set`, `clear`, `pulse`, `is-set`.
 
-use tantara::{Error, SharedEvent};
+use tantara::SharedEvent;
 
 use crate::events::place::{Change, Directory, Place};
 use crate::exit::Failure;
@@ -9,14 +9,14 @@ use crate::output;
 /// Does it to all of the events, after all of them could be opened.
 pub(crate) fn run(directory: &Directory, names: &[String], change: Change) -> Result<(), Failure> {
     let verb = match change {
-        Change::Set => SharedEvent::try_set,
-        Change::Clear => SharedEvent::try_clear,
-        Change::Pulse => pulse,
+        Change::Set => SharedEvent::set,
+        Change::Clear => SharedEvent::clear,
+        Change::Pulse => SharedEvent::pulse,
     };
     let events = names.iter().map(|name| directory.open(name)).collect::<Result<Vec<_>, _>>()?;
     if let Some(event) = events.iter().find(|event| !event.is_writable()) {
         // The first thing that it would say, before anything has happened to the others.
-        event.try_set().map_err(Failure::of_event)?;
+        event.set().map_err(Failure::of_event)?;
     }
     for (event, name) in events.iter().zip(names) {
         match verb(event) {
@@ -28,16 +28,13 @@ pub(crate) fn run(directory: &Directory, names: &[String], change: Change) -> Re
     Ok(())
 }
 
-fn pulse(event: &SharedEvent) -> Result<(), Error> {
-    event.try_set()?;
-    event.try_clear()
-}
-
 pub(crate) fn is_set(place: &Place, name: &str) -> Result<(), Failure> {
     let (is_set, is_known) = match place {
         Place::Directory(directory) => {
             let event = directory.find(name)?;
-            (event.as_ref().is_some_and(SharedEvent::is_set), event.is_some())
+            // One that is removed right now is there no more.
+            let is_set = event.as_ref().map(SharedEvent::is_set).and_then(Result::ok);
+            (is_set == Some(true), is_set.is_some())
         }
         Place::Cluster(region) => {
             let is_set = region.cluster.event(name).is_set().map_err(Failure::of_cluster)?;

@@ -65,7 +65,7 @@ fn kinds_mix() {
         (0, &(|| far[0].pulse().unwrap()) as &(dyn Fn() + Sync)),
         (1, &|| local.set()),
         (2, &|| turnstile.set()),
-        (3, &|| shared.set()),
+        (3, &|| shared.set().unwrap()),
         (4, &|| far[1].pulse().unwrap()),
     ] {
         thread::scope(|scope| {
@@ -75,13 +75,13 @@ fn kinds_mix() {
             assert_eq!(waiting.join().unwrap(), index);
         });
         local.clear();
-        shared.clear();
+        shared.clear().unwrap();
     }
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all(mixed).try_wait_timeout(LONG).unwrap());
         thread::sleep(Duration::from_millis(100));
         far[1].pulse().unwrap();
-        shared.set();
+        shared.set().unwrap();
         turnstile.set();
         local.set();
         assert!(!waiting.is_finished());

@@ -1,4 +1,4 @@
-//! [`SharedEvent`]: the verbs, as users see them. What they do is in [`handle`](crate::shared::handle).
+//! [`SharedEvent`]: the methods, as users see them. What they do is in [`handle`](crate::shared::handle).
 
 #![forbid(unsafe_code)]
 
@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind, fail};
+use crate::error::{Error, Kind};
 use crate::shared::file::EventFile;
 use crate::shared::handle::Handle;
 use crate::shared::layout::LastSet;
+use crate::shared::list::{self, Entry};
 use crate::shared::name::{self, Place};
 use crate::shared::registry::{self, Waiter};
 use crate::shared::wait::{Changed, SharedWait, State};
 use crate::sys::files;
 
-/// A flag that processes wait for: the same verbs as [`Event`](crate::Event), for everyone who knows its name or was
+/// A flag that processes wait for: the same methods as [`Event`](crate::Event), for everyone who knows its name or was
 /// given its descriptor.
 ///
 /// It lives in one file of one page, with no daemon. Whoever dies, at whatever instruction, takes nobody along: there
@@ -38,12 +39,11 @@ use crate::sys::files;
 /// enter, as the default one is, events are made with mode 0600, else with 0666 less the umask. A file is trusted if
 /// it belongs to the user, to root, or to the owner of its directory.
 ///
-/// # Errors and panics
+/// # Errors
 ///
 /// Two things can happen to an event that lies outside of the process: that it may only be read, and that it is
-/// removed. The plain verbs panic then. Each has a sister that returns the [`Error`] instead: [`try_set`],
-/// [`try_clear`], [`try_wait`], [`try_wait_timeout`], [`try_wait_deadline`], [`try_wait_async`]. A wait that was
-/// released before the event was removed is released.
+/// removed. So every method returns a `Result`, as those of `tantara_etcd::ClusterEvent` do; nothing that another
+/// process does to an event panics this one. A wait that was released before the event was removed is released.
 ///
 /// If a file is removed or cut off by other means, those who sleep find out within some seconds. To cut off a file that
 /// is mapped would end the process (SIGBUS); a handler for that signal, installed with the first event that has a file,
@@ -82,18 +82,11 @@ use crate::sys::files;
 /// let ready = SharedEvent::open_in(dir, "db-ready")?;
 /// // In another process, at any time:
 /// let same = SharedEvent::open_in(dir, "db-ready")?;
-/// same.set();
+/// same.set()?;
 /// // Here:
-/// ready.wait();
+/// ready.wait()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-///
-/// [`try_set`]: SharedEvent::try_set
-/// [`try_clear`]: SharedEvent::try_clear
-/// [`try_wait`]: SharedEvent::try_wait
-/// [`try_wait_timeout`]: SharedEvent::try_wait_timeout
-/// [`try_wait_deadline`]: SharedEvent::try_wait_deadline
-/// [`try_wait_async`]: SharedEvent::try_wait_async
 #[derive(Clone)]
 pub struct SharedEvent {
     pub(crate) handle: Arc<Handle>,
@@ -138,6 +131,38 @@ impl SharedEvent {
         }
         let place = Place::in_directory(directory.as_ref(), name)?;
         Ok(EventFile::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
+    }
+
+    /// Looks at every event of a directory, in the order of their names. A directory that does not exist has none.
+    ///
+    /// What lies there and is no event is reported beside the events, each with its error; what begins with a dot is
+    /// passed over. Nothing is made, changed, or waited for.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    ///
+    /// # Complexity
+    ///
+    /// Linear in the number of events, some system calls each; for those with waiters see
+    /// [`waiters`](SharedEvent::waiters).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tantara::SharedEvent;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path();
+    ///
+    /// SharedEvent::open_in(dir, "db-ready")?.set()?;
+    /// for event in SharedEvent::list_in(dir)? {
+    ///     let event = event?;
+    ///     println!("{} is {}", event.name, if event.is_set { "set" } else { "unset" });
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn list_in(directory: impl AsRef<Path>) -> Result<Vec<Result<Entry, Error>>, Error> {
+        list::list(directory.as_ref())
     }
 
     /// Whether an event can have that name; see [`open`](SharedEvent::open).
@@ -197,7 +222,7 @@ impl SharedEvent {
     /// let mut worker = Command::new("worker");
     /// let number = go.inherit(&mut worker)?;
     /// worker.arg(number.to_string()).spawn()?;
-    /// go.set();
+    /// go.set()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn inherit(&self, command: &mut Command) -> Result<RawFd, Error> {
@@ -238,11 +263,14 @@ impl SharedEvent {
         self.handle.file.is_writable
     }
 
-    /// Whether the event is set, at this moment. Of one that was removed: whether it was set then.
+    /// Whether the event is set, at this moment.
+    ///
+    /// # Errors
+    ///
+    /// If the event was removed.
     #[inline]
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.handle.word().is_set()
+    pub fn is_set(&self) -> Result<bool, Error> {
+        self.handle.is_set()
     }
 
     /// Whether the event was removed, or its file destroyed as far as is known, so that nobody can set it any more.
@@ -253,103 +281,63 @@ impl SharedEvent {
 
     /// Raises the flag and releases everyone who waits, in all processes. Setting a set event changes nothing.
     ///
-    /// # Panics
-    ///
-    /// If the event may only be read, or was removed; see [`try_set`](SharedEvent::try_set).
-    #[inline]
-    pub fn set(&self) {
-        self.try_set().unwrap_or_else(|error| fail(&error));
-    }
-
-    /// [`set`](SharedEvent::set), with an error instead of a panic.
-    ///
     /// # Errors
     ///
     /// If the event may only be read, or was removed.
     #[inline]
-    pub fn try_set(&self) -> Result<(), Error> {
+    pub fn set(&self) -> Result<(), Error> {
         self.handle.set()
     }
 
     /// Lowers the flag. Clearing an unset event changes nothing. Nobody who was released is called back.
     ///
-    /// # Panics
-    ///
-    /// If the event may only be read, or was removed; see [`try_clear`](SharedEvent::try_clear).
-    #[inline]
-    pub fn clear(&self) {
-        self.try_clear().unwrap_or_else(|error| fail(&error));
-    }
-
-    /// [`clear`](SharedEvent::clear), with an error instead of a panic.
-    ///
     /// # Errors
     ///
     /// If the event may only be read, or was removed.
     #[inline]
-    pub fn try_clear(&self) -> Result<(), Error> {
+    pub fn clear(&self) -> Result<(), Error> {
         self.handle.clear()
+    }
+
+    /// Raises the flag and lowers it in one step: everyone who waits is released, and nobody sees the event set. A set
+    /// event is cleared.
+    ///
+    /// # Errors
+    ///
+    /// If the event may only be read, or was removed.
+    pub fn pulse(&self) -> Result<(), Error> {
+        self.handle.pulse()
     }
 
     /// Blocks the thread until the event is set. Returns at once if it is.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If the event was removed, or is while it is waited for; see [`try_wait`](SharedEvent::try_wait).
+    /// If the event was removed, or is while it is waited for.
     #[inline]
-    pub fn wait(&self) {
-        self.try_wait().unwrap_or_else(|error| fail(&error));
+    pub fn wait(&self) -> Result<(), Error> {
+        self.handle.wait(|| Deadline::Never).map(drop)
     }
 
     /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false` if the time passed
     /// first. On a tie, released wins; zero is a poll; [`Duration::MAX`] waits for ever. The clock is [`Instant`]'s.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// As with [`wait`](SharedEvent::wait).
     #[inline]
-    pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.try_wait_timeout(timeout).unwrap_or_else(|error| fail(&error))
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
+        self.handle.wait(|| Deadline::after(timeout))
     }
 
     /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released, `false` if the
     /// deadline passed first. On a tie, released wins; a deadline in the past is a poll.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// As with [`wait`](SharedEvent::wait).
     #[inline]
-    pub fn wait_deadline(&self, deadline: Instant) -> bool {
-        self.try_wait_deadline(deadline).unwrap_or_else(|error| fail(&error))
-    }
-
-    /// [`wait`](SharedEvent::wait), with an error instead of a panic.
-    ///
-    /// # Errors
-    ///
-    /// If the event was removed, or is while it is waited for.
-    #[inline]
-    pub fn try_wait(&self) -> Result<(), Error> {
-        self.handle.wait(|| Deadline::Never).map(drop)
-    }
-
-    /// [`wait_timeout`](SharedEvent::wait_timeout), with an error instead of a panic.
-    ///
-    /// # Errors
-    ///
-    /// If the event was removed, or is while it is waited for.
-    #[inline]
-    pub fn try_wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
-        self.handle.wait(|| Deadline::after(timeout))
-    }
-
-    /// [`wait_deadline`](SharedEvent::wait_deadline), with an error instead of a panic.
-    ///
-    /// # Errors
-    ///
-    /// If the event was removed, or is while it is waited for.
-    #[inline]
-    pub fn try_wait_deadline(&self, deadline: Instant) -> Result<bool, Error> {
+    pub fn wait_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.handle.wait(|| Deadline::At(deadline))
     }
 
@@ -362,22 +350,12 @@ impl SharedEvent {
     ///
     /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call.
     ///
-    /// # Panics
-    ///
-    /// The future does if the event was removed, or is while it is awaited; see
-    /// [`try_wait_async`](SharedEvent::try_wait_async).
-    #[inline]
-    pub fn wait_async(&self) -> SharedWait<'_> {
-        SharedWait::new(&self.handle)
-    }
-
-    /// [`wait_async`](SharedEvent::wait_async), with an error instead of a panic.
-    ///
     /// # Errors
     ///
     /// The future's, if the event was removed, or is while it is awaited, or if no helper thread can be started.
-    pub fn try_wait_async(&self) -> impl Future<Output = Result<(), Error>> + Send + '_ {
-        self.wait_async().outcome()
+    #[inline]
+    pub fn wait_async(&self) -> SharedWait<'_> {
+        SharedWait::new(&self.handle)
     }
 
     /// What the event is at this moment, to be compared with a later moment.
@@ -398,8 +376,7 @@ impl SharedEvent {
     /// ```
     /// # let event = tantara::SharedEvent::anonymous()?;
     /// let before = event.state();
-    /// event.set();
-    /// event.clear();
+    /// event.pulse()?;
     /// let after = pollster::block_on(event.changed(before))?;
     /// assert!(!after.is_set());
     /// assert_eq!(after.sets_since(before), 1);
@@ -412,9 +389,12 @@ impl SharedEvent {
     /// When it was last set, and by whom. `None` if it never was, or if its setter was killed before it said so.
     ///
     /// This is what setters say of themselves. Setting a set event does not count.
-    #[must_use]
-    pub fn last_set(&self) -> Option<LastSet> {
-        self.handle.page().last_set()
+    ///
+    /// # Errors
+    ///
+    /// If the event was removed.
+    pub fn last_set(&self) -> Result<Option<LastSet>, Error> {
+        self.handle.last_set()
     }
 
     /// Who waits, in all processes that share the kernel, those who have waited longest first.
@@ -437,13 +417,13 @@ impl SharedEvent {
 
     /// Removes the event: everyone who waits for it is told so and not left asleep, and the name is free.
     ///
-    /// Whoever was released before is released. Those who open the name again make a new event.
+    /// Whoever was released before is released. Those who open the name again make a new event. `false` if it had been
+    /// removed before.
     ///
     /// # Errors
     ///
-    /// If the event may only be read, has no name, or its directory may not be written to. Removing it again is no
-    /// error.
-    pub fn remove(&self) -> Result<(), Error> {
+    /// If the event may only be read, has no name, or its directory may not be written to.
+    pub fn remove(&self) -> Result<bool, Error> {
         let Some(path) = &self.handle.path else { return Err(Error::new(Kind::Nameless)) };
         if !self.is_writable() {
             return Err(self.handle.read_only());
@@ -463,7 +443,7 @@ impl fmt::Debug for SharedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let waiting = self.waiters().map(|waiters| waiters.len());
         let mut debug = f.debug_struct("SharedEvent");
-        debug.field("set", &self.is_set());
+        debug.field("set", &self.handle.word().is_set());
         if let Ok(waiting) = waiting {
             debug.field("waiting", &waiting);
         }

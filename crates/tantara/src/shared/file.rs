@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::shared::layout::{Mismatch, PAGE, Page};
+use crate::shared::layout::{HOLDS, Mismatch, PAGE, Page, VERSION};
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
 use crate::shared::signal;
@@ -78,8 +78,13 @@ impl EventFile {
         check_metadata(&metadata, landlord).map_err(|why| not_an_event(path, why))?;
         let mapping = Mapping::new(&file, is_writable).map_err(|error| Error::system("mapped", path, error))?;
         check_page(mapping.page()).map_err(|why| not_an_event(path, why))?;
+        let page = mapping.page();
         if is_writable && has_readers(&metadata) {
-            mapping.page().admit_readers();
+            page.admit_readers();
+        }
+        if is_writable && page.word().is_held() && !files::is_write_locked(&file, HOLDS).unwrap_or(true) {
+            // The holder was killed.
+            signal::end_hold(&page.word);
         }
         Ok(EventFile { mapping, file, is_writable })
     }
@@ -96,10 +101,13 @@ impl EventFile {
 
     /// Marks the event as gone, wakes everyone who has to know, and takes its name away. Nothing happens to an event
     /// whose name may not be taken away.
-    pub(crate) fn remove(&self, path: &Path) -> Result<(), Error> {
+    /// `false` if it was marked before.
+    pub(crate) fn remove(&self, path: &Path) -> Result<bool, Error> {
         may_unlink(&self.file, path).map_err(|error| Error::system("removed", path, error))?;
+        let was_gone = self.is_gone();
         signal::remove(&self.mapping.page().word);
-        bury(&self.file, path)
+        bury(&self.file, path)?;
+        Ok(!was_gone)
     }
 
     /// Whether the file has lost some of its length.
@@ -178,8 +186,12 @@ pub(crate) fn check_page(page: &Page) -> Result<(), String> {
     page.check().map_err(|mismatch| match mismatch {
         Mismatch::Magic => "it does not begin as events do".into(),
         Mismatch::Seal => "it is damaged; remove it".into(),
+        Mismatch::Version(version) if version < VERSION => format!(
+            "an earlier tantara made it (layout {version}, where this one has {VERSION}); end the programs that use \
+             it, and delete the file"
+        ),
         Mismatch::Version(version) => {
-            format!("its layout has version {version}, which this version of tantara does not know")
+            format!("a later tantara made it (layout {version}, where this one has {VERSION}); update this program")
         }
         Mismatch::Kind(kind) => format!("it is of kind {kind}, which this tantara does not know"),
     })

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind};
 use crate::event::Event;
 use crate::interrupt;
 use crate::shared::file::EventFile;
-use crate::shared::layout::{Page, Ticket, Word};
+use crate::shared::layout::{LastSet, Page, Ticket, Word};
 use crate::shared::registry::{self, Registry};
 use crate::shared::signal::{self, Gone};
 use crate::sys::{self, Awake, shared};
@@ -76,6 +76,17 @@ impl Handle {
         if self.is_abandoned() { word.gone() } else { word }
     }
 
+    #[inline]
+    pub(crate) fn is_set(&self) -> Result<bool, Error> {
+        let word = self.known_word();
+        if word.is_gone() { Err(self.gone(word)) } else { Ok(word.is_set()) }
+    }
+
+    pub(crate) fn last_set(&self) -> Result<Option<LastSet>, Error> {
+        let word = self.known_word();
+        if word.is_gone() { Err(self.gone(word)) } else { Ok(self.page().last_set()) }
+    }
+
     pub(crate) fn name(&self) -> String {
         match &self.path {
             Some(path) => path.display().to_string(),
@@ -102,7 +113,17 @@ impl Handle {
         }
         let page = self.page();
         let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
-        signal::set(&page.word, note).map_err(|Gone(word)| self.gone(word))?;
+        signal::set(&page.word, note, || page.count_repeat()).map_err(|Gone(word)| self.gone(word))?;
+        self.check_whole()
+    }
+
+    pub(crate) fn pulse(&self) -> Result<(), Error> {
+        if !self.file.is_writable {
+            return Err(self.read_only());
+        }
+        let page = self.page();
+        let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
+        signal::pulse(&page.word, note, || page.count_repeat()).map_err(|Gone(word)| self.gone(word))?;
         self.check_whole()
     }
 

@@ -5,8 +5,9 @@
 //!     └───┐            │
 //!   handle ◄───────────┘
 //!     ├─────► registry             who waits
-//!     ├─────► signal ─────────► layout      the protocol on the word
-//!     └─────► file ──► mapping ────┘
+//!     ├─────► signal ───────► word      the protocol on the word
+//!     └─────► file ──► mapping  ▲
+//!               │        └──► layout
 //!               └────► name
 //! ```
 //!
@@ -24,6 +25,8 @@ mod handle;
 #[cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "only the word is modelled"))]
 mod layout;
 #[cfg(not(loom))]
+mod list;
+#[cfg(not(loom))]
 #[allow(unsafe_code, reason = "maps the page, and survives its loss")]
 mod mapping;
 #[cfg(not(loom))]
@@ -33,10 +36,10 @@ mod registry;
 #[cfg_attr(loom, allow(dead_code, reason = "only the models use it"))]
 mod signal;
 #[cfg(not(loom))]
-mod survey;
-#[cfg(not(loom))]
 #[allow(unsafe_code, reason = "pins the futures")]
 mod wait;
+#[cfg_attr(loom, allow(dead_code, reason = "only the word is modelled"))]
+mod word;
 
 #[cfg(not(loom))]
 pub(crate) use bridge::losses;
@@ -45,8 +48,8 @@ pub use event::SharedEvent;
 #[cfg(not(loom))]
 pub use layout::LastSet;
 #[cfg(not(loom))]
-pub use registry::Waiter;
+pub use list::Entry;
 #[cfg(not(loom))]
-pub use survey::{Entry, survey};
+pub use registry::Waiter;
 #[cfg(not(loom))]
 pub use wait::{Changed, SharedWait, State};

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   start = thread (22 bits) | 0 | when it began to wait (40 bits: milliseconds since 2025)
-//!   length = 1 + the generation that it waits for (27 bits)
+//!   length = 1 + the generation that it waits for (26 bits)
 //! ```
 //!
 //! Ranges of different threads are never adjacent, so the kernel does not merge them. Read locks exclude nobody, and
@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::shared::layout::{Ticket, Word};
+use crate::shared::layout::{HOLDS, Ticket, Word};
 use crate::sys::files::{self, Range};
 use crate::sys::shared;
 
@@ -35,6 +35,8 @@ const TIME_BITS: u32 = 40;
 /// A bit more than the time has, to keep neighbours apart.
 const THREAD_AT: u32 = TIME_BITS + 1;
 const MOST_THREADS: u64 = 1 << 22;
+/// No thread has the number zero.
+const _: () = assert!(HOLDS.end <= 1 << THREAD_AT);
 /// No more questions are asked than this, two for each mark: a hostile party can leave any number.
 const MOST_QUESTIONS: usize = 10_000;
 

@@ -1,8 +1,8 @@
-//! The protocol on the shared word: to set, to clear, to remove, and to go to sleep. It knows no files, and is what the
-//! models at the end run in every interleaving.
+//! The protocol on the shared word: to set, to clear, to pulse, to remove, and to go to sleep. It knows no files, and
+//! is what the models at the end run in every interleaving.
 //!
 //! Whoever is killed at any point has either changed the word or not; what a change owes to those who sleep is done in
-//! the same system call, or is owed to nobody (the table and invariants 1 and 2 of [`layout`](crate::shared::layout)).
+//! the same system call, or is owed to nobody (the table and invariants 1 and 2 of [`word`](crate::shared::word)).
 //! The one exception is a `clear` that somebody watches, which wakes in a second step: who watches also looks by itself
 //! every few seconds.
 
@@ -11,7 +11,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::time::Duration;
 
-use crate::shared::layout::Word;
+use crate::shared::word::Word;
 use crate::sync::AtomicU32;
 use crate::sys::{Awake, shared};
 
@@ -19,9 +19,10 @@ use crate::sys::{Awake, shared};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Gone(pub(crate) Word);
 
-/// Raises the flag and wakes who sleeps. `note` is called before the flag is raised over the word that it is given.
+/// Raises the flag and wakes who sleeps. `note` is called before the flag is raised over the word that it is given;
+/// `repeat` is called after a change that may not have moved the counter.
 #[inline]
-pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
+pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
@@ -32,12 +33,19 @@ pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
             note(now);
             if now.owes_a_wake_when_set() {
                 shared::raise_and_wake_all(word, Word::RAISE_SET);
+                // Another may have been first. The kernel does not say.
+                repeat();
                 return Ok(());
             }
         }
         // If it is set already it is stored all the same: whoever observes it sees what we did before.
         match word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                if now.is_set() {
+                    repeat();
+                }
+                return Ok(());
+            }
             Err(other) => seen = other,
         }
     }
@@ -56,11 +64,65 @@ pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
             return Ok(());
         }
         match word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
-            Ok(_) if now.owes_a_wake_when_cleared() => {
-                shared::wake_all(word);
+            Ok(_) => {
+                wake_watchers(word, now);
                 return Ok(());
             }
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// Raises the flag and lowers it at once, so that nobody sees it up, and wakes who sleeps. A set event is cleared.
+pub(crate) fn pulse(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) -> Result<(), Gone> {
+    let mut seen = word.load(Acquire);
+    loop {
+        let now = Word::from_bits(seen);
+        if now.is_gone() {
+            return Err(Gone(now));
+        }
+        if now.is_set() {
+            match word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
+                Ok(_) => {
+                    repeat();
+                    wake_watchers(word, now);
+                    return Ok(());
+                }
+                Err(other) => seen = other,
+            }
+            continue;
+        }
+        note(now);
+        if now.owes_a_wake_when_set() {
+            // If it is set in between, it stays set: the pulse has been before that.
+            shared::add_and_wake_all(word, Word::ADD_PULSE);
+            return Ok(());
+        }
+        match word.compare_exchange_weak(seen, now.pulsed().bits(), AcqRel, Acquire) {
             Ok(_) => return Ok(()),
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// `before` was changed to a word that is not set.
+#[inline]
+fn wake_watchers(word: &AtomicU32, before: Word) {
+    if before.owes_a_wake_when_cleared() && !before.is_held() {
+        shared::wake_all(word);
+    }
+}
+
+/// Nobody holds the event any more: the caller has found no holder's lock.
+pub(crate) fn end_hold(word: &AtomicU32) {
+    let mut seen = word.load(Acquire);
+    loop {
+        let now = Word::from_bits(seen);
+        if now.is_gone() || !now.is_held() {
+            return;
+        }
+        match word.compare_exchange_weak(seen, now.released_by_holder().bits(), AcqRel, Acquire) {
+            Ok(_) => return shared::wake_all(word),
             Err(other) => seen = other,
         }
     }
@@ -155,7 +217,7 @@ mod models {
     }
 
     fn sets(word: &AtomicU32) {
-        set(word, |_| {}).unwrap();
+        set(word, |_| {}, || {}).unwrap();
     }
 
     fn pulses(word: &AtomicU32) {
@@ -179,6 +241,47 @@ mod models {
     fn loom_nobody_sleeps_through_a_pulse_that_is_followed_by_a_set() {
         model(NEW, &[waits, pulses_then_sets]);
         model(NEW, &[waits, waits, pulses_then_sets]);
+    }
+
+    fn pulses_at_once(word: &AtomicU32) {
+        pulse(word, |_| {}, || {}).unwrap();
+    }
+
+    fn pulses_at_once_then_sets(word: &AtomicU32) {
+        pulses_at_once(word);
+        sets(word);
+    }
+
+    /// Its own pulse or set releases a wait that began before.
+    fn is_released_by(word: &AtomicU32, signal: fn(&AtomicU32)) {
+        let ticket = look(word).ticket();
+        signal(word);
+        assert!(look(word).releases(ticket));
+    }
+
+    #[test]
+    fn loom_a_pulse_at_once_is_a_set_and_a_clear() {
+        model(NEW, &[waits, pulses_at_once_then_sets]);
+        model(NEW, &[waits, waits, pulses_at_once_then_sets]);
+        model(NEW, &[watches, pulses_at_once]);
+        model(READ, &[|word| assert!(wait(word, false)), pulses_at_once_then_sets]);
+    }
+
+    #[test]
+    fn loom_a_pulse_at_once_and_a_set_do_not_undo_each_other() {
+        const SLEEPERS: u32 = 0b0001;
+        for bits in [NEW, SLEEPERS, READ] {
+            model(bits, &[|word| is_released_by(word, pulses_at_once), |word| is_released_by(word, sets)]);
+            model(bits, &[|word| is_released_by(word, pulses_at_once), pulses_at_once, sets]);
+        }
+    }
+
+    #[test]
+    fn loom_the_end_of_a_hold_tells_who_watches() {
+        const HELD: u32 = 0b1_0000;
+        model(HELD, &[watches, end_hold]);
+        model(HELD, &[watches, end_hold, end_hold]);
+        model(HELD, &[waits, end_hold, sets]);
     }
 
     #[test]
@@ -210,7 +313,9 @@ mod models {
                 |word| {
                     wait(word, true);
                 },
-                |word| drop(set(word, |_| {})),
+                |word| {
+                    let _ = set(word, |_| {}, || {});
+                },
                 remove,
             ],
         );

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::error::{Error, fail};
+use crate::error::Error;
 use crate::shared::bridge;
 use crate::shared::handle::Handle;
 use crate::shared::layout::{Ticket, Word};
@@ -125,9 +125,9 @@ impl<'a> Listening<'a> {
 ///
 /// Dropping it at any moment loses nothing for anyone else. A future that was ready stays ready.
 ///
-/// # Panics
+/// # Errors
 ///
-/// If the event was removed, or is while it is awaited.
+/// If the event was removed, or is while it is awaited, or if no helper thread can be started.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct SharedWait<'a> {
     listening: Listening<'a>,
@@ -151,8 +151,16 @@ impl<'a> SharedWait<'a> {
         unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) }
     }
 
-    /// As [`Future::poll`], with an error instead of a panic.
-    pub(crate) fn poll_outcome(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Whether the bell has rung for something that was no release: only a poll makes it hear the next.
+    pub(crate) fn is_deaf(&self) -> bool {
+        self.listening.ring.is_released() && !self.is_released_by(self.listening.handle.0.word())
+    }
+}
+
+impl Future for SharedWait<'_> {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let (handle, ticket) = (self.listening.handle.0, self.ticket);
         let is_released = |word: Word| ticket.is_some_and(|ticket| word.releases(ticket));
         let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
@@ -160,24 +168,6 @@ impl<'a> SharedWait<'a> {
             let word = over?;
             if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
         })
-    }
-
-    /// Whether the bell has rung for something that was no release: only a poll makes it hear the next.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.listening.ring.is_released() && !self.is_released_by(self.listening.handle.0.word())
-    }
-
-    pub(crate) async fn outcome(self) -> Result<(), Error> {
-        let mut wait = std::pin::pin!(self);
-        std::future::poll_fn(|context| wait.as_mut().poll_outcome(context)).await
-    }
-}
-
-impl Future for SharedWait<'_> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
     }
 }
 

@@ -110,6 +110,14 @@ pub(crate) fn find_mark(file: &File, range: Range) -> io::Result<Option<(Range, 
     Ok(Some((Range { start, length }, i32::from(lock.l_type) == libc::F_RDLCK)))
 }
 
+/// Whether another open file description has a write lock in the range.
+pub(crate) fn is_write_locked(file: &File, range: std::ops::Range<u64>) -> io::Result<bool> {
+    let range = Range { start: range.start, length: range.end - range.start };
+    // A read lock would be refused only because of a write lock.
+    let lock = range_lock(file, libc::F_OFD_GETLK, libc::F_RDLCK, range)?;
+    Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
 fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range) -> io::Result<libc::flock64> {
     let out_of_range = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut lock = libc::flock64 {

@@ -28,8 +28,24 @@ pub(crate) fn wake_all(word: &AtomicU32) {
 /// Switches `bits` on and wakes all who sleep on the word, in one system call: whoever is killed while in it has done
 /// both or neither.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
-    debug_assert!(bits < 1 << 11, "the operand has twelve bits and a sign");
-    let operation = (libc::FUTEX_OP_OR as u32) << 28 | bits << 12;
+    if !change_and_wake_all(word, libc::FUTEX_OP_OR, bits) {
+        word.fetch_or(bits, AcqRel);
+        wake_all(word);
+    }
+}
+
+/// Adds a number and wakes all who sleep on the word, in one system call, as above.
+pub(crate) fn add_and_wake_all(word: &AtomicU32, number: u32) {
+    if !change_and_wake_all(word, libc::FUTEX_OP_ADD, number) {
+        word.fetch_add(number, AcqRel);
+        wake_all(word);
+    }
+}
+
+/// `false`, and nothing is changed, on a kernel without that operation: it takes two steps then.
+fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -> bool {
+    debug_assert!(operand < 1 << 11, "the operand has twelve bits and a sign");
+    let operation = (operation as u32) << 28 | operand << 12;
     // The kernel may wake again if the old value meets a condition; ours is that it was all ones, which no word is.
     let never = (libc::FUTEX_OP_CMP_EQ as u32) << 24 | 0xfff;
     // Not every processor's kernel promises that what we did before is seen before the change.
@@ -47,11 +63,7 @@ pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
             operation | never,
         )
     };
-    if woken == -1 && io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT) {
-        // A kernel without that operation: two steps then.
-        word.fetch_or(bits, AcqRel);
-        wake_all(word);
-    }
+    woken != -1 || io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
 /// A word to sleep on, beside others.

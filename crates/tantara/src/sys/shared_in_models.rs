@@ -25,3 +25,9 @@ pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     word.fetch_or(bits, AcqRel);
     wake_all(word);
 }
+
+/// As above.
+pub(crate) fn add_and_wake_all(word: &AtomicU32, number: u32) {
+    word.fetch_add(number, AcqRel);
+    wake_all(word);
+}

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use tantara::{Error, SharedEvent, any, survey};
+use tantara::{Error, SharedEvent, any};
 use tempfile::TempDir;
 
 use crate::LONG;
@@ -42,10 +42,10 @@ fn is_refused(directory: &Path, name: &str, why: &str) {
         assert!(text.contains(name) && text.contains(why), "{why}: {text}");
     }
     assert!(directory.join(name).symlink_metadata().is_ok(), "{name} is still there");
-    let surveyed = survey(directory).unwrap();
-    let faults = surveyed.iter().filter_map(|entry| entry.as_ref().err()).map(Error::to_string);
+    let listed = SharedEvent::list_in(directory).unwrap();
+    let faults = listed.iter().filter_map(|entry| entry.as_ref().err()).map(Error::to_string);
     let own: Vec<_> = faults.filter(|fault| fault.contains(&format!("/{name}: "))).collect();
-    assert_eq!(own.len(), 1, "{surveyed:?}");
+    assert_eq!(own.len(), 1, "{listed:?}");
 }
 
 #[test]
@@ -68,8 +68,11 @@ fn what_is_no_event_is_refused_and_left_alone() {
     is_refused(home, "sparse", "does not begin as events do");
     file("magic", &with(0, b'T'));
     is_refused(home, "magic", "does not begin as events do");
-    file("version", &with(8, 77));
-    is_refused(home, "version", "version 77");
+    let of_version = |version: u32| [&good[..8], &version.to_ne_bytes(), &good[12..]].concat();
+    file("later", &of_version(77));
+    is_refused(home, "later", "a later tantara made it (layout 77, where this one has 2); update this program");
+    file("earlier", &of_version(1));
+    is_refused(home, "earlier", "an earlier tantara made it (layout 1, where this one has 2)");
     file("seal", &with(SEAL, b'S'));
     is_refused(home, "seal", "damaged");
     file("kind", &with(12, 9));
@@ -90,8 +93,8 @@ fn what_is_no_event_is_refused_and_left_alone() {
 
     // A second name for an event is as good as the first.
     fs::hard_link(home.join("target"), home.join("twin")).unwrap();
-    SharedEvent::open_in(home, "twin").unwrap().set();
-    assert!(SharedEvent::open_in(home, "target").unwrap().is_set());
+    SharedEvent::open_in(home, "twin").unwrap().set().unwrap();
+    assert!(SharedEvent::open_in(home, "target").unwrap().is_set().unwrap());
 }
 
 #[test]
@@ -132,17 +135,17 @@ fn try_everything(event: &SharedEvent) {
     let moment = Duration::from_millis(1);
     let _ = (event.is_set(), event.is_removed(), event.last_set(), event.waiters().unwrap());
     let before = event.state();
-    let _ = event.try_wait_timeout(Duration::ZERO);
-    let _ = event.try_wait_timeout(moment);
+    let _ = event.wait_timeout(Duration::ZERO);
+    let _ = event.wait_timeout(moment);
     let _ = any([event]).try_wait_timeout(moment);
-    let is_set = event.try_set();
+    let is_set = event.set();
     if is_set.is_ok() {
-        assert!(event.is_set() && event.try_wait().is_ok());
-        event.try_clear().unwrap();
-        assert!(!event.is_set());
+        assert!(event.is_set().unwrap() && event.wait().is_ok());
+        event.clear().unwrap();
+        assert!(!event.is_set().unwrap());
         assert!(event.state().sets_since(before) <= 1);
     } else {
-        assert!(event.is_removed() && event.try_clear().is_err() && event.try_wait().is_err());
+        assert!(event.is_removed() && event.clear().is_err() && event.wait().is_err());
     }
 }
 
@@ -174,7 +177,7 @@ fn random_pages_are_refused_or_behave() {
             }
             Err(error) => assert!(error.is_not_an_event(), "{round}: {error}"),
         }
-        let _ = survey(&home).unwrap();
+        let _ = SharedEvent::list_in(&home).unwrap();
         // One that was marked as gone was buried and made anew.
         let _ = fs::remove_file(&path);
     }
@@ -185,8 +188,8 @@ fn random_pages_are_refused_or_behave() {
 fn every_word_behaves() {
     let home = directory();
     let good = page();
-    let counters = [0, 1, 2, 3, (1 << 28) - 1, (1 << 28) - 2, 1 << 27];
-    for word in counters.into_iter().flat_map(|counter: u32| (0..16).map(move |flags| counter << 4 | flags)) {
+    let counters = [0, 1, 2, 3, (1 << 27) - 1, (1 << 27) - 2, 1 << 26];
+    for word in counters.into_iter().flat_map(|counter: u32| (0..32).map(move |flags| counter << 5 | flags)) {
         let mut bytes = good.clone();
         bytes[WORD..WORD + 4].copy_from_slice(&word.to_ne_bytes());
         fs::write(home.path().join("x"), bytes).unwrap();
@@ -195,11 +198,11 @@ fn every_word_behaves() {
         // Whatever stood there, a waiter is released by a set.
         let party = {
             let event = SharedEvent::open_in(&home, "x").unwrap();
-            event.clear();
-            thread::spawn(move || event.wait_timeout(LONG))
+            event.clear().unwrap();
+            thread::spawn(move || event.wait_timeout(LONG).unwrap())
         };
         while !party.is_finished() {
-            event.set();
+            event.set().unwrap();
             thread::yield_now();
         }
         assert!(party.join().unwrap(), "{word:#x}");
@@ -227,7 +230,7 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
         let mut party = sleeper(home.path(), "x");
         let (looking, local) = (event.clone(), SharedEvent::open_in(&home, "x").unwrap());
         let looker = thread::spawn(move || while !looking.is_removed() {});
-        let awaiting = thread::spawn(move || pollster::block_on(local.try_wait_async()));
+        let awaiting = thread::spawn(move || pollster::block_on(local.wait_async()));
         let file = OpenOptions::new().write(true).open(home.path().join("x")).unwrap();
         file.set_len(length).unwrap();
         file.set_len(then).unwrap();
@@ -235,13 +238,13 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
             // The word is still there; those who sleep find out that the file is too short.
             assert_eq!(party.answer(), REMOVED);
         }
-        for error in [event.try_set(), event.try_clear()].map(Result::unwrap_err) {
+        for error in [event.set(), event.clear()].map(Result::unwrap_err) {
             assert!(error.is_removed(), "{error}");
         }
         assert_eq!(party.answer(), REMOVED);
         assert!(awaiting.join().unwrap().unwrap_err().is_removed());
         looker.join().unwrap();
-        assert!(event.try_wait().unwrap_err().is_removed());
+        assert!(event.wait().unwrap_err().is_removed());
         assert!(SharedEvent::open_in(&home, "x").unwrap_err().is_not_an_event());
     }
 }
@@ -253,8 +256,8 @@ fn a_file_that_was_cut_off_while_nobody_looked_is_lost() {
     let file = OpenOptions::new().write(true).open(home.path().join("x")).unwrap();
     file.set_len(0).unwrap();
     file.set_len(PAGE as u64).unwrap();
-    assert!(event.is_removed() && !event.is_set());
-    assert!(event.try_wait().unwrap_err().is_removed());
+    assert!(event.is_removed() && event.is_set().unwrap_err().is_removed());
+    assert!(event.wait().unwrap_err().is_removed());
 }
 
 #[test]
@@ -278,10 +281,10 @@ fn a_file_that_is_taken_away_leaves_nobody_asleep() {
     for mut party in [first, second] {
         assert_eq!(party.answer(), REMOVED);
     }
-    assert!(old.try_set().unwrap_err().is_removed());
+    assert!(old.set().unwrap_err().is_removed());
     // The new one works, and is nobody's business but its own.
     let mut party = sleeper(home.path(), "y");
-    SharedEvent::open_in(&home, "y").unwrap().set();
+    SharedEvent::open_in(&home, "y").unwrap().set().unwrap();
     assert_eq!(party.answer(), YES);
 }
 
@@ -395,8 +398,8 @@ fn a_full_disk_is_an_error_before_anything_is_made() {
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), events.len(), "no halves");
         for event in events {
             let event = event.unwrap();
-            event.set();
-            assert!(event.wait_timeout(Duration::ZERO));
+            event.set().unwrap();
+            assert!(event.wait_timeout(Duration::ZERO).unwrap());
         }
     });
     assert!(Command::new("umount").arg("-l").arg(home.path()).status().unwrap().success());
@@ -411,11 +414,11 @@ fn whoever_keeps_the_lock_delays_a_removal_and_nothing_else() {
     let hostile = File::open(home.path().join("x")).unwrap();
     // SAFETY: takes two numbers.
     assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&hostile), libc::LOCK_EX) }, 0);
-    event.set();
-    event.clear();
+    event.set().unwrap();
+    event.clear().unwrap();
     event.remove().unwrap();
-    assert!(event.try_set().unwrap_err().is_removed() && !home.path().join("x").exists());
-    SharedEvent::open_in(&home, "x").unwrap().set();
+    assert!(event.set().unwrap_err().is_removed() && !home.path().join("x").exists());
+    SharedEvent::open_in(&home, "x").unwrap().set().unwrap();
 }
 
 /// Of many who remove the same event, and others who make a new one, nobody takes the new one's name.
@@ -430,12 +433,13 @@ fn removers_take_no_name_but_the_one_that_they_mean() {
                 while home.path().join("x").exists() {}
                 SharedEvent::open_in(&home, "x").unwrap()
             });
-            removers.into_iter().for_each(|remover| remover.join().unwrap().unwrap());
+            let removed = removers.map(|remover| remover.join().unwrap().unwrap());
+            assert!(removed.contains(&true));
             new.join().unwrap()
         });
-        new.set();
+        new.set().unwrap();
         assert!(
-            SharedEvent::find_in(&home, "x").unwrap().is_some_and(|there| there.is_set()),
+            SharedEvent::find_in(&home, "x").unwrap().is_some_and(|there| there.is_set().unwrap()),
             "it is still to be found"
         );
         new.remove().unwrap();
@@ -457,5 +461,5 @@ fn who_may_not_take_a_name_away_cannot_remove_the_event_either() {
         assert_eq!(Party::start(["as_nobody", path, "removal_is_denied", "x"]).answer(), YES);
         assert!(!event.is_removed());
     }
-    event.set();
+    event.set().unwrap();
 }

@@ -64,8 +64,8 @@ fn waits_of_every_kind(check: impl Fn(&str, &mut dyn FnMut() -> bool)) {
     check("event", &mut || event.wait_timeout(Duration::MAX));
     check("event, deadline", &mut || event.wait_deadline(Instant::now() + LONG));
     check("turnstile", &mut || turnstile.wait_timeout(Duration::MAX));
-    check("shared", &mut || shared.wait_timeout(Duration::MAX));
-    check("shared, deadline", &mut || shared.wait_deadline(Instant::now() + LONG));
+    check("shared", &mut || shared.wait_timeout(Duration::MAX).unwrap());
+    check("shared, deadline", &mut || shared.wait_deadline(Instant::now() + LONG).unwrap());
     check("any", &mut || any(mixed).wait_timeout(Duration::MAX).is_some());
     check("all", &mut || all(mixed).wait_timeout(LONG));
 }
@@ -90,9 +90,9 @@ fn who_goes_on_waits_until_it_is_released_or_its_time_has_passed() {
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(20));
-            shared.set();
+            shared.set().unwrap();
         });
-        assert!(under_signals(|| interruptible(goes_on, || shared.wait_timeout(LONG))));
+        assert!(under_signals(|| interruptible(goes_on, || shared.wait_timeout(LONG).unwrap())));
     });
 }
 

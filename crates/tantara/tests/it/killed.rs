@@ -31,7 +31,7 @@ impl Sleeper {
         thread::spawn(move || {
             tell.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
             while let Ok(()) = ordered.recv() {
-                done.send(event.try_wait()).unwrap();
+                done.send(event.wait()).unwrap();
             }
         });
         let thread = told.recv().unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap();
@@ -78,12 +78,12 @@ fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
     let Some(mut stepper) = Stepper::start(directory.path(), verb, warm) else { return };
     let sleepers = Sleeper::pair(&directory, "event");
     let prepare = || if is_set { event.set() } else { event.clear() };
-    prepare();
+    prepare().unwrap();
     let points = stepper.points("event");
-    let (length, after, mut was_set) = (*points.last().unwrap(), event.is_set(), [0, 0]);
+    let (length, after, mut was_set) = (*points.last().unwrap(), event.is_set().unwrap(), [0, 0]);
     for &instructions in &points {
         until_reached(|| {
-            prepare();
+            prepare().unwrap();
             if others == Others::Sleep {
                 sleepers.iter().for_each(Sleeper::fall_asleep);
             }
@@ -92,10 +92,10 @@ fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
                 sleepers.iter().for_each(Sleeper::begin);
             }
             if has_reached {
-                was_set[usize::from(event.is_set())] += 1;
+                was_set[usize::from(event.is_set().unwrap())] += 1;
             }
             if instructions == length || !has_reached {
-                assert_eq!(event.is_set(), after, "it was not over at its end");
+                assert_eq!(event.is_set().unwrap(), after, "it was not over at its end");
             }
             all_is_well(&event, &sleepers, killed, &format!("{verb} was killed after {instructions} instructions"));
             has_reached
@@ -120,11 +120,11 @@ fn until_reached(attempt: impl FnMut() -> bool) {
 /// Nobody is asleep on a set event; a `set` by somebody else releases all; the verbs work; and who was killed does not
 /// wait any more.
 fn all_is_well(event: &SharedEvent, sleepers: &[Sleeper], killed: u32, story: &str) {
-    if !event.is_set() {
+    if !event.is_set().unwrap() {
         for sleeper in sleepers {
             assert!(sleeper.outcomes.try_recv().is_err(), "{story}: somebody was released without a set");
         }
-        event.set();
+        event.set().unwrap();
     }
     for sleeper in sleepers {
         assert!(!sleeper.is_asleep(), "{story}: somebody is asleep on a set event");
@@ -132,9 +132,9 @@ fn all_is_well(event: &SharedEvent, sleepers: &[Sleeper], killed: u32, story: &s
     for sleeper in sleepers {
         sleeper.outcome().unwrap();
     }
-    assert!(event.is_set() && event.wait_timeout(Duration::ZERO), "{story}");
-    event.clear();
-    assert!(!event.is_set() && !event.wait_timeout(Duration::ZERO), "{story}");
+    assert!(event.is_set().unwrap() && event.wait_timeout(Duration::ZERO).unwrap(), "{story}");
+    event.clear().unwrap();
+    assert!(!event.is_set().unwrap() && !event.wait_timeout(Duration::ZERO).unwrap(), "{story}");
     let waiters = event.waiters().unwrap();
     assert!(waiters.iter().all(|waiter| waiter.pid != killed), "{story}: it still waits, {waiters:?}");
 }
@@ -193,7 +193,7 @@ fn asleep() {
     let Some(mut stepper) = Stepper::start(directory.path(), "wait", true) else { return };
     let sleepers = Sleeper::pair(&directory, "event");
     stepper.points("event");
-    event.clear();
+    event.clear().unwrap();
     for (others, sleep) in [(Others::Sleep, 1), (Others::Come, 1), (Others::Sleep, 2), (Others::Come, 2)] {
         for _ in 0..10 {
             if others == Others::Sleep {
@@ -221,7 +221,7 @@ fn clear_while_others_watch() {
     let Some(mut stepper) = Stepper::start(directory.path(), "clear", true) else { return };
     let set = |name: &str| {
         let event = SharedEvent::open_in(&directory, name).unwrap();
-        event.set();
+        event.set().unwrap();
         let (tell, told) = channel();
         let (watched, before) = (event.clone(), event.state());
         thread::spawn(move || tell.send(pollster::block_on(watched.changed(before)).unwrap()).unwrap());
@@ -237,8 +237,8 @@ fn clear_while_others_watch() {
             let name = format!("event-{instructions}");
             let (event, told) = set(&name);
             let (has_reached, _) = stepper.kill(&name, *instructions);
-            cleared += usize::from(!event.is_set());
-            event.clear();
+            cleared += usize::from(!event.is_set().unwrap());
+            event.clear().unwrap();
             all_told.push(told);
             has_reached
         });
@@ -277,14 +277,14 @@ fn remove() {
             removed += usize::from(event.is_removed());
             let again = open();
             assert!(!again.is_removed(), "{story}: the name was not free");
-            again.set();
-            assert_eq!(event.is_set(), !event.is_removed(), "{story}");
+            again.set().unwrap();
+            assert_eq!(event.is_set().ok(), (!event.is_removed()).then_some(true), "{story}");
             assert!(sleepers.iter().all(|sleeper| !sleeper.is_asleep()), "{story}: somebody is still asleep");
             for sleeper in &sleepers {
                 let outcome = sleeper.outcome();
                 assert_eq!(outcome.is_err_and(|error| error.is_removed()), event.is_removed(), "{story}");
             }
-            again.clear();
+            again.clear().unwrap();
             has_reached
         });
     }
@@ -298,12 +298,12 @@ fn signalled_at_every_instruction(signal: &str) {
     let directory = tempfile::tempdir().unwrap();
     let open = || SharedEvent::open_in(&directory, "event").unwrap();
     let Some(mut stepper) = Stepper::start(directory.path(), "wait", true) else { return };
-    open().clear();
+    open().clear().unwrap();
     let points = stepper.points("event");
     let mut is_newcomer = signal == "pulse";
     for &instructions in &points {
         until_reached(|| {
-            open().clear();
+            open().clear().unwrap();
             let Some(through) = stepper.comes_through("event", instructions, signal) else { return false };
             assert!(through || is_newcomer, "a {signal} after {instructions} instructions, and it sleeps");
             is_newcomer &= !through;

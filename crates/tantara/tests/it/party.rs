@@ -76,17 +76,18 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
     let yes_or_no = |yes| if yes { YES } else { NO };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     match (verb, words) {
-        ("set", [name]) => open(name).set(),
-        ("clear", [name]) => open(name).clear(),
-        ("wait", [name]) => match open(name).try_wait() {
+        ("set", [name]) => open(name).set().unwrap(),
+        ("clear", [name]) => open(name).clear().unwrap(),
+        ("wait", [name]) => match open(name).wait() {
             Ok(()) => return YES,
             Err(error) if error.is_removed() => return REMOVED,
             Err(error) => panic!("{error}"),
         },
-        ("wait_timeout", [timeout, name]) => return yes_or_no(open(name).wait_timeout(duration(timeout))),
+        ("wait_timeout", [timeout, name]) => return yes_or_no(open(name).wait_timeout(duration(timeout)).unwrap()),
         ("wait_async", [timeout, name]) => {
             let event = open(name);
-            let wait = async { tokio::time::timeout(duration(timeout), event.wait_async()).await.is_ok() };
+            let wait =
+                async { tokio::time::timeout(duration(timeout), event.wait_async()).await.map(Result::unwrap).is_ok() };
             return yes_or_no(runtime().block_on(wait));
         }
         ("any", [timeout, names @ ..]) => {

@@ -20,27 +20,27 @@ impl Reach for SharedThreads {
     }
 
     fn is_set(&self) -> bool {
-        self.0.is_set()
+        self.0.is_set().unwrap()
     }
 
     fn set(&self) {
-        self.0.set();
+        self.0.set().unwrap();
     }
 
     fn clear(&self) {
-        self.0.clear();
+        self.0.clear().unwrap();
     }
 
     fn wait(&self) {
-        self.0.wait();
+        self.0.wait().unwrap();
     }
 
     fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.0.wait_timeout(timeout)
+        self.0.wait_timeout(timeout).unwrap()
     }
 
     fn wait_deadline(&self, deadline: Instant) -> bool {
-        self.0.wait_deadline(deadline)
+        self.0.wait_deadline(deadline).unwrap()
     }
 
     fn any(events: &[Self], timeout: Duration) -> Option<usize> {
@@ -94,15 +94,15 @@ macro_rules! reach_of_processes {
             }
 
             fn is_set(&self) -> bool {
-                self.0.event.is_set()
+                self.0.event.is_set().unwrap()
             }
 
             fn set(&self) {
-                self.0.event.set();
+                self.0.event.set().unwrap();
             }
 
             fn clear(&self) {
-                self.0.event.clear();
+                self.0.event.clear().unwrap();
             }
 
             fn wait(&self) {

@@ -87,8 +87,8 @@ fn open_by_default(name: &str) -> i32 {
     match SharedEvent::open(name) {
         Ok(event) => {
             assert!(event.path().unwrap().starts_with(SharedEvent::default_directory()));
-            event.set();
-            assert!(SharedEvent::open(name).unwrap().is_set());
+            event.set().unwrap();
+            assert!(SharedEvent::open(name).unwrap().is_set().unwrap());
             YES
         }
         Err(error) if error.is_invalid_name() => REFUSED,
@@ -142,20 +142,20 @@ impl AsNumber for SharedEvent {
 
 /// The verbs of an event that is open.
 fn works(event: &SharedEvent) -> i32 {
-    assert!(!event.wait_timeout(Duration::from_millis(30)));
+    assert!(!event.wait_timeout(Duration::from_millis(30)).unwrap());
     assert_eq!(any([event]).wait_timeout(Duration::from_millis(30)), None);
     std::thread::scope(|scope| {
         let waiting = [(); 2].map(|()| scope.spawn(|| event.wait()));
         let awaiting = scope.spawn(|| pollster::block_on(event.wait_async()));
         std::thread::sleep(Duration::from_millis(50));
-        event.set();
-        event.clear();
+        event.set().unwrap();
+        event.clear().unwrap();
         // One that came too late for the pulse.
-        event.set();
-        waiting.into_iter().for_each(|party| party.join().unwrap());
-        awaiting.join().unwrap();
+        event.set().unwrap();
+        waiting.into_iter().for_each(|party| party.join().unwrap().unwrap());
+        awaiting.join().unwrap().unwrap();
     });
-    event.clear();
+    event.clear().unwrap();
     YES
 }
 
@@ -175,7 +175,7 @@ fn interrupted(directory: &Path, name: &str) -> i32 {
     // SAFETY: the handler is of the kind that `signal` takes, and does nothing.
     unsafe { libc::signal(libc::SIGUSR1, handler as *const () as libc::sighandler_t) };
     let event = SharedEvent::open_in(directory, name).unwrap();
-    let waiting = std::thread::spawn(move || event.try_wait());
+    let waiting = std::thread::spawn(move || event.wait());
     while !waiting.is_finished() {
         // SAFETY: the thread was not joined yet, so its number is still its own.
         unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR1) };

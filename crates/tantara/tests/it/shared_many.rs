@@ -51,11 +51,11 @@ fn each_releases_any(count: usize, step: usize) {
                 until_waiters(&events[index], 1);
                 until_waiters(&events[count - 1], 1);
             }
-            events[index].set();
+            events[index].set().unwrap();
             assert_eq!(blocking.join().unwrap(), Some(index));
             assert_eq!(awaiting.join().unwrap(), index);
         });
-        events[index].clear();
+        events[index].clear().unwrap();
     }
     for event in &events {
         assert_eq!(event.waiters().unwrap(), []);
@@ -93,11 +93,11 @@ fn each_is_needed_by_all(count: usize) {
         until_waiters(&events[count - 1], 1);
         for index in (0..count / 2).flat_map(|index| [index, count - 1 - index]) {
             assert!(!blocking.is_finished() && !awaiting.is_finished());
-            events[index].set();
-            events[index].clear();
+            events[index].set().unwrap();
+            events[index].clear().unwrap();
         }
         if count % 2 == 1 {
-            events[count / 2].set();
+            events[count / 2].set().unwrap();
         }
         assert!(blocking.join().unwrap());
         awaiting.join().unwrap();
@@ -121,7 +121,7 @@ fn each_of_a_thousand_is_needed_by_all() {
 fn kinds_are_mixed() {
     let (local, turnstile, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
     let events: [&dyn Waitable; 3] = [&local, &turnstile, &shared];
-    let signals: [&(dyn Fn() + Sync); 3] = [&|| local.set(), &|| turnstile.set(), &|| shared.set()];
+    let signals: [&(dyn Fn() + Sync); 3] = [&|| local.set(), &|| turnstile.set(), &|| shared.set().unwrap()];
     for (index, signal) in signals.iter().enumerate() {
         thread::scope(|scope| {
             let party = scope.spawn(|| any(events).wait_timeout(LONG));
@@ -130,7 +130,7 @@ fn kinds_are_mixed() {
             assert_eq!(party.join().unwrap(), Some(index));
         });
         local.clear();
-        shared.clear();
+        shared.clear().unwrap();
         assert!(!turnstile.is_set(), "it was used up");
     }
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
@@ -141,7 +141,7 @@ fn kinds_are_mixed() {
                 assert!(!party.is_finished());
                 signals[index]();
                 local.clear();
-                shared.clear();
+                shared.clear().unwrap();
             }
             assert!(party.join().unwrap());
         });
@@ -193,13 +193,13 @@ fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
                 let mut left = Box::pin(event.wait_async());
                 let _ = poll(&mut left, &waker);
                 drop(left);
-                event.set();
-                event.clear();
+                event.set().unwrap();
+                event.clear().unwrap();
                 (0..number % 100).for_each(|_| std::hint::spin_loop());
                 let wait = event.wait_async();
                 round.store(number, Relaxed);
                 let began = Instant::now();
-                pollster::block_on(wait);
+                pollster::block_on(wait).unwrap();
                 assert!(began.elapsed() < LONG / 2, "nobody rang in round {number}");
             }
         });
@@ -207,8 +207,8 @@ fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
             while round.load(Relaxed) != number {
                 thread::yield_now();
             }
-            event.set();
-            event.clear();
+            event.set().unwrap();
+            event.clear().unwrap();
         }
     });
 }
@@ -249,9 +249,9 @@ fn rest() {
         let mut wait = Box::pin(any(&events));
         assert!(poll(&mut wait, &waker).is_pending());
         until_helpers(2);
-        events[150].set();
+        events[150].set().unwrap();
         assert_eq!(pollster::block_on(wait), 150);
-        events[150].clear();
+        events[150].clear().unwrap();
         until_helpers(0);
     }
 }
@@ -271,15 +271,15 @@ fn await_after_fork() {
     let mut child = Child::fork(|| {
         assert_eq!(helpers(), 0);
         pollster::block_on(any([&ping, &pong]));
-        assert!(ping.is_set());
+        assert!(ping.is_set().unwrap());
         until_helpers(1);
-        pong.set();
+        pong.set().unwrap();
     });
     until_waiters(&ping, 1);
-    ping.set();
-    pollster::block_on(wait);
+    ping.set().unwrap();
+    pollster::block_on(wait).unwrap();
     assert_eq!(child.status(), 0);
-    assert_eq!(pong.last_set().unwrap().pid, child.pid as u32);
+    assert_eq!(pong.last_set().unwrap().unwrap().pid, child.pid as u32);
 }
 
 #[test]
@@ -294,27 +294,27 @@ fn ping_pong(rounds: u32) {
     let [ping, pong] = [(); 2].map(|()| SharedEvent::anonymous().unwrap());
     let hear = |event: &SharedEvent, round: u32| {
         match round % 3 {
-            0 => assert!(event.wait_timeout(LONG), "a signal was lost in round {round}"),
-            1 => pollster::block_on(event.wait_async()),
+            0 => assert!(event.wait_timeout(LONG).unwrap(), "a signal was lost in round {round}"),
+            1 => pollster::block_on(event.wait_async()).unwrap(),
             _ => {
-                while !event.is_set() {
+                while !event.is_set().unwrap() {
                     std::hint::spin_loop();
                 }
             }
         }
-        event.clear();
+        event.clear().unwrap();
     };
     let mut child = Child::fork(|| {
         for round in 0..rounds {
             hear(&ping, round);
             assert_eq!(letter.load(Relaxed), 2 * round + 1);
             letter.store(2 * round + 2, Relaxed);
-            pong.set();
+            pong.set().unwrap();
         }
     });
     for round in 0..rounds {
         letter.store(2 * round + 1, Relaxed);
-        ping.set();
+        ping.set().unwrap();
         hear(&pong, round);
         assert_eq!(letter.load(Relaxed), 2 * round + 2);
     }

@@ -148,14 +148,11 @@ pub(crate) fn step(directory: &Path, words: &[&str]) {
 
 fn perform(verb: &str, event: &SharedEvent) {
     match verb {
-        "set" => event.set(),
-        "clear" => event.clear(),
-        "pulse" => {
-            event.set();
-            event.clear();
-        }
-        "wait" => drop(event.try_wait()),
-        "remove" => event.remove().unwrap(),
+        "set" => event.set().unwrap(),
+        "clear" => event.clear().unwrap(),
+        "pulse" => event.pulse().unwrap(),
+        "wait" => drop(event.wait()),
+        "remove" => drop(event.remove().unwrap()),
         _ => panic!("a stepper cannot {verb}"),
     }
 }
@@ -169,10 +166,10 @@ impl Steps {
     fn warm_up(&self) {
         let event = self.open("warm-up");
         let work = move || {
-            event.wait_timeout(Duration::from_millis(30));
-            event.set();
-            event.wait();
-            event.clear();
+            event.wait_timeout(Duration::from_millis(30)).unwrap();
+            event.set().unwrap();
+            event.wait().unwrap();
+            event.clear().unwrap();
             event.remove().unwrap();
         };
         thread::spawn(work).join().unwrap();
@@ -198,7 +195,7 @@ impl Steps {
             if would_sleep(&child) && !self.sleeps.contains(&place) {
                 self.sleeps.push(place);
             }
-            one_step(&mut child, &mut count, || event.set());
+            one_step(&mut child, &mut count, || event.set().unwrap());
         }
         let stride = if cfg!(debug_assertions) { self.path.len().div_ceil(1_000) } else { 1 };
         let points = (0..self.path.len()).step_by(stride).chain([self.path.len()]);

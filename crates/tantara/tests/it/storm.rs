@@ -53,19 +53,17 @@ impl Sailor {
     fn sail(&mut self) {
         let event = self.event();
         match self.below(10) {
-            0 | 1 => event.wait(),
-            2 => pollster::block_on(event.wait_async()),
-            3 => drop(event.wait_timeout(self.moment())),
+            0 | 1 => event.wait().unwrap(),
+            2 => pollster::block_on(event.wait_async()).unwrap(),
+            3 => drop(event.wait_timeout(self.moment()).unwrap()),
             4 => {
                 let other = self.event();
                 let _ = any([&event, &other]).wait_timeout(self.moment());
             }
-            5 => event.set(),
-            6 => event.clear(),
-            7 | 8 => {
-                event.set();
-                event.clear();
-            }
+            5 => event.set().unwrap(),
+            6 => event.clear().unwrap(),
+            7 => event.pulse().unwrap(),
+            8 => event.set().and_then(|()| event.clear()).unwrap(),
             _ => assert!(event.waiters().is_ok()),
         }
     }
@@ -75,11 +73,11 @@ impl Sailor {
         self.events.clear();
         let event = self.event();
         match self.below(8) {
-            0 | 1 => event.remove().unwrap(),
-            2 => drop(event.try_wait()),
-            3 => drop(pollster::block_on(event.try_wait_async())),
-            4 => drop(event.try_wait_timeout(self.moment())),
-            5 | 6 => drop(event.try_set().and_then(|()| event.try_clear())),
+            0 | 1 => drop(event.remove().unwrap()),
+            2 => drop(event.wait()),
+            3 => drop(pollster::block_on(event.wait_async())),
+            4 => drop(event.wait_timeout(self.moment())),
+            5 | 6 => drop(event.set().and_then(|()| event.clear())),
             _ => drop(event.waiters()),
         }
     }
@@ -125,19 +123,19 @@ fn storm(directory: &Path, crowd: &str, seed: &str, kills: &str, verb: fn(&mut S
         sailors.swap_remove(index).kill();
         sailors.push(sailor(&mut random));
     }
-    over.set();
+    over.set().unwrap();
     // Each waits once more, or still.
     until_all(&sailors, |sailor| is_home(sailor) || sailor.is_asleep() || is_parked(sailor));
     let [asleep, parked] = [Child::is_asleep, is_parked].map(|is| sailors.iter().filter(|sailor| is(sailor)).count());
     println!("{asleep} were asleep in the end, and {parked} awaited");
     let events = NAMES.map(|name| SharedEvent::open_in(directory, name).unwrap());
-    events.iter().for_each(SharedEvent::set);
+    events.iter().for_each(|event| event.set().unwrap());
     for sailor in &sailors {
         assert!(!sailor.is_asleep(), "process {} is asleep on a set event, or one that is gone", sailor.pid);
     }
     until_all(&sailors, is_home);
     for event in events {
-        assert!(event.is_set() && !event.is_removed() && event.waiters().unwrap().is_empty(), "{event:?}");
+        assert!(event.is_set().unwrap() && !event.is_removed() && event.waiters().unwrap().is_empty(), "{event:?}");
     }
     way_home.write_all(&vec![0; sailors.len()]).unwrap();
     for mut sailor in sailors {
@@ -148,12 +146,12 @@ fn storm(directory: &Path, crowd: &str, seed: &str, kills: &str, verb: fn(&mut S
 /// What a child does until the storm is over; then it waits to be called home.
 fn be_out(mut sailor: Sailor, verb: fn(&mut Sailor), mut home: &PipeReader) {
     let over = SharedEvent::open_in(&sailor.directory, OVER).unwrap();
-    while !over.is_set() {
+    while !over.is_set().unwrap() {
         verb(&mut sailor);
         thread::sleep(2 * sailor.moment());
     }
     // From here on nobody clears or removes anything.
-    while sailor.event().try_wait().is_err() {
+    while sailor.event().wait().is_err() {
         sailor.events.clear();
     }
     let _ = home.read(&mut [0]);
@@ -186,19 +184,19 @@ fn meet(directory: &Path) {
         let open = |name| SharedEvent::open_in(directory, name).unwrap();
         let child = |own: usize| {
             Child::fork(|| {
-                while !start.is_set() {}
+                while !start.is_set().unwrap() {}
                 let events = ["rain", "wind"].map(open);
-                events[own].set();
-                assert!(events[1 - own].wait_timeout(LONG));
+                events[own].set().unwrap();
+                assert!(events[1 - own].wait_timeout(LONG).unwrap());
             })
         };
         let children = [0, 1].map(child);
-        start.set();
+        start.set().unwrap();
         for mut child in children {
             assert_eq!(child.status(), 0, "they did not meet");
         }
         assert_eq!(fs::read_dir(directory).unwrap().count(), 2);
-        ["rain", "wind"].iter().for_each(|name| open(name).remove().unwrap());
+        ["rain", "wind"].iter().for_each(|name| assert!(open(name).remove().unwrap()));
     }
 }
 

@@ -162,7 +162,7 @@ fn shared_event_set_in_the_middle_of_every_operation() {
 
     extern "C" fn handler(_: libc::c_int) {
         // SAFETY: it points to an event that is never dropped.
-        handle(&HANDLED, || unsafe { &*TARGET.load(SeqCst) }.try_set().is_ok());
+        handle(&HANDLED, || unsafe { &*TARGET.load(SeqCst) }.set().is_ok());
     }
 
     let directory = tempfile::tempdir().unwrap();
@@ -173,8 +173,8 @@ fn shared_event_set_in_the_middle_of_every_operation() {
     let (event, other) = (open("interrupted"), open("other"));
     TARGET.store(ptr::from_ref(event).cast_mut(), SeqCst);
     sleeper(&RELEASED, || {
-        assert!(event.wait_timeout(LONG), "a handler's set was lost");
-        event.clear();
+        assert!(event.wait_timeout(LONG).unwrap(), "a handler's set was lost");
+        event.clear().unwrap();
     });
     let both: &'static [&SharedEvent; 2] = Box::leak(Box::new([event, other]));
     let places = [(); 4].map(|()| place());
@@ -184,25 +184,26 @@ fn shared_event_set_in_the_middle_of_every_operation() {
         handler,
         &HANDLED,
         vec![
-            ("set", Box::new(|| event.set())),
-            ("clear", Box::new(|| event.clear())),
-            ("set and clear", Box::new(|| (event.set(), event.clear()).0)),
+            ("set", Box::new(|| event.set().unwrap())),
+            ("clear", Box::new(|| event.clear().unwrap())),
+            ("pulse", Box::new(|| event.pulse().unwrap())),
+            ("set and clear", Box::new(|| event.set().and_then(|()| event.clear()).unwrap())),
             ("is_set", Box::new(|| _ = event.is_set())),
             ("wait_timeout", Box::new(|| _ = event.wait_timeout(BRIEFLY))),
-            ("wait_timeout, unset", Box::new(|| (event.clear(), event.wait_timeout(BRIEFLY)).0)),
-            ("a long wait", Box::new(|| (event.clear(), event.wait()).0)),
-            ("wait_async", Box::new(|| (event.clear(), poll_and_drop(event.wait_async())).0)),
-            ("any", Box::new(|| (event.clear(), any(both.iter().copied()).wait_timeout(BRIEFLY)).0)),
-            ("all", Box::new(|| (event.clear(), all(both.iter().copied()).wait_timeout(BRIEFLY)).0)),
-            ("any, async", Box::new(|| (event.clear(), poll_and_drop(any(both.iter().copied()))).0)),
+            ("wait_timeout, unset", Box::new(|| _ = (event.clear(), event.wait_timeout(BRIEFLY)))),
+            ("a long wait", Box::new(|| event.clear().and_then(|()| event.wait()).unwrap())),
+            ("wait_async", Box::new(|| _ = (event.clear(), poll_and_drop(event.wait_async())))),
+            ("any", Box::new(|| _ = (event.clear(), any(both.iter().copied()).wait_timeout(BRIEFLY)))),
+            ("all", Box::new(|| _ = (event.clear(), all(both.iter().copied()).wait_timeout(BRIEFLY)))),
+            ("any, async", Box::new(|| _ = (event.clear(), poll_and_drop(any(both.iter().copied()))))),
             ("Debug", Box::new(move || _ = format!("{event:?}"))),
             ("state", Box::new(|| _ = event.state())),
             ("last_set", Box::new(|| _ = event.last_set())),
             ("waiters", Box::new(|| _ = event.waiters())),
             ("open_in", Box::new(move || _ = SharedEvent::open_in(&again, "interrupted").unwrap())),
             ("find_in", Box::new(move || _ = SharedEvent::find_in(&found, "interrupted").unwrap())),
-            ("remove", Box::new(move || SharedEvent::open_in(&doomed, "doomed").unwrap().remove().unwrap())),
-            ("survey", Box::new(move || _ = tantara::survey(&listed).unwrap())),
+            ("remove", Box::new(move || _ = SharedEvent::open_in(&doomed, "doomed").unwrap().remove().unwrap())),
+            ("list_in", Box::new(move || _ = SharedEvent::list_in(&listed).unwrap())),
             ("anonymous", Box::new(|| _ = SharedEvent::anonymous().unwrap())),
         ],
     );

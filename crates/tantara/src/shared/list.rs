@@ -1,4 +1,4 @@
-//! All events of a directory, looked at without opening them for use.
+//! The events of a directory, looked at without being opened for use.
 
 #![forbid(unsafe_code)]
 
@@ -28,34 +28,8 @@ pub struct Entry {
     pub waiters: Vec<Waiter>,
 }
 
-/// Looks at every event of a directory, in the order of their names. A directory that does not exist has none.
-///
-/// What lies there and is no event is reported beside the events, each with its error; what begins with a dot is passed
-/// over. Nothing is made, changed, or waited for.
-///
-/// # Errors
-///
-/// If the directory cannot be read.
-///
-/// # Complexity
-///
-/// Linear in the number of events, some system calls each; for those with waiters see
-/// [`SharedEvent::waiters`](crate::SharedEvent::waiters).
-///
-/// # Examples
-///
-/// ```
-/// # let dir = tempfile::tempdir()?;
-/// # let dir = dir.path();
-/// tantara::SharedEvent::open_in(dir, "db-ready")?.set();
-/// for event in tantara::survey(dir)? {
-///     let event = event?;
-///     println!("{} is {}", event.name, if event.is_set { "set" } else { "unset" });
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn survey(directory: impl AsRef<Path>) -> Result<Vec<Result<Entry, Error>>, Error> {
-    let directory = directory.as_ref();
+/// See [`SharedEvent::list_in`](crate::SharedEvent::list_in).
+pub(crate) fn list(directory: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
     let failed = |error| Error::system("read", directory, error);
     let landlord = match directory.metadata() {
         Ok(metadata) if !metadata.is_dir() => {

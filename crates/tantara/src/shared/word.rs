@@ -1,0 +1,337 @@
+//! The state word of the shared page: its transitions, as pure functions. What the word means to the kernel is in
+//! [`sys::shared`](crate::sys).
+//!
+//! ```text
+//!   31                              5     4       3        2         1         0
+//!  ┌─────────────────────────────────┬──────┬────────┬─────────┬─────────┬──────────┐
+//!  │ counter: even unset, odd set    │ HELD │  GONE  │ READERS │ WATCHED │ SLEEPERS │
+//!  └─────────────────────────────────┴──────┴────────┴─────────┴─────────┴──────────┘
+//! ```
+//!
+//! * **counter**: to set is to make it odd, which is one OR, so that the kernel can do it in the same system call that
+//!   wakes those who sleep. To clear is to make it even again by adding one. A waiter remembers the even number that it
+//!   saw, its [`Ticket`], and is released as soon as the counter differs from it.
+//! * **SLEEPERS**: somebody may be asleep until it is set. A `set` that finds it off needs no system call.
+//! * **WATCHED**: somebody may be asleep until it is cleared.
+//! * **READERS**: there may be sleepers that can say nothing, because they may only read. Every `set` wakes.
+//! * **GONE**: the event was removed. Nothing changes it any more.
+//! * **HELD**: a process holds the event, so it is set whatever the counter says. With an even counter, a word with
+//!   HELD counts as the word with the next odd counter, for every waiter and watcher. The holder has a *write* lock on
+//!   one byte of [`HOLDS`](crate::shared::layout::HOLDS), through an open file description of its own, which ends with
+//!   the process. HELD without such a lock is what a killed holder left: whoever finds it switches it off. To end a
+//!   hold advances an even counter to the next even number, as a `set` and a `clear` would: whoever waited while it was
+//!   held is released.
+//!
+//! | before | `set` | `clear` | asleep until set | asleep until cleared |
+//! |---|---|---|---|---|
+//! | unset | odd; if SLEEPERS or READERS, in one call with the wake-up | unchanged | SLEEPERS on | never |
+//! | set | unchanged, and counted | next even number, flags off; wakes if WATCHED was on | never | WATCHED on |
+//! | held | odd, and counted | even again, by switching the lowest bit off | never | WATCHED on |
+//!
+//! A `pulse` of an unset word adds two to the counter: in one step, or in one call with the wake-up, if SLEEPERS or
+//! READERS are on.
+//!
+//! Invariants:
+//!
+//! 1. Nobody sleeps on a set event waiting for it to be set: the kernel looks at the word before it lets anyone sleep,
+//!    and the one call that sets over SLEEPERS wakes all who do.
+//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, owes nobody a call, and may
+//!    be killed right after it.
+//! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets; a waiter would be misled only if the
+//!    event were set exactly that often (or a multiple) while that waiter was not running.
+//! 4. Every `set` moves the counter, or is counted in the page's `repeats`, or both. So whoever waits for the next
+//!    `set`, on a set event too, compares both.
+
+#![forbid(unsafe_code)]
+
+const SLEEPERS: u32 = 0b0_0001;
+const WATCHED: u32 = 0b0_0010;
+const READERS: u32 = 0b0_0100;
+const GONE: u32 = 0b0_1000;
+const HELD: u32 = 0b1_0000;
+/// The lowest bit of the counter.
+const SET: u32 = 0b10_0000;
+const FLAGS: u32 = SET - 1;
+
+/// One value of the state word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Word(u32);
+
+/// What a waiter remembers: the even counter that it saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket(u32);
+
+impl Word {
+    /// What stands where the word was, once the page is lost: not set, gone, and like no word that can be.
+    pub(crate) const LOST: Word = Word(!(SET | HELD));
+    /// What to raise in order to set.
+    pub(crate) const RAISE_SET: u32 = SET;
+    /// What to add to an unset word in order to set and clear it.
+    pub(crate) const ADD_PULSE: u32 = 2 * SET;
+    /// What to raise to say that some may only read.
+    pub(crate) const ADMIT_READERS: u32 = READERS;
+    /// What to raise in order to remove.
+    pub(crate) const RAISE_GONE: u32 = GONE;
+
+    pub(crate) const fn new(has_readers: bool) -> Word {
+        Word(if has_readers { READERS } else { 0 })
+    }
+
+    #[inline]
+    pub(crate) const fn from_bits(bits: u32) -> Word {
+        Word(bits)
+    }
+
+    #[inline]
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether it is set, or held.
+    #[inline]
+    pub(crate) const fn is_set(self) -> bool {
+        self.0 & (SET | HELD) != 0
+    }
+
+    /// Whether somebody holds it, or was killed while holding it.
+    #[inline]
+    pub(crate) const fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// Removed, or lost.
+    #[inline]
+    pub(crate) const fn is_gone(self) -> bool {
+        self.0 & GONE != 0
+    }
+
+    pub(crate) const fn gone(self) -> Word {
+        Word(self.0 | GONE)
+    }
+
+    #[inline]
+    pub(crate) const fn is_lost(self) -> bool {
+        self.0 == Word::LOST.0
+    }
+
+    #[inline]
+    pub(crate) const fn has_readers(self) -> bool {
+        self.0 & READERS != 0
+    }
+
+    /// Whether somebody has said that they sleep until it is set.
+    #[inline]
+    pub(crate) const fn has_sleepers(self) -> bool {
+        self.0 & SLEEPERS != 0
+    }
+
+    /// Whether the `set` that finds this word has to wake.
+    #[inline]
+    pub(crate) const fn owes_a_wake_when_set(self) -> bool {
+        self.0 & (SLEEPERS | READERS) != 0
+    }
+
+    /// Whether the `clear` that finds this word has to wake.
+    #[inline]
+    pub(crate) const fn owes_a_wake_when_cleared(self) -> bool {
+        self.0 & WATCHED != 0
+    }
+
+    #[inline]
+    pub(crate) const fn set(self) -> Word {
+        Word(self.0 | SET)
+    }
+
+    /// The flag lowered. It must be up, or held; what is held stays set.
+    #[inline]
+    pub(crate) const fn cleared(self) -> Word {
+        if self.is_held() { Word(self.0 & !SET) } else { Word(self.0.wrapping_add(SET) & !(SLEEPERS | WATCHED)) }
+    }
+
+    /// The flag raised and lowered at once. It must be down.
+    #[inline]
+    pub(crate) const fn pulsed(self) -> Word {
+        Word(self.0.wrapping_add(Word::ADD_PULSE))
+    }
+
+    /// Nobody holds it any more. Somebody must have.
+    pub(crate) const fn released_by_holder(self) -> Word {
+        let without = Word(self.0 & !HELD);
+        if without.is_set() { without } else { Word(without.pulsed().0 & !(SLEEPERS | WATCHED)) }
+    }
+
+    /// Before somebody goes to sleep on it: until it is set, or, if it is, until it is cleared.
+    #[inline]
+    pub(crate) const fn with_sleeper(self) -> Word {
+        Word(self.0 | if self.is_set() { WATCHED } else { SLEEPERS })
+    }
+
+    /// The word with the flag up, if it is held.
+    #[inline]
+    const fn effective(self) -> u32 {
+        self.0 | if self.is_held() { SET } else { 0 }
+    }
+
+    /// How often it was set and cleared: twice the number of generations, and one more while it is set or held.
+    #[inline]
+    pub(crate) const fn counter(self) -> u32 {
+        self.effective() >> SET.trailing_zeros()
+    }
+
+    /// The counter that the last `set` or hold made, if there was one.
+    pub(crate) const fn last_raised(self) -> Option<u32> {
+        match self.counter() {
+            0 => None,
+            counter if self.is_set() => Some(counter),
+            counter => Some(counter - 1),
+        }
+    }
+
+    /// How often it was set since the word was `earlier`, as long as that was not 2^26 times or more.
+    pub(crate) fn sets_since(self, earlier: Word) -> u32 {
+        let generation = |word: Word| word.counter().div_ceil(2);
+        generation(self).wrapping_sub(generation(earlier)) & (u32::MAX >> (SET.trailing_zeros() + 1))
+    }
+
+    /// The ticket of a wait that begins now. If the event is set, the ticket is released already.
+    #[inline]
+    pub(crate) const fn ticket(self) -> Ticket {
+        Ticket(self.0 & !FLAGS & !SET)
+    }
+
+    /// Whether a waiter with this ticket is released: the event is set, or was set since the wait began.
+    #[inline]
+    pub(crate) const fn releases(self, ticket: Ticket) -> bool {
+        self.effective() & !FLAGS != ticket.0 && !self.is_lost()
+    }
+}
+
+impl Ticket {
+    /// As a number of 26 bits.
+    pub(crate) const fn generation(self) -> u32 {
+        self.0 >> (SET.trailing_zeros() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_kind_of_word() -> impl Iterator<Item = Word> {
+        let last = u32::MAX / SET;
+        let counters = (0..=65).chain(last / 2 - 65..=last / 2 + 65).chain(last - 65..=last);
+        counters.flat_map(|counter| (0..SET).map(move |flags| Word(counter * SET + flags)))
+    }
+
+    #[test]
+    fn set_is_one_or_and_idempotent() {
+        for word in every_kind_of_word() {
+            assert_eq!(word.set().bits(), word.bits() | Word::RAISE_SET);
+            assert!(word.set().is_set());
+            assert_eq!(word.set().set(), word.set());
+        }
+    }
+
+    #[test]
+    fn clear_makes_the_next_even_number_and_forgets_those_who_were_woken() {
+        for word in every_kind_of_word().filter(|word| word.is_set() && !word.is_held()) {
+            let cleared = word.cleared();
+            assert!(!cleared.is_set());
+            assert_eq!(cleared.counter(), (word.counter() + 1) & (u32::MAX / SET));
+            assert_eq!(cleared.bits() & (SLEEPERS | WATCHED), 0);
+            assert_eq!(cleared.bits() & (READERS | GONE), word.bits() & (READERS | GONE));
+        }
+    }
+
+    #[test]
+    fn a_pulse_is_a_set_and_a_clear() {
+        for word in every_kind_of_word().filter(|word| !word.is_set()) {
+            let [pulsed, one_by_one] = [word.pulsed(), word.set().cleared()];
+            assert_eq!(pulsed.counter(), one_by_one.counter());
+            assert_eq!(pulsed.sets_since(word), 1);
+            assert_eq!(pulsed.bits() & FLAGS, word.bits() & FLAGS, "an addition leaves the flags alone");
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_released_by_level_and_by_pulse_and_by_nothing_else() {
+        for word in every_kind_of_word().filter(|word| !word.is_lost()) {
+            let ticket = word.ticket();
+            assert_eq!(word.releases(ticket), word.is_set(), "level");
+            for flag in [SLEEPERS, WATCHED, READERS] {
+                let other = Word(word.bits() ^ flag);
+                assert!(other.is_lost() || other.releases(ticket) == word.is_set(), "flags say nothing");
+            }
+            assert!(word.set().cleared().releases(ticket), "pulse");
+            if !word.is_set() {
+                for pulsed in [word.set().cleared(), word.pulsed()].into_iter().filter(|pulsed| !pulsed.is_lost()) {
+                    assert!(
+                        pulsed.releases(ticket) && !pulsed.releases(pulsed.ticket()),
+                        "newcomers wait for the next"
+                    );
+                }
+            }
+        }
+    }
+
+    fn every_held_word() -> impl Iterator<Item = Word> {
+        every_kind_of_word().filter(|word| word.is_held())
+    }
+
+    #[test]
+    fn what_is_held_is_set_whatever_is_set_or_cleared() {
+        for word in every_held_word() {
+            for changed in [word.set(), word.cleared(), word.set().cleared(), word.cleared().set(), word.with_sleeper()]
+            {
+                assert!(changed.is_set() && changed.is_held());
+                assert_eq!(changed.counter(), word.counter(), "nobody sees a change");
+                assert!(changed.releases(word.ticket()) && changed.releases(changed.ticket()));
+                assert_eq!(changed.sets_since(word), 0);
+                assert_eq!(changed.last_raised(), word.last_raised());
+            }
+            assert_eq!(word.with_sleeper().bits(), word.bits() | WATCHED, "nobody sleeps until it is set");
+            assert_eq!(word.gone().counter(), word.counter());
+        }
+    }
+
+    #[test]
+    fn whoever_waits_when_a_hold_begins_is_released_by_it_even_after_its_end() {
+        for word in every_kind_of_word().filter(|word| !word.is_held() && !word.is_lost()) {
+            let held = Word(word.bits() | HELD);
+            let ended = held.released_by_holder();
+            assert!(held.releases(word.ticket()) && ended.releases(word.ticket()));
+            assert_eq!(held.sets_since(word), u32::from(!word.is_set()), "it counts as a set");
+            assert_eq!(ended.sets_since(word), held.sets_since(word));
+            assert!(ended.counter() == 0 || ended.last_raised() == held.last_raised());
+            assert_eq!(ended.is_set(), word.is_set(), "it is set afterwards if it was before");
+            assert!(word.is_set() || !ended.releases(ended.ticket()), "newcomers wait");
+            assert_eq!(ended.bits() & (READERS | GONE), word.bits() & (READERS | GONE));
+            assert!(held.set().released_by_holder().is_set(), "it was set meanwhile");
+            assert!(!held.cleared().released_by_holder().is_set(), "it was cleared meanwhile");
+            assert!(held.owes_a_wake_when_cleared() == word.owes_a_wake_when_cleared());
+        }
+    }
+
+    #[test]
+    fn a_lost_page_releases_nobody() {
+        assert!(Word::LOST.is_gone() && Word::LOST.is_lost() && !Word::LOST.is_set());
+        for word in every_kind_of_word() {
+            assert!(!Word::LOST.releases(word.ticket()));
+        }
+        assert!(!Word(u32::MAX).is_lost(), "what the kernel compares with is not it");
+    }
+
+    #[test]
+    fn sets_are_counted_across_every_boundary() {
+        for word in every_kind_of_word() {
+            let (mut now, mut sets) = (word, 0);
+            for _ in 0..5 {
+                sets += u32::from(!now.is_set());
+                now = now.set();
+                assert_eq!(now.sets_since(word), sets);
+                now = now.cleared();
+                assert_eq!(now.sets_since(word), sets);
+            }
+        }
+    }
+}
