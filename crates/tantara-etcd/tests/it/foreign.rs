@@ -1,0 +1,190 @@
+//! Foreign keys: whoever may write under the prefix of one event can spoil that event, and no other.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etcd_for_tests::{Proxy, Servers};
+use tantara::any;
+use tantara_etcd::{Cluster, ClusterEvent, Options};
+
+use crate::{LONG, until};
+
+/// Four of them are more than a client accepts in one answer, and one is less than a server accepts in a request.
+const LARGE: usize = 1_400_000;
+
+const NAMESPACE: &str = "wild";
+
+fn options() -> Options {
+    Options::new().namespace(NAMESPACE).record_waits(true)
+}
+
+fn connect(servers: &Servers) -> Cluster {
+    Cluster::connect_with(servers.endpoints(), options()).unwrap()
+}
+
+/// Puts foreign keys of all kinds under the prefix of event A.
+fn spoil(servers: &Servers) {
+    let large = vec![b'x'; LARGE];
+    let long = "9".repeat(LARGE);
+    for key in ["l!", "l/1", "m", "n", "o", "p/1", "h/x", "h/0x", "h/0000000000000007", "h/1x", "", "z"] {
+        servers.put_raw(&format!("/{NAMESPACE}/e/A/{key}"), &large);
+    }
+    for key in ["m", "h/0", "h/7"] {
+        servers.put_raw(&format!("/{NAMESPACE}/e/A/{key}{long}"), "");
+    }
+    for number in 0..4 {
+        servers.put_raw(&format!("/{NAMESPACE}/w/A/{number}"), &large);
+    }
+}
+
+/// Begins a wait for A or B, and returns once both of them have been read for it. Nobody else waits.
+fn sleeper(events: [ClusterEvent; 2]) -> thread::JoinHandle<usize> {
+    let until_waiting = |count| {
+        until("so many wait", || events.iter().all(|event| event.waiters().unwrap().len() == count));
+    };
+    until_waiting(0);
+    let asleep = {
+        let events = events.clone();
+        thread::spawn(move || any(&events).try_wait().unwrap())
+    };
+    // They are recorded when they have begun.
+    until_waiting(1);
+    asleep
+}
+
+#[test]
+fn foreign_keys_under_one_event_harm_no_event() {
+    let servers = Servers::one();
+    let other = connect(&servers);
+    let mut changes = other.changes().unwrap();
+    spoil(&servers);
+    let cluster = connect(&servers);
+    let [a, b] = ["A", "B"].map(|name| cluster.event(name));
+    assert!(!a.is_set().unwrap() && !b.is_set().unwrap(), "nobody has set or held them");
+    assert!(!a.wait_timeout(Duration::from_millis(200)).unwrap());
+    assert_eq!(any([&a, &b]).try_wait_timeout(Duration::from_millis(200)).unwrap(), None);
+    let asleep = sleeper([a.clone(), b.clone()]);
+    other.event("B").pulse().unwrap();
+    assert_eq!(asleep.join().unwrap(), 1);
+    let asleep = sleeper([a.clone(), b.clone()]);
+    other.event("A").pulse().unwrap();
+    assert_eq!(asleep.join().unwrap(), 0);
+    let listed = other.survey().unwrap();
+    let state = |name: &str| {
+        let entry = listed.iter().find(|entry| entry.name == name).unwrap();
+        (entry.is_set, entry.last_set.is_some(), entry.holders.len())
+    };
+    assert_eq!((state("A"), state("B")), ((false, true, 0), (false, true, 0)));
+    // A real hold stands behind the foreign keys.
+    let hold = other.event("A").hold().unwrap();
+    assert!(a.is_set().unwrap());
+    assert_eq!(any([&a, &b]).try_wait().unwrap(), 0);
+    drop(hold);
+    until("it is let go", || !a.is_set().unwrap());
+    // All of that was told to whoever follows the changes, and more foreign keys are passed over.
+    spoil(&servers);
+    other.event("last").set().unwrap();
+    let mut sets = [0, 0];
+    loop {
+        let change = changes.next_timeout(LONG).unwrap().unwrap();
+        match &*change.name {
+            "A" => sets[0] += change.sets,
+            "B" => sets[1] += change.sets,
+            name => {
+                assert_eq!(name, "last");
+                break;
+            }
+        }
+    }
+    assert_eq!(sets, [2, 1], "a pulse and a hold; a pulse");
+    assert!(a.remove().unwrap());
+    assert!(!a.is_set().unwrap() && servers.keys(&format!("/{NAMESPACE}/e/A/")).is_empty());
+}
+
+#[test]
+fn foreign_keys_under_one_event_do_not_keep_others_asleep_after_a_reconnect() {
+    let servers = Servers::one();
+    let proxy = Proxy::to(&servers.endpoints()[0]);
+    let cluster = Cluster::connect_with(proxy.endpoint(), options()).unwrap();
+    let events = ["A", "B"].map(|name| cluster.event(name));
+    let other = connect(&servers);
+    for is_spoilt_first in [true, false] {
+        if is_spoilt_first {
+            spoil(&servers);
+        }
+        let asleep = sleeper(events.clone());
+        proxy.drop_everything();
+        spoil(&servers);
+        other.event("B").pulse().unwrap();
+        proxy.close_all();
+        proxy.pass();
+        assert_eq!(asleep.join().unwrap(), 1);
+        other.event("A").remove().unwrap();
+    }
+}
+
+#[test]
+fn what_stands_in_the_keys_of_one_event_does_not_spoil_another() {
+    let servers = Servers::one();
+    let cluster = connect(&servers);
+    let large = vec![b'1'; LARGE];
+    let long = "9".repeat(LARGE);
+    // Exact keys, of several events: together they are too large for one answer.
+    for name in ["A", "C", "D"] {
+        for key in ["l", "p", &format!("h/0{long}")] {
+            servers.put_raw(&format!("/{NAMESPACE}/e/{name}/{key}"), &large[..if key.len() > 1 { 0 } else { LARGE }]);
+        }
+    }
+    let events = ["A", "B", "C", "D"].map(|name| cluster.event(name));
+    assert_eq!(any(&events).try_wait_timeout(Duration::from_millis(200)).unwrap(), None);
+    let mut waits: Vec<_> = events.iter().map(ClusterEvent::wait_async).collect();
+    waits.iter_mut().for_each(|wait| wait.begun().unwrap());
+    events[1].set().unwrap();
+    assert_eq!(any(&events).try_wait().unwrap(), 1);
+    assert_eq!(cluster.survey().unwrap().iter().filter(|entry| entry.is_set).count(), 1);
+    // And they can still be set.
+    events.iter().for_each(|event| event.pulse().unwrap());
+    waits.into_iter().for_each(|wait| wait.wait().unwrap());
+}
+
+#[test]
+fn a_foreign_key_is_no_set() {
+    let servers = Servers::one();
+    for is_deaf in [false, true] {
+        let options = options().recheck(Duration::from_millis(100));
+        let options = if is_deaf { options.deaf_to_watches() } else { options };
+        let event = Cluster::connect_with(servers.endpoints(), options).unwrap().event("A");
+        let mut wait = event.wait_async();
+        wait.begun().unwrap();
+        for round in 0..10 {
+            for key in ["l!", "m", "p!", "p/1", "l/1", "h/1", "h/0000000000000001"] {
+                servers.put_raw(&format!("/{NAMESPACE}/e/A/{key}"), format!("{round}"));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert!(!wait.wait_deadline(Instant::now()).unwrap());
+        let mut wait = event.wait_async();
+        wait.begun().unwrap();
+        event.pulse().unwrap();
+        wait.wait().unwrap();
+    }
+}
+
+#[test]
+fn what_may_not_be_read_fails_alone() {
+    let prefix = format!("/{NAMESPACE}/e/B/");
+    let servers = Servers::build().user("ann", "sesame", &prefix).root("root").start();
+    let options = Options::new().namespace(NAMESPACE).recheck(Duration::from_millis(100));
+    let cluster = Cluster::connect_with(servers.endpoints(), options.user("ann", "sesame")).unwrap();
+    let [a, b] = ["A", "B"].map(|name| cluster.event(name));
+    let mut asleep = b.wait_async();
+    asleep.begun().unwrap();
+    for _ in 0..5 {
+        let mut waits = [a.wait_async(), b.wait_async()];
+        assert!(waits[0].begun().unwrap_err().is_permission_denied());
+        waits[1].begun().unwrap();
+        assert!(any([&a, &b]).try_wait_timeout(Duration::from_millis(50)).is_err());
+    }
+    servers.put_raw(&format!("{prefix}p"), "set by somebody else");
+    asleep.wait().unwrap();
+}
