@@ -1,7 +1,7 @@
 //! [`Cluster`]: the connection, as users see it.
 
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::changes::Changes;
 use crate::endpoint::{self, Endpoints};
@@ -18,8 +18,8 @@ use crate::wire::KeyValue;
 /// A connection to an etcd cluster, and so to the events that live there.
 ///
 /// Cloning it is cheap, and every clone is the same connection. All of its events share one connection and one watch
-/// stream, which a thread of its own serves: any number of threads and tasks, of any async runtime, can wait. When one
-/// member of the cluster fails, another is taken.
+/// stream, which a thread of its own serves: any number of threads and tasks, of any async runtime, can wait. When
+/// one member of the cluster fails, another is taken.
 ///
 /// Dropping the last handle (clusters, events, waits and holds are handles) gives back what the process holds in the
 /// cluster, for which it may block for a moment: about a round trip, and at most a second.
@@ -47,8 +47,9 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// If an endpoint cannot be, before anything is done. If none answers within five seconds, or the cluster has lost
-    /// its quorum; the error says what each endpoint has said. If the cluster asks for a user, or its etcd is too old.
+    /// If an endpoint cannot be, before anything is done. If none answers within five seconds, or the cluster has
+    /// lost its quorum; the error says what each endpoint has said. If the cluster asks for a user, or its etcd is
+    /// too old.
     pub fn connect(endpoints: impl Endpoints) -> Result<Cluster, Error> {
         Cluster::connect_with(endpoints, Options::new())
     }
@@ -89,8 +90,8 @@ impl Cluster {
         let endpoints = endpoint::parse(endpoints, options.tls.is_some())?;
         let engine = Engine::start(endpoints, options)?;
         let reply = engine.run(|parts| async move {
-            let until = parts.link.request_deadline();
-            parts.link.connection("find out who leads", until).await.map(drop)
+            let until = parts.link.connect_deadline();
+            parts.link.connection("connect", until).await.map(drop)
         })?;
         Ok((Cluster { engine }, reply))
     }
@@ -106,6 +107,24 @@ impl Cluster {
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.engine.parts().options.namespace
+    }
+
+    /// Whether the cluster cannot be reached now, although somebody here waits, holds or asks: since when, and why.
+    /// `None` while all is well. Waits go on meanwhile, and outlast it.
+    ///
+    /// It is noticed within seconds where somebody waits or holds. A connection over which nothing goes on is not
+    /// looked at. Nothing is sent for this call.
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        let (since, reason) = self.engine.parts().link.outage()?;
+        Some(Outage { lasted: since.elapsed(), reason })
+    }
+
+    /// What is doubtful about the way in which it connects, for people to read: a password that goes to another
+    /// machine in clear. Empty, if nothing is.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.engine.parts().link.warnings()
     }
 
     /// All events of the namespace, in the order of their names, as they were at one moment.
@@ -140,6 +159,16 @@ impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster").field("options", &self.engine.parts().options).finish_non_exhaustive()
     }
+}
+
+/// A time in which a cluster cannot be reached. From [`Cluster::outage`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Outage {
+    /// How long it has lasted.
+    pub lasted: Duration,
+    /// What each endpoint has said.
+    pub reason: Error,
 }
 
 /// An event of a namespace, as it was when it was looked at. From [`Cluster::survey`].

@@ -1,5 +1,7 @@
 //! Where the cluster is: endpoints as users write them, checked before anything is done.
 
+use std::net::IpAddr;
+
 use crate::error::Error;
 
 /// One member of the cluster.
@@ -11,6 +13,29 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// What a member tells of itself or another, if it makes sense from here. A member that listens everywhere may
+    /// name no address, and one behind the same address as another's loopback would be some other cluster. What was
+    /// told over TLS is reached over TLS, and the reverse: a password never goes in clear where it did not before.
+    pub(crate) fn learnt(url: &str, told_by: &Endpoint) -> Option<Endpoint> {
+        let endpoint = parse_one(url, false).ok().filter(|endpoint| endpoint.is_secure == told_by.is_secure)?;
+        let address = endpoint.host().parse::<IpAddr>().ok();
+        let is_nowhere = address.is_some_and(|address| address.is_unspecified() || address.is_multicast());
+        let is_elsewhere = endpoint.is_loopback() && !told_by.is_loopback();
+        (!is_nowhere && !is_elsewhere).then_some(endpoint)
+    }
+
+    /// Without the port, and without the brackets of an IPv6 address.
+    fn host(&self) -> &str {
+        let host = self.name.rfind(':').map_or(&*self.name, |colon| &self.name[..colon]);
+        host.trim_matches(['[', ']'])
+    }
+
+    /// Whether it is on this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        let host = self.host();
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     pub(crate) fn uri(&self) -> String {
         format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.name)
     }
@@ -71,6 +96,12 @@ endpoints_of_many! {
 
 pub(crate) fn parse(endpoints: impl Endpoints, wants_tls: bool) -> Result<Vec<Endpoint>, Error> {
     let strings = endpoints.into_strings();
+    if let Some(secret) = strings.iter().find(|string| string.contains('@')) {
+        // Looked at before it is taken apart: a password may hold a comma, a colon or a slash, and is never shown.
+        let rest = secret.rsplit('@').next().unwrap_or_default();
+        let why = "an endpoint has no user and no password; give them apart from it";
+        return Err(bad(&format!("…@{rest}"), why));
+    }
     let mut parsed = Vec::new();
     for said in strings.iter().flat_map(|string| string.split(',')).map(str::trim).filter(|said| !said.is_empty()) {
         let endpoint = parse_one(said, wants_tls)?;
@@ -155,7 +186,36 @@ mod tests {
             assert!(error.to_string().contains("HOST:PORT"), "{error}");
         }
         assert!(parse("http://a:1", true).is_err());
+        for said in ["http://ann:sesame@a:1", "ann:sesame@a", "https://ann:ses,ame@a:1,b:2", "http://ann:ses@me@a:1"] {
+            let text = parse(said, false).unwrap_err().to_string();
+            assert!(!text.contains("ses") && !text.contains("ann:") && text.contains("no user"), "{text}");
+        }
         let long = "x y".repeat(1_000);
         assert!(parse(&long, false).unwrap_err().to_string().len() < 300);
+    }
+
+    #[test]
+    fn what_a_member_tells_is_used_only_where_it_makes_sense() {
+        let learnt = |url: &str, told_by: &str| {
+            let told_by = &parse(told_by, false).unwrap()[0];
+            Endpoint::learnt(url, told_by).map(|endpoint| endpoint.uri())
+        };
+        assert_eq!(learnt("http://10.0.0.7:2379", "10.0.0.1:2379").as_deref(), Some("http://10.0.0.7:2379"));
+        assert_eq!(learnt("http://127.0.0.1:3", "127.0.0.1:2379").as_deref(), Some("http://127.0.0.1:3"));
+        assert_eq!(learnt("https://etcd-2:2379", "https://etcd-1").as_deref(), Some("https://etcd-2:2379"));
+        for (url, told_by) in [
+            ("http://127.0.0.1:2379", "10.0.0.1:2379"),
+            ("http://[::1]:2379", "etcd-1"),
+            ("http://localhost:2379", "etcd-1"),
+            ("http://0.0.0.0:2379", "127.0.0.1"),
+            ("http://[::]:2379", "127.0.0.1"),
+            ("http://etcd-2:2379", "https://etcd-1"),
+            ("https://etcd-2:2379", "http://etcd-1"),
+            ("unix:///run/etcd", "etcd-1"),
+            ("http://ann:sesame@etcd-2:2379", "etcd-1"),
+            ("", "etcd-1"),
+        ] {
+            assert_eq!(learnt(url, told_by), None, "{url} from {told_by}");
+        }
     }
 }

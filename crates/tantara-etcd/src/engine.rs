@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Try, Why};
 use crate::keys::Keys;
 use crate::lease::Leases;
 use crate::link::Link;
@@ -46,7 +46,7 @@ impl Engine {
     pub(crate) fn start(endpoints: Vec<Endpoint>, options: Options) -> Result<Engine, Error> {
         let cannot = |error: std::io::Error| {
             let doing = "start the thread of the connection";
-            let tries = vec![("this machine".to_owned(), error.to_string())];
+            let tries = vec![Try { endpoint: "this machine".to_owned(), why: Why::from(error.to_string()) }];
             Error::new(Kind::Unreachable { doing, tries })
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
@@ -56,7 +56,8 @@ impl Engine {
         let (stop, stopped) = watch::channel(());
         let until_stopped = |mut stopped: watch::Receiver<()>| async move { while stopped.changed().await.is_ok() {} };
         let (leases, keeping) = Leases::new(Arc::clone(&link), until_stopped(stopped.clone()));
-        let writer = Writer::new(Arc::clone(&link), keys.clone(), leases.clone());
+        let writer = Writer::new(Arc::clone(&link), keys.clone());
+        let learning = Arc::clone(&link);
         let parts = Arc::new(Parts { link, keys, leases, writer, options });
         let (lookout, inbox) = mpsc::unbounded_channel();
         let looking = lookout::run(Arc::clone(&parts), inbox, until_stopped(stopped));
@@ -64,6 +65,7 @@ impl Engine {
             // The lookout first takes its records back; then the leases are given back.
             runtime.block_on(async {
                 let keeping = tokio::spawn(keeping);
+                tokio::spawn(async move { learning.keep_learning().await });
                 looking.await;
                 let _ = keeping.await;
             });

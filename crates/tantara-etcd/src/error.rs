@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use tonic::Status;
+
 use crate::write::Pending;
 
 /// Why an event between machines could not be used. It says which endpoint, what happened, and what to do.
@@ -21,9 +23,9 @@ pub(crate) enum Kind {
     /// What the caller has said cannot be.
     Input { what: &'static str, said: String, why: String },
     /// No endpoint has answered in time. What each of them last said.
-    Unreachable { doing: &'static str, tries: Vec<(String, String)> },
+    Unreachable { doing: &'static str, tries: Vec<Try> },
     /// Whether the change was made is not known.
-    Unknown { doing: &'static str, tries: Vec<(String, String)>, pending: Option<Pending> },
+    Unknown { doing: &'static str, tries: Vec<Try>, pending: Option<Pending> },
     /// The user or the password is wrong, or missing.
     Credentials { endpoint: String, why: String },
     /// The user's roles do not allow it.
@@ -117,12 +119,139 @@ impl Error {
 }
 
 /// What each endpoint has said.
-fn list(f: &mut fmt::Formatter<'_>, tries: &[(String, String)]) -> fmt::Result {
-    for (index, (endpoint, why)) in tries.iter().enumerate() {
+fn list(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
+    for (index, Try { endpoint, why }) in tries.iter().enumerate() {
         let separator = if index == 0 { ": " } else { "; " };
-        write!(f, "{separator}{endpoint}: {why}")?;
+        write!(f, "{separator}{endpoint}: {}", why.text)?;
     }
     Ok(())
+}
+
+/// What to do about it, once for each kind of trouble.
+fn advise(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
+    let mut given: Vec<Advice> = Vec::new();
+    for Try { why, .. } in tries {
+        if !given.contains(&why.advice) {
+            given.push(why.advice);
+        }
+    }
+    for (index, advice) in given.iter().enumerate() {
+        f.write_str(if index == 0 { " (" } else { "; " })?;
+        f.write_str(match advice {
+            Advice::Reach => "check that etcd runs there, and that nothing keeps you from it",
+            Advice::Speak => "check that it is etcd's port for clients, and whether it wants TLS (https://)",
+            Advice::Trust => "check the certificates: the authority, the client's own, and the name in the server's",
+            Advice::Lead => "check that a majority of its members runs",
+            Advice::LogIn => "check the user and the password",
+            Advice::Member => "name the members that vote, too",
+        })?;
+    }
+    f.write_str(if given.is_empty() { "" } else { ")" })
+}
+
+/// An endpoint that was tried in vain.
+#[derive(Clone, Debug)]
+pub(crate) struct Try {
+    pub(crate) endpoint: String,
+    pub(crate) why: Why,
+}
+
+/// Why an endpoint did not serve, and what kind of trouble that is.
+#[derive(Clone, Debug)]
+pub(crate) struct Why {
+    pub(crate) text: String,
+    advice: Advice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    /// Nobody is there, or nobody answers.
+    Reach,
+    /// Somebody is there who speaks something else.
+    Speak,
+    /// TLS has failed.
+    Trust,
+    /// There is no leader.
+    Lead,
+    /// The user is refused.
+    LogIn,
+    /// The member serves nobody.
+    Member,
+}
+
+impl From<String> for Why {
+    fn from(text: String) -> Why {
+        Why { text, advice: Advice::Reach }
+    }
+}
+
+impl Why {
+    /// From what a member has answered.
+    pub(crate) fn of(status: &Status) -> Why {
+        let message = status.message();
+        let (advice, text) = if message == "etcdserver: no leader" {
+            (Advice::Lead, "knows of no leader: has the cluster lost its quorum?".to_owned())
+        } else if message.contains("not supported for learner") {
+            (Advice::Member, "is a learner, which serves no requests".to_owned())
+        } else {
+            (Advice::Reach, said(status))
+        };
+        Why { text, advice }
+    }
+
+    /// From the first answer, which never comes from what is no etcd.
+    pub(crate) fn of_first(is_secure: bool, status: &Status) -> Why {
+        match Why::of(status) {
+            Why { text, advice: Advice::Reach } => match Why::at(is_secure, text) {
+                Why { text, advice: Advice::Reach } => Why { text, advice: Advice::Speak },
+                why => why,
+            },
+            why => why,
+        }
+    }
+
+    /// From what has become of the connection.
+    pub(crate) fn at(is_secure: bool, text: String) -> Why {
+        let small = text.to_lowercase();
+        let of_tls = ["certificate", "tls", "alert", "handshake", "corrupt message", "peer is", "cert"];
+        let of_network = ["refused", "reset", "unreachable", "no route", "timed out", "lookup", "resolve", "elapsed"];
+        let names = |words: &[&str]| words.iter().any(|word| small.contains(word));
+        let advice = if is_secure && (names(&of_tls) || !names(&of_network)) { Advice::Trust } else { Advice::Reach };
+        Why { text, advice }
+    }
+
+    /// From what has become of the login.
+    pub(crate) fn login(text: String) -> Why {
+        Why { text, advice: Advice::LogIn }
+    }
+}
+
+/// The innermost reason, which is the one that people understand.
+pub(crate) fn reason(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = innermost.to_string();
+    // The system's number says nothing to anybody.
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+/// The words of a status, without etcd's own name before them.
+pub(crate) fn said(status: &Status) -> String {
+    let message = status.message();
+    let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
+    let source = std::error::Error::source(status).map(reason);
+    let words = match source {
+        Some(source) => source,
+        None if message.is_empty() => status.code().description().to_owned(),
+        None => message.to_owned(),
+    };
+    // One line of it, however hostile the server.
+    words.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 impl fmt::Display for Error {
@@ -132,7 +261,7 @@ impl fmt::Display for Error {
             Kind::Unreachable { doing, tries } => {
                 write!(f, "etcd cannot be reached to {doing}")?;
                 list(f, tries)?;
-                f.write_str("; look whether it runs there, and whether a majority of its members does")
+                advise(f, tries)
             }
             Kind::Unknown { doing, tries, .. } => {
                 write!(f, "no answer has come to the request to {doing}, so it may have been done or not")?;

@@ -8,7 +8,7 @@
 //! | `e/NAME/p` | the pulse, put by every set: when, by whom, and a number that no other set has |
 //! | `e/NAME/h/LEASE` | a hold: who; ends with its lease |
 //! | `w/NAME/LEASE` | who waits: since when, how many, who; ends with its lease |
-//! | `o/LEASE/LANE` | the operation that a process has last made in one of its lanes; ends with its lease |
+//! | `o/SLOT` | the number of the last write that was made in the slot (`write.rs`) |
 
 use std::time::{Duration, SystemTime};
 
@@ -91,8 +91,8 @@ impl Keys {
         format!("{}w/{name}/{lease:016x}", self.prefix).into_bytes()
     }
 
-    pub(crate) fn lane(&self, lease: i64, lane: u32) -> Vec<u8> {
-        format!("{}o/{lease:016x}/{lane}", self.prefix).into_bytes()
+    pub(crate) fn slot(&self, number: u32) -> Vec<u8> {
+        format!("{}o/{number}", self.prefix).into_bytes()
     }
 
     /// What a key under [`events`](Keys::events) or [`all_waiters`](Keys::all_waiters) is about. `None` for what does

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Code;
 
-use crate::error::Error;
+use crate::error::{Error, Why};
 use crate::link::Link;
 use crate::wire::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, LeaseRevoke};
 
@@ -201,7 +201,6 @@ impl Keeper {
             return answers;
         };
         let requests: Vec<KeepAlive> = ids.iter().map(|&id| KeepAlive { id }).collect();
-        let patience = Instant::now() + Duration::from_secs(1);
         let asking = async {
             let mut stream =
                 connection.stream::<KeepAlive, KeepAliveAnswer>(KEEP_ALIVE, tokio_stream::iter(requests)).await?;
@@ -213,10 +212,10 @@ impl Keeper {
             }
             Ok::<(), tonic::Status>(())
         };
-        let why = match timeout_at(patience, asking).await {
+        let why = match connection.while_it_serves(asking).await {
             Ok(Ok(())) => return answers,
-            Ok(Err(status)) => status.message().to_owned(),
-            Err(_) => "does not answer".to_owned(),
+            Ok(Err(status)) => Why::of(&status),
+            Err(why) => why,
         };
         self.link.distrust(&connection, why);
         answers

@@ -8,6 +8,7 @@
 
 mod changes;
 mod cluster;
+mod connection;
 mod endpoint;
 mod engine;
 mod error;
@@ -23,13 +24,14 @@ mod records;
 mod reply;
 mod ticket;
 mod topic;
+mod verdict;
 mod wait;
 mod watching;
 mod wire;
 mod write;
 
 pub use changes::{Change, Changes};
-pub use cluster::{Cluster, ClusterEntry, ClusterParty, ClusterWaiter};
+pub use cluster::{Cluster, ClusterEntry, ClusterParty, ClusterWaiter, Outage};
 pub use endpoint::Endpoints;
 pub use error::Error;
 pub use event::ClusterEvent;

@@ -1,48 +1,54 @@
-//! The connection to the cluster: one at a time, to any member that answers and knows a leader; and requests that go on
-//! over another when it fails.
+//! The connection to the cluster: one at a time, to any member that answers and knows a leader; and requests that go
+//! on over another when it fails.
 //!
-//! Every request that is repeated here may be: reads, and writes that apply at most once (see `write.rs`).
+//! Only requests that may be sent twice are sent here: reads, and writes that apply at most once (see `write.rs`).
+//!
+//! Nothing depends on `Maintenance/Status` or on the list of members: many versions of etcd keep them from users.
+//! Whether a member serves is known from its health check (`connection.rs`); the version and the addresses of the
+//! other members are optional.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prost::Message;
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint as Target};
-use tonic::{Code, IntoStreamingRequest, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::Code;
+use tonic::transport::Endpoint as Target;
 
+use crate::connection::{Connection, NoAnswer, Wire};
 use crate::endpoint::Endpoint;
-use crate::error::{Error, Kind};
-use crate::options::Options;
-use crate::wire::{Authenticate, Rpc, StatusOf};
+use crate::error::{Error, Kind, Try, Why, reason, said};
+use crate::options::{Options, shown_user};
+use crate::verdict::{Verdict, is_untouched, judge};
+use crate::wire::{Authenticate, MemberList, Peek, Rpc, StatusOf};
 
 /// A member that takes longer to answer a connection is passed over for the next.
 const CONNECTING: Duration = Duration::from_secs(2);
-
-/// The first attempt of a request takes no longer, and after each that got no answer the next may take twice as long.
-/// Only this notices a leader that is stopped in the middle of its work, and a request that a member has passed on to a
-/// leader that is dead.
-const FIRST_ATTEMPT: Duration = Duration::from_millis(500);
 
 /// Between rounds through all endpoints, and between attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Connections are asked for a sign of life when they are silent. etcd closes those that ask more often than every five
-/// seconds.
+/// Connections are asked for a sign of life when they are silent. etcd closes those that ask more often than every
+/// five seconds.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// The oldest etcd that can be asked how far a watch has come, and that takes a watch's number from the client.
 const OLDEST: (u32, u32) = (3, 4);
 
-/// What a member says that is cut off from the leader, and what it means.
-const NO_LEADER: &str = "etcdserver: no leader";
-const WITHOUT_LEADER: &str = "knows of no leader: has the cluster lost its quorum?";
+/// What can do without an answer waits for it no longer than this, or than twice the time of the answer that was
+/// needed.
+const OPTIONAL: Duration = Duration::from_millis(250);
+
+/// Addresses that a member has told are tried when the endpoints that were given have not answered for so long.
+const GIVEN_FIRST: Duration = Duration::from_millis(500);
+
+/// How often the members are asked for the addresses of all of them.
+const LEARNING: Duration = Duration::from_secs(30);
+
+/// So many addresses are believed.
+const MOST_ADDRESSES: usize = 32;
 
 /// A wait that doubles, and differs from everybody else's.
 #[derive(Debug)]
@@ -60,64 +66,6 @@ impl Pause {
     }
 }
 
-/// A connection to one member.
-#[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    channel: Channel,
-    token: Option<MetadataValue<Ascii>>,
-    pub(crate) endpoint: String,
-    /// Which connection of the link it is.
-    serial: u64,
-}
-
-impl Connection {
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        // A member that is cut off from the leader says so, instead of letting us wait.
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("token", token.clone());
-        }
-        request
-    }
-
-    async fn unary<R: Rpc>(&self, message: R) -> Result<R::Answer, Status> {
-        let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.map_err(|error| Status::unavailable(reason(&error)))?;
-        let codec = ProstCodec::<R, R::Answer>::default();
-        let answer = grpc.unary(self.request(message), PathAndQuery::from_static(R::PATH), codec).await?;
-        Ok(answer.into_inner())
-    }
-
-    /// Opens a stream of requests and answers. etcd's side opens with its first answer, so a request must be there.
-    pub(crate) async fn stream<Q, A>(
-        &self,
-        path: &'static str,
-        requests: impl tokio_stream::Stream<Item = Q> + Send + 'static,
-    ) -> Result<Streaming<A>, Status>
-    where
-        Q: Message + Send + Sync + 'static,
-        A: Message + Default + Send + Sync + 'static,
-    {
-        let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.map_err(|error| Status::unavailable(reason(&error)))?;
-        let request = self.request(requests).into_streaming_request();
-        let answers = grpc.streaming(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await?;
-        Ok(answers.into_inner())
-    }
-}
-
-/// What to make of a request that has failed.
-#[derive(Debug)]
-enum Verdict {
-    /// Over another connection it may succeed.
-    Elsewhere,
-    /// With a new token it may succeed.
-    NewToken,
-    /// It never will.
-    Never(Error),
-}
-
 /// Why a request has failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -133,39 +81,62 @@ pub(crate) struct Failure {
 pub(crate) struct Link {
     endpoints: Vec<Endpoint>,
     options: Options,
+    /// A key that everybody may read who may use the namespace.
+    key: Vec<u8>,
     /// Held while one connects, so that one does.
-    current: tokio::sync::Mutex<Current>,
+    current: tokio::sync::Mutex<Option<Connection>>,
+    /// How many connections were begun.
+    serial: AtomicU64,
     /// The last connection that has failed; so have all before it.
     failed: AtomicU64,
-    /// What each endpoint has last failed with.
-    reasons: Mutex<Vec<String>>,
+    /// Whether there ever was a connection.
+    was_connected: AtomicBool,
+    known: Mutex<Known>,
 }
 
-#[derive(Debug)]
-struct Current {
-    connection: Option<Connection>,
-    serial: u64,
-    /// The endpoint that is tried next.
-    next: usize,
+/// What was learnt of the cluster.
+#[derive(Debug, Default)]
+struct Known {
+    /// The endpoint that is tried next, of those given and of those learnt.
+    next: [usize; 2],
+    /// The cluster's number, if a member has told it.
+    cluster: Option<u64>,
+    /// Where the members say that they are, but for the endpoints that were given.
+    learnt: Vec<Endpoint>,
+    /// What each endpoint has last failed with.
+    reasons: HashMap<String, Why>,
+    /// Since when there is no connection, although one is wanted.
+    lost: Option<Instant>,
 }
 
 impl Link {
     pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options) -> Link {
-        let reasons = Mutex::new(vec![String::new(); endpoints.len()]);
         // Clients spread over the members.
-        let next = fastrand::usize(..endpoints.len());
-        let current = tokio::sync::Mutex::new(Current { connection: None, serial: 0, next });
-        Link { endpoints, options, current, failed: AtomicU64::new(0), reasons }
+        let known = Known { next: [fastrand::usize(..endpoints.len()), 0], ..Known::default() };
+        Link {
+            endpoints,
+            key: format!("/{}/e/", options.namespace).into_bytes(),
+            options,
+            current: tokio::sync::Mutex::new(None),
+            serial: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            was_connected: AtomicBool::new(false),
+            known: Mutex::new(known),
+        }
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
-        self.options.timeout
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When a request that begins now has to be over.
     pub(crate) fn request_deadline(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(86_400);
-        Instant::now().checked_add(self.options.timeout).unwrap_or(far)
+        after(self.options.timeout)
+    }
+
+    /// When the first connection has to be there.
+    pub(crate) fn connect_deadline(&self) -> Instant {
+        after(self.options.connect_timeout.unwrap_or(self.options.timeout))
     }
 
     /// Whether there is a connection that is not known to have failed.
@@ -174,26 +145,47 @@ impl Link {
         self.current.try_lock().is_ok_and(|current| self.trusted(&current).is_some())
     }
 
-    fn trusted<'c>(&self, current: &'c Current) -> Option<&'c Connection> {
-        current.connection.as_ref().filter(|connection| connection.serial > self.failed.load(Relaxed))
+    /// Since when the cluster has not been reached, although somebody wants to, and what each endpoint has said.
+    pub(crate) fn outage(&self) -> Option<(Instant, Error)> {
+        let lost = self.known().lost?;
+        Some((lost, self.unreachable("go on")))
     }
 
-    /// What each endpoint has last failed with.
-    pub(crate) fn tries(&self) -> Vec<(String, String)> {
-        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = self.endpoints.iter().zip(&*reasons);
-        said.map(|(endpoint, why)| {
-            let why = if why.is_empty() { "has not answered in time" } else { why };
-            (endpoint.name.clone(), why.to_owned())
-        })
-        .collect()
-    }
-
-    fn note(&self, endpoint: &str, why: String) {
-        let index = self.endpoints.iter().position(|known| known.name == endpoint);
-        if let Some(reason) = self.reasons.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index.unwrap_or(0)) {
-            *reason = why;
+    /// What is doubtful about the way in which it connects.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let in_clear = |endpoint: &&Endpoint| !endpoint.is_secure && !endpoint.is_loopback();
+        let asked = self.options.credentials.is_some();
+        let exposed: Vec<&str> =
+            self.endpoints.iter().filter(in_clear).filter(|_| asked).map(|endpoint| &*endpoint.name).collect();
+        if exposed.is_empty() {
+            return Vec::new();
         }
+        vec![format!("the password goes to {} without TLS, so that others on the way can read it", exposed.join(", "))]
+    }
+
+    fn trusted<'c>(&self, current: &'c Option<Connection>) -> Option<&'c Connection> {
+        current.as_ref().filter(|connection| connection.serial > self.failed.load(Relaxed))
+    }
+
+    /// What each endpoint has last failed with: those that were given, and those learnt that were tried.
+    pub(crate) fn tries(&self) -> Vec<Try> {
+        let known = self.known();
+        let said = |endpoint: &Endpoint| known.reasons.get(&endpoint.name).cloned();
+        let given = self.endpoints.iter().map(|endpoint| {
+            let why = said(endpoint).unwrap_or_else(|| Why::from("has not answered in time".to_owned()));
+            Try { endpoint: endpoint.name.clone(), why }
+        });
+        let learnt = known.learnt.iter().filter_map(|endpoint| {
+            let why = said(endpoint)?;
+            Some(Try { endpoint: endpoint.name.clone(), why })
+        });
+        given.chain(learnt).collect()
+    }
+
+    fn note(&self, endpoint: &Endpoint, why: Why) {
+        let mut known = self.known();
+        known.lost.get_or_insert_with(Instant::now);
+        known.reasons.insert(endpoint.name.clone(), why);
     }
 
     pub(crate) fn unreachable(&self, doing: &'static str) -> Error {
@@ -213,31 +205,67 @@ impl Link {
         if let Some(connection) = self.trusted(&current) {
             return Ok(connection.clone());
         }
+        let connection = tokio::select! {
+            connected = self.connect_to_given() => connected?,
+            connected = self.connect_to_learnt() => connected,
+        };
+        self.was_connected.store(true, Relaxed);
+        {
+            let mut known = self.known();
+            known.lost = None;
+            known.reasons.clear();
+        }
+        *current = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn connect_to_given(&self) -> Result<Connection, Error> {
         let mut pause = Pause::new();
         loop {
             for _ in 0..self.endpoints.len() {
-                // Moved on first: whoever comes after a try that was given up does not repeat it.
-                let index = current.next;
-                current.next = (index + 1) % self.endpoints.len();
-                let endpoint = &self.endpoints[index];
-                current.serial += 1;
-                let attempt = timeout_at(Instant::now() + CONNECTING, self.connect_to(endpoint, current.serial));
-                match attempt.await {
-                    Ok(Ok(connection)) => {
-                        current.connection = Some(connection.clone());
-                        return Ok(connection);
-                    }
-                    Ok(Err(Refusal::Final(error))) => return Err(error),
-                    Ok(Err(Refusal::Passing(why))) => self.note(&endpoint.name, why),
-                    Err(_) => self.note(&endpoint.name, "does not answer; is it the port for clients?".to_owned()),
+                if let Some(connection) = self.try_next(&self.endpoints, 0).await? {
+                    return Ok(connection);
                 }
             }
             sleep(pause.next()).await;
         }
     }
 
-    async fn connect_to(&self, endpoint: &Endpoint, serial: u64) -> Result<Connection, Refusal> {
-        let passing = |error: tonic::transport::Error| Refusal::Passing(reason(&error));
+    /// Never fails. What a member has told need not be true, so nothing that an address says is final.
+    async fn connect_to_learnt(&self) -> Connection {
+        sleep(GIVEN_FIRST).await;
+        loop {
+            let learnt = self.known().learnt.clone();
+            for _ in 0..learnt.len() {
+                if let Ok(Some(connection)) = self.try_next(&learnt, 1).await {
+                    return connection;
+                }
+            }
+            sleep(LONGEST_PAUSE).await;
+        }
+    }
+
+    async fn try_next(&self, endpoints: &[Endpoint], which: usize) -> Result<Option<Connection>, Error> {
+        let index = {
+            let mut known = self.known();
+            // Moved on first: whoever comes after a try that was given up does not repeat it.
+            let index = known.next[which] % endpoints.len();
+            known.next[which] = index + 1;
+            index
+        };
+        let endpoint = &endpoints[index];
+        let serial = self.serial.fetch_add(1, Relaxed) + 1;
+        match timeout(CONNECTING, self.connect_to(endpoint, serial, which == 1)).await {
+            Ok(Ok(connection)) => return Ok(Some(connection)),
+            Ok(Err(Refusal::Final(error))) => return Err(error),
+            Ok(Err(Refusal::Passing(why))) => self.note(endpoint, why),
+            Err(_) => self.note(endpoint, Why::from("does not answer; is it the port for clients?".to_owned())),
+        }
+        Ok(None)
+    }
+
+    async fn connect_to(&self, endpoint: &Endpoint, serial: u64, is_learnt: bool) -> Result<Connection, Refusal> {
+        let passing = |error: tonic::transport::Error| Refusal::Passing(Why::at(endpoint.is_secure, reason(&error)));
         let mut target = Target::from_shared(endpoint.uri())
             .map_err(passing)?
             .connect_timeout(CONNECTING)
@@ -249,44 +277,107 @@ impl Link {
             let config = self.options.tls.clone().unwrap_or_default().config();
             // Certificates that cannot be read stay so.
             target = target.tls_config(config).map_err(|error| {
-                let why = format!("TLS cannot be set up: {}; look at the certificates", reason(&error));
+                let why = format!("TLS cannot be set up: {}; check the certificates", reason(&error));
                 Refusal::Final(Error::new(Kind::Credentials { endpoint: endpoint.name.clone(), why }))
             })?;
         }
-        let channel = target.connect().await.map_err(passing)?;
-        let mut connection = Connection { channel, token: None, endpoint: endpoint.name.clone(), serial };
-        // Whether anybody is there, and who. No leader is needed to answer.
-        let status = connection.unary(StatusOf {}).await.map_err(|status| Refusal::Passing(said(&status)))?;
-        if is_too_old(&status.version) {
+        let mut wire = Wire::new(target.connect().await.map_err(passing)?);
+        let asked = Instant::now();
+        wire.check_health().await.map_err(|status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status)))?;
+        let round_trip = asked.elapsed();
+        self.log_in(endpoint, &mut wire).await?;
+        let peek = Peek { key: self.key.clone(), limit: 1, serializable: true, keys_only: true };
+        let patience = OPTIONAL.max(round_trip * 2);
+        let (status, members, peek) = tokio::join!(
+            timeout(patience, wire.unary(StatusOf {})),
+            timeout(patience, wire.unary(MemberList {})),
+            timeout(patience, wire.unary(peek)),
+        );
+        if let Ok(Ok(status)) = status
+            && is_too_old(&status.version)
+        {
             let (endpoint, version) = (endpoint.name.clone(), status.version);
             return Err(Refusal::Final(Error::new(Kind::TooOld { endpoint, version })));
         }
-        if status.leader == 0 {
-            return Err(Refusal::Passing(WITHOUT_LEADER.to_owned()));
+        let header = peek.ok().and_then(Result::ok).and_then(|answer| answer.header);
+        let members = members.ok().and_then(Result::ok);
+        let header = header.or_else(|| members.as_ref()?.header.clone()).unwrap_or_default();
+        let cluster = Some(header.cluster_id).filter(|id| *id != 0);
+        if is_learnt && (cluster.is_none() || cluster != self.known().cluster) {
+            let why = "cannot be told to be of the same cluster".to_owned();
+            return Err(Refusal::Passing(Why::from(why)));
         }
-        if let Some((name, password)) = &self.options.user {
-            let login = Authenticate { name: name.clone(), password: password.clone() };
-            connection.token = match connection.unary(login).await {
-                Ok(answer) => answer.token.parse().ok(),
-                // The cluster asks nobody who they are.
-                Err(status) if status.code() == Code::FailedPrecondition => None,
-                Err(status) => match self.judge(&status, &connection, "log in") {
-                    Verdict::Never(_) => {
-                        let why = format!("user {name:?} cannot log in: {}", said(&status));
-                        let endpoint = endpoint.name.clone();
-                        return Err(Refusal::Final(Error::new(Kind::Credentials { endpoint, why })));
-                    }
-                    _ => return Err(Refusal::Passing(said(&status))),
-                },
-            };
+        if cluster.is_some() {
+            self.known().cluster = cluster;
+        }
+        let connection =
+            Connection::new(wire, endpoint.clone(), serial, round_trip, header.raft_term, self.key.clone());
+        if let Some(members) = members {
+            self.learn(&connection.endpoint, members.urls());
         }
         Ok(connection)
     }
 
+    async fn log_in(&self, endpoint: &Endpoint, wire: &mut Wire) -> Result<(), Refusal> {
+        let Some(credentials) = &self.options.credentials else { return Ok(()) };
+        let refused = |why: String| {
+            // Who supplies credentials may supply better ones later. A wait need not end for that.
+            if credentials.may_change() && self.was_connected.load(Relaxed) {
+                Refusal::Passing(Why::login(why))
+            } else {
+                Refusal::Final(Error::new(Kind::Credentials { endpoint: endpoint.name.clone(), why }))
+            }
+        };
+        let (name, password) =
+            credentials.get().map_err(|error| refused(format!("no credentials could be had: {error}")))?;
+        let user = shown_user(&name);
+        match wire.unary(Authenticate { name, password }).await {
+            Ok(answer) => wire.log_in(&answer.token),
+            // The cluster asks nobody who they are.
+            Err(status) if status.message().contains("authentication is not enabled") => {}
+            Err(status) => match judge(&status, &endpoint.name, "log in", true) {
+                Verdict::Never(_) => return Err(refused(format!("user {user:?} cannot log in: {}", said(&status)))),
+                _ => return Err(Refusal::Passing(Why::of(&status))),
+            },
+        }
+        Ok(())
+    }
+
+    /// Believes where the members are, as far as that makes sense from here.
+    fn learn(&self, told_by: &Endpoint, urls: impl Iterator<Item = String>) {
+        if !self.options.learns_members {
+            return;
+        }
+        let addresses = urls.filter_map(|url| Endpoint::learnt(&url, told_by));
+        let mut learnt: Vec<Endpoint> = Vec::new();
+        for address in addresses {
+            if !self.endpoints.contains(&address) && !learnt.contains(&address) && learnt.len() < MOST_ADDRESSES {
+                learnt.push(address);
+            }
+        }
+        self.known().learnt = learnt;
+    }
+
+    /// Asks now and then where the members are, over the connection that there is. Never ends.
+    pub(crate) async fn keep_learning(&self) {
+        loop {
+            sleep(LEARNING.min(self.options.recheck.max(OPTIONAL))).await;
+            let connection = match self.current.try_lock() {
+                Ok(current) => self.trusted(&current).cloned(),
+                Err(_) => None,
+            };
+            let Some(connection) = connection.filter(|_| self.options.learns_members) else { continue };
+            if let Ok(Ok(members)) = timeout(CONNECTING, connection.wire().unary(MemberList {})).await {
+                self.learn(&connection.endpoint, members.urls());
+            }
+        }
+    }
+
     /// The connection has failed, or its token has: it is not given to anybody any more.
-    pub(crate) fn distrust(&self, connection: &Connection, why: String) {
-        self.note(&connection.endpoint, why);
-        self.failed.fetch_max(connection.serial, Relaxed);
+    pub(crate) fn distrust(&self, connection: &Connection, why: impl Into<Why>) {
+        if self.failed.fetch_max(connection.serial, Relaxed) < connection.serial {
+            self.note(&connection.endpoint, why.into());
+        }
     }
 
     /// Sends a request that may be sent again, until it is answered or the deadline is there.
@@ -318,7 +409,6 @@ impl Link {
         until: Instant,
         may_be_done: &mut bool,
     ) -> Result<R::Answer, Failure> {
-        let mut patience = FIRST_ATTEMPT;
         let mut pause = Pause::new();
         let mut tokens = 0;
         loop {
@@ -328,22 +418,43 @@ impl Link {
                     return Err(Failure { error, may_be_done: *may_be_done, status: None });
                 }
             };
-            let attempt = Instant::now() + patience;
-            let status = match timeout_at(attempt.min(until), connection.unary(request.clone())).await {
+            let status = match timeout_at(until, connection.unary(request.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(status)) => status,
+                Ok(Err(NoAnswer::Status(status))) => status,
+                Ok(Err(NoAnswer::Broken(why))) => {
+                    *may_be_done = true;
+                    self.distrust(&connection, why);
+                    continue;
+                }
+                Ok(Err(NoAnswer::LeaderReplaced)) => {
+                    *may_be_done = true;
+                    continue;
+                }
                 Err(_) => {
-                    patience *= 2;
-                    Status::deadline_exceeded("does not answer")
+                    // It serves, as far as is known, and is slow.
+                    *may_be_done = true;
+                    let mut tries = self.tries();
+                    tries.retain(|tried| tried.endpoint == connection.endpoint.name);
+                    tries.iter_mut().for_each(|tried| tried.why = Why::from("has not answered in time".to_owned()));
+                    let error = Error::new(Kind::Unreachable { doing, tries });
+                    return Err(Failure { error, may_be_done: true, status: None });
                 }
             };
             let code = Some(status.code());
-            match self.judge(&status, &connection, doing) {
-                Verdict::Elsewhere => *may_be_done |= !is_untouched(&status),
+            let may_ask_again = self.options.credentials.is_some();
+            match judge(&status, &connection.endpoint.name, doing, may_ask_again) {
+                Verdict::Elsewhere => {
+                    *may_be_done |= !is_untouched(&status);
+                    self.distrust(&connection, Why::of(&status));
+                }
+                Verdict::Again => *may_be_done |= !is_untouched(&status),
                 // Expired, or forgotten by a server that was started again. Wrong is only one that is new.
-                Verdict::NewToken if tokens < 3 => tokens += 1,
+                Verdict::NewToken if tokens < 3 => {
+                    tokens += 1;
+                    self.distrust(&connection, Why::of(&status));
+                }
                 Verdict::NewToken => {
-                    let (endpoint, why) = (connection.endpoint.clone(), said(&status));
+                    let (endpoint, why) = (connection.endpoint.name.clone(), said(&status));
                     let error = Error::new(Kind::Credentials { endpoint, why });
                     return Err(Failure { error, may_be_done: *may_be_done, status: code });
                 }
@@ -351,7 +462,6 @@ impl Link {
                     return Err(Failure { error, may_be_done: *may_be_done, status: code });
                 }
             }
-            self.distrust(&connection, said(&status));
             if Instant::now() >= until {
                 let error = self.unreachable(doing);
                 return Err(Failure { error, may_be_done: *may_be_done, status: code });
@@ -359,47 +469,17 @@ impl Link {
             sleep(pause.next().min(until.saturating_duration_since(Instant::now()))).await;
         }
     }
-
-    fn judge(&self, status: &Status, connection: &Connection, doing: &'static str) -> Verdict {
-        let endpoint = connection.endpoint.clone();
-        let message = status.message();
-        match status.code() {
-            Code::Unauthenticated => Verdict::NewToken,
-            Code::InvalidArgument if message.contains("auth store is old") => Verdict::NewToken,
-            Code::InvalidArgument if message.contains("user name is empty") => match &self.options.user {
-                Some(_) => Verdict::NewToken,
-                None => {
-                    let why = "the cluster asks for a user and a password; give them".to_owned();
-                    Verdict::Never(Error::new(Kind::Credentials { endpoint, why }))
-                }
-            },
-            Code::PermissionDenied => Verdict::Never(Error::new(Kind::Denied { doing, endpoint })),
-            Code::ResourceExhausted if message.contains("database space exceeded") => {
-                let why = "its database is full; compact and defragment it, or raise its quota, and disarm the alarm";
-                Verdict::Never(Error::new(Kind::Refused { doing, endpoint, why: why.to_owned() }))
-            }
-            Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::Unimplemented
-            | Code::DataLoss => Verdict::Never(Error::new(Kind::Refused { doing, endpoint, why: said(status) })),
-            _ => Verdict::Elsewhere,
-        }
-    }
 }
 
-/// Whether the member says that it has not even begun.
-fn is_untouched(status: &Status) -> bool {
-    let message = status.message();
-    message == NO_LEADER || message == "etcdserver: too many requests"
+fn after(time: Duration) -> Instant {
+    let far = Instant::now() + Duration::from_secs(86_400);
+    Instant::now().checked_add(time).unwrap_or(far)
 }
 
 /// Why a connection did not come about.
 enum Refusal {
     /// Another endpoint, or the same one later, may do better.
-    Passing(String),
+    Passing(Why),
     Final(Error),
 }
 
@@ -409,37 +489,6 @@ fn is_too_old(version: &str) -> bool {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST,
         // What does not say its version is not known to be too old.
         _ => false,
-    }
-}
-
-/// The words of a status, without etcd's own name before them.
-fn said(status: &Status) -> String {
-    let message = status.message();
-    if message == NO_LEADER {
-        return WITHOUT_LEADER.to_owned();
-    }
-    let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
-    let source = std::error::Error::source(status).map(reason);
-    let words = match source {
-        Some(source) => source,
-        None if message.is_empty() => status.code().description().to_owned(),
-        None => message.to_owned(),
-    };
-    // One line of it, however hostile the server.
-    words.chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
-/// The innermost reason, which is the one that people understand.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let text = innermost.to_string();
-    // The system's number says nothing to anybody.
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
     }
 }
 

@@ -1,6 +1,7 @@
 //! How to connect: namespace, user, TLS, and how long to try.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
@@ -23,9 +24,12 @@ use crate::keys;
 #[derive(Clone)]
 pub struct Options {
     pub(crate) namespace: String,
-    pub(crate) user: Option<(String, String)>,
+    pub(crate) credentials: Option<Credentials>,
     pub(crate) tls: Option<Tls>,
     pub(crate) timeout: Duration,
+    /// The `timeout`, unless said otherwise.
+    pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) learns_members: bool,
     pub(crate) hold_ttl: Duration,
     pub(crate) recheck: Duration,
     pub(crate) records_waits: bool,
@@ -44,9 +48,11 @@ impl Options {
     pub fn new() -> Options {
         Options {
             namespace: "tantara".to_owned(),
-            user: None,
+            credentials: None,
             tls: None,
             timeout: Duration::from_secs(5),
+            connect_timeout: None,
+            learns_members: true,
             hold_ttl: Duration::from_secs(10),
             recheck: Duration::from_secs(30),
             records_waits: false,
@@ -65,7 +71,35 @@ impl Options {
     /// Who to be, where the cluster asks for it.
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Options {
-        self.user = Some((name.into(), password.into()));
+        self.credentials = Some(Credentials::Fixed(name.into(), password.into()));
+        self
+    }
+
+    /// Who to be, where that may change: a name and a password, asked for at every login. There is one for every
+    /// connection, and one when the cluster has forgotten the last one.
+    ///
+    /// A password that is refused when the cluster is first connected to is an error, as with
+    /// [`user`](Options::user). Later it counts as an outage, because a better one may follow: waits go on, and the
+    /// provider is asked again.
+    ///
+    /// It is called on the thread of the connection, where everything else waits for it, so it should not take long.
+    ///
+    /// ```no_run
+    /// use tantara_etcd::{Cluster, Options};
+    ///
+    /// let options = Options::new().credentials(|| {
+    ///     std::fs::read_to_string("/run/secrets/etcd").map(|password| ("shop".to_owned(),
+    /// password.trim().to_owned())) });
+    /// let cluster = Cluster::connect_with("etcd-1:2379", options)?;
+    /// # Ok::<(), tantara_etcd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn credentials<E: fmt::Display>(
+        mut self,
+        provider: impl Fn() -> Result<(String, String), E> + Send + Sync + 'static,
+    ) -> Options {
+        let provider = move || provider().map_err(|error| error.to_string());
+        self.credentials = Some(Credentials::Provided(Arc::new(provider)));
         self
     }
 
@@ -76,13 +110,33 @@ impl Options {
         self
     }
 
-    /// How long a request, and the connecting, may take before it fails; five seconds, unless said otherwise. A leader
-    /// that dies is replaced within three, and requests outlast that.
+    /// How long a request may take before it fails; five seconds, unless said otherwise. A leader that dies is
+    /// replaced within three, and requests outlast that.
     ///
     /// Waiting is not limited by it: once a wait has begun it outlasts every outage.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Options {
         self.timeout = timeout;
+        self
+    }
+
+    /// How long the cluster is tried to be reached at first; as long as a request may take, unless said otherwise.
+    #[must_use]
+    pub fn connect_timeout(mut self, timeout: Duration) -> Options {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Whether to learn from the cluster where its members are: yes, unless said otherwise. Then the connection
+    /// outlasts that all endpoints that were given are replaced by others.
+    ///
+    /// The endpoints that were given are tried first. An address that cannot be reached from here costs no time. One
+    /// that answers for another cluster is not used, nor one that is reached without TLS where the member that told
+    /// it was reached with it. Versions of etcd that tell administrators alone (3.5.28 to 3.5.31, 3.6.0 to 3.6.11,
+    /// where there are users) are asked in vain.
+    #[must_use]
+    pub fn learn_members(mut self, learn: bool) -> Options {
+        self.learns_members = learn;
         self
     }
 
@@ -121,13 +175,54 @@ impl Options {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         keys::check_namespace(&self.namespace)?;
-        if self.timeout.is_zero() {
+        if self.timeout.is_zero() || self.connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(Error::input("a timeout", "0", "no cluster answers in no time"));
         }
-        match &self.user {
-            Some((name, _)) if name.is_empty() => Err(Error::input("a user", name, "it is empty")),
+        match &self.credentials {
+            Some(Credentials::Fixed(name, _)) if name.is_empty() => Err(Error::input("a user", name, "it is empty")),
             _ => Ok(()),
         }
+    }
+}
+
+/// Who to be.
+#[derive(Clone)]
+pub(crate) enum Credentials {
+    Fixed(String, String),
+    Provided(Arc<Provider>),
+}
+
+type Provider = dyn Fn() -> Result<(String, String), String> + Send + Sync;
+
+impl Credentials {
+    /// The name and the password for the next login.
+    pub(crate) fn get(&self) -> Result<(String, String), String> {
+        match self {
+            Credentials::Fixed(name, password) => Ok((name.clone(), password.clone())),
+            Credentials::Provided(provider) => provider(),
+        }
+    }
+
+    /// Whether the next login may be another.
+    pub(crate) fn may_change(&self) -> bool {
+        matches!(self, Credentials::Provided(_))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Credentials::Fixed(name, _) => f.debug_tuple("Fixed").field(&shown_user(name)).finish_non_exhaustive(),
+            Credentials::Provided(_) => f.debug_tuple("Provided").finish_non_exhaustive(),
+        }
+    }
+}
+
+/// The name of a user, for people. Some write the password after a colon, as for etcdctl; it is not shown.
+pub(crate) fn shown_user(name: &str) -> String {
+    match name.split_once(':') {
+        Some((name, _)) => format!("{name}:…"),
+        None => name.to_owned(),
     }
 }
 
@@ -136,9 +231,11 @@ impl fmt::Debug for Options {
         // Neither passwords nor private keys.
         f.debug_struct("Options")
             .field("namespace", &self.namespace)
-            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .field("credentials", &self.credentials)
             .field("tls", &self.tls)
             .field("timeout", &self.timeout)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("learn_members", &self.learns_members)
             .field("hold_ttl", &self.hold_ttl)
             .field("recheck", &self.recheck)
             .field("record_waits", &self.records_waits)

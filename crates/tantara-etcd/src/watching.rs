@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
 
+use crate::connection::Connection;
 use crate::engine::Parts;
 use crate::keys::Keys;
-use crate::link::Connection;
 use crate::wire::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
 
 /// A stream that has been silent for so long is asked for a sign of life, and given up after so long again.

@@ -15,18 +15,21 @@ macro_rules! rpc {
     ($($request:ty => $answer:ty: $path:literal;)*) => {$(
         impl Rpc for $request {
             type Answer = $answer;
-            const PATH: &'static str = concat!("/etcdserverpb.", $path);
+            const PATH: &'static str = concat!("/", $path);
         }
     )*};
 }
 
 rpc! {
-    Range => RangeAnswer: "KV/Range";
-    Txn => TxnAnswer: "KV/Txn";
-    LeaseGrant => LeaseGrantAnswer: "Lease/LeaseGrant";
-    LeaseRevoke => Empty: "Lease/LeaseRevoke";
-    Authenticate => Token: "Auth/Authenticate";
-    StatusOf => StatusAnswer: "Maintenance/Status";
+    Range => RangeAnswer: "etcdserverpb.KV/Range";
+    Txn => TxnAnswer: "etcdserverpb.KV/Txn";
+    LeaseGrant => LeaseGrantAnswer: "etcdserverpb.Lease/LeaseGrant";
+    LeaseRevoke => Empty: "etcdserverpb.Lease/LeaseRevoke";
+    Authenticate => Token: "etcdserverpb.Auth/Authenticate";
+    StatusOf => StatusAnswer: "etcdserverpb.Maintenance/Status";
+    MemberList => MemberListAnswer: "etcdserverpb.Cluster/MemberList";
+    Peek => PeekAnswer: "etcdserverpb.KV/Range";
+    HealthCheck => Empty: "grpc.health.v1.Health/Check";
 }
 
 /// The streams.
@@ -43,6 +46,8 @@ pub(crate) struct Header {
     pub(crate) cluster_id: u64,
     #[prost(int64, tag = "3")]
     pub(crate) revision: i64,
+    #[prost(uint64, tag = "4")]
+    pub(crate) raft_term: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -241,10 +246,56 @@ pub(crate) struct StatusOf {}
 pub(crate) struct StatusAnswer {
     #[prost(string, tag = "2")]
     pub(crate) version: String,
-    /// 0 if the member knows of none.
-    #[prost(uint64, tag = "4")]
-    pub(crate) leader: u64,
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MemberList {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MemberListAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
+    #[prost(message, repeated, tag = "2")]
+    members: Vec<Member>,
+}
+
+impl MemberListAnswer {
+    /// Where members that vote listen for clients.
+    pub(crate) fn urls(self) -> impl Iterator<Item = String> {
+        self.members.into_iter().filter(|member| !member.is_learner).flat_map(|member| member.client_urls)
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Member {
+    #[prost(string, repeated, tag = "4")]
+    client_urls: Vec<String>,
+    #[prost(bool, tag = "5")]
+    is_learner: bool,
+}
+
+/// A range that the member reads from what it has, without asking the leader.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Peek {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) key: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(crate) limit: i64,
+    #[prost(bool, tag = "7")]
+    pub(crate) serializable: bool,
+    #[prost(bool, tag = "8")]
+    pub(crate) keys_only: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct PeekAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
+}
+
+/// gRPC's own, for all services of a server.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct HealthCheck {}
 
 /// A `oneof`.
 #[derive(Clone, PartialEq, Message)]

@@ -1,86 +1,102 @@
 //! Writes that apply at most once, however often they are sent.
 //!
 //! An answer that does not come leaves open whether the request was carried out, or will be: it may sit in a queue
-//! still. So every write also writes down its own number, in a *lane* of this process, and is carried out only if the
-//! lane is as this process last left it. Sent again, it finds its number there and does nothing; late, it finds
-//! another's. A lane serves one write at a time. Lanes hang on a lease, and a write that would revive the lane of a
-//! lease that has ended is refused by etcd, so a lane's revision never starts anew.
+//! still. So every write also puts a number of its own into a *slot*, one of some keys that all writers of the
+//! namespace share, and is carried out only if the slot was last changed at the revision that the writer has read.
+//! The first change after that revision decides: if it is the write's, the write was made, and if it is another's,
+//! the write was not made and never will be. So a copy that comes late does nothing.
+//!
+//! A slot is never deleted: its revision would begin anew, and an old copy might fit again. That is why slots are
+//! shared, which bounds their number, and why a write needs no lease and leaves nothing to be given back.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::time::Instant;
-use tonic::Code;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Engine;
 use crate::error::{Error, Kind};
 use crate::keys::Keys;
-use crate::lease::{Lease, Leases};
 use crate::link::{Failure, Link};
-use crate::wire::{Compare, Op, Put, Range, Txn, TxnAnswer};
+use crate::wire::{Compare, KeyValue, Op, Put, Range, Txn};
 
-/// How long a process that has died leaves its lanes behind, and how long an unknown outcome can be found out.
-const LANES_LAST: Duration = Duration::from_secs(60);
+/// How many slots a namespace has. Two writers that pick the same one at the same time cost one of them a round trip.
+const SLOTS: u32 = 1_024;
+
+/// How many writes of this process go on at once.
+const AT_ONCE: usize = 64;
+
+/// So many changes of a slot are looked through for the one that decides. They are those of other writers, made while
+/// the outcome of a write was not known.
+const LOOKED_THROUGH: i64 = 100;
 
 #[derive(Debug)]
 pub(crate) struct Writer {
     link: Arc<Link>,
     keys: Keys,
-    leases: Leases,
-    /// Held while a lease is granted.
-    session: tokio::sync::Mutex<Option<Arc<Session>>>,
+    turns: Semaphore,
+    slots: Mutex<Slots>,
 }
 
-/// The lanes of one lease.
-#[derive(Debug)]
-struct Session {
-    lease: Lease,
-    free: Mutex<Vec<Lane>>,
-    lanes: AtomicU32,
+#[derive(Debug, Default)]
+struct Slots {
+    /// Those that were left as they are known, by writes that are over.
+    free: Vec<Slot>,
+    in_use: HashSet<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Lane {
+struct Slot {
     number: u32,
-    /// When it was last written; 0 if never.
+    /// When it was last changed, and how often it was; 0 if never.
     revision: i64,
+    version: i64,
 }
 
-impl Session {
-    fn take(&self) -> Lane {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        free.unwrap_or_else(|| Lane { number: self.lanes.fetch_add(1, Relaxed), revision: 0 })
-    }
+/// Nobody else in this process uses the slot for as long as this lives.
+struct Taken<'w> {
+    writer: &'w Writer,
+    slot: Slot,
+}
 
-    /// A lane whose last write is known. One that is not given back is never used again.
-    fn give_back(&self, lane: Lane, revision: i64) {
-        let lane = Lane { revision, ..lane };
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+impl Taken<'_> {
+    /// It is as this write has left it, and may be used again without being read.
+    fn leave(self, revision: i64, version: i64) {
+        self.writer.slots().free.push(Slot { revision, version, ..self.slot });
     }
 }
 
-/// One write, on its lane.
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.writer.slots().in_use.remove(&self.slot.number);
+    }
+}
+
+/// One write, and the slot that it is made in.
 #[derive(Clone, Debug)]
-struct Slip {
+struct Write {
     key: Vec<u8>,
-    lease: i64,
+    /// What the slot was when the write was made ready.
     revision: i64,
+    version: i64,
     number: Vec<u8>,
 }
 
-/// What became of a slip.
-enum Found {
-    /// Done, at a revision.
-    Done(i64),
-    /// The lane has ended with its lease.
-    Ended,
+/// What became of a write.
+enum Outcome {
+    /// Made, at a revision, which was that version of the slot.
+    Made(i64, i64),
+    /// Not made, and it never will be.
+    NotMade,
+    /// The history that would tell is gone.
+    Forgotten,
 }
 
-impl Slip {
+impl Write {
     fn transaction(&self, mut ops: Vec<Op>) -> Txn {
-        ops.push(Put { key: self.key.clone(), value: self.number.clone(), lease: self.lease }.into());
+        ops.push(Put { key: self.key.clone(), value: self.number.clone(), lease: 0 }.into());
         Txn {
             compare: vec![Compare::last_changed_at(self.key.clone(), self.revision)],
             success: ops,
@@ -88,19 +104,26 @@ impl Slip {
         }
     }
 
-    /// Reads an answer that says that the lane was not as it had been left.
-    fn find(&self, answer: &TxnAnswer) -> Found {
-        let lane = answer.responses.first().and_then(|answer| answer.range.as_ref());
-        match lane.and_then(|lane| lane.kvs.first()) {
-            Some(kv) if kv.value == self.number => Found::Done(kv.mod_revision),
-            _ => Found::Ended,
+    /// What a value of the slot says. `None` if it is not the one that decides.
+    fn outcome(&self, slot: Option<&KeyValue>) -> Option<Outcome> {
+        match slot {
+            // It was deleted, or the whole history was replaced.
+            None => Some(Outcome::Forgotten),
+            Some(kv) if kv.version <= self.version => Some(Outcome::Forgotten),
+            Some(kv) if kv.value == self.number => Some(Outcome::Made(kv.mod_revision, kv.version)),
+            Some(kv) if kv.version == self.version + 1 => Some(Outcome::NotMade),
+            Some(_) => None,
         }
     }
 }
 
 impl Writer {
-    pub(crate) fn new(link: Arc<Link>, keys: Keys, leases: Leases) -> Writer {
-        Writer { link, keys, leases, session: tokio::sync::Mutex::new(None) }
+    pub(crate) fn new(link: Arc<Link>, keys: Keys) -> Writer {
+        Writer { link, keys, turns: Semaphore::new(AT_ONCE), slots: Mutex::default() }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does all of `ops`, or none, once. The revision at which they were done.
@@ -111,85 +134,126 @@ impl Writer {
         until: Instant,
         engine: Option<&Engine>,
     ) -> Result<i64, Error> {
+        let Ok(_turn) = timeout_at(until, self.turns.acquire()).await else {
+            return Err(self.link.unreachable(doing));
+        };
         loop {
-            let session = self.session(doing, until).await?;
-            let lane = session.take();
-            let slip = Slip {
-                key: self.keys.lane(session.lease.id, lane.number),
-                lease: session.lease.id,
-                revision: lane.revision,
-                number: format!("{:016x}", fastrand::u64(..)).into_bytes(),
+            let taken = self.take(doing, until).await?;
+            let write = Write {
+                key: self.keys.slot(taken.slot.number),
+                revision: taken.slot.revision,
+                version: taken.slot.version,
+                number: number(),
             };
-            let failure = match self.link.call_counted(doing, &slip.transaction(ops.clone()), until).await {
-                (Ok(answer), _) if answer.succeeded => {
-                    let revision = answer.header.unwrap_or_default().revision;
-                    session.give_back(lane, revision);
-                    return Ok(revision);
-                }
-                (Ok(answer), may_be_done) => match slip.find(&answer) {
-                    Found::Done(revision) => {
-                        session.give_back(lane, revision);
-                        return Ok(revision);
-                    }
-                    Found::Ended if may_be_done => return Err(self.unknown(doing, None)),
-                    Found::Ended => None,
-                },
-                (Err(failure), _) => Some(failure),
-            };
-            match failure {
-                // The lease has ended, and nothing was done: once more, under a new one.
-                None => {}
-                Some(Failure { status: Some(Code::NotFound), may_be_done: false, .. }) => {}
-                Some(Failure { status: Some(Code::NotFound), .. }) => return Err(self.unknown(doing, None)),
-                Some(failure) if failure.may_be_done => {
-                    let pending = engine.map(|engine| Pending { engine: engine.clone(), slip, doing });
+            let (answer, may_be_done) = self.link.call_counted(doing, &write.transaction(ops.clone()), until).await;
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(failure) if failure.may_be_done => {
+                    let outcome = Arc::new(OnceLock::new());
+                    let pending = engine.map(|engine| Pending { engine: engine.clone(), write, doing, outcome });
                     return Err(self.unknown(doing, pending));
                 }
-                Some(failure) => return Err(failure.error),
+                Err(failure) => return Err(failure.error),
+            };
+            if answer.succeeded {
+                let revision = answer.header.unwrap_or_default().revision;
+                taken.leave(revision, write.version + 1);
+                return Ok(revision);
             }
-            self.end(&session).await;
+            // The slot was changed by an attempt whose answer was lost, or by somebody else.
+            let slot = answer.responses.into_iter().next().and_then(|answer| answer.range);
+            let slot = slot.and_then(|range| range.kvs.into_iter().next());
+            let outcome = match self.find_out(doing, &write, slot, until).await {
+                Ok(outcome) => outcome,
+                Err(_) if !may_be_done => Outcome::NotMade,
+                Err(failure) => return Err(failure.error),
+            };
+            match outcome {
+                Outcome::Made(revision, version) => {
+                    taken.leave(revision, version);
+                    return Ok(revision);
+                }
+                Outcome::Forgotten if may_be_done => return Err(self.unknown(doing, None)),
+                Outcome::NotMade | Outcome::Forgotten => {}
+            }
         }
+    }
+
+    /// A slot that is known: one of ours that is free, or else any, which is read.
+    async fn take(&self, doing: &'static str, until: Instant) -> Result<Taken<'_>, Error> {
+        let number = {
+            let mut slots = self.slots();
+            if let Some(slot) = slots.free.pop() {
+                slots.in_use.insert(slot.number);
+                return Ok(Taken { writer: self, slot });
+            }
+            // There are many more than are in use.
+            loop {
+                let number = fastrand::u32(..SLOTS);
+                if slots.in_use.insert(number) {
+                    break number;
+                }
+            }
+        };
+        let mut taken = Taken { writer: self, slot: Slot { number, revision: 0, version: 0 } };
+        let read = Range { key: self.keys.slot(number), ..Range::default() };
+        let answer = self.link.call(doing, &read, until).await.map_err(|failure| failure.error)?;
+        if let Some(kv) = answer.kvs.first() {
+            (taken.slot.revision, taken.slot.version) = (kv.mod_revision, kv.version);
+        }
+        Ok(taken)
     }
 
     fn unknown(&self, doing: &'static str, pending: Option<Pending>) -> Error {
         Error::new(Kind::Unknown { doing, tries: self.link.tries(), pending })
     }
 
-    async fn session(&self, doing: &'static str, until: Instant) -> Result<Arc<Session>, Error> {
-        let mut kept = match tokio::time::timeout_at(until, self.session.lock()).await {
-            Ok(kept) => kept,
-            Err(_) => return Err(self.link.unreachable(doing)),
-        };
-        if let Some(session) = kept.as_ref().filter(|session| !session.lease.is_lost()) {
-            return Ok(Arc::clone(session));
+    /// What became of a write whose slot has changed: goes back through the history of the slot to the change that
+    /// decides.
+    async fn find_out(
+        &self,
+        doing: &'static str,
+        write: &Write,
+        mut slot: Option<KeyValue>,
+        until: Instant,
+    ) -> Result<Outcome, Failure> {
+        for _ in 0..LOOKED_THROUGH {
+            if let Some(outcome) = write.outcome(slot.as_ref()) {
+                return Ok(outcome);
+            }
+            let revision = slot.map_or(0, |kv| kv.mod_revision - 1);
+            let read = Range { key: write.key.clone(), revision, ..Range::default() };
+            slot = match self.link.call(doing, &read, until).await {
+                Ok(answer) => answer.kvs.into_iter().next(),
+                // Compacted.
+                Err(failure) if failure.status == Some(tonic::Code::OutOfRange) => break,
+                Err(failure) => return Err(failure),
+            };
         }
-        let lease = self.leases.grant(doing, LANES_LAST.max(self.link.timeout() * 2), until).await?;
-        let session = Arc::new(Session { lease, free: Mutex::new(Vec::new()), lanes: AtomicU32::new(0) });
-        *kept = Some(Arc::clone(&session));
-        Ok(session)
+        Ok(Outcome::Forgotten)
     }
 
-    async fn end(&self, session: &Arc<Session>) {
-        let mut kept = self.session.lock().await;
-        if kept.as_ref().is_some_and(|known| Arc::ptr_eq(known, session)) {
-            *kept = None;
+    /// Whether the write was made. If it was not, it never will be.
+    async fn resolve(&self, doing: &'static str, write: &Write, until: Instant) -> Result<bool, Error> {
+        let fence = Write { number: number(), ..write.clone() };
+        let answer = self.link.call(doing, &fence.transaction(Vec::new()), until).await;
+        let answer = answer.map_err(|failure| failure.error)?;
+        if answer.succeeded {
+            return Ok(false);
+        }
+        let slot = answer.responses.into_iter().next().and_then(|answer| answer.range);
+        let slot = slot.and_then(|range| range.kvs.into_iter().next());
+        match self.find_out(doing, write, slot, until).await.map_err(|failure| failure.error)? {
+            Outcome::Made(..) => Ok(true),
+            Outcome::NotMade => Ok(false),
+            Outcome::Forgotten => Err(self.unknown(doing, None)),
         }
     }
+}
 
-    /// Whether the slip was carried out. If it was not, it never will be.
-    async fn settle(&self, doing: &'static str, slip: &Slip, until: Instant) -> Result<bool, Error> {
-        let fence = Slip { number: b"given up".to_vec(), ..slip.clone() };
-        match self.link.call(doing, &fence.transaction(Vec::new()), until).await {
-            Ok(answer) if answer.succeeded => Ok(false),
-            Ok(answer) => match (slip.find(&answer), fence.find(&answer)) {
-                (Found::Done(_), _) => Ok(true),
-                (_, Found::Done(_)) => Ok(false),
-                _ => Err(self.unknown(doing, None)),
-            },
-            Err(failure) if failure.status == Some(Code::NotFound) => Err(self.unknown(doing, None)),
-            Err(failure) => Err(failure.error),
-        }
-    }
+/// What no other write puts into a slot.
+fn number() -> Vec<u8> {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into_bytes()
 }
 
 /// A change whose outcome is not known: the answer of the cluster was lost. From [`Error::pending`].
@@ -209,8 +273,10 @@ impl Writer {
 #[derive(Clone)]
 pub struct Pending {
     engine: Engine,
-    slip: Slip,
+    write: Write,
     doing: &'static str,
+    /// Once it is known.
+    outcome: Arc<OnceLock<bool>>,
 }
 
 impl Pending {
@@ -220,8 +286,8 @@ impl Pending {
     /// # Errors
     ///
     /// [`is_unreachable`](Error::is_unreachable) if the cluster still does not answer: ask again.
-    /// [`is_unknown`](Error::is_unknown), without a `pending`, if more than a minute has passed in which the cluster
-    /// could not be reached: nobody will ever know.
+    /// [`is_unknown`](Error::is_unknown), without a `pending`, if the cluster has compacted the history that would
+    /// tell, or its history was replaced: nobody will ever know.
     pub fn resolve(&self) -> Result<bool, Error> {
         self.reply()?.wait()
     }
@@ -236,14 +302,42 @@ impl Pending {
     }
 
     fn reply(&self) -> Result<crate::reply::Reply<bool>, Error> {
-        let (slip, doing) = (self.slip.clone(), self.doing);
-        self.engine
-            .run(move |parts| async move { parts.writer.settle(doing, &slip, parts.link.request_deadline()).await })
+        let (write, doing, known) = (self.write.clone(), self.doing, Arc::clone(&self.outcome));
+        self.engine.run(move |parts| async move {
+            if let Some(made) = known.get() {
+                return Ok(*made);
+            }
+            let made = parts.writer.resolve(doing, &write, parts.link.request_deadline()).await?;
+            Ok(*known.get_or_init(|| made))
+        })
     }
 }
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending").field("doing", &self.doing).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_change_of_a_slot_decides() {
+        let write = Write { key: b"o/1".to_vec(), revision: 7, version: 3, number: b"mine".to_vec() };
+        let slot = |version, value: &str| KeyValue {
+            version,
+            value: value.into(),
+            mod_revision: 10 + version,
+            ..KeyValue::default()
+        };
+        let said = |slot: Option<KeyValue>| write.outcome(slot.as_ref());
+        assert!(matches!(said(Some(slot(4, "mine"))), Some(Outcome::Made(14, 4))));
+        assert!(matches!(said(Some(slot(4, "another's"))), Some(Outcome::NotMade)));
+        assert!(said(Some(slot(5, "another's"))).is_none(), "an older value decides");
+        // Deleted, or of a history that has replaced the one that was known.
+        assert!(matches!(said(None), Some(Outcome::Forgotten)));
+        assert!(matches!(said(Some(slot(2, "another's"))), Some(Outcome::Forgotten)));
     }
 }

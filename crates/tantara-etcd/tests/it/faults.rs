@@ -21,8 +21,9 @@ impl Net {
         Net { servers, proxies, namespace: namespace() }
     }
 
+    /// What the servers tell of where they are would lead around the proxies.
     fn options(&self) -> Options {
-        Options::new().namespace(&self.namespace)
+        Options::new().namespace(&self.namespace).learn_members(false)
     }
 
     /// Somebody whose network is good.
@@ -299,7 +300,8 @@ fn an_unknown_outcome_can_be_found_out() {
     assert!(pending.resolve().unwrap(), "it was set");
     assert!(pending.resolve().unwrap(), "and that stays so");
     assert_eq!(net.sets(), before + 1);
-    // One that never got there.
+    // One that never got there. It has a slot already, and so nothing to read first.
+    client.set().unwrap();
     net.proxies[0].drop_everything();
     let error = client.clear().unwrap_err();
     net.proxies[0].close_all();
@@ -309,7 +311,7 @@ fn an_unknown_outcome_can_be_found_out() {
     assert_eq!(pending.resolve().unwrap(), done);
     assert_eq!(client.is_set().unwrap(), !done);
     client.set().unwrap();
-    assert_eq!(net.sets(), before + 2);
+    assert_eq!(net.sets(), before + 3);
 }
 
 #[test]
@@ -397,9 +399,11 @@ fn nothing_is_left_behind() {
     let hold = cluster.event("held").hold().unwrap();
     let wait = event.wait_async();
     until("the wait is recorded", || event.waiters().unwrap().len() == 1);
-    assert!(servers.leases() >= 3);
+    assert!(servers.leases() >= 2);
     drop((wait, hold, event, cluster));
-    assert_eq!(servers.leases(), 0);
+    until("all leases are given back", || servers.leases() == 0);
     let keys: Vec<String> = servers.keys("/tidy/").into_iter().map(|(key, _)| key).collect();
+    let (slots, keys): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.starts_with("/tidy/o/"));
     assert_eq!(keys, ["/tidy/e/event/l", "/tidy/e/event/p", "/tidy/e/held/p"]);
+    assert!(slots.len() <= 4, "a few of those that all writers share: {slots:?}");
 }

@@ -90,6 +90,7 @@ impl Torture {
     fn client(&self) -> Vec<ClusterEvent> {
         let endpoints: Vec<String> = self.proxies.iter().map(Proxy::endpoint).collect();
         let options = Options::new().timeout(Duration::from_secs(4)).recheck(Duration::from_secs(2));
+        let options = options.learn_members(false);
         let connected = (0..).find_map(|_| Cluster::connect_with(&endpoints, options.clone()).ok()).unwrap();
         EVENTS.iter().map(|name| connected.event(name)).collect()
     }

@@ -1,0 +1,91 @@
+//! What to make of a request that a member has refused.
+
+use tonic::{Code, Status};
+
+use crate::error::{Error, Kind, said};
+
+/// What a member says that is cut off from the leader.
+const NO_LEADER: &str = "etcdserver: no leader";
+
+/// What to make of a request that has failed.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Over another connection it may succeed.
+    Elsewhere,
+    /// Over the same connection it may succeed in a moment.
+    Again,
+    /// With a new token it may succeed.
+    NewToken,
+    /// It never will.
+    Never(Error),
+}
+
+pub(crate) fn judge(status: &Status, endpoint: &str, doing: &'static str, has_credentials: bool) -> Verdict {
+    let endpoint = endpoint.to_owned();
+    let message = status.message();
+    let refused = |why: String| Verdict::Never(Error::new(Kind::Refused { doing, endpoint: endpoint.clone(), why }));
+    match status.code() {
+        Code::Unauthenticated => Verdict::NewToken,
+        Code::InvalidArgument if message.contains("auth store is old") => Verdict::NewToken,
+        Code::InvalidArgument if message.contains("user name is empty") => {
+            if has_credentials {
+                return Verdict::NewToken;
+            }
+            let why = "the cluster asks for a user and a password; give them".to_owned();
+            Verdict::Never(Error::new(Kind::Credentials { endpoint, why }))
+        }
+        Code::PermissionDenied => Verdict::Never(Error::new(Kind::Denied { doing, endpoint })),
+        Code::ResourceExhausted if message.contains("database space exceeded") => refused(
+            "its database is full; compact and defragment it, or raise its quota, and disarm the alarm".to_owned(),
+        ),
+        Code::ResourceExhausted if message.contains("larger than max") => refused(said(status)),
+        // Later versions say in the code of a refusal what earlier ones said in that of an outage.
+        Code::FailedPrecondition if is_about_the_member(message) => Verdict::Elsewhere,
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::DataLoss => refused(said(status)),
+        Code::ResourceExhausted if message.contains("too many requests") => Verdict::Again,
+        Code::Unavailable if message == "etcdserver: leader changed" => Verdict::Again,
+        // One that is no etcd does not know the request.
+        _ => Verdict::Elsewhere,
+    }
+}
+
+/// Whether a refusal concerns the member alone: another may grant the same request.
+fn is_about_the_member(message: &str) -> bool {
+    ["not supported for learner", "not capable", "not leader"].iter().any(|words| message.contains(words))
+}
+
+/// Whether the member says that it has not even begun.
+pub(crate) fn is_untouched(status: &Status) -> bool {
+    let message = status.message();
+    message == NO_LEADER || message == "etcdserver: too many requests" || is_about_the_member(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_concerns_one_member_sends_the_request_elsewhere() {
+        let judged = |code, message: &str| judge(&Status::new(code, message), "a:1", "set", false);
+        for code in [Code::Unavailable, Code::FailedPrecondition] {
+            for message in ["etcdserver: rpc not supported for learner", "etcdserver: not capable"] {
+                assert!(matches!(judged(code, message), Verdict::Elsewhere), "{code} {message}");
+                assert!(is_untouched(&Status::new(code, message)));
+            }
+        }
+        assert!(matches!(judged(Code::Unimplemented, "unknown service"), Verdict::Elsewhere));
+        for (code, message) in [
+            (Code::FailedPrecondition, "etcdserver: lease already exists"),
+            (Code::NotFound, "etcdserver: requested lease not found"),
+            (Code::PermissionDenied, "etcdserver: permission denied"),
+            (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        ] {
+            assert!(matches!(judged(code, message), Verdict::Never(_)), "{message}");
+        }
+    }
+}
