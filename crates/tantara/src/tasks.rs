@@ -158,12 +158,20 @@ impl Queue {
         usize::from(self.sleepers.load(Relaxed)) + self.len()
     }
 
-    /// Counts the calling thread as asleep on the word while `sleep` runs.
+    /// Counts the calling thread as asleep on the word while `sleep` runs, which may panic: a callback of
+    /// [`interruptible`](crate::interruptible) runs in it.
     pub(crate) fn counting_sleeper<R>(&self, sleep: impl FnOnce() -> R) -> R {
+        struct Counted<'a>(&'a AtomicU16);
+
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Relaxed);
+            }
+        }
+
         self.sleepers.fetch_add(1, Relaxed);
-        let outcome = sleep();
-        self.sleepers.fetch_sub(1, Relaxed);
-        outcome
+        let _counted = Counted(&self.sleepers);
+        sleep()
     }
 
     fn head(&self) -> *const Node {

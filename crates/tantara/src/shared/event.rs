@@ -16,6 +16,7 @@ use crate::shared::file::EventFile;
 use crate::shared::handle::Handle;
 use crate::shared::layout::LastSet;
 use crate::shared::list::{self, Entry};
+use crate::shared::mapping;
 use crate::shared::name::{self, Place};
 use crate::shared::registry::{self, Waiter};
 use crate::shared::wait::{Changed, SharedWait, State};
@@ -48,7 +49,8 @@ use crate::sys::files;
 /// If a file is removed or cut off by other means, those who sleep find out within some seconds. To cut off a file that
 /// is mapped would end the process (SIGBUS); a handler for that signal, installed with the first event that has a file,
 /// turns it into an error, and hands every other fault to whoever handled it before. (A thread that blocks that signal
-/// cannot be helped.)
+/// cannot be helped. A program that wants no handler calls
+/// [`disable_sigbus_handler`](SharedEvent::disable_sigbus_handler) first.)
 ///
 /// # Memory ordering
 ///
@@ -179,6 +181,15 @@ impl SharedEvent {
     #[must_use]
     pub fn default_directory() -> PathBuf {
         name::default_directory()
+    }
+
+    /// For programs that want no handler of SIGBUS: none is installed from now on. To be called before the first event
+    /// is opened; says whether that was in time, and changes nothing if not.
+    ///
+    /// Without the handler, an event's file that is cut off while the event is in use ends the process, as with every
+    /// mapped file. Events without a name cannot be cut off.
+    pub fn disable_sigbus_handler() -> bool {
+        mapping::disable_handler()
     }
 
     /// An event without a name, for processes that are given its descriptor: by [`inherit`](SharedEvent::inherit), by a
@@ -352,7 +363,9 @@ impl SharedEvent {
     ///
     /// # Errors
     ///
-    /// The future's, if the event was removed, or is while it is awaited, or if no helper thread can be started.
+    /// The future's, if the event was removed, or is while it is awaited, or if no helper thread can be started. (A
+    /// thread that blocks needs none, not even in [`any`](crate::any) and [`all`](crate::all): without it, it looks
+    /// every 5 ms.)
     #[inline]
     pub fn wait_async(&self) -> SharedWait<'_> {
         SharedWait::new(&self.handle)
@@ -412,7 +425,7 @@ impl SharedEvent {
     pub fn waiters(&self) -> Result<Vec<Waiter>, Error> {
         let failed = |error| Error::system("asked who waits", Path::new(&self.name()), error);
         let file = EventFile::reopen(&self.handle.file.file, false).map_err(failed)?;
-        registry::waiters(&file, self.handle.word()).map_err(failed)
+        registry::waiters(&file, self.handle.page()).map_err(failed)
     }
 
     /// Removes the event: everyone who waits for it is told so and not left asleep, and the name is free.
@@ -438,15 +451,16 @@ impl AsFd for SharedEvent {
     }
 }
 
-/// Says whether it is set, where it lies, and how many wait, in all processes.
+/// Says whether it is set, where it lies, and how many threads and tasks of this process wait through this handle and
+/// its clones. It looks at memory alone; for all who wait see [`waiters`](SharedEvent::waiters).
 impl fmt::Debug for SharedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let waiting = self.waiters().map(|waiters| waiters.len());
-        let mut debug = f.debug_struct("SharedEvent");
-        debug.field("set", &self.handle.word().is_set());
-        if let Ok(waiting) = waiting {
-            debug.field("waiting", &waiting);
-        }
-        debug.field("path", &self.handle.path).field("removed", &self.is_removed()).finish()
+        let word = self.handle.known_word();
+        f.debug_struct("SharedEvent")
+            .field("set", &word.is_set())
+            .field("waiting", &self.handle.waiting())
+            .field("path", &self.handle.path)
+            .field("removed", &word.is_gone())
+            .finish()
     }
 }

@@ -31,8 +31,34 @@ pub(crate) struct Handle {
     pub(crate) attended_by: AtomicU32,
     /// The mark that the bridge has left on behalf of those who listen to the bell.
     mark_of_bridge: Mutex<Option<registry::Mark>>,
+    /// How many threads of this process sleep: a figure for `Debug`.
+    sleepers: AtomicU32,
     /// The file was found to have lost its name.
     is_abandoned: AtomicBool,
+}
+
+/// A thread that sleeps. Its mark is taken off when the wait ends, also by a panic of a callback of
+/// [`interruptible`](crate::interruptible).
+struct Sleeper<'a> {
+    handle: &'a Handle,
+    mark: Option<registry::Mark>,
+    is_released: bool,
+}
+
+impl Sleeper<'_> {
+    fn new(handle: &Handle) -> Sleeper<'_> {
+        handle.sleepers.fetch_add(1, Relaxed);
+        Sleeper { handle, mark: None, is_released: false }
+    }
+}
+
+impl Drop for Sleeper<'_> {
+    fn drop(&mut self) {
+        self.handle.sleepers.fetch_sub(1, Relaxed);
+        if let Some(mark) = self.mark.take() {
+            self.handle.registry.leave(&self.handle.file.file, mark, self.is_released);
+        }
+    }
 }
 
 /// How long a sleep lasts before it is worth to say who sleeps.
@@ -43,6 +69,12 @@ const LONGEST_NAP: Duration = Duration::from_secs(2);
 /// How often to look when nobody can be told that one sleeps.
 const BLIND_NAP: Duration = Duration::from_millis(20);
 
+/// This process, and the PID namespace in which it has that number.
+#[inline]
+fn who_sets() -> (u32, u32) {
+    (shared::process(), shared::pid_namespace())
+}
+
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
         Handle {
@@ -52,6 +84,7 @@ impl Handle {
             bell: Event::new(),
             attended_by: AtomicU32::new(0),
             mark_of_bridge: Mutex::new(None),
+            sleepers: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
         }
     }
@@ -84,7 +117,7 @@ impl Handle {
 
     pub(crate) fn last_set(&self) -> Result<Option<LastSet>, Error> {
         let word = self.known_word();
-        if word.is_gone() { Err(self.gone(word)) } else { Ok(self.page().last_set()) }
+        if word.is_gone() { Err(self.gone(word)) } else { Ok(self.page().last_set(shared::pid_namespace())) }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -112,7 +145,7 @@ impl Handle {
             return Err(self.read_only());
         }
         let page = self.page();
-        let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
+        let note = |before| page.note_raising(before, who_sets(), shared::coarse_time());
         signal::set(&page.word, note, || page.count_repeat()).map_err(|Gone(word)| self.gone(word))?;
         self.check_whole()
     }
@@ -122,7 +155,7 @@ impl Handle {
             return Err(self.read_only());
         }
         let page = self.page();
-        let note = |before| page.note_raising(before, shared::process(), shared::coarse_time());
+        let note = |before| page.note_raising(before, who_sets(), shared::coarse_time());
         signal::pulse(&page.word, note, || page.count_repeat()).map_err(|Gone(word)| self.gone(word))?;
         self.check_whole()
     }
@@ -195,7 +228,7 @@ impl Handle {
     }
 
     fn sleep(&self, ticket: Ticket, deadline: Deadline) -> Result<bool, Error> {
-        let mut mark = None;
+        let mut sleeper = Sleeper::new(self);
         let mut nap = ANONYMOUS_NAP;
         // When the nap is over: known only to those who were woken before, and not released. (Signals may do that to a
         // thread all the time.) Everyone else is spared the look at the clock.
@@ -225,22 +258,26 @@ impl Handle {
                 // The tie: whoever set it in the meantime wins.
                 break self.look(ticket);
             }
-            if nap == ANONYMOUS_NAP && mark.is_none() {
-                mark = self.enter(ticket, ANONYMOUS_NAP);
+            if nap == ANONYMOUS_NAP && sleeper.mark.is_none() {
+                sleeper.mark = self.enter(ticket, ANONYMOUS_NAP);
                 nap = SHORTEST_NAP;
             } else {
                 nap = LONGEST_NAP.min(nap * 2);
             }
             self.check_place();
         };
-        if let Some(mark) = mark {
-            self.registry.leave(&self.file.file, mark, matches!(outcome, Ok(true)));
-        }
+        sleeper.is_released = matches!(outcome, Ok(true));
         outcome
     }
 
+    /// How many threads and tasks of this process wait through this handle.
+    pub(crate) fn waiting(&self) -> usize {
+        self.sleepers.load(Relaxed) as usize + self.bell.queue().len()
+    }
+
     fn enter(&self, ticket: Ticket, waited: Duration) -> Option<registry::Mark> {
-        self.registry.enter(&self.file.file, ticket, waited)
+        let namespace = self.page().index_of_namespace(shared::pid_namespace(), self.file.is_writable);
+        self.registry.enter(&self.file.file, namespace, ticket, waited)
     }
 
     /// Shows, on behalf of those who listen to the bell, that somebody waits; unless that is shown already.

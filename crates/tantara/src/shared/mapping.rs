@@ -1,23 +1,31 @@
 //! The page in memory, and what happens when its file is cut off under it.
 //!
-//! Whoever may write to a file may also make it shorter, and then the next look at the page is a fault, SIGBUS, which
+//! Whoever may write to a file may also make it shorter, and then the next access to the page is a fault, SIGBUS, which
 //! ends the process. A file that nobody can shorten (sealed memory) needs no care. For every other one a handler is
-//! installed, once for the process: if the fault is in a page that is listed here, it puts a page in its place that
-//! says "lost" ([`Word::LOST`]), and the instruction is done over. Any other fault goes to whoever handled it before.
+//! installed, once for the process: if the fault is in a page that is listed here, it maps a page of zeros over it,
+//! writes "lost" into it ([`Word::LOST`]), and the instruction runs again. Any other fault goes to the handler that was
+//! installed before. [`disable_handler`] is for programs that want no handler.
+//!
+//! The kernel refuses a new mapping when the process has as many as it may (`vm.max_map_count`), even a mapping that
+//! takes the place of another. So some mappings are kept in reserve, and the handler gives one back if it has to.
 //!
 //! Discipline:
 //!
-//! 1. A [`Listing`] lives for ever; its `page` is not zero exactly while a [`Mapping`] owns it and its page is mapped.
+//! 1. A [`Listing`] lives for ever; its `page` is an address exactly while a [`Mapping`] owns it and its page is
+//!    mapped.
 //! 2. The list of all listings only grows, at its head, by a compare-exchange. So the handler can walk it at any
-//!    moment; it takes no lock and allocates nothing but the page that it puts in place.
+//!    moment; it takes no lock and allocates nothing but the page that it maps.
+//! 3. Nothing here takes a lock, because the child of a fork would wait for ever for a lock that another thread of its
+//!    parent had. A fork in the middle of a step loses at most a listing or a reserve.
+//! 4. The page of zeros is in place before it says "lost". Until then it has no seal, so whoever reads it sees that it
+//!    is no event's page ([`Page::is_whole`]).
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicUsize};
-use std::sync::{Mutex, Once, OnceLock, PoisonError};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize};
 
 use crate::shared::layout::{PAGE, Page, WORD_AT, Word};
 use crate::sys::files;
@@ -73,7 +81,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if let Some(listing) = self.listing {
-            listing.page.store(0, Release);
+            listing.page.store(CLAIMED, Release);
         }
         // SAFETY: the page was mapped by `new`, and nobody refers to it any more.
         unsafe {
@@ -86,34 +94,60 @@ impl Drop for Mapping {
 /// A page that may be cut off.
 #[derive(Debug)]
 struct Listing {
-    /// Its address; zero while nobody uses the listing.
+    /// Its address; [`UNUSED`] while nobody uses the listing, [`CLAIMED`] while its owner has no page.
     page: AtomicUsize,
     next: AtomicPtr<Listing>,
 }
 
+/// No address of a page is one of these.
+const UNUSED: usize = 0;
+const CLAIMED: usize = 1;
+
 static LISTINGS: AtomicPtr<Listing> = AtomicPtr::new(ptr::null_mut());
-static UNUSED: Mutex<Vec<&'static Listing>> = Mutex::new(Vec::new());
+/// How many listings are unused, but for those that a thread has decided to claim.
+static UNUSED_LISTINGS: AtomicUsize = AtomicUsize::new(0);
+/// Where to begin to look for an unused one.
+static HINT: AtomicPtr<Listing> = AtomicPtr::new(ptr::null_mut());
 
 impl Listing {
     fn take() -> &'static Listing {
-        static GUARDS: Once = Once::new();
-        GUARDS.call_once(guard);
-        let unused = UNUSED.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        unused.unwrap_or_else(|| {
-            let new = Box::leak(Box::new(Listing { page: AtomicUsize::new(0), next: AtomicPtr::default() }));
-            let mut head = LISTINGS.load(Relaxed);
-            loop {
-                new.next.store(head, Relaxed);
-                match LISTINGS.compare_exchange_weak(head, new, Release, Relaxed) {
-                    Ok(_) => return new,
-                    Err(other) => head = other,
-                }
+        install_handler();
+        fill_reserves();
+        if UNUSED_LISTINGS.fetch_update(AcqRel, Acquire, |count| count.checked_sub(1)).is_ok() {
+            return Listing::claim();
+        }
+        let new = Box::leak(Box::new(Listing { page: AtomicUsize::new(CLAIMED), next: AtomicPtr::default() }));
+        let mut head = LISTINGS.load(Relaxed);
+        loop {
+            new.next.store(head, Relaxed);
+            match LISTINGS.compare_exchange_weak(head, new, Release, Relaxed) {
+                Ok(_) => return new,
+                Err(other) => head = other,
             }
-        })
+        }
+    }
+
+    /// Finds an unused listing. There is one, because the caller has taken it off the count.
+    fn claim() -> &'static Listing {
+        let mut cursor = HINT.load(Acquire);
+        loop {
+            // SAFETY: listings live for ever (discipline 1).
+            let Some(listing) = (unsafe { cursor.as_ref() }) else {
+                cursor = LISTINGS.load(Acquire);
+                continue;
+            };
+            cursor = listing.next.load(Acquire);
+            if listing.page.compare_exchange(UNUSED, CLAIMED, AcqRel, Relaxed).is_ok() {
+                HINT.store(cursor, Release);
+                return listing;
+            }
+        }
     }
 
     fn give_back(&'static self) {
-        UNUSED.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        self.page.store(UNUSED, Release);
+        HINT.store(ptr::from_ref(self).cast_mut(), Release);
+        UNUSED_LISTINGS.fetch_add(1, AcqRel);
     }
 
     fn is_listed(page: usize) -> bool {
@@ -129,26 +163,78 @@ impl Listing {
     }
 }
 
-/// What was to be done about SIGBUS before.
-static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+/// Whether the process has our handler.
+static HANDLING: AtomicU32 = AtomicU32::new(NOT_YET);
+const NOT_YET: u32 = 0;
+const INSTALLED: u32 = 1;
+const DISABLED: u32 = 2;
 
-fn guard() {
+/// What was to be done about SIGBUS before: the handler, or one of SIG_DFL and SIG_IGN, and its flags.
+static HANDLER_BEFORE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
+static FLAGS_BEFORE: AtomicI32 = AtomicI32::new(0);
+
+/// From now on no handler is installed. Says whether none was installed before.
+pub(crate) fn disable_handler() -> bool {
+    let before = HANDLING.compare_exchange(NOT_YET, DISABLED, AcqRel, Acquire);
+    before != Err(INSTALLED)
+}
+
+/// Installs the handler, unless that was done before. Several threads may do it at the same time (discipline 3): each
+/// step can be repeated, and none of them takes our own handler for the one before.
+fn install_handler() {
+    if HANDLING.load(Acquire) != NOT_YET {
+        return;
+    }
+    let note = |before: &libc::sigaction| {
+        if before.sa_sigaction != on_fault as *const () as usize {
+            FLAGS_BEFORE.store(before.sa_flags, Relaxed);
+            HANDLER_BEFORE.store(before.sa_sigaction, Release);
+        }
+    };
     // SAFETY: all-zero is a valid sigaction: the default action, no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_fault as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: as above.
-    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: asks for what is installed; both pointers are valid.
-    unsafe {
-        libc::sigaction(libc::SIGBUS, ptr::null(), &mut before);
+    let mut before = action;
+    // SAFETY: asks for what is installed; the pointer is valid.
+    unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) };
+    // Before ours can be called.
+    note(&before);
+    // SAFETY: the handler is of the kind that SA_SIGINFO asks for; both pointers are valid.
+    unsafe { libc::sigaction(libc::SIGBUS, &action, &mut before) };
+    // Another one may have been installed in between.
+    note(&before);
+    let _ = HANDLING.compare_exchange(NOT_YET, INSTALLED, AcqRel, Acquire);
+}
+
+/// Mappings that are given back when a fault finds that the process has as many as it may. The handler fills the gap
+/// that it makes, so more than one is needed only if other threads take what it has given back. They can take only so
+/// many in the moment before the handler does, so it gives back more each time.
+static RESERVES: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
+
+/// Maps what is missing in the reserves, as far as the kernel allows it. The handler may do that too.
+fn fill_reserves() {
+    for reserve in RESERVES.iter().filter(|reserve| reserve.load(Relaxed) == 0) {
+        // Shared ones have a file each, so the kernel does not merge neighbours into one mapping.
+        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping where the kernel likes, which nobody looks into.
+        let new = unsafe { libc::mmap(ptr::null_mut(), PAGE, libc::PROT_NONE, kind, -1, 0) };
+        if new == libc::MAP_FAILED {
+            return;
+        }
+        if reserve.compare_exchange(0, new.addr(), AcqRel, Relaxed).is_err() {
+            // SAFETY: the page was mapped above, and nobody else knows of it.
+            unsafe { libc::munmap(new, PAGE) };
+        }
     }
-    // Kept before ours can be called.
-    let _ = BEFORE.set(before);
-    // SAFETY: the handler is of the kind that SA_SIGINFO asks for.
-    unsafe {
-        libc::sigaction(libc::SIGBUS, &action, ptr::null_mut());
-    }
+}
+
+/// Gives one of the reserves back to the kernel, if there is one.
+fn give_reserve_back() -> bool {
+    let taken = RESERVES.iter().map(|reserve| reserve.swap(0, AcqRel)).find(|page| *page != 0);
+    let Some(page) = taken else { return false };
+    // SAFETY: it was mapped by `fill_reserves`, and whoever takes it out of the reserves owns it.
+    unsafe { libc::munmap(ptr::without_provenance_mut(page), PAGE) == 0 }
 }
 
 extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -160,8 +246,8 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     if is_fault && Listing::is_listed(page) && replace(page) {
         return;
     }
-    let before = BEFORE.get();
-    let handler = before.map_or(libc::SIG_DFL, |before| before.sa_sigaction);
+    let handler = HANDLER_BEFORE.load(Acquire);
+    let is_given_more = FLAGS_BEFORE.load(Relaxed) & libc::SA_SIGINFO != 0;
     match handler {
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
@@ -172,7 +258,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
                 unsafe { libc::raise(signal) };
             }
         }
-        handler if before.is_some_and(|before| before.sa_flags & libc::SA_SIGINFO != 0) => {
+        handler if is_given_more => {
             // SAFETY: it was installed as a function of this kind, and is called as the kernel would.
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
                 unsafe { std::mem::transmute(handler) };
@@ -186,26 +272,46 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     }
 }
 
-/// Puts a page in place that says "lost". It gets there in one step, so nobody sees it half done.
+/// How often to try to map the page, when other threads take what was given back.
+const TRIES: u32 = 100;
+
+/// Maps a page over this one that says "lost".
 fn replace(page: usize) -> bool {
     // SAFETY: takes nothing and always succeeds.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: `errno` is this thread's own.
+    // SAFETY: `errno` is this thread's own. What was interrupted may be about to look at it.
     let interrupted = unsafe { *errno };
-    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping where the kernel likes.
-    let new = unsafe { libc::mmap(ptr::null_mut(), PAGE, access, kind, -1, 0) };
+    let is_replaced = (0..TRIES).any(|tries| {
+        if map_over(page) {
+            return true;
+        }
+        let given_back = (0..1 << tries.min(4)).take_while(|_| give_reserve_back()).count();
+        if given_back == 0 {
+            // Another thread's handler has them, and fills them again.
+            // SAFETY: takes nothing.
+            unsafe { libc::sched_yield() };
+        }
+        false
+    });
+    fill_reserves();
+    // SAFETY: as above.
+    unsafe { *errno = interrupted };
+    is_replaced
+}
+
+fn map_over(page: usize) -> bool {
+    let there = ptr::without_provenance_mut::<libc::c_void>(page);
+    let (access, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
+    // SAFETY: the page that is replaced, in one step, is one of ours, which is mapped, and reached through atomics only.
+    let new = unsafe { libc::mmap(there, PAGE, access, kind, -1, 0) };
     if new == libc::MAP_FAILED {
         return false;
     }
-    // SAFETY: inside the new page, aligned, and nobody else knows of it.
+    // SAFETY: inside the page.
     let word = unsafe { new.byte_add(WORD_AT) }.cast::<u32>();
-    // SAFETY: as above.
-    unsafe { word.write(Word::LOST.bits()) };
-    let there = ptr::without_provenance_mut::<libc::c_void>(page);
-    // SAFETY: the page that is replaced is one of ours, which is mapped, and reached through atomics only.
-    let moved = unsafe { libc::mremap(new, PAGE, PAGE, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, there) };
-    // SAFETY: as above. What was interrupted may be about to look at it.
-    unsafe { *errno = interrupted };
-    moved != libc::MAP_FAILED
+    // SAFETY: it is aligned, mapped for writing, and reached by everybody as an atomic.
+    let word = unsafe { AtomicU32::from_ptr(word) };
+    word.store(Word::LOST.bits(), Release);
+    true
 }
