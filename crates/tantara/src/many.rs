@@ -13,7 +13,7 @@ use crate::auto_reset::AutoResetEvent;
 use crate::deadline::Deadline;
 use crate::error::{Error, fail};
 use crate::event::Event;
-use crate::park::block_on;
+use crate::park::{block_on, block_on_napping};
 use crate::wait::{AutoResetWait, Slot, Slots, Wait};
 
 /// What [`any`] and [`all`] can wait for. It is sealed: the events of this crate implement it, and `&dyn Waitable`
@@ -260,7 +260,14 @@ impl Any<'_> {
     }
 
     fn block(&mut self, deadline: Deadline) -> Option<Result<usize, Error>> {
-        let outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline);
+        self.slots.block();
+        let outcome = block_on_napping(
+            |context| match self.poll_outcome(context) {
+                Poll::Ready(outcome) => Ok(outcome),
+                Poll::Pending => Err(self.slots.nap()),
+            },
+            deadline,
+        );
         if outcome.is_some() || !self.slots.decide() {
             return outcome;
         }
@@ -367,7 +374,14 @@ impl All<'_> {
     }
 
     fn block(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        let mut outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), deadline);
+        self.slots.block();
+        let mut outcome = block_on_napping(
+            |context| match self.poll_outcome(context) {
+                Poll::Ready(outcome) => Ok(outcome),
+                Poll::Pending => Err(self.slots.nap()),
+            },
+            deadline,
+        );
         if outcome.is_none() && self.slots.decide() {
             block_on(pin!(poll_fn(|context| self.slots.poll_decided(context))), Deadline::Never);
             outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), Deadline::Poll);

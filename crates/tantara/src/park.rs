@@ -1,4 +1,5 @@
-//! How a thread waits for a future: it polls, and sleeps on a word of its own until it is woken.
+//! How a thread waits for a future: it polls, and sleeps on a word of its own until it is woken, or until a nap is over
+//! if nobody can wake it.
 
 #![forbid(unsafe_code)]
 
@@ -8,9 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
-use crate::sync::{AtomicU32, per_thread};
+use crate::interrupt;
+use crate::sync::{AtomicU32, per_thread, sleep};
 use crate::sys;
 
 /// Nobody sleeps, nothing was said.
@@ -52,6 +55,14 @@ impl Parker {
         sys::spin::noting_sleep(|| self.sleep(deadline))
     }
 
+    /// Sleeps for `nap`, or until the deadline, whether or not a call comes. Uses the call up.
+    fn nap(&self, nap: Duration, deadline: Deadline) -> Result<(), sys::TimedOut> {
+        let now = Instant::now();
+        sleep(deadline.at_most(now + nap).saturating_duration_since(now));
+        self.word.swap(IDLE, AcqRel);
+        if interrupt::gives_up(deadline) { Err(sys::TimedOut) } else { Ok(()) }
+    }
+
     fn sleep(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         // Fails only if a call has come.
         let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
@@ -73,19 +84,36 @@ per_thread! {
 
 /// Runs `future` on this thread until it is ready, or gives up at the deadline. On a tie the future wins.
 pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -> Option<F::Output> {
+    block_on_napping(
+        |context| match future.as_mut().poll(context) {
+            Poll::Ready(output) => Ok(output),
+            Poll::Pending => Err(None),
+        },
+        deadline,
+    )
+}
+
+/// As [`block_on`], for what may not be woken: where `poll` is not ready it says how long to sleep until the next look,
+/// if that must not be left to the waker.
+pub(crate) fn block_on_napping<T>(
+    mut poll: impl FnMut(&mut Context<'_>) -> Result<T, Option<Duration>>,
+    deadline: Deadline,
+) -> Option<T> {
     let parker = PARKER.try_with(Cell::take).ok().flatten().unwrap_or_else(Parker::new);
     let waker = Waker::from(Arc::clone(&parker));
     let mut context = Context::from_waker(&waker);
     let mut out_of_time = deadline.has_passed();
     let output = loop {
         // The clock was read before this look, so what came before the deadline is seen, however long the look takes.
-        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            break Some(output);
-        }
+        let nap = match poll(&mut context) {
+            Ok(output) => break Some(output),
+            Err(nap) => nap,
+        };
         if out_of_time {
             break None;
         }
-        out_of_time = parker.park(deadline).is_err() || deadline.has_passed();
+        let slept = nap.map_or_else(|| parker.park(deadline), |nap| parker.nap(nap, deadline));
+        out_of_time = slept.is_err() || deadline.has_passed();
     };
     let _ = PARKER.try_with(|kept| kept.set(Some(parker)));
     output

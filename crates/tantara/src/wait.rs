@@ -6,6 +6,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::stored;
@@ -249,6 +250,25 @@ impl<'a> Slots<'a> {
         let is_deaf = |_: &Slot<'_>| false;
         // One that has failed is to be heard of before its turn.
         self.0.iter().any(|slot| is_deaf(slot) || matches!(slot, Slot::Foreign(wait) if wait.has_failed()))
+    }
+
+    /// A thread is about to block until some or all of them are released.
+    pub(crate) fn block(&mut self) {
+        #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+        for index in 0..self.len() {
+            if let Projected::Shared(wait) = self.at(index) {
+                wait.block();
+            }
+        }
+    }
+
+    /// How long to sleep until the next look, if some slot's release does not wake the thread that blocks.
+    pub(crate) fn nap(&self) -> Option<Duration> {
+        #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+        if self.0.iter().any(|slot| matches!(slot, Slot::Shared(wait) if wait.is_alone())) {
+            return Some(crate::shared::BLIND);
+        }
+        None
     }
 
     /// The time has passed. Whether some slot has to be heard before that can be said.

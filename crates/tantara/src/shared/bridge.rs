@@ -17,7 +17,8 @@
 //! at that moment, be it a handle, stays locked in the child: it does well to open its events anew.)
 //!
 //! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a helper looks at its words
-//! every [`BLIND`] instead.
+//! every [`BLIND`] instead. Where no helper can be started, a thread that blocks looks that often by itself
+//! ([`wait`](crate::shared::wait)); a task gets an error.
 
 use std::path::Path;
 use std::ptr;
@@ -38,7 +39,7 @@ use crate::wakers::quietly;
 /// How many events a helper sleeps for: one word is its own.
 const MOST_EVENTS: usize = MOST_WORDS - 1;
 /// How often to look where one cannot sleep on many words.
-const BLIND: Duration = Duration::from_millis(5);
+pub(crate) const BLIND: Duration = Duration::from_millis(5);
 /// How long a helper without work waits for more.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Changes that were found without `set` or `clear`: an event is gone. Who waits for many asks only if this has
@@ -130,7 +131,8 @@ impl Helper {
     fn receive(self: &Arc<Self>, desk: &mut Desk, handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
         if !desk.is_running {
             let helper = Arc::clone(self);
-            let started = thread::Builder::new().name("tantara".into()).spawn(move || helper.run());
+            let thread = thread::Builder::new().name("tantara".into());
+            let started = shared::starting_without_signals(|| thread.spawn(move || helper.run()));
             started.map_err(|error| Error::system("started", Path::new("helper thread for async waits"), error))?;
             desk.is_running = true;
         }
@@ -142,7 +144,6 @@ impl Helper {
     }
 
     fn run(&self) {
-        shared::leave_signals_to_others();
         let mut charges: Vec<Charge> = Vec::new();
         let mut can_sleep_on_many = true;
         let mut idle_since = Instant::now();
@@ -170,11 +171,14 @@ impl Helper {
                     return;
                 }
             }
-            if can_sleep_on_many {
-                can_sleep_on_many = shared::wait_many(&sleeps, until) != Err(ManyError::Unsupported);
-            } else {
-                let until = if charges.is_empty() { until } else { until.min(now + BLIND) };
-                let _ = sys::wait(&self.control, control, Deadline::At(until));
+            let slept = if can_sleep_on_many { shared::wait_many(&sleeps, until) } else { Err(ManyError::Unsupported) };
+            match slept {
+                Ok(()) | Err(ManyError::TimedOut) => {}
+                Err(error) => {
+                    can_sleep_on_many = error != ManyError::Unsupported;
+                    let until = if charges.is_empty() { until } else { until.min(now + BLIND) };
+                    let _ = sys::wait(&self.control, control, Deadline::At(until));
+                }
             }
         }
     }
@@ -244,6 +248,10 @@ impl Charge {
     fn look_after(&mut self, handle: &Handle, word: Word, now: Instant) {
         if !word.is_set() {
             handle.enter_for_listeners(word.ticket(), self.since.elapsed());
+            // The last one may have left just before, and taken off a mark that was not there yet.
+            if !handle.bell.has_listeners() {
+                handle.leave_for_listeners(false);
+            }
         }
         self.next_look = now + 2 * SHORTEST_NAP;
         handle.check_place();

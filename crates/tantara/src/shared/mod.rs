@@ -42,7 +42,7 @@ mod wait;
 mod word;
 
 #[cfg(not(loom))]
-pub(crate) use bridge::losses;
+pub(crate) use bridge::{BLIND, losses};
 #[cfg(not(loom))]
 pub use event::SharedEvent;
 #[cfg(not(loom))]

@@ -6,10 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use crate::error::Error;
 use crate::shared::bridge;
-use crate::shared::handle::Handle;
+use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::{Ticket, Word};
 use crate::wait::Wait;
 
@@ -62,8 +63,19 @@ impl fmt::Debug for State {
 struct Listening<'a> {
     /// Replaced after each ring.
     ring: Wait<'a>,
+    /// A thread blocks on it, which can do without a helper.
+    blocks: bool,
+    alone: Option<Alone>,
     /// Dropped after the ring has left the bell's queue.
     handle: Farewell<'a>,
+}
+
+/// No helper could be started for a thread that blocks: it is polled every [`BLIND`](bridge::BLIND), and does itself
+/// what the helper would do from time to time.
+struct Alone {
+    since: Instant,
+    /// When to look after the file, and to try again to start a helper.
+    next_look: Instant,
 }
 
 /// The handle that one listens to. Who is the last to leave takes the mark off that says that somebody waits.
@@ -79,7 +91,7 @@ impl Drop for Farewell<'_> {
 
 impl<'a> Listening<'a> {
     fn new(handle: &'a Arc<Handle>) -> Listening<'a> {
-        Listening { ring: handle.bell.wait_async(), handle: Farewell(handle) }
+        Listening { ring: handle.bell.wait_async(), blocks: false, alone: None, handle: Farewell(handle) }
     }
 
     /// Ready once `is_over` finds something in the word.
@@ -101,7 +113,7 @@ impl<'a> Listening<'a> {
             }
             // Whoever changes the word from here on finds us listening. Whoever has changed it before is found by the
             // bridge, which compares with what we saw, or is found now.
-            if let Err(error) = bridge::attend(handle, seen) {
+            if let Err(error) = self.as_mut().attend(seen) {
                 return Poll::Ready(Err(error));
             }
             return match is_over(handle.known_word()) {
@@ -109,6 +121,32 @@ impl<'a> Listening<'a> {
                 None => Poll::Pending,
             };
         }
+    }
+
+    /// Makes sure that this is polled again when the word is no longer `seen`.
+    fn attend(self: Pin<&mut Self>, seen: Word) -> Result<(), Error> {
+        let (handle, blocks) = (self.handle.0, self.blocks);
+        // SAFETY: `alone` is not pinned: nobody has a pinned reference to it.
+        let alone = unsafe { &mut self.get_unchecked_mut().alone };
+        if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
+            return Ok(());
+        }
+        match bridge::attend(handle, seen) {
+            Ok(()) => *alone = None,
+            Err(error) if !blocks => return Err(error),
+            Err(_) => {
+                let (is_first, now) = (alone.is_none(), Instant::now());
+                let alone = alone.get_or_insert(Alone { since: now, next_look: now });
+                alone.next_look = now + if is_first { ANONYMOUS_NAP } else { SHORTEST_NAP };
+                if !is_first {
+                    if !seen.is_set() {
+                        handle.enter_for_listeners(seen.ticket(), now - alone.since);
+                    }
+                    handle.check_place();
+                }
+            }
+        }
+        Ok(())
     }
 
     fn ring(self: Pin<&mut Self>) -> Pin<&mut Wait<'a>> {
@@ -151,9 +189,20 @@ impl<'a> SharedWait<'a> {
         unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) }
     }
 
+    /// A thread is about to block on it.
+    pub(crate) fn block(self: Pin<&mut Self>) {
+        // SAFETY: `blocks` is not pinned: nobody has a pinned reference to it.
+        unsafe { self.listening().get_unchecked_mut() }.blocks = true;
+    }
+
+    /// Whether it has to be polled from time to time, because nobody notifies it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.listening.alone.is_some()
+    }
+
     /// Whether the bell has rung for something that was no release: only a poll makes it hear the next.
     pub(crate) fn is_deaf(&self) -> bool {
-        self.listening.ring.is_released() && !self.is_released_by(self.listening.handle.0.word())
+        self.is_alone() || self.listening.ring.is_released() && !self.is_released_by(self.listening.handle.0.word())
     }
 }
 

@@ -128,8 +128,16 @@ fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range
         l_pid: 0,
     };
     let lock_pointer: *mut libc::flock64 = &mut lock;
+    // Not by the library's `fcntl`: on processors of 32 bits glibc's takes a structure with offsets of 32 bits for these
+    // commands.
+    #[cfg(target_pointer_width = "32")]
+    let call = libc::SYS_fcntl64;
+    #[cfg(not(target_pointer_width = "32"))]
+    let call = libc::SYS_fcntl;
     // SAFETY: the commands that are given take a pointer to a flock64 that is valid for reading and writing.
-    done(unsafe { libc::fcntl(file.as_raw_fd(), command, lock_pointer) })?;
+    if unsafe { libc::syscall(call, file.as_raw_fd(), command, lock_pointer) } == -1 {
+        return Err(io::Error::last_os_error());
+    }
     Ok(lock)
 }
 

@@ -27,27 +27,49 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
     }
 }
 
+/// The kernel's own `long`, which does not depend on the C library's `time_t`.
+#[cfg(any(target_pointer_width = "64", target_arch = "x86_64"))]
+type KernelLong = i64;
+#[cfg(not(any(target_pointer_width = "64", target_arch = "x86_64")))]
+type KernelLong = i32;
+
+/// How long, as `SYS_futex` reads it: on a processor of 32 bits in numbers of 32 bits, even where `libc::timespec` has
+/// 64. That is enough, because the time is relative.
+#[repr(C)]
+struct Timeout {
+    seconds: KernelLong,
+    nanoseconds: KernelLong,
+}
+
+/// How long to sleep where the kernel refuses to let anybody sleep on a word.
+const REFUSED_NAP: Duration = Duration::from_millis(1);
+
 /// `flags` say who may wake.
 pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, timeout: Option<Duration>) -> Awake {
-    let timeout = timeout.map(|timeout| libc::timespec {
-        // A time beyond the kernel's range is clamped by it to "for ever", and so is ours.
-        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos() as _,
+    let kernel_timeout = timeout.map(|timeout| Timeout {
+        // A time beyond the range is some decades, after which the caller looks again.
+        seconds: timeout.as_secs().try_into().unwrap_or(KernelLong::MAX),
+        nanoseconds: timeout.subsec_nanos() as KernelLong,
     });
-    let timeout: *const libc::timespec = timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
+    let kernel_timeout: *const Timeout = kernel_timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
     // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it,
     // atomically.
-    // `timeout` is null or points to a timespec that lives until the end of this function.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | flags, expected, timeout) };
+    // `kernel_timeout` is null or points to a timeout that lives until the end of this function.
+    let result =
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT | flags, expected, kernel_timeout) };
     if result == 0 {
         return Awake::Called;
     }
     match std::io::Error::last_os_error().raw_os_error() {
         Some(libc::ETIMEDOUT) => Awake::TimedOut,
         Some(libc::EINTR) => Awake::Interrupted,
-        // EAGAIN: the word has changed. A kernel that refuses futexes altogether would make the caller spin, correct
-        // but slow; std would not start on it either.
-        _ => Awake::Called,
+        // The word has changed; or its page is not there any more, which the caller's next look shows.
+        Some(libc::EAGAIN | libc::EFAULT) => Awake::Called,
+        // The kernel has no memory for it, or a sandbox forbids it. The caller looks again, but not in a hot loop.
+        _ => {
+            std::thread::sleep(timeout.map_or(REFUSED_NAP, |timeout| timeout.min(REFUSED_NAP)));
+            Awake::Called
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! what else a process must know of itself and of the time to share them.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
@@ -86,8 +87,24 @@ const FUTEX_32: u32 = 2;
 pub(crate) enum ManyError {
     /// The deadline has passed.
     TimedOut,
-    /// The kernel does not know how (before Linux 5.16), or somebody forbids it.
+    /// The kernel has no memory for it now.
+    OutOfMemory,
+    /// The kernel does not know how (before Linux 5.16), or not so, or a sandbox forbids it.
     Unsupported,
+}
+
+impl ManyError {
+    /// What an error of `futex_waitv` means to the caller; nothing, if it has to look again.
+    fn of(errno: Option<i32>) -> Result<(), ManyError> {
+        match errno {
+            // A word has changed; a signal's handler has run; a page is not there any more, which a look at it shows.
+            Some(libc::EAGAIN | libc::EINTR | libc::EFAULT) => Ok(()),
+            Some(libc::ETIMEDOUT) => Err(ManyError::TimedOut),
+            Some(libc::ENOMEM) => Err(ManyError::OutOfMemory),
+            // ENOSYS, EPERM, EACCES, EINVAL, or whatever a sandbox says: it would be the same the next time.
+            _ => Err(ManyError::Unsupported),
+        }
+    }
 }
 
 impl Sleep {
@@ -122,12 +139,7 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
     if woken >= 0 {
         return Ok(());
     }
-    match io::Error::last_os_error().raw_os_error() {
-        Some(libc::ETIMEDOUT) => Err(ManyError::TimedOut),
-        Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => Err(ManyError::Unsupported),
-        // EAGAIN, EINTR, a page that has gone away: look again.
-        _ => Ok(()),
-    }
+    ManyError::of(io::Error::last_os_error().raw_os_error())
 }
 
 fn now(clock: libc::clockid_t) -> Duration {
@@ -160,17 +172,59 @@ pub(crate) fn forks() -> u32 {
     FORKS.load(Relaxed)
 }
 
+/// The PID namespace of this process, by the number of its inode; zero if the system does not tell. Elsewhere the
+/// numbers of this process and its threads mean other processes, or none.
+#[inline]
+pub(crate) fn pid_namespace() -> u32 {
+    match PID_NAMESPACE.load(Relaxed) {
+        0 => ask_for_pid_namespace(),
+        UNKNOWN => 0,
+        known => known,
+    }
+}
+
+#[cold]
+fn ask_for_pid_namespace() -> u32 {
+    // So that a child of a fork asks again: it may be in another one.
+    process();
+    let namespace = std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino() as u32);
+    PID_NAMESPACE.store(if namespace == 0 { UNKNOWN } else { namespace }, Relaxed);
+    namespace
+}
+
+/// Whether a thread of this PID namespace exists, also if others' processes are hidden in /proc.
+pub(crate) fn exists(thread: u32) -> bool {
+    // SAFETY: takes numbers; the signal zero does nothing.
+    let is_found = unsafe { libc::kill(thread as libc::pid_t, 0) } == 0;
+    is_found || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+/// Whether a thread of this PID namespace is the first of its process, so that its number is the process's too.
+pub(crate) fn is_first_thread(thread: u32) -> bool {
+    // SAFETY: takes numbers. The answer is a new descriptor, which is closed on exec.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, thread as libc::pid_t, 0) };
+    if descriptor >= 0 {
+        // SAFETY: the descriptor is ours.
+        unsafe { libc::close(descriptor as libc::c_int) };
+    }
+    descriptor >= 0
+}
+
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+static PID_NAMESPACE: AtomicU32 = AtomicU32::new(0);
+/// That the system does not tell. No inode has that number.
+const UNKNOWN: u32 = u32::MAX;
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 #[cold]
 fn ask_for_process() -> u32 {
     extern "C" fn forget() {
         PROCESS.store(0, Relaxed);
+        PID_NAMESPACE.store(0, Relaxed);
         FORKS.fetch_add(1, Relaxed);
     }
     static FORGETS: Once = Once::new();
-    // SAFETY: the handler only stores to an atomic, which a child of a fork may do.
+    // SAFETY: the handler only stores to atomics, which a child of a fork may do.
     FORGETS.call_once(|| unsafe {
         libc::pthread_atfork(None, None, Some(forget));
     });
@@ -186,21 +240,46 @@ pub(crate) fn thread() -> u32 {
     thread as u32
 }
 
-/// Leaves signals to the other threads, but for those that a fault of this thread's own raises.
-pub(crate) fn leave_signals_to_others() {
-    let mut signals = std::mem::MaybeUninit::uninit();
-    // SAFETY: initialises the set.
-    unsafe {
-        libc::sigfillset(signals.as_mut_ptr());
-    }
-    for own in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT] {
-        // SAFETY: the set was initialised above, and the signals exist.
-        unsafe {
-            libc::sigdelset(signals.as_mut_ptr(), own);
+/// Runs `start`, which starts a thread. No handler of the program's runs on that thread, not even before its first
+/// instruction: it inherits a mask that leaves all signals to the other threads, but for those that a fault of its own
+/// raises.
+pub(crate) fn starting_without_signals<R>(start: impl FnOnce() -> R) -> R {
+    struct Restore(libc::sigset_t);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: the mask is the one that this thread had.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
         }
     }
-    // SAFETY: the set was initialised above; the old mask is not asked for.
-    unsafe {
-        libc::pthread_sigmask(libc::SIG_BLOCK, signals.as_ptr(), ptr::null_mut());
+
+    // SAFETY: all zeros are a valid set.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is valid for writing.
+    unsafe { libc::sigfillset(&mut all) };
+    for own in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGABRT] {
+        // SAFETY: the set is valid, and the signals exist.
+        unsafe { libc::sigdelset(&mut all, own) };
+    }
+    let mut restore = Restore(all);
+    // SAFETY: both sets are valid.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut restore.0) };
+    start()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_of_a_sleep_on_many_words_is_looked_at_or_slept_out() {
+        for errno in [libc::EAGAIN, libc::EINTR, libc::EFAULT] {
+            assert_eq!(ManyError::of(Some(errno)), Ok(()), "{errno}");
+        }
+        assert_eq!(ManyError::of(Some(libc::ETIMEDOUT)), Err(ManyError::TimedOut));
+        assert_eq!(ManyError::of(Some(libc::ENOMEM)), Err(ManyError::OutOfMemory));
+        for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL, libc::EIO] {
+            assert_eq!(ManyError::of(Some(errno)), Err(ManyError::Unsupported), "{errno}");
+        }
     }
 }
