@@ -92,7 +92,7 @@ impl EventFile {
     /// An event without a name.
     pub(crate) fn anonymous() -> Result<EventFile, Error> {
         let nowhere = Path::new("anonymous event");
-        let file = files::sealed_memory(&Page::new_bytes(false));
+        let file = files::sealed_memory(&Page::new_bytes(false, shared::pid_namespace()));
         let file = file.map_err(|error| Error::system("made", nowhere, error))?;
         // It is just what was written: to look at it would only cost a page fault.
         let mapping = Mapping::of_sealed(&file).map_err(|error| Error::system("mapped", nowhere, error))?;
@@ -246,7 +246,7 @@ fn make_by_name(place: &Place, mode: u32, directory: &Path) -> io::Result<()> {
 
 /// Every byte is written, so that the disk has a place for it.
 fn fill(mut file: &File) -> io::Result<()> {
-    file.write_all(&Page::new_bytes(has_readers(&file.metadata()?)))
+    file.write_all(&Page::new_bytes(has_readers(&file.metadata()?), shared::pid_namespace()))
 }
 
 /// Whether the user may take names away in the directory of `path`.

@@ -25,10 +25,11 @@
 //! the word changes, and counts only if the generation that it names has come: a setter that is killed in between has
 //! not spoilt the note of the set before.
 //!
-//! A process number means something in its own PID namespace alone. `namespaces` is a table of the namespaces whose
-//! processes have used the event, by the number of their inode (`/proc/self/ns/pid`), which is never zero; a process
-//! that does not find its own puts it into the first place that is zero, in one step. Whoever is named in the page or
-//! by a lock is named with an index of this table: one more than the place, or zero if the table is full.
+//! A process number means something in its own PID namespace alone, so the number of that namespace's inode
+//! (`/proc/self/ns/pid`, never zero) stands beside it. A lock cannot carry that number. It carries an index of
+//! `namespaces`, which is a table of the namespaces whose processes have used the event: one more than the place, or
+//! zero if the table is full. A process that does not find its own namespace puts it into the first place that is zero,
+//! in one step; whoever makes the event begins with its own.
 
 #![forbid(unsafe_code)]
 
@@ -83,14 +84,14 @@ pub(crate) struct Page {
     /// Reserved: why the event was set, for each of `raised`.
     _notes: [[AtomicU32; 16]; 2],
     _between: [AtomicU32; (NAMESPACES_AT - NOTES_AT) / 4 - 32],
-    /// Reserved for the PID namespaces of waiters, setters and holders.
-    _namespaces: [AtomicU32; 256],
+    /// The PID namespaces of waiters and holders.
+    namespaces: [AtomicU32; 256],
 }
 
 const _: () = assert!(std::mem::offset_of!(Page, word) == WORD_AT);
 const _: () = assert!(std::mem::offset_of!(Page, raised) == RAISED_AT);
 const _: () = assert!(std::mem::offset_of!(Page, _notes) == NOTES_AT);
-const _: () = assert!(std::mem::offset_of!(Page, _namespaces) == NAMESPACES_AT && size_of::<Page>() == HEAD);
+const _: () = assert!(std::mem::offset_of!(Page, namespaces) == NAMESPACES_AT && size_of::<Page>() == HEAD);
 
 /// Who raised the flag, and when.
 #[repr(C)]
@@ -100,8 +101,8 @@ struct Raised {
     counter: AtomicU32,
     /// The process.
     process: AtomicU32,
-    /// Reserved for its PID namespace.
-    _namespace: AtomicU32,
+    /// The PID namespace in which it has that number, or zero if that is not known.
+    namespace: AtomicU32,
     /// Seconds since 1970, which will do until 2106.
     seconds: AtomicU32,
     nanoseconds: AtomicU32,
@@ -113,8 +114,9 @@ struct Raised {
 pub struct LastSet {
     /// When: the time of day, to within some milliseconds.
     pub at: SystemTime,
-    /// The process that set it, by the number that it has in its own namespace.
-    pub pid: u32,
+    /// The process that set it, if it has a number here: not if it is in another PID namespace (in another container,
+    /// say).
+    pub pid: Option<u32>,
 }
 
 /// Why a page is no event.
@@ -131,8 +133,8 @@ pub(crate) enum Mismatch {
 }
 
 impl Page {
-    /// The bytes of a new event's page.
-    pub(crate) fn new_bytes(has_readers: bool) -> [u8; PAGE] {
+    /// The bytes of a new event's page, made by a process of that PID namespace.
+    pub(crate) fn new_bytes(has_readers: bool, namespace: u32) -> [u8; PAGE] {
         let mut bytes = [0; PAGE];
         let mut put = |at: usize, what: &[u8]| bytes[at..at + what.len()].copy_from_slice(what);
         put(0, &MAGIC);
@@ -140,6 +142,7 @@ impl Page {
         put(12, &EVENT.to_ne_bytes());
         put(WORD_AT, &Word::new(has_readers).bits().to_ne_bytes());
         put(WORD_AT + 4, &SEAL.to_ne_bytes());
+        put(NAMESPACES_AT, &namespace.to_ne_bytes());
         bytes
     }
 
@@ -161,7 +164,7 @@ impl Page {
             raised: array::from_fn(|_| Raised {
                 counter: next(),
                 process: next(),
-                _namespace: next(),
+                namespace: next(),
                 seconds: next(),
                 nanoseconds: next(),
                 _reserved: array::from_fn(|_| next()),
@@ -169,7 +172,7 @@ impl Page {
             _behind: array::from_fn(|_| next()),
             _notes: array::from_fn(|_| array::from_fn(|_| next())),
             _between: array::from_fn(|_| next()),
-            _namespaces: array::from_fn(|_| next()),
+            namespaces: array::from_fn(|_| next()),
         }
     }
 
@@ -211,13 +214,36 @@ impl Page {
         self.repeats.fetch_add(1, Release);
     }
 
-    /// Notes who is about to raise the flag over `before`.
+    /// The index of a PID namespace; zero if it has none, and gets none because the table is full, or because this
+    /// process may only read.
+    pub(crate) fn index_of_namespace(&self, namespace: u32, is_writable: bool) -> u32 {
+        if namespace == 0 {
+            return 0;
+        }
+        let is_at = |place: &AtomicU32| match place.load(Relaxed) {
+            0 if is_writable => {
+                let put = place.compare_exchange(0, namespace, Relaxed, Relaxed);
+                put.is_ok() || put == Err(namespace)
+            }
+            there => there == namespace,
+        };
+        self.namespaces.iter().position(is_at).map_or(0, |place| place as u32 + 1)
+    }
+
+    /// Whether that is the index of this PID namespace.
+    pub(crate) fn is_namespace(&self, index: u32, namespace: u32) -> bool {
+        let place = (index as usize).checked_sub(1).and_then(|place| self.namespaces.get(place));
+        namespace != 0 && place.is_some_and(|place| place.load(Relaxed) == namespace)
+    }
+
+    /// Notes who is about to raise the flag over `before`: a process by its number, and the PID namespace of that.
     #[inline]
-    pub(crate) fn note_raising(&self, before: Word, process: u32, at: Duration) {
+    pub(crate) fn note_raising(&self, before: Word, (process, namespace): (u32, u32), at: Duration) {
         let counter = before.set().counter();
         let raised = self.raised(counter);
         // Of several who raise it at once one is noted, perhaps with the time of another.
         raised.process.store(process, Relaxed);
+        raised.namespace.store(namespace, Relaxed);
         raised.seconds.store(at.as_secs() as u32, Relaxed);
         raised.nanoseconds.store(at.subsec_nanos(), Relaxed);
         raised.counter.store(counter, Release);
@@ -227,15 +253,16 @@ impl Page {
         &self.raised[counter as usize >> 1 & 1]
     }
 
-    /// When the event was last raised, if that was noted.
-    pub(crate) fn last_set(&self) -> Option<LastSet> {
+    /// When the event was last raised, if that was noted, as it is seen from a PID namespace.
+    pub(crate) fn last_set(&self, namespace: u32) -> Option<LastSet> {
         let last = self.word().last_raised()?;
         let raised = self.raised(last);
         let is_noted = || raised.counter.load(Acquire) == last;
         if !is_noted() {
             return None;
         }
-        let pid = raised.process.load(Relaxed);
+        let is_here = namespace != 0 && raised.namespace.load(Relaxed) == namespace;
+        let pid = is_here.then(|| raised.process.load(Relaxed));
         let (seconds, nanoseconds) = (raised.seconds.load(Relaxed), raised.nanoseconds.load(Relaxed));
         let at = Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds.into());
         let at = SystemTime::UNIX_EPOCH.checked_add(at)?;
@@ -258,28 +285,53 @@ mod tests {
 
     #[test]
     fn the_last_two_sets_are_noted_and_one_that_did_not_come_about_is_not() {
-        let page = Page::from_bytes(Page::new_bytes(false)[..HEAD].try_into().unwrap());
+        let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
         page.check().unwrap();
-        assert_eq!(page.last_set(), None);
+        assert_eq!(page.last_set(7), None);
         for round in 1..5_u32 {
             let before = page.word();
-            page.note_raising(before, round, Duration::new(round.into(), 7));
-            let noted = page.last_set();
-            assert_eq!(noted.map(|last| last.pid), (round > 1).then_some(round - 1), "not yet");
+            page.note_raising(before, (round, 7), Duration::new(round.into(), 7));
+            let noted = page.last_set(7);
+            assert_eq!(noted.map(|last| last.pid), (round > 1).then_some(Some(round - 1)), "not yet");
             page.word.store(before.set().bits(), Relaxed);
-            let last = page.last_set().unwrap();
-            assert_eq!((last.pid, last.at), (round, SystemTime::UNIX_EPOCH + Duration::new(round.into(), 7)));
+            let last = page.last_set(7).unwrap();
+            assert_eq!((last.pid, last.at), (Some(round), SystemTime::UNIX_EPOCH + Duration::new(round.into(), 7)));
             for after in [before.set().cleared(), before.pulsed()] {
                 page.word.store(after.bits(), Relaxed);
-                assert_eq!(page.last_set(), Some(last), "it is still the last");
+                assert_eq!(page.last_set(7), Some(last), "it is still the last");
             }
         }
     }
 
     #[test]
+    fn a_process_number_is_told_in_its_own_namespace_alone() {
+        let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
+        page.note_raising(page.word(), (1, 7), Duration::from_secs(1));
+        page.word.store(page.word().set().bits(), Relaxed);
+        let pid = |namespace| page.last_set(namespace).unwrap().pid;
+        assert_eq!([pid(7), pid(8), pid(0)], [Some(1), None, None]);
+    }
+
+    #[test]
+    fn each_namespace_has_one_index_until_the_table_is_full() {
+        let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
+        assert_eq!(page.index_of_namespace(7, false), 1, "the maker's");
+        assert_eq!(page.index_of_namespace(8, false), 0, "who may only read puts nothing there");
+        for _ in 0..2 {
+            for namespace in 8..263 {
+                assert_eq!(page.index_of_namespace(namespace, true), namespace - 6);
+                assert!(page.is_namespace(namespace - 6, namespace) && !page.is_namespace(namespace - 6, 7));
+            }
+        }
+        assert_eq!(page.index_of_namespace(263, true), 0);
+        assert_eq!(page.index_of_namespace(0, true), 0, "one that is not known");
+        assert!(!page.is_namespace(0, 7) && !page.is_namespace(0, 0) && !page.is_namespace(511, 7));
+    }
+
+    #[test]
     fn what_is_no_event_says_why() {
         let with = |at: usize, value: u8| {
-            let mut bytes = Page::new_bytes(true);
+            let mut bytes = Page::new_bytes(true, 0);
             bytes[at] = value;
             Page::from_bytes(bytes[..HEAD].try_into().unwrap()).check()
         };
@@ -303,6 +355,6 @@ mod tests {
         assert_eq!([read(&page.word), read(&page.seal), read(&page.repeats)], [128, 132, 136].map(at));
         assert_eq!([read(&page.raised[1].counter), read(&page.raised[1].nanoseconds)], [288, 304].map(at));
         assert_eq!(read(&page._notes[1][0]), at(448));
-        assert_eq!([read(&page._namespaces[0]), read(&page._namespaces[255])], [1024, 2044].map(at));
+        assert_eq!([read(&page.namespaces[0]), read(&page.namespaces[255])], [1024, 2044].map(at));
     }
 }

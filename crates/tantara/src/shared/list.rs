@@ -13,6 +13,7 @@ use crate::shared::file;
 use crate::shared::layout::{HEAD, LastSet, Page};
 use crate::shared::name;
 use crate::shared::registry::{self, Waiter};
+use crate::sys::shared;
 
 /// An event of a directory, as it was when it was looked at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +74,11 @@ fn look(directory: &Path, name: &str, landlord: u32) -> Result<Option<Entry>, Er
     if word.is_gone() {
         return Ok(None);
     }
-    let waiters = registry::waiters(&opened, word).unwrap_or_default();
-    Ok(Some(Entry { name: name.to_owned(), is_set: word.is_set(), last_set: page.last_set(), waiters }))
+    let waiters = registry::waiters(&opened, &page).unwrap_or_default();
+    Ok(Some(Entry {
+        name: name.to_owned(),
+        is_set: word.is_set(),
+        last_set: page.last_set(shared::pid_namespace()),
+        waiters,
+    }))
 }

@@ -289,7 +289,7 @@ fn a_file_that_is_taken_away_leaves_nobody_asleep() {
 }
 
 /// Whether we may pretend to be others.
-fn is_root(test: &str) -> bool {
+pub(crate) fn is_root(test: &str) -> bool {
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !is_root {
         println!("{test} is left out: it needs to be root");

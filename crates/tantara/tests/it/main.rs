@@ -35,6 +35,8 @@ mod stepper;
 mod storm;
 mod stress;
 mod suites_of_others;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod waiting;
 mod wakers;
 
 use std::fmt::Debug;

@@ -114,7 +114,8 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
         _ => {
             let answer = crate::refused::run(verb, directory, words)
                 .or_else(|| crate::shared::run(verb, directory, words))
-                .or_else(|| crate::shared_many::run(verb, directory, words));
+                .or_else(|| crate::shared_many::run(verb, directory, words))
+                .or_else(|| crate::waiting::run(verb, directory, words));
             return answer.unwrap_or_else(|| panic!("a party knows no {verb:?} with {words:?}"));
         }
     }

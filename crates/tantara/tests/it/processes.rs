@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::contract::Reach;
 use crate::party::{INDEX, NO, Party};
+use crate::shared::until_waiters;
 
 /// Threads of one process that wait for an event between processes, all through one handle.
 #[derive(Clone, Debug)]
@@ -91,6 +92,14 @@ macro_rules! reach_of_processes {
 
             fn new() -> Self {
                 $reach(Arc::new(Named::new()))
+            }
+
+            fn until_waiting(&self, count: usize) {
+                until_waiters(&self.0.event, count);
+            }
+
+            fn assert_left(&self) {
+                assert_eq!(self.0.event.waiters().unwrap(), []);
             }
 
             fn is_set(&self) -> bool {

@@ -108,7 +108,7 @@ pub(crate) fn allow_descriptors(count: usize) {
     assert!(limit.rlim_max >= count as libc::rlim_t, "the system does not allow enough open files (ulimit -Hn)");
 }
 
-fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) {
+pub(crate) fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) {
     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     // SAFETY: the structure is valid for reading.
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
@@ -193,9 +193,9 @@ fn interrupted(directory: &Path, name: &str) -> i32 {
     }
 }
 
-/// A sandbox in which `futex_waitv` is forbidden, and after that is unknown.
+/// Kernels and sandboxes that refuse `futex_waitv` in different ways.
 fn without_waitv(directory: &Path, name: &str) -> i32 {
-    for errno in [libc::EPERM, libc::ENOSYS] {
+    for errno in [libc::ENOMEM, libc::EPERM, libc::ENOSYS, libc::EINVAL] {
         forbid(libc::SYS_futex_waitv, errno).unwrap();
         let event = SharedEvent::open_in(directory, name).unwrap();
         works(&event);
@@ -203,7 +203,7 @@ fn without_waitv(directory: &Path, name: &str) -> i32 {
     YES
 }
 
-fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
+pub(crate) fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
     filter(call, None, errno)
 }
 

@@ -279,7 +279,7 @@ fn await_after_fork() {
     ping.set().unwrap();
     pollster::block_on(wait).unwrap();
     assert_eq!(child.status(), 0);
-    assert_eq!(pong.last_set().unwrap().unwrap().pid, child.pid as u32);
+    assert_eq!(pong.last_set().unwrap().unwrap().pid, Some(child.pid as u32));
 }
 
 #[test]

@@ -1,0 +1,352 @@
+//! Who waits for an event between processes leaves no trace however the wait ends, and waits on where the system refuses
+//! what it needs: threads, mappings, calls.
+
+use std::cell::RefCell;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::{AutoResetEvent, Event, SharedEvent, all, any, interruptible};
+
+use crate::children::Child;
+use crate::party::{Party, REMOVED, YES};
+use crate::refused::{become_nobody, forbid, limit};
+use crate::shared::until_waiters;
+use crate::{LONG, waiting};
+
+/// The tasks of child processes that this file needs.
+pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (verb, words) {
+        ("without_mappings", [count]) => without_mappings(directory, count.parse().unwrap()),
+        ("without_handler", [name]) => without_handler(directory, name),
+        ("cut_off_after_fork", [name]) => cut_off_after_fork(directory, name),
+        ("without_threads", names) => without_threads(directory, names),
+        ("helpers_under_signals", [rounds]) => helpers_under_signals(rounds.parse().unwrap()),
+        ("idle_helper", [errno]) => idle_helper(errno.parse().unwrap()),
+        _ => return None,
+    })
+}
+
+fn open(directory: &Path, name: &str) -> SharedEvent {
+    SharedEvent::open_in(directory, name).unwrap()
+}
+
+fn cut_off(directory: &Path, name: &str) {
+    OpenOptions::new().write(true).open(directory.join(name)).unwrap().set_len(0).unwrap();
+}
+
+// A wait that ends by a panic.
+
+thread_local! {
+    static SHARED: RefCell<Option<SharedEvent>> = const { RefCell::new(None) };
+}
+
+/// Panics as soon as the wait shows from outside.
+fn panics_when_it_shows() -> bool {
+    let is_shown = SHARED.with_borrow(|event| event.as_ref().is_none_or(|event| event.waiters().unwrap().len() == 1));
+    if is_shown {
+        std::panic::panic_any("asked");
+    }
+    false
+}
+
+fn panicked(wait: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(|| interruptible(panics_when_it_shows, wait))).is_err()
+}
+
+#[test]
+fn a_wait_that_ends_by_a_panic_of_the_callback_is_not_counted_any_more() {
+    let (event, auto_reset) = (Event::new(), AutoResetEvent::new());
+    assert!(panicked(|| _ = event.wait_timeout(LONG)));
+    assert!(panicked(|| _ = auto_reset.wait_timeout(LONG)));
+    assert!(panicked(|| _ = any([&event]).wait_timeout(LONG)));
+    assert!(panicked(|| _ = all([&event]).wait_timeout(LONG)));
+    assert_eq!((waiting(&event), waiting(&auto_reset)), (0, 0));
+
+    let shared = SharedEvent::anonymous().unwrap();
+    SHARED.set(Some(shared.clone()));
+    assert!(panicked(|| _ = shared.wait_timeout(LONG)));
+    assert_eq!((waiting(&shared), shared.waiters().unwrap().len()), (0, 0));
+    assert!(panicked(|| _ = any([&shared]).wait_timeout(LONG)));
+    assert!(panicked(|| _ = all([&shared]).wait_timeout(LONG)));
+    assert_eq!(waiting(&shared), 0);
+    // The helper may be about to say that somebody waits, and takes that back.
+    until_waiters(&shared, 0);
+    shared.set().unwrap();
+    assert!(shared.wait_timeout(Duration::ZERO).unwrap());
+}
+
+// Debug.
+
+#[test]
+fn debug_tells_of_this_process_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let event = open(home.path(), "x");
+    let mut other = Party::start(["wait", home.path().to_str().unwrap(), "x"]);
+    until_waiters(&event, 1);
+    assert_eq!(waiting(&event), 0, "the one that waits is another process: {event:?}");
+    thread::scope(|scope| {
+        scope.spawn(|| event.wait().unwrap());
+        scope.spawn(|| pollster::block_on(event.wait_async()).unwrap());
+        crate::until_waiting(&event, 2);
+        let text = format!("{event:?}");
+        assert!(text.contains("set: false") && text.contains("x\"") && text.contains("removed: false"), "{text}");
+        event.set().unwrap();
+    });
+    assert_eq!(waiting(&event), 0);
+    assert_eq!(other.answer(), YES);
+    cut_off(home.path(), "x");
+    assert!(format!("{event:?}").contains("removed: true"), "{event:?}");
+}
+
+// Files that are cut off.
+
+/// Takes every mapping that the process may still have. Neighbours are made unlike, so that they stay apart.
+fn take_all_mappings(taken: &mut usize) {
+    loop {
+        let access = if taken.is_multiple_of(2) { libc::PROT_NONE } else { libc::PROT_READ };
+        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping where the kernel likes.
+        let page = unsafe { libc::mmap(ptr::null_mut(), 4096, access, kind, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return;
+        }
+        *taken += 1;
+    }
+}
+
+/// As many events as that are cut off while the process has as many mappings as it may, and another thread takes each
+/// that becomes free.
+fn without_mappings(directory: &Path, count: usize) -> i32 {
+    let names: Vec<String> = (0..count).map(|index| format!("e{index}")).collect();
+    let events: Vec<SharedEvent> = names.iter().map(|name| open(directory, name)).collect();
+    let files: Vec<File> =
+        names.iter().map(|name| OpenOptions::new().write(true).open(directory.join(name)).unwrap()).collect();
+    let over = AtomicBool::new(false);
+    let looks = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut taken = 0;
+            while !over.load(SeqCst) {
+                take_all_mappings(&mut taken);
+                looks.fetch_add(1, SeqCst);
+                thread::sleep(Duration::from_micros(10));
+            }
+        });
+        for (file, event) in files.iter().zip(&events) {
+            // It has found that there is nothing left.
+            let before = looks.load(SeqCst);
+            while looks.load(SeqCst) < before + 2 {
+                thread::yield_now();
+            }
+            file.set_len(0).unwrap();
+            assert!(event.is_removed());
+        }
+        over.store(true, SeqCst);
+    });
+    assert!(events.iter().all(|event| event.set().unwrap_err().is_removed()));
+    YES
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_no_fault_where_no_more_mappings_are_to_be_had() {
+    let most: usize = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse().unwrap();
+    if most > 2_000_000 {
+        println!("left out: a process may have {most} mappings, which takes too long to reach");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut process = Party::start(["without_mappings", home.path().to_str().unwrap(), "100"]);
+    assert_eq!(process.answer(), YES);
+}
+
+fn without_handler(directory: &Path, name: &str) -> i32 {
+    assert!(SharedEvent::disable_sigbus_handler());
+    let event = open(directory, name);
+    assert!(SharedEvent::disable_sigbus_handler(), "it was in time");
+    cut_off(directory, name);
+    event.is_removed().into()
+}
+
+#[test]
+fn a_program_that_wants_no_handler_has_none() {
+    let home = tempfile::tempdir().unwrap();
+    let mut process = Party::start(["without_handler", home.path().to_str().unwrap(), "x"]);
+    assert_eq!(process.end().signal(), Some(libc::SIGBUS));
+    let event = open(home.path(), "y");
+    assert!(!SharedEvent::disable_sigbus_handler(), "too late");
+    cut_off(home.path(), "y");
+    assert!(event.is_removed());
+}
+
+fn cut_off_after_fork(directory: &Path, name: &str) -> i32 {
+    let event = open(directory, name);
+    let mut child = Child::fork(|| {
+        let own = open(directory, "own");
+        cut_off(directory, name);
+        cut_off(directory, "own");
+        assert!(event.is_removed() && own.is_removed());
+    });
+    assert_eq!(child.status(), 0);
+    assert!(event.is_removed());
+    YES
+}
+
+#[test]
+fn a_file_that_is_cut_off_is_no_fault_in_the_child_of_a_fork() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(Party::start(["cut_off_after_fork", home.path().to_str().unwrap(), "x"]).answer(), YES);
+}
+
+// Helper threads.
+
+/// Waits where no thread can be started: for any of the events, until it is told to go on; and for all of them, until
+/// one is removed.
+fn without_threads(directory: &Path, names: &[&str]) -> i32 {
+    let events: Vec<SharedEvent> = names.iter().map(|name| open(directory, name)).collect();
+    limit(libc::RLIMIT_NPROC, 0);
+    become_nobody();
+    let threads = thread::Builder::new().spawn(|| {});
+    assert!(threads.is_err(), "a thread was started");
+    let short = Duration::from_millis(20);
+    assert_eq!(any(&events).try_wait_timeout(Duration::ZERO).unwrap(), None);
+    assert_eq!(any(&events).wait_timeout(short), None);
+    assert!(!all(&events).wait_timeout(short));
+    let error = pollster::block_on(any(&events).try_wait_async()).unwrap_err();
+    assert!(error.to_string().contains("helper thread") && !error.is_removed(), "{error}");
+    assert!(pollster::block_on(events[0].wait_async()).is_err());
+    // One on another thread's behalf that is set and cleared at once is not missed.
+    let pulsed = any(&events);
+    events[1].pulse().unwrap();
+    assert_eq!(pulsed.wait(), 1);
+    // What a signal's handler asks for ends this wait too.
+    assert_eq!(interruptible(|| true, || any(&events).wait_timeout(LONG)), None);
+    assert_eq!(any(&events).wait(), 0);
+    match all(&events).try_wait() {
+        Err(error) if error.is_removed() => REMOVED,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[test]
+fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
+    if !crate::hostile::is_root("who_blocks_on_many_waits_also_where_no_thread_can_be_started") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(&home, PermissionsExt::from_mode(0o777)).unwrap();
+    let events = ["x", "y"].map(|name| {
+        let event = open(home.path(), name);
+        fs::set_permissions(home.path().join(name), PermissionsExt::from_mode(0o666)).unwrap();
+        event
+    });
+    let mut process = Party::start(["without_threads", home.path().to_str().unwrap(), "x", "y"]);
+    until_waiters(&events[1], 1);
+    // It may have been one of the short waits that was seen.
+    while until_waiters(&events[0], 1)[0].since.elapsed().unwrap_or_default() < Duration::from_millis(200) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    events[0].set().unwrap();
+    until_waiters(&events[1], 0);
+    until_waiters(&events[1], 1);
+    fs::remove_file(home.path().join("y")).unwrap();
+    assert_eq!(process.answer(), REMOVED);
+}
+
+static HANDLED_BY: AtomicU32 = AtomicU32::new(0);
+static ELSEWHERE: AtomicBool = AtomicBool::new(false);
+
+fn thread_number() -> u32 {
+    // SAFETY: takes nothing.
+    (unsafe { libc::syscall(libc::SYS_gettid) }) as u32
+}
+
+/// Starts helpers in children of forks, on a thread that alone can be interrupted, while signals come all the time: no
+/// handler runs on a helper.
+fn helpers_under_signals(rounds: u32) -> i32 {
+    extern "C" fn handler(_: libc::c_int) {
+        if thread_number() != HANDLED_BY.load(SeqCst) {
+            ELSEWHERE.store(true, SeqCst);
+        }
+    }
+    // SAFETY: the handler is of the kind that `signal` takes.
+    unsafe { libc::signal(libc::SIGUSR1, handler as *const () as libc::sighandler_t) };
+    for _ in 0..rounds {
+        let mut child = Child::fork(|| {
+            let mask = |how| {
+                // SAFETY: all zeros are a valid set.
+                let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+                // SAFETY: the set is valid, and the signal exists.
+                unsafe { libc::sigaddset(&mut set, libc::SIGUSR1) };
+                // SAFETY: the set is valid.
+                unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) };
+            };
+            mask(libc::SIG_BLOCK);
+            let over = &AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !over.load(SeqCst) {
+                        // SAFETY: takes numbers.
+                        unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+                    }
+                });
+                scope.spawn(|| {
+                    HANDLED_BY.store(thread_number(), SeqCst);
+                    mask(libc::SIG_UNBLOCK);
+                    let event = SharedEvent::anonymous().unwrap();
+                    assert_eq!(any([&event]).wait_timeout(Duration::from_millis(2)), None);
+                    over.store(true, SeqCst);
+                    mask(libc::SIG_BLOCK);
+                });
+            });
+            assert!(!ELSEWHERE.load(SeqCst), "a handler has run on a helper");
+        });
+        assert_eq!(child.status(), 0);
+    }
+    YES
+}
+
+#[test]
+fn no_handler_of_a_signal_runs_on_a_helper() {
+    assert_eq!(Party::start(["helpers_under_signals", "/", "300"]).answer(), YES);
+}
+
+/// Whether this process's helper sleeps.
+fn helper_sleeps() -> bool {
+    let stats =
+        fs::read_dir("/proc/self/task").unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+    stats.flatten().find_map(|stat| stat.split_once("(tantara) ").map(|(_, rest)| rest.starts_with('S'))).unwrap()
+}
+
+/// The kernel answers that to every sleep on many words.
+fn idle_helper(errno: i32) -> i32 {
+    forbid(libc::SYS_futex_waitv, errno).unwrap();
+    let event = SharedEvent::anonymous().unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| any([&event]).wait_timeout(LONG));
+        until_waiters(&event, 1);
+        let began = Instant::now();
+        let mut sleeps = 0;
+        while sleeps < 10 {
+            assert!(began.elapsed() < LONG / 4, "the helper spins");
+            thread::sleep(Duration::from_millis(1));
+            sleeps += u32::from(helper_sleeps());
+        }
+        event.set().unwrap();
+        assert_eq!(waiting.join().unwrap(), Some(0));
+    });
+    YES
+}
+
+#[test]
+fn a_kernel_that_refuses_sleeps_on_many_words_makes_nobody_spin() {
+    for errno in [libc::ENOMEM, libc::EINVAL, libc::ENOSYS, libc::EPERM] {
+        assert_eq!(Party::start(["idle_helper", "/", &errno.to_string()]).answer(), YES, "{errno}");
+    }
+}
