@@ -17,7 +17,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     exit::say_panics_in_one_line();
     about::complete();
-    let outcome = args::parse().and_then(|args| match args.verb {
+    let outcome = args::parse().and_then(|args| interrupt::end_by_signals_as_process_1().map(|()| args));
+    let outcome = outcome.and_then(|args| match args.verb {
         #[cfg(target_os = "linux")]
         args::Verb::Events(verb) => events::run(verb, args.place),
         #[cfg(target_os = "linux")]

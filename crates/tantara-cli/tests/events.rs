@@ -162,6 +162,26 @@ fn a_timeout_has_an_exit_code_of_its_own_and_runs_nothing() {
 }
 
 #[test]
+fn a_look_makes_neither_event_nor_directory() {
+    let events = Events::new();
+    let home = events.path().join("not-yet");
+    let code = |args: &[&str]| {
+        let mut command = events.command(args);
+        command.env("TANTARA_DIR", &home).output().unwrap().status.code()
+    };
+    for args in [&["wait", "x", "--timeout", "0"][..], &["wait", "x", "y", "--any", "--timeout", "0s"]] {
+        assert_eq!(code(args), Some(124), "{args:?}");
+    }
+    assert!(!home.exists());
+    assert_eq!(code(&["set", "y"]), Some(0));
+    assert_eq!(code(&["wait", "x", "y", "--timeout", "0"]), Some(124));
+    let output =
+        events.command(&["wait", "x", "y", "--any", "--timeout", "0"]).env("TANTARA_DIR", &home).output().unwrap();
+    assert_eq!(text(&output.stdout), "y\n");
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+}
+
+#[test]
 fn the_command_takes_the_place_of_the_wait() {
     let events = Events::new();
     let waiting = events.start(&["wait", "go", "--", "sh", "-c", "echo $$; exit 7"]);

@@ -27,7 +27,8 @@ struct Entry {
 /// Who did something, and when.
 struct Party {
     at: SystemTime,
-    pid: u32,
+    /// Unknown, for one that is not visible from here.
+    pid: Option<u32>,
     host: Option<String>,
 }
 
@@ -35,7 +36,7 @@ impl Party {
     /// For people.
     fn shown(&self) -> String {
         let host = self.host.as_ref().map(|host| format!(" on {}", text::shown(host))).unwrap_or_default();
-        format!("{} by {}{host}", text::ago(self.at), self.pid)
+        format!("{} by {}{host}", text::ago(self.at), text::process(self.pid))
     }
 }
 
@@ -53,7 +54,7 @@ impl From<tantara::Entry> for Entry {
 
 impl From<ClusterParty> for Party {
     fn from(party: ClusterParty) -> Party {
-        Party { at: party.at, pid: party.pid, host: Some(party.host) }
+        Party { at: party.at, pid: Some(party.pid), host: Some(party.host) }
     }
 }
 
@@ -154,7 +155,8 @@ struct Event<'a> {
 #[derive(Serialize)]
 struct By<'a> {
     at: String,
-    pid: u32,
+    /// `null`, if it is not visible from here.
+    pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
 }
@@ -162,7 +164,8 @@ struct By<'a> {
 /// A thread of this machine, or a process of any.
 #[derive(Serialize)]
 struct Waiting<'a> {
-    pid: u32,
+    /// `null`, if it is not visible from here.
+    pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,7 +27,7 @@ macro_rules! exit_codes {
             "\nExit codes: ",
             $own,
             "2 bad usage or bad input (nothing was done); 125 tantara itself failed. ",
-            "A signal ends it as that signal."
+            "A signal ends it as that signal (as process 1 of a container: with 128 plus its number)."
         )
     };
 }
@@ -74,7 +74,8 @@ Examples:
 
     /// List the events: name, state, when and by whom it was last set, who waits and since when
     ///
-    /// A waiter shows up when it has waited for a twentieth of a second.
+    /// A waiter shows up when it has waited for a twentieth of a second. Processes of other PID namespaces (other
+    /// containers) are shown without number and command.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
@@ -136,7 +137,7 @@ pub(crate) struct Name {
 /// Wait until events are set; then, if a command is given, become that command
 ///
 /// It waits for all of the events, each of which must be set at some moment of the wait, or with --any for the first.
-/// An event that does not exist yet is made, so it does not matter who comes first.
+/// An event that does not exist yet is made, so it does not matter who comes first; with --timeout 0 nothing is made.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -151,7 +152,7 @@ The command replaces tantara: it has the same process id, and its exit code is i
 
 Exit codes: 0 set; 124 the time has passed; 126 the command cannot be executed; 127 it is not found; 2 bad usage \
 or bad input (nothing was waited for); 125 tantara itself failed, or an event was removed. A signal ends it as that \
-signal.")]
+signal (as process 1 of a container: with 128 plus its number).")]
 pub(crate) struct Wait {
     /// The events
     #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]

@@ -230,6 +230,18 @@ impl Place {
         }
     }
 
+    /// Whether an event is set. One that does not exist is not, and is not made.
+    pub(crate) fn is_set(&self, name: &str) -> Result<bool, Failure> {
+        match self {
+            Place::Directory(directory) => match directory.find(name)?.map(|event| event.is_set()) {
+                None => Ok(false),
+                Some(Err(error)) if error.is_removed() => Ok(false),
+                Some(is_set) => is_set.map_err(Failure::of_event),
+            },
+            Place::Cluster(region) => region.cluster.event(name).is_set().map_err(Failure::of_cluster),
+        }
+    }
+
     /// All of them, or none: nothing has been done if one cannot be opened.
     pub(crate) fn open_all(&self, names: &[String]) -> Result<Vec<Event>, Failure> {
         let open = |name: &String| match self {
@@ -324,7 +336,7 @@ impl Event {
             Event::Cluster(event) => event.waiters().unwrap_or_default().iter().map(Waiter::from).collect(),
         };
         let is_here = |waiter: &Waiter| waiter.host.as_ref().is_none_or(|host| *host == text::host());
-        waiters.retain(|waiter| waiter.pid != std::process::id() || !is_here(waiter));
+        waiters.retain(|waiter| waiter.pid != Some(std::process::id()) || !is_here(waiter));
         waiters
     }
 }
@@ -332,7 +344,8 @@ impl Event {
 /// Who waits, wherever the event is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Waiter {
-    pub(crate) pid: u32,
+    /// Unknown, for one that is not visible from here.
+    pub(crate) pid: Option<u32>,
     /// Of another machine, perhaps.
     pub(crate) host: Option<String>,
     pub(crate) tid: Option<u32>,
@@ -347,8 +360,8 @@ impl From<&tantara::Waiter> for Waiter {
         Waiter {
             pid: waiter.pid,
             host: None,
-            tid: Some(waiter.tid),
-            command: Some(waiter.command.clone()),
+            tid: waiter.tid,
+            command: (!waiter.command.is_empty()).then(|| waiter.command.clone()),
             count: 1,
             since: waiter.since,
         }
@@ -358,7 +371,7 @@ impl From<&tantara::Waiter> for Waiter {
 impl From<&tantara_etcd::ClusterWaiter> for Waiter {
     fn from(waiter: &tantara_etcd::ClusterWaiter) -> Waiter {
         Waiter {
-            pid: waiter.pid,
+            pid: Some(waiter.pid),
             host: Some(waiter.host.clone()),
             tid: None,
             command: None,

@@ -29,21 +29,13 @@ pub(crate) fn run(directory: &Directory, names: &[String], change: Change) -> Re
 }
 
 pub(crate) fn is_set(place: &Place, name: &str) -> Result<(), Failure> {
-    let (is_set, is_known) = match place {
-        Place::Directory(directory) => {
-            let event = directory.find(name)?;
-            // One that is removed right now is there no more.
-            let is_set = event.as_ref().map(SharedEvent::is_set).and_then(Result::ok);
-            (is_set == Some(true), is_set.is_some())
-        }
-        Place::Cluster(region) => {
-            let is_set = region.cluster.event(name).is_set().map_err(Failure::of_cluster)?;
-            (is_set, is_set || place.names().iter().any(|known| known == name))
-        }
-    };
-    if is_set {
+    if place.is_set(name)? {
         return Ok(());
     }
+    let is_known = match place {
+        Place::Directory(directory) => directory.find(name)?.is_some(),
+        Place::Cluster(_) => place.names().iter().any(|known| known == name),
+    };
     if !is_known {
         output::note(format_args!("{}", place.unknown(name)));
     }

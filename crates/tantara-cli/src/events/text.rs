@@ -66,7 +66,13 @@ pub(crate) fn waiter(waiter: &Waiter) -> String {
     let space = if command.is_empty() { "" } else { " " };
     let host = waiter.host.as_ref().map(|host| format!(" on {}", shown(host))).unwrap_or_default();
     let many = if waiter.count > 1 { format!("{} waits in ", waiter.count) } else { String::new() };
-    format!("{many}{}{host}{space}{command} (for {})", waiter.pid, since(waiter.since))
+    let process = process(waiter.pid);
+    format!("{many}{process}{host}{space}{command} (for {})", since(waiter.since))
+}
+
+/// A process, for people. One of another PID namespace, or one that the system hides, has no number here.
+pub(crate) fn process(pid: Option<u32>) -> String {
+    pid.map_or("a process not visible here".into(), |pid| pid.to_string())
 }
 
 /// What others wrote, without what would move about on a terminal.

@@ -19,6 +19,32 @@ use crate::output;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(place: Place, wait: Wait, began: Instant) -> Result<(), Failure> {
+    let is_poll = wait.timeout.is_some_and(|timeout| timeout.is_zero());
+    // What is held in a cluster ends with the wait, and not with the command that this may become.
+    let released = if is_poll { look(place, &wait) } else { wait_for(place, &wait, began) }?;
+    let Some(index) = released else { return Err(Failure::timed_out()) };
+    if wait.any && !wait.quiet {
+        output::line(format_args!("{}", wait.names[index]));
+        output::flush();
+    }
+    match wait.command.split_first() {
+        Some((program, arguments)) => Err(become_command(program, arguments)),
+        None => Ok(()),
+    }
+}
+
+/// Without waiting, the index of one that is set, if any will do, else whatever. Nothing is made.
+fn look(place: Place, wait: &Wait) -> Result<Option<usize>, Failure> {
+    for (index, name) in wait.names.iter().enumerate() {
+        if place.is_set(name)? == wait.any {
+            return Ok(wait.any.then_some(index));
+        }
+    }
+    Ok((!wait.any).then_some(0))
+}
+
+/// The index of the one that released, if any will do, else whatever. Nothing, after the timeout, which is said.
+fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, Failure> {
     let place = Arc::new(place);
     let deadline = wait.timeout.map(|timeout| began.checked_add(timeout));
     let events = place.open_all(&wait.names)?;
@@ -28,26 +54,13 @@ pub(crate) fn run(place: Place, wait: Wait, began: Instant) -> Result<(), Failur
     if let Some(patience) = patience {
         patience.end();
     }
-    let Some(index) = released else {
-        let timeout = wait.timeout.unwrap_or_default();
-        if !wait.quiet && !timeout.is_zero() {
-            let unset = events.iter().zip(&wait.names).filter(|(event, _)| !event.seems_set());
-            let unset = text::some_of(unset.map(|(_, name)| name.as_str()));
-            let what = if unset.is_empty() { String::new() } else { format!(": {unset} not set") };
-            output::note(format_args!("timed out after {}{what}", text::length(timeout)));
-        }
-        return Err(Failure::timed_out());
-    };
-    if wait.any && !wait.quiet {
-        output::line(format_args!("{}", wait.names[index]));
-        output::flush();
+    if released.is_none() && !wait.quiet {
+        let unset = events.iter().zip(&wait.names).filter(|(event, _)| !event.seems_set());
+        let unset = text::some_of(unset.map(|(_, name)| name.as_str()));
+        let what = if unset.is_empty() { String::new() } else { format!(": {unset} not set") };
+        output::note(format_args!("timed out after {}{what}", text::length(wait.timeout.unwrap_or_default())));
     }
-    // What it holds in a cluster ends here, and not with the command that it may become.
-    drop((events, place));
-    match wait.command.split_first() {
-        Some((program, arguments)) => Err(become_command(program, arguments)),
-        None => Ok(()),
-    }
+    Ok(released)
 }
 
 /// The index of the one that released, if `is_any`, else whatever.

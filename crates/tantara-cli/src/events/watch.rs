@@ -196,7 +196,7 @@ impl<'a> Change<'a> {
             (true, false) => "cleared",
             (false, false) => "pulsed",
         };
-        let pid = event.last_set().ok().flatten().filter(|_| sets > 0).map(|last| last.pid);
+        let pid = event.last_set().ok().flatten().filter(|_| sets > 0).and_then(|last| last.pid);
         let state = if after.is_set() { "set" } else { "unset" };
         Change { at: SystemTime::now(), name, change, state, sets, pid }
     }
