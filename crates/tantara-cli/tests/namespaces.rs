@@ -41,8 +41,7 @@ impl Events {
         command
     }
 
-    /// As process 1 of a new PID namespace, with a /proc of its own or with ours. (The wrapper dies with this process, and
-    /// the namespace with the wrapper.)
+    /// As process 1 of a new PID namespace, with a /proc of its own or with ours. It ends with the wrapper.
     fn contained(&self, has_own_proc: bool, args: &[&str]) -> Command {
         let proc = if has_own_proc { &["--mount-proc"][..] } else { &[] };
         self.command("unshare", &[&["--pid", "--fork", "--kill-child"][..], proc, &["--"], args].concat())
@@ -199,11 +198,11 @@ fn who_waits_is_shown_also_where_proc_hides_the_processes_of_others() {
     // A copy of the command that nobody is kept from.
     let copy = events.path().join(".tantara");
     fs::copy(TANTARA, &copy).unwrap();
-    let hidden = "mount -t proc -o hidepid=2 proc /proc && ! setpriv --reuid 65534 --regid 65534 --clear-groups ls /proc/1/ >&- 2>&-";
-    let look =
-        format!("{hidden} && exec setpriv --reuid 65534 --regid 65534 --clear-groups {} ls --json", copy.display());
+    let as_nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+    let hidden = format!("mount -t proc -o hidepid=2 proc /proc && ! {as_nobody} ls /proc/1/ >&- 2>&-");
+    let look = format!("{hidden} && exec {as_nobody} {} ls --json", copy.display());
     let command = |script: &str| events.command("unshare", &["--mount", "--", "sh", "-c", script]);
-    if !command(hidden).stderr(Stdio::null()).status().unwrap().success() {
+    if !command(&hidden).stderr(Stdio::null()).status().unwrap().success() {
         println!("left out: /proc cannot be mounted with hidepid=2, or setpriv(1) is not there");
         return;
     }

@@ -303,7 +303,7 @@ fn map_over(page: usize) -> bool {
     let there = ptr::without_provenance_mut::<libc::c_void>(page);
     let (access, kind) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
-    // SAFETY: the page that is replaced, in one step, is one of ours, which is mapped, and reached through atomics only.
+    // SAFETY: the page that is replaced, in one step, is one of ours: it is mapped, and reached through atomics only.
     let new = unsafe { libc::mmap(there, PAGE, access, kind, -1, 0) };
     if new == libc::MAP_FAILED {
         return false;

@@ -52,8 +52,8 @@ const MOST_QUESTIONS: usize = 10_000;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The process, if it is known here. It is not if the process is in another PID namespace, and may not be if others'
-    /// processes are hidden (`hidepid`).
+    /// The process, if it is known here. It is not if the process is in another PID namespace, and may not be if the
+    /// system hides the processes of others (`hidepid`).
     pub pid: Option<u32>,
     /// The thread in it that waits, by the number that the kernel knows it by, if it is of this PID namespace.
     pub tid: Option<u32>,
@@ -78,8 +78,8 @@ pub(crate) struct Mark {
 }
 
 impl Registry {
-    /// Marks this thread, of the namespace with that index, as waiting, for so long already. If the file system knows no
-    /// locks, or there are too many, nobody will see it, and it waits all the same.
+    /// Marks this thread, of the namespace with that index, as waiting, for so long already. If the file system knows
+    /// no locks, or there are too many, nobody will see it, and it waits all the same.
     pub(crate) fn enter(&self, file: &File, namespace: u32, ticket: Ticket, waited: Duration) -> Option<Mark> {
         let mut void = self.void();
         for mark in void.drain(..) {

@@ -128,8 +128,8 @@ fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range
         l_pid: 0,
     };
     let lock_pointer: *mut libc::flock64 = &mut lock;
-    // Not by the library's `fcntl`: on processors of 32 bits glibc's takes a structure with offsets of 32 bits for these
-    // commands.
+    // Not by the library's `fcntl`: on processors of 32 bits glibc's takes a structure with offsets of 32 bits for
+    // these commands.
     #[cfg(target_pointer_width = "32")]
     let call = libc::SYS_fcntl64;
     #[cfg(not(target_pointer_width = "32"))]

@@ -1,5 +1,4 @@
-//! Who waits for an event between processes leaves no trace however the wait ends, and waits on where the system refuses
-//! what it needs: threads, mappings, calls.
+//! A wait leaves no trace, however it ends; and it goes on where the system refuses threads, mappings or calls.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
