@@ -288,11 +288,12 @@ fn helpers_under_signals(rounds: u32) -> i32 {
             };
             mask(libc::SIG_BLOCK);
             let over = &AtomicBool::new(false);
+            let process = std::process::id() as libc::pid_t;
             thread::scope(|scope| {
                 scope.spawn(|| {
                     while !over.load(SeqCst) {
                         // SAFETY: takes numbers.
-                        unsafe { libc::kill(libc::getpid(), libc::SIGUSR1) };
+                        unsafe { libc::kill(process, libc::SIGUSR1) };
                     }
                 });
                 scope.spawn(|| {
