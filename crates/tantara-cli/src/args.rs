@@ -31,8 +31,9 @@ Events lie in the directory that --dir or $TANTARA_DIR names; else in $XDG_RUNTI
 without that variable in /run/user/UID/tantara; where that does not exist in /dev/shm/tantara-UID.
 
 With --etcd or $TANTARA_ETCD they live in an etcd cluster instead, under the keys of --namespace. An endpoint is \
-HOST:PORT, with https:// before it for TLS. The password of --user is read from $TANTARA_ETCD_PASSWORD alone, for \
-others can see arguments. --dir wins over $TANTARA_ETCD, and that over $TANTARA_DIR."
+HOST:PORT, with https:// before it for TLS. The password of --user is read from \
+--password-file, again at every login, or from $TANTARA_ETCD_PASSWORD, for others \
+can see arguments. --dir wins over $TANTARA_ETCD, and that over $TANTARA_DIR."
 )]
 pub(crate) struct Tantara {
     #[cfg(target_os = "linux")]

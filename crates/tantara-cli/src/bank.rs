@@ -143,6 +143,7 @@ impl Region {
                 "--reach machines needs an etcd cluster; name it by --etcd HOST:PORT,... or $TANTARA_ETCD",
             ));
         }
+        place.warn()?;
         connect(place).map(|cluster| Region(Some(cluster)))
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etcd_for_tests::Servers;
+use etcd_for_tests::{Servers, json};
 use serde_json::Value;
 
 /// Long enough for anything that happens at all.
@@ -272,4 +272,119 @@ fn names_complete() {
     assert!(complete(&["tantara", "set", "db-"], true).contains("db-ready"));
     assert!(complete(&["tantara", "--etcd", &region.endpoint(), "wait", "c"], false).contains("cache"));
     assert!(!complete(&["tantara", "--etcd", "127.0.0.1:1", "wait", "c"], false).contains("cache"));
+}
+
+#[test]
+fn an_unreachable_cluster_is_tried_for_as_long_as_was_said() {
+    let region = Region::new();
+    region.0[0].kill();
+    let longer_than_a_request = Duration::from_secs(7);
+    for args in [&["wait", "job", "--timeout", "120"][..], &["--connect-timeout", "2m", "set", "job"]] {
+        let mut child = region.start(args);
+        thread::sleep(longer_than_a_request);
+        assert!(child.try_wait().unwrap().is_none(), "{args:?} has given up: {:?}", child.wait_with_output());
+        region.0[0].start();
+        region.0.wait_healthy();
+        region.done(&["set", "job"]);
+        assert!(child.wait().unwrap().success(), "{args:?}");
+        region.0[0].kill();
+    }
+    // … and no longer.
+    region.refused(&["wait", "job", "--connect-timeout", "1"], 125);
+    region.refused(&["wait", "job", "--timeout", "1", "--connect-timeout", "1h"], 125);
+    assert!(region.refused(&["wait", "job", "--connect-timeout", "soon"], 2).contains("duration"));
+}
+
+/// Waits for a line of standard error that contains this.
+fn until_told(lines: &mut impl Iterator<Item = std::io::Result<String>>, what: &str) {
+    let told = lines.map(Result::unwrap).find(|line| line.contains(what));
+    assert!(told.is_some(), "it ends without telling of {what:?}");
+}
+
+#[test]
+fn an_outage_is_told_and_outlasted() {
+    let region = Region::new();
+    let mut waiting = region.start(&["wait", "job"]);
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    region.until_waiting("job", 1);
+    region.0[0].kill();
+    until_told(&mut lines, "no contact with the cluster for ");
+    region.0[0].start();
+    region.0.wait_healthy();
+    until_told(&mut lines, "in contact with the cluster again");
+    region.done(&["set", "job"]);
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn a_password_file_is_read_again() {
+    let servers = Servers::build().user("ann", "sesame", "/shop/").start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    let as_ann = |args: &[&str]| {
+        let file = file.to_str().unwrap();
+        let mut command = command(&["--etcd", &servers.endpoints()[0], "--namespace", "shop", "--user", "ann"]);
+        command.args(["--password-file", file]).args(args);
+        command
+    };
+    assert!(complaint(as_ann(&["set", "door"]), 2).contains("password: "), "it is not there");
+    fs::write(&file, "\n").unwrap();
+    assert!(complaint(as_ann(&["set", "door"]), 2).contains("no password in its first line"));
+    fs::write(&file, "sesame\n").unwrap();
+    let mut waiting = as_ann(&["wait", "door"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    until(|| servers.watchers() == 1);
+    servers.call("auth/user/changepw", &json!({"name": "ann", "password": "open"})).unwrap();
+    // It forgets who has logged in.
+    servers[0].kill();
+    servers[0].start();
+    servers.wait_healthy();
+    until_told(&mut lines, "cannot log in");
+    fs::write(&file, "open\n").unwrap();
+    until_told(&mut lines, "in contact with the cluster again");
+    assert!(as_ann(&["set", "door"]).output().unwrap().status.success());
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn secrets_are_not_repeated() {
+    let region = Region::new();
+    let endpoint = region.endpoint();
+    let userinfo = format!("http://ann:sesame@{endpoint}");
+    let in_halves = format!("ann:ses,ame@{endpoint}");
+    for (args, code) in [
+        (&["--user", "ann:sesame", "ls"][..], 2),
+        (&["--user=ann:sesame", "wait", "job", "--timeout", "1"], 2),
+        (&["--etcd", &userinfo, "ls"], 2),
+        (&["--etcd", &in_halves, "set", "job"], 2),
+    ] {
+        for password in [None, Some("sesame")] {
+            let mut command = region.command(args);
+            if let Some(password) = password {
+                command.env("TANTARA_ETCD_PASSWORD", password);
+            }
+            let text = complaint(command, code);
+            assert!(!text.contains("ses") && !text.contains("ame@"), "{text}");
+            assert!(text.contains("user"), "{text}");
+        }
+    }
+    let mut variable = command(&["ls"]);
+    variable.env("TANTARA_ETCD", &userinfo);
+    assert!(!complaint(variable, 2).contains("sesame"));
+    // To a network that nobody has (RFC 5737).
+    let mut exposed = command(&["--etcd", "192.0.2.1:2379", "--connect-timeout", "1", "--user", "ann", "ls"]);
+    let output = exposed.env("TANTARA_ETCD_PASSWORD", "sesame").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("warning: the password goes to 192.0.2.1:2379 without TLS"), "{text}");
+    assert!(!text.contains("sesame") && output.status.code() == Some(125), "{text}");
+}
+
+#[test]
+fn an_error_of_tls_speaks_of_certificates() {
+    let servers = Servers::build().tls().start();
+    let endpoint = format!("https://{}", servers.endpoints()[0]);
+    let text = complaint(command(&["--etcd", &endpoint, "--connect-timeout", "2", "ls"]), 125);
+    assert!(text.contains("certificate") && !text.contains("majority"), "{text}");
+    let plain = complaint(command(&["--etcd", &servers.endpoints()[0], "--connect-timeout", "2", "ls"]), 125);
+    assert!(plain.contains("https://") && !plain.contains("majority"), "{plain}");
 }

@@ -120,13 +120,6 @@ impl Cluster {
         Some(Outage { lasted: since.elapsed(), reason })
     }
 
-    /// What is doubtful about the way in which it connects, for people to read: a password that goes to another
-    /// machine in clear. Empty, if nothing is.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        self.engine.parts().link.warnings()
-    }
-
     /// All events of the namespace, in the order of their names, as they were at one moment.
     ///
     /// # Errors

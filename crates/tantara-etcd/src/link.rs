@@ -151,18 +151,6 @@ impl Link {
         Some((lost, self.unreachable("go on")))
     }
 
-    /// What is doubtful about the way in which it connects.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let in_clear = |endpoint: &&Endpoint| !endpoint.is_secure && !endpoint.is_loopback();
-        let asked = self.options.credentials.is_some();
-        let exposed: Vec<&str> =
-            self.endpoints.iter().filter(in_clear).filter(|_| asked).map(|endpoint| &*endpoint.name).collect();
-        if exposed.is_empty() {
-            return Vec::new();
-        }
-        vec![format!("the password goes to {} without TLS, so that others on the way can read it", exposed.join(", "))]
-    }
-
     fn trusted<'c>(&self, current: &'c Option<Connection>) -> Option<&'c Connection> {
         current.as_ref().filter(|connection| connection.serial > self.failed.load(Relaxed))
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
+use crate::endpoint::{self, Endpoints};
 use crate::error::Error;
 use crate::keys;
 
@@ -173,6 +174,25 @@ impl Options {
         self
     }
 
+    /// What is doubtful about connecting in this way, for people to read: a password that goes to another machine in
+    /// clear. Empty, if nothing is. Nothing is sent.
+    ///
+    /// # Errors
+    ///
+    /// If an endpoint cannot be.
+    pub fn warnings(&self, endpoints: impl Endpoints) -> Result<Vec<String>, Error> {
+        let endpoints = endpoint::parse(endpoints, self.tls.is_some())?;
+        let exposed = endpoints.iter().filter(|endpoint| !endpoint.is_secure && !endpoint.is_loopback());
+        let exposed: Vec<&str> = exposed.map(|endpoint| &*endpoint.name).collect();
+        if exposed.is_empty() || self.credentials.is_none() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![format!(
+            "the password goes to {} without TLS, where others on the way can read it",
+            exposed.join(", ")
+        )])
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         keys::check_namespace(&self.namespace)?;
         if self.timeout.is_zero() || self.connect_timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -302,5 +322,33 @@ impl fmt::Debug for Tls {
             .field("identity", &self.identity.is_some())
             .field("server_name", &self.server_name)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_clear_is_warned_of_where_others_can_read_it() {
+        let warned = |options: &Options, endpoints: &str| !options.warnings(endpoints).unwrap().is_empty();
+        let user = Options::new().user("ann", "sesame");
+        for endpoints in ["10.0.0.1:2379", "127.0.0.1:2379,etcd-2:2379", "http://[2001:db8::1]:2379"] {
+            assert!(warned(&user, endpoints), "{endpoints}");
+            assert!(!warned(&Options::new(), endpoints), "{endpoints}");
+            assert!(warned(&Options::new().credentials(|| Err("none")), endpoints), "{endpoints}");
+            assert!(!user.warnings(endpoints).unwrap()[0].contains("sesame"));
+        }
+        for endpoints in ["127.0.0.1:2379", "localhost", "[::1]:2379", "https://etcd-1:2379"] {
+            assert!(!warned(&user, endpoints), "{endpoints}");
+        }
+        assert!(!warned(&user.tls(Tls::new()), "etcd-1:2379"));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        for options in [Options::new().user("ann:sesame", "sesame"), Options::new().user("ann", "sesame")] {
+            assert!(!format!("{options:?}").contains("sesame"), "{options:?}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The verbs for events between processes and machines: what can be said.
 
 mod list;
+mod outage;
 mod place;
 mod remove;
 mod signal;
@@ -148,6 +149,10 @@ Examples:
 
 Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m.
 
+An event in a cluster outlasts that the cluster cannot be reached; after ten seconds of that, standard error says so.
+With --timeout the cluster is tried to be reached until the time has passed (125 then), and without it for \
+--connect-timeout.
+
 The command replaces tantara: it has the same process id, and its exit code is its own.
 
 Exit codes: 0 set; 124 the time has passed; 126 the command cannot be executed; 127 it is not found; 2 bad usage \
@@ -186,6 +191,7 @@ pub(crate) fn run(verb: Verb, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
     // Nothing happens unless every name can be.
     verb.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
+    place.warn()?;
     let place = Place::new(place, verb.patience())?;
     match verb {
         Verb::Set(Names { names }) => place.change(&names, Change::Set),

@@ -8,8 +8,10 @@ use clap::Args;
 use tantara::{Error, SharedEvent, Waitable};
 use tantara_etcd::{Cluster, ClusterEvent, Options, Tls};
 
+use crate::events::outage::OutageReport;
 use crate::events::text;
 use crate::exit::Failure;
+use crate::output;
 
 /// A request to a cluster takes no longer, and no less time is granted.
 const LONGEST_REQUEST: Duration = Duration::from_secs(5);
@@ -33,9 +35,20 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_name = "NS", global = true, conflicts_with = "dir", hide_short_help = true)]
     namespace: Option<String>,
 
-    /// Who to be for the cluster; the password is in $TANTARA_ETCD_PASSWORD [env: TANTARA_ETCD_USER]
+    /// Who to be for the cluster, without the password [env: TANTARA_ETCD_USER]
     #[arg(long, value_name = "USER", global = true, conflicts_with = "dir", hide_short_help = true)]
     user: Option<String>,
+
+    /// The password of that user, in a file that is read again at every login; else it is in $TANTARA_ETCD_PASSWORD
+    /// [env: TANTARA_ETCD_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
+    password_file: Option<PathBuf>,
+
+    /// Give up after DUR if the cluster cannot be reached at first; `wait --timeout` tries for as long as that says
+    /// [default: 5s]
+    #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true,
+          global = true, conflicts_with = "dir", hide_short_help = true)]
+    connect_timeout: Option<Duration>,
 
     /// The certificate authority of the cluster, in PEM; TLS is spoken [env: TANTARA_ETCD_CACERT]
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
@@ -76,6 +89,8 @@ impl PlaceArgs {
             etcd: text("--etcd"),
             namespace: text("--namespace"),
             user: text("--user"),
+            password_file: path("--password-file"),
+            connect_timeout: None,
             cacert: path("--cacert"),
             cert: path("--cert"),
             key: path("--key"),
@@ -98,7 +113,12 @@ impl PlaceArgs {
         let texts =
             [("--etcd", self.endpoints()), ("--namespace", self.namespace.clone()), ("--user", self.user.clone())];
         let texts = texts.into_iter().map(|(option, text)| (option, text.map(OsString::from)));
-        let files = [("--cacert", &self.cacert), ("--cert", &self.cert), ("--key", &self.key)];
+        let files = [
+            ("--password-file", &self.password_file),
+            ("--cacert", &self.cacert),
+            ("--cert", &self.cert),
+            ("--key", &self.key),
+        ];
         let files = files.into_iter().map(|(option, file)| (option, file.clone().map(OsString::from)));
         let given = texts.chain(files).filter_map(|(option, value)| Some([option.into(), value?]));
         given.flatten().collect()
@@ -109,6 +129,8 @@ impl PlaceArgs {
         [
             ("--namespace", self.namespace.is_some()),
             ("--user", self.user.is_some()),
+            ("--password-file", self.password_file.is_some()),
+            ("--connect-timeout", self.connect_timeout.is_some()),
             ("--cacert", self.cacert.is_some()),
             ("--cert", self.cert.is_some()),
             ("--key", self.key.is_some()),
@@ -120,15 +142,18 @@ impl PlaceArgs {
     /// How to connect. Who waits can be seen by others, as it can on one machine.
     pub(crate) fn options(&self, patience: Option<Duration>) -> Result<Options, Failure> {
         let timeout = patience.map_or(LONGEST_REQUEST, |limit| limit.clamp(SHORTEST_REQUEST, LONGEST_REQUEST));
-        let mut options = Options::new().record_waits(true).timeout(timeout);
+        let connecting = match patience {
+            Some(limit) => limit.max(SHORTEST_REQUEST),
+            None => self.connect_timeout.unwrap_or(LONGEST_REQUEST),
+        };
+        let mut options = Options::new().record_waits(true).timeout(timeout).connect_timeout(connecting);
         if let Some(namespace) = self.namespace.clone().or_else(|| text_variable("TANTARA_NAMESPACE")) {
             options = options.namespace(namespace);
         }
         if let Some(user) = self.user.clone().or_else(|| text_variable("TANTARA_ETCD_USER")) {
-            let password = text_variable("TANTARA_ETCD_PASSWORD").ok_or_else(|| {
-                Failure::usage(format!("there is no password for user {user:?}; put it into $TANTARA_ETCD_PASSWORD"))
-            })?;
-            options = options.user(user, password);
+            options = self.log_in(options, user)?;
+        } else if self.password_file.is_some() {
+            return Err(Failure::usage("--password-file goes with --user, which is missing"));
         }
         let file = |given: &Option<PathBuf>, name: &str| given.clone().or_else(|| variable(name).map(PathBuf::from));
         let files = [
@@ -150,6 +175,45 @@ impl PlaceArgs {
             _ => return Err(Failure::usage("--cert and --key belong together; give both or neither")),
         }
         Ok(options.tls(tls))
+    }
+
+    /// Says what is doubtful about the way in which the cluster will be reached.
+    pub(crate) fn warn(&self) -> Result<(), Failure> {
+        let Some(endpoints) = self.endpoints() else { return Ok(()) };
+        for warning in self.options(None)?.warnings(&endpoints).map_err(Failure::of_cluster)? {
+            output::note(format_args!("warning: {warning}; use https:// or --cacert"));
+        }
+        Ok(())
+    }
+
+    /// A file may change while a process waits; its environment cannot.
+    fn log_in(&self, options: Options, user: String) -> Result<Options, Failure> {
+        if user.contains(':') {
+            // What follows the colon is not shown.
+            return Err(Failure::usage(
+                "a user is named without the password; put that into --password-file or $TANTARA_ETCD_PASSWORD",
+            ));
+        }
+        let named = || variable("TANTARA_ETCD_PASSWORD_FILE").map(PathBuf::from);
+        if let Some(file) = self.password_file.clone().or_else(named) {
+            read_password(&file).map_err(Failure::usage)?;
+            return Ok(options.credentials(move || read_password(&file).map(|password| (user.clone(), password))));
+        }
+        let password = text_variable("TANTARA_ETCD_PASSWORD").ok_or_else(|| {
+            Failure::usage(format!(
+                "there is no password for user {user:?}; put it into --password-file or $TANTARA_ETCD_PASSWORD"
+            ))
+        })?;
+        Ok(options.user(user, password))
+    }
+}
+
+/// The first line of the file.
+fn read_password(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match text.lines().next() {
+        Some(password) if !password.is_empty() => Ok(password.to_owned()),
+        _ => Err(format!("{}: there is no password in its first line", path.display())),
     }
 }
 
@@ -212,6 +276,14 @@ impl Place {
         let options = args.options(patience)?;
         let cluster = Cluster::connect_with(&endpoints, options).map_err(Failure::of_cluster)?;
         Ok(Place::Cluster(Region { cluster, endpoints }))
+    }
+
+    /// Says from now on, while something is waited for, that the cluster cannot be reached.
+    pub(crate) fn report_outages(&self) -> Option<OutageReport> {
+        match self {
+            Place::Directory(_) => None,
+            Place::Cluster(region) => Some(OutageReport::begin(region.cluster.clone())),
+        }
     }
 
     /// Does it to all of the events, after all of them could be opened.

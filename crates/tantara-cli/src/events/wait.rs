@@ -49,6 +49,7 @@ fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, 
     let deadline = wait.timeout.map(|timeout| began.checked_add(timeout));
     let events = place.open_all(&wait.names)?;
     let patience = (!wait.quiet && std::io::stderr().is_terminal()).then(|| Patience::new(&place, &wait.names));
+    let _outages = place.report_outages();
     // A deadline beyond all clocks is none.
     let released = wait_until(&events, wait.any, deadline.flatten())?;
     if let Some(patience) = patience {
@@ -63,8 +64,21 @@ fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, 
     Ok(released)
 }
 
-/// The index of the one that released, if `is_any`, else whatever.
+/// The index of the one that released, if `is_any`, else whatever. A cluster that cannot be reached when the wait
+/// begins is tried until the deadline.
 fn wait_until(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Result<Option<usize>, Failure> {
+    loop {
+        match wait_once(events, is_any, deadline) {
+            Err(failure) if failure.may_pass() && deadline.is_some_and(|deadline| Instant::now() < deadline) => {
+                thread::sleep(Duration::from_millis(100));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The index of the one that released, if `is_any`, else whatever.
+fn wait_once(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Result<Option<usize>, Failure> {
     let done = |done: bool| done.then_some(0);
     if let [event] = events {
         return event.wait_until(deadline).map(done);

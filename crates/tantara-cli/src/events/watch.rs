@@ -36,6 +36,7 @@ fn watch_cluster(place: &Place, region: &Region, names: &[String], json: bool) -
     if names.is_empty() && output::is_watched() {
         output::note(format_args!("watching {}", place.shown()));
     }
+    let _outages = place.report_outages();
     for change in changes {
         let change = change.map_err(Failure::of_cluster)?;
         if !names.is_empty() && !names.contains(&change.name) {

@@ -8,6 +8,7 @@ mod foreign;
 mod history;
 mod reaches;
 mod verbs;
+mod versions;
 
 use std::cell::RefCell;
 use std::fmt::Debug;

@@ -1,0 +1,244 @@
+//! Other versions of etcd, members that do not serve, members that come and go, slow disks and full ones.
+
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use etcd_for_tests::{Build, Manner, Servers, StandIn, json};
+use tantara_etcd::{Cluster, Options};
+
+use crate::{LONG, namespace, until};
+
+/// Without the addresses that a member tells, which would lead around its stand-in.
+fn options() -> Options {
+    Options::new().namespace(namespace()).learn_members(false).timeout(LONG)
+}
+
+/// How often a request was made.
+fn count(stand_in: &StandIn, path: &str) -> usize {
+    stand_in.requests().iter().filter(|request| request.ends_with(path)).count()
+}
+
+#[test]
+fn users_are_served_by_versions_that_keep_the_status_of_members_from_them() {
+    let servers = Servers::build().user("ann", "sesame", "/shop/").start();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    for manner in [Manner::AdminsOnly, Manner::WantsToken, Manner::Pass] {
+        stand_in.answer(manner);
+        let ann = options().namespace("shop").user("ann", "sesame");
+        let event = Cluster::connect_with(stand_in.endpoint(), ann).unwrap().event("door");
+        event.clear().unwrap();
+        let mut wait = event.wait_async();
+        wait.begun().unwrap();
+        event.pulse().unwrap();
+        wait.wait().unwrap();
+        assert!(!event.is_set().unwrap());
+        // Without a user it is the user that is missed, and not the cluster.
+        let nobody = Cluster::connect_with(stand_in.endpoint(), options().namespace("shop"));
+        let error = nobody.and_then(|cluster| cluster.event("door").set()).unwrap_err();
+        assert!(error.is_permission_denied(), "{error}");
+    }
+}
+
+#[test]
+fn a_member_that_does_not_serve_is_left_for_another() {
+    let servers = Servers::one();
+    let real = servers.endpoints().remove(0);
+    for manner in [Manner::Learner, Manner::OldLearner, Manner::NotCapable] {
+        let stand_in = StandIn::of(&real);
+        let endpoints = [stand_in.endpoint(), real.clone()];
+        // Each begins with any of the two.
+        for _ in 0..8 {
+            stand_in.answer(manner);
+            let event = Cluster::connect_with(&endpoints, options()).unwrap().event("event");
+            event.set().unwrap();
+            assert!(event.is_set().unwrap());
+        }
+        // One that is about to become such a member.
+        stand_in.answer(Manner::Pass);
+        let cluster = Cluster::connect_with([stand_in.endpoint(), "127.0.0.1:1".to_owned()], options()).unwrap();
+        let event = cluster.event("event");
+        let mut wait = event.wait_async();
+        wait.begun().unwrap();
+        stand_in.answer(manner);
+        let setting = {
+            let event = event.clone();
+            thread::spawn(move || event.set())
+        };
+        until("it is left", || cluster.outage().is_some());
+        stand_in.answer(Manner::Pass);
+        setting.join().unwrap().unwrap();
+        wait.wait().unwrap();
+        // There is no other.
+        stand_in.answer(manner);
+        let alone = options().connect_timeout(Duration::from_secs(1));
+        let error = Cluster::connect_with(stand_in.endpoint(), alone).unwrap_err();
+        assert!(error.is_unreachable(), "{error}");
+        assert!(manner == Manner::NotCapable || error.to_string().contains("learner"), "{error}");
+    }
+}
+
+#[test]
+fn a_real_learner_among_the_endpoints_does_no_harm() {
+    let mut servers = Servers::one();
+    servers.grow_learner();
+    for _ in 0..8 {
+        let event = Cluster::connect_with(servers.endpoints(), options()).unwrap().event("event");
+        event.set().unwrap();
+        assert!(event.wait_timeout(LONG).unwrap());
+    }
+}
+
+#[test]
+fn a_slow_answer_is_waited_for_and_its_request_is_sent_once() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let event = Cluster::connect_with(stand_in.endpoint(), options()).unwrap().event("event");
+    event.set().unwrap();
+    let before = (count(&stand_in, "KV/Txn"), count(&stand_in, "Auth/Authenticate"));
+    stand_in.answer(Manner::Slow(Duration::from_secs(2)));
+    event.clear().unwrap();
+    assert_eq!(count(&stand_in, "KV/Txn"), before.0 + 1);
+    assert!(count(&stand_in, "Health/Check") > 1, "the member was asked whether it serves");
+    stand_in.answer(Manner::Pass);
+    assert!(!event.is_set().unwrap());
+}
+
+#[test]
+fn a_set_is_one_commit() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let revision = servers.revision();
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options()).unwrap();
+    cluster.event("event").set().unwrap();
+    drop(cluster);
+    assert_eq!(servers.revision(), revision + 1);
+    assert!(!stand_in.requests().iter().any(|path| path.contains("/etcdserverpb.Lease/")), "a lease takes a commit");
+}
+
+#[test]
+fn slow_disks_are_outlasted() {
+    if !Build::can_delay_disks() {
+        println!("skipped: strace may not trace here");
+        return;
+    }
+    let servers = Servers::build().members(3).slow_disks(Duration::from_millis(600)).start();
+    let event = Cluster::connect_with(servers.endpoints(), options()).unwrap().event("event");
+    for _ in 0..2 {
+        let mut wait = event.wait_async();
+        wait.begun().unwrap();
+        event.pulse().unwrap();
+        wait.wait().unwrap();
+    }
+    let puts: Vec<_> = servers.keys("/").into_iter().filter(|(key, _)| key.ends_with("/p")).collect();
+    assert_eq!(servers.puts(&puts[0].0), 2, "each was made once");
+}
+
+#[test]
+fn a_wait_outlasts_that_all_endpoints_are_replaced() {
+    let mut servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let options = Options::new().namespace(namespace()).recheck(Duration::from_millis(200)).timeout(LONG);
+    let event = Cluster::connect_with(stand_in.endpoint(), options.clone()).unwrap().event("event");
+    let mut wait = event.wait_async();
+    wait.begun().unwrap();
+    let new = [servers.grow(), servers.grow()];
+    let asked = count(&stand_in, "Cluster/MemberList");
+    until("it has asked twice since", || count(&stand_in, "Cluster/MemberList") > asked + 1);
+    servers.remove(0);
+    servers.wait_healthy();
+    let other = new.map(|index| servers[index].endpoint());
+    Cluster::connect_with(other, options).unwrap().event("event").pulse().unwrap();
+    wait.wait().unwrap();
+    event.set().unwrap();
+}
+
+#[test]
+fn addresses_that_are_told_wrongly_do_no_harm() {
+    let (servers, strangers) = (Servers::one(), Servers::one());
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let stranger = format!("http://{}", strangers.endpoints()[0]);
+    let long = format!("http://{}:1", "a".repeat(100_000));
+    let wrong = ["http://127.0.0.1:1", "http://192.0.2.1:2379", "http://[::]:2379", "nonsense", "", &long, &stranger];
+    stand_in.claim_members_at(&wrong);
+    let options = Options::new().namespace(namespace()).timeout(LONG);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options).unwrap();
+    let event = cluster.event("event");
+    let mut wait = event.wait_async();
+    wait.begun().unwrap();
+    servers[0].kill();
+    // Long enough for every address to be tried.
+    until("it is out of reach", || cluster.outage().is_some_and(|outage| outage.lasted > Duration::from_secs(5)));
+    let outage = cluster.outage().unwrap();
+    assert!(outage.reason.is_unreachable(), "{}", outage.reason);
+    assert!(outage.reason.to_string().contains(&stand_in.endpoint()), "{}", outage.reason);
+    servers[0].start();
+    servers.wait_healthy();
+    event.set().unwrap();
+    wait.wait().unwrap();
+    assert!(cluster.outage().is_none());
+    assert!(strangers.keys("/").is_empty(), "another cluster is not this one");
+}
+
+#[test]
+fn a_request_that_was_lost_with_its_leader_is_sent_again() {
+    let servers = Servers::three();
+    let follower = servers.followers()[0];
+    // To the follower alone, which passes the request on to a leader that has stopped.
+    let event = Cluster::connect_with(servers[follower].endpoint(), options()).unwrap().event("event");
+    event.clear().unwrap();
+    let leader = servers.leader();
+    servers[leader].pause();
+    event.set().unwrap();
+    assert!(event.is_set().unwrap());
+    servers[leader].resume();
+}
+
+#[test]
+fn a_full_database_refuses_writes_and_answers_reads() {
+    let servers = Servers::build().flag("--quota-backend-bytes=2000000").start();
+    let cluster = Cluster::connect_with(servers.endpoints(), options()).unwrap();
+    let (set, unset) = (cluster.event("set"), cluster.event("unset"));
+    set.set().unwrap();
+    unset.clear().unwrap();
+    let fill = json!({"key": "Zg==", "value": "eHh4eHh4".repeat(20_000)});
+    until("it is full", || servers.call("kv/put", &fill).is_err_and(|error| error.contains("space exceeded")));
+    assert!(set.is_set().unwrap() && !unset.is_set().unwrap());
+    assert!(set.wait_timeout(LONG).unwrap());
+    assert!(!unset.wait_timeout(Duration::from_millis(50)).unwrap(), "the cluster says so");
+    assert!(tantara::any([&unset, &set]).try_wait_timeout(LONG).unwrap().is_some());
+    assert_eq!(cluster.survey().unwrap().len(), 2);
+    let error = unset.set().unwrap_err();
+    assert!(error.to_string().contains("database is full") && !error.is_unknown(), "{error}");
+}
+
+#[test]
+fn a_changed_password_is_asked_for_again_under_a_sleeping_wait() {
+    let servers = Servers::build().user("ann", "sesame", "/shop/").start();
+    let password = Arc::new(Mutex::new("sesame".to_owned()));
+    let ann = {
+        let password = Arc::clone(&password);
+        options()
+            .namespace("shop")
+            .credentials(move || Ok::<_, std::io::Error>(("ann".to_owned(), password.lock().unwrap().clone())))
+    };
+    let cluster = Cluster::connect_with(servers.endpoints(), ann.clone()).unwrap();
+    let event = cluster.event("door");
+    let mut wait = event.wait_async();
+    wait.begun().unwrap();
+    servers.call("auth/user/changepw", &json!({"name": "ann", "password": "open"})).unwrap();
+    // It forgets all tokens.
+    servers[0].kill();
+    servers[0].start();
+    servers.wait_healthy();
+    let refused = || cluster.outage().is_some_and(|outage| outage.reason.to_string().contains("cannot log in"));
+    until("the old password is refused", refused);
+    let text = cluster.outage().unwrap().reason.to_string();
+    assert!(text.contains("ann") && text.contains("password") && !text.contains("sesame"), "{text}");
+    // Whoever connects anew is told at once.
+    let error = Cluster::connect_with(servers.endpoints(), ann).unwrap_err();
+    assert!(error.is_permission_denied(), "{error}");
+    "open".clone_into(&mut password.lock().unwrap());
+    event.set().unwrap();
+    wait.wait().unwrap();
+}
