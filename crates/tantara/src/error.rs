@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Directory { path: PathBuf, why: String },
     /// The file is no event, or not one to be trusted.
     NotAnEvent { path: PathBuf, why: String },
+    /// The system has refused something, and `why` says more than its error.
+    Refused { path: PathBuf, why: String, error: io::Error },
     /// The event may only be waited for.
     ReadOnly { event: String },
     /// The event was removed.
@@ -82,7 +84,7 @@ impl Error {
             Kind::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
             Kind::Removed { .. } | Kind::Lost { .. } => io::ErrorKind::NotFound,
             Kind::Foreign { kind, .. } => *kind,
-            Kind::System { error, .. } => error.kind(),
+            Kind::System { error, .. } | Kind::Refused { error, .. } => error.kind(),
         }
     }
 }
@@ -105,6 +107,7 @@ impl fmt::Display for Error {
             Kind::Name { name, why } => write!(f, "{name:?} cannot be the name of an event: {why}"),
             Kind::Directory { path, why } => write!(f, "{}: cannot hold events: {why}", path.display()),
             Kind::NotAnEvent { path, why } => write!(f, "{}: is not an event: {why}", path.display()),
+            Kind::Refused { path, why, .. } => write!(f, "{}: {why}", path.display()),
             Kind::ReadOnly { event } => {
                 write!(f, "{event} may only be waited for: its file may not be written to")
             }
@@ -132,7 +135,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.0 {
-            Kind::System { error, .. } => Some(error),
+            Kind::System { error, .. } | Kind::Refused { error, .. } => Some(error),
             Kind::Foreign { error, .. } => Some(&**error),
             _ => None,
         }

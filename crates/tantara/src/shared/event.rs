@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::shared::file::EventFile;
+use crate::shared::file::{self, EventFile};
 use crate::shared::handle::Handle;
 use crate::shared::layout::LastSet;
 use crate::shared::list::{self, Entry};
 use crate::shared::mapping;
 use crate::shared::name::{self, Place};
+use crate::shared::naming;
 use crate::shared::registry::{self, Waiter};
 use crate::shared::wait::{Changed, SharedWait, State};
 use crate::sys::files;
@@ -34,11 +35,16 @@ use crate::sys::files;
 ///
 /// # Who may do what
 ///
-/// An event's file has an owner and a mode. Who may only read it can wait for the event and not set it: mode 0644
-/// means "all may wait, the owner sets". (Who may read it can also look on, and delay the releases of others by a
-/// second or two, by what the kernel lets one do with words that one can see.) In a directory that nobody else can
-/// enter, as the default one is, events are made with mode 0600, else with 0666 less the umask. A file is trusted if
-/// it belongs to the user, to root, or to the owner of its directory.
+/// The directory is the policy. Users who may create files in a directory may create, set and clear its events, and
+/// remove them, unless the directory is sticky: then the owner of the event or of the directory, and root, may. Users
+/// who may only read the directory may wait. So a group's directory (mode 2775), a container's volume (1777) and a
+/// private directory (0700) behave as their permissions say.
+///
+/// An event's file is made with the directory's permissions to read and write, whatever the umask, with its group, and
+/// with its access control list, if it has one; a process that may give files away gives it the directory's owner, too.
+/// A process that may not give it the directory's group gives the file's group what everybody has. A file that grants
+/// less than its directory is an error that names the file's owner. (Who may read a file can also look on, and delay
+/// the releases of others by a second or two, by what the kernel lets one do with words that one can see.)
 ///
 /// # Errors
 ///
@@ -46,10 +52,12 @@ use crate::sys::files;
 /// removed. So every method returns a `Result`, as those of `tantara_etcd::ClusterEvent` do; nothing that another
 /// process does to an event panics this one. A wait that was released before the event was removed is released.
 ///
-/// If a file is removed or cut off by other means, those who sleep find out within some seconds. To cut off a file that
-/// is mapped would end the process (SIGBUS); a handler for that signal, installed with the first event that has a file,
-/// turns it into an error, and hands every other fault to whoever handled it before. (A thread that blocks that signal
-/// cannot be helped. A program that wants no handler calls
+/// If a file is removed or cut off by other means, those who sleep find out within some seconds. If it is renamed, or
+/// loses one of several names, those who know it by that name are told that it was removed; whoever has it open by
+/// another name goes on. (The directory is the one that was opened: to rename it, to unmount it or to change the
+/// current directory is no removal.) To cut off a file that is mapped would end the process (SIGBUS); a handler for
+/// that signal, installed with the first event that has a file, turns it into an error, and hands every other fault to
+/// whoever handled it before. (A thread that blocks that signal cannot be helped. A program that wants no handler calls
 /// [`disable_sigbus_handler`](SharedEvent::disable_sigbus_handler) first.)
 ///
 /// # Memory ordering
@@ -118,7 +126,7 @@ impl SharedEvent {
     }
 
     fn open_at(place: &Place) -> Result<SharedEvent, Error> {
-        EventFile::open(place).map(|file| SharedEvent::new(file, Some(place.path.clone())))
+        naming::open(place).map(|file| SharedEvent::new(file, Some(place.path.clone())))
     }
 
     /// The event of that name in a directory, if it exists.
@@ -128,11 +136,10 @@ impl SharedEvent {
     /// As with [`open`](SharedEvent::open).
     pub fn find_in(directory: impl AsRef<Path>, name: &str) -> Result<Option<SharedEvent>, Error> {
         name::check(name)?;
-        if !directory.as_ref().exists() {
-            return Ok(None);
-        }
-        let place = Place::in_directory(directory.as_ref(), name)?;
-        Ok(EventFile::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
+        let path = directory.as_ref();
+        let Some(directory) = name::open_directory(path)? else { return Ok(None) };
+        let place = Place::at(&Arc::new(directory), path, name)?;
+        Ok(naming::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
     }
 
     /// Looks at every event of a directory, in the order of their names. A directory that does not exist has none.
@@ -210,6 +217,8 @@ impl SharedEvent {
     pub fn from_fd(descriptor: OwnedFd) -> Result<SharedEvent, Error> {
         let nowhere = Path::new("descriptor");
         let given = File::from(descriptor);
+        // Nothing else is opened again: to open a pipe does something to whoever is at its other end.
+        file::check_file(&given, nowhere)?;
         let is_writable = files::is_writable(&given);
         // With a description of its own, what dies with this process is told from what lives on in others.
         let file = EventFile::reopen(&given, is_writable).unwrap_or(given);
@@ -437,11 +446,11 @@ impl SharedEvent {
     ///
     /// If the event may only be read, has no name, or its directory may not be written to.
     pub fn remove(&self) -> Result<bool, Error> {
-        let Some(path) = &self.handle.path else { return Err(Error::new(Kind::Nameless)) };
+        let Some(place) = &self.handle.file.place else { return Err(Error::new(Kind::Nameless)) };
         if !self.is_writable() {
             return Err(self.handle.read_only());
         }
-        self.handle.file.remove(path)
+        naming::remove(place, &self.handle.file)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::event::Event;
 use crate::interrupt;
-use crate::shared::file::EventFile;
+use crate::shared::file::{EventFile, Standing};
 use crate::shared::layout::{LastSet, Page, Ticket, Word};
 use crate::shared::registry::{self, Registry};
 use crate::shared::signal::{self, Gone};
@@ -307,16 +307,16 @@ impl Handle {
         if is_heard { nap } else { nap.min(BLIND_NAP) }
     }
 
-    /// Looks whether somebody could still set it, as far as its file tells. An event that has lost its name, or its
-    /// page, without [`remove`](EventFile::remove) is gone all the same, and this tells everyone.
+    /// Looks whether others can still find the event, as far as its file tells. One that has lost its last name, or its
+    /// page, without having been removed is gone all the same, and this tells everyone. One that has only lost the name
+    /// that it was opened by is gone for this handle: others may have it open by another name.
     pub(crate) fn check_place(&self) {
-        // One that never had a name can be set by whoever has it.
-        let is_fine = self.path.is_none() || !self.file.is_out_of_place();
-        if is_fine && self.page().is_whole() {
+        let standing = if self.page().is_whole() { self.file.standing() } else { Standing::Gone };
+        if standing == Standing::InPlace {
             return;
         }
         self.is_abandoned.store(true, Relaxed);
-        if self.file.is_writable {
+        if standing == Standing::Gone && self.file.is_writable {
             signal::remove(&self.page().word);
         }
     }

@@ -3,15 +3,15 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::shared::file;
 use crate::shared::layout::{HEAD, LastSet, Page};
-use crate::shared::name;
+use crate::shared::name::{self, Place};
 use crate::shared::registry::{self, Waiter};
 use crate::sys::shared;
 
@@ -30,46 +30,30 @@ pub struct Entry {
 }
 
 /// See [`SharedEvent::list_in`](crate::SharedEvent::list_in).
-pub(crate) fn list(directory: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
-    let failed = |error| Error::system("read", directory, error);
-    let landlord = match directory.metadata() {
-        Ok(metadata) if !metadata.is_dir() => {
-            let why = "it is not a directory".to_owned();
-            return Err(Error::new(Kind::Directory { path: directory.to_owned(), why }));
-        }
-        Ok(metadata) => metadata.uid(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
+pub(crate) fn list(path: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
+    let failed = |error| Error::system("read", path, error);
+    let Some(directory) = name::open_directory(path)?.map(Arc::new) else { return Ok(Vec::new()) };
     let names: Result<Vec<OsString>, _> =
-        fs::read_dir(directory).map_err(failed)?.map(|file| Ok(file?.file_name())).collect();
+        fs::read_dir(path).map_err(failed)?.map(|file| Ok(file?.file_name())).collect();
     let mut names = names.map_err(failed)?;
     names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
     names.sort_unstable();
-    Ok(names.into_iter().filter_map(|name| look(directory, &name.to_string_lossy(), landlord).transpose()).collect())
+    Ok(names.into_iter().filter_map(|name| look(&directory, path, &name.to_string_lossy()).transpose()).collect())
 }
 
-fn look(directory: &Path, name: &str, landlord: u32) -> Result<Option<Entry>, Error> {
-    let path = directory.join(name);
-    name::check(name).map_err(|_| file::not_an_event(&path, "no event can have such a name".into()))?;
-    let open =
-        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY).open(&path);
-    let mut opened: File = match open {
-        Ok(file) => file,
-        // Removed in the meantime.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(file::not_an_event(&path, "it is a symbolic link".into()));
-        }
-        Err(error) => return Err(Error::system("opened", &path, error)),
-    };
-    let failed = |error| Error::system("read", &path, error);
-    file::check_metadata(&opened.metadata().map_err(failed)?, Some(landlord))
-        .map_err(|why| file::not_an_event(&path, why))?;
+fn look(directory: &Arc<File>, path: &Path, name: &str) -> Result<Option<Entry>, Error> {
+    if name::check(name).is_err() {
+        return Err(file::not_an_event(&path.join(name), "no event can have such a name".into()));
+    }
+    let place = Place::at(directory, path, name)?;
+    // Removed in the meantime?
+    let Some((mut opened, _)) = file::open(&place, &place.name, false)? else { return Ok(None) };
+    let failed = |error| Error::system("read", &place.path, error);
+    file::check_file(&opened, &place.path)?;
     let mut head = [0; HEAD];
     opened.read_exact(&mut head).map_err(failed)?;
     let page = Page::from_bytes(&head);
-    file::check_page(&page).map_err(|why| file::not_an_event(&path, why))?;
+    file::check_page(&page).map_err(|why| file::not_an_event(&place.path, why))?;
     let word = page.word();
     if word.is_gone() {
         return Ok(None);

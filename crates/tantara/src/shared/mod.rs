@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   event ──► wait ──► bridge      the futures, and the thread that sleeps for them
-//!     └───┐            │
-//!   handle ◄───────────┘
-//!     ├─────► registry             who waits
-//!     ├─────► signal ───────► word      the protocol on the word
-//!     └─────► file ──► mapping  ▲
-//!               │        └──► layout
-//!               └────► name
+//!     │                  │
+//!     ├──► handle ◄──────┘
+//!     │      ├───► registry        who waits
+//!     │      └───► signal ──► word      the protocol on the word
+//!     ├──► naming ──► policy       how a file gets its name, and loses it; what others may do with it
+//!     │      │
+//!     └──────┴───► file ──► mapping ──► layout ──► word
+//!                    └────► name
 //! ```
 //!
 //! Under loom there are only the word and the protocol on it, for the models.
@@ -31,6 +32,10 @@ mod list;
 mod mapping;
 #[cfg(not(loom))]
 mod name;
+#[cfg(not(loom))]
+mod naming;
+#[cfg(not(loom))]
+mod policy;
 #[cfg(not(loom))]
 mod registry;
 #[cfg_attr(loom, allow(dead_code, reason = "only the models use it"))]

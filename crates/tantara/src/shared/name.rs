@@ -2,22 +2,27 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{DirBuilder, Metadata};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::ffi::{CStr, CString};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Kind};
-use crate::sys::files;
+use crate::sys::{files, shared};
 
 /// Where an event lies: a directory that exists, and a name that can be.
+///
+/// The directory is a descriptor, which stays the same directory whatever is renamed, mounted or entered meanwhile.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
+    /// For people.
     pub(crate) path: PathBuf,
-    /// Who owns the directory.
-    pub(crate) landlord: u32,
-    /// Whether nobody else can enter the directory.
-    pub(crate) is_private: bool,
+    pub(crate) directory: Arc<File>,
+    pub(crate) name: CString,
+    /// The name that a file has on its way to `name`, and on its way from there.
+    pub(crate) slot: CString,
 }
 
 /// Checks a name, which may come from anywhere.
@@ -35,7 +40,7 @@ pub(crate) fn check(name: &str) -> Result<(), Error> {
 /// where that does not exist `/dev/shm/tantara-UID`.
 pub(crate) fn default_directory() -> PathBuf {
     let user = files::user();
-    if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+    if let Some(runtime) = shared::variable(c"XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
         return runtime.join("tantara");
     }
     let runtime = PathBuf::from(format!("/run/user/{user}"));
@@ -50,63 +55,99 @@ impl Place {
     /// In the directory of this user's events, which is made if need be and is nobody else's.
     pub(crate) fn of_user(name: &str) -> Result<Place, Error> {
         check(name)?;
-        let directory = default_directory();
-        let unfit = |why: String| Err(Error::new(Kind::Directory { path: directory.clone(), why }));
-        let metadata = match make(&directory, 0o700) {
-            Ok(metadata) => metadata,
+        let path = default_directory();
+        let unfit = |why: String| Err(Error::new(Kind::Directory { path: path.clone(), why }));
+        // A link in its place is not followed.
+        let opened = make(&path, 0o700).and_then(|()| open(&path, libc::O_NOFOLLOW));
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) if is_other(&error) => return unfit("it is not a directory".into()),
             // The variable may have come along from another user's session.
             Err(error) => {
-                let why = std::error::Error::source(&error).map_or(String::new(), |why| format!(" ({why})"));
-                return unfit(format!("it cannot be made{why}; look at $XDG_RUNTIME_DIR, or name another directory"));
+                let why = format!("it cannot be made ({error}); look at $XDG_RUNTIME_DIR, or name another directory");
+                return Err(Error::new(Kind::Refused { path, why, error }));
             }
         };
+        let metadata = directory.metadata().map_err(|error| Error::system("opened", &path, error))?;
         if metadata.uid() != files::user() {
             return unfit(format!("it belongs to user {}, not to you; name another one", metadata.uid()));
         }
         if metadata.permissions().mode() & 0o022 != 0 {
             return unfit("others may write to it; make it yours alone (chmod 700)".into());
         }
-        Ok(Place::at(&directory, name, &metadata))
+        Place::at(&Arc::new(directory), &path, name)
     }
 
     /// In a directory that the caller names. It is made if only its last part is missing.
     pub(crate) fn in_directory(directory: &Path, name: &str) -> Result<Place, Error> {
         check(name)?;
-        // A link is followed: the caller has chosen it.
-        let metadata = match directory.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == ErrorKind::NotFound => make(directory, 0o777)?,
-            Err(error) => return Err(Error::system("opened", directory, error)),
-        };
-        if !metadata.is_dir() {
-            let why = "it is not a directory".to_owned();
-            return Err(Error::new(Kind::Directory { path: directory.to_owned(), why }));
+        if let Some(there) = open_directory(directory)? {
+            return Place::at(&Arc::new(there), directory, name);
         }
-        Ok(Place::at(directory, name, &metadata))
+        make(directory, 0o777).map_err(|error| Error::system("made", directory, error))?;
+        match open_directory(directory)? {
+            Some(made) => Place::at(&Arc::new(made), directory, name),
+            None => Err(Error::system("opened", directory, ErrorKind::NotFound.into())),
+        }
     }
 
-    fn at(directory: &Path, name: &str, metadata: &Metadata) -> Place {
-        Place {
-            path: directory.join(name),
-            landlord: metadata.uid(),
-            is_private: metadata.permissions().mode() & 0o077 == 0,
+    /// In a directory that is open. The name was checked.
+    pub(crate) fn at(directory: &Arc<File>, path: &Path, name: &str) -> Result<Place, Error> {
+        let path = path.join(name);
+        let c_string = |name: String| CString::new(name).map_err(|error| Error::system("used", &path, error.into()));
+        let (slot, name) = (c_string(format!(".moved-{name}"))?, c_string(name.to_owned())?);
+        Ok(Place { directory: Arc::clone(directory), name, slot, path })
+    }
+
+    /// Whether anything in the directory has that name.
+    pub(crate) fn is_at_all(&self, name: &CStr) -> io::Result<bool> {
+        match files::open_at(&self.directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether that name in the directory is a name of this file.
+    pub(crate) fn is_at(&self, name: &CStr, file: &File) -> io::Result<bool> {
+        match files::open_at(&self.directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+            Ok(there) => {
+                let (there, own) = (there.metadata()?, file.metadata()?);
+                Ok((there.dev(), there.ino()) == (own.dev(), own.ino()))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// The directory itself, not what a link in its place leads to; made if it is missing.
-fn make(directory: &Path, mode: u32) -> Result<Metadata, Error> {
-    match DirBuilder::new().mode(mode).create(directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(Error::system("made", directory, error)),
+/// A directory that the caller has named, if it is there. A link is followed: the caller has chosen it.
+pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
+    match open(path, 0) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if is_other(&error) => {
+            let why = "it is not a directory".to_owned();
+            Err(Error::new(Kind::Directory { path: path.to_owned(), why }))
+        }
+        Err(error) => Err(Error::system("opened", path, error)),
     }
-    let metadata = directory.symlink_metadata().map_err(|error| Error::system("opened", directory, error))?;
-    if metadata.is_dir() {
-        Ok(metadata)
-    } else {
-        let why = "it is not a directory".to_owned();
-        Err(Error::new(Kind::Directory { path: directory.to_owned(), why }))
+}
+
+fn open(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | flags).open(path)
+}
+
+/// Something else is in the place of a directory.
+fn is_other(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP))
+}
+
+fn make(directory: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 

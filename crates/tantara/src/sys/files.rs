@@ -1,12 +1,10 @@
 //! Linux: the few calls on files that the standard library does not offer.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
 fn done(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -46,14 +44,89 @@ pub(crate) fn is_sealed(file: &File) -> bool {
     seals != -1 && seals & libc::F_SEAL_SHRINK != 0
 }
 
-/// Gives a file that has no name yet the name `path`, if nothing is there.
-pub(crate) fn link(file: &File, path: &Path) -> io::Result<()> {
-    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    let to = CString::new(path.as_os_str().as_bytes())?;
-    let (here, follow) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+/// Opens what has a name in a directory (`man 2 openat`).
+pub(crate) fn open_at(directory: &File, name: &CStr, flags: libc::c_int, mode: u32) -> io::Result<File> {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: the name is a C string; the mode has the type that variadic arguments are passed as.
+    let number = done(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, mode) })?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Gives a file another name, or its first one, in a directory, if nothing is there.
+pub(crate) fn link_at(file: &File, directory: &File, name: &CStr) -> io::Result<()> {
+    let from = own_link(file)?;
+    let follow = libc::AT_SYMLINK_FOLLOW;
     // SAFETY: both are C strings that live until the end of this function.
-    done(unsafe { libc::linkat(here, from.as_ptr(), here, to.as_ptr(), follow) })?;
+    done(unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), directory.as_raw_fd(), name.as_ptr(), follow) })?;
     Ok(())
+}
+
+/// Gives what has one name in a directory another one as well, if nothing is there.
+pub(crate) fn link_name_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
+    let number = directory.as_raw_fd();
+    // SAFETY: both are C strings that live until the end of this function.
+    done(unsafe { libc::linkat(number, from.as_ptr(), number, to.as_ptr(), 0) })?;
+    Ok(())
+}
+
+/// Renames within a directory, if nothing has the new name.
+pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
+    let number = directory.as_raw_fd();
+    let rename = |flags: libc::c_uint| {
+        // SAFETY: both are C strings that live until the end of this function.
+        let done = unsafe { libc::syscall(libc::SYS_renameat2, number, from.as_ptr(), number, to.as_ptr(), flags) };
+        if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    match rename(libc::RENAME_NOREPLACE) {
+        // Some file systems do not know how. Then it takes two steps.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
+            match open_at(directory, to, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => rename(0),
+                Err(error) => Err(error),
+            }
+        }
+        renamed => renamed,
+    }
+}
+
+/// Takes a name away.
+pub(crate) fn unlink_at(directory: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: the name is a C string that lives until the end of this function.
+    done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })?;
+    Ok(())
+}
+
+/// Whether the user may do that (`R_OK`, `W_OK`, `X_OK`) in a directory.
+pub(crate) fn may(directory: &File, access: libc::c_int) -> bool {
+    // SAFETY: the path is a C string.
+    unsafe { libc::faccessat(directory.as_raw_fd(), c".".as_ptr(), access, libc::AT_EACCESS) == 0 }
+}
+
+const ACCESS_LIST: &CStr = c"system.posix_acl_access";
+
+/// The access control list of a directory, if it has one, as the kernel writes it (`man 5 acl`).
+pub(crate) fn access_list(directory: &File) -> Option<Vec<u8>> {
+    let path = own_link(directory).ok()?;
+    let mut list = vec![0; 4096];
+    // SAFETY: both names are C strings; the buffer may be written to, and is as long as is said.
+    let length = unsafe { libc::getxattr(path.as_ptr(), ACCESS_LIST.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    list.truncate(usize::try_from(length).ok()?);
+    Some(list)
+}
+
+/// Gives a file an access control list.
+pub(crate) fn set_access_list(file: &File, list: &[u8]) -> io::Result<()> {
+    let (number, name) = (file.as_raw_fd(), ACCESS_LIST.as_ptr());
+    // SAFETY: the name is a C string; the list is as long as is said.
+    done(unsafe { libc::fsetxattr(number, name, list.as_ptr().cast(), list.len(), 0) })?;
+    Ok(())
+}
+
+/// The path by which this process finds an open file again.
+fn own_link(file: &File) -> io::Result<CString> {
+    Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
 /// Takes the file's advisory lock (`man 2 flock`), if nobody has it; it goes with the open file description.
@@ -63,14 +136,10 @@ pub(crate) fn try_lock(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the user may make and remove files in a directory, but for its sticky bit.
-pub(crate) fn may_change(directory: &Path) -> io::Result<()> {
-    let path = CString::new(directory.as_os_str().as_bytes())?;
-    let path = if path.is_empty() { c".".to_owned() } else { path };
-    let access = libc::W_OK | libc::X_OK;
-    // SAFETY: the path is a C string that lives until the end of this function.
-    done(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), access, libc::AT_EACCESS) })?;
-    Ok(())
+/// Gives it back.
+pub(crate) fn unlock(file: &File) {
+    // SAFETY: takes two numbers.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
 }
 
 /// Whether the descriptor is open for writing too.

@@ -1,12 +1,13 @@
 //! Linux: sleeping on words that other processes can reach, by the futex that is not private (`man 2 futex`), and
 //! what else a process must know of itself and of the time to share them.
 
+use std::ffi::{CStr, OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
-use std::sync::Once;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, fence};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
 
 use super::Awake;
@@ -157,6 +158,11 @@ pub(crate) fn coarse_time() -> Duration {
     now(libc::CLOCK_REALTIME_COARSE)
 }
 
+/// A clock for times of some seconds, in milliseconds; never zero. It goes round after seven weeks.
+pub(crate) fn coarse_milliseconds() -> u32 {
+    now(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u32 | 1
+}
+
 /// This process. The kernel is asked once, and once more in the child of a fork.
 #[inline]
 pub(crate) fn process() -> u32 {
@@ -166,7 +172,7 @@ pub(crate) fn process() -> u32 {
     }
 }
 
-/// How many forks there were between the first use of this and this process.
+/// A number that is another one after each fork, as soon as this was used.
 pub(crate) fn forks() -> u32 {
     process();
     FORKS.load(Relaxed)
@@ -223,14 +229,34 @@ fn ask_for_process() -> u32 {
         PID_NAMESPACE.store(0, Relaxed);
         FORKS.fetch_add(1, Relaxed);
     }
-    static FORGETS: Once = Once::new();
-    // SAFETY: the handler only stores to atomics, which a child of a fork may do.
-    FORGETS.call_once(|| unsafe {
-        libc::pthread_atfork(None, None, Some(forget));
-    });
+    // No lock and no `Once`: the child of a fork might wait for ever for another thread of its parent to be done with
+    // it. Several threads may register the handler, each before it relies on it; `FORKS` then makes larger steps.
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !IS_REGISTERED.load(Acquire) {
+        // SAFETY: the handler only stores to atomics, which a child of a fork may do.
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+        IS_REGISTERED.store(true, Release);
+    }
     let process = std::process::id();
     PROCESS.store(process, Relaxed);
     process
+}
+
+/// A variable of the environment. The standard library reads it under a lock, which a thread of the parent of a fork
+/// may have had; so the child of a fork asks the C library, as every program does that has only one thread.
+pub(crate) fn variable(name: &CStr) -> Option<OsString> {
+    if forks() == 0 {
+        return std::env::var_os(OsStr::from_bytes(name.to_bytes()));
+    }
+    // SAFETY: the name is a C string. Whoever changes the environment beside other threads has promised that they do
+    // not look.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: as above; it is a C string, and copied at once.
+    let value = unsafe { CStr::from_ptr(value) };
+    Some(OsStr::from_bytes(value.to_bytes()).to_owned())
 }
 
 /// This thread, by the number that the kernel knows it by.

@@ -1,0 +1,385 @@
+//! How the file of an event gets its name, and how it loses it.
+//!
+//! The kernel takes a name away from whatever has it by then, and not from the file that a process meant when it last
+//! looked: a process may be stopped in between for any time. So a file has another name, fixed for its event, on both
+//! ways: its *slot*, `.moved-NAME`.
+//!
+//! * **To make an event**: the file is written without a name, gets the slot as its name if the slot is free, and is
+//!   renamed from there to its name, if nobody has that.
+//! * **To remove one**: the name is compared with the file, and renamed to the slot if that is free. Then the slot is
+//!   compared, for it may be another file by now: that one is renamed back. The right one is marked as gone, which
+//!   tells everyone who has it open, and is then taken out of the slot.
+//! * **Whoever finds no event under the name** looks into the slot, and renames a live event from there to its name:
+//!   its remover, or its maker, was stopped or killed. Who cannot rename uses it where it is.
+//!
+//! Nothing here replaces a file (`RENAME_NOREPLACE`). And whoever takes a file out of the slot, to its name or for
+//! good, has the file's advisory lock and has compared the slot since, so it takes no other file. So a process can be
+//! stopped or killed between any two calls, and others make, remove and open events of that name meanwhile, without
+//! harm to any of them. A process that is stopped while it has the lock keeps the file in the slot; an event that is
+//! gone is then in nobody's way, and a live one is used where it is. The kernel gives the lock back when a process
+//! dies.
+//!
+//! In a directory like /tmp, only its owner can take out of the slot what a process has left there that was killed.
+//! Then others do without the slot: a file is linked to its name directly, and a name is taken away after it was
+//! compared, with a moment in between.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, Kind};
+use crate::shared::file::EventFile;
+use crate::shared::layout::Page;
+use crate::shared::name::Place;
+use crate::shared::{policy, signal};
+use crate::sys::{files, shared};
+
+/// How often to begin again when others make and remove the event in between.
+const TRIES: u32 = 1_000;
+/// How long to wait for others who are in the middle of it, in milliseconds. If one is stopped, it may take for ever.
+const PATIENCE_MS: u32 = 200;
+
+/// The event at `place`; it is made if it is not there.
+pub(crate) fn open(place: &Place) -> Result<EventFile, Error> {
+    for _ in 0..TRIES {
+        match EventFile::look(place, &place.name)? {
+            Some(event) if !event.is_gone() => return Ok(event),
+            Some(gone) => {
+                take_away(place, &gone).map_err(|error| in_the_way(place, &gone, error))?;
+                continue;
+            }
+            None => {}
+        }
+        let has_slot = match look_into_slot(place)? {
+            Slot::Free => true,
+            Slot::Live(event) => {
+                if !restore(place, &event) && !event.is_gone() {
+                    return Ok(event);
+                }
+                continue;
+            }
+            Slot::Gone(gone) => clear(place, &gone).unwrap_or(false),
+            Slot::Occupied => false,
+        };
+        match make(place, has_slot) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                return Err(Error::system("made", &place.path, error));
+            }
+            _ => {}
+        }
+    }
+    Err(Error::system("opened", &place.path, unlucky()))
+}
+
+/// The event at `place`, if it is there.
+pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
+    for _ in 0..TRIES {
+        if let Some(event) = EventFile::look(place, &place.name)? {
+            return Ok(Some(event).filter(|event| !event.is_gone()));
+        }
+        match look_into_slot(place)? {
+            Slot::Live(event) => {
+                if !restore(place, &event) && !event.is_gone() {
+                    return Ok(Some(event));
+                }
+            }
+            _ => return Ok(None),
+        }
+    }
+    Err(Error::system("opened", &place.path, unlucky()))
+}
+
+/// Marks the event as gone, wakes everyone who has to know, and takes its name away. Nothing happens to an event whose
+/// name may not be taken away. `false` if it was marked before.
+pub(crate) fn remove(place: &Place, event: &EventFile) -> Result<bool, Error> {
+    let was_gone = event.is_gone();
+    take_away(place, event).map_err(|error| Error::system("removed", &place.path, error))?;
+    Ok(!was_gone)
+}
+
+fn unlucky() -> io::Error {
+    io::Error::new(ErrorKind::ResourceBusy, "others make and remove it all the time")
+}
+
+/// Others have been quicker.
+fn is_race(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::AlreadyExists) || error.raw_os_error() == Some(libc::ENOENT)
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+/// What a killed remover has left at the name, and may not be taken away by this user.
+fn in_the_way(place: &Place, gone: &EventFile, error: io::Error) -> Error {
+    if !is_refused(&error) {
+        return Error::system("removed", &place.path, error);
+    }
+    let owner = gone.file.metadata().map_or(0, |metadata| metadata.uid());
+    let why = format!(
+        "it was removed by a process that was killed before it could take the name away, and you may not do that \
+         ({error}); its owner, user {owner}, or the owner of the directory has to delete the file"
+    );
+    Error::new(Kind::Refused { path: place.path.clone(), why, error })
+}
+
+/// What the slot holds.
+enum Slot {
+    Free,
+    Live(EventFile),
+    Gone(EventFile),
+    /// By something else, or something that may not be opened.
+    Occupied,
+}
+
+fn look_into_slot(place: &Place) -> Result<Slot, Error> {
+    match EventFile::look(place, &place.slot) {
+        Ok(None) => Ok(Slot::Free),
+        Ok(Some(event)) if event.is_gone() => Ok(Slot::Gone(event)),
+        Ok(Some(event)) => Ok(Slot::Live(event)),
+        Err(error) if error.is_not_an_event() || error.is_permission_denied() => Ok(Slot::Occupied),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes the lock of what is in the slot, does that, and says whether the file is in the slot no more. `event` is an
+/// opening of the caller's own.
+fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
+    // Others have the lock for the moment of two system calls; or they are stopped, or mean ill.
+    for _ in 0..PATIENCE_MS {
+        if !place.is_at(&place.slot, &event.file)? {
+            return Ok(true);
+        }
+        match files::try_lock(&event.file) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+            // Not every file system has such locks.
+            _ => {
+                let taken = if place.is_at(&place.slot, &event.file)? { take() } else { Ok(()) };
+                // In a child that another thread forks right now the file stays open.
+                files::unlock(&event.file);
+                return taken.map(|()| true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Renames a live event in the slot to its name, and says whether to look for it there.
+fn restore(place: &Place, event: &EventFile) -> bool {
+    let rename = || match files::rename_at(&place.directory, &place.slot, &place.name) {
+        Err(error) if is_race(&error) => Ok(()),
+        renamed => renamed,
+    };
+    out_of_slot(place, event, rename).unwrap_or(false)
+}
+
+/// Takes an event that is gone out of the slot, if it is there, and says whether it is there no more.
+fn clear(place: &Place, event: &EventFile) -> io::Result<bool> {
+    debug_assert!(event.is_gone());
+    out_of_slot(place, event, || files::unlink_at(&place.directory, &place.slot))
+}
+
+/// Takes the name away from the event, which is marked as gone as soon as it is certain that the name can be.
+fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
+    for _ in 0..TRIES {
+        if place.is_at(&place.slot, &event.file)? {
+            mark_as_gone(event);
+            if let Some(own) = look(place, &place.slot)?
+                && own.is_gone()
+            {
+                // If it cannot be, the name is free all the same.
+                clear(place, &own)?;
+            }
+            // A process that had found it alive may have renamed it to its name before the mark.
+            if !place.is_at(&place.name, &event.file)? {
+                return Ok(());
+            }
+        } else if !place.is_at(&place.name, &event.file)? {
+            if place.is_at(&place.slot, &event.file)? {
+                continue;
+            }
+            // It has lost the name already, or never had it.
+            mark_as_gone(event);
+            return Ok(());
+        }
+        match files::rename_at(&place.directory, &place.name, &place.slot) {
+            Ok(()) if !place.is_at(&place.slot, &event.file)? => {
+                // Another has been quicker, and this is a new event.
+                if let Some(new) = look(place, &place.slot)?
+                    && !new.is_gone()
+                {
+                    restore(place, &new);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && !free_slot(place)? => {
+                return take_away_directly(place, event);
+            }
+            Err(error) if !is_race(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Err(unlucky())
+}
+
+/// Frees the slot of another file than the one that has the name; `false` if that cannot be.
+fn free_slot(place: &Place) -> io::Result<bool> {
+    for tries in 0..PATIENCE_MS {
+        let Some(own) = look(place, &place.slot)? else { return Ok(!place.is_at_all(&place.slot)?) };
+        if tries + 1 == PATIENCE_MS {
+            mark_as_gone(&own);
+        }
+        if own.is_gone() {
+            return match clear(place, &own) {
+                Err(error) if is_refused(&error) => Ok(false),
+                cleared => cleared,
+            };
+        }
+        // It is being made, beside the one that has the name. Nobody uses it, and it goes away, unless its maker was
+        // stopped or killed.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(false)
+}
+
+/// An opening of what has that name, if it is an event.
+fn look(place: &Place, name: &CStr) -> io::Result<Option<EventFile>> {
+    match EventFile::look(place, name) {
+        Ok(event) => Ok(event),
+        Err(error) if error.is_not_an_event() || error.is_permission_denied() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn mark_as_gone(event: &EventFile) {
+    if event.is_writable && !event.is_gone() {
+        signal::remove(&event.mapping.page().word);
+    }
+}
+
+/// The same without the slot, which is occupied by what cannot be taken out of it.
+fn take_away_directly(place: &Place, event: &EventFile) -> io::Result<()> {
+    may_unlink(place, &event.file)?;
+    mark_as_gone(event);
+    // Whoever takes the name away has the lock.
+    let Some(own) = look(place, &place.name)? else { return Ok(()) };
+    let mut patience = PATIENCE_MS;
+    while files::try_lock(&own.file).is_err() && patience > 0 {
+        patience -= 1;
+        thread::sleep(Duration::from_millis(1));
+    }
+    if place.is_at(&place.name, &event.file)? { files::unlink_at(&place.directory, &place.name) } else { Ok(()) }
+}
+
+/// Whether the user may take names away in the directory.
+fn may_unlink(place: &Place, file: &File) -> io::Result<()> {
+    let (home, own, user) = (place.directory.metadata()?, file.metadata()?, files::user());
+    let is_sticky = home.permissions().mode() & libc::S_ISVTX != 0;
+    let is_stranger = is_sticky && ![0, home.uid(), own.uid()].contains(&user);
+    if is_stranger || !files::may(&place.directory, libc::W_OK | libc::X_OK) {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    Ok(())
+}
+
+/// Makes the file. It appears complete: it is written before it has a name.
+fn make(place: &Place, has_slot: bool) -> io::Result<()> {
+    let directory = &place.directory;
+    let first = if has_slot { &place.slot } else { &place.name };
+    let nameless = files::open_at(directory, c".", libc::O_TMPFILE | libc::O_RDWR, 0o600);
+    let linked = nameless.and_then(|file| {
+        fill(&file, directory)?;
+        files::link_at(&file, directory, first)?;
+        Ok(file)
+    });
+    let file = match linked {
+        Err(error) if is_unable(&error) => make_by_name(place, first)?,
+        linked => linked?,
+    };
+    let renamed = if has_slot { leave_slot(place, &file) } else { Ok(()) };
+    // In a child that another thread forks right now the file stays open.
+    files::unlock(&file);
+    renamed
+}
+
+/// Renames a new file, whose lock we have, to its name.
+fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
+    match files::rename_at(&place.directory, &place.slot, &place.name) {
+        // The directory is a file system without locks, and another process has renamed it.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // Another was made beside it, and nobody has used this one.
+            if place.is_at(&place.slot, file)? {
+                files::unlink_at(&place.directory, &place.slot)?;
+            }
+            Err(error)
+        }
+        renamed => renamed,
+    }
+}
+
+/// Every byte is written, so that the disk has a place for it.
+fn fill(mut file: &File, directory: &File) -> io::Result<()> {
+    let has_readers = policy::apply(file, directory)?;
+    file.write_all(&Page::new_bytes(has_readers, shared::pid_namespace()))?;
+    policy::give(file, directory);
+    // Nobody else knows the file yet.
+    let _ = files::try_lock(file);
+    Ok(())
+}
+
+/// Not every file system has files without a name, and not every process has /proc.
+fn is_unable(error: &io::Error) -> bool {
+    let unable = [libc::EOPNOTSUPP, libc::EISDIR, libc::EINVAL, libc::ENOENT, libc::EXDEV, libc::EPERM];
+    error.raw_os_error().is_some_and(|error| unable.contains(&error))
+}
+
+const DRAFT: &str = ".draft-";
+
+fn make_by_name(place: &Place, first: &CStr) -> io::Result<File> {
+    static DRAFTS: AtomicU32 = AtomicU32::new(0);
+    let directory = &place.directory;
+    let number = DRAFTS.fetch_add(1, Relaxed);
+    if number.is_multiple_of(64) {
+        remove_old_drafts(place);
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    // No other draft ever has that name.
+    let name = format!("{DRAFT}{}-{}-{now:x}", shared::process(), number);
+    let name = CString::new(name)?;
+    let file = files::open_at(directory, &name, libc::O_CREAT | libc::O_EXCL | libc::O_RDWR, 0o600)?;
+    let linked = fill(&file, directory).and_then(|()| files::link_name_at(directory, &name, first));
+    files::unlink_at(directory, &name)?;
+    linked.map(|()| file)
+}
+
+/// How old a draft is whose maker was killed.
+const OLD: Duration = Duration::from_secs(60);
+
+/// Drafts of makers that were killed. One that is not finished has its maker's lock, or is young.
+fn remove_old_drafts(place: &Place) {
+    let Some(files) = place.path.parent().and_then(|directory| fs::read_dir(directory).ok()) else { return };
+    let drafts = files.flatten().map(|file| file.file_name());
+    for draft in drafts.filter(|name| name.as_bytes().starts_with(DRAFT.as_bytes())) {
+        let _ = remove_old_draft(place, Path::new(&draft));
+    }
+}
+
+fn remove_old_draft(place: &Place, name: &Path) -> io::Result<()> {
+    let name = CString::new(name.as_os_str().as_bytes())?;
+    let there = files::open_at(&place.directory, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    let metadata = there.metadata()?;
+    let age = metadata.modified()?.elapsed().unwrap_or_default();
+    if metadata.is_file() && age > OLD {
+        files::try_lock(&EventFile::reopen(&there, false)?)?;
+        files::unlink_at(&place.directory, &name)?;
+    }
+    Ok(())
+}
