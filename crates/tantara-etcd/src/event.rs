@@ -28,6 +28,9 @@ use crate::wire::{Compare, DeleteRange, LeaseRevoke, Op, Put, Txn};
 /// once. If the whole history of the cluster is replaced, by an older backup or by an empty disk, a wait may be
 /// released by the last set of the new history: rather that than lost.
 ///
+/// If an event is set *and removed* while a client is cut off, the history of the cluster tells it. If that is
+/// compacted in the meantime, the wait fails as removed, or, if the event did not exist when it began, goes on.
+///
 /// # Memory ordering
 ///
 /// All that a process did before its `set` has happened before the release of whoever that set releases. What it wrote

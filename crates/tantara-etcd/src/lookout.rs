@@ -209,13 +209,14 @@ impl Lookout {
     fn end(&mut self, number: u64, tickets: Vec<Served>, names: &[Arc<str>], seen: &Seen) {
         let nobody = names.iter().map(|_| Vec::new()).collect();
         self.apply(number, names, nobody, seen);
+        let now = Instant::now();
         let states: HashMap<&Arc<str>, _> = names.iter().zip(&seen.states).collect();
         for ticket in tickets {
             match (states.get(&ticket.0.name), self.topics.get_mut(&ticket.0.name)) {
                 // Waits that have not been read for before are decided by this read alone.
                 (Some(Ok(state)), _) if state.is_set() => ticket.0.end(Ok(true)),
                 (Some(Err(error)), _) => ticket.0.end(Err(error.clone())),
-                (_, Some(topic)) => topic.decide(ticket),
+                (_, Some(topic)) => topic.decide(ticket, now),
                 (_, None) => ticket.0.end(Ok(false)),
             }
         }
@@ -258,11 +259,12 @@ impl Lookout {
     fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: &Seen) {
         self.pause = Pause::new();
         self.apply(number, &names, joining, seen);
+        let now = Instant::now();
         for name in names {
             let Some(topic) = self.topics.get_mut(&name) else { continue };
             if topic.watch.is_none() && !topic.sleepers.is_empty() {
                 let watch = self.watching.begin(&name, topic.watch_from());
-                topic.watch = Some(watch);
+                topic.begin_watch(watch, seen.revision, now);
                 self.watches.insert(watch, name);
             }
         }
@@ -295,13 +297,11 @@ impl Lookout {
         match heard {
             Heard::Answer(answer) => self.hear_answer(answer),
             Heard::Interrupted => {
-                for topic in self.topics.values_mut() {
-                    topic.watch = None;
-                    topic.is_stale = !topic.is_idle();
-                }
+                let now = Instant::now();
+                self.topics.values_mut().for_each(|topic| topic.interrupt(now));
                 self.watches.clear();
                 self.has_to_read = true;
-                self.not_before = Instant::now() + self.pause.next();
+                self.not_before = now + self.pause.next();
             }
             Heard::Nothing => {}
         }
@@ -316,9 +316,11 @@ impl Lookout {
             self.has_to_read = true;
             // The history that it wanted has been compacted, or it may not watch: the next read knows.
             topic.lose_watch(Instant::now());
-            topic.is_stale = true;
             self.not_before = Instant::now() + self.pause.next();
             return;
+        }
+        if answer.created {
+            topic.hear_begun(Instant::now());
         }
         if answer.created && answer.header.is_some_and(|header| header.revision >= topic.watch_from()) {
             // What came between the read and the watch is told in a moment, and known at once.

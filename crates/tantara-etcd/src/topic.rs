@@ -89,6 +89,10 @@ pub(crate) struct Topic {
     /// The watch's number, on the stream that is open.
     pub(crate) watch: Option<i64>,
     position: Position,
+    /// Since when the watch has been asked for history, or is interrupted; `None` if it has nothing to make up for.
+    behind: Option<Instant>,
+    /// Whether the last read left open what came between it and the position.
+    is_open: bool,
     /// The highest revision of any fact, and how many reads had begun when that was learnt.
     newest: (i64, u64),
     /// When a wait came to be in doubt.
@@ -108,6 +112,8 @@ impl Topic {
             is_stale: false,
             watch: None,
             position: Position::default(),
+            behind: None,
+            is_open: false,
             newest: (0, 0),
             doubt: None,
             since: Instant::now(),
@@ -182,6 +188,7 @@ impl Topic {
         if revision < position.next {
             return;
         }
+        self.is_open = false;
         // Keys that have been there all the time were not removed. A last set that is another one has released already.
         let is_continuous = state.pulse.is_some() || (1..position.next).contains(&state.made);
         if is_continuous || position.next == 0 || self.sleepers.is_empty() {
@@ -189,6 +196,7 @@ impl Topic {
             *position = Position { next: revision + 1, has_level, has_pulse, absent: None };
             return;
         }
+        self.is_open = true;
         // Otherwise a watch would have to begin ever further back. One that was not disturbed has told by now whatever
         // came before the read that showed no event.
         let Some(watch) = self.watch.filter(|_| !state.exists()) else { return };
@@ -276,34 +284,58 @@ impl Topic {
         Vec::new()
     }
 
+    /// A watch of this number begins at the position. The last read was at `revision`.
+    pub(crate) fn begin_watch(&mut self, watch: i64, revision: i64, now: Instant) {
+        self.watch = Some(watch);
+        self.behind = (self.position.next <= revision).then_some(now);
+    }
+
+    /// The server has begun the watch, and tells what there is to be told.
+    pub(crate) fn hear_begun(&mut self, now: Instant) {
+        self.behind = self.behind.map(|_| now);
+    }
+
+    /// The stream of the watch has broken off.
+    pub(crate) fn interrupt(&mut self, now: Instant) {
+        self.watch = None;
+        self.behind = Some(now);
+        self.is_stale = !self.is_idle();
+    }
+
     /// The server has ended the watch: the history that it wanted is gone, or it may not be watched.
     pub(crate) fn lose_watch(&mut self, now: Instant) {
         self.watch = None;
+        self.behind = None;
         self.position = Position::default();
         // Nothing will tell more than the read has told.
         self.doubt = self.doubt.map(|since| since.min(now.checked_sub(DOUBT).unwrap_or(since)));
+        self.is_stale = true;
     }
 
     /// Ends the waits that have been in doubt for long enough. When to come again.
     pub(crate) fn resolve_doubts(&mut self, now: Instant, name: &str) -> Option<Instant> {
         let due = self.doubt? + DOUBT;
-        if self.sleepers.iter().any(|sleeper| sleeper.is_in_doubt) {
-            if now < due {
-                return Some(due);
-            }
-            let removed = self.sleepers.extract_if(.., |sleeper| sleeper.is_in_doubt);
-            removed.for_each(|sleeper| sleeper.ticket.0.end(Err(Error::removed(name))));
+        self.deciding.retain(|ticket| !ticket.0.over.is_set());
+        let is_in_doubt = |sleeper: &mut Sleeper| sleeper.is_in_doubt;
+        if now < due && (!self.deciding.is_empty() || self.sleepers.iter_mut().any(is_in_doubt)) {
+            return Some(due);
         }
         self.doubt = None;
+        let removed = self.sleepers.extract_if(.., is_in_doubt);
+        removed.for_each(|sleeper| sleeper.ticket.0.end(Err(Error::removed(name))));
         // Those that are not over yet were not released.
         self.deciding.drain(..).for_each(|ticket| ticket.0.end(Ok(false)));
+        self.sleepers.retain(|sleeper| !sleeper.ticket.0.over.is_set());
         None
     }
 
-    /// The time of a wait has passed, and the last read did not release it.
-    pub(crate) fn decide(&mut self, ticket: Served) {
-        let is_in_doubt = |sleeper: &Sleeper| sleeper.is_in_doubt && Arc::ptr_eq(&sleeper.ticket.0, &ticket.0);
-        if self.doubt.is_some() && self.sleepers.iter().any(is_in_doubt) {
+    /// The time of a wait has passed, and the last read did not release it. It is not set, unless the watch has still
+    /// to tell what came before that read.
+    pub(crate) fn decide(&mut self, ticket: Served, now: Instant) {
+        let sleeper = self.sleepers.iter().find(|sleeper| Arc::ptr_eq(&sleeper.ticket.0, &ticket.0));
+        let is_behind = self.behind.is_some_and(|since| self.watch.is_none() || now < since + DOUBT);
+        if sleeper.is_some_and(|sleeper| sleeper.is_in_doubt || self.is_open && is_behind) {
+            self.doubt.get_or_insert(now);
             self.deciding.push(ticket);
         } else {
             ticket.0.end(Ok(false));

@@ -179,7 +179,7 @@ fn a_deadline_in_doubt_waits_for_the_watch() {
     for (is_set_first, outcome) in [(true, "true"), (false, REMOVED)] {
         let mut one = One::asleep(state(Some(5), Some("0")));
         assert_eq!(one.read(2, 20, absent()), "None");
-        one.topic.decide(Served(Arc::clone(&one.ticket)));
+        one.topic.decide(Served(Arc::clone(&one.ticket)), one.now);
         assert_eq!(one.outcome(), "None");
         if is_set_first {
             one.hear(Part::Pulse, false, 12);
@@ -187,9 +187,31 @@ fn a_deadline_in_doubt_waits_for_the_watch() {
         assert_eq!(one.wait_for_the_watch(), outcome);
     }
     let mut one = One::asleep(state(Some(5), Some("0")));
-    one.topic.decide(Served(Arc::clone(&one.ticket)));
+    one.topic.decide(Served(Arc::clone(&one.ticket)), one.now);
     assert_eq!(one.outcome(), "false");
     one.read(2, 20, absent());
+    // An event that did not exist before the outage, nor after it, may have been set and removed.
+    for (is_interrupted, is_set, outcome) in [(false, false, "false"), (true, false, "None"), (true, true, "true")] {
+        let mut one = One::asleep(absent());
+        one.topic.begin_watch(1, 10, one.now);
+        if is_interrupted {
+            one.topic.interrupt(one.now);
+        }
+        one.read(2, 20, absent());
+        one.topic.decide(Served(Arc::clone(&one.ticket)), one.now);
+        if is_interrupted {
+            one.topic.begin_watch(2, 20, one.now);
+            one.topic.hear_begun(one.now);
+            one.topic.resolve_doubts(one.now, "x");
+            assert_eq!(one.outcome(), "None");
+        }
+        if is_set {
+            one.hear(Part::Pulse, false, 12);
+        }
+        assert_eq!(one.outcome(), outcome);
+        assert_ne!(one.wait_for_the_watch(), "None");
+        assert_eq!(one.topic.is_idle(), is_interrupted);
+    }
 }
 
 #[test]
