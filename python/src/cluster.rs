@@ -1,11 +1,12 @@
 //! `Cluster`: the connection to etcd; how errors of it are told, and how it is let go of.
 
+use std::ffi::CString;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 use tantara_etcd::{ClusterEntry, ClusterParty, ClusterWaiter, Options, Pending, Tls};
@@ -143,9 +144,13 @@ impl Change {
 /// endpoints says where the members are, as "10.0.0.1:2379,10.0.0.2:2379" or as several such strings; a member that
 /// fails is replaced by another. Events of different namespaces have nothing to do with each other. cacert is a file
 /// with the certificate authority to trust, cert and key are files with the client's own certificate, all in PEM;
-/// "https://" before an endpoint asks for TLS with what the system trusts. timeout, in seconds, limits the connecting
-/// and each request, not the waiting. hold_ttl is how long a hold outlives its process. With record_waits others can
-/// see who waits here.
+/// "https://" before an endpoint asks for TLS with what the system trusts. password may be a callable that returns it;
+/// it is called at every login, so that a password may change. timeout, in seconds, limits each request, not the
+/// waiting, and the connecting too unless connect_timeout does. hold_ttl is how long a hold outlives its process. With
+/// record_waits others can see who waits here. With learn_members the members of the cluster are asked where they are,
+/// so that the connection outlasts the endpoints.
+///
+/// A password that goes to another machine without TLS gets a UserWarning.
 ///
 ///     >>> from tantara import Cluster
 ///     >>> with Cluster("127.0.0.1:2379") as cluster:
@@ -167,6 +172,18 @@ fn span(what: &str, seconds: f64) -> PyResult<Duration> {
     let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| !span.is_zero());
     span.ok_or_else(|| {
         PyValueError::new_err(format!("{what} cannot be {seconds}; it is a number of seconds above nought"))
+    })
+}
+
+/// The password is asked for at every login, on the connection's own thread.
+fn provided(options: Options, user: String, password: Py<PyAny>) -> Options {
+    options.credentials(move || {
+        let asked = Python::try_attach(|py| password.call0(py).and_then(|said| said.extract::<String>(py)));
+        match asked {
+            Some(Ok(password)) => Ok((user.clone(), password)),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("the interpreter has ended".to_owned()),
+        }
     })
 }
 
@@ -208,7 +225,7 @@ impl Cluster {
     #[new]
     #[pyo3(signature = (
         endpoints, *, namespace = "tantara", user = None, password = None, cacert = None, cert = None, key = None,
-        timeout = 5.0, hold_ttl = 10.0, record_waits = false
+        timeout = 5.0, connect_timeout = None, hold_ttl = 10.0, record_waits = false, learn_members = true
     ))]
     #[allow(clippy::too_many_arguments, reason = "each has its name")]
     fn new(
@@ -216,24 +233,36 @@ impl Cluster {
         endpoints: &Bound<'_, PyAny>,
         namespace: &str,
         user: Option<String>,
-        password: Option<String>,
+        password: Option<Bound<'_, PyAny>>,
         cacert: Option<&Bound<'_, PyAny>>,
         cert: Option<&Bound<'_, PyAny>>,
         key: Option<&Bound<'_, PyAny>>,
         timeout: f64,
+        connect_timeout: Option<f64>,
         hold_ttl: f64,
         record_waits: bool,
+        learn_members: bool,
     ) -> PyResult<Cluster> {
         let endpoints = strings(endpoints)?;
-        let mut options = Options::new().namespace(namespace).record_waits(record_waits);
+        let mut options = Options::new().namespace(namespace).record_waits(record_waits).learn_members(learn_members);
         options = options.timeout(span("timeout", timeout)?).hold_ttl(span("hold_ttl", hold_ttl)?);
+        if let Some(connect_timeout) = connect_timeout {
+            options = options.connect_timeout(span("connect_timeout", connect_timeout)?);
+        }
         match (user, password) {
-            (Some(user), Some(password)) => options = options.user(user, password),
+            (Some(user), Some(password)) if password.is_callable() => {
+                options = provided(options, user, password.unbind());
+            }
+            (Some(user), Some(password)) => options = options.user(user, password.extract::<String>()?),
             (None, None) => {}
             _ => return Err(PyValueError::new_err("user and password are given together")),
         }
         if let Some(tls) = tls(cacert, cert, key)? {
             options = options.tls(tls);
+        }
+        for warning in options.warnings(&endpoints).map_err(exception)? {
+            let warning = CString::new(warning)?;
+            PyErr::warn(py, &py.get_type::<PyUserWarning>(), &warning, 1)?;
         }
         let connecting = async { tantara_etcd::Cluster::connect_with_async(endpoints, options).await.map(Handle::new) };
         let cluster = RwLock::new(Some(run(py, connecting)?));
@@ -257,6 +286,13 @@ impl Cluster {
         let cluster = self.connection.with(|cluster| Handle::new(cluster.clone()))?;
         let entries = run(py, async move { cluster.survey_async().await })?;
         entries.into_iter().map(|entry| entry_of(py, entry)).collect()
+    }
+
+    /// Return whether the cluster cannot be reached now, although something here waits, holds or asks: for how many
+    /// seconds, and why. None while all is well. Waits outlast it. Nothing is sent.
+    fn outage(&self) -> PyResult<Option<(f64, String)>> {
+        let outage = self.connection.with(tantara_etcd::Cluster::outage)?;
+        Ok(outage.map(|outage| (outage.lasted.as_secs_f64(), outage.reason.to_string())))
     }
 
     /// Let go of the connection. What waits or holds goes on until it is over; with the last of them the connection

@@ -28,7 +28,7 @@ class OutcomeUnknown(ClusterError):
         """Find out: True, the change was made; False, it was not, and never will be.
 
         ClusterUnreachable if the cluster still does not answer: ask again. OutcomeUnknown if nobody will ever know,
-        because it did not answer for more than a minute.
+        because the cluster has compacted the history that would tell.
         """
         if self._change is None:
             raise self

@@ -1,5 +1,5 @@
 from asyncio import Future
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from os import PathLike
 from typing import Any, Final, NoReturn, Optional, Union, final
 
@@ -83,18 +83,21 @@ class Cluster:
         *,
         namespace: str = "tantara",
         user: Optional[str] = None,
-        password: Optional[str] = None,
+        password: Union[str, Callable[[], str], None] = None,
         cacert: _Path = None,
         cert: _Path = None,
         key: _Path = None,
         timeout: float = 5.0,
+        connect_timeout: Optional[float] = None,
         hold_ttl: float = 10.0,
         record_waits: bool = False,
+        learn_members: bool = True,
     ) -> Self: ...
     @property
     def namespace(self) -> str: ...
     def event(self, name: str) -> ClusterEvent: ...
     def survey(self) -> list[ClusterEntry]: ...
+    def outage(self) -> Optional[tuple[float, str]]: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...

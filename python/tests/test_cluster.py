@@ -553,7 +553,7 @@ class Outages(unittest.TestCase):
     def test_an_outcome_that_is_not_known_is_found_out(self):
         network = Network(self.etcd)
         self.addCleanup(network.close)
-        with Cluster(network.endpoint, timeout=1) as cluster:
+        with Cluster(network.endpoint, timeout=1, learn_members=False) as cluster:
             event = cluster.event("x")
             event.clear()
             network.loses = True
@@ -579,15 +579,46 @@ class Outages(unittest.TestCase):
         for options in ({}, {**who, "password": "wrong"}, {**who, "user": "nobody"}):
             with self.assertRaises(PermissionError):
                 Cluster(self.etcd.endpoint, **options).event("x").set()
+        passwords = []
+        ask = lambda: passwords.append("open sesame") or passwords[0]
+        with Cluster(self.etcd.endpoint, **{**who, "password": ask}) as cluster:
+            cluster.event("x").set()
+        self.assertTrue(passwords)
+        for broken in (lambda: 1 / 0, lambda: 7):
+            with self.assertRaises(PermissionError) as caught:
+                Cluster(self.etcd.endpoint, user="root", password=broken)
+            self.assertIn("no credentials", str(caught.exception))
         with Cluster(self.etcd.endpoint, **{**who, "user": "guest"}) as cluster:
             for verb in (cluster.event("x").set, cluster.event("x").wait, lambda: wait_any([cluster.event("x")])):
                 with self.assertRaises(PermissionError):
                     verb()
 
+    def test_a_password_in_clear_is_warned_of(self):
+        # A network that nobody has (RFC 5737).
+        far = {"endpoints": "192.0.2.1:2379", "user": "ann", "password": "sesame", "connect_timeout": 0.1}
+        with self.assertWarnsRegex(UserWarning, "192.0.2.1:2379 without TLS") as caught:
+            with self.assertRaises(ClusterUnreachable):
+                Cluster(**far)
+        self.assertNotIn("sesame", str(caught.warning))
+        with self.assertRaises(ValueError) as caught:
+            Cluster("http://ann:sesame@127.0.0.1:2379")
+        self.assertNotIn("sesame", str(caught.exception))
+
+    def test_an_outage_is_told(self):
+        with Cluster(self.etcd.endpoint, timeout=0.5) as cluster:
+            self.assertIs(cluster.event("x").is_set(), False)
+            self.assertIsNone(cluster.outage())
+            self.etcd.kill()
+            with self.assertRaises(ClusterUnreachable):
+                cluster.event("x").is_set()
+            lasted, reason = cluster.outage()
+            self.assertGreaterEqual(lasted, 0)
+            self.assertIn(self.etcd.endpoint, reason)
+
     def test_control_c_while_nobody_answers(self):
         network = Network(self.etcd)
         self.addCleanup(network.close)
-        cluster = f"Cluster('{network.endpoint}', timeout=3600)"
+        cluster = f"Cluster('{network.endpoint}', timeout=3600, learn_members=False)"
         for script in (
             f"print('waits', flush=True); input(); {cluster}",
             f"event = {cluster}.event('x'); event.clear(); print('waits', flush=True); input(); event.set()",
