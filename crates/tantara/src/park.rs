@@ -123,18 +123,20 @@ pub(crate) fn block_on_napping<T>(
 mod tests {
     use super::*;
     use std::pin::pin;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// A look that takes so long that the deadline passes in the middle of it, just after the event was pulsed.
     #[test]
     fn what_came_before_the_deadline_is_not_reported_as_a_timeout() {
+        // Long enough to be ahead still when the first look begins.
+        let deadline = Instant::now() + Duration::from_secs(1);
         let mut looks = 0;
         let slow = std::future::poll_fn(|_| {
             looks += 1;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
             if looks == 2 { Poll::Ready(()) } else { Poll::Pending }
         });
-        assert_eq!(block_on(pin!(slow), Deadline::after(Duration::from_millis(1))), Some(()));
+        assert_eq!(block_on(pin!(slow), Deadline::At(deadline)), Some(()));
     }
 
     #[test]

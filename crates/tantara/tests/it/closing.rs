@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tantara::{AutoResetEvent, Event, Waitable, all, any};
 
-use crate::{Bell, LONG, poll, until_waiting, waiting};
+use crate::{Bell, LONG, leaked, poll, until_waiting, waiting};
 
 /// So many nested calls overflow any thread's stack here.
 const MANY: usize = if cfg!(miri) { 200 } else { 20_000 };
@@ -46,10 +46,6 @@ impl Closed {
     fn is_dropped(&self) -> bool {
         self.0.lock().unwrap().is_none()
     }
-}
-
-fn leaked<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
 }
 
 fn in_line(event: &'static AutoResetEvent) -> Vec<Arc<Closed>> {

@@ -86,6 +86,18 @@ impl Bell {
     }
 }
 
+/// A value that is never dropped, so that waits may borrow it for as long as they like.
+fn leaked<T: Sync + 'static>(value: T) -> &'static T {
+    let value: &'static T = Box::leak(Box::new(value));
+    #[cfg(miri)]
+    {
+        // Miri reports memory that nothing leads to any more.
+        static LEAKED: std::sync::Mutex<Vec<&'static dyn Sync>> = std::sync::Mutex::new(Vec::new());
+        LEAKED.lock().unwrap().push(value);
+    }
+    value
+}
+
 /// Polls once.
 fn poll<F: Future>(future: &mut Pin<Box<F>>, waker: &Waker) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(waker))

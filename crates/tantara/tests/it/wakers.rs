@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 
 use tantara::{AutoResetEvent, Event, Wait, all, any};
 
-use crate::{Bell, poll, waiting};
+use crate::{Bell, leaked, poll, waiting};
 
 /// A waker that does what it is told, when woken and when dropped.
 struct Foreign {
@@ -33,10 +33,6 @@ fn on_wake(act: impl Fn() + Send + Sync + 'static) -> Waker {
 
 fn on_drop(act: impl Fn() + Send + Sync + 'static) -> Waker {
     Waker::from(Arc::new(Foreign { on_wake: Box::new(|| {}), on_drop: Box::new(act) }))
-}
-
-fn leaked<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
 }
 
 #[test]

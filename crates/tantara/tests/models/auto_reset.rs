@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tantara::AutoResetEvent;
 
-use crate::world::{Bell, Letter, SOON, block_on, explore, poll, thread};
+use crate::world::{Bell, Letter, SOON, block_on, explore, leaked, poll, thread};
 
 struct Post {
     event: AutoResetEvent,
@@ -12,8 +12,7 @@ struct Post {
 }
 
 fn post() -> &'static Post {
-    // Leaked: a model is short, and its waits may then borrow for as long as they like.
-    Box::leak(Box::new(Post { event: AutoResetEvent::new(), letter: Letter::new() }))
+    leaked(Post { event: AutoResetEvent::new(), letter: Letter::new() })
 }
 
 fn released_once(wait: fn(&'static AutoResetEvent)) {

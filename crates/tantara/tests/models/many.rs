@@ -2,11 +2,7 @@
 
 use tantara::{AutoResetEvent, Event, Waitable, all, any};
 
-use crate::world::{Letter, SOON, block_on, explore, thread};
-
-fn leaked<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
-}
+use crate::world::{Letter, SOON, block_on, explore, leaked, thread};
 
 #[test]
 fn any_is_released_by_either() {

@@ -50,7 +50,7 @@ mod imp {
     /// Runs `model` many times.
     pub(crate) fn explore(_: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
         let rounds = std::env::var("TANTARA_STRESS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
-        for _ in 0..rounds.unwrap_or(2_000) {
+        for _ in 0..rounds.unwrap_or(if cfg!(miri) { 10 } else { 2_000 }) {
             model();
         }
     }
@@ -79,6 +79,18 @@ pub(crate) use imp::*;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
+
+/// A value that is never dropped, so that waits may borrow it for as long as they like.
+pub(crate) fn leaked<T: Sync + 'static>(value: T) -> &'static T {
+    let value: &'static T = Box::leak(Box::new(value));
+    #[cfg(miri)]
+    {
+        // Miri reports memory that nothing leads to any more.
+        static LEAKED: std::sync::Mutex<Vec<&'static dyn Sync>> = std::sync::Mutex::new(Vec::new());
+        LEAKED.lock().unwrap().push(value);
+    }
+    value
+}
 
 /// A value without any synchronisation of its own: to read it before it was written is a data race, which loom and
 /// ThreadSanitizer report, and a wrong value, which the model reports.
