@@ -64,7 +64,7 @@ use crate::word::{Ticket, Word};
 /// [`all`](crate::all) wait in a list that a spin lock protects. If one of them waits for the event, a `set` in a
 /// signal handler deadlocks when the handler has interrupted a thread that holds this lock; and it calls wakers, few of
 /// which are safe there. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call
-/// `set` (the crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe in a signal handler.
+/// `set` (the crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe there.
 ///
 /// For the same reason a thread with a real-time priority never waits for a preempted thread as long as only threads
 /// wait, by the blocking methods. The lock has no priority inheritance.

@@ -60,6 +60,14 @@ use crate::sys::files;
 /// whoever handled it before. (A thread that blocks that signal cannot be helped. A program that wants no handler calls
 /// [`disable_sigbus_handler`](SharedEvent::disable_sigbus_handler) first.)
 ///
+/// # Signal handlers
+///
+/// [`set`](SharedEvent::set), [`clear`](SharedEvent::clear), [`pulse`](SharedEvent::pulse) and
+/// [`is_set`](SharedEvent::is_set) may be called in a signal handler, on a handle that was opened before, whatever the
+/// interrupted thread is doing. When they succeed, they neither lock nor allocate, and `errno` stays as it was. (An
+/// error allocates memory, so make sure that the event is writable, and that nobody removes it.) Tasks are woken by a
+/// helper thread. No other method may be called there.
+///
 /// # Memory ordering
 ///
 /// All that a process did before `set`, in memory that it shares with others or in files, is visible to whoever

@@ -144,25 +144,53 @@ fn poll_and_drop(future: impl Future) {
     let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// Sleeps on the event again and again, so that the handlers have somebody to wake.
-fn sleeper(released: &'static AtomicU32, wait_and_clear: impl Fn() + Send + 'static) {
-    thread::spawn(move || {
-        loop {
-            wait_and_clear();
-            released.fetch_add(1, SeqCst);
+/// A thread that sleeps on the event again and again, so that the handlers have somebody to wake.
+struct Sleeper {
+    thread: thread::JoinHandle<()>,
+    is_over: &'static AtomicBool,
+    released: &'static AtomicU32,
+}
+
+impl Sleeper {
+    fn start(wait_and_clear: impl Fn() + Send + 'static) -> Sleeper {
+        let is_over: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+        let released: &'static AtomicU32 = Box::leak(Box::new(AtomicU32::new(0)));
+        let thread = thread::spawn(move || {
+            while !is_over.load(SeqCst) {
+                wait_and_clear();
+                released.fetch_add(1, SeqCst);
+            }
+        });
+        Sleeper { thread, is_over, released }
+    }
+
+    fn end(self, set: impl Fn()) {
+        assert!(self.released.load(SeqCst) > 0, "nobody was released by a handler");
+        self.is_over.store(true, SeqCst);
+        while !self.thread.is_finished() {
+            set();
+            thread::sleep(BRIEFLY);
         }
-    });
+        self.thread.join().unwrap();
+    }
 }
 
 #[test]
 fn shared_event_set_in_the_middle_of_every_operation() {
     static TARGET: AtomicPtr<SharedEvent> = AtomicPtr::new(ptr::null_mut());
     static HANDLED: Handled = Handled { calls: AtomicUsize::new(0), failures: AtomicUsize::new(0) };
-    static RELEASED: AtomicU32 = AtomicU32::new(0);
 
     extern "C" fn handler(_: libc::c_int) {
         // SAFETY: it points to an event that is never dropped.
-        handle(&HANDLED, || unsafe { &*TARGET.load(SeqCst) }.set().is_ok());
+        let event = unsafe { &*TARGET.load(SeqCst) };
+        handle(&HANDLED, || {
+            let done = match HANDLED.calls.load(SeqCst) % 4 {
+                0 => event.pulse(),
+                1 => event.clear(),
+                _ => event.set(),
+            };
+            done.is_ok() && event.is_set().is_ok()
+        });
     }
 
     let directory = tempfile::tempdir().unwrap();
@@ -172,7 +200,7 @@ fn shared_event_set_in_the_middle_of_every_operation() {
     };
     let (event, other) = (open("interrupted"), open("other"));
     TARGET.store(ptr::from_ref(event).cast_mut(), SeqCst);
-    sleeper(&RELEASED, || {
+    let sleeper = Sleeper::start(|| {
         assert!(event.wait_timeout(LONG).unwrap(), "a handler's set was lost");
         event.clear().unwrap();
     });
@@ -207,7 +235,7 @@ fn shared_event_set_in_the_middle_of_every_operation() {
             ("anonymous", Box::new(|| _ = SharedEvent::anonymous().unwrap())),
         ],
     );
-    assert!(RELEASED.load(SeqCst) > 0, "nobody was released by a handler");
+    sleeper.end(|| event.set().unwrap());
 }
 
 /// As long as only threads wait for it: see the documentation of [`Event`].
@@ -215,16 +243,20 @@ fn shared_event_set_in_the_middle_of_every_operation() {
 fn event_set_in_the_middle_of_what_threads_do() {
     static EVENT: Event = Event::new();
     static HANDLED: Handled = Handled { calls: AtomicUsize::new(0), failures: AtomicUsize::new(0) };
-    static RELEASED: AtomicU32 = AtomicU32::new(0);
 
     extern "C" fn handler(_: libc::c_int) {
         handle(&HANDLED, || {
-            EVENT.set();
+            if HANDLED.calls.load(SeqCst) % 4 == 0 {
+                EVENT.clear()
+            } else {
+                EVENT.set()
+            }
+            let _ = EVENT.is_set();
             true
         });
     }
 
-    sleeper(&RELEASED, || {
+    let sleeper = Sleeper::start(|| {
         assert!(EVENT.wait_timeout(LONG), "a handler's set was lost");
         EVENT.clear();
     });
@@ -244,5 +276,5 @@ fn event_set_in_the_middle_of_what_threads_do() {
             ("Debug", Box::new(|| _ = format!("{EVENT:?}"))),
         ],
     );
-    assert!(RELEASED.load(SeqCst) > 0, "nobody was released by a handler");
+    sleeper.end(|| EVENT.set());
 }
