@@ -13,6 +13,9 @@ mod endpoint;
 mod engine;
 mod error;
 mod event;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hold;
 mod keys;
 mod lease;

@@ -2,22 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use jiff::fmt::friendly::{Designator, SpanParser, SpanPrinter};
+use jiff::fmt::friendly::{Designator, SpanPrinter};
 use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
 
 use crate::events::place::Waiter;
-
-/// Reads a duration: `30` (seconds), `1.5s`, `500ms`, `2m`, `1h30m`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a duration such as 30 (seconds), 1.5s, 500ms, 2m or 1h30m".to_owned();
-    if text.starts_with(['-', '+']) {
-        return Err(expected());
-    }
-    let is_bare_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let with_unit = if is_bare_number { format!("{text}s") } else { text.to_owned() };
-    let parsed = SpanParser::new().parse_duration(&with_unit).map_err(|_| expected())?;
-    parsed.try_into().map_err(|_| expected())
-}
 
 /// A length of time, for people.
 pub(crate) fn length(length: Duration) -> String {
@@ -101,29 +89,6 @@ pub(crate) fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_as_the_help_says() {
-        let ms = |text: &str| duration(text).map(|duration| duration.as_millis());
-        for (text, expected) in [
-            ("30", 30_000),
-            ("0", 0),
-            ("0.25", 250),
-            ("1.5s", 1_500),
-            ("500ms", 500),
-            ("2m", 120_000),
-            ("1h30m", 5_400_000),
-            ("1h 30m", 5_400_000),
-            ("0s", 0),
-        ] {
-            assert_eq!(ms(text), Ok(expected), "{text}");
-        }
-        for bad in
-            ["", "soon", "-1", "-1s", "+3", "1x", "1.2.3", ".", "s", "1e3", "99999999999999999999", "NaN", "1s ago"]
-        {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn lengths_are_short_to_read() {
