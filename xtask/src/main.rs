@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod etcd;
+mod nightly;
 mod python;
 mod run;
 mod tidy;
@@ -15,12 +16,15 @@ const USAGE: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
-  test    everything that a change must pass, in under ten minutes
+  test    everything that a change must pass, in about twenty minutes
+  ci      the same, and then miri, fuzz and faults
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, with every CPython that is found
-  ci      the same; what the continuous integration runs
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
+  miri    the tests of what happens within a process under Miri (needs a nightly toolchain with miri and rust-src)
+  fuzz [SECONDS]
+          each fuzz target for a minute, or for so many seconds (needs a nightly toolchain and cargo-fuzz)
   faults  events between machines while 200 faults are injected into a cluster (some minutes)
   stress  the models on real threads, a hundred times longer
   bench   every event side by side, into bench/records/ and COMPARE.md; with options, see cargo xtask bench --help";
@@ -28,11 +32,15 @@ Tasks:
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["test" | "ci"] => test(),
+        ["test"] => test(),
+        ["ci"] => ci(),
         ["etcd"] => etcd::provide().and_then(|()| etcd::provide_newer().map(drop)),
         ["python"] => python::test(),
         ["loom"] => loom(),
-        ["tsan"] => tsan(),
+        ["tsan"] => nightly::tsan(),
+        ["miri"] => nightly::miri(),
+        ["fuzz"] => nightly::fuzz(nightly::FUZZ_SECONDS),
+        ["fuzz", seconds] if seconds.parse::<u32>().is_ok() => nightly::fuzz(seconds),
         ["faults"] => faults(),
         ["stress"] => stress(),
         ["bench", ref options @ ..] => bench(options),
@@ -60,7 +68,10 @@ fn test() -> Outcome {
     etcd::provide()?;
     Step::new("conventions").run(tidy::check)?;
     Step::new("format").cargo(&["fmt", "--all", "--check"])?;
-    Step::new("format of bench").run(|| cargo(&["fmt", "--check"]).dir("bench").run())?;
+    Step::new("format of bench and fuzz").run(|| {
+        cargo(&["fmt", "--check"]).dir("bench").run()?;
+        cargo(&["fmt", "--check"]).dir("fuzz").run()
+    })?;
     let deny = ["--", "--deny", "warnings"];
     Step::new("lints").cargo(&[&["clippy", "--quiet", "--workspace", "--all-targets"][..], &deny].concat())?;
     Step::new("lints of bench")
@@ -78,7 +89,7 @@ fn test() -> Outcome {
         cargo(&["test", "--package", "tantara", "--tests"]).flags(flags, "portable").run()
     })?;
     loom()?;
-    tsan()?;
+    nightly::tsan()?;
     python::test()?;
     Step::new("the bank, as README.md starts it").run(run::bank_tells_its_story)?;
     Step::new("the benchmark, a moment of each")
@@ -101,6 +112,16 @@ fn test_newer_etcd() -> Outcome {
     })
 }
 
+/// What takes long, or needs tools that not everybody has, which are then left out.
+fn ci() -> Outcome {
+    test()?;
+    nightly::miri()?;
+    nightly::fuzz(nightly::FUZZ_SECONDS)?;
+    Step::new("events between machines while faults are injected").run(faults)?;
+    println!("\nAll is well, the slow rest included.");
+    Ok(())
+}
+
 fn faults() -> Outcome {
     etcd::provide()?;
     let test = ["test", "--release", "--package", "tantara-etcd", "--test", "it", "--", "tormented", "--nocapture"];
@@ -111,26 +132,6 @@ fn loom() -> Outcome {
     Step::new("models in every interleaving (loom)").run(|| {
         let args = ["test", "--package", "tantara", "--release", "--lib", "--test", "models"];
         cargo(&args).flags("--cfg loom", "loom").run()
-    })
-}
-
-/// The standard library is not instrumented, since that would need its sources: its own synchronisation is invisible
-/// to the sanitizer. The models hardly use it but for threads, which the sanitizer knows by itself.
-fn tsan() -> Outcome {
-    let step = Step::new("models under ThreadSanitizer");
-    if !run::has_nightly() {
-        return step.skip("there is no nightly toolchain (rustup toolchain install nightly)");
-    }
-    step.run(|| {
-        let args = ["+nightly", "test", "--package", "tantara", "--target", run::HOST, "--test", "models", "--lib"];
-        let suppressions = run::root().join("xtask/tsan.suppressions").canonicalize();
-        let suppressions = suppressions.map_err(|error| format!("xtask/tsan.suppressions: {error}"))?;
-        let options = format!("halt_on_error=1 suppressions={}", suppressions.display());
-        cargo(&args)
-            .flags("-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer", "tsan")
-            .env("TANTARA_STRESS_ROUNDS", "300")
-            .env("TSAN_OPTIONS", &options)
-            .run()
     })
 }
 

@@ -88,12 +88,6 @@ impl Call {
     }
 }
 
-pub(crate) fn has_nightly() -> bool {
-    let mut rustc = Command::new("rustc");
-    rustc.args(["+nightly", "--version"]).env_remove("RUSTUP_TOOLCHAIN").stdout(Stdio::null()).stderr(Stdio::null());
-    rustc.status().is_ok_and(|status| status.success())
-}
-
 /// The first command of README.md, as it stands there, with its seven seconds.
 pub(crate) fn bank_tells_its_story() -> Result<(), String> {
     let output = Command::new("cargo")
