@@ -81,8 +81,15 @@ fn make_queued_calls() {
 /// Runs foreign code in a place that must not panic. The panic has been reported by its hook; it ends here.
 pub(crate) fn quietly(foreign: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
-        // To drop the payload could panic once more.
-        std::mem::forget(panic);
+        discard(panic);
+    }
+}
+
+/// Drops the payload of a panic. Its destructor may panic too; the payload of that second panic is leaked, because its
+/// destructor could go on like that for ever.
+fn discard(panic: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(second);
     }
 }
 
@@ -130,8 +137,7 @@ impl Wakers {
             match turn {
                 Ok(()) => break,
                 Err(panic) if self.panic.is_none() => self.panic = Some(panic),
-                // To drop a payload could panic once more; a second one is forgotten instead.
-                Err(panic) => std::mem::forget(panic),
+                Err(panic) => discard(panic),
             }
         }
         (self.filled, self.woken) = (0, 0);

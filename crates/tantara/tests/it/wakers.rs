@@ -137,6 +137,41 @@ fn a_panicking_waker_takes_no_release_along() {
     assert!(event.is_set(), "the release passed on, into the store");
 }
 
+/// Of several panics the first goes on. The payloads of the others are dropped, even if that panics.
+#[test]
+fn the_payloads_of_panics_that_do_not_go_on_are_dropped() {
+    struct Payload(Arc<AtomicUsize>);
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            if self.0.fetch_add(1, SeqCst) == 1 {
+                panic!("a payload that panics when it is dropped");
+            }
+        }
+    }
+
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let panics = on_wake({
+        let dropped = Arc::clone(&dropped);
+        move || std::panic::panic_any(Payload(Arc::clone(&dropped)))
+    });
+    let (event, turnstile) = (Event::new(), AutoResetEvent::new());
+    let mut waits: Vec<_> = (0..4).map(|_| Box::pin(event.wait_async())).collect();
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &panics).is_pending()));
+    let first = catch_unwind(AssertUnwindSafe(|| event.set())).unwrap_err();
+    assert_eq!(dropped.load(SeqCst), 3);
+    drop(first);
+    assert_eq!(dropped.load(SeqCst), 4);
+    // In a destructor none goes on.
+    let mut given = Box::pin(turnstile.wait_async());
+    let mut next = Box::pin(turnstile.wait_async());
+    assert!(poll(&mut given, &Bell::new().1).is_pending());
+    assert!(poll(&mut next, &panics).is_pending());
+    turnstile.set();
+    drop(given);
+    assert_eq!(dropped.load(SeqCst), 5);
+}
+
 #[test]
 fn the_last_waker_is_the_one_that_is_woken() {
     let event = Event::new();
