@@ -53,8 +53,8 @@ pub(crate) fn tsan() -> Outcome {
     })
 }
 
-/// Undefined behaviour, data races and leaks in what happens within a process. Miri's clock is virtual, and it runs each
-/// program in one interleaving; the models are repeated, so that they see several.
+/// Undefined behaviour, data races and leaks in what happens within a process. Miri's clock is virtual, and each run of
+/// a model is one interleaving; the models are repeated, so that they see several.
 pub(crate) fn miri() -> Outcome {
     let step = Step::new("tests and models under Miri");
     if !has(&["miri"]) {
