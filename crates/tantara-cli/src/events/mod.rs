@@ -169,7 +169,7 @@ pub(crate) struct Wait {
     any: bool,
 
     /// Give up after DUR, with exit code 124: 30 (seconds), 1.5s, 500ms, 2m, 1h30m; 0 only looks
-    #[arg(long, value_name = "DUR", value_parser = duration::duration, allow_negative_numbers = true)]
+    #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true)]
     timeout: Option<Duration>,
 
     /// Say nothing but what went wrong

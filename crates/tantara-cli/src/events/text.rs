@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use jiff::fmt::friendly::{Designator, SpanPrinter};
 use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
 
+pub(crate) use crate::events::duration::duration;
 use crate::events::place::Waiter;
 
 /// A length of time, for people.
