@@ -246,7 +246,7 @@ fn event_set_in_the_middle_of_what_threads_do() {
 
     extern "C" fn handler(_: libc::c_int) {
         handle(&HANDLED, || {
-            if HANDLED.calls.load(SeqCst) % 4 == 0 {
+            if HANDLED.calls.load(SeqCst).is_multiple_of(4) {
                 EVENT.clear()
             } else {
                 EVENT.set()
