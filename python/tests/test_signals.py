@@ -1,5 +1,6 @@
 """Ctrl-C and other signals; the end of the interpreter while threads wait."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -19,20 +20,32 @@ WAITS = {
 }
 
 
-def run(script, stdin=subprocess.DEVNULL):
-    script = "import os, signal, sys, threading, time\nfrom tantara import *\n" + script
+def use_default_signals():
+    """In this process and so in those that it starts: what was ignored when it was started, as under nohup or behind the
+    & of a script, stays so in all of them otherwise."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+use_default_signals()
+
+
+def run(script, stdin=subprocess.DEVNULL, preamble="import os, signal, sys, threading, time\nfrom tantara import *\n"):
     return subprocess.Popen(
-        [sys.executable, "-c", script], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", preamble + script],
+        stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
 
 
 def signal_when_asleep(process, number):
     """To a process that has said all that it has to say before it waits."""
-    while True:
+    while process.poll() is None:
         with open(f"/proc/{process.pid}/syscall") as file:
             if file.read().split()[0] in ("202", "232", "281", "441"):  # futex, epoll_wait and its sisters
-                break
-    process.send_signal(number)
+                process.send_signal(number)
+                return
 
 
 class Interrupts(unittest.TestCase):
@@ -114,6 +127,38 @@ class Interrupts(unittest.TestCase):
             signal_when_asleep(process, signal.SIGUSR1)
             self.ends(process, 0, "raised\n", "")
 
+    def test_control_c_when_another_thread_has_imported_threading_first(self):
+        """`threading.main_thread()` is that thread then, until CPython 3.12."""
+        script = (
+            "import _thread\n"
+            "lock = _thread.allocate_lock(); lock.acquire()\n"
+            "_thread.start_new_thread(lambda: (__import__('threading'), lock.release()), ())\n"
+            "lock.acquire()\n"
+            "from tantara import *\n"
+            "print('waits', flush=True)\n"
+        )
+        for name, wait in WAITS.items():
+            with self.subTest(name):
+                process = run(wait, preamble=script)
+                self.assertEqual(process.stdout.readline(), "waits\n")
+                signal_when_asleep(process, signal.SIGINT)
+                self.ends(process, -signal.SIGINT, "", "KeyboardInterrupt")
+
+    @unittest.skipUnless(importlib.util.find_spec("_testcapi"), "this Python cannot start legacy subinterpreters: no _testcapi")
+    def test_control_c_when_a_thread_of_a_subinterpreter_has_imported_tantara_first(self):
+        script = (
+            "import _testcapi, threading\n"
+            "thread = threading.Thread(target=_testcapi.run_in_subinterp, args=('import tantara',))\n"
+            "thread.start(); thread.join()\n"
+            "from tantara import *\n"
+            "print('waits', flush=True)\n"
+            "Event().wait()"
+        )
+        process = run("", preamble=script)
+        self.assertEqual(process.stdout.readline(), "waits\n")
+        signal_when_asleep(process, signal.SIGINT)
+        self.ends(process, -signal.SIGINT, "", "KeyboardInterrupt")
+
     def test_signals_reach_the_main_thread_of_a_forked_child(self):
         script = (
             "def child():\n"
@@ -133,7 +178,6 @@ class Interrupts(unittest.TestCase):
         out, err = process.communicate(timeout=LONG)
         # CPython delivers signals to the forking thread only where it has become the main one.
         self.assertEqual((process.returncode, out), (0, "ended\n"), err)
-
 
     def test_control_c_closes_the_bank(self):
         bank = os.path.join(os.path.dirname(__file__), "..", "examples", "bank.py")

@@ -82,6 +82,12 @@ fn test() -> Outcome {
             .run()
     })?;
     Step::new("tests, examples of the documentation and of README.md").cargo(&["test", "--workspace"])?;
+    Step::new("tests of signals to the command, started where they are ignored").run(|| {
+        let filters = ["interrupt", "signal"];
+        cargo(&[&["test", "--quiet", "--package", "tantara-cli", "--tests", "--"][..], &filters].concat())
+            .ignoring_signals()
+            .run()
+    })?;
     test_newer_etcd()?;
     Step::new("stress tests, optimised").cargo(&["test", "--release", "--package", "tantara", "--tests"])?;
     Step::new("tests of the portable backend").run(|| {

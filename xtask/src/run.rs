@@ -54,12 +54,33 @@ pub(crate) fn cargo(args: &[&str]) -> Call {
     Call { command, words: args.join(" ") }
 }
 
+/// The same command, in a process in which the signals that ask for an end are ignored, as they are under `nohup` and
+/// behind the `&` of a script.
+pub(crate) fn ignoring_signals(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"trap "" HUP INT TERM; exec "$@""#, "sh"]).arg(command.get_program()).args(command.get_args());
+    if let Some(dir) = command.get_current_dir() {
+        shell.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 pub(crate) struct Call {
     command: Command,
     words: String,
 }
 
 impl Call {
+    pub(crate) fn ignoring_signals(self) -> Call {
+        Call { command: ignoring_signals(&self.command), words: self.words }
+    }
+
     pub(crate) fn dir(mut self, dir: &str) -> Call {
         self.command.current_dir(root().join(dir));
         self

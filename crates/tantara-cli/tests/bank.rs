@@ -1,5 +1,7 @@
 //! `tantara bank`, driven through the real binary.
 
+mod signals;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -8,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 fn tantara(args: &[&str]) -> Command {
+    signals::end_children();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
     command.args(args).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     command

@@ -2,6 +2,8 @@
 //! killed.
 #![cfg(target_os = "linux")]
 
+mod signals;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -27,6 +29,7 @@ fn lines_of(customer: usize) -> &'static [&'static str] {
 }
 
 fn bank(args: &[&str]) -> Command {
+    signals::end_children();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
     command.args(["bank", "--reach", "processes"]).args(args).stdin(Stdio::null());
     command

@@ -1,6 +1,8 @@
 //! The verbs for events between processes, driven through the real binary.
 #![cfg(target_os = "linux")]
 
+mod signals;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -31,6 +33,7 @@ impl Events {
     }
 
     fn command(&self, args: &[&str]) -> Command {
+        signals::end_children();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
         command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
         command

@@ -2,6 +2,8 @@
 //! such a namespace, which takes root.
 #![cfg(target_os = "linux")]
 
+mod signals;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -36,6 +38,7 @@ impl Events {
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Command {
+        signals::end_children();
         let mut command = Command::new(program);
         command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
         command
