@@ -1,13 +1,13 @@
 //! `AutoResetEvent`: releases one at a time.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple};
 
-use crate::event::{form, refuse_arguments};
+use crate::event::{form, refuse_copying};
 use crate::forked::Own;
 use crate::held::Held;
 use crate::seconds;
-use crate::sleep::without_interpreter;
+use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
 /// An event that releases one at a time, and lowers itself by doing so.
@@ -34,16 +34,16 @@ impl AutoResetEvent {
 
 #[pymethods]
 impl AutoResetEvent {
+    /// Arguments are for `__init__`, which a subclass may have of its own.
     #[new]
-    #[classmethod]
-    #[pyo3(signature = (*arguments, **keywords), text_signature = "()")]
-    fn new(
-        class: &Bound<'_, PyType>,
-        arguments: &Bound<'_, PyTuple>,
-        keywords: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<AutoResetEvent> {
-        refuse_arguments(class, arguments, keywords)?;
-        Ok(AutoResetEvent { event: Own::new(tantara::AutoResetEvent::new()) })
+    #[pyo3(signature = (*_arguments, **_keywords), text_signature = "()")]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> AutoResetEvent {
+        AutoResetEvent { event: Own::new(tantara::AutoResetEvent::new()) }
+    }
+
+    /// Begin unset; called again, begin anew. Who waits goes on waiting.
+    fn __init__(&self) {
+        self.event().clear();
     }
 
     /// Return True if a release is stored at this moment. Nobody waits then.
@@ -52,8 +52,8 @@ impl AutoResetEvent {
     }
 
     /// Release the first in line; with nobody waiting, store the release for the next who comes.
-    fn set(&self) {
-        self.event().set();
+    fn set(&self, py: Python<'_>) {
+        task::delivering(py, || self.event().set());
     }
 
     /// Take a stored release back.
@@ -74,11 +74,12 @@ impl AutoResetEvent {
         if limit.is_zero() {
             return Ok(false);
         }
-        let (released, raised) = without_interpreter(py, || self.event().wait_timeout(limit));
-        if raised.is_err() && released {
-            self.event().set();
-        }
-        raised.map(|()| released)
+        let pass_on = |released: bool| {
+            if released {
+                self.event().set();
+            }
+        };
+        blocking(py, limit, |limit| self.event().wait_timeout(limit), pass_on)
     }
 
     /// Wait in asyncio: await turnstile.wait_async().
@@ -89,6 +90,16 @@ impl AutoResetEvent {
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let held = vec![Held::AutoReset(slf.clone().unbind())];
         task::coroutine(slf.py(), held, Aim::All, timeout)
+    }
+
+    /// How many threads and tasks wait at this moment.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.event().waiting()
+    }
+
+    fn __getstate__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        refuse_copying(slf.as_any())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

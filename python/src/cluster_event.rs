@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::held::{Begun, Held};
 use crate::hold::{self, Hold};
 use crate::seconds;
-use crate::sleep::without_interpreter;
+use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
 /// An event that machines share. From Cluster.event().
@@ -116,8 +116,7 @@ impl ClusterEvent {
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
         let event = self.event()?;
-        let (outcome, raised) = without_interpreter(py, move || event.wait_timeout(limit));
-        raised.and_then(|()| outcome.map_err(exception))
+        blocking(py, limit, |limit| event.wait_timeout(limit), drop)?.map_err(exception)
     }
 
     /// wait() in asyncio: await event.wait_async().

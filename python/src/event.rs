@@ -2,12 +2,12 @@
 
 use pyo3::exceptions::{PyDeprecationWarning, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::forked::Own;
 use crate::held::Held;
 use crate::seconds;
-use crate::sleep::without_interpreter;
+use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
 /// An event: a flag that threads and asyncio tasks wait for.
@@ -30,22 +30,14 @@ pub(crate) struct Event {
     event: Own<tantara::Event>,
 }
 
-/// What a class of Python's refuses that has no `__init__`: arguments.
-pub(crate) fn refuse_arguments(
-    class: &Bound<'_, PyType>,
-    arguments: &Bound<'_, PyTuple>,
-    keywords: Option<&Bound<'_, PyDict>>,
-) -> PyResult<()> {
-    if arguments.is_empty() && keywords.is_none_or(PyDictMethods::is_empty) {
-        return Ok(());
-    }
-    let py = class.py();
-    let init = pyo3::intern!(py, "__init__");
-    // A subclass that has one takes what it likes.
-    if class.getattr(init)?.is(&py.get_type::<PyAny>().getattr(init)?) {
-        return Err(PyTypeError::new_err(format!("{}() takes no arguments", class.name()?)));
-    }
-    Ok(())
+/// What `copy` and `pickle` are told about an event that lives in this process alone. A subclass that has a
+/// `__getstate__` of its own can be copied.
+pub(crate) fn refuse_copying(object: &Bound<'_, PyAny>) -> PyResult<()> {
+    let class = object.get_type().qualname()?;
+    Err(PyTypeError::new_err(format!(
+        "cannot copy or pickle '{class}': whoever waits for this object would not be released by a copy. Use a \
+         reference to the same object; to reach other processes, use a SharedEvent"
+    )))
 }
 
 /// `<module.Class at 0x7f...: set>`
@@ -74,24 +66,23 @@ impl Event {
         if limit.is_zero() {
             return Ok(false);
         }
-        let (released, raised) = without_interpreter(py, || self.event().wait_timeout(limit));
-        raised.map(|()| released)
+        blocking(py, limit, |limit| self.event().wait_timeout(limit), drop)
     }
 }
 
 /// And `is_set` and `wait`, which are in [`quick`](crate::quick).
 #[pymethods]
 impl Event {
+    /// Arguments are for `__init__`, which a subclass may have of its own.
     #[new]
-    #[classmethod]
-    #[pyo3(signature = (*arguments, **keywords), text_signature = "()")]
-    fn new(
-        class: &Bound<'_, PyType>,
-        arguments: &Bound<'_, PyTuple>,
-        keywords: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Event> {
-        refuse_arguments(class, arguments, keywords)?;
-        Ok(Event::unset())
+    #[pyo3(signature = (*_arguments, **_keywords), text_signature = "()")]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Event {
+        Event::unset()
+    }
+
+    /// Begin unset; called again, begin anew. Who waits goes on waiting.
+    fn __init__(&self) {
+        self.event().clear();
     }
 
     /// Return True if the event is set at this moment. Deprecated: use is_set().
@@ -105,8 +96,8 @@ impl Event {
     /// Raise the flag and release everyone who waits: threads, and tasks of any loop.
     ///
     /// Setting a set event changes nothing.
-    fn set(&self) {
-        self.event().set();
+    fn set(&self, py: Python<'_>) {
+        task::delivering(py, || self.event().set());
     }
 
     /// Lower the flag. Clearing an unset event changes nothing.
@@ -123,6 +114,16 @@ impl Event {
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let held = vec![Held::Event(slf.clone().unbind())];
         task::coroutine(slf.py(), held, Aim::All, timeout)
+    }
+
+    /// How many threads and tasks wait at this moment.
+    #[getter]
+    fn waiting(&self) -> usize {
+        self.event().waiting()
+    }
+
+    fn __getstate__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        refuse_copying(slf.as_any())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

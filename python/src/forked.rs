@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 /// How many forks there were before this process.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Called in the child of a fork.
+/// Called in the child of a fork, before anything of Python's runs there.
 pub(crate) fn note() {
     FORKS.fetch_add(1, Relaxed);
 }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use tantara::Waitable;
 use tantara::foreign::{self, Foreign, Seal, Sealed, Slot};
@@ -56,6 +57,15 @@ impl Held {
             Held::AutoReset(event) => event.get().event(),
             Held::Shared(event) => event,
             Held::Cluster(begun) => begun,
+        }
+    }
+
+    /// Shows the collector what is Python's.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Held::Event(event) => visit.call(event),
+            Held::AutoReset(event) => visit.call(event),
+            Held::Shared(_) | Held::Cluster(_) => Ok(()),
         }
     }
 

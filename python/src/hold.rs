@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -27,7 +28,8 @@ pub(crate) struct Hold {
 
 pub(crate) struct Holding {
     hold: Arc<tantara_etcd::Hold>,
-    /// A wait for its loss, which wakes [`Tell`].
+    tell: Arc<Tell>,
+    /// A wait for its loss, which wakes `tell`.
     _loss: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -36,6 +38,10 @@ struct Tell(Py<Event>);
 
 impl Wake for Tell {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         self.0.get().event().set();
     }
 }
@@ -48,9 +54,9 @@ impl Holding {
             Box::pin(async move { held.lost().wait_async().await });
         let tell = Arc::new(Tell(lost));
         if loss.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&tell)))).is_ready() {
-            tell.wake();
+            tell.wake_by_ref();
         }
-        Holding { hold, _loss: loss }
+        Holding { hold, tell, _loss: loss }
     }
 }
 
@@ -102,6 +108,20 @@ impl Hold {
 
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
+        self.release();
+    }
+
+    /// The program may keep the hold in an attribute of `lost`.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.lost)?;
+        // Held only by a thread that runs, so not while the collector does.
+        match self.holding.try_lock() {
+            Ok(holding) => holding.as_ref().map_or(Ok(()), |holding| visit.call(&holding.tell.0)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
         self.release();
     }
 

@@ -40,7 +40,7 @@ mod _tantara {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        sleep::know_main_thread(module.py())?;
+        sleep::watch_forks()?;
         quick::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

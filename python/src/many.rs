@@ -6,7 +6,7 @@ use tantara::{all, any};
 use crate::held::Held;
 use crate::seconds;
 use crate::shared::raise;
-use crate::sleep::without_interpreter;
+use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
 /// Block until one of the events releases, or for at most timeout seconds.
@@ -27,11 +27,12 @@ pub(crate) fn wait_any(
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<usize>> {
     let (held, limit) = (Held::all_from(events)?, seconds::limit(timeout)?);
-    let (outcome, raised) = without_interpreter(py, || any(held.iter().map(Held::waitable)).try_wait_timeout(limit));
-    if let (Err(_), Ok(Some(index))) = (&raised, &outcome) {
-        held[*index].pass_on();
-    }
-    raised.and_then(|()| raise(outcome))
+    let pass_on = |outcome: Result<Option<usize>, _>| {
+        if let Ok(Some(index)) = outcome {
+            held[index].pass_on();
+        }
+    };
+    raise(blocking(py, limit, |limit| any(held.iter().map(Held::waitable)).try_wait_timeout(limit), pass_on)?)
 }
 
 /// Block until each of the events has released at some moment of this wait, or for at most timeout seconds.
@@ -51,11 +52,12 @@ pub(crate) fn wait_all(
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
     let (held, limit) = (Held::all_from(events)?, seconds::limit(timeout)?);
-    let (outcome, raised) = without_interpreter(py, || all(held.iter().map(Held::waitable)).try_wait_timeout(limit));
-    if let (Err(_), Ok(true)) = (&raised, &outcome) {
-        held.iter().for_each(Held::pass_on);
-    }
-    raised.and_then(|()| raise(outcome))
+    let pass_on = |outcome: Result<bool, _>| {
+        if let Ok(true) = outcome {
+            held.iter().for_each(Held::pass_on);
+        }
+    };
+    raise(blocking(py, limit, |limit| all(held.iter().map(Held::waitable)).try_wait_timeout(limit), pass_on)?)
 }
 
 /// wait_any() in asyncio: await wait_any_async(events).

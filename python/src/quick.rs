@@ -3,11 +3,13 @@
 //! instead of 30; a method of Python's that returns a field takes 21 to 27.)
 
 use std::ffi::CStr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::AcqRel;
 
-use pyo3::exceptions::{PySystemError, PyTypeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+use pyo3::impl_::trampoline::get_trampoline_function;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyTuple};
 
@@ -36,8 +38,13 @@ type FastWithKeywords = unsafe extern "C" fn(
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
-/// Gives the class its two methods.
+/// Gives the class its two methods, once in a process. The class is of the process: an interpreter that replaced the
+/// methods of another, which has ended, would free objects that the other's collector kept in a list of its own.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    if INSTALLED.swap(true, AcqRel) {
+        return Ok(());
+    }
     let is_set = ffi::PyMethodDefPointer { PyCFunction: is_set };
     // SAFETY: Python calls it as the flags say, whatever type it is kept under.
     let wait = unsafe { std::mem::transmute::<FastWithKeywords, ffi::PyCFunctionWithKeywords>(wait) };
@@ -66,20 +73,17 @@ fn add(
     class.setattr(name, descriptor)
 }
 
-/// Calls `act` with the event that a descriptor was called for.
+/// The event that a descriptor was called for.
 ///
 /// # Safety
 ///
-/// A descriptor of the class has called: it has checked that `this` is an `Event`, holds it for as long as this lasts,
-/// and its thread is attached to the interpreter.
-unsafe fn with<R>(this: *mut ffi::PyObject, act: impl FnOnce(Python<'_>, &Event) -> R) -> R {
-    // SAFETY: the caller's: it is attached.
-    let py = unsafe { Python::assume_attached() };
+/// A descriptor of the class has called: it has checked that `this` is an `Event`, and holds it for as long as the
+/// answer is used.
+unsafe fn event<'a, 'py>(py: Python<'py>, this: *mut ffi::PyObject) -> Borrowed<'a, 'py, Event> {
     // SAFETY: the caller's: it holds a reference.
     let this = unsafe { Borrowed::from_ptr(py, this) };
     // SAFETY: the caller's: it is an `Event`.
-    let event = unsafe { this.cast_unchecked::<Event>() };
-    act(py, event.get())
+    unsafe { this.cast_unchecked::<Event>() }
 }
 
 fn bool(py: Python<'_>, value: bool) -> *mut ffi::PyObject {
@@ -88,8 +92,10 @@ fn bool(py: Python<'_>, value: bool) -> *mut ffi::PyObject {
 
 /// `self.is_set()`.
 unsafe extern "C" fn is_set(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the thread that calls a method is attached.
+    let py = unsafe { Python::assume_attached() };
     // SAFETY: called by the descriptor alone. Nothing in here can panic.
-    unsafe { with(this, |py, event| bool(py, event.event().is_set())) }
+    bool(py, unsafe { event(py, this) }.get().event().is_set())
 }
 
 /// `self.wait(timeout=None)`: `count` arguments by position, and after them those that `names` names.
@@ -99,45 +105,41 @@ unsafe extern "C" fn wait(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    let has_arguments = count != 0 || !names.is_null();
-    // SAFETY: called by the descriptor alone; it has the arguments there.
-    unsafe {
-        with(this, |py, event| match event.event().is_set() && !has_arguments {
-            true => bool(py, true),
-            false => wait_with(py, event, arguments, count, names),
-        })
+    // SAFETY: the thread that calls a method is attached.
+    let py = unsafe { Python::assume_attached() };
+    if count == 0 && names.is_null() {
+        // SAFETY: called by the descriptor alone. Nothing in here can panic.
+        let event = unsafe { event(py, this) };
+        if event.get().event().is_set() {
+            return bool(py, true);
+        }
     }
+    // PyO3's own frame, which catches panics, and without which PyO3 puts off freeing what it lets go of.
+    let framed = get_trampoline_function!(fastcall_cfunction_with_keywords, wait_with);
+    // SAFETY: with what this was called with, by an attached thread.
+    unsafe { framed(this, arguments, count, names) }
 }
 
 /// # Safety
 ///
-/// The arguments are there, as [`wait`] says, and stay there.
+/// The descriptor has called, and the arguments are there, as [`wait`] says, and stay there.
 unsafe fn wait_with(
     py: Python<'_>,
-    event: &Event,
+    this: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    let waits = || {
-        // SAFETY: null, or a tuple of strings that the caller holds.
-        let names = unsafe { Bound::from_borrowed_ptr_or_opt(py, names) };
-        let names = names.map(|names| names.cast_into::<PyTuple>()).transpose()?;
-        let total = count as usize + names.as_ref().map_or(0, PyTupleMethods::len);
-        // SAFETY: the caller has that many there, and nothing is read where there are none.
-        let arguments = if total == 0 { &[] } else { unsafe { slice::from_raw_parts(arguments, total) } };
-        event.wait(py, timeout(py, arguments, names)?.as_ref())
-    };
-    // What a method of PyO3's would do: no panic gets into Python.
-    let outcome = catch_unwind(AssertUnwindSafe(waits));
-    let outcome = outcome.unwrap_or_else(|_| Err(PySystemError::new_err("tantara has panicked; please report it")));
-    match outcome {
-        Ok(released) => bool(py, released),
-        Err(error) => {
-            error.restore(py);
-            std::ptr::null_mut()
-        }
-    }
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: null, or a tuple of strings that the caller holds.
+    let names = unsafe { Bound::from_borrowed_ptr_or_opt(py, names) };
+    let names = names.map(|names| names.cast_into::<PyTuple>()).transpose()?;
+    let total = count as usize + names.as_ref().map_or(0, PyTupleMethods::len);
+    // SAFETY: the caller has that many there, and nothing is read where there are none.
+    let arguments = if total == 0 { &[] } else { unsafe { slice::from_raw_parts(arguments, total) } };
+    let timeout = timeout(py, arguments, names)?;
+    // SAFETY: the descriptor has called.
+    let event = unsafe { event(py, this) };
+    event.get().wait(py, timeout.as_ref()).map(|released| bool(py, released))
 }
 
 /// The one argument that there may be, by position or by name.

@@ -2,17 +2,17 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::cluster;
 use crate::held::Held;
 use crate::seconds;
-use crate::sleep::without_interpreter;
+use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
 /// An event that processes share: by name, or by handing it to a child.
@@ -33,11 +33,19 @@ use crate::task::{self, Aim};
 /// Errors: PermissionError where the event may only be waited for, FileNotFoundError if it was removed, ValueError if
 /// it was closed or the name cannot be.
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
+#[derive(Default)]
 pub(crate) struct SharedEvent {
+    opened: RwLock<Opened>,
+}
+
+/// Made by `__init__`.
+#[derive(Default)]
+struct Opened {
     /// Until it is closed.
-    event: RwLock<Option<tantara::SharedEvent>>,
+    event: Option<tantara::SharedEvent>,
     name: Option<String>,
     directory: Option<PathBuf>,
+    is_closed: bool,
 }
 
 /// The exception that Python's users expect, with the number that they look at.
@@ -74,67 +82,89 @@ impl SharedEvent {
         self.with(|event| Ok(event.clone()))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&tantara::SharedEvent) -> PyResult<T>) -> PyResult<T> {
-        match &*self.event.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(event) => act(event),
-            None => Err(PyValueError::new_err("the event is closed")),
-        }
+    fn read(&self) -> RwLockReadGuard<'_, Opened> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn anonymous(event: tantara::SharedEvent) -> SharedEvent {
-        SharedEvent { event: RwLock::new(Some(event)), name: None, directory: None }
+    fn replace(&self, opened: Opened) {
+        let before = std::mem::replace(&mut *self.opened.write().unwrap_or_else(PoisonError::into_inner), opened);
+        drop(before);
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&tantara::SharedEvent) -> PyResult<T>) -> PyResult<T> {
+        match &*self.read() {
+            Opened { event: Some(event), .. } => act(event),
+            Opened { is_closed: true, .. } => Err(PyValueError::new_err("the event is closed")),
+            _ => Err(PyValueError::new_err("the event was not opened: SharedEvent.__init__() was not called")),
+        }
     }
 }
 
-#[pymethods]
-impl SharedEvent {
-    #[new]
-    #[pyo3(signature = (name = None, dir = None))]
-    fn new(name: Option<String>, dir: Option<PathBuf>) -> PyResult<SharedEvent> {
-        let Some(name) = name else {
-            if dir.is_some() {
-                return Err(PyValueError::new_err("an event in a directory needs a name"));
-            }
-            return raise(tantara::SharedEvent::anonymous()).map(SharedEvent::anonymous);
-        };
-        let event = raise(match &dir {
+impl Opened {
+    fn anonymous(event: tantara::SharedEvent) -> Opened {
+        Opened { event: Some(event), ..Opened::default() }
+    }
+
+    fn by_name(name: String, dir: Option<&Path>) -> PyResult<Opened> {
+        let event = raise(match dir {
             Some(dir) => tantara::SharedEvent::open_in(dir, &name),
             None => tantara::SharedEvent::open(&name),
         })?;
         // Where it lies, whatever becomes of the environment or of the current directory.
         let directory = event.path().and_then(|path| path.parent()).map(std::path::absolute).transpose()?;
-        Ok(SharedEvent { event: RwLock::new(Some(event)), name: Some(name), directory })
+        Ok(Opened { event: Some(event), name: Some(name), directory, is_closed: false })
+    }
+}
+
+#[pymethods]
+impl SharedEvent {
+    /// Arguments are for `__init__`, which a subclass may have of its own.
+    #[new]
+    #[pyo3(signature = (*_arguments, **_keywords), text_signature = "(name=None, dir=None)")]
+    fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> SharedEvent {
+        SharedEvent::default()
+    }
+
+    /// Open the event of that name, or make one without a name.
+    #[pyo3(signature = (name = None, dir = None))]
+    fn __init__(&self, name: Option<String>, dir: Option<PathBuf>) -> PyResult<()> {
+        self.replace(match name {
+            Some(name) => Opened::by_name(name, dir.as_deref())?,
+            None if dir.is_some() => return Err(PyValueError::new_err("an event in a directory needs a name")),
+            None => Opened::anonymous(raise(tantara::SharedEvent::anonymous())?),
+        });
+        Ok(())
     }
 
     /// The event that a file descriptor stands for: the other side of fileno(). The descriptor is taken over.
     #[classmethod]
     fn from_fd<'py>(class: &Bound<'py, PyType>, fd: RawFd) -> PyResult<Bound<'py, PyAny>> {
-        let py = class.py();
-        // SAFETY: takes numbers only.
-        if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-            return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is no open file descriptor"))));
-        }
-        // SAFETY: it is open, and the caller has given it away.
-        let event = raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) }))?;
-        if class.is(py.get_type::<SharedEvent>()) {
-            return Ok(Bound::new(py, SharedEvent::anonymous(event))?.into_any());
-        }
-        // An object of a subclass, made by that, with the event in the place of its own.
-        let object = class.call0()?;
-        *object.cast::<SharedEvent>()?.get().event.write().unwrap_or_else(PoisonError::into_inner) = Some(event);
+        let opened = of_descriptor(fd)?;
+        // One of a subclass is made by that; then this event takes the place of its own.
+        let is_plain = class.is(class.py().get_type::<SharedEvent>());
+        let object =
+            if is_plain { Bound::new(class.py(), SharedEvent::default())?.into_any() } else { class.call0()? };
+        object.cast::<SharedEvent>()?.get().replace(opened);
         Ok(object)
+    }
+
+    /// What `_pickle.py` calls for an object that has not been initialized.
+    fn _take_fd(&self, fd: RawFd) -> PyResult<()> {
+        self.replace(of_descriptor(fd)?);
+        Ok(())
     }
 
     /// The name, or None.
     #[getter]
-    fn name(&self) -> Option<&str> {
-        self.name.as_deref()
+    fn name(&self) -> Option<String> {
+        self.read().name.clone()
     }
 
     /// Where its file lies, or None if it has no name.
     #[getter]
     fn path(&self) -> Option<OsString> {
-        Some(self.directory.as_ref()?.join(self.name.as_ref()?).into_os_string())
+        let opened = self.read();
+        Some(opened.directory.as_ref()?.join(opened.name.as_ref()?).into_os_string())
     }
 
     /// Return True if the event is set at this moment.
@@ -173,8 +203,7 @@ impl SharedEvent {
             return Ok(known);
         }
         let event = self.opened()?;
-        let (outcome, raised) = without_interpreter(py, || event.wait_timeout(limit));
-        raised.and_then(|()| raise(outcome))
+        raise(blocking(py, limit, |limit| event.wait_timeout(limit), drop)?)
     }
 
     /// Wait in asyncio: await event.wait_async().
@@ -206,7 +235,11 @@ impl SharedEvent {
 
     /// Let go of it. The event lives on for others. Closing it again is no error; anything else is.
     fn close(&self) {
-        let event = self.event.write().unwrap_or_else(PoisonError::into_inner).take();
+        let event = {
+            let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+            opened.is_closed = true;
+            opened.event.take()
+        };
         drop(event);
     }
 
@@ -226,28 +259,46 @@ impl SharedEvent {
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
-        let (py, this) = (slf.py(), slf.get());
+        let py = slf.py();
         let class = slf.get_type();
         let pickle = py.import("tantara._pickle")?;
-        if let (Some(name), Some(directory)) = (&this.name, &this.directory) {
-            let place = (name, directory.as_os_str());
-            return (pickle.getattr("named")?, (class, place)).into_pyobject(py);
+        let state = pickle.getattr("state")?.call1((slf,))?;
+        let this = slf.get();
+        let place = match &*this.read() {
+            Opened { name: Some(name), directory: Some(directory), .. } => Some((name.clone(), directory.clone())),
+            _ => None,
+        };
+        if let Some((name, directory)) = place {
+            let place = (name, directory.into_os_string());
+            return (pickle.getattr("named")?, (class, place), state).into_pyobject(py);
         }
         let travelling = pickle.getattr("travelling")?.call1((this.fileno()?,))?;
-        (pickle.getattr("anonymous")?, (class, travelling)).into_pyobject(py)
+        (pickle.getattr("anonymous")?, (class, travelling), state).into_pyobject(py)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let this = slf.get();
-        let state = match &*this.event.read().unwrap_or_else(PoisonError::into_inner) {
-            None => "closed",
+        let opened = slf.get().read();
+        let state = match &opened.event {
+            None if opened.is_closed => "closed",
+            None => "not opened",
             Some(event) => match event.is_set() {
                 Ok(true) => "set",
                 Ok(false) => "unset",
                 Err(_) => "removed",
             },
         };
-        let name = this.name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"));
+        let name = opened.name.as_ref().map_or_else(String::new, |name| format!(" {name:?}"));
+        drop(opened);
         Ok(format!("<{}{name} at {:#x} {state}>", slf.get_type().qualname()?, slf.as_ptr() as usize))
     }
+}
+
+/// The event of a descriptor that the caller has given away.
+fn of_descriptor(fd: RawFd) -> PyResult<Opened> {
+    // SAFETY: takes numbers only.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
+        return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is no open file descriptor"))));
+    }
+    // SAFETY: it is open, and the caller has given it away.
+    raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })).map(Opened::anonymous)
 }

@@ -1,21 +1,26 @@
-//! How an asyncio task waits: the Rust future is polled by the loop that awaits it.
+//! How a task of asyncio or trio waits: the Rust future is polled by the loop that awaits it.
 //!
 //! Each loop has a [`Bell`], an eventfd that the loop watches. A waker, which may be called by any thread and without
-//! the interpreter, puts the wait into the bell's queue and rings; the loop then polls the waits in the queue, and
-//! tells the asyncio futures of those that are over. That, and the coroutine itself, is in `_asyncio.py`. When a wait's
-//! time has passed, whoever has to be asked whether it was released is asked, and the wait goes on until all have said.
+//! the interpreter, puts the wait into the bell's queue and writes to the eventfd; the loop then polls the waits in the
+//! queue, and completes the listeners of those that are over. That, and the coroutine itself, is in `_tasks.py`. What
+//! is set by the loop's own thread needs no eventfd: the waits are completed before `set` returns ([`delivering`]).
+//! When a wait's time has passed, whoever has to be asked whether it was released is asked, and the wait goes on until
+//! all have answered.
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::AcqRel;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyList};
 use rustix::event::{EventfdFlags, eventfd};
 use tantara::{all, any};
@@ -78,11 +83,20 @@ pub(crate) fn request<'py, T: Send + 'static>(
 
 fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound<'_, PyAny>> {
     let pending = Bound::new(py, pending)?;
-    static COROUTINE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
-    COROUTINE.import(py, "tantara._asyncio", "wait")?.call1((pending, limit))
+    wait_of_tasks(py)?.call1((pending, limit))
 }
 
-/// What a loop listens to. Part of tantara's own workings.
+/// The coroutine function, which each interpreter has of its own. The first that asks need not look it up again.
+fn wait_of_tasks(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static WAIT: PyOnceLock<(i64, Py<PyAny>)> = PyOnceLock::new();
+    // SAFETY: the thread is attached to an interpreter. Its number is never used again.
+    let interpreter = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
+    let import = || py.import("tantara._tasks")?.getattr("wait");
+    let (owner, wait) = WAIT.get_or_try_init(py, || Ok::<_, PyErr>((interpreter, import()?.unbind())))?;
+    if *owner == interpreter { Ok(wait.bind(py).clone()) } else { import() }
+}
+
+/// What a loop watches. Part of tantara's own workings.
 #[pyclass(module = "tantara._tantara", frozen)]
 pub(crate) struct Bell(Arc<Queue>);
 
@@ -91,25 +105,82 @@ struct Queue {
     called: Mutex<Vec<Arc<Entry>>>,
 }
 
+/// What this thread knows of its own loop.
+#[derive(Default)]
+struct Here {
+    /// Of the loop in which a task of this thread has begun to wait last.
+    queue: RefCell<Weak<Queue>>,
+    /// Whether this thread will look into that queue before long.
+    is_delivering: Cell<bool>,
+}
+
+thread_local! {
+    static HERE: Here = Here::default();
+}
+
+/// Runs `act`, which may release waits, and completes those of the loop that runs on this thread at once: their tasks
+/// run in the loop's next pass, as they would after asyncio's own `set`.
+pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
+    struct Restore<'h>(&'h Here, bool);
+
+    impl Drop for Restore<'_> {
+        fn drop(&mut self) {
+            self.0.is_delivering.set(self.1);
+        }
+    }
+
+    HERE.with(|here| {
+        if here.queue.borrow().strong_count() == 0 {
+            return act();
+        }
+        let restore = Restore(here, here.is_delivering.replace(true));
+        let outcome = act();
+        drop(restore);
+        let queue = here.queue.borrow().upgrade();
+        if let Some(queue) = queue
+            && !queue.called().is_empty()
+        {
+            let deliver = || py.import("tantara._tasks")?.getattr("deliver")?.call0();
+            if let Err(error) = deliver() {
+                error.write_unraisable(py, None);
+            }
+            // Where that loop does not run at this moment, it is told as by any other thread.
+            if !queue.called().is_empty() {
+                queue.ring();
+            }
+        }
+        outcome
+    })
+}
+
 impl Queue {
     fn called(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
         self.called.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, entry: Arc<Entry>) {
+    fn push(self: &Arc<Self>, entry: Arc<Entry>) {
         let mut called = self.called();
         called.push(entry);
         let is_first = called.len() == 1;
         drop(called);
-        if is_first {
-            // It cannot fail: the count is far from its end, and taken back to nought by each look.
-            let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+        if is_first && !self.is_delivered_here() {
+            self.ring();
         }
     }
 
+    fn is_delivered_here(self: &Arc<Self>) -> bool {
+        let is_here = |here: &Here| here.is_delivering.get() && here.queue.borrow().as_ptr() == Arc::as_ptr(self);
+        HERE.try_with(is_here).unwrap_or(false)
+    }
+
+    fn ring(&self) {
+        // It cannot fail: the count is far from its end, and taken back to nought by each look.
+        let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
+    }
+
     fn take(&self) -> Vec<Arc<Entry>> {
-        // Before the queue is emptied, so that what is put into it from then on rings again. If it has not rung, there
-        // is nothing to read.
+        // Before the queue is emptied, so that what is put into it from then on is written again. If nothing was
+        // written, there is nothing to read.
         let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
         std::mem::take(&mut self.called())
     }
@@ -127,8 +198,8 @@ impl Bell {
         self.0.eventfd.as_raw_fd()
     }
 
-    /// What the loop asks for when the bell has rung: the asyncio futures that can be told a result, the results, and
-    /// the futures that can be told an exception, each with it.
+    /// What the loop asks for when the eventfd can be read: the listeners that get a result, the results, and the
+    /// listeners that get an exception, each with it.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
         let (futures, results, errors) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for entry in self.0.take() {
@@ -160,7 +231,7 @@ struct Entry {
     aim: Aim,
     /// Of the loop that awaits it, once that is known.
     queue: OnceLock<Arc<Queue>>,
-    /// It is in the queue.
+    /// It is in the queue, or was called before that was known.
     called: AtomicBool,
 }
 
@@ -171,7 +242,7 @@ struct State {
     is_late: bool,
     /// What it has come to, until that is told.
     result: Option<Result>,
-    /// The asyncio future that is told.
+    /// The asyncio future that is told, or what is like one.
     listener: Option<Py<PyAny>>,
     /// What was told: the releases that nobody has heard of yet, maybe.
     told: Option<Outcome>,
@@ -219,32 +290,43 @@ impl Pending {
         value(py, result.unwrap_or_else(|| Ok(self.0.nothing())))
     }
 
-    /// From now on the bell is rung when there may be something to tell the asyncio future. Returns whether it is over
-    /// already.
+    /// From now on the loop is told when there may be something to tell the listener, which is an asyncio future or
+    /// what is like one. Returns whether the wait is over already.
     fn listen(&self, bell: &Bell, listener: Py<PyAny>) -> bool {
-        // Who came before the bell was known has rung none.
-        let _ = self.0.queue.set(Arc::clone(&bell.0));
+        HERE.with(|here| {
+            if here.queue.borrow().as_ptr() != Arc::as_ptr(&bell.0) {
+                here.queue.replace(Arc::downgrade(&bell.0));
+            }
+        });
         let mut state = self.0.state();
         state.listener = Some(listener);
-        self.0.poll(&mut state);
+        let _ = self.0.queue.set(Arc::clone(&bell.0));
+        // Whoever has called before the queue was known has told nobody.
+        if self.0.called.swap(false, AcqRel) {
+            self.0.poll(&mut state);
+        }
         state.result.is_some()
     }
 
-    /// The time has passed. The bell is rung, now or when those who are asked have answered.
-    fn give_up(&self) {
+    /// The time has passed. The loop is told, now or when those who are asked have answered.
+    fn give_up(&self, py: Python<'_>) {
         self.0.events.iter().for_each(Held::decide);
         self.0.state().is_late = true;
-        Arc::clone(&self.0).wake();
+        delivering(py, || Arc::clone(&self.0).wake());
     }
 
     /// Whoever awaited it was cancelled. A release passes on, even one that was told already.
-    fn abandon(&self) {
-        self.0.end();
-        let told = self.0.state().told.take();
-        told.into_iter().for_each(|outcome| self.0.pass_on(outcome));
+    fn abandon(&self, py: Python<'_>) {
+        delivering(py, || {
+            self.0.end();
+            let told = self.0.state().told.take();
+            told.into_iter().for_each(|outcome| self.0.pass_on(outcome));
+        });
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // The events too: one of a subclass may keep this.
+        self.0.events.iter().try_for_each(|held| held.traverse(&visit))?;
         // Held only by a thread that runs, so not while the collector does.
         match self.0.state.try_lock() {
             Ok(state) => visit.call(&state.listener),
@@ -267,8 +349,8 @@ impl Drop for Pending {
 impl Wake for Entry {
     fn wake(self: Arc<Self>) {
         // It may be called in the middle of a poll, so it must not ask for the state.
-        if let Some(queue) = self.queue.get()
-            && !self.called.swap(true, AcqRel)
+        if !self.called.swap(true, AcqRel)
+            && let Some(queue) = self.queue.get()
         {
             queue.push(Arc::clone(&self));
         }
@@ -276,10 +358,10 @@ impl Wake for Entry {
 }
 
 impl State {
-    /// The asyncio future, and what it is to be told now.
+    /// The listener, and what it is to be told now.
     fn tell(&mut self) -> Option<(Py<PyAny>, Result)> {
         let result = self.result.take_if(|_| self.listener.is_some())?;
-        // If the asyncio future was cancelled, whoever awaits it abandons this, and the release passes on.
+        // If its task was cancelled, that abandons this, and the release passes on.
         self.told = result.as_ref().ok().and_then(Outcome::released);
         Some((self.listener.take()?, result))
     }

@@ -1,21 +1,51 @@
 """How a SharedEvent travels to another process."""
 
+import importlib
+import sys
 from multiprocessing import reduction
 from typing import Any
 
 from ._tantara import SharedEvent
 
+# Libraries that start processes in multiprocessing's way, each with a copy of it: whoever is spawned by one knows
+# nothing of the others.
+_COPIES = ("multiprocessing", "multiprocess", "billiard")
+
+
+def state(event: SharedEvent) -> Any:
+    """What a subclass has added, as pickle would ask for it."""
+    get = getattr(event, "__getstate__", None)
+    return (get() if get is not None else event.__dict__) or None
+
 
 def named(cls: type[SharedEvent], place: tuple[str, str]) -> SharedEvent:
     """The event by its name and directory."""
-    return cls(*place)
+    event = cls.__new__(cls)
+    SharedEvent.__init__(event, *place)
+    return event
 
 
 def travelling(fd: int) -> Any:
     """The descriptor of an event without a name, on its way: inherited by a child that is being spawned, else sent."""
+    copies = [name for name in _COPIES if name + ".context" in sys.modules]
+    for name in copies:
+        spawning: Any = getattr(sys.modules[name + ".context"], "get_spawning_popen", None)
+        if spawning is not None and spawning() is not None:
+            return _reduction(name).DupFd(fd)
+    # It goes to a process that shares the key of one of them: a child, a sister or the parent.
+    for name in copies:
+        process: Any = sys.modules.get(name + ".process")
+        if process is not None and (process.active_children() or getattr(process, "parent_process", lambda: None)()):
+            return _reduction(name).DupFd(fd)
     return reduction.DupFd(fd)
+
+
+def _reduction(name: str) -> Any:
+    return importlib.import_module(name + ".reduction")
 
 
 def anonymous(cls: type[SharedEvent], travelling: Any) -> SharedEvent:
     """The event by the descriptor that has arrived."""
-    return cls.from_fd(travelling.detach())
+    event = cls.__new__(cls)
+    event._take_fd(travelling.detach())
+    return event

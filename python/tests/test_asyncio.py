@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib.util
 import os
 import threading
 import time
@@ -128,6 +129,60 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(FileNotFoundError):
                 await event.wait_async()
 
+    async def test_a_release_by_the_loop_takes_one_pass(self):
+        """As many as asyncio's own event takes, also for one that passes on from a task that was cancelled."""
+        loop = asyncio.get_running_loop()
+        passes = 0
+
+        def count():
+            nonlocal passes, handle
+            passes += 1
+            handle = loop.call_soon(count)
+
+        handle = loop.call_soon(count)
+
+        async def of(wait, act):
+            woken = []
+
+            async def waits():
+                await wait()
+                woken.append(passes)
+
+            task = asyncio.create_task(waits())
+            for _ in range(10):
+                await asyncio.sleep(0)
+            self.assertEqual(woken, [])
+            before = passes
+            act()
+            await task
+            return woken[0] - before
+
+        theirs = asyncio.Event()
+        expected = await of(theirs.wait, theirs.set)
+        for kind in (Event, AutoResetEvent):
+            event = kind()
+            self.assertEqual(await of(event.wait_async, event.set), expected)
+            event = kind()
+            self.assertEqual(await of(lambda: wait_any_async([Event(), event]), event.set), expected)
+            event = kind()
+            self.assertEqual(await of(event.wait_async, lambda: loop.call_soon(event.set)), expected + 1)
+        gate = AutoResetEvent()
+        first = asyncio.create_task(gate.wait_async())
+        await asyncio.sleep(0)
+        self.assertEqual(await of(gate.wait_async, lambda: (gate.set(), first.cancel())), expected + 1)
+        handle.cancel()
+
+    async def test_set_by_another_thread_and_by_the_loop_at_once(self):
+        """Whoever of them comes first to the queue, both are seen."""
+        for _ in range(300):
+            mine, theirs = AutoResetEvent(), AutoResetEvent()
+            tasks = [asyncio.create_task(event.wait_async()) for event in (mine, theirs)]
+            await asyncio.sleep(0)
+            thread = start(theirs.set)
+            mine.set()
+            self.assertEqual(await asyncio.wait_for(asyncio.gather(*tasks), LONG), [True, True])
+            thread.join()
+
     async def test_a_wait_that_is_forgotten_is_collected(self):
         event = Event()
         asyncio.get_running_loop().set_debug(False)
@@ -142,7 +197,42 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         event.set()
 
 
+@unittest.skipIf(importlib.util.find_spec("uvloop") is None, "uvloop is not installed (pip install uvloop)")
+class UvLoop(unittest.TestCase):
+    def test_everything_runs_there_too(self):
+        """Each of the tests above, in a loop of uvloop's."""
+        import uvloop
+        names = unittest.defaultTestLoader.getTestCaseNames(Tasks)
+        # Two look into asyncio's own loop and its tasks.
+        for name in set(names) - {"test_a_release_by_the_loop_takes_one_pass"}:
+            loop = uvloop.new_event_loop()
+            try:
+                with self.subTest(name):
+                    loop.run_until_complete(asyncio.wait_for(getattr(Tasks(name), name)(), LONG * 5))
+            finally:
+                loop.close()
+
+
 class Loops(unittest.TestCase):
+    def test_set_by_the_thread_of_a_loop_that_does_not_run(self):
+        event, loop, other = Event(), asyncio.new_event_loop(), asyncio.new_event_loop()
+
+        async def begin():
+            task = asyncio.ensure_future(event.wait_async())
+            await asyncio.sleep(0)
+            return task
+
+        async def set():
+            event.set()
+
+        for act in (lambda: event.set(), lambda: other.run_until_complete(set())):
+            task = loop.run_until_complete(begin())
+            act()
+            self.assertIs(loop.run_until_complete(asyncio.wait_for(task, LONG)), True)
+            event.clear()
+        for each in (loop, other):
+            each.close()
+
     def test_set_under_load(self):
         """Threads set and clear while tasks come, wait, go and are cancelled."""
         event, turnstile, stop = Event(), AutoResetEvent(), Event()

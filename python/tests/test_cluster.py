@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import copy
 import gc
+import importlib.util
 import json
 import os
 import pathlib
@@ -382,6 +383,16 @@ class Holds(OnCluster):
         self.assertEqual(process.communicate(timeout=LONG), ("", ""))
         self.assertFalse(self.cluster.event("up").is_set())
 
+    def test_one_that_an_attribute_of_its_own_event_keeps_is_collected(self):
+        event = self.cluster.event("up")
+        hold = event.hold()
+        hold.lost.hold = hold
+        gone = weakref.ref(hold)
+        del hold
+        gc.collect()
+        self.assertIsNone(gone())
+        until(lambda: not event.is_set())
+
     def test_lost(self):
         # One that lasts for two seconds is looked after twice in that time.
         cluster = self.connect(hold_ttl=2)
@@ -464,6 +475,38 @@ class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
         other.pulse()
         time.sleep(0.5)
         self.assertIs(await wait, True)
+
+    async def test_in_trio(self):
+        try:
+            import trio
+        except ImportError:
+            self.skipTest("trio is not installed (pip install trio)")
+        event = self.cluster.event("x")
+
+        async def main():
+            self.assertIs(await event.is_set_async(), False)
+            for timeout in (0, 0.01):
+                self.assertIs(await event.wait_async(timeout), False)
+                self.assertIsNone(await wait_any_async([Event(), event], timeout))
+            with trio.move_on_after(0.01) as scope:
+                await event.wait_async()
+            self.assertTrue(scope.cancelled_caught)
+            for verb in (event.pulse_async, event.set_async):
+                results = []
+
+                async def wait():
+                    results.append(await event.wait_async())
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(wait)
+                    while not await trio.to_thread.run_sync(event.waiters):
+                        await trio.sleep(0.01)
+                    await verb()
+                self.assertEqual(results, [True])
+            with await event.hold_async():
+                self.assertIs(await event.wait_async(0), True)
+
+        await asyncio.to_thread(trio.run, main)
 
     async def test_a_cancelled_wait_leaves(self):
         event = self.cluster.event("x")
@@ -675,6 +718,21 @@ class Processes(OnCluster):
         time.sleep(0.2)
         signal_when_asleep(process, signal.SIGUSR1)
         self.ends(process, 0, "True False\n")
+
+    def test_a_wait_is_refused_where_it_would_block_greenlets(self):
+        if importlib.util.find_spec("gevent") is None:
+            self.skipTest("gevent is not installed (pip install gevent)")
+        process = self.script(
+            "import gevent; gevent.sleep(0)\n"
+            "for wait in (event.wait, lambda: event.wait(5), lambda: wait_any([Event(), event]), lambda: wait_all([event])):\n"
+            "    try: sys.exit(wait())\n"
+            "    except RuntimeError as error: assert 'threadpool' in str(error), error\n"
+            "assert event.wait(0) is False and wait_any([event], 0) is None\n"
+            "event.set()\n"
+            "assert event.wait() and wait_any([event]) == 0\n"
+            "print('done')"
+        )
+        self.ends(process, 0, "done\n")
 
     def test_the_interpreter_ends_while_threads_wait(self):
         for name, wait in WAITS.items():

@@ -122,6 +122,46 @@ class TheSameAsThreadings(unittest.TestCase):
             with self.assertRaises(TypeError):
                 copy.deepcopy(kind())
 
+    def test_the_error_of_a_copy_says_what_to_do_instead(self):
+        class Door(Event):
+            pass
+
+        for kind in (Event, AutoResetEvent, Door):
+            for act in (copy.copy, copy.deepcopy, pickle.dumps):
+                with self.assertRaisesRegex(TypeError, f"'.*{kind.__name__}'.*reference.*SharedEvent"):
+                    act(kind())
+
+    def test_a_subclass_may_say_how_it_is_copied(self):
+        for kind in (Event, AutoResetEvent):
+            class Door(kind):
+                def __init__(self, name):
+                    super().__init__()
+                    self.name = name
+
+                def __getstate__(self):
+                    return {"name": self.name}
+
+            door = Door("front")
+            door.set()
+            other = copy.copy(door)
+            self.assertEqual((other.name, other.is_set()), ("front", False))
+
+    def test_initialized_again_they_begin_anew(self):
+        for kind in (threading.Event, Event, AutoResetEvent):
+            event = kind()
+            event.set()
+            event.__init__()
+            self.assertFalse(event.is_set())
+            with self.assertRaises(TypeError):
+                event.__init__(1)
+        event, results = Event(), []
+        thread = start(lambda: results.append(event.wait(LONG)))
+        until_asleep(thread)
+        event.__init__()
+        event.set()
+        thread.join()
+        self.assertEqual(results, [True], "who waited goes on waiting")
+
     def test_they_are_true(self):
         for kind in (threading.Event, *KINDS):
             self.assertTrue(kind())
@@ -239,6 +279,33 @@ class Threads(unittest.TestCase):
             self.assertTrue(event.wait(LONG) and ran == [1])
             thread.join()
 
+    def test_how_many_wait(self):
+        for kind in (Event, AutoResetEvent):
+            event = kind()
+            self.assertEqual(event.waiting, 0)
+            threads = [start(event.wait) for _ in range(3)]
+            threads.append(start(tantara.wait_any, [Event(), event]))
+            waits = [event.wait_async(), tantara.wait_all_async([event])]
+            end = time.monotonic() + LONG
+            while event.waiting < 6:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.001)
+            self.assertEqual(event.waiting, 6)
+            for wait in waits:
+                wait.close()
+            del wait, waits
+            self.assertEqual(event.waiting, 4)
+            for thread in threads:
+                event.set()
+                if kind is AutoResetEvent:
+                    while event.is_set():
+                        time.sleep(0.001)
+            for thread in threads:
+                thread.join()
+            self.assertEqual(event.waiting, 0)
+            with self.assertRaises(AttributeError):
+                event.waiting = 1
+
     def test_sixteen_threads_set_at_once(self):
         event, turnstile, stop, got = Event(), AutoResetEvent(), Event(), []
 
@@ -282,6 +349,74 @@ class Threads(unittest.TestCase):
             after = count()
             # The interpreter itself counts some uses of None and True.
             self.assertTrue(all(abs(new - old) < 100 for old, new in zip(before, after)), (before, after))
+
+
+class Memory(unittest.TestCase):
+    def test_rejected_calls_leave_nothing(self):
+        """Also where no other method is called after them."""
+        class Broken:
+            def __index__(self):
+                raise KeyError("broken")
+
+        calls = [lambda event: event.wait("x"), lambda event: event.wait(float("nan")), lambda event: event.wait(1e300),
+                 lambda event: event.wait(Broken()), lambda event: event.wait(1, 2), lambda event: event.wait(nonsense=1)]
+        for kind in KINDS:
+            event = kind()
+            for call in calls:
+                def reject():
+                    try:
+                        call(event)
+                    except Exception:
+                        pass
+
+                def blocks():
+                    for _ in range(2_000):
+                        reject()
+                    gc.collect()
+                    return sys.getallocatedblocks()
+
+                blocks()
+                before = blocks()
+                self.assertLess(blocks() - before, 500, (kind, call))
+
+    def test_a_subclass_that_keeps_a_wait_of_its_own_is_collected(self):
+        for kind in KINDS:
+            class Door(kind):
+                def __init__(self, wait):
+                    super().__init__()
+                    self.wait_kept = wait(self)
+
+            for wait in (lambda door: door.wait_async(), lambda door: tantara.wait_any_async([door, Event(), door]),
+                         lambda door: tantara.wait_all_async([door])):
+                with warnings.catch_warnings():
+                    # That a coroutine was never awaited.
+                    warnings.simplefilter("ignore")
+                    door = Door(wait)
+                    gc.collect()
+                    self.assertFalse(door.is_set())
+                    gone = weakref.ref(door)
+                    del door
+                    gc.collect()
+                    self.assertIsNone(gone(), kind)
+
+    def test_a_subclass_that_keeps_a_task_of_its_own_is_collected(self):
+        import asyncio
+
+        async def main():
+            for kind in KINDS:
+                class Door(kind):
+                    pass
+
+                door = Door()
+                door.task = asyncio.create_task(door.wait_async())
+                door.task._log_destroy_pending = False
+                await asyncio.sleep(0.001)
+                gone = weakref.ref(door)
+                del door
+                gc.collect()
+                self.assertIsNone(gone(), kind)
+
+        asyncio.run(main())
 
 
 class Forks(unittest.TestCase):
@@ -371,7 +506,7 @@ class Documentation(unittest.TestCase):
             blocks = re.findall(r"^```python\n(.*?)^```", file.read(), re.DOTALL | re.MULTILINE)
         # The one of the clusters is run by test_cluster.py.
         blocks = [block for block in blocks if "Cluster" not in block]
-        self.assertEqual(len(blocks), 3)
+        self.assertEqual(len(blocks), 4)
         for block in blocks:
             with self.subTest(block), contextlib.redirect_stdout(None):
                 exec(block, {})

@@ -1,6 +1,8 @@
 """SharedEvent in the place of multiprocessing.Event."""
 
+import copy
 import errno
+import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -25,6 +27,10 @@ def answer(ping, pong):
         assert ping.wait(LONG)
         ping.clear()
         pong.set()
+
+
+def set_what_comes(queue):
+    queue.get(timeout=LONG).set()
 
 
 def wait_for_ever(event, ready):
@@ -76,6 +82,39 @@ class Children(Shared):
         queue.put(Door())
         self.assertIs(type(queue.get(timeout=LONG)), Door)
 
+    def test_a_subclass_that_takes_other_arguments_keeps_what_it_has(self):
+        queue = multiprocessing.get_context("fork").Queue()
+        for gate in (Gate(3), Gate(4, name="x", dir=self.home)):
+            queue.put(gate)
+            other = queue.get(timeout=LONG)
+            self.assertEqual((type(other), other.level, other.name), (Gate, gate.level, gate.name))
+            other.set()
+            self.assertTrue(gate.is_set())
+
+    @unittest.skipIf(importlib.util.find_spec("multiprocess") is None, "multiprocess is not installed (pip install multiprocess)")
+    def test_children_of_multiprocess(self):
+        """A copy of multiprocessing with a pickler and keys of its own. (And of both in one program.)"""
+        multiprocess = importlib.import_module("multiprocess")
+        for library in (multiprocess, multiprocessing):
+            for method in ("fork", "spawn", "forkserver"):
+                with self.subTest(library=library.__name__, method=method):
+                    context = library.get_context(method)
+                    ping, pong, queue = SharedEvent(), SharedEvent(), context.Queue()
+                    child = context.Process(target=answer, args=(ping, pong))
+                    child.start()
+                    for _ in range(TURNS):
+                        ping.set()
+                        self.assertTrue(pong.wait(LONG))
+                        pong.clear()
+                    child.join(LONG)
+                    self.assertEqual(child.exitcode, 0)
+                    child = context.Process(target=set_what_comes, args=(queue,))
+                    child.start()
+                    queue.put(pong)
+                    self.assertTrue(pong.wait(LONG))
+                    child.join(LONG)
+                    self.assertEqual(child.exitcode, 0)
+
     def test_a_waiter_that_is_killed_takes_nobody_along(self):
         for method in ("fork", "spawn"):
             context = multiprocessing.get_context(method)
@@ -106,6 +145,12 @@ class Children(Shared):
 
 class Door(SharedEvent):
     pass
+
+
+class Gate(SharedEvent):
+    def __init__(self, level, **place):
+        super().__init__(**place)
+        self.level = level
 
 
 class Names(Shared):
@@ -177,6 +222,30 @@ class Names(Shared):
             with self.assertRaisesRegex(ValueError, "closed"):
                 verb()
         self.assertTrue(SharedEvent("x", self.home).is_set())
+
+    def test_initialized_again_or_never(self):
+        class Lazy(SharedEvent):
+            def __init__(self):
+                pass
+
+        event = SharedEvent("x", self.home)
+        event.set()
+        event.__init__("y", self.home)
+        self.assertEqual((event.name, event.is_set()), ("y", False))
+        self.assertTrue(SharedEvent("x", self.home).is_set())
+        lazy = Lazy()
+        self.assertRegex(repr(lazy), "not opened>$")
+        for verb in (lazy.set, lazy.is_set, lazy.wait, lazy.waiters):
+            with self.assertRaisesRegex(ValueError, r"__init__\(\) was not called"):
+                verb()
+
+    def test_a_copy_is_another_handle_of_the_same_event(self):
+        for event in (SharedEvent(), SharedEvent("x", self.home)):
+            for other in (copy.copy(event), copy.deepcopy(event)):
+                other.set()
+                other.close()
+                self.assertTrue(event.is_set())
+                event.clear()
 
     def test_closed_while_another_thread_waits(self):
         event, results = SharedEvent("x", self.home), []

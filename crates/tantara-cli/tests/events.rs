@@ -2,7 +2,6 @@
 #![cfg(target_os = "linux")]
 
 mod signals;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

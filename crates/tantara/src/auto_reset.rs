@@ -112,6 +112,13 @@ impl AutoResetEvent {
         stored::take(&self.queue);
     }
 
+    /// How many threads and tasks wait at this moment (up to about 65,000 are counted). Not part of the public API: the
+    /// Python package shows it.
+    #[doc(hidden)]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Blocks the thread until a release is given to it, and uses that up.
     ///
     /// # Blocking
@@ -193,6 +200,6 @@ impl RefUnwindSafe for AutoResetEvent {}
 /// Says whether a release is stored, and how many threads and tasks wait (up to about 65,000 are counted).
 impl fmt::Debug for AutoResetEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AutoResetEvent").field("set", &self.is_set()).field("waiting", &self.queue.len()).finish()
+        f.debug_struct("AutoResetEvent").field("set", &self.is_set()).field("waiting", &self.waiting()).finish()
     }
 }

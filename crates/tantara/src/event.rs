@@ -176,6 +176,13 @@ impl Event {
         self.queue.word.fetch_and(Word::ALL_BUT_SET, AcqRel);
     }
 
+    /// How many threads and tasks wait at this moment (up to about 65,000 are counted). Not part of the public API: the
+    /// Python package shows it.
+    #[doc(hidden)]
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
     /// Blocks the thread until the event is set. Returns at once if it is.
     ///
     /// # Blocking
@@ -325,6 +332,6 @@ impl RefUnwindSafe for Event {}
 /// Says whether it is set, and how many threads and tasks wait (of each, up to about 65,000 are counted).
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event").field("set", &self.is_set()).field("waiting", &self.queue.waiting()).finish()
+        f.debug_struct("Event").field("set", &self.is_set()).field("waiting", &self.waiting()).finish()
     }
 }

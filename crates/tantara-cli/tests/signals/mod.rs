@@ -1,7 +1,7 @@
 //! The signals that tests send to the command.
 
-/// Lets the signals end the processes that this one starts from now on, as they do by default. What was ignored when the
-/// tests were started, as under `nohup` or behind the `&` of a script, stays ignored in all of them otherwise.
+/// Lets the signals end the processes that this one starts from now on, as they do by default. What was ignored when
+/// the tests were started, as under `nohup` or behind the `&` of a script, stays ignored in all of them otherwise.
 pub(crate) fn end_children() {
     #[cfg(unix)]
     {
