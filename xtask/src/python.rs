@@ -5,12 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::run::{Step, cargo, root};
+use crate::run::{Step, cargo, ignoring_signals, root};
 
 /// What is needed to build the package and to check its types; and to tell what was found.
 const TOOLS: [&str; 2] = ["maturin>=1.9,<2", "mypy>=1.18,<3"];
-const PROBE: &str = "import platform, sys; assert platform.python_implementation() == 'CPython'; \
-    assert sys.version_info >= (3, 9); print(platform.python_version(), sys.base_prefix)";
+/// What waits run beside in tests. Each test is skipped where its own is missing.
+const COMPANIONS: [&str; 6] = ["trio", "anyio", "gevent", "eventlet", "uvloop", "multiprocess"];
+/// The version; it ends with a t where threads run without the interpreter's lock.
+const PROBE: &str = "import platform, sys, sysconfig; assert platform.python_implementation() == 'CPython'; \
+    assert sys.version_info >= (3, 9); \
+    print(platform.python_version() + ('t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''), sys.base_prefix)";
 
 pub(crate) fn test() -> Result<(), String> {
     let deny = ["--", "--deny", "warnings"];
@@ -29,8 +33,10 @@ pub(crate) fn test() -> Result<(), String> {
             Ok(())
         }
     })?;
-    // The newest builds: it knows the most, and the package is the same for all of them.
-    let builder = &pythons[pythons.len() - 1];
+    let (free_threaded, pythons): (Vec<_>, Vec<_>) =
+        pythons.into_iter().partition(|(version, _)| version.ends_with('t'));
+    // The newest builds: it knows the most, and the package is the same for all that have the interpreter's lock.
+    let builder = pythons.last().ok_or("each Python that was found is free-threaded; one more is needed to build")?;
     let home = root().join("target/python");
     let mut wheel = PathBuf::new();
     let tools = home.join("tools");
@@ -44,7 +50,9 @@ pub(crate) fn test() -> Result<(), String> {
         let wheel = wheel.to_string_lossy();
         pip(&tools, &["--force-reinstall", "--no-deps", &wheel])?;
         run(python(&tools).args(["-m", "mypy.stubtest", "tantara"]).current_dir(&tools))?;
-        run(python(&tools).args(["-m", "mypy", "--strict", "-p", "tantara"]).current_dir(&tools))
+        run(python(&tools).args(["-m", "mypy", "--strict", "-p", "tantara"]).current_dir(&tools))?;
+        let users = std::path::absolute(root().join("python/tests/check_types.py")).unwrap_or_default();
+        run(python(&tools).args(["-m", "mypy", "--strict"]).arg(users).current_dir(&tools))
     })?;
     for (version, program) in &pythons {
         Step::new(&format!("the package in Python {version}")).run(|| {
@@ -52,14 +60,23 @@ pub(crate) fn test() -> Result<(), String> {
             environment(program, &place)?;
             pip(&place, &["--force-reinstall", "--no-deps", "--no-index", &wheel.to_string_lossy()])?;
             has_tests_of_cpython(&place, version);
+            has_companions(&place);
             let tests = root().join("python/tests");
-            run(python(&place).args(["-W", "ignore", "-m", "unittest", "discover", "--buffer"]).current_dir(&tests))?;
+            run(unittest(&place).args(["discover", "--buffer"]))?;
+            run(python(&place).arg("check_types.py").current_dir(&tests))?;
             run(python(&place).args(["../bench/bench.py", "--quick"]).current_dir(&tests).stdout(Stdio::null()))?;
             run(python(&place)
                 .args(["../examples/bank.py", "--pace", "0.01"])
                 .current_dir(&tests)
                 .stdout(Stdio::null()))
         })?;
+    }
+    Step::new("the package's tests of signals, started where they are ignored").run(|| {
+        let place = home.join(&builder.0);
+        run(&mut ignoring_signals(unittest(&place).args(["--buffer", "test_signals"])))
+    })?;
+    for (version, program) in &free_threaded {
+        test_free_threaded(version, program, &home.join(version))?;
     }
     Step::new("the package, as pip installs it from this folder").run(|| {
         let place = home.join("user");
@@ -70,6 +87,27 @@ pub(crate) fn test() -> Result<(), String> {
         let script = "import tantara; event = tantara.Event(); event.set(); assert event.wait()";
         run(python(&place).args(["-c", script]).current_dir(&place))
     })
+}
+
+/// A Python without the interpreter's lock has an ABI of its own, so pip builds the package for it.
+fn test_free_threaded(version: &str, program: &Path, place: &Path) -> Result<(), String> {
+    let step = Step::new(&format!("the package in the free-threaded Python {version}"));
+    if version.starts_with("3.13.") {
+        return step.skip("PyO3 supports free-threaded Pythons from 3.14 on");
+    }
+    step.run(|| {
+        environment(program, place)?;
+        pip(place, &["--force-reinstall", &root().join("python").to_string_lossy()])?;
+        has_companions(place);
+        run(unittest(place).args(["discover", "--buffer"]))
+    })
+}
+
+/// The package's tests, in an environment.
+fn unittest(place: &Path) -> Command {
+    let mut command = Command::new(std::path::absolute(place.join("bin/python")).unwrap_or_default());
+    command.args(["-W", "ignore", "-m", "unittest"]).current_dir(root().join("python/tests"));
+    command
 }
 
 /// Every CPython that is new enough, the oldest first: on the path, or kept by pyenv.
@@ -125,6 +163,16 @@ fn build(tools: &Path, wheels: &Path) -> Result<PathBuf, String> {
     let wheel = fs::read_dir(wheels).ok().and_then(|mut wheels| wheels.next()?.ok());
     let wheel = wheel.ok_or("maturin has built no wheel")?;
     wheel.path().canonicalize().map_err(|error| format!("{}: {error}", wheel.path().display()))
+}
+
+/// Says so where something cannot be installed that waits are tested beside.
+fn has_companions(place: &Path) {
+    for companion in COMPANIONS {
+        let upgrade = ["--upgrade-strategy", "only-if-needed", "--only-binary", ":all:"];
+        if pip(place, &[&upgrade[..], &[companion]].concat()).is_err() {
+            println!("   left out: the tests beside {companion}, which cannot be installed here");
+        }
+    }
 }
 
 /// Says so where CPython's own tests of its events cannot be run.
