@@ -26,6 +26,7 @@ Tasks:
   fuzz [SECONDS]
           each fuzz target for a minute, or for so many seconds (needs a nightly toolchain and cargo-fuzz)
   faults  events between machines while 200 faults are injected into a cluster (some minutes)
+  storm   200 processes that do everything, and are killed and stopped at any moment, for two minutes
   stress  the models on real threads, a hundred times longer
   bench   every event side by side, into bench/records/ and COMPARE.md; with options, see cargo xtask bench --help";
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ["fuzz"] => nightly::fuzz(nightly::FUZZ_SECONDS),
         ["fuzz", seconds] if seconds.parse::<u32>().is_ok() => nightly::fuzz(seconds),
         ["faults"] => faults(),
+        ["storm"] => storm(),
         ["stress"] => stress(),
         ["bench", ref options @ ..] => bench(options),
         ["help" | "--help" | "-h"] => {
@@ -145,6 +147,15 @@ fn stress() -> Outcome {
     Step::new("models on real threads, for long").run(|| {
         cargo(&["test", "--package", "tantara", "--release", "--test", "models"])
             .env("TANTARA_STRESS_ROUNDS", "200000")
+            .run()
+    })
+}
+
+fn storm() -> Outcome {
+    Step::new("a storm of kills and stops").run(|| {
+        cargo(&["test", "--package", "tantara", "--release", "--test", "it", "storm_of_stops", "--", "--nocapture"])
+            .env("TANTARA_STORM_PROCESSES", "200")
+            .env("TANTARA_STORM_SECONDS", "120")
             .run()
     })
 }

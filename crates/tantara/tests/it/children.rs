@@ -46,7 +46,8 @@ impl Child {
     pub(crate) fn kill(mut self) {
         self.send_kill();
         let status = self.status();
-        assert!(libc::WIFSIGNALED(status) || libc::WEXITSTATUS(status) == 0, "the child has failed");
+        let is_killed = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL;
+        assert!(is_killed || status == 0, "the child has failed: {status:#x}");
     }
 
     fn send_kill(&self) {
@@ -55,7 +56,7 @@ impl Child {
     }
 
     /// The call to the kernel in which its first thread sleeps, if it does.
-    pub(crate) fn call(&self) -> Option<i64> {
+    pub(crate) fn call(&self) -> Option<libc::c_long> {
         call(self.pid as u32, self.pid as u32).map(|(number, _)| number)
     }
 
@@ -89,7 +90,7 @@ pub(crate) fn is_asleep(process: u32, thread: u32) -> bool {
 }
 
 /// The call that a thread sleeps in, and the second argument.
-fn call(process: u32, thread: u32) -> Option<(i64, Option<u64>)> {
+fn call(process: u32, thread: u32) -> Option<(libc::c_long, Option<u64>)> {
     let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).ok()?;
     let mut words = call.split_whitespace();
     let number = words.next()?.parse().ok()?;

@@ -1,11 +1,13 @@
-//! Storms: hundreds of processes do everything at once, and are killed at any moment. When it is over nobody is left
-//! asleep on an event that is set, or that is gone.
+//! Storms: hundreds of processes do everything at once, and are killed or stopped at any moment. When it is over nobody
+//! is left asleep on an event that is set, or that is gone, and nobody was told that an event is gone which nobody
+//! removed.
 //!
-//! The environment makes them longer: `TANTARA_STRESS_ROUNDS` says how many are killed.
+//! The environment makes them longer: `TANTARA_STRESS_ROUNDS` says how many are killed. `cargo xtask storm` runs the one
+//! with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::env;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +15,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tantara::{SharedEvent, any};
+use tantara::{SharedEvent, all, any};
 
 use crate::LONG;
 use crate::children::Child;
@@ -22,7 +24,9 @@ use crate::party::{Party, YES};
 use crate::refused::forbid_nameless_files;
 
 /// The events of a storm.
-const NAMES: [&str; 3] = ["wind", "rain", "thunder"];
+const NAMES: [&str; 4] = ["wind", "rain", "thunder", CALM];
+/// The one that nobody removes.
+const CALM: &str = "calm";
 /// Set when the storm is over.
 const OVER: &str = "over";
 
@@ -82,21 +86,95 @@ impl Sailor {
         }
     }
 
+    /// Every method, on events that it opened before or opens now.
+    fn do_everything(&mut self) {
+        if self.below(4) == 0 {
+            self.events.clear();
+        }
+        let (event, other, moment) = (self.event(), self.event(), self.moment());
+        let outcome = match self.below(14) {
+            0 => event.wait(),
+            1 => event.wait_timeout(moment).map(drop),
+            2 => pollster::block_on(event.wait_async()),
+            3 => any([&event, &other]).try_wait_timeout(moment).map(drop),
+            4 => all([&event, &other]).try_wait_timeout(moment).map(drop),
+            5 | 6 => event.set(),
+            7 => event.clear(),
+            8 | 9 => event.pulse(),
+            10 => event.is_set().and_then(|_| event.last_set()).map(drop),
+            11 => event.waiters().map(drop),
+            12 => {
+                let listed = SharedEvent::list_in(&self.directory).unwrap();
+                listed.into_iter().try_for_each(|entry| entry.map(drop)).unwrap();
+                Ok(())
+            }
+            _ if event.path().unwrap().ends_with(CALM) => event.set(),
+            _ => {
+                self.note(REMOVED, &event);
+                event.remove().map(drop)
+            }
+        };
+        if let Err(error) = outcome {
+            assert!(error.is_removed(), "{error}");
+            for gone in [event, other].iter().filter(|event| event.is_removed()) {
+                self.note(GONE, gone);
+            }
+            self.events.clear();
+        }
+    }
+
+    /// Keeps for the end of the storm which event that was, in one step, beside the directory of the events.
+    fn note(&self, list: &str, event: &SharedEvent) {
+        let list = Path::new(&self.directory).with_file_name(list);
+        let mut list = OpenOptions::new().append(true).create(true).open(list).unwrap();
+        list.write_all(&number_of(event).to_ne_bytes()).unwrap();
+    }
+
     /// Nobody holds on to an event that others do not find.
     fn check_places(&self) {
         for (name, event) in &self.events {
-            let own = fs::File::from(event.as_fd().try_clone_to_owned().unwrap()).metadata().unwrap();
             let there = fs::metadata(Path::new(&self.directory).join(name));
-            let is_in_place = there.is_ok_and(|there| there.ino() == own.ino());
+            let is_in_place = there.is_ok_and(|there| there.ino() == number_of(event));
             assert!(is_in_place || event.is_removed(), "{name}: this one is cut off from all others");
         }
     }
 }
 
+/// The number of its file, which no other file of a file system in memory ever has.
+fn number_of(event: &SharedEvent) -> u64 {
+    fs::File::from(event.as_fd().try_clone_to_owned().unwrap()).metadata().unwrap().ino()
+}
+
+/// Lists of events: those that somebody was about to remove, and those that somebody found gone.
+const REMOVED: &str = "removed";
+const GONE: &str = "gone";
+
+fn numbers(list: &Path) -> HashSet<u64> {
+    let bytes = fs::read(list).unwrap_or_default();
+    bytes.chunks_exact(8).map(|number| u64::from_ne_bytes(number.try_into().unwrap())).collect()
+}
+
 pub(crate) fn party(directory: &Path, words: &[&str]) {
+    let number = |word: &str| word.parse::<u64>().unwrap();
     match *words {
-        ["sail", crowd, seed, kills] => storm(directory, crowd, seed, kills, Sailor::sail),
-        ["sink", crowd, seed, kills] => storm(directory, crowd, seed, kills, Sailor::sink),
+        [kind @ ("sail" | "sink"), processes, seed, kills] => {
+            let method = if kind == "sail" { Sailor::sail } else { Sailor::sink };
+            let length = Length::Rounds(number(kills));
+            storm(directory, Storm { processes: number(processes), seed: number(seed), length, stops: false, method });
+        }
+        ["stops", processes, seed, length] => {
+            let length = match length.strip_suffix('s') {
+                Some(seconds) => Length::Time(Duration::from_secs(number(seconds))),
+                None => Length::Rounds(number(length)),
+            };
+            let (processes, seed) = (number(processes), number(seed));
+            let method = Sailor::do_everything;
+            storm(&directory.join("events"), Storm { processes, seed, length, stops: true, method });
+            let [removed, gone] = [REMOVED, GONE].map(|list| numbers(&directory.join(list)));
+            let innocent: Vec<_> = gone.difference(&removed).collect();
+            println!("{} events were to be removed, {} were found gone", removed.len(), gone.len());
+            assert!(innocent.is_empty(), "nobody has removed {innocent:?}");
+        }
         ["meet"] => meet(directory),
         ["meet", "drafts"] => {
             forbid_nameless_files();
@@ -106,23 +184,63 @@ pub(crate) fn party(directory: &Path, words: &[&str]) {
     }
 }
 
-fn storm(directory: &Path, crowd: &str, seed: &str, kills: &str, verb: fn(&mut Sailor)) {
-    let number = |word: &str| word.parse::<u64>().unwrap();
-    let mut random = Random(number(seed));
+struct Storm {
+    processes: u64,
+    seed: u64,
+    length: Length,
+    /// Whether processes are stopped too, and go on later.
+    stops: bool,
+    method: fn(&mut Sailor),
+}
+
+enum Length {
+    Rounds(u64),
+    Time(Duration),
+}
+
+fn storm(directory: &Path, storm: Storm) {
+    let mut random = Random(storm.seed);
     let over = SharedEvent::open_in(directory, OVER).unwrap();
     let (home, mut way_home) = pipe().unwrap();
     let directory = directory.to_str().unwrap();
     let sailor = |random: &mut Random| {
         let sailor = Sailor { directory: directory.to_owned(), random: Random(random.next()), events: HashMap::new() };
-        Child::fork(|| be_out(sailor, verb, &home))
+        Child::fork(|| be_out(sailor, storm.method, &home))
     };
-    let mut sailors: Vec<Child> = (0..number(crowd)).map(|_| sailor(&mut random)).collect();
-    for _ in 0..number(kills) {
+    let mut sailors: Vec<Child> = (0..storm.processes).map(|_| sailor(&mut random)).collect();
+    // Whoever is stopped, and until when.
+    let mut stopped: HashMap<libc::pid_t, Instant> = HashMap::new();
+    let (mut kills, mut stops) = (0, 0);
+    let began = Instant::now();
+    while match storm.length {
+        Length::Rounds(rounds) => kills + stops < rounds,
+        Length::Time(time) => began.elapsed() < time,
+    } {
         thread::sleep(Duration::from_micros(random.next() % 1_000));
-        let index = (random.next() % number(crowd)) as usize;
-        sailors.swap_remove(index).kill();
-        sailors.push(sailor(&mut random));
+        let now = Instant::now();
+        stopped.retain(|&pid, until| {
+            let goes_on = *until <= now;
+            if goes_on {
+                send(pid, libc::SIGCONT);
+            }
+            !goes_on
+        });
+        let index = (random.next() % storm.processes) as usize;
+        if storm.stops && random.next().is_multiple_of(2) {
+            // Some for longer than a sleeper takes to look after its file, twice.
+            let longest = if random.next().is_multiple_of(16) { 6_000_000 } else { 50_000 };
+            send(sailors[index].pid, libc::SIGSTOP);
+            stopped.insert(sailors[index].pid, now + Duration::from_micros(random.next() % longest));
+            stops += 1;
+        } else {
+            stopped.remove(&sailors[index].pid);
+            sailors.swap_remove(index).kill();
+            sailors.push(sailor(&mut random));
+            kills += 1;
+        }
     }
+    stopped.keys().for_each(|&pid| send(pid, libc::SIGCONT));
+    println!("{kills} were killed and {stops} stopped in {:.1?}", began.elapsed());
     over.set().unwrap();
     // Each waits once more, or still.
     until_all(&sailors, |sailor| is_home(sailor) || sailor.is_asleep() || is_parked(sailor));
@@ -156,6 +274,11 @@ fn be_out(mut sailor: Sailor, verb: fn(&mut Sailor), mut home: &PipeReader) {
     }
     let _ = home.read(&mut [0]);
     sailor.check_places();
+}
+
+fn send(pid: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: takes numbers. The child was not waited for, so the number is still its own.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
 }
 
 fn is_home(sailor: &Child) -> bool {
@@ -206,7 +329,8 @@ fn rounds(default: u64) -> String {
 
 fn ends_well<const N: usize>(words: [&str; N]) {
     println!("{words:?}");
-    let directory = tempfile::tempdir().unwrap();
+    // In memory, if there is such a place: there no two files ever have the same number.
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let task = ["storm", directory.path().to_str().unwrap()].into_iter().chain(words);
     let mut party = Party::command(task).stdout(std::process::Stdio::inherit()).spawn().map(Party).unwrap();
     assert_eq!(party.answer(), YES);
@@ -220,6 +344,14 @@ fn a_storm_of_signals_leaves_nobody_asleep() {
 #[test]
 fn a_storm_of_removals_leaves_nobody_asleep_or_cut_off() {
     ends_well(["sink", "50", "2", &rounds(3_000)]);
+}
+
+#[test]
+fn a_storm_of_stops_and_kills_leaves_nobody_asleep_and_removes_nothing_by_itself() {
+    let variable = |name| env::var(name).ok();
+    let processes = variable("TANTARA_STORM_PROCESSES").unwrap_or("40".into());
+    let length = variable("TANTARA_STORM_SECONDS").map_or(rounds(2_000), |seconds| format!("{seconds}s"));
+    ends_well(["stops", &processes, "3", &length]);
 }
 
 #[test]
