@@ -144,7 +144,8 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
 }
 
 fn now(clock: libc::clockid_t) -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: all zeros are a valid moment. (Where 32-bit processors have a 64-bit `time_t`, it has a hidden field.)
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: `time` is valid for writing. The clocks that are asked for exist on every Linux.
     unsafe {
         libc::clock_gettime(clock, &mut time);

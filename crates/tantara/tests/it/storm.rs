@@ -2,8 +2,8 @@
 //! is left asleep on an event that is set, or that is gone, and nobody was told that an event is gone which nobody
 //! removed.
 //!
-//! The environment makes them longer: `TANTARA_STRESS_ROUNDS` says how many are killed. `cargo xtask storm` runs the one
-//! with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
+//! The environment makes them longer: `TANTARA_STRESS_ROUNDS` says how many are killed. `cargo xtask storm` runs the
+//! one with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
 
 use std::collections::{HashMap, HashSet};
 use std::env;
