@@ -188,3 +188,16 @@ fn what_may_not_be_read_fails_alone() {
     servers.put_raw(&format!("{prefix}p"), "set by somebody else");
     asleep.wait().unwrap();
 }
+
+#[test]
+fn a_server_that_allows_fewer_operations_is_asked_more_often() {
+    let servers = Servers::build().flag("--max-txn-ops=8").start();
+    let cluster = connect(&servers);
+    let events: Vec<ClusterEvent> = (0..50).map(|number| cluster.event(format!("event-{number}"))).collect();
+    let mut waits: Vec<_> = events.iter().map(ClusterEvent::wait_async).collect();
+    waits.iter_mut().for_each(|wait| wait.begun().unwrap());
+    events[30].set().unwrap();
+    assert_eq!(any(&events).try_wait().unwrap(), 30);
+    events.iter().for_each(|event| event.pulse().unwrap());
+    waits.into_iter().for_each(|wait| wait.wait().unwrap());
+}
