@@ -295,6 +295,34 @@ class Names(Shared):
             SharedEvent.from_fd(os.dup(file.fileno()))
 
     @unittest.skipUnless(os.getuid() == 0, "only root can act as two users")
+    def test_what_the_system_refuses(self):
+        event = SharedEvent("x", self.home)
+        os.chmod(self.home, 0o1777)
+        os.chmod(event.path, 0o600)
+        closed = os.path.join(self.home, "closed")
+        os.mkdir(closed, 0o700)
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            for name, home in ("x", self.home), ("x", closed), ("y", "/proc"):
+                try:
+                    SharedEvent(name, home)
+                    told = "no error"
+                except OSError as error:
+                    told = f"{type(error).__name__} {error.errno} {error}"
+                os.write(writer, told.encode() + b"\n")
+            os._exit(0)
+        os.close(writer)
+        with open(reader) as told:
+            less, denied, no_files = told
+        os.waitpid(child, 0)
+        for line in less, denied:
+            self.assertTrue(line.startswith(f"PermissionError {errno.EACCES}"), line)
+        self.assertIn("belongs to user 0", less)
+        self.assertNotIn("no error", no_files)
+
+    @unittest.skipUnless(os.getuid() == 0, "only root can act as two users")
     def test_who_may_only_wait(self):
         event = SharedEvent("x", self.home)
         os.chmod(self.home, 0o755)

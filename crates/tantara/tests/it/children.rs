@@ -42,6 +42,16 @@ impl Child {
         status
     }
 
+    /// Whether it has come to its end, without having failed.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let mut status = 0;
+        // SAFETY: the child is ours and has not been waited for to its end; `status` is valid for writing.
+        let waited = unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) };
+        self.has_ended = waited == self.pid;
+        assert!(!self.has_ended || status == 0, "the child has failed");
+        self.has_ended
+    }
+
     /// Kills it, and returns when it is gone. It must not have failed before.
     pub(crate) fn kill(mut self) {
         self.send_kill();

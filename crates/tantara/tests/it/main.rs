@@ -15,6 +15,10 @@ mod interrupt;
 mod killed;
 mod many;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod names;
+#[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
+mod naming;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod party;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod processes;
@@ -35,6 +39,8 @@ mod stepper;
 mod storm;
 mod stress;
 mod suites_of_others;
+#[cfg(all(target_os = "linux", not(tantara_portable)))]
+mod users;
 #[cfg(all(target_os = "linux", not(tantara_portable)))]
 mod waiting;
 mod wakers;

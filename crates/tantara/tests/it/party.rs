@@ -111,9 +111,13 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
         ("storm", words) => crate::storm::party(directory, words),
         #[cfg(target_arch = "x86_64")]
         ("step", words) => crate::stepper::step(directory, words),
+        #[cfg(target_arch = "x86_64")]
+        ("stop", words) => crate::naming::stop(directory, words),
         _ => {
             let answer = crate::refused::run(verb, directory, words)
                 .or_else(|| crate::shared::run(verb, directory, words))
+                .or_else(|| crate::users::run(verb, directory, words))
+                .or_else(|| crate::names::run(verb, directory, words))
                 .or_else(|| crate::shared_many::run(verb, directory, words))
                 .or_else(|| crate::waiting::run(verb, directory, words));
             return answer.unwrap_or_else(|| panic!("a party knows no {verb:?} with {words:?}"));

@@ -84,6 +84,21 @@ impl Traced {
         assert_eq!(libc::WSTOPSIG(status), libc::SIGTRAP, "the child was stopped by something else");
     }
 
+    /// Runs until it has begun a call to the kernel, which is not carried out before it goes on, and says which;
+    /// nothing, if it comes to a mark first.
+    pub(crate) fn until_call(&mut self) -> Option<i64> {
+        self.go(libc::PTRACE_SYSCALL);
+        self.until_stopped();
+        let registers = self.registers();
+        (self.code_at(registers.rip - 1)[0] != TRAP).then_some(registers.orig_rax as i64)
+    }
+
+    /// Has the call carried out that it has begun.
+    pub(crate) fn end_call(&mut self) {
+        self.go(libc::PTRACE_SYSCALL);
+        self.until_stopped();
+    }
+
     /// From now on it stops in front of the instruction at `place`.
     pub(crate) fn trap(&mut self, place: u64) {
         if self.traps.iter().all(|&(trap, _)| trap != place) {

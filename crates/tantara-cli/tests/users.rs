@@ -1,0 +1,116 @@
+//! What the command says when the system refuses something: exit code 125, and whom to ask.
+#![cfg(target_os = "linux")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+const ALICE: u32 = 1_001;
+const BOB: u32 = 1_002;
+
+/// Directories, and a copy of the command that everybody may run.
+struct World(TempDir);
+
+impl World {
+    /// None, with a line that says so, if we cannot be others.
+    fn new(test: &str) -> Option<World> {
+        let world = World(tempfile::tempdir().unwrap());
+        if !is_root() {
+            println!("{test} is left out: it needs to be root");
+            return None;
+        }
+        fs::set_permissions(&world.0, Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_tantara"), world.command()).unwrap();
+        fs::set_permissions(world.command(), Permissions::from_mode(0o755)).unwrap();
+        Some(world)
+    }
+
+    fn command(&self) -> PathBuf {
+        self.0.path().join("tantara")
+    }
+
+    fn directory(&self, owner: u32, mode: u32) -> PathBuf {
+        let place = self.0.path().join(format!("{owner}-{mode:o}"));
+        fs::create_dir(&place).unwrap();
+        chown(&place, Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
+        place
+    }
+
+    /// The exit code, and what was said.
+    fn run(&self, user: u32, directory: &Path, args: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(self.command());
+        command.args(args).env("TANTARA_DIR", directory).env_remove("TANTARA_ETCD").stdin(Stdio::null());
+        let output = command.uid(user).gid(user).current_dir("/").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn refuses(&self, user: u32, directory: &Path, args: &[&str], why: &str) {
+        let (code, said) = self.run(user, directory, args);
+        assert_eq!(code, Some(125), "{args:?}: {said}");
+        assert!(said.contains(why) && said.lines().count() == 1, "{args:?}: {said}");
+    }
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+const EVERY_VERB: [&[&str]; 7] = [
+    &["set", "x"],
+    &["clear", "x"],
+    &["pulse", "x"],
+    &["wait", "x", "--timeout", "5s"],
+    &["is-set", "x"],
+    &["rm", "x"],
+    &["ls"],
+];
+
+#[test]
+fn a_directory_that_is_closed_is_no_answer() {
+    let Some(world) = World::new("a_directory_that_is_closed_is_no_answer") else { return };
+    let closed = world.directory(ALICE, 0o700);
+    for verb in EVERY_VERB {
+        world.refuses(BOB, &closed, verb, "ermission denied");
+    }
+    // Root makes an event there, and its owner has it.
+    assert_eq!(world.run(0, &closed, &["set", "x"]).0, Some(0));
+    assert_eq!(world.run(ALICE, &closed, &["is-set", "x"]).0, Some(0));
+    assert_eq!(world.run(ALICE, &closed, &["clear", "x"]).0, Some(0));
+    assert_eq!(world.run(0, &closed, &["is-set", "x"]).0, Some(1));
+}
+
+#[test]
+fn who_may_only_read_may_wait_and_look() {
+    let Some(world) = World::new("who_may_only_read_may_wait_and_look") else { return };
+    let open = world.directory(ALICE, 0o755);
+    assert_eq!(world.run(ALICE, &open, &["set", "x"]).0, Some(0));
+    for verb in [&["wait", "x"][..], &["is-set", "x"], &["ls"]] {
+        let (code, said) = world.run(BOB, &open, verb);
+        assert_eq!((code, &*said), (Some(0), ""), "{verb:?}");
+    }
+    for verb in [&["set", "x"][..], &["clear", "x"], &["pulse", "x"], &["rm", "x"]] {
+        world.refuses(BOB, &open, verb, "may only be waited for");
+    }
+    world.refuses(BOB, &open, &["set", "y"], "ermission denied");
+}
+
+#[test]
+fn a_file_that_grants_less_than_its_directory_names_its_owner() {
+    let Some(world) = World::new("a_file_that_grants_less_than_its_directory_names_its_owner") else { return };
+    let shared = world.directory(0, 0o1777);
+    assert_eq!(world.run(ALICE, &shared, &["set", "x"]).0, Some(0));
+    assert_eq!(world.run(BOB, &shared, &["clear", "x"]).0, Some(0));
+    fs::set_permissions(shared.join("x"), Permissions::from_mode(0o644)).unwrap();
+    for verb in [&["set", "x"][..], &["is-set", "x"]] {
+        world.refuses(BOB, &shared, verb, &format!("belongs to user {ALICE}"));
+    }
+    // Others' events are none of its business.
+    let (code, said) = world.run(BOB, &shared, &["set", "y"]);
+    assert_eq!(code, Some(0), "{said}");
+}

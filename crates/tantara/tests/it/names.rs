@@ -1,0 +1,290 @@
+//! What becomes of those who wait when files and directories are renamed and taken away by other programs; what is not
+//! opened; and what the child of a fork can do.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use tantara::SharedEvent;
+use tempfile::TempDir;
+
+use crate::LONG;
+use crate::children::Child;
+use crate::party::{Party, REMOVED, YES};
+use crate::refused::forbid_nameless_files;
+use crate::shared::until_waiters;
+
+/// The verbs of parties that this module needs.
+pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (verb, words) {
+        // By a path that means something else as soon as it waits.
+        ("wait_elsewhere", [name]) => {
+            env::set_current_dir(directory.parent().unwrap()).unwrap();
+            let event = SharedEvent::open_in(directory.file_name().unwrap(), name).unwrap();
+            env::set_current_dir("/proc").unwrap();
+            event.wait().unwrap();
+            YES
+        }
+        ("forks", []) => {
+            forks(directory);
+            YES
+        }
+        ("drafts", []) => {
+            drafts(directory);
+            YES
+        }
+        _ => return None,
+    })
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn open(directory: &Path, name: &str) -> SharedEvent {
+    SharedEvent::open_in(directory, name).unwrap()
+}
+
+/// A process that waits for the event, and has slept for a moment.
+fn sleeper(verb: &str, directory: &Path, name: &str) -> Party {
+    let event = open(directory, name);
+    let party = Party::start([verb, directory.to_str().unwrap(), name]);
+    until_waiters(&event, 1);
+    party
+}
+
+/// It would wait for ever if it were not told.
+fn answer(party: &mut Party) -> i32 {
+    let deadline = Instant::now() + LONG;
+    while party.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "nobody has told it");
+        thread::sleep(Duration::from_millis(5));
+    }
+    party.answer()
+}
+
+#[test]
+fn who_waits_for_a_name_that_is_moved_away_is_told() {
+    let home = directory();
+    let (event, mut party) = (open(home.path(), "x"), sleeper("wait", home.path(), "x"));
+    let task = thread::spawn({
+        let own = open(home.path(), "x");
+        move || pollster::block_on(own.wait_async())
+    });
+    until_waiters(&event, 2);
+    fs::rename(home.path().join("x"), home.path().join("y")).unwrap();
+    let moved = open(home.path(), "y");
+    let mut other = sleeper("wait", home.path(), "y");
+    assert_eq!(answer(&mut party), REMOVED);
+    assert!(task.join().unwrap().unwrap_err().is_removed());
+    // Those who know it by its new name have lost nothing.
+    assert!(!moved.is_removed());
+    moved.set().unwrap();
+    assert_eq!(answer(&mut other), YES);
+    // And who opens the old name makes a new event.
+    assert!(!open(home.path(), "x").is_set().unwrap());
+}
+
+#[test]
+fn who_waits_for_one_of_two_names_is_told_when_it_goes() {
+    let home = directory();
+    let (path, twin) = (home.path().join("x"), home.path().join("twin"));
+    open(home.path(), "x");
+    fs::hard_link(&path, &twin).unwrap();
+    let twin = open(home.path(), "twin");
+    let mut party = sleeper("wait", home.path(), "x");
+    let mut other = sleeper_beside(&twin, home.path(), "twin", 2);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(answer(&mut party), REMOVED);
+    assert!(!twin.is_removed(), "it lives on by its other name");
+    twin.set().unwrap();
+    assert_eq!(answer(&mut other), YES);
+}
+
+fn sleeper_beside(event: &SharedEvent, directory: &Path, name: &str, waiters: usize) -> Party {
+    let party = Party::start(["wait", directory.to_str().unwrap(), name]);
+    until_waiters(event, waiters);
+    party
+}
+
+/// An event that lies beside the one that is looked at, and whose name is taken away: whoever waits for it has looked
+/// twice when it says so, and those who began to wait before have looked as well.
+struct Probe(Party);
+
+impl Probe {
+    fn new(directory: &Path) -> Probe {
+        Probe(sleeper("wait", directory, "probe"))
+    }
+
+    fn until_looked(mut self, directory: &Path) {
+        fs::rename(directory.join("probe"), directory.join("moved")).unwrap();
+        assert_eq!(answer(&mut self.0), REMOVED);
+    }
+}
+
+#[test]
+fn a_directory_that_is_renamed_or_entered_removes_nothing() {
+    let home = directory();
+    let (place, renamed) = (home.path().join("place"), home.path().join("renamed"));
+    let event = SharedEvent::open_in(&place, "x").unwrap();
+    let mut parties = ["wait", "wait_elsewhere"].map(|verb| Party::start([verb, place.to_str().unwrap(), "x"]));
+    until_waiters(&event, 2);
+    let probe = Probe::new(&place);
+    fs::rename(&place, &renamed).unwrap();
+    probe.until_looked(&renamed);
+    assert!(!event.is_removed());
+    assert_eq!(event.waiters().unwrap().len(), 2, "they wait as before");
+    open(&renamed, "x").set().unwrap();
+    for party in &mut parties {
+        assert_eq!(answer(party), YES);
+    }
+}
+
+#[test]
+fn a_directory_that_is_unmounted_removes_nothing() {
+    let home = directory();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "names"]).arg(home.path()).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        return println!("a_directory_that_is_unmounted_removes_nothing is left out: nothing can be mounted here");
+    }
+    let event = open(home.path(), "x");
+    let mut party = sleeper("wait", home.path(), "x");
+    let probe = Probe::new(home.path());
+    let descriptor = File::open(home.path()).unwrap();
+    assert!(Command::new("umount").arg("-l").arg(home.path()).status().unwrap().success());
+    probe.until_looked(Path::new(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&descriptor))));
+    assert!(!event.is_removed());
+    event.set().unwrap();
+    assert_eq!(answer(&mut party), YES);
+}
+
+/// Nobody lets a process in that waits to write to a pipe, and its data is not lost.
+#[test]
+fn a_pipe_is_not_opened() {
+    let home = directory();
+    let pipe = home.path().join("x");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writer = thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, "data").unwrap()
+    });
+    for _ in 0..20 {
+        assert!(SharedEvent::open_in(&home, "x").unwrap_err().is_not_an_event());
+        assert!(SharedEvent::find_in(&home, "x").unwrap_err().is_not_an_event());
+        assert!(SharedEvent::list_in(&home).unwrap().remove(0).unwrap_err().is_not_an_event());
+        assert!(!writer.is_finished());
+        thread::sleep(Duration::from_millis(1));
+    }
+    // By its descriptor, too: it would be opened again.
+    let only_stands_for_it = File::options().read(true).custom_flags(libc::O_PATH).open(&pipe).unwrap();
+    assert!(SharedEvent::from_fd(only_stands_for_it.into()).unwrap_err().is_not_an_event());
+    assert!(!writer.is_finished());
+    let mut data = String::new();
+    File::open(&pipe).unwrap().read_to_string(&mut data).unwrap();
+    assert_eq!(data, "data");
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_directory_that_cannot_be_entered_is_not_an_empty_one() {
+    let home = directory();
+    // What may not be entered for want of permission is in `users.rs`.
+    fs::write(home.path().join("file"), "").unwrap();
+    std::os::unix::fs::symlink("loop", home.path().join("loop")).unwrap();
+    for name in ["file", "file/below", "loop"] {
+        let error = SharedEvent::find_in(home.path().join(name), "x").unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(SharedEvent::list_in(home.path().join(name)).is_err());
+    }
+    assert!(SharedEvent::find_in(home.path().join("nothing"), "x").unwrap().is_none());
+}
+
+const FORKS: u32 = 5_000;
+
+/// Threads open events all the time, and the main thread forks. Each child can do everything with an event.
+fn forks(directory: &Path) {
+    let (is_over, opened) = (AtomicBool::new(false), AtomicU32::new(0));
+    open(directory, "go").set().unwrap();
+    thread::scope(|scope| {
+        for number in 0..3 {
+            let (is_over, opened) = (&is_over, &opened);
+            scope.spawn(move || {
+                while !is_over.load(Relaxed) {
+                    let own = open(directory, &format!("own-{number}"));
+                    own.set().unwrap();
+                    let _ = SharedEvent::open("by-default").unwrap().is_set().unwrap();
+                    let _ = SharedEvent::anonymous().unwrap();
+                    drop((own.remove().unwrap(), SharedEvent::list_in(directory)));
+                    opened.fetch_add(1, Relaxed);
+                }
+            });
+        }
+        for fork in 0..FORKS {
+            let mut child = Child::fork(|| {
+                let own = open(directory, "child");
+                own.set().unwrap();
+                own.wait().unwrap();
+                open(directory, "go").wait().unwrap();
+                SharedEvent::open("by-default").unwrap().clear().unwrap();
+                if fork % 10 == 0 {
+                    own.clear().unwrap();
+                    assert!(!own.wait_timeout(Duration::from_millis(1)).unwrap());
+                    pollster::block_on(open(directory, "go").wait_async()).unwrap();
+                }
+            });
+            let deadline = Instant::now() + LONG;
+            while !child.has_ended() {
+                if Instant::now() > deadline {
+                    is_over.store(true, Relaxed);
+                    panic!("child {fork} hangs, in call {:?}", child.call());
+                }
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+        is_over.store(true, Relaxed);
+    });
+    println!("{FORKS} forks, while {} events were opened", opened.load(Relaxed));
+    assert!(opened.load(Relaxed) > 1_000);
+}
+
+#[test]
+fn the_child_of_a_fork_hangs_in_no_call() {
+    let home = directory();
+    let mut party = Party::command(["forks", home.path().to_str().unwrap()]);
+    let mut party = party.env("XDG_RUNTIME_DIR", home.path()).stdout(std::process::Stdio::inherit()).spawn().map(Party);
+    assert_eq!(party.as_mut().unwrap().answer(), YES);
+}
+
+/// Where files cannot be made without a name, those of killed makers are removed when they are old, and no others.
+fn drafts(directory: &Path) {
+    forbid_nameless_files();
+    let make = |name: &str, is_old: bool| {
+        let file = File::create(directory.join(name)).unwrap();
+        if is_old {
+            file.set_modified(SystemTime::now() - Duration::from_secs(3_600)).unwrap();
+        }
+        file
+    };
+    make(".draft-1-0-a", true);
+    make(".draft-1-0-b", false);
+    make("draft-1-0-c", true);
+    let at_work = make(".draft-1-0-d", true);
+    // SAFETY: takes two numbers.
+    assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&at_work), libc::LOCK_EX) }, 0);
+    open(directory, "x").set().unwrap();
+    let mut left: Vec<_> = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name()).collect();
+    left.sort_unstable();
+    assert_eq!(left, [".draft-1-0-b", ".draft-1-0-d", "draft-1-0-c", "x"]);
+}
+
+#[test]
+fn drafts_of_killed_makers_are_removed() {
+    let home = directory();
+    assert_eq!(Party::start(["drafts", home.path().to_str().unwrap()]).answer(), YES);
+}
