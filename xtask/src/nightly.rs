@@ -86,7 +86,15 @@ pub(crate) fn fuzz(seconds: &str) -> Outcome {
             let time = format!("-max_total_time={seconds}");
             let fuzz = ["+nightly", "fuzz", "run", "--target-dir", "target/fuzz", target, &found, &seeds];
             // An input that takes a minute hangs.
-            let limits = ["--", &time, "-timeout=60", "-rss_limit_mb=4096", "-verbosity=0", "-print_final_stats=1"];
+            let limits = [
+                "--",
+                &time,
+                "-timeout=60",
+                "-rss_limit_mb=4096",
+                "-verbosity=0",
+                "-print_funcs=0",
+                "-print_final_stats=1",
+            ];
             cargo(&[&fuzz[..], &limits].concat()).run()?;
         }
         Ok(())
