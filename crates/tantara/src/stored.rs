@@ -15,7 +15,7 @@ use std::task::Waker;
 
 use crate::sync::AtomicU32;
 use crate::tasks::Queue;
-use crate::wakers::{Call, call_from_drop};
+use crate::wakers::wake_from_drop;
 
 pub(crate) const EMPTY: u32 = 0b00;
 const STORED: u32 = 0b01;
@@ -47,7 +47,7 @@ pub(crate) fn hand_on(queue: &Queue) {
     if !store(queue)
         && let Some(first) = release_first(queue)
     {
-        call_from_drop(Call::Wake(first));
+        wake_from_drop(first);
     }
 }
 

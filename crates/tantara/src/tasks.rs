@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::task::{Poll, Waker};
 
 use crate::sync::{AtomicU16, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
-use crate::wakers::{Call, Wakers, call_from_drop};
+use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Ticket, Word};
 
 /// A state word and those who wait for it: the whole of an event.
@@ -437,7 +437,7 @@ impl<'a> Waiter<'a> {
         self.node.stage.store(UNLISTED, Relaxed);
         drop(guard);
         if let Some(waker) = waker {
-            call_from_drop(Call::Drop(waker));
+            drop_from_drop(waker);
         }
     }
 

@@ -31,10 +31,8 @@ per_thread! {
 }
 
 /// What a destructor does with a waker.
-pub(crate) enum Call {
-    /// Wakes it: a release is handed on to its task.
+enum Call {
     Wake(Waker),
-    /// Drops it: its task has left the queue.
     Drop(Waker),
 }
 
@@ -47,10 +45,34 @@ impl Call {
     }
 }
 
-/// Calls foreign code from a destructor: without panicking, and with a bounded number of nested calls.
-pub(crate) fn call_from_drop(call: Call) {
+/// Wakes a task to which a destructor hands a release on: without panicking, and with a bounded number of nested calls.
+#[inline]
+pub(crate) fn wake_from_drop(waker: Waker) {
+    call_from_drop(waker, Waker::wake, Call::Wake);
+}
+
+/// Drops the waker of a task that leaves the queue in a destructor: without panicking, and with a bounded number of
+/// nested calls.
+#[inline]
+pub(crate) fn drop_from_drop(waker: Waker) {
+    call_from_drop(waker, drop, Call::Drop);
+}
+
+/// `later` is the same as `call`, for the queue.
+#[inline]
+fn call_from_drop(waker: Waker, call: impl FnOnce(Waker), later: impl FnOnce(Waker) -> Call) {
     // Only a model's thread-locals come to an end before the thread does.
-    let Ok(depth) = DEPTH.try_with(Cell::get) else { return call.make() };
+    let depth = DEPTH.try_with(Cell::get).unwrap_or(0);
+    if depth >= NESTED {
+        return call_deep_down(depth, later(waker));
+    }
+    set_depth(depth + 1);
+    quietly(|| call(waker));
+    set_depth(depth);
+}
+
+#[cold]
+fn call_deep_down(depth: u32, call: Call) {
     if depth > NESTED {
         let _ = LATER.try_with(|later| {
             let mut calls = later.take();
@@ -59,23 +81,21 @@ pub(crate) fn call_from_drop(call: Call) {
         });
         return;
     }
-    let _ = DEPTH.try_with(|kept| kept.set(depth + 1));
+    set_depth(depth + 1);
     call.make();
-    if depth == NESTED {
-        make_queued_calls();
-    }
-    let _ = DEPTH.try_with(|kept| kept.set(depth));
-}
-
-#[cold]
-fn make_queued_calls() {
     loop {
         let calls = LATER.try_with(|later| later.take()).unwrap_or_default();
         if calls.is_empty() {
-            return;
+            break;
         }
         calls.into_iter().for_each(Call::make);
     }
+    set_depth(depth);
+}
+
+#[inline]
+fn set_depth(depth: u32) {
+    let _ = DEPTH.try_with(|kept| kept.set(depth));
 }
 
 /// Runs foreign code in a place that must not panic. The panic has been reported by its hook; it ends here.
