@@ -12,7 +12,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 
 use crate::engine::{Engine, Parts};
-use crate::error::Error;
+use crate::error::{Error, Why};
 use crate::keys::{self, Part};
 use crate::link::Pause;
 use crate::read;
@@ -340,9 +340,9 @@ impl Follower {
         };
         let _ = requests.send(Watch { create: Some(create), ..Watch::default() });
         let opening = connection.stream::<Watch, WatchAnswer>(WATCH, UnboundedReceiverStream::new(outbox));
-        let why = match tokio::time::timeout(SILENCE, opening).await {
-            Err(_) => "does not answer".to_owned(),
-            Ok(Err(status)) => status.message().to_owned(),
+        let why = match connection.while_it_serves(opening).await {
+            Err(why) => why,
+            Ok(Err(status)) => Why::of(&status),
             Ok(Ok(mut answers)) => loop {
                 let answer = match tokio::time::timeout(SILENCE, answers.message()).await {
                     Ok(answer) => answer,
@@ -350,17 +350,17 @@ impl Follower {
                         let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
                         match tokio::time::timeout(SILENCE, answers.message()).await {
                             Ok(answer) => answer,
-                            Err(_) => break "does not answer".to_owned(),
+                            Err(_) => break Why::from("does not answer".to_owned()),
                         }
                     }
                 };
                 match answer {
                     Ok(Some(answer)) if answer.canceled => return End::Compacted,
                     Ok(Some(answer)) => revision = self.hear(&answer).unwrap_or(revision),
-                    Ok(None) => break "has closed the watch".to_owned(),
+                    Ok(None) => break Why::from("has closed the watch".to_owned()),
                     // A single value that is too large, which the server should not have taken. It is passed over.
                     Err(status) if status.code() == Code::OutOfRange => return End::Compacted,
-                    Err(status) => break status.message().to_owned(),
+                    Err(status) => break Why::of(&status),
                 }
             },
         };

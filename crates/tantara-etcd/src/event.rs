@@ -221,7 +221,8 @@ impl ClusterEvent {
     /// Blocks for at most `timeout`: `true` if it was released, `false` if the time passed first. On a tie, released
     /// wins; zero is a poll.
     ///
-    /// `false` is said by the cluster: it is asked once more when the time has passed, for at most a second.
+    /// `false` is said by the cluster: it is asked once more when the time has passed. A connection that serves is
+    /// given as much time for that as any request, and one that does not a second.
     ///
     /// # Errors
     ///

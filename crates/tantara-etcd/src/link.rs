@@ -145,6 +145,14 @@ impl Link {
         self.current.try_lock().is_ok_and(|current| self.trusted(&current).is_some())
     }
 
+    /// Ready when so much time has passed and there is no connection.
+    pub(crate) async fn is_lost_after(&self, patience: Duration) {
+        sleep(patience).await;
+        while self.seems_up() {
+            sleep(LONGEST_PAUSE).await;
+        }
+    }
+
     /// Since when the cluster has not been reached, although somebody wants to, and what each endpoint has said.
     pub(crate) fn outage(&self) -> Option<(Instant, Error)> {
         let lost = self.known().lost?;

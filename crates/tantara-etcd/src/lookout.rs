@@ -40,7 +40,8 @@ const SOON: Duration = Duration::from_millis(20);
 /// An event that nobody waits for any more is watched a little longer: somebody who waits in a loop comes back.
 const LINGERING: Duration = Duration::from_secs(5);
 
-/// When a wait's time has passed, the cluster is asked for the last time, for so long.
+/// When a wait's time has passed, the cluster is asked for the last time. A connection that does not serve is not
+/// waited for any longer than this.
 const LAST_QUESTION: Duration = Duration::from_secs(1);
 
 /// What is told to the lookout.
@@ -175,7 +176,16 @@ impl Lookout {
         self.work.spawn(async move {
             // Where nobody has answered for a while, nobody will in a moment.
             let patience = if parts.link.seems_up() { LAST_QUESTION } else { SETTLED };
-            let seen = look(&parts, "wait for an event", &names, Instant::now() + patience).await;
+            let doing = "wait for an event";
+            // A slow answer is waited for as long as the connection serves.
+            let until = parts.link.request_deadline().max(Instant::now() + patience);
+            let seen = tokio::select! {
+                biased;
+                seen = look(&parts, doing, &names, until) => seen,
+                () = parts.link.is_lost_after(patience) => {
+                    Err(Failure { error: parts.link.unreachable(doing), may_be_done: false, status: None })
+                }
+            };
             Done::Decided { number, tickets, names, seen }
         });
     }

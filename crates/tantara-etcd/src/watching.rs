@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use crate::connection::Connection;
 use crate::engine::Parts;
+use crate::error::Why;
 use crate::keys::Keys;
 use crate::wire::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
 
@@ -119,8 +120,8 @@ impl Watching {
                             self.is_asked = false;
                             return Heard::Answer(answer);
                         }
-                        Ok(None) => "has closed the watch".to_owned(),
-                        Err(status) => status.message().to_owned(),
+                        Ok(None) => Why::from("has closed the watch".to_owned()),
+                        Err(status) => Why::of(&status),
                     },
                     () = sleep_until(self.heard + SILENCE * if self.is_asked { 2 } else { 1 }) => {
                         if !self.is_asked {
@@ -128,7 +129,7 @@ impl Watching {
                             let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
                             return Heard::Nothing;
                         }
-                        "does not answer".to_owned()
+                        Why::from("does not answer".to_owned())
                     }
                 };
                 let connection = connection.clone();
@@ -149,12 +150,13 @@ async fn open(parts: &Parts, outbox: mpsc::UnboundedReceiver<Watch>) -> Option<(
     let until = parts.link.request_deadline();
     let connection = parts.link.connection("watch", until).await.ok()?;
     let opening = connection.stream::<Watch, WatchAnswer>(WATCH, UnboundedReceiverStream::new(outbox));
-    let outcome = timeout_at(until.min(Instant::now() + SILENCE), opening).await;
-    match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("does not answer"))) {
-        Ok(answers) => Some((connection, answers)),
-        Err(status) => {
-            parts.link.distrust(&connection, status.message().to_owned());
-            None
-        }
-    }
+    // It takes as long as the server takes to read: no connection that serves is given up for that.
+    let why = match timeout_at(until, connection.while_it_serves(opening)).await {
+        Ok(Ok(Ok(answers))) => return Some((connection, answers)),
+        Ok(Ok(Err(status))) => Why::of(&status),
+        Ok(Err(why)) => why,
+        Err(_) => Why::from("does not answer".to_owned()),
+    };
+    parts.link.distrust(&connection, why);
+    None
 }
