@@ -88,7 +88,7 @@ impl AutoResetEvent {
     /// call. It may be cancelled at any moment.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let held = vec![Held::AutoReset(slf.clone().unbind())];
+        let held = [Held::AutoReset(slf.clone().unbind())];
         task::coroutine(slf.py(), held, Aim::All, timeout)
     }
 

@@ -125,7 +125,7 @@ impl ClusterEvent {
     /// cancelled at any moment.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(py, vec![Held::Cluster(self.begin()?)], Aim::All, timeout)
+        task::coroutine(py, [Held::Cluster(self.begin()?)], Aim::All, timeout)
     }
 
     /// Set the event for as long as the Hold that this returns is not released: with event.hold(): ...

@@ -112,7 +112,7 @@ impl Event {
     /// any moment.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let held = vec![Held::Event(slf.clone().unbind())];
+        let held = [Held::Event(slf.clone().unbind())];
         task::coroutine(slf.py(), held, Aim::All, timeout)
     }
 

@@ -212,7 +212,7 @@ impl SharedEvent {
     /// cancelled at any moment.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let held = vec![Held::Shared(slf.get().opened()?)];
+        let held = [Held::Shared(slf.get().opened()?)];
         task::coroutine(slf.py(), held, Aim::All, timeout)
     }
 

@@ -56,13 +56,13 @@ type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 /// The coroutine of a wait that begins now.
 pub(crate) fn coroutine<'py>(
     py: Python<'py>,
-    held: Vec<Held>,
+    events: impl Into<Arc<[Held]>>,
     aim: Aim,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // What cannot be a timeout is refused before anything has begun.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
-    let events = Arc::new(held);
+    let events = events.into();
     let future = future(Arc::clone(&events), aim);
     begin(py, Pending::begin(events, aim, future), limit)
 }
@@ -78,12 +78,13 @@ pub(crate) fn request<'py, T: Send + 'static>(
         let make = |py: Python<'_>| value(py, answer.map_err(cluster::exception)?);
         Ok(Outcome::Answer(Box::new(make)))
     };
-    begin(py, Pending::begin(Arc::default(), Aim::All, Box::pin(future)), None)
+    begin(py, Pending::begin(Arc::new([]), Aim::All, Box::pin(future)), None)
 }
 
 fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound<'_, PyAny>> {
+    let is_over = pending.is_over();
     let pending = Bound::new(py, pending)?;
-    wait_of_tasks(py)?.call1((pending, limit))
+    wait_of_tasks(py)?.call1((pending, limit, is_over))
 }
 
 /// The coroutine function, which each interpreter has of its own. The first that asks need not look it up again.
@@ -227,7 +228,7 @@ pub(crate) struct Pending(Arc<Entry>);
 
 struct Entry {
     state: Mutex<State>,
-    events: Arc<Vec<Held>>,
+    events: Arc<[Held]>,
     aim: Aim,
     /// Of the loop that awaits it, once that is known.
     queue: OnceLock<Arc<Queue>>,
@@ -249,7 +250,7 @@ struct State {
 }
 
 impl Pending {
-    fn begin(events: Arc<Vec<Held>>, aim: Aim, future: BoxFuture) -> Pending {
+    fn begin(events: Arc<[Held]>, aim: Aim, future: BoxFuture) -> Pending {
         let state = State { future: Some(future), is_late: false, result: None, listener: None, told: None };
         let (queue, called) = (OnceLock::new(), AtomicBool::new(false));
         let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, called });
@@ -260,14 +261,14 @@ impl Pending {
 }
 
 /// A future that owns what it waits for.
-fn future(events: Arc<Vec<Held>>, aim: Aim) -> BoxFuture {
+fn future(events: Arc<[Held]>, aim: Aim) -> BoxFuture {
     match aim {
         Aim::Any => Box::pin(async move {
             let index = any(events.iter().map(Held::waitable)).try_wait_async().await?;
             Ok(Outcome::Any(Some(index)))
         }),
         Aim::All => Box::pin(async move {
-            match &events[..] {
+            match &*events {
                 [Held::Event(event)] => event.get().event().wait_async().await,
                 [Held::AutoReset(event)] => event.get().event().wait_async().await,
                 [Held::Shared(event)] => event.wait_async().await?,

@@ -1,9 +1,10 @@
 """How tasks of asyncio and trio wait: a loop watches one descriptor, its bell, whatever the number of waits."""
 
 import asyncio
-import sys
 import threading
 import weakref
+from asyncio import get_running_loop
+from sys import modules
 from typing import Any, Callable, Optional
 
 from ._tantara import Bell, Pending
@@ -22,8 +23,6 @@ _known = _Known()
 
 
 def _bell_of(loop: asyncio.AbstractEventLoop) -> Bell:
-    if _known.loop() is loop:
-        return _known.bell
     bell = _bells.get(loop)
     if bell is None:
         bell = Bell()
@@ -52,22 +51,22 @@ def deliver() -> None:
     bell = None if loop is None else _bells.get(loop)
     if bell is not None:
         _answer(bell)
-    trio = sys.modules.get("trio")
+    trio = modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
         bell = _bell_var(trio).get(None)
         if bell is not None:
             _answer(bell)
 
 
-async def wait(pending: Pending, timeout: Optional[float]) -> Any:
+async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any:
     """The value of a wait that has begun, or False or None if the time has passed first."""
-    if "trio" in sys.modules and _is_in_trio():
+    if "trio" in modules and _is_in_trio():
         return await _wait_in_trio(pending, timeout)
-    if pending.is_over():
+    if is_over:
         return pending.result()
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     future: "asyncio.Future[Any]" = loop.create_future()
-    if pending.listen(_bell_of(loop), future):
+    if pending.listen(_known.bell if _known.loop() is loop else _bell_of(loop), future):
         return pending.result()
     timer = None if timeout is None else loop.call_later(timeout, pending.give_up)
     try:
@@ -83,13 +82,13 @@ async def wait(pending: Pending, timeout: Optional[float]) -> Any:
 
 def _is_in_trio() -> bool:
     """Whether trio runs the current task. Both may run on one thread, asyncio in trio or trio in asyncio."""
-    sniffio: Any = sys.modules.get("sniffio")
+    sniffio: Any = modules.get("sniffio")
     if sniffio is not None:
         try:
             return bool(sniffio.current_async_library() == "trio")
         except sniffio.AsyncLibraryNotFoundError:
             return False
-    trio: Any = sys.modules["trio"]
+    trio: Any = modules["trio"]
     return bool(trio.lowlevel.in_trio_task())
 
 
@@ -162,7 +161,7 @@ class _Listener:
 
 
 async def _wait_in_trio(pending: Pending, timeout: Optional[float]) -> Any:
-    trio: Any = sys.modules["trio"]
+    trio: Any = modules["trio"]
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
         listener = _Listener(trio)
