@@ -119,7 +119,8 @@ fn the_verbs_do_between_machines_what_they_do_between_processes() {
     let (slots, keys): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.starts_with("/shop/o/"));
     assert_eq!(keys, ["/shop/e/door/l", "/shop/e/door/p"], "whoever has set leaves nothing else of its own");
     assert_eq!(slots.len(), 1, "one of those that all writers share");
-    assert_eq!(region.0.leases(), 0);
+    // On a busy machine a lease may not be given back in time, and ends by itself.
+    until(|| region.0.leases() == 0);
 }
 
 #[test]
