@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import pickle
+import shutil
 import signal
 import stat
 import subprocess
@@ -175,6 +176,20 @@ class Names(Shared):
             [sys.executable, "-c", script], env=environment, check=True, timeout=LONG, capture_output=True, text=True
         )
         self.assertEqual(run.stdout.strip(), os.path.join(self.home, "tantara", "x"))
+
+    def test_who_waits_in_another_pid_namespace_has_no_number(self):
+        unshare = ["unshare", "--pid", "--fork", "--kill-child"]
+        if not shutil.which("unshare") or subprocess.run([*unshare, "true"], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("unshare(1) cannot make a PID namespace here")
+        event = SharedEvent("x", self.home)
+        script = "import sys, tantara; tantara.SharedEvent('x', sys.argv[1]).wait()"
+        with subprocess.Popen([*unshare, sys.executable, "-c", script, self.home]) as waiting:
+            until(event.waiters)
+            (waiter,) = event.waiters()
+            event.set()
+            self.assertEqual(waiting.wait(LONG), 0)
+        self.assertEqual((waiter.pid, waiter.tid, waiter.command), (None, None, ""))
+        self.assertLess(abs(datetime.now(timezone.utc) - waiter.since), timedelta(hours=1))
 
     def test_who_waits(self):
         event = SharedEvent("x", self.home)
