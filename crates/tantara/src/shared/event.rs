@@ -86,7 +86,7 @@ use crate::sys::files;
 /// # Platforms
 ///
 /// Linux. Events are shared through the kernel that processes have in common, so also between containers that share
-/// the directory; process numbers are then those of the container that waits or sets. Not on an overlay file system,
+/// the directory; processes of other PID namespaces are shown without their numbers. Not on an overlay file system,
 /// where readers and writers may have different files. The child of a fork of a process with threads does well to open
 /// its events anew, as with everything that has locks.
 ///
