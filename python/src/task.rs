@@ -87,14 +87,16 @@ fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound
     wait_of_tasks(py)?.call1((pending, limit, is_over))
 }
 
-/// The coroutine function, which each interpreter has of its own. The first that asks need not look it up again.
+/// The coroutine function, which each interpreter has of its own. The main interpreter's is looked up once; others end
+/// before the process does, and then nothing may be left of theirs.
 fn wait_of_tasks(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static WAIT: PyOnceLock<(i64, Py<PyAny>)> = PyOnceLock::new();
-    // SAFETY: the thread is attached to an interpreter. Its number is never used again.
-    let interpreter = unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) };
-    let import = || py.import("tantara._tasks")?.getattr("wait");
-    let (owner, wait) = WAIT.get_or_try_init(py, || Ok::<_, PyErr>((interpreter, import()?.unbind())))?;
-    if *owner == interpreter { Ok(wait.bind(py).clone()) } else { import() }
+    const MAIN: i64 = 0;
+    static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    // SAFETY: the thread is attached to an interpreter.
+    match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
+        MAIN => OF_MAIN.import(py, "tantara._tasks", "wait").cloned(),
+        _ => py.import("tantara._tasks")?.getattr("wait"),
+    }
 }
 
 /// What a loop watches. Part of tantara's own workings.
