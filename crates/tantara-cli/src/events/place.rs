@@ -353,6 +353,11 @@ impl Place {
 }
 
 impl Directory {
+    /// With which mode it is made, less the umask: one that is not named is its user's own.
+    pub(crate) fn mode(&self) -> u32 {
+        if self.named.is_some() { 0o777 } else { 0o700 }
+    }
+
     pub(crate) fn open(&self, name: &str) -> Result<SharedEvent, Failure> {
         let opened = match &self.named {
             Some(directory) => SharedEvent::open_in(directory, name),

@@ -57,9 +57,9 @@ fn watch_cluster(place: &Place, region: &Region, names: &[String], json: bool) -
 
 fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.path.display()));
-    make(&place.path).map_err(failed)?;
+    make(&place.path, place.mode()).map_err(failed)?;
     // Before the first look, so that nothing is made unnoticed in between.
-    let mut arrivals = arrivals(&place.path).map_err(failed)?;
+    let mut arrivals = arrivals(place).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
     let print: Print = if json { print_json } else { print_text };
     let is_wanted = |name: &String| names.is_empty() || names.contains(name);
@@ -86,8 +86,8 @@ fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<()
                     None => return Err(Failure::internal("the directory cannot be watched any more")),
                 },
                 Some(ended) = watched.tasks.join_next() => {
-                    let file = ended.map_err(Failure::internal)??;
-                    watched.files.remove(&file);
+                    let key = ended.map_err(Failure::internal)??;
+                    watched.files.remove(&key);
                 }
             }
         }
@@ -96,8 +96,8 @@ fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<()
 }
 
 /// The directory is made as the first event in it would make it.
-fn make(directory: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(directory) {
+fn make(directory: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
@@ -106,10 +106,13 @@ fn make(directory: &Path) -> io::Result<()> {
 /// What tells one file from another of the same name: its device and its number.
 type FileId = (u64, u64);
 
+/// A file may have several names, and may be renamed.
+type Key = (String, FileId);
+
 #[derive(Default)]
 struct Watched {
-    files: HashSet<FileId>,
-    tasks: JoinSet<Result<FileId, Failure>>,
+    files: HashSet<Key>,
+    tasks: JoinSet<Result<Key, Failure>>,
 }
 
 type Print = fn(&Change<'_>) -> Result<(), Failure>;
@@ -133,9 +136,10 @@ impl Watched {
             }
         };
         let Ok(file) = identify(&event) else { return Ok(()) };
-        if self.files.insert(file) {
-            let (name, state) = (name.to_owned(), first(&event));
-            self.tasks.spawn_local(async move { follow(&event, &name, state, print).await.map(|()| file) });
+        let key = (name.to_owned(), file);
+        if self.files.insert(key.clone()) {
+            let state = first(&event);
+            self.tasks.spawn_local(async move { follow(&event, &key.0, state, print).await.map(|()| key) });
         }
         Ok(())
     }
@@ -231,12 +235,12 @@ enum Arrival {
 }
 
 /// Files that appear in the directory, from now on, read by a thread of their own.
-fn arrivals(directory: &Path) -> io::Result<mpsc::UnboundedReceiver<Arrival>> {
+fn arrivals(place: &Directory) -> io::Result<mpsc::UnboundedReceiver<Arrival>> {
     let notices = inotify::init(CreateFlags::CLOEXEC)?;
-    listen(&notices, directory)?;
+    listen(&notices, &place.path)?;
     let (sender, receiver) = mpsc::unbounded_channel();
-    let directory = directory.to_owned();
-    std::thread::Builder::new().name("arrivals".into()).spawn(move || read(&notices, &directory, &sender))?;
+    let (directory, mode) = (place.path.clone(), place.mode());
+    std::thread::Builder::new().name("arrivals".into()).spawn(move || read(&notices, &directory, mode, &sender))?;
     Ok(receiver)
 }
 
@@ -245,7 +249,7 @@ fn listen(notices: &OwnedFd, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn read(notices: &OwnedFd, directory: &Path, sender: &mpsc::UnboundedSender<Arrival>) {
+fn read(notices: &OwnedFd, directory: &Path, mode: u32, sender: &mpsc::UnboundedSender<Arrival>) {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut reader = inotify::Reader::new(notices, &mut buffer);
     loop {
@@ -253,7 +257,7 @@ fn read(notices: &OwnedFd, directory: &Path, sender: &mpsc::UnboundedSender<Arri
             Ok(notice) if notice.events().contains(ReadFlags::QUEUE_OVERFLOW) => Arrival::Unknown,
             // The directory itself was removed. As in the beginning, it need not be there before its first event.
             Ok(notice) if notice.events().contains(ReadFlags::IGNORED) => {
-                if make(directory).and_then(|()| listen(notices, directory)).is_err() {
+                if make(directory, mode).and_then(|()| listen(notices, directory)).is_err() {
                     return;
                 }
                 Arrival::Unknown
