@@ -446,32 +446,6 @@ fn watch_outlives_its_directory_and_makes_nothing_up_of_a_lost_file() {
 }
 
 #[test]
-fn watch_follows_an_event_to_its_new_name() {
-    let events = Events::new();
-    events.done(&["clear", "x"]);
-    let watching = Watching::new(&events, &[]);
-    fs::rename(events.path().join("x"), events.path().join("y")).unwrap();
-    events.done(&["set", "y"]);
-    assert!(!watching.until(" y set by ").is_empty());
-    fs::remove_file(events.path().join("y")).unwrap();
-}
-
-#[test]
-fn watch_makes_a_directory_as_an_event_would() {
-    let events = Events::new();
-    let [by_set, by_watch] = ["by-set", "by-watch"].map(|name| events.path().join(name));
-    assert!(events.command(&["set", "x"]).env("TANTARA_DIR", &by_set).status().unwrap().success());
-    let mut watching = events.command(&["watch"]).env("TANTARA_DIR", &by_watch).stdout(Stdio::null()).spawn().unwrap();
-    while !by_watch.exists() {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let modes = [&by_set, &by_watch].map(|path| path.metadata().unwrap().permissions().mode());
-    watching.kill().unwrap();
-    watching.wait().unwrap();
-    assert_eq!(modes[0], modes[1]);
-}
-
-#[test]
 fn watch_misses_no_set_however_fast_they_come() {
     let events = Events::new();
     let watching = Watching::new(&events, &["--json"]);

@@ -81,7 +81,7 @@ use crate::sys::files;
 /// # Complexity
 ///
 /// A `set` that nobody sleeps for, a `clear` and `is_set` make no system call. With sleepers, `set` is one. An event
-/// takes one page of memory; a waiter takes none.
+/// takes one page of memory, and two file descriptors if it has a name, else one; a waiter takes none.
 ///
 /// # Platforms
 ///

@@ -191,6 +191,72 @@ fn a_pipe_is_not_opened() {
     writer.join().unwrap();
 }
 
+/// Whatever lies in the slot, by which events are made and removed, is in nobody's way, and is left alone.
+#[test]
+fn a_slot_that_is_occupied_is_done_without() {
+    type Occupy = fn(&Path);
+    let occupants: [(&str, Occupy); 5] = [
+        ("a pipe", |slot| assert!(Command::new("mkfifo").arg(slot).status().unwrap().success())),
+        ("a directory", |slot| fs::create_dir(slot).unwrap()),
+        ("a link", |slot| std::os::unix::fs::symlink("nowhere", slot).unwrap()),
+        ("a short file", |slot| fs::write(slot, "short").unwrap()),
+        ("a page of zeros", |slot| fs::write(slot, [0; 4096]).unwrap()),
+    ];
+    for (what, occupy) in occupants {
+        let home = directory();
+        let slot = home.path().join(".moved-x");
+        occupy(&slot);
+        assert!(SharedEvent::find_in(&home, "x").unwrap().is_none(), "{what}");
+        for _ in 0..3 {
+            let event = open(home.path(), "x");
+            event.set().unwrap();
+            assert!(open(home.path(), "x").is_set().unwrap(), "{what}");
+            assert!(event.remove().unwrap() && event.is_removed(), "{what}");
+            assert!(SharedEvent::find_in(&home, "x").unwrap().is_none(), "{what}");
+        }
+        assert!(slot.symlink_metadata().is_ok(), "{what} is still there");
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1, "{what}");
+    }
+}
+
+/// A process that keeps the lock of an event on its way, because it is stopped or means ill, keeps nobody from the
+/// name.
+#[test]
+fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
+    let home = directory();
+    let (path, slot) = (home.path().join("x"), home.path().join(".moved-x"));
+    let lock = |path: &Path| {
+        let file = File::open(path).unwrap();
+        // SAFETY: takes two numbers.
+        assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&file), libc::LOCK_EX) }, 0);
+        file
+    };
+    // It is gone, and cannot be taken out of the slot.
+    let old = open(home.path(), "x");
+    let locked = lock(&path);
+    assert!(old.remove().unwrap());
+    assert!(slot.exists() && !path.exists());
+    for _ in 0..2 {
+        let new = open(home.path(), "x");
+        new.set().unwrap();
+        assert!(open(home.path(), "x").is_set().unwrap());
+        assert!(new.remove().unwrap() && !path.exists());
+    }
+    drop(locked);
+    assert!(open(home.path(), "x").remove().unwrap());
+    assert_eq!(fs::read_dir(&home).unwrap().count(), 0, "it was taken out as soon as it could be");
+    // It lives, and cannot be renamed to its name: it is used where it is.
+    let event = open(home.path(), "x");
+    let locked = lock(&path);
+    fs::rename(&path, &slot).unwrap();
+    open(home.path(), "x").set().unwrap();
+    assert!(SharedEvent::find_in(&home, "x").unwrap().unwrap().is_set().unwrap());
+    assert!(event.is_set().unwrap() && slot.exists());
+    drop(locked);
+    assert!(open(home.path(), "x").is_set().unwrap());
+    assert!(path.exists() && !slot.exists());
+}
+
 #[test]
 fn a_directory_that_cannot_be_entered_is_not_an_empty_one() {
     let home = directory();

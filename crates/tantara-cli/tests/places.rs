@@ -1,11 +1,15 @@
-//! What the command says when the system refuses something: exit code 125, and whom to ask.
+//! Directories and files: what the command says when the system refuses something (exit code 125, and whom to ask), and
+//! what it makes of files that others rename.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -86,6 +90,20 @@ fn a_directory_that_is_closed_is_no_answer() {
 }
 
 #[test]
+fn a_default_directory_that_cannot_be_made_is_a_refusal() {
+    let Some(world) = World::new("a_default_directory_that_cannot_be_made_is_a_refusal") else { return };
+    let (closed, open) = (world.directory(ALICE, 0o700), world.directory(ALICE, 0o755));
+    for place in [closed, open] {
+        let mut command = Command::new(world.command());
+        command.args(["set", "x"]).env("XDG_RUNTIME_DIR", &place).env_remove("TANTARA_DIR").env_remove("TANTARA_ETCD");
+        let output = command.uid(BOB).gid(BOB).current_dir("/").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(said.contains("XDG_RUNTIME_DIR") && said.contains("ermission denied"), "{said}");
+    }
+}
+
+#[test]
 fn who_may_only_read_may_wait_and_look() {
     let Some(world) = World::new("who_may_only_read_may_wait_and_look") else { return };
     let open = world.directory(ALICE, 0o755);
@@ -113,4 +131,53 @@ fn a_file_that_grants_less_than_its_directory_names_its_owner() {
     // Others' events are none of its business.
     let (code, said) = world.run(BOB, &shared, &["set", "y"]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// `tantara` with a directory of its own.
+fn in_directory(directory: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+    command.args(args).env("TANTARA_DIR", directory).env_remove("TANTARA_ETCD").stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn watch_follows_an_event_to_its_new_name() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| assert!(in_directory(home.path(), args).status().unwrap().success());
+    run(&["clear", "x"]);
+    let mut watching = in_directory(home.path(), &["watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    // It has begun when it tells of this.
+    let begun = thread::spawn({
+        let directory = home.path().to_owned();
+        move || {
+            while !directory.join("y").exists() {
+                assert!(in_directory(&directory, &["pulse", "begun"]).status().unwrap().success());
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let mut lines = lines.map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(" begun ")));
+    fs::rename(home.path().join("x"), home.path().join("y")).unwrap();
+    begun.join().unwrap();
+    run(&["set", "y"]);
+    assert!(lines.any(|line| line.contains(" y set by ")));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[test]
+fn watch_makes_a_directory_as_an_event_would() {
+    let home = tempfile::tempdir().unwrap();
+    let [by_set, by_watch] = ["by-set", "by-watch"].map(|name| home.path().join(name));
+    assert!(in_directory(&by_set, &["set", "x"]).status().unwrap().success());
+    let mut watching = in_directory(&by_watch, &["watch"]).stdout(Stdio::null()).spawn().unwrap();
+    while !by_watch.exists() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let modes = [&by_set, &by_watch].map(|path| path.metadata().unwrap().permissions().mode());
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert_eq!(modes[0], modes[1]);
 }
