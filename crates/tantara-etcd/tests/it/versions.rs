@@ -31,7 +31,7 @@ fn users_are_served_by_versions_that_keep_the_status_of_members_from_them() {
         let mut wait = event.wait_async();
         wait.begun().unwrap();
         event.pulse().unwrap();
-        wait.wait().unwrap();
+        assert!(wait.wait_timeout(LONG).unwrap());
         assert!(!event.is_set().unwrap());
         // Without a user it is the user that is missed, and not the cluster.
         let nobody = Cluster::connect_with(stand_in.endpoint(), options().namespace("shop"));
@@ -68,7 +68,7 @@ fn a_member_that_does_not_serve_is_left_for_another() {
         until("it is left", || cluster.outage().is_some());
         stand_in.answer(Manner::Pass);
         setting.join().unwrap().unwrap();
-        wait.wait().unwrap();
+        assert!(wait.wait_timeout(LONG).unwrap());
         // There is no other.
         stand_in.answer(manner);
         let alone = options().connect_timeout(Duration::from_secs(1));
@@ -130,7 +130,7 @@ fn slow_disks_are_outlasted() {
         let mut wait = event.wait_async();
         wait.begun().unwrap();
         event.pulse().unwrap();
-        wait.wait().unwrap();
+        assert!(wait.wait_timeout(LONG).unwrap());
     }
     let puts: Vec<_> = servers.keys("/").into_iter().filter(|(key, _)| key.ends_with("/p")).collect();
     assert_eq!(servers.puts(&puts[0].0), 2, "each was made once");
@@ -151,7 +151,7 @@ fn a_wait_outlasts_that_all_endpoints_are_replaced() {
     servers.wait_healthy();
     let other = new.map(|index| servers[index].endpoint());
     Cluster::connect_with(other, options).unwrap().event("event").pulse().unwrap();
-    wait.wait().unwrap();
+    assert!(wait.wait_timeout(LONG).unwrap());
     event.set().unwrap();
 }
 
@@ -177,7 +177,7 @@ fn addresses_that_are_told_wrongly_do_no_harm() {
     servers[0].start();
     servers.wait_healthy();
     event.set().unwrap();
-    wait.wait().unwrap();
+    assert!(wait.wait_timeout(LONG).unwrap());
     assert!(cluster.outage().is_none());
     assert!(strangers.keys("/").is_empty(), "another cluster is not this one");
 }
@@ -242,5 +242,5 @@ fn a_changed_password_is_asked_for_again_under_a_sleeping_wait() {
     assert!(error.is_permission_denied(), "{error}");
     "open".clone_into(&mut password.lock().unwrap());
     event.set().unwrap();
-    wait.wait().unwrap();
+    assert!(wait.wait_timeout(LONG).unwrap());
 }
