@@ -57,9 +57,11 @@ fn a_member_that_does_not_serve_is_left_for_another() {
         // One that is about to become such a member.
         stand_in.answer(Manner::Pass);
         let cluster = Cluster::connect_with([stand_in.endpoint(), "127.0.0.1:1".to_owned()], options()).unwrap();
-        let event = cluster.event("event");
+        let event = cluster.event(format!("{manner:?}"));
         let mut wait = event.wait_async();
         wait.begun().unwrap();
+        // From here on the set is the first request.
+        until("it is watched", || servers.watchers() == 1);
         stand_in.answer(manner);
         let setting = {
             let event = event.clone();
