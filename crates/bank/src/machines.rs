@@ -36,8 +36,9 @@ use crate::script::Gate;
 use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
-/// How long a hold outlives its process, for runs: who has died should be mourned soon.
-pub const HOLDS_LAST: Duration = Duration::from_secs(2);
+/// How long a hold outlives its process, for runs. A short time reports a dead worker soon, and takes a worker for dead
+/// that a busy machine does not let run for as long.
+pub const HOLDS_LAST: Duration = Duration::from_secs(5);
 
 /// How often the manager looks whether all is well.
 const LOOKS: Duration = Duration::from_millis(250);
