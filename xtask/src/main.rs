@@ -17,7 +17,7 @@ Usage: cargo xtask TASK
 
 Tasks:
   test    everything that a change must pass, in about twenty minutes
-  ci      the same, and then miri, fuzz and faults
+  ci      the same, and then miri, fuzz, storm and faults
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, with every CPython that is found
   loom    the models alone, in every interleaving
@@ -125,6 +125,7 @@ fn ci() -> Outcome {
     test()?;
     nightly::miri()?;
     nightly::fuzz(nightly::FUZZ_SECONDS)?;
+    storm()?;
     Step::new("events between machines while faults are injected").run(faults)?;
     println!("\nAll is well, the slow rest included.");
     Ok(())
