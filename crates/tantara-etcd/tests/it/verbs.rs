@@ -3,10 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use etcd_for_tests::Servers;
 use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any};
 use tantara_etcd::{Change, Cluster, ClusterEvent, Error, Hold, Options};
 
-use crate::{LONG, alone, server, until};
+use crate::{LONG, alone, namespace, server, until};
 
 #[test]
 fn everything_can_be_sent_between_threads() {
@@ -52,10 +53,22 @@ fn a_name_that_cannot_be_is_refused_by_every_verb_before_anything_is_done() {
     assert!(cluster.survey().unwrap().is_empty());
 }
 
+/// A connection that leaves records of who waits.
+fn recording(server: &Servers) -> Cluster {
+    let options = Options::new().namespace(namespace()).record_waits(true);
+    Cluster::connect_with(server.endpoints(), options).unwrap()
+}
+
+/// Returns once so many events of the cluster are waited for. They are recorded when the waits have begun.
+fn until_waited_for(cluster: &Cluster, count: usize) {
+    let waited_for = || cluster.survey().unwrap().iter().filter(|entry| !entry.waiters.is_empty()).count();
+    until("they are waited for", || waited_for() == count);
+}
+
 #[test]
 fn kinds_mix() {
     let server = server();
-    let cluster = alone(&server);
+    let cluster = recording(&server);
     let (local, turnstile) = (Event::new(), AutoResetEvent::new());
     let shared = SharedEvent::anonymous().unwrap();
     let far = [cluster.event("one"), cluster.event("two")];
@@ -68,18 +81,20 @@ fn kinds_mix() {
         (3, &|| shared.set().unwrap()),
         (4, &|| far[1].pulse().unwrap()),
     ] {
+        until_waited_for(&cluster, 0);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| any(mixed).wait());
-            thread::sleep(Duration::from_millis(100));
+            until_waited_for(&cluster, 2);
             release();
             assert_eq!(waiting.join().unwrap(), index);
         });
         local.clear();
         shared.clear().unwrap();
     }
+    until_waited_for(&cluster, 0);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all(mixed).try_wait_timeout(LONG).unwrap());
-        thread::sleep(Duration::from_millis(100));
+        until_waited_for(&cluster, 2);
         far[1].pulse().unwrap();
         shared.set().unwrap();
         turnstile.set();
@@ -89,10 +104,10 @@ fn kinds_mix() {
         assert!(waiting.join().unwrap());
     });
     // What fails out of its turn is told all the same.
+    until_waited_for(&cluster, 0);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all([&Event::new() as &dyn Waitable, &far[0]]).try_wait().unwrap_err());
-        until("it exists", || cluster.survey().unwrap().iter().any(|entry| entry.name == "one"));
-        thread::sleep(Duration::from_millis(300));
+        until_waited_for(&cluster, 1);
         far[0].remove().unwrap();
         assert!(waiting.join().unwrap().is_removed());
     });
@@ -101,7 +116,7 @@ fn kinds_mix() {
 #[test]
 fn many_are_read_at_one_moment() {
     let server = server();
-    let cluster = alone(&server);
+    let cluster = recording(&server);
     // More than fit into one transaction.
     let events: Vec<ClusterEvent> = (0..200).map(|number| cluster.event(format!("event-{number}"))).collect();
     assert_eq!(any(&events).try_wait_timeout(Duration::ZERO).unwrap(), None);
@@ -111,9 +126,11 @@ fn many_are_read_at_one_moment() {
         assert_eq!(any(&events).try_wait().unwrap(), 70, "the lowest of several");
     }
     assert!(!all(&events).try_wait_timeout(Duration::from_millis(100)).unwrap());
+    until_waited_for(&cluster, 0);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all(&events).try_wait_timeout(LONG).unwrap());
-        thread::sleep(Duration::from_millis(200));
+        // Two are set, so nobody waits for them.
+        until_waited_for(&cluster, events.len() - 2);
         events.iter().for_each(|event| event.pulse().unwrap());
         assert!(waiting.join().unwrap());
     });
