@@ -4,15 +4,17 @@
 //! the range itself is the message:
 //!
 //! ```text
-//!   start = thread (22 bits) | 0 | when it began to wait (40 bits: milliseconds since 2025)
-//!   length = 1 + (PID namespace (9 bits) | the generation that it waits for (26 bits))
+//!   start = thread (22 bits) | PID namespace (9 bits) | 0 | upper half of the message (31 bits)
+//!   length = 1 + lower half of the message (31 bits)
+//!   message = when it began to wait (36 bits: milliseconds since 2025, in a round of two years) | generation (26 bits)
 //! ```
 //!
 //! The number of a thread means something in its own PID namespace alone. The namespace is an index of the table in the
 //! page; elsewhere, and if the table has no place for it, all that can be told is that somebody waits, and since when.
 //!
-//! Ranges of different threads are never adjacent, so the kernel does not merge them. Read locks exclude nobody, and
-//! nobody asks for any other; only [`waiters`] asks which lock *would* be in the way of a write lock.
+//! Ranges of different threads, and of threads with the same number in different namespaces, neither meet nor are they
+//! adjacent: the kernel does not merge them, and a question never finds one in the place of another. Read locks exclude
+//! nobody, and nobody asks for any other; only [`waiters`] asks which lock *would* be in the way of a write lock.
 //!
 //! To leave a mark costs a system call, and so does to take it off. The first is not done before a sleep has lasted for
 //! a while ([`crate::shared::handle`]). The second is not done at all by those who are released: their marks
@@ -21,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -28,20 +31,27 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::shared::layout::{HOLDS, Page, Ticket, Word};
+use crate::shared::layout::{HOLDS, Page, Ticket};
 use crate::sys::files::{self, Range};
 use crate::sys::shared;
 
 /// 2025-01-01, in seconds since 1970.
 const EPOCH: Duration = Duration::from_secs(1_735_689_600);
-const TIME_BITS: u32 = 40;
-/// A bit more than the time has, to keep neighbours apart.
-const THREAD_AT: u32 = TIME_BITS + 1;
+const TIME_BITS: u32 = 36;
+const GENERATION_BITS: u32 = 26;
+const HALF_BITS: u32 = (TIME_BITS + GENERATION_BITS) / 2;
+/// A bit more than half of a message has, to keep neighbours apart.
+const NAMESPACE_AT: u32 = HALF_BITS + 1;
+const NAMESPACE_BITS: u32 = 9;
+const THREAD_AT: u32 = NAMESPACE_AT + NAMESPACE_BITS;
 const MOST_THREADS: u64 = 1 << 22;
 /// No thread has the number zero.
 const _: () = assert!(HOLDS.end <= 1 << THREAD_AT);
-/// Where the namespace stands in a length: behind the generation.
-const NAMESPACE_AT: u32 = 26;
+
+const fn low(bits: u32) -> u64 {
+    (1 << bits) - 1
+}
+
 /// No more questions are asked than this, two for each mark: a hostile party can leave any number.
 const MOST_QUESTIONS: usize = 10_000;
 
@@ -89,11 +99,9 @@ impl Registry {
         void.reserve(1);
         drop(void);
         let since = SystemTime::now().checked_sub(waited)?;
-        let since = since.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64;
-        let since = since.min((1 << TIME_BITS) - 1);
-        let thread = u64::from(shared::thread()) % MOST_THREADS;
-        let what = u64::from(namespace) << NAMESPACE_AT | u64::from(ticket.generation());
-        let range = Range { start: thread << THREAD_AT | since, length: 1 + what };
+        let told =
+            Told { namespace, thread: shared::thread(), since: milliseconds(since), generation: ticket.generation() };
+        let range = told.to_range();
         files::mark(file, range).is_ok().then_some(Mark { range, forks: shared::forks() })
     }
 
@@ -123,12 +131,16 @@ impl Mark {
 /// which nobody waits; marks that were left through it would not be seen.
 pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
     let word = page.word();
-    let mut marks: Vec<_> = marks(file)?.into_iter().filter_map(|range| read(range, word)).collect();
+    let is_void = |told: &Told| word.is_set() || told.generation != word.ticket().generation();
+    let mut marks: Vec<_> = marks(file)?.into_iter().filter_map(Told::from_range).collect();
+    marks.retain(|mark| !is_void(mark));
     // A thread that has several handles of the same event is one waiter.
-    marks.sort_by_key(|mark| (mark.namespace, mark.thread, mark.since));
+    let now = milliseconds(SystemTime::now());
+    let waited = |mark: &Told| Reverse(mark.waited(now));
+    marks.sort_by_key(|mark| (mark.namespace, mark.thread, waited(mark)));
     marks.dedup_by_key(|mark| (mark.namespace, mark.thread));
-    marks.sort_by_key(|mark| mark.since);
-    Ok(marks.into_iter().filter_map(|mark| identify(&mark, page)).collect())
+    marks.sort_by_key(waited);
+    Ok(marks.into_iter().filter_map(|mark| identify(&mark, page, now)).collect())
 }
 
 /// All marks. Each question finds one, and splits what is left to be asked about in two.
@@ -150,29 +162,57 @@ fn marks(file: &File) -> io::Result<BTreeSet<Range>> {
 }
 
 /// What a mark says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Told {
     namespace: u32,
     thread: u32,
-    since: SystemTime,
+    /// In milliseconds; what is read from a range is without whole rounds.
+    since: u64,
+    generation: u32,
 }
 
-/// Nothing, if the mark is void.
-fn read(range: Range, word: Word) -> Option<Told> {
-    let what = range.length - 1;
-    let generation = what & ((1 << NAMESPACE_AT) - 1);
-    if word.is_set() || generation != u64::from(word.ticket().generation()) {
-        return None;
+/// Since 2025.
+fn milliseconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+impl Told {
+    fn to_range(self) -> Range {
+        let message = (self.since & low(TIME_BITS)) << GENERATION_BITS | u64::from(self.generation);
+        let thread = u64::from(self.thread) % MOST_THREADS;
+        let start = thread << THREAD_AT | u64::from(self.namespace) << NAMESPACE_AT | message >> HALF_BITS;
+        Range { start, length: 1 + (message & low(HALF_BITS)) }
     }
-    let namespace = u32::try_from(what >> NAMESPACE_AT).ok()?;
-    let thread = u32::try_from(range.start >> THREAD_AT).ok()?;
-    let since = Duration::from_millis(range.start & ((1 << TIME_BITS) - 1));
-    Some(Told { namespace, thread, since: SystemTime::UNIX_EPOCH + EPOCH + since })
+
+    /// Nothing, if no mark has such a range.
+    fn from_range(range: Range) -> Option<Told> {
+        let (upper, lower) = (range.start & low(NAMESPACE_AT), range.length - 1);
+        if upper > low(HALF_BITS) || lower > low(HALF_BITS) {
+            return None;
+        }
+        let message = upper << HALF_BITS | lower;
+        Some(Told {
+            namespace: (range.start >> NAMESPACE_AT & low(NAMESPACE_BITS)) as u32,
+            thread: u32::try_from(range.start >> THREAD_AT).ok()?,
+            since: message >> GENERATION_BITS,
+            generation: (message & low(GENERATION_BITS)) as u32,
+        })
+    }
+
+    /// For how many milliseconds it has waited. A moment of the other half of the round is to come, by a clock that was
+    /// set back in the meantime.
+    fn waited(&self, now: u64) -> u64 {
+        let waited = now.wrapping_sub(self.since) & low(TIME_BITS);
+        if waited > low(TIME_BITS - 1) { 0 } else { waited }
+    }
 }
 
 /// Who left the mark, as far as that can be told from here. Nothing, if that thread has ended: a mark can outlive its
 /// thread if another process has inherited the descriptor.
-fn identify(mark: &Told, page: &Page) -> Option<Waiter> {
-    let mut waiter = Waiter { pid: None, tid: None, since: mark.since, command: String::new() };
+fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
+    let since = EPOCH + Duration::from_millis(now.saturating_sub(mark.waited(now)));
+    let since = SystemTime::UNIX_EPOCH + since;
+    let mut waiter = Waiter { pid: None, tid: None, since, command: String::new() };
     if !page.is_namespace(mark.namespace, shared::pid_namespace()) {
         return Some(waiter);
     }
@@ -194,4 +234,42 @@ fn identify(mark: &Told, page: &Page) -> Option<Waiter> {
         None => waiter.pid = shared::is_first_thread(mark.thread).then_some(mark.thread),
     }
     Some(waiter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_what_was_put_into_it_and_meets_none_of_another_thread() {
+        let values = |most: u32| [0, 1, 2, most / 2, most - 1, most];
+        let mut ranges = Vec::new();
+        for thread in [1, 2, 3, 4_194_303] {
+            for namespace in [0, 1, 2, 255, 256] {
+                for generation in values((1 << GENERATION_BITS) - 1) {
+                    for since in [0, 1, 31, 32, low(TIME_BITS) / 2, low(TIME_BITS) - 1, low(TIME_BITS)] {
+                        let told = Told { namespace, thread, since, generation };
+                        let range = told.to_range();
+                        assert_eq!(Told::from_range(range), Some(told));
+                        assert!(range.start >= HOLDS.end && range.start + range.length < i64::MAX as u64);
+                        ranges.push(((thread, namespace), range));
+                    }
+                }
+            }
+        }
+        ranges.sort_by_key(|(_, range)| (range.start, range.length));
+        let mut end = ((0, 0), 0);
+        for (who, range) in ranges {
+            assert!(who == end.0 || range.start > end.1, "{who:?} and {:?} meet", end.0);
+            end = (who, (range.start + range.length).max(if who == end.0 { end.1 } else { 0 }));
+        }
+    }
+
+    #[test]
+    fn times_are_told_across_the_end_of_a_round_and_by_a_clock_that_was_set_back() {
+        let told = |since| Told { namespace: 1, thread: 1, since, generation: 0 };
+        assert_eq!(told(5).waited(7), 2);
+        assert_eq!(told(low(TIME_BITS)).waited(1), 2);
+        assert_eq!(told(7).waited(5), 0);
+    }
 }
