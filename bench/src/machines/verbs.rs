@@ -85,8 +85,8 @@ pub struct Bare<const TRANSACTIONS: bool> {
     setter: Connection,
     waiter: Connection,
     watch: Option<Streaming<WatchAnswer>>,
-    /// When the lane was last written.
-    lane: i64,
+    /// When the slot was last written.
+    slot: i64,
 }
 
 const LEVEL: &str = "/bare/e/event/l";
@@ -94,41 +94,41 @@ const PULSE: &str = "/bare/e/event/p";
 const AFTER_PULSE: &str = "/bare/e/event/q";
 const HOLDS: &str = "/bare/e/event/h/";
 const AFTER_HOLDS: &str = "/bare/e/event/h0";
-const LANE: &str = "/bare/o/0123456789abcdef/0";
+const SLOT: &str = "/bare/o/0";
 /// As long as what a set leaves there.
 const WHO: &str = "0123456789abcdef 1700000000.000000000 1234567 a-machine";
 
-async fn set<const TRANSACTIONS: bool>(setter: &mut Connection, lane: &mut i64) {
+async fn set<const TRANSACTIONS: bool>(setter: &mut Connection, slot: &mut i64) {
     if !TRANSACTIONS {
         return setter.put(KEY, "1").await.expect("a put");
     }
     let set = Txn {
-        compare: vec![Compare::last_changed_at(LANE, *lane)],
-        success: vec![Op::put(LEVEL, "1"), Op::put(PULSE, WHO), Op::put(LANE, "0123456789abcdef")],
+        compare: vec![Compare::last_changed_at(SLOT, *slot)],
+        success: vec![Op::put(LEVEL, "1"), Op::put(PULSE, WHO), Op::put(SLOT, "0123456789abcdef0123456789abcdef")],
     };
     let answer = setter.transact(set).await.expect("a transaction");
-    assert!(answer.succeeded, "nobody else writes on the lane");
-    *lane = answer.header.expect("every answer has one").revision;
+    assert!(answer.succeeded, "nobody else writes on the slot");
+    *slot = answer.header.expect("every answer has one").revision;
 }
 
 impl<const TRANSACTIONS: bool> Party for Bare<TRANSACTIONS> {
     fn connect(setter: &str, waiter: &str) -> Self {
         let runtime = bare::runtime();
         let [setter, waiter] = [setter, waiter].map(|endpoint| runtime.block_on(Connection::to(endpoint)));
-        Bare { runtime, setter, waiter, watch: None, lane: 0 }
+        Bare { runtime, setter, waiter, watch: None, slot: 0 }
     }
     fn set(&mut self) {
-        self.runtime.block_on(set::<TRANSACTIONS>(&mut self.setter, &mut self.lane));
+        self.runtime.block_on(set::<TRANSACTIONS>(&mut self.setter, &mut self.slot));
     }
     fn is_set(&mut self) -> bool {
         self.runtime.block_on(async {
             if !TRANSACTIONS {
                 return self.setter.get(KEY).await.expect("a read").kvs[0].value == b"1";
             }
-            let success = vec![Op::range(LEVEL, AFTER_PULSE), Op::any(HOLDS, AFTER_HOLDS)];
+            let success = vec![Op::range(LEVEL, ""), Op::range(PULSE, ""), Op::any(HOLDS, AFTER_HOLDS)];
             let answer = self.setter.transact(Txn { success, ..Txn::default() }).await.expect("a read");
-            let both = answer.responses[0].range.as_ref().expect("level and pulse");
-            both.kvs[0].key == LEVEL.as_bytes() && both.kvs[0].value == b"1"
+            let level = answer.responses[0].range.as_ref().expect("the level");
+            level.kvs[0].value == b"1"
         })
     }
     fn release(&mut self) -> (u64, u64) {
@@ -145,7 +145,7 @@ impl<const TRANSACTIONS: bool> Party for Bare<TRANSACTIONS> {
                 bare::change(watch).await;
                 crew::now()
             };
-            let ((), out) = tokio::join!(set::<TRANSACTIONS>(&mut self.setter, &mut self.lane), hear);
+            let ((), out) = tokio::join!(set::<TRANSACTIONS>(&mut self.setter, &mut self.slot), hear);
             (began, out)
         })
     }
