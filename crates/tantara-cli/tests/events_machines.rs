@@ -383,9 +383,18 @@ fn secrets_are_not_repeated() {
 #[test]
 fn an_error_of_tls_speaks_of_certificates() {
     let servers = Servers::build().tls().start();
-    let endpoint = format!("https://{}", servers.endpoints()[0]);
-    let text = complaint(command(&["--etcd", &endpoint, "--connect-timeout", "2", "ls"]), 125);
-    assert!(text.contains("certificate") && !text.contains("majority"), "{text}");
-    let plain = complaint(command(&["--etcd", &servers.endpoints()[0], "--connect-timeout", "2", "ls"]), 125);
-    assert!(plain.contains("https://") && !plain.contains("majority"), "{plain}");
+    // On a loaded machine the handshake takes its time, and then the error is another one.
+    let complaint_about = |endpoint: &str, what: &str| {
+        for seconds in ["2", "8", "32"] {
+            let text = complaint(command(&["--etcd", endpoint, "--connect-timeout", seconds, "ls"]), 125);
+            assert!(!text.contains("majority"), "{text}");
+            if text.contains(what) {
+                return;
+            }
+            assert!(text.contains("does not answer"), "{text}");
+        }
+        panic!("nothing is said of {what}");
+    };
+    complaint_about(&format!("https://{}", servers.endpoints()[0]), "certificate");
+    complaint_about(&servers.endpoints()[0], "https://");
 }

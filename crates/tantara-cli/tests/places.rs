@@ -28,7 +28,10 @@ impl World {
             return None;
         }
         fs::set_permissions(&world.0, Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_tantara"), world.command()).unwrap();
+        // By another process: a child that another test forks meanwhile would inherit a file that is open for writing,
+        // and a file that somebody may write to cannot be executed.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_tantara")).arg(world.command()).status();
+        assert!(copied.unwrap().success());
         fs::set_permissions(world.command(), Permissions::from_mode(0o755)).unwrap();
         Some(world)
     }

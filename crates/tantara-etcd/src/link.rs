@@ -26,6 +26,9 @@ use crate::wire::{Authenticate, MemberList, Peek, Rpc, StatusOf};
 /// A member that takes longer to answer a connection is passed over for the next.
 const CONNECTING: Duration = Duration::from_secs(2);
 
+/// The limit grows with each round in which no endpoint could be connected to, up to this.
+const LONGEST_CONNECTING: Duration = Duration::from_secs(30);
+
 /// Between rounds through all endpoints, and between attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -217,12 +220,15 @@ impl Link {
 
     async fn connect_to_given(&self) -> Result<Connection, Error> {
         let mut pause = Pause::new();
+        let mut patience = CONNECTING;
         loop {
             for _ in 0..self.endpoints.len() {
-                if let Some(connection) = self.try_next(&self.endpoints, 0).await? {
+                if let Some(connection) = self.try_next(&self.endpoints, 0, patience).await? {
                     return Ok(connection);
                 }
             }
+            // The members may be slow rather than silent.
+            patience = (patience * 2).min(LONGEST_CONNECTING);
             sleep(pause.next()).await;
         }
     }
@@ -233,7 +239,7 @@ impl Link {
         loop {
             let learnt = self.known().learnt.clone();
             for _ in 0..learnt.len() {
-                if let Ok(Some(connection)) = self.try_next(&learnt, 1).await {
+                if let Ok(Some(connection)) = self.try_next(&learnt, 1, CONNECTING).await {
                     return connection;
                 }
             }
@@ -241,7 +247,12 @@ impl Link {
         }
     }
 
-    async fn try_next(&self, endpoints: &[Endpoint], which: usize) -> Result<Option<Connection>, Error> {
+    async fn try_next(
+        &self,
+        endpoints: &[Endpoint],
+        which: usize,
+        patience: Duration,
+    ) -> Result<Option<Connection>, Error> {
         let index = {
             let mut known = self.known();
             // Moved on first: whoever comes after a try that was given up does not repeat it.
@@ -251,7 +262,7 @@ impl Link {
         };
         let endpoint = &endpoints[index];
         let serial = self.serial.fetch_add(1, Relaxed) + 1;
-        match timeout(CONNECTING, self.connect_to(endpoint, serial, which == 1)).await {
+        match timeout(patience, self.connect_to(endpoint, serial, which == 1)).await {
             Ok(Ok(connection)) => return Ok(Some(connection)),
             Ok(Err(Refusal::Final(error))) => return Err(error),
             Ok(Err(Refusal::Passing(why))) => self.note(endpoint, why),
@@ -264,7 +275,7 @@ impl Link {
         let passing = |error: tonic::transport::Error| Refusal::Passing(Why::at(endpoint.is_secure, reason(&error)));
         let mut target = Target::from_shared(endpoint.uri())
             .map_err(passing)?
-            .connect_timeout(CONNECTING)
+            .connect_timeout(LONGEST_CONNECTING)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(SIGN_OF_LIFE)
             .keep_alive_timeout(SIGN_OF_LIFE / 2)
