@@ -49,6 +49,17 @@ impl Member {
         Member { ports, gateway, is_learner, has_left, flags, wrapper, folder, process }
     }
 
+    /// The sum of the values that one of its metrics has under all labels, or under those that `name` ends with.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
+    #[track_caller]
+    #[must_use]
+    pub fn metric(&self, name: &str) -> u64 {
+        self.gateway.gauge(name).unwrap_or_else(|error| panic!("{}", error.into_text())) as u64
+    }
+
     /// Where clients find it: `127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
