@@ -4,6 +4,7 @@
 
 mod etcd;
 mod nightly;
+mod layers;
 mod python;
 mod run;
 mod tidy;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         ["fuzz", seconds] if seconds.parse::<u32>().is_ok() => nightly::fuzz(seconds),
         ["faults"] => faults(),
         ["storm"] => storm(),
+        ["circles"] => circles(),
         ["stress"] => stress(),
         ["bench", ref options @ ..] => bench(options),
         ["help" | "--help" | "-h"] => {
@@ -128,6 +130,12 @@ fn ci() -> Outcome {
     storm()?;
     Step::new("events between machines while faults are injected").run(faults)?;
     println!("\nAll is well, the slow rest included.");
+fn circles() -> Outcome {
+    for root in ["crates/tantara/src/lib.rs", "crates/tantara-etcd/src/lib.rs", "crates/bank/src/lib.rs", "crates/etcd-for-tests/src/lib.rs", "crates/tantara-cli/src/main.rs", "python/src/lib.rs", "bench/src/main.rs", "xtask/src/main.rs"] {
+        let graph = layers::Graph::read(&run::root().join(root))?;
+        println!("{root}: {:?}", graph.circles());
+        if std::env::var_os("GRAPH").is_some() { println!("{graph:#?}"); }
+    }
     Ok(())
 }
 
