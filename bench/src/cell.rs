@@ -2,31 +2,12 @@
 
 use crate::crowd::release;
 use crate::machines;
+use crate::names::{FLOOR_TASKS, FLOOR_THREADS, Figures, OURS, number};
 use crate::pin;
 use crate::processes;
 use crate::tasks::{self, AsyncEvent, TaskEvent, TokioWatch, WakerVec, lifetime};
 use crate::threads::{self, BareFutex, EventListener, ParkingLot, StdCondvar, ThreadEvent};
 use crate::visit;
-
-pub const FLOOR_THREADS: &str = "bare futex word";
-pub const FLOOR_TASKS: &str = "Vec of wakers";
-pub const OURS: &str = "tantara";
-/// All floors: the bare mechanism of each workload. Where there are two, the ratios are to the one that comes first
-/// here.
-pub const FLOORS: [&str; 9] = [
-    FLOOR_THREADS,
-    FLOOR_TASKS,
-    processes::FLOOR_OPEN,
-    processes::FLOOR_LIST,
-    processes::FLOOR_COMMAND,
-    machines::FLOOR,
-    machines::TRANSACTIONS,
-    machines::FLOOR_CROWD,
-    machines::FLOOR_COMMAND,
-];
-
-/// Named figures; the name says the unit where it is not nanoseconds.
-pub type Figures = Vec<(&'static str, f64)>;
 
 const THREADS: [&str; 8] = [
     FLOOR_THREADS,
@@ -149,8 +130,4 @@ fn of_tasks<E: TaskEvent>(waiters: usize, smoke: bool) -> Figures {
         ("event-bytes", tasks.event_bytes),
         ("future-bytes", tasks.future_bytes),
     ]
-}
-
-pub fn number(text: &str) -> Result<usize, String> {
-    text.parse().map_err(|_| format!("{text} is not a number"))
 }

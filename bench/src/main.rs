@@ -7,6 +7,7 @@
 mod cell;
 mod crowd;
 mod machines;
+mod names;
 mod pin;
 mod plot;
 mod processes;

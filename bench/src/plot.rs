@@ -3,7 +3,7 @@
 use svg::Document;
 use svg::node::element::{Group, Line, Rectangle, Text};
 
-use crate::cell::{FLOORS, OURS};
+use crate::names::{FLOORS, OURS};
 use crate::record::Record;
 use crate::report::{floor_of, ratio as shown};
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::cell;
 use crate::machines;
+use crate::names;
 use crate::processes;
 
 /// A cell that takes longer than this hangs. The slowest that work take a tenth of it; between machines, where servers
@@ -150,7 +151,9 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
     let mut figures: Vec<Figure> = Vec::new();
     for round in 1..=rounds {
         for (workload, contenders) in &cells {
-            for &contender in contenders.iter().filter(|contender| has_python || **contender != processes::PYTHON) {
+            for &contender in
+                contenders.iter().filter(|contender| has_python || **contender != names::processes::PYTHON)
+            {
                 say_progress(&format!("round {round} of {rounds}: {workload}, {contender}"));
                 let hung = |figure: &&Figure| {
                     figure.workload == *workload && figure.contender == contender && figure.value.is_none()

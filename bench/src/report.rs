@@ -6,8 +6,7 @@ use std::path::Path;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
-use crate::cell::{FLOORS, OURS};
-use crate::machines;
+use crate::names::{FLOORS, OURS, machines};
 use crate::processes::killed;
 use crate::record::Record;
 

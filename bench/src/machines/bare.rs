@@ -3,6 +3,7 @@
 //!
 //! The messages are written by hand, with the fields that are used, so that nobody needs a protobuf compiler.
 
+use etcd_for_tests::Servers;
 use prost::Message;
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::StreamExt;
@@ -11,6 +12,11 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{IntoStreamingRequest, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
+
+/// Starts servers that sync to their disks, as servers in use do.
+pub fn servers(nodes: usize) -> Servers {
+    Servers::build().members(nodes).durable().start()
+}
 
 /// What all parties of a cell put, read and watch.
 pub const KEY: &str = "/bare/event";

@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
-use super::bare::{self, Connection, KEY};
-use super::{PUT, millis, servers, verbs};
-use crate::cell::{Figures, OURS};
+use super::bare::{self, Connection, KEY, servers};
+use super::verbs;
+use crate::names::machines::{FLOOR_COMMAND, PUT};
+use crate::names::{Figures, OURS, millis};
 use crate::processes::command::{median_of, target};
 
 pub fn spawn(contender: &str, nodes: usize, smoke: bool) -> Result<Option<Figures>, String> {
@@ -12,7 +13,7 @@ pub fn spawn(contender: &str, nodes: usize, smoke: bool) -> Result<Option<Figure
     let servers = servers(nodes);
     let endpoint = verbs::setter(&servers);
     let time = match contender {
-        super::FLOOR_COMMAND => {
+        FLOOR_COMMAND => {
             let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
             let time = median_of(times, || {
                 let mut command = Command::new(&own);

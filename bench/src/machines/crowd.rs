@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::bare::{self, Connection, KEY};
-use super::millis;
-use crate::cell::{Figures, OURS};
+use crate::names::machines::{FLOOR_CROWD, WATCH_EACH, WATCHES};
+use crate::names::{Figures, OURS, millis};
 use crate::processes::crew;
 use crate::processes::workloads::median;
 use crate::tasks::{TaskEvent, WakerVec};
@@ -28,16 +28,12 @@ pub fn release(contender: &str, waiters: usize, smoke: bool) -> Option<Figures> 
     let runtime = bare::runtime();
     let (turns, watches) = match contender {
         OURS => runtime.block_on(ours(&servers, waiters, turns)),
-        super::FLOOR_CROWD => runtime.block_on(wakers(&servers, waiters, turns)),
-        super::WATCH_EACH => runtime.block_on(watch_each(&servers, waiters, turns)),
+        FLOOR_CROWD => runtime.block_on(wakers(&servers, waiters, turns)),
+        WATCH_EACH => runtime.block_on(watch_each(&servers, waiters, turns)),
         _ => return None,
     };
     let time = |from: usize, to: usize| millis(median(turns.iter().map(|turn| turn[to] - turn[from]).collect()));
-    Some(vec![
-        ("first to last out, ms", time(1, 2)),
-        ("set to last out, ms", time(0, 2)),
-        (super::WATCHES, watches as f64),
-    ])
+    Some(vec![("first to last out, ms", time(1, 2)), ("set to last out, ms", time(0, 2)), (WATCHES, watches as f64)])
 }
 
 async fn ours(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {

@@ -12,8 +12,8 @@ use tantara_etcd::Cluster;
 use tokio::time::{sleep, timeout};
 
 use super::bare::{self, Connection, KEY};
-use super::{WAIT, WAIT_BARE, millis};
-use crate::cell::{Figures, OURS};
+use crate::names::machines::{FLOOR, WAIT, WAIT_BARE};
+use crate::names::{Figures, OURS, millis};
 use crate::processes::crew;
 
 /// No longer is waited for an answer to a write before it is sent again. While there is no leader, none comes.
@@ -40,7 +40,7 @@ pub fn survive(contender: &str, processes: usize) -> Result<Option<Figures>, Str
             (fail_over(&servers, leader, processes, reports, || while !set() {}), crew)
         }
         // At members that stay: a bare watch is lost with its server.
-        super::FLOOR => {
+        FLOOR => {
             let (crew, reports) =
                 start(processes, WAIT_BARE, |index| servers[followers[index % followers.len()]].endpoint())?;
             let endpoint = servers[followers[0]].endpoint();

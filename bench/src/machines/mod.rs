@@ -12,20 +12,10 @@ mod verbs;
 use std::panic;
 use std::process::Command;
 
-use etcd_for_tests::Servers;
-
-use crate::cell::{Figures, OURS, number};
+use crate::names::machines::{FLOOR, FLOOR_COMMAND, FLOOR_CROWD, PUT, TRANSACTIONS, WAIT, WAIT_BARE, WATCH_EACH};
+use crate::names::{Figures, OURS, number};
 use crate::processes::crew;
 use verbs::{Bare, Ours};
-
-pub const FLOOR: &str = "bare put, range, watch";
-pub const TRANSACTIONS: &str = "the same transactions, bare";
-pub const FLOOR_CROWD: &str = "bare watch, Vec of wakers";
-pub const FLOOR_COMMAND: &str = "connect, put";
-const WATCH_EACH: &str = "a bare watch for each";
-
-/// The figure that counts watches at the server.
-pub const WATCHES: &str = "watches";
 
 /// Every workload with its contenders.
 pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
@@ -83,11 +73,6 @@ pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, S
     figures.ok_or_else(|| format!("{contender} does not contend in machines-{}", workload.join("-")))
 }
 
-/// What a process does that a cell has started.
-const PUT: &str = "put";
-const WAIT: &str = "wait";
-const WAIT_BARE: &str = "wait-bare";
-
 pub fn party(role: &str, endpoints: &str) -> Result<(), String> {
     match role {
         PUT => command::put(endpoints),
@@ -96,17 +81,4 @@ pub fn party(role: &str, endpoints: &str) -> Result<(), String> {
         _ => return Err(format!("there is no role {role}")),
     }
     Ok(())
-}
-
-/// They wait for their disks, as they would where it matters.
-fn servers(nodes: usize) -> Servers {
-    Servers::build().members(nodes).durable().start()
-}
-
-fn micros(nanoseconds: f64) -> f64 {
-    nanoseconds / 1e3
-}
-
-fn millis(nanoseconds: f64) -> f64 {
-    nanoseconds / 1e6
 }

@@ -9,9 +9,8 @@ use tantara_etcd::{Cluster, ClusterEvent};
 use tokio::runtime::Runtime;
 use tonic::Streaming;
 
-use super::bare::{self, Compare, Connection, KEY, Op, Txn, WatchAnswer};
-use super::{micros, servers};
-use crate::cell::Figures;
+use super::bare::{self, Compare, Connection, KEY, Op, Txn, WatchAnswer, servers};
+use crate::names::{Figures, micros};
 use crate::processes::crew;
 
 /// What a contender can do.

@@ -8,7 +8,8 @@ use tantara::SharedEvent;
 
 use super::crew;
 use super::workloads::median;
-use crate::cell::{Figures, OURS};
+use crate::names::processes::FLOOR_COMMAND;
+use crate::names::{Figures, OURS};
 
 /// Where cargo puts what it builds for the product's workspace.
 pub fn target() -> PathBuf {
@@ -36,7 +37,7 @@ pub fn spawn(contender: &str, smoke: bool) -> Result<Option<Figures>, String> {
     let directory = crew::directory("events");
     let event = || SharedEvent::find_in(&directory, "x").ok().flatten();
     Ok(match contender {
-        super::FLOOR_COMMAND => {
+        FLOOR_COMMAND => {
             let time = median_of(times, || Command::new("/bin/true"))?;
             Some(vec![("set", time), ("wait", time)])
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::crew::{self, Alone, Member};
 use super::peers::Signal;
 use super::workloads::median;
-use crate::cell::Figures;
+use crate::names::Figures;
 use crate::pin;
 
 #[derive(Default)]

@@ -13,7 +13,8 @@ use super::crew::{self, Member};
 use super::iceoryx::Iceoryx;
 use super::peers::{Fifo, Semaphore, Signal};
 use super::workloads::median;
-use crate::cell::Figures;
+use crate::names::processes::{FIFO, FLOOR_LIST, FLOOR_OPEN, ICEORYX, SEMAPHORE};
+use crate::names::{Figures, OURS};
 
 const PAGE: usize = 4096;
 
@@ -21,12 +22,12 @@ const PAGE: usize = 4096;
 pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
     let directory = crew::directory("opened");
     Some(match contender {
-        super::FLOOR_OPEN => {
+        FLOOR_OPEN => {
             let path = directory.join("page");
             File::create(&path).and_then(|mut file| file.write_all(&[0; PAGE])).expect("a page in a file");
             timed(smoke, || map(&path), |(file, page)| unmap(file, page))
         }
-        crate::cell::OURS => {
+        OURS => {
             SharedEvent::open_in(&directory, "event").expect("an event").set().expect("it is set");
             timed(
                 smoke,
@@ -34,18 +35,18 @@ pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
                 |event| assert!(event.is_set().expect("it is there")),
             )
         }
-        super::SEMAPHORE => {
+        SEMAPHORE => {
             let name = Semaphore::create("opened");
             let figures = timed(smoke, || Semaphore::open_at(&name, 1), Semaphore::close);
             Semaphore::unlink(&name);
             figures
         }
-        super::FIFO => {
+        FIFO => {
             let path = Fifo::create("fifo");
             let _kept_open = Fifo::open_at(&path);
             timed(smoke, || Fifo::open_at(&path), drop)
         }
-        super::ICEORYX => {
+        ICEORYX => {
             let service = Iceoryx::make("opened", 1);
             let _kept_open = Iceoryx::open(&service);
             // A node belongs to the process, not to the event.
@@ -96,8 +97,8 @@ pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
         }
     }
     let look: fn(&Path) -> usize = match contender {
-        super::FLOOR_LIST => by_hand,
-        crate::cell::OURS => by_list,
+        FLOOR_LIST => by_hand,
+        OURS => by_list,
         _ => return None,
     };
     let times = (0..if smoke { 1 } else { 5 }).map(|_| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::crew::{self, Alone, Member};
 use super::peers::Signal;
-use crate::cell::Figures;
+use crate::names::Figures;
 
 /// Who does not get on within this time hangs. Those that work take a thousandth of it.
 const BOUND: Duration = Duration::from_secs(2);

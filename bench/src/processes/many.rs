@@ -12,7 +12,7 @@ use tantara::SharedEvent;
 use super::crew::{self, Alone};
 use super::peers::{Descriptor, Signal};
 use super::workloads::median;
-use crate::cell::Figures;
+use crate::names::Figures;
 use crate::pin;
 
 /// One that can be waited for beside others.

@@ -13,21 +13,13 @@ pub mod workloads;
 
 use tantara::SharedEvent;
 
-use crate::cell::{FLOOR_THREADS as FLOOR, Figures, OURS, number};
+use crate::names::processes::{
+    CONDVAR, EVENTFD, FIFO, FLOOR, FLOOR_COMMAND, FLOOR_LIST, FLOOR_OPEN, ICEORYX, PYTHON, ROBUST, SEMAPHORE,
+};
+use crate::names::{Figures, OURS, number};
 use crate::pin;
 use iceoryx::Iceoryx;
 use peers::{Condvar, EventFd, Fifo, Semaphore, SharedFutex};
-
-pub const FLOOR_OPEN: &str = "open, mmap";
-pub const FLOOR_LIST: &str = "open, read, close of each";
-pub const FLOOR_COMMAND: &str = "/bin/true";
-pub const PYTHON: &str = "Python multiprocessing";
-const EVENTFD: &str = "eventfd, poll";
-const FIFO: &str = "FIFO, poll";
-const SEMAPHORE: &str = "POSIX semaphore";
-const CONDVAR: &str = "pthread condvar";
-const ROBUST: &str = "pthread condvar, robust mutex";
-const ICEORYX: &str = "iceoryx2";
 
 const LEVELS: [&str; 8] = [FLOOR, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, PYTHON];
 const SIGNALS: [&str; 9] = [FLOOR, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, ICEORYX, PYTHON];

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::crew::{self, Alone};
 use super::peers::{Level, Signal};
-use crate::cell::Figures;
+use crate::names::Figures;
 use crate::pin;
 
 /// One process, nobody waits.

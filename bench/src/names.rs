@@ -1,0 +1,68 @@
+//! The names of contenders and of figures, and the units of figures.
+
+/// Named figures; the name says the unit where it is not nanoseconds.
+pub type Figures = Vec<(&'static str, f64)>;
+
+pub const FLOOR_THREADS: &str = "bare futex word";
+pub const FLOOR_TASKS: &str = "Vec of wakers";
+pub const OURS: &str = "tantara";
+/// All floors: the bare mechanism of each workload. Where there are two, the ratios are to the one that comes first
+/// here.
+pub const FLOORS: [&str; 9] = [
+    FLOOR_THREADS,
+    FLOOR_TASKS,
+    processes::FLOOR_OPEN,
+    processes::FLOOR_LIST,
+    processes::FLOOR_COMMAND,
+    machines::FLOOR,
+    machines::TRANSACTIONS,
+    machines::FLOOR_CROWD,
+    machines::FLOOR_COMMAND,
+];
+
+/// The contenders between processes.
+pub mod processes {
+    pub const FLOOR: &str = super::FLOOR_THREADS;
+    pub const FLOOR_OPEN: &str = "open, mmap";
+    pub const FLOOR_LIST: &str = "open, read, close of each";
+    pub const FLOOR_COMMAND: &str = "/bin/true";
+    pub const PYTHON: &str = "Python multiprocessing";
+    pub const EVENTFD: &str = "eventfd, poll";
+    pub const FIFO: &str = "FIFO, poll";
+    pub const SEMAPHORE: &str = "POSIX semaphore";
+    pub const CONDVAR: &str = "pthread condvar";
+    pub const ROBUST: &str = "pthread condvar, robust mutex";
+    pub const ICEORYX: &str = "iceoryx2";
+}
+
+/// The contenders between machines.
+pub mod machines {
+    pub const FLOOR: &str = "bare put, range, watch";
+    pub const TRANSACTIONS: &str = "the same transactions, bare";
+    pub const FLOOR_CROWD: &str = "bare watch, Vec of wakers";
+    pub const FLOOR_COMMAND: &str = "connect, put";
+    pub const WATCH_EACH: &str = "a bare watch for each";
+
+    /// The figure that counts watches at the server.
+    pub const WATCHES: &str = "watches";
+
+    /// The roles of processes that a cell starts.
+    pub const PUT: &str = "put";
+    pub const WAIT: &str = "wait";
+    pub const WAIT_BARE: &str = "wait-bare";
+}
+
+/// Reads a count from the name of a workload.
+pub fn number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("{text} is not a number"))
+}
+
+/// Nanoseconds in microseconds.
+pub fn micros(nanoseconds: f64) -> f64 {
+    nanoseconds / 1e3
+}
+
+/// Nanoseconds in milliseconds.
+pub fn millis(nanoseconds: f64) -> f64 {
+    nanoseconds / 1e6
+}
