@@ -131,10 +131,21 @@ fn ci() -> Outcome {
     Step::new("events between machines while faults are injected").run(faults)?;
     println!("\nAll is well, the slow rest included.");
 fn circles() -> Outcome {
-    for root in ["crates/tantara/src/lib.rs", "crates/tantara-etcd/src/lib.rs", "crates/bank/src/lib.rs", "crates/etcd-for-tests/src/lib.rs", "crates/tantara-cli/src/main.rs", "python/src/lib.rs", "bench/src/main.rs", "xtask/src/main.rs"] {
+    for root in [
+        "crates/tantara/src/lib.rs",
+        "crates/tantara-etcd/src/lib.rs",
+        "crates/bank/src/lib.rs",
+        "crates/etcd-for-tests/src/lib.rs",
+        "crates/tantara-cli/src/main.rs",
+        "python/src/lib.rs",
+        "bench/src/main.rs",
+        "xtask/src/main.rs",
+    ] {
         let graph = layers::Graph::read(&run::root().join(root))?;
         println!("{root}: {:?}", graph.circles());
-        if std::env::var_os("GRAPH").is_some() { println!("{graph:#?}"); }
+        if std::env::var_os("GRAPH").is_some() {
+            println!("{graph:#?}");
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tantara::Event;
 use tokio::task::JoinHandle;
 
-use crate::Plan;
+use crate::plan::Plan;
 use crate::script::Gate;
 use crate::stage::{Audience, Run, Stage};
 

@@ -22,6 +22,7 @@ mod bank;
 mod customer;
 #[cfg(target_os = "linux")]
 pub mod machines;
+mod plan;
 #[cfg(target_os = "linux")]
 mod pool;
 #[cfg(target_os = "linux")]
@@ -36,20 +37,10 @@ pub mod trace;
 use std::io;
 
 pub use customer::{BadList, Customer, Kind, crowd, default_customers, read_customers};
+pub use plan::Plan;
 pub use stage::{Audience, HearLine, HearLoss, Phase, Run, Span, Stage, Summary, Visit};
 
 pub use script::{Pace, PaceError};
-
-/// What is to be run.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Who comes, in order.
-    pub customers: Vec<Customer>,
-    /// How many workers serve them: threads of the pool or of the async runtime, or processes.
-    pub workers: usize,
-    /// How fast time passes.
-    pub pace: Pace,
-}
 
 /// How far the events reach within one process, and so who carries a customer. Beyond it, a runner needs to know how to
 /// start a worker: see `processes::run`.

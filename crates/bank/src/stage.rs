@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Plan;
 use crate::customer::Customer;
+use crate::plan::Plan;
 use crate::script::{self, Gate, Line, Pace};
 
 /// Hears a line.

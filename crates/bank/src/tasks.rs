@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Plan;
 use crate::bank::Bank;
+use crate::plan::Plan;
 use crate::script::{self, CustomerStep, ManagerStep, SERVICE};
 use crate::stage::{Audience, Phase, Run};
 

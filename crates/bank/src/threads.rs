@@ -7,8 +7,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use crate::Plan;
 use crate::bank::Bank;
+use crate::plan::Plan;
 use crate::script::{self, CustomerStep, ManagerStep, SERVICE};
 use crate::stage::{Audience, Phase, Run};
 
