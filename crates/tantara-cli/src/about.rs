@@ -7,7 +7,7 @@ use clap_complete::env::Shells;
 use clap_mangen::Man;
 
 use crate::args::{Shell, Tantara};
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::output;
 
 /// The variable by which a shell asks for completions.

@@ -7,7 +7,7 @@ use bank::Pace;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::exit::Failure;
+use crate::failure::Failure;
 
 /// Events that threads, tasks, processes and machines wait for
 ///

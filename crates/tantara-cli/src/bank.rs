@@ -15,7 +15,7 @@ use tantara_etcd::Cluster;
 use crate::args::{self, ReachArg};
 #[cfg(target_os = "linux")]
 use crate::events::PlaceArgs;
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::interrupt;
 use crate::outfile::OutFile;
 use crate::output::{self, Progress};

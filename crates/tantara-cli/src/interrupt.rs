@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 #[cfg(unix)]
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-use crate::exit::Failure;
+use crate::failure::Failure;
 
 /// The exit code that stands for the end by a signal.
 #[cfg(unix)]

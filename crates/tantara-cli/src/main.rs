@@ -8,6 +8,7 @@ mod bank;
 #[cfg(target_os = "linux")]
 mod events;
 mod exit;
+mod failure;
 mod interrupt;
 mod outfile;
 mod output;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use same_file::Handle;
 use tempfile::NamedTempFile;
 
-use crate::exit::Failure;
+use crate::failure::Failure;
 
 /// What exists for the time being only.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());

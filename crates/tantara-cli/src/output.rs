@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::exit;
+use crate::failure::FAILED;
+use crate::outfile;
 
 /// Held while a line is written.
 static WRITING: Mutex<()> = Mutex::new(());
@@ -45,9 +46,25 @@ pub(crate) fn flush() {
 fn check(written: io::Result<()>) {
     match written {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::because_nobody_reads(),
-        Err(error) => exit::because_output_failed(&error),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end_without_reader(),
+        Err(error) => end_with_failed_output(&error),
     }
+}
+
+/// The reader of standard output has gone (`| head -1`): there is nothing left to do for anyone.
+fn end_without_reader() -> ! {
+    outfile::remove_unfinished();
+    std::process::exit(0)
+}
+
+/// Standard output cannot be written to.
+fn end_with_failed_output(error: &io::Error) -> ! {
+    // Several workers may find out at once; one of them says so.
+    static SAYING: Mutex<()> = Mutex::new(());
+    std::mem::forget(SAYING.lock());
+    outfile::remove_unfinished();
+    note(format_args!("standard output cannot be written to: {error}"));
+    std::process::exit(FAILED.into())
 }
 
 /// Says something beside the results, on standard error. If that is closed there is nobody to tell.

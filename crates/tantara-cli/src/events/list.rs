@@ -9,9 +9,9 @@ use serde::Serialize;
 use tantara::SharedEvent;
 use tantara_etcd::{ClusterEntry, ClusterParty};
 
-use crate::events::place::Waiter;
+use crate::events::waiter::Waiter;
 use crate::events::{Place, text};
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::output;
 
 /// An event, wherever it is.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tantara::{Error, SharedEvent, Waitable};
@@ -10,7 +10,8 @@ use tantara_etcd::{Cluster, ClusterEvent, Options, Tls};
 
 use crate::events::outage::OutageReport;
 use crate::events::text;
-use crate::exit::Failure;
+use crate::events::waiter::Waiter;
+use crate::failure::Failure;
 use crate::output;
 
 /// A request to a cluster takes no longer, and no less time is granted.
@@ -289,7 +290,7 @@ impl Place {
     /// Does it to all of the events, after all of them could be opened.
     pub(crate) fn change(&self, names: &[String], change: Change) -> Result<(), Failure> {
         match self {
-            Place::Directory(directory) => crate::events::signal::run(directory, names, change),
+            Place::Directory(directory) => directory.change(names, change),
             Place::Cluster(region) => names.iter().try_for_each(|name| {
                 let event = region.cluster.event(name);
                 let done = match change {
@@ -366,6 +367,28 @@ impl Directory {
         opened.map_err(Failure::of_event)
     }
 
+    /// Does it to all of the events, after all of them could be opened.
+    fn change(&self, names: &[String], change: Change) -> Result<(), Failure> {
+        let method = match change {
+            Change::Set => SharedEvent::set,
+            Change::Clear => SharedEvent::clear,
+            Change::Pulse => SharedEvent::pulse,
+        };
+        let events = names.iter().map(|name| self.open(name)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(event) = events.iter().find(|event| !event.is_writable()) {
+            // The first thing that it would say, before anything has happened to the others.
+            event.set().map_err(Failure::of_event)?;
+        }
+        for (event, name) in events.iter().zip(names) {
+            match method(event) {
+                // Removed by another between the opening and now: there is a new one to be had by that name.
+                Err(error) if error.is_removed() => method(&self.open(name)?).map_err(Failure::of_event)?,
+                outcome => outcome.map_err(Failure::of_event)?,
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn find(&self, name: &str) -> Result<Option<SharedEvent>, Failure> {
         SharedEvent::find_in(&self.path, name).map_err(Failure::of_event)
     }
@@ -415,45 +438,5 @@ impl Event {
         let is_here = |waiter: &Waiter| waiter.host.as_ref().is_none_or(|host| *host == text::host());
         waiters.retain(|waiter| waiter.pid != Some(std::process::id()) || !is_here(waiter));
         waiters
-    }
-}
-
-/// Who waits, wherever the event is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Waiter {
-    /// Unknown, for one that is not visible from here.
-    pub(crate) pid: Option<u32>,
-    /// Of another machine, perhaps.
-    pub(crate) host: Option<String>,
-    pub(crate) tid: Option<u32>,
-    pub(crate) command: Option<String>,
-    /// How many in that process.
-    pub(crate) count: u32,
-    pub(crate) since: SystemTime,
-}
-
-impl From<&tantara::Waiter> for Waiter {
-    fn from(waiter: &tantara::Waiter) -> Waiter {
-        Waiter {
-            pid: waiter.pid,
-            host: None,
-            tid: waiter.tid,
-            command: (!waiter.command.is_empty()).then(|| waiter.command.clone()),
-            count: 1,
-            since: waiter.since,
-        }
-    }
-}
-
-impl From<&tantara_etcd::ClusterWaiter> for Waiter {
-    fn from(waiter: &tantara_etcd::ClusterWaiter) -> Waiter {
-        Waiter {
-            pid: Some(waiter.pid),
-            host: Some(waiter.host.clone()),
-            tid: None,
-            command: None,
-            count: waiter.count,
-            since: waiter.since,
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! `tantara rm`.
 
 use crate::events::Place;
-use crate::exit::Failure;
+use crate::failure::Failure;
 
 pub(crate) fn run(place: &Place, names: &[String]) -> Result<(), Failure> {
     match place {

@@ -6,7 +6,7 @@ use jiff::fmt::friendly::{Designator, SpanPrinter};
 use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
 
 pub(crate) use crate::events::duration::duration;
-use crate::events::place::Waiter;
+use crate::events::waiter::Waiter;
 
 /// A length of time, for people.
 pub(crate) fn length(length: Duration) -> String {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tantara::{all, any};
 
-use crate::events::place::Event;
-use crate::events::{Place, Wait, text};
-use crate::exit::Failure;
+use crate::events::args::Wait;
+use crate::events::place::{Event, Place};
+use crate::events::text;
+use crate::failure::Failure;
 use crate::output;
 
 /// After so long a person wants to know what is going on.

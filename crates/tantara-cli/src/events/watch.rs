@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::events::place::{Directory, Place, Region};
 use crate::events::text;
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::output;
 
 pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Failure> {

@@ -1,0 +1,91 @@
+//! Why the command ends without having done what was asked, and its exit codes.
+
+use std::fmt;
+
+/// The answer is no.
+const NO: u8 = 1;
+/// Bad usage or bad input; nothing was run.
+const USAGE: u8 = 2;
+/// The time has passed first.
+const TIMED_OUT: u8 = 124;
+/// tantara itself failed.
+pub(crate) const FAILED: u8 = 125;
+/// The command to become cannot be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// The command to become is not there.
+const NOT_FOUND: u8 = 127;
+
+/// Why the command ends without having done what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: Option<String>,
+    may_pass: bool,
+}
+
+impl Failure {
+    /// Bad usage or bad input, found before anything was run.
+    pub(crate) fn usage(message: impl fmt::Display) -> Failure {
+        Failure { code: USAGE, message: Some(message.to_string()), may_pass: false }
+    }
+
+    /// tantara itself failed.
+    pub(crate) fn internal(message: impl fmt::Display) -> Failure {
+        Failure { code: FAILED, message: Some(message.to_string()), may_pass: false }
+    }
+
+    /// An event could not be used: bad input, if it has no proper name or place, or is none; else a failure.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_event(error: tantara::Error) -> Failure {
+        if error.is_invalid_name() || error.is_not_an_event() {
+            Failure::usage(error)
+        } else {
+            let source = std::error::Error::source(&error);
+            let of_cluster = source.and_then(|source| source.downcast_ref::<tantara_etcd::Error>());
+            let may_pass = of_cluster.is_some_and(tantara_etcd::Error::is_unreachable);
+            Failure { may_pass, ..Failure::internal(error) }
+        }
+    }
+
+    /// An event in a cluster could not be used: bad input, if what was said cannot be; else a failure.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_cluster(error: tantara_etcd::Error) -> Failure {
+        let may_pass = error.is_unreachable();
+        let failure = if error.is_invalid_input() { Failure::usage(error) } else { Failure::internal(error) };
+        Failure { may_pass, ..failure }
+    }
+
+    /// Whether the same may succeed in a moment: a cluster could not be reached.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.may_pass
+    }
+
+    /// The answer is no, which needs no words.
+    pub(crate) fn no() -> Failure {
+        Failure { code: NO, message: None, may_pass: false }
+    }
+
+    /// The time has passed. What there is to say has been said.
+    pub(crate) fn timed_out() -> Failure {
+        Failure { code: TIMED_OUT, message: None, may_pass: false }
+    }
+
+    pub(crate) fn command_not_executable(message: impl fmt::Display) -> Failure {
+        Failure { code: NOT_EXECUTABLE, message: Some(message.to_string()), may_pass: false }
+    }
+
+    pub(crate) fn command_not_found(message: impl fmt::Display) -> Failure {
+        Failure { code: NOT_FOUND, message: Some(message.to_string()), may_pass: false }
+    }
+
+    /// All has been said already; what was asked for was done (a help text) or could not be understood.
+    pub(crate) fn said(done: bool) -> Failure {
+        Failure { code: if done { 0 } else { USAGE }, message: None, may_pass: false }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or_default())
+    }
+}
