@@ -3,8 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod etcd;
-mod nightly;
 mod layers;
+mod nightly;
 mod python;
 mod run;
 mod tidy;
@@ -45,7 +45,6 @@ fn main() -> ExitCode {
         ["fuzz", seconds] if seconds.parse::<u32>().is_ok() => nightly::fuzz(seconds),
         ["faults"] => faults(),
         ["storm"] => storm(),
-        ["circles"] => circles(),
         ["stress"] => stress(),
         ["bench", ref options @ ..] => bench(options),
         ["help" | "--help" | "-h"] => {
@@ -71,6 +70,7 @@ type Outcome = Result<(), String>;
 fn test() -> Outcome {
     etcd::provide()?;
     Step::new("conventions").run(tidy::check)?;
+    Step::new("circles of files").run(layers::check)?;
     Step::new("format").cargo(&["fmt", "--all", "--check"])?;
     Step::new("format of bench and fuzz").run(|| {
         cargo(&["fmt", "--check"]).dir("bench").run()?;
@@ -130,23 +130,6 @@ fn ci() -> Outcome {
     storm()?;
     Step::new("events between machines while faults are injected").run(faults)?;
     println!("\nAll is well, the slow rest included.");
-fn circles() -> Outcome {
-    for root in [
-        "crates/tantara/src/lib.rs",
-        "crates/tantara-etcd/src/lib.rs",
-        "crates/bank/src/lib.rs",
-        "crates/etcd-for-tests/src/lib.rs",
-        "crates/tantara-cli/src/main.rs",
-        "python/src/lib.rs",
-        "bench/src/main.rs",
-        "xtask/src/main.rs",
-    ] {
-        let graph = layers::Graph::read(&run::root().join(root))?;
-        println!("{root}: {:?}", graph.circles());
-        if std::env::var_os("GRAPH").is_some() {
-            println!("{graph:#?}");
-        }
-    }
     Ok(())
 }
 
