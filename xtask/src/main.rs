@@ -11,7 +11,7 @@ mod tidy;
 
 use std::process::ExitCode;
 
-use run::{Step, cargo};
+use run::{Outcome, Step, cargo};
 
 const USAGE: &str = "\
 Usage: cargo xtask TASK
@@ -64,8 +64,6 @@ fn main() -> ExitCode {
         }
     }
 }
-
-type Outcome = Result<(), String>;
 
 fn test() -> Outcome {
     etcd::provide()?;

@@ -4,8 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::Outcome;
-use crate::run::{self, Step, cargo};
+use crate::run::{self, Outcome, Step, cargo};
 
 /// For how long each fuzz target runs, unless said otherwise.
 pub(crate) const FUZZ_SECONDS: &str = "60";

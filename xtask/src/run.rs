@@ -12,6 +12,9 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// How a task ends: the error says which step failed.
+pub(crate) type Outcome = Result<(), String>;
+
 /// One step of a task.
 pub(crate) struct Step(String);
 
