@@ -317,7 +317,7 @@ impl Follower {
             .link
             .call(
                 DOING,
-                &crate::wire::Range { key: b"/".to_vec(), ..Default::default() },
+                &crate::wire::Range { key: parts.keys.events(), ..Default::default() },
                 parts.link.request_deadline(),
             )
             .await
@@ -326,6 +326,8 @@ impl Follower {
                 return End::Compacted;
             }
             Ok(_) => {}
+            // Refused for good: the next look says why.
+            Err(failure) if !failure.error.is_unreachable() => return End::Compacted,
             Err(_) => return End::BrokeOff(revision),
         }
         let (requests, outbox) = mpsc::unbounded_channel();

@@ -21,7 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Try, Why, reason, said};
 use crate::options::{Options, shown_user};
 use crate::verdict::{Verdict, is_untouched, judge};
-use crate::wire::{Authenticate, MemberList, Peek, Rpc, StatusOf};
+use crate::wire::{Authenticate, Header, MemberList, Peek, Rpc, StatusOf};
 
 /// A member that takes longer to answer a connection is passed over for the next.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -292,6 +292,12 @@ impl Link {
         let asked = Instant::now();
         wire.check_health().await.map_err(|status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status)))?;
         let round_trip = asked.elapsed();
+        if is_learnt && !endpoint.is_secure && self.options.credentials.is_some() {
+            // The address may be another cluster's by now, which must not learn the password. (Over TLS the
+            // certificate speaks for the server.)
+            let told = timeout(OPTIONAL.max(round_trip * 2), wire.unary(MemberList {})).await;
+            self.check_cluster(told.ok().and_then(Result::ok).and_then(|members| members.header))?;
+        }
         self.log_in(endpoint, &mut wire).await?;
         let peek = Peek { key: self.key.clone(), limit: 1, serializable: true, keys_only: true };
         let patience = OPTIONAL.max(round_trip * 2);
@@ -308,14 +314,13 @@ impl Link {
         }
         let header = peek.ok().and_then(Result::ok).and_then(|answer| answer.header);
         let members = members.ok().and_then(Result::ok);
-        let header = header.or_else(|| members.as_ref()?.header.clone()).unwrap_or_default();
-        let cluster = Some(header.cluster_id).filter(|id| *id != 0);
-        if is_learnt && (cluster.is_none() || cluster != self.known().cluster) {
-            let why = "cannot be told to be of the same cluster".to_owned();
-            return Err(Refusal::Passing(Why::from(why)));
+        let header = header.or_else(|| members.as_ref()?.header.clone());
+        if is_learnt {
+            self.check_cluster(header.clone())?;
         }
-        if cluster.is_some() {
-            self.known().cluster = cluster;
+        let header = header.unwrap_or_default();
+        if header.cluster_id != 0 {
+            self.known().cluster = Some(header.cluster_id);
         }
         let connection =
             Connection::new(wire, endpoint.clone(), serial, round_trip, header.raft_term, self.key.clone());
@@ -323,6 +328,15 @@ impl Link {
             self.learn(&connection.endpoint, members.urls());
         }
         Ok(connection)
+    }
+
+    /// Whether a member at an address that was learnt shows the number of the cluster that is known.
+    fn check_cluster(&self, header: Option<Header>) -> Result<(), Refusal> {
+        let shown = header.map(|header| header.cluster_id).filter(|id| *id != 0);
+        if shown.is_some() && shown == self.known().cluster {
+            return Ok(());
+        }
+        Err(Refusal::Passing(Why::from("cannot be told to be of the same cluster".to_owned())))
     }
 
     async fn log_in(&self, endpoint: &Endpoint, wire: &mut Wire) -> Result<(), Refusal> {
@@ -355,7 +369,11 @@ impl Link {
         if !self.options.learns_members {
             return;
         }
+        let is_exposed = |endpoint: &Endpoint| !endpoint.is_secure && !endpoint.is_loopback();
+        // A password leaves this machine in clear only if the caller has named such an endpoint.
+        let may_expose = self.options.credentials.is_none() || self.endpoints.iter().any(is_exposed);
         let addresses = urls.filter_map(|url| Endpoint::learnt(&url, told_by));
+        let addresses = addresses.filter(|address| may_expose || !is_exposed(address));
         let mut learnt: Vec<Endpoint> = Vec::new();
         for address in addresses {
             if !self.endpoints.contains(&address) && !learnt.contains(&address) && learnt.len() < MOST_ADDRESSES {
@@ -502,6 +520,22 @@ fn is_too_old(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_leaves_this_machine_in_clear_only_if_such_an_endpoint_was_given() {
+        let learnt = |given: &str, options: Options| {
+            let endpoints = crate::endpoint::parse(given, false).unwrap();
+            let told_by = endpoints[0].clone();
+            let link = Link::new(endpoints, options);
+            link.learn(&told_by, ["http://127.0.0.1:2", "http://10.0.0.7:2379"].map(str::to_owned).into_iter());
+            let names: Vec<String> = link.known().learnt.iter().map(|endpoint| endpoint.name.clone()).collect();
+            names.join(",")
+        };
+        let ann = || Options::new().user("ann", "sesame");
+        assert_eq!(learnt("127.0.0.1:1", Options::new()), "127.0.0.1:2,10.0.0.7:2379");
+        assert_eq!(learnt("127.0.0.1:1", ann()), "127.0.0.1:2");
+        assert_eq!(learnt("10.0.0.5:2379", ann()), "10.0.0.7:2379", "and no loopback of another machine");
+    }
 
     #[test]
     fn versions_are_compared_by_their_numbers() {

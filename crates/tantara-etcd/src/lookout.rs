@@ -174,8 +174,8 @@ impl Lookout {
         self.reads += 1;
         let (number, parts) = (self.reads, Arc::clone(&self.parts));
         self.work.spawn(async move {
-            // Where nobody has answered for a while, nobody will in a moment.
-            let patience = if parts.link.seems_up() { LAST_QUESTION } else { SETTLED };
+            // Where there is no connection, one has to be made first.
+            let patience = LAST_QUESTION;
             let doing = "wait for an event";
             // A slow answer is waited for as long as the connection serves.
             let until = parts.link.request_deadline().max(Instant::now() + patience);

@@ -133,7 +133,9 @@ impl Options {
     ///
     /// The endpoints that were given are tried first. An address that cannot be reached from here costs no time. One
     /// that answers for another cluster is not used, nor one that is reached without TLS where the member that told
-    /// it was reached with it. Versions of etcd that tell administrators alone (3.5.28 to 3.5.31, 3.6.0 to 3.6.11,
+    /// it was reached with it. With [`credentials`](Options::credentials), an address that is reached without TLS is
+    /// used only if it tells its cluster before anybody logs in, and one on another machine only if such an endpoint
+    /// was given. Versions of etcd that tell administrators alone (3.5.28 to 3.5.31, 3.6.0 to 3.6.11,
     /// where there are users) are asked in vain.
     #[must_use]
     pub fn learn_members(mut self, learn: bool) -> Options {

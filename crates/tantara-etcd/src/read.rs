@@ -48,6 +48,16 @@ pub(crate) async fn look(
     names: &[Arc<str>],
     until: Instant,
 ) -> Result<Seen, Failure> {
+    let mut attempts = 1;
+    loop {
+        match look_once(parts, doing, names, until).await {
+            Err(failure) if is_about_history(&failure) && attempts < ATTEMPTS => attempts += 1,
+            seen => return seen,
+        }
+    }
+}
+
+async fn look_once(parts: &Parts, doing: &'static str, names: &[Arc<str>], until: Instant) -> Result<Seen, Failure> {
     let ranges: Vec<Range> = names.iter().flat_map(|name| parts.keys.look(name)).collect();
     let Answers { revision, answers } = at_one_revision(parts, doing, &ranges, 0, until).await?;
     let mut states = Vec::with_capacity(names.len());
@@ -59,8 +69,12 @@ pub(crate) async fn look(
                 let state = State::new(&level, &pulse, &hold);
                 match hold.kvs.first() {
                     Some(foreign) if !state.is_held => {
-                        let found = find_hold(parts, doing, name, foreign.clone(), revision, until).await;
-                        found.map(|is_held| State { is_held, ..state })
+                        match find_hold(parts, doing, name, foreign.clone(), revision, until).await {
+                            Ok(is_held) => Ok(State { is_held, ..state }),
+                            Err(failure) if is_about_keys(&failure) => Err(failure.error),
+                            // An outage, or a compaction, is not this event's own failure.
+                            Err(failure) => return Err(failure),
+                        }
                     }
                     _ => Ok(state),
                 }
@@ -81,10 +95,10 @@ async fn find_hold(
     mut foreign: KeyValue,
     revision: i64,
     until: Instant,
-) -> Result<bool, Error> {
+) -> Result<bool, Failure> {
     for _ in 0..HOLDS_LOOKED_AT {
         let range = Range { revision, ..parts.keys.holds_after(name, Some(&foreign)) };
-        let answer = parts.link.call(doing, &range, until).await.map_err(|failure| failure.error)?;
+        let answer = parts.link.call(doing, &range, until).await?;
         match answer.kvs.into_iter().next() {
             None => return Ok(false),
             Some(kv) if keys::is_hold(&kv) => return Ok(true),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -13,6 +13,9 @@ use crate::engine::Parts;
 use crate::keys::Who;
 use crate::lease::Lease;
 use crate::wire::{DeleteRange, Put};
+
+/// How many records are written at once. The other turns of the writer are for the user's own changes.
+const AT_ONCE: usize = 16;
 
 /// A record is not changed more often.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -33,13 +36,15 @@ pub(crate) struct Records {
     parts: Arc<Parts>,
     records: HashMap<Arc<str>, Record>,
     lease: Arc<Mutex<Option<Arc<Lease>>>>,
+    turns: Arc<Semaphore>,
     /// Which record was written, and how many it tells of; `None` if that has failed.
     work: JoinSet<(Arc<str>, Option<usize>)>,
 }
 
 impl Records {
     pub(crate) fn new(parts: Arc<Parts>) -> Records {
-        Records { parts, records: HashMap::new(), lease: Arc::default(), work: JoinSet::new() }
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Records { parts, records: HashMap::new(), lease: Arc::default(), turns, work: JoinSet::new() }
     }
 
     /// So many wait for the event now.
@@ -82,8 +87,10 @@ impl Records {
             }
             record.is_busy = true;
             let (name, parts, lease) = (Arc::clone(name), Arc::clone(&self.parts), Arc::clone(&self.lease));
-            let (since, count) = (record.since, record.count);
+            let (since, count, turns) = (record.since, record.count, Arc::clone(&self.turns));
             self.work.spawn(async move {
+                // The time of a request begins with its turn.
+                let Ok(_turn) = turns.acquire_owned().await else { return (name, None) };
                 let written = write(&parts, &lease, &name, since, count).await;
                 (name, written.map(|()| count))
             });

@@ -58,9 +58,9 @@ impl Ticket {
 pub(crate) struct Served(pub(crate) Arc<Ticket>);
 
 impl Served {
-    /// Whether whoever waited has left.
+    /// Whether nobody waits any more: whoever waited has left, or was told the end.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.0.has_left.load(Relaxed)
+        self.0.has_left.load(Relaxed) || self.0.over.is_set()
     }
 }
 

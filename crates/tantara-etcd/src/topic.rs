@@ -159,10 +159,12 @@ impl Topic {
             self.position.next = 0;
         }
         self.learn(revision, view.reads);
+        // A read that began before the wait's own had come back is newer all the same if its revision is higher.
+        let concerns = |sleeper: &Sleeper| sleeper.joined < number || sleeper.revision < revision;
         let is_released =
-            |sleeper: &mut Sleeper| sleeper.joined < number && (is_set || (pulse.is_some() && *pulse != sleeper.pulse));
+            |sleeper: &mut Sleeper| concerns(sleeper) && (is_set || (pulse.is_some() && *pulse != sleeper.pulse));
         let released = self.sleepers.extract_if(.., is_released).collect();
-        for sleeper in self.sleepers.iter_mut().filter(|sleeper| sleeper.joined < number) {
+        for sleeper in self.sleepers.iter_mut().filter(|sleeper| concerns(sleeper)) {
             if is_replaced || revision < sleeper.revision {
                 // In the new history nothing has been set yet: the wait counts from here.
                 sleeper.revision = revision;
@@ -175,9 +177,6 @@ impl Topic {
                 self.doubt = Some(now);
             }
         }
-        // This read says nothing to waits that were read for while it was on its way, and no watch may tell them.
-        let is_passed = |sleeper: &Sleeper| sleeper.joined >= number && sleeper.revision < revision;
-        self.is_stale |= self.watch.is_none() && self.sleepers.iter().any(is_passed);
         self.move_to(revision, state, now);
         released
     }

@@ -148,11 +148,7 @@ impl Writer {
             let (answer, may_be_done) = self.link.call_counted(doing, &write.transaction(ops.clone()), until).await;
             let answer = match answer {
                 Ok(answer) => answer,
-                Err(failure) if failure.may_be_done => {
-                    let outcome = Arc::new(OnceLock::new());
-                    let pending = engine.map(|engine| Pending { engine: engine.clone(), write, doing, outcome });
-                    return Err(self.unknown(doing, pending));
-                }
+                Err(failure) if failure.may_be_done => return Err(self.unknown(doing, pending(engine, write, doing))),
                 Err(failure) => return Err(failure.error),
             };
             if answer.succeeded {
@@ -166,7 +162,7 @@ impl Writer {
             let outcome = match self.find_out(doing, &write, slot, until).await {
                 Ok(outcome) => outcome,
                 Err(_) if !may_be_done => Outcome::NotMade,
-                Err(failure) => return Err(failure.error),
+                Err(_) => return Err(self.unknown(doing, pending(engine, write, doing))),
             };
             match outcome {
                 Outcome::Made(revision, version) => {
@@ -249,6 +245,11 @@ impl Writer {
             Outcome::Forgotten => Err(self.unknown(doing, None)),
         }
     }
+}
+
+/// What can be asked later for the outcome of a write, by callers that may ask.
+fn pending(engine: Option<&Engine>, write: Write, doing: &'static str) -> Option<Pending> {
+    engine.map(|engine| Pending { engine: engine.clone(), write, doing, outcome: Arc::default() })
 }
 
 /// What no other write puts into a slot.

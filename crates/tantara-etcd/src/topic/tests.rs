@@ -277,3 +277,21 @@ fn a_wait_that_begins_with_an_older_read_is_read_for_again() {
     assert_eq!(one.read_and_begin(1, 15, &state(Some(5), Some("0")), Some(&ticket)), "None");
     assert!(one.topic.is_stale);
 }
+
+#[test]
+fn a_newer_read_that_began_before_the_waits_own_came_back_releases() {
+    // The deadline's read begins while the wait's own is on its way; a pulse lies between the two.
+    let mut one = One { topic: Topic::new(), ticket: Ticket::new("x"), now: Instant::now(), reads: 2 };
+    let ticket = Arc::clone(&one.ticket);
+    assert_eq!(one.read_and_begin(1, 10, &state(Some(5), Some("0")), Some(&ticket)), "None");
+    assert_eq!(one.read(2, 12, state(Some(12), Some("0"))), "true");
+}
+
+#[test]
+fn a_wait_that_is_over_before_it_is_read_for_does_not_begin() {
+    let mut one = One { topic: Topic::new(), ticket: Ticket::new("x"), now: Instant::now(), reads: 1 };
+    let ticket = Arc::clone(&one.ticket);
+    ticket.end(Ok(false));
+    one.read_and_begin(1, 10, &absent(), Some(&ticket));
+    assert!(one.topic.is_idle());
+}

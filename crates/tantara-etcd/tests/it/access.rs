@@ -52,6 +52,16 @@ fn users_may_do_what_their_roles_allow() {
 }
 
 #[test]
+fn changes_are_told_to_a_user_of_the_namespace_alone() {
+    let servers = with_users();
+    let cluster = connect(&servers, Options::new().namespace("shop").user("ann", "sesame")).unwrap();
+    let mut changes = cluster.changes().unwrap();
+    cluster.event("door").pulse().unwrap();
+    let change = changes.next_timeout(LONG).unwrap().expect("the pulse is told");
+    assert_eq!((&*change.name, change.sets, change.is_set), ("door", 1, false));
+}
+
+#[test]
 fn a_wrong_or_missing_password_is_told_at_once() {
     let servers = with_users();
     let began = Instant::now();
