@@ -77,6 +77,8 @@ fn who_sets() -> (u32, u32) {
 
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
+        // Asked for now: a signal handler may call `set`, and the first question takes locks and allocates.
+        let _ = who_sets();
         Handle {
             file,
             path,
@@ -283,7 +285,8 @@ impl Handle {
     /// Shows, on behalf of those who listen to the bell, that somebody waits; unless that is shown already.
     pub(crate) fn enter_for_listeners(&self, ticket: Ticket, waited: Duration) {
         let mut mark = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner);
-        if mark.is_none() {
+        // In the child of a fork the parent's mark says nothing of this process.
+        if mark.as_ref().is_none_or(|mark| !mark.is_own()) {
             *mark = self.enter(ticket, waited);
         }
     }

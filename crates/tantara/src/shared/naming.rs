@@ -37,7 +37,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind};
 use crate::shared::file::EventFile;
-use crate::shared::layout::Page;
+use crate::shared::layout::{PAGE, Page};
 use crate::shared::name::Place;
 use crate::shared::{policy, signal};
 use crate::sys::{files, shared};
@@ -191,12 +191,18 @@ fn clear(place: &Place, event: &EventFile) -> io::Result<bool> {
 fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
     for _ in 0..TRIES {
         if place.is_at(&place.slot, &event.file)? {
+            if !event.is_gone() {
+                may_unlink(place, &event.file)?;
+            }
             mark_as_gone(event);
             if let Some(own) = look(place, &place.slot)?
                 && own.is_gone()
             {
-                // If it cannot be, the name is free all the same.
-                clear(place, &own)?;
+                match clear(place, &own) {
+                    // The name is free all the same.
+                    Err(error) if is_refused(&error) => {}
+                    cleared => _ = cleared?,
+                }
             }
             // A process that had found it alive may have renamed it to its name before the mark.
             if !place.is_at(&place.name, &event.file)? {
@@ -304,6 +310,10 @@ fn make(place: &Place, has_slot: bool) -> io::Result<()> {
         linked => linked?,
     };
     let renamed = if has_slot { leave_slot(place, &file) } else { Ok(()) };
+    if renamed.is_ok() {
+        // The last step: in a sticky directory who has given a file away may not rename it any more.
+        policy::give(&file, directory);
+    }
     // In a child that another thread forks right now the file stays open.
     files::unlock(&file);
     renamed
@@ -329,7 +339,6 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
 fn fill(mut file: &File, directory: &File) -> io::Result<()> {
     let has_readers = policy::apply(file, directory)?;
     file.write_all(&Page::new_bytes(has_readers, shared::pid_namespace()))?;
-    policy::give(file, directory);
     // Nobody else knows the file yet.
     let _ = files::try_lock(file);
     Ok(())
@@ -367,9 +376,20 @@ const OLD: Duration = Duration::from_secs(60);
 fn remove_old_drafts(place: &Place) {
     let Some(files) = place.path.parent().and_then(|directory| fs::read_dir(directory).ok()) else { return };
     let drafts = files.flatten().map(|file| file.file_name());
-    for draft in drafts.filter(|name| name.as_bytes().starts_with(DRAFT.as_bytes())) {
+    for draft in drafts.filter(|name| is_draft(name.as_bytes())) {
         let _ = remove_old_draft(place, Path::new(&draft));
     }
+}
+
+/// Whether [`make_by_name`] gives such names. Files of other programs may begin in the same way.
+fn is_draft(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(DRAFT.as_bytes()) else { return false };
+    let parts: Vec<&[u8]> = rest.split(|byte| *byte == b'-').collect();
+    let consists_of = |part: &[u8], digit: fn(&u8) -> bool| !part.is_empty() && part.iter().all(digit);
+    let [process, number, time] = parts[..] else { return false };
+    consists_of(process, u8::is_ascii_digit)
+        && consists_of(number, u8::is_ascii_digit)
+        && consists_of(time, u8::is_ascii_hexdigit)
 }
 
 fn remove_old_draft(place: &Place, name: &Path) -> io::Result<()> {
@@ -377,7 +397,7 @@ fn remove_old_draft(place: &Place, name: &Path) -> io::Result<()> {
     let there = files::open_at(&place.directory, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
     let metadata = there.metadata()?;
     let age = metadata.modified()?.elapsed().unwrap_or_default();
-    if metadata.is_file() && age > OLD {
+    if metadata.is_file() && metadata.len() <= PAGE as u64 && age > OLD {
         files::try_lock(&EventFile::reopen(&there, false)?)?;
         files::unlink_at(&place.directory, &name)?;
     }

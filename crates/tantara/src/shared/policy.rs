@@ -24,7 +24,11 @@ pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
     let with_group = |mode: u32, group: u32| mode & !0o070 | group << 3;
     let mode = home.mode() & READ_AND_WRITE;
     let everybodys = mode & 0o007;
-    let list = files::access_list(directory).and_then(AccessList::parse);
+    // What the directory's default list has given to the file is not what the directory grants.
+    files::drop_access_list(file);
+    let list = files::access_list(directory);
+    let is_known = list.is_ok();
+    let list = list.ok().flatten().and_then(AccessList::parse);
     let mode = match list {
         Some(list) => {
             let list = list.of_file(has_group);
@@ -32,9 +36,11 @@ pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
                 return Ok(true);
             }
             // With a list, the group's bits of the mode are a mask.
-            with_group(mode, list.group().unwrap_or(everybodys))
+            with_group(mode, list.group().unwrap_or(everybodys) & mode >> 3)
         }
-        None if has_group => mode,
+        None if has_group && is_known => mode,
+        // There may be a list that cannot be read; then the group's bits are its mask.
+        None if has_group => with_group(mode, everybodys & mode >> 3),
         None => with_group(mode, everybodys),
     };
     match file.set_permissions(Permissions::from_mode(mode)) {

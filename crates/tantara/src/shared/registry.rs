@@ -120,8 +120,13 @@ impl Registry {
 }
 
 impl Mark {
+    /// Whether this process has left it, and not the parent that it was forked from.
+    pub(crate) fn is_own(&self) -> bool {
+        self.forks == shared::forks()
+    }
+
     fn take_off(&self, file: &File) {
-        if self.forks == shared::forks() {
+        if self.is_own() {
             files::unmark(file, self.range);
         }
     }

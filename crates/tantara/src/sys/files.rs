@@ -107,13 +107,24 @@ pub(crate) fn may(directory: &File, access: libc::c_int) -> bool {
 const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 
 /// The access control list of a directory, if it has one, as the kernel writes it (`man 5 acl`).
-pub(crate) fn access_list(directory: &File) -> Option<Vec<u8>> {
-    let path = own_link(directory).ok()?;
+pub(crate) fn access_list(directory: &File) -> io::Result<Option<Vec<u8>>> {
+    let path = own_link(directory)?;
     let mut list = vec![0; 4096];
     // SAFETY: both names are C strings; the buffer may be written to, and is as long as is said.
     let length = unsafe { libc::getxattr(path.as_ptr(), ACCESS_LIST.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
-    list.truncate(usize::try_from(length).ok()?);
-    Some(list)
+    let Ok(length) = usize::try_from(length) else {
+        let error = io::Error::last_os_error();
+        let has_none = [libc::ENODATA, libc::EOPNOTSUPP].map(Some).contains(&error.raw_os_error());
+        return if has_none { Ok(None) } else { Err(error) };
+    };
+    list.truncate(length);
+    Ok(Some(list))
+}
+
+/// Takes a file's access control list away, if it has one.
+pub(crate) fn drop_access_list(file: &File) {
+    // SAFETY: the name is a C string.
+    unsafe { libc::fremovexattr(file.as_raw_fd(), ACCESS_LIST.as_ptr()) };
 }
 
 /// Gives a file an access control list.

@@ -339,14 +339,21 @@ fn drafts(directory: &Path) {
     };
     make(".draft-1-0-a", true);
     make(".draft-1-0-b", false);
-    make("draft-1-0-c", true);
+    // What others have made is theirs, even if its name begins so.
+    for name in ["draft-1-0-c", ".draft-letter.md", ".draft-1-0-", ".draft-1-0-a-1"] {
+        make(name, true);
+    }
+    let long = make(".draft-2-0-a", false);
+    long.set_len(5_000).unwrap();
+    long.set_modified(SystemTime::now() - Duration::from_secs(3_600)).unwrap();
     let at_work = make(".draft-1-0-d", true);
     // SAFETY: takes two numbers.
     assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&at_work), libc::LOCK_EX) }, 0);
     open(directory, "x").set().unwrap();
     let mut left: Vec<_> = fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name()).collect();
     left.sort_unstable();
-    assert_eq!(left, [".draft-1-0-b", ".draft-1-0-d", "draft-1-0-c", "x"]);
+    let others = [".draft-1-0-", ".draft-1-0-a-1", ".draft-1-0-b", ".draft-1-0-d", ".draft-2-0-a", ".draft-letter.md"];
+    assert_eq!(left, [&others[..], &["draft-1-0-c", "x"]].concat());
 }
 
 #[test]

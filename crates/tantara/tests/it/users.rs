@@ -237,6 +237,17 @@ fn lists(directory: &Path) {
         }
         assert_eq!(creator.says(|| remove(&place)), "removed");
     }
+    // A list for new files alone: Carol may do in the directory what others may, and no more to its events.
+    let place = directory.join("default");
+    fs::create_dir(&place).unwrap();
+    chown(&place, Some(ALICE.number), Some(TEAM)).unwrap();
+    fs::set_permissions(&place, Permissions::from_mode(0o2775)).unwrap();
+    assert!(set_list(&place, &format!("d:u:{}:rwx", CAROL.number)));
+    for creator in [ROOT, ALICE] {
+        assert_eq!(creator.tries(&place), SETS, "{creator:?}");
+        assert_eq!(CAROL.tries(&place), WAITS, "by {creator:?}");
+        assert_eq!(creator.says(|| remove(&place)), "removed");
+    }
 }
 
 /// Bob is root in a namespace in which nobody else has a number.
