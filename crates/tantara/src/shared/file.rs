@@ -103,7 +103,9 @@ impl EventFile {
         }
         let is_at = |name| place.is_at(name, &self.file).unwrap_or(true);
         // It may go from the one to the other in between, but hardly each time.
-        if is_at(&place.name) || is_at(&place.slot) || is_at(&place.name) {
+        // In the slot it can be found only while nothing else has the name.
+        let is_in_slot = || is_at(&place.slot) && !place.is_at_all(&place.name).unwrap_or(false);
+        if is_at(&place.name) || is_in_slot() || is_at(&place.name) {
             self.missing_since.store(0, Relaxed);
             return Standing::InPlace;
         }

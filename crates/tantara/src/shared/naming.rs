@@ -61,7 +61,7 @@ pub(crate) fn open(place: &Place) -> Result<EventFile, Error> {
         let has_slot = match look_into_slot(place)? {
             Slot::Free => true,
             Slot::Live(event) => {
-                if !restore(place, &event) && !event.is_gone() {
+                if !restore(place, &event) && !event.is_gone() && !place.is_at_all(&place.name).unwrap_or(false) {
                     return Ok(event);
                 }
                 continue;
@@ -87,7 +87,7 @@ pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
         }
         match look_into_slot(place)? {
             Slot::Live(event) => {
-                if !restore(place, &event) && !event.is_gone() {
+                if !restore(place, &event) && !event.is_gone() && !place.is_at_all(&place.name).unwrap_or(false) {
                     return Ok(Some(event));
                 }
             }
