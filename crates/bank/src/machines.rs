@@ -88,7 +88,7 @@ impl Names {
         self.event(&format!("w{worker}.{what}"))
     }
 
-    /// What there is of the run.
+    /// The events of the run that exist.
     fn survey(&self) -> Vec<ClusterEntry> {
         let mut known = self.cluster.survey().unwrap_or_default();
         known.retain(|entry| entry.name.starts_with(&self.prefix));
@@ -186,11 +186,11 @@ enum Told {
     Came(u64),
 }
 
-/// Who looks after which worker.
+/// The queue of each worker's changes, by the worker's number.
 #[derive(Clone, Default)]
-struct Desks(Arc<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>);
+struct Inboxes(Arc<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>);
 
-impl Desks {
+impl Inboxes {
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, mpsc::UnboundedSender<Told>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,7 +198,7 @@ impl Desks {
 
 /// The changes of the run's events, handed to whoever looks after the worker.
 struct News {
-    desks: Desks,
+    desks: Inboxes,
     is_over: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
@@ -206,7 +206,7 @@ struct News {
 impl News {
     fn new(names: &Names) -> io::Result<News> {
         let (mut changes, prefix) = (names.cluster.changes()?, format!("{}w", names.prefix));
-        let (desks, is_over) = (Desks::default(), Arc::new(AtomicBool::new(false)));
+        let (desks, is_over) = (Inboxes::default(), Arc::new(AtomicBool::new(false)));
         let (open, over) = (desks.clone(), Arc::clone(&is_over));
         let read = move || {
             while !over.load(Relaxed) {

@@ -292,15 +292,15 @@ impl Link {
         let asked = Instant::now();
         wire.check_health().await.map_err(|status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status)))?;
         let round_trip = asked.elapsed();
+        let patience = OPTIONAL.max(round_trip * 2);
         if is_learnt && !endpoint.is_secure && self.options.credentials.is_some() {
             // The address may be another cluster's by now, which must not learn the password. (Over TLS the
             // certificate speaks for the server.)
-            let told = timeout(OPTIONAL.max(round_trip * 2), wire.unary(MemberList {})).await;
+            let told = timeout(patience, wire.unary(MemberList {})).await;
             self.check_cluster(told.ok().and_then(Result::ok).and_then(|members| members.header))?;
         }
         self.log_in(endpoint, &mut wire).await?;
         let peek = Peek { key: self.key.clone(), limit: 1, serializable: true, keys_only: true };
-        let patience = OPTIONAL.max(round_trip * 2);
         let (status, members, peek) = tokio::join!(
             timeout(patience, wire.unary(StatusOf {})),
             timeout(patience, wire.unary(MemberList {})),

@@ -174,15 +174,13 @@ impl Lookout {
         self.reads += 1;
         let (number, parts) = (self.reads, Arc::clone(&self.parts));
         self.work.spawn(async move {
-            // Where there is no connection, one has to be made first.
-            let patience = LAST_QUESTION;
             let doing = "wait for an event";
             // A slow answer is waited for as long as the connection serves.
-            let until = parts.link.request_deadline().max(Instant::now() + patience);
+            let until = parts.link.request_deadline().max(Instant::now() + LAST_QUESTION);
             let seen = tokio::select! {
                 biased;
                 seen = look(&parts, doing, &names, until) => seen,
-                () = parts.link.is_lost_after(patience) => {
+                () = parts.link.is_lost_after(LAST_QUESTION) => {
                     Err(Failure { error: parts.link.unreachable(doing), may_be_done: false, status: None })
                 }
             };
