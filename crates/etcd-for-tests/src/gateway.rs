@@ -68,6 +68,13 @@ impl Gateway {
             .map(|a| number(&a["header"]["revision"]))
     }
 
+    /// Whether this member takes another one for a part of the cluster.
+    pub(crate) fn lists_member(&self, id: u64) -> Result<bool, Failure> {
+        let answer = self.ask("cluster/member/list", &json!({}))?;
+        let mut ids = answer["members"].as_array().into_iter().flatten().map(|member| &member["ID"]);
+        Ok(ids.any(|listed| listed.as_str() == Some(id.to_string().as_str())))
+    }
+
     /// The sum of a gauge's values.
     pub(crate) fn gauge(&self, name: &str) -> Result<f64, Failure> {
         let (_, text) = self.http("GET /metrics", None, "").map_err(|error| Failure::Passing(error.to_string()))?;

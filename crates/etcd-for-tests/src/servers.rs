@@ -3,6 +3,7 @@
 use std::ops::Index;
 use std::path::Path;
 use std::process::Command;
+use std::ptr;
 use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -403,7 +404,20 @@ impl Servers {
                 Err(error) => panic!("{error}"),
             }
         }
+        // A majority has stored the removal, but the others may not know yet that it is decided. Without this member,
+        // one that does not know would wait for its vote for ever.
+        for other in self.voters().filter(|other| !ptr::eq(*other, &self.members[index])) {
+            while other.gateway.lists_member(id).unwrap_or(true) {
+                assert!(began.elapsed() < LONG, "the removal of a member is not known to all: {}", other.log());
+                thread::sleep(NAP);
+            }
+        }
         self.members[index].leave();
+    }
+
+    /// The members that run and vote. (A learner refuses most requests.)
+    fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.is_running() && !member.is_learner)
     }
 
     fn await_health(&self) -> Result<(), String> {
@@ -462,7 +476,7 @@ impl Servers {
         let began = Instant::now();
         loop {
             let mut reason = "no server runs".to_owned();
-            for member in self.members.iter().filter(|member| member.is_running()) {
+            for member in self.voters() {
                 match question(&member.gateway) {
                     Ok(answer) => return Ok(answer),
                     Err(Failure::Refused(refused)) => return Err(refused),

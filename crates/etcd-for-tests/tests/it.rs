@@ -218,6 +218,15 @@ fn members_come_and_go() {
     servers.put_raw("/door", b"open");
     servers.remove(0);
     assert_eq!(servers.keys("/"), [("/door".to_owned(), b"open".to_vec())]);
+    // While the only voter is away, the learner's refusal is no answer.
+    servers[second].kill();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(300));
+            servers[second].start();
+        });
+        assert_eq!(servers.keys("/"), [("/door".to_owned(), b"open".to_vec())]);
+    });
     assert!(servers[second].is_leader() && !servers[learner].is_leader());
 }
 
