@@ -16,6 +16,7 @@
 #![cfg(unix)]
 #![forbid(unsafe_code)]
 
+mod build;
 mod certificates;
 mod disks;
 mod gateway;
@@ -28,10 +29,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+pub use build::Build;
 pub use member::Member;
 pub use proxy::Proxy;
 pub use serde_json::{Value, json};
-pub use servers::{Build, Servers};
+pub use servers::Servers;
 pub use stand_in::{Manner, StandIn};
 
 /// The etcd that is run: what `$ETCD` names, or else the system's, or else the one that `cargo xtask etcd` provides.

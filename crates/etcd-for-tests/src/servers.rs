@@ -1,138 +1,25 @@
-//! A cluster: how it is built, what can be asked of it, and what can be done to its keys.
+//! A cluster: how it is started, what can be asked of it, and what can be done to its keys.
 
 use std::ops::Index;
 use std::path::Path;
-use std::process::Command;
 use std::ptr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::build::{Build, User};
 use crate::certificates::Certificates;
 use crate::gateway::{Failure, Gateway, decode, encode, number, range};
 use crate::member::{Member, Port};
-use crate::{disks, program, runs};
 
 /// After this time something is wrong, however slow the machine.
 const LONG: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
 
-/// How servers are to be: begun with [`Servers::build`].
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Build {
-    members: usize,
-    heartbeat: Duration,
-    election: Duration,
-    tls: Option<Tls>,
-    root: Option<String>,
-    users: Vec<User>,
-    flags: Vec<String>,
-    is_durable: bool,
-    disk_delay: Option<Duration>,
-}
-
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Tls {
-    Servers,
-    Clients,
-}
-
-#[derive(Clone, Debug)]
-struct User {
-    name: String,
-    password: String,
-    prefix: String,
-    may: &'static str,
-}
-
 impl Build {
-    /// How many; one, unless said otherwise.
-    pub fn members(mut self, members: usize) -> Build {
-        self.members = members;
-        self
-    }
-
-    /// The time between heartbeats, and after how long without them a leader is elected; 100 ms and a second, unless
-    /// said otherwise, as etcd has them by itself.
-    pub fn times(mut self, heartbeat: Duration, election: Duration) -> Build {
-        (self.heartbeat, self.election) = (heartbeat, election);
-        self
-    }
-
-    /// Servers speak TLS to clients, with certificates for 127.0.0.1 and localhost.
-    pub fn tls(mut self) -> Build {
-        self.tls = self.tls.or(Some(Tls::Servers));
-        self
-    }
-
-    /// … and want a certificate from clients, too.
-    pub fn client_certificates(mut self) -> Build {
-        self.tls = Some(Tls::Clients);
-        self
-    }
-
-    /// Servers ask for users, and this is the password of `root`, who may do everything.
-    pub fn root(mut self, password: &str) -> Build {
-        self.root = Some(password.to_owned());
-        self
-    }
-
-    /// Servers ask for users, and this one may read and write the keys with this prefix. The password of `root` is
-    /// `root`, unless said otherwise.
-    pub fn user(self, name: &str, password: &str, prefix: &str) -> Build {
-        self.further(name, password, prefix, "READWRITE")
-    }
-
-    /// … and this one may read them.
-    pub fn reader(self, name: &str, password: &str, prefix: &str) -> Build {
-        self.further(name, password, prefix, "READ")
-    }
-
-    fn further(mut self, name: &str, password: &str, prefix: &str, may: &'static str) -> Build {
-        let [name, password, prefix] = [name, password, prefix].map(str::to_owned);
-        self.root.get_or_insert_with(|| "root".to_owned());
-        self.users.push(User { name, password, prefix, may });
-        self
-    }
-
-    /// For how long the token of a user is good that nobody uses: in seconds, as etcd has it.
-    pub fn token_ttl(self, seconds: u32) -> Build {
-        self.flag(&format!("--auth-token-ttl={seconds}"))
-    }
-
-    /// A flag of etcd's, such as `--max-txn-ops=64`.
-    pub fn flag(mut self, flag: &str) -> Build {
-        self.flags.push(flag.to_owned());
-        self
-    }
-
-    /// They wait for their disks, as they do where it matters. Tests need not.
-    pub fn durable(mut self) -> Build {
-        self.is_durable = true;
-        self
-    }
-
-    /// Every `fsync` and `fdatasync` of theirs takes this much longer.
-    ///
-    /// # Panics
-    ///
-    /// Where [`can_delay_disks`](Build::can_delay_disks) says no.
-    pub fn slow_disks(mut self, delay: Duration) -> Build {
-        assert!(Build::can_delay_disks(), "strace and setpriv are needed");
-        self.disk_delay = Some(delay);
-        self.durable()
-    }
-
-    /// Whether disks can be made [slow](Build::slow_disks) here: there is an `strace` that may trace, and a `setpriv`.
-    #[must_use]
-    pub fn can_delay_disks() -> bool {
-        disks::can_be_slowed()
-    }
-
     /// Starts them, and waits until all of them are healthy.
     ///
     /// # Panics
@@ -169,53 +56,6 @@ impl Build {
         let members: Vec<Member> = peers.iter().enumerate().map(member).collect();
         members.iter().for_each(Member::start);
         Servers { build: self.clone(), members, certificates, folder }
-    }
-
-    fn member(&self, folder: &Path, index: usize, peer: &Arc<Port>, cluster: &str, state: &str) -> Member {
-        let clients = Port::free();
-        let (door, scheme) = if self.tls.is_some() { (Port::free(), "https") } else { (clients.clone(), "http") };
-        let mut flags = self.common_flags(folder);
-        flags.extend([
-            format!("--name=m{index}"),
-            format!("--listen-peer-urls=http://{peer}"),
-            format!("--initial-advertise-peer-urls=http://{peer}"),
-            format!("--initial-cluster={cluster}"),
-            format!("--initial-cluster-state={state}"),
-            format!("--advertise-client-urls={scheme}://{clients}"),
-            match self.tls {
-                Some(_) => format!("--listen-client-urls=https://{clients},http://{door}"),
-                None => format!("--listen-client-urls=http://{clients}"),
-            },
-        ]);
-        flags.extend(self.flags.clone());
-        let wrapper = self.disk_delay.map(disks::slowed).unwrap_or_default();
-        Member::new(folder.join(format!("m{index}")), [clients, door, peer.clone()], flags, wrapper)
-    }
-
-    fn common_flags(&self, folder: &Path) -> Vec<String> {
-        // Whoever is killed has written; only a machine that fails could lose that. Not every etcd knows the flag.
-        static UNSAFE_NO_FSYNC: LazyLock<bool> =
-            LazyLock::new(|| runs(Command::new(program()).args(["--unsafe-no-fsync", "--version"])));
-        let mut flags = vec![
-            "--logger=zap".to_owned(),
-            "--log-outputs=stderr".to_owned(),
-            "--log-level=error".to_owned(),
-            "--bcrypt-cost=4".to_owned(),
-            format!("--heartbeat-interval={}", self.heartbeat.as_millis()),
-            format!("--election-timeout={}", self.election.as_millis()),
-        ];
-        if *UNSAFE_NO_FSYNC && !self.is_durable {
-            flags.push("--unsafe-no-fsync".to_owned());
-        }
-        if let Some(tls) = self.tls {
-            flags.push(format!("--cert-file={}", folder.join("server.pem").display()));
-            flags.push(format!("--key-file={}", folder.join("server-key.pem").display()));
-            if tls == Tls::Clients {
-                flags.push(format!("--trusted-ca-file={}", folder.join("ca.pem").display()));
-                flags.push("--client-cert-auth".to_owned());
-            }
-        }
-        flags
     }
 
     fn set_users_up(&self, servers: &Servers) {
@@ -272,17 +112,7 @@ impl Servers {
 
     /// Servers as you like them.
     pub fn build() -> Build {
-        Build {
-            members: 1,
-            heartbeat: Duration::from_millis(100),
-            election: Duration::from_secs(1),
-            tls: None,
-            root: None,
-            users: Vec::new(),
-            flags: Vec::new(),
-            is_durable: false,
-            disk_delay: None,
-        }
+        Build::new()
     }
 
     /// All of them, the dead ones included.
@@ -356,17 +186,8 @@ impl Servers {
     #[track_caller]
     fn add(&mut self, is_learner: bool) -> usize {
         let (index, peer) = (self.members.len(), Port::free());
-        let began = Instant::now();
         let addition = json!({"peerURLs": [format!("http://{peer}")], "isLearner": is_learner});
-        loop {
-            match self.call("cluster/member/add", &addition) {
-                Ok(_) => break,
-                Err(error) if error.contains("already exists") => break,
-                // Members that have just come are not counted on at once.
-                Err(error) if error.contains("unhealthy") && began.elapsed() < LONG => thread::sleep(NAP),
-                Err(error) => panic!("{error}"),
-            }
-        }
+        self.change_members("cluster/member/add", &addition, "already exists");
         let running = self.members.iter().enumerate().filter(|(_, member)| member.is_part());
         let named = running.map(|(index, member)| (index, member.peer())).chain([(index, peer.to_string())]);
         let cluster = named.map(|(index, peer)| format!("m{index}=http://{peer}")).collect::<Vec<_>>().join(",");
@@ -396,14 +217,7 @@ impl Servers {
                 Err(_) => thread::sleep(NAP),
             }
         };
-        loop {
-            match self.call("cluster/member/remove", &json!({"ID": id.to_string()})) {
-                Ok(_) => break,
-                Err(error) if error.contains("not found") => break,
-                Err(error) if error.contains("unhealthy") && began.elapsed() < LONG => thread::sleep(NAP),
-                Err(error) => panic!("{error}"),
-            }
-        }
+        self.change_members("cluster/member/remove", &json!({"ID": id.to_string()}), "not found");
         // A majority has stored the removal, but the others may not know yet that it is decided. Without this member,
         // one that does not know would wait for its vote for ever.
         for other in self.voters().filter(|other| !ptr::eq(*other, &self.members[index])) {
@@ -413,6 +227,21 @@ impl Servers {
             }
         }
         self.members[index].leave();
+    }
+
+    /// Adds or removes a member. A request that is repeated gets the error that says it is done already.
+    #[track_caller]
+    fn change_members(&self, path: &str, change: &Value, done: &str) {
+        let began = Instant::now();
+        loop {
+            match self.call(path, change) {
+                Err(error) if error.contains(done) => return,
+                // etcd does not count at once on members that have just joined.
+                Err(error) if error.contains("unhealthy") && began.elapsed() < LONG => thread::sleep(NAP),
+                Err(error) => panic!("{error}"),
+                Ok(_) => return,
+            }
+        }
     }
 
     /// The members that run and vote. (A learner refuses most requests.)
