@@ -2,12 +2,12 @@
 //! versions of etcd refuse, with their codes and words.
 //!
 //! The codes and the messages are those of etcd's `api/v3rpc/rpctypes/error.go`; which requests are refused is from
-//! `server/etcdserver/api/v3rpc/interceptor.go` and `maintenance.go`.
+//! `server/etcdserver/api/v3rpc/interceptor.go` and `maintenance.go`; how a watch is refused is from `watch.go`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -15,7 +15,7 @@ use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use crate::lock;
 
@@ -37,6 +37,13 @@ pub enum Manner {
     NotCapable,
     /// As a member whose disk is slow: reads and writes take this much longer, all else is answered at once.
     Slow(Duration),
+    /// As 3.5.28 or later, when the token of every watch stream that is open now has expired: new watches are refused
+    /// there, and none of the refusals names its watch.
+    ExpiredStreams,
+    /// As 3.5.28 or later, to a user who may read the keys that contain this, and may not watch them.
+    Unwatchable(&'static str),
+    /// As no etcd does: every read is answered with no key, and with the claim that there are more.
+    EmptyPages,
 }
 
 /// A server on a loopback port of its own that answers in a [`Manner`]. It speaks plain HTTP/2, as the member behind it
@@ -52,8 +59,10 @@ pub struct StandIn {
 #[derive(Debug)]
 struct Shared {
     member: String,
-    manner: Mutex<Manner>,
+    /// Since when it answers in this manner, too.
+    manner: Mutex<(Manner, Instant)>,
     requests: Mutex<Vec<String>>,
+    refused_watches: Mutex<usize>,
     /// What the members say of where they are, instead of what they say.
     addresses: Mutex<Option<Vec<String>>>,
 }
@@ -66,8 +75,13 @@ impl StandIn {
     /// If there is no port or no thread left.
     #[must_use]
     pub fn of(endpoint: &str) -> StandIn {
-        let (member, manner) = (endpoint.to_owned(), Mutex::new(Manner::Pass));
-        let shared = Arc::new(Shared { member, manner, requests: Mutex::default(), addresses: Mutex::default() });
+        let shared = Arc::new(Shared {
+            member: endpoint.to_owned(),
+            manner: Mutex::new((Manner::Pass, Instant::now())),
+            requests: Mutex::default(),
+            refused_watches: Mutex::default(),
+            addresses: Mutex::default(),
+        });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("there is a free port");
         let address = listener.local_addr().expect("a listener has an address");
@@ -91,7 +105,7 @@ impl StandIn {
 
     /// Answers in this manner from now on.
     pub fn answer(&self, manner: Manner) {
-        *lock(&self.shared.manner) = manner;
+        *lock(&self.shared.manner) = (manner, Instant::now());
     }
 
     /// Says that the members are at these URLs, whatever the cluster says.
@@ -103,6 +117,12 @@ impl StandIn {
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         lock(&self.shared.requests).clone()
+    }
+
+    /// How many watches it has refused so far.
+    #[must_use]
+    pub fn refused_watches(&self) -> usize {
+        *lock(&self.shared.refused_watches)
     }
 }
 
@@ -151,7 +171,7 @@ async fn handle(
     let path = request.uri().path().to_owned();
     lock(&shared.requests).push(path.clone());
     let (head, mut body) = request.into_parts();
-    let manner = *lock(&shared.manner);
+    let (manner, _) = *lock(&shared.manner);
     // What decides stands in the first message; none of the requests that count here has another.
     let first = if manner == Manner::Pass { None } else { body.data().await.and_then(Result::ok) };
     if let Some(first) = &first {
@@ -169,9 +189,16 @@ async fn handle(
     }
     let addresses = lock(&shared.addresses).clone();
     if let Some(addresses) = addresses.filter(|_| path == MEMBER_LIST) {
-        return claim(&mut answer, &addresses);
+        return respond(&mut answer, &members_at(&addresses));
+    }
+    if manner == Manner::EmptyPages && path == "/etcdserverpb.KV/Range" {
+        // more = 3
+        return respond(&mut answer, &varint(3, 1));
     }
     let mut member = member.ready().await.ok()?;
+    if path == WATCH {
+        return watch(Request::from_parts(head, body), first, answer, &mut member, &shared).await;
+    }
     let is_whole = body.is_end_stream() && first.is_none();
     let (answered, mut to_member) = member.send_request(Request::from_parts(head, ()), is_whole).ok()?;
     tokio::spawn(async move {
@@ -188,6 +215,97 @@ async fn handle(
     let ends = body.is_end_stream();
     let to_client = answer.send_response(Response::from_parts(head, ()), ends).ok()?;
     if ends { Some(()) } else { pass(body, to_client).await }
+}
+
+/// Passes a watch stream on, message by message, and answers the requests for watches that the manner refuses.
+async fn watch(
+    request: Request<RecvStream>,
+    first: Option<Bytes>,
+    mut answer: SendResponse<Bytes>,
+    member: &mut SendRequest<Bytes>,
+    shared: &Shared,
+) -> Option<()> {
+    let opened = Instant::now();
+    let (head, mut body) = request.into_parts();
+    let (answered, mut to_member) = member.send_request(Request::from_parts(head, ()), false).ok()?;
+    // The member answers nothing at all before it gets a request.
+    let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
+    let to_client = Arc::new(AsyncMutex::new(answer.send_response(head, false).ok()?));
+    let answers = Arc::clone(&to_client);
+    tokio::spawn(async move {
+        let (head, mut body) = answered.await.ok()?.into_parts();
+        let mut messages = Messages::default();
+        while let Some(Ok(data)) = body.data().await {
+            let _ = body.flow_control().release_capacity(data.len());
+            for message in messages.take(&data) {
+                send(&mut *answers.lock().await, message, false).await?;
+            }
+        }
+        let trailers = if head.headers.contains_key("grpc-status") { Some(head.headers) } else { None };
+        let trailers = trailers.or(body.trailers().await.ok()?)?;
+        answers.lock().await.send_trailers(trailers).ok()
+    });
+    let mut messages = Messages::default();
+    let mut next = first;
+    loop {
+        let data = match next.take() {
+            Some(first) => first,
+            None => match body.data().await {
+                Some(Ok(data)) => data,
+                Some(Err(_)) => return None,
+                None => return to_member.send_data(Bytes::new(), true).ok(),
+            },
+        };
+        let _ = body.flow_control().release_capacity(data.len());
+        for message in messages.take(&data) {
+            let manner = *lock(&shared.manner);
+            match why_refused(manner, opened, &message) {
+                Some(why) => {
+                    *lock(&shared.refused_watches) += 1;
+                    send(&mut *to_client.lock().await, framed(&refused_watch(why)), false).await?;
+                }
+                None => send(&mut to_member, message, false).await?,
+            }
+        }
+    }
+}
+
+/// Why a message of a watch stream is refused; `None` if it is not.
+fn why_refused((manner, since): (Manner, Instant), opened: Instant, message: &[u8]) -> Option<&'static str> {
+    // create_request = 1, and in it key = 1
+    let Some(Field::Bytes(create)) = field(message.get(5..)?, 1) else { return None };
+    let Some(Field::Bytes(key)) = field(create, 1) else { return None };
+    match manner {
+        Manner::ExpiredStreams => (opened < since).then_some("etcdserver: invalid auth token"),
+        Manner::Unwatchable(part) => {
+            key.windows(part.len()).any(|window| window == part.as_bytes()).then_some("etcdserver: permission denied")
+        }
+        _ => None,
+    }
+}
+
+/// A `WatchResponse` that refuses a watch: watch_id = 2, created = 3, canceled = 4, cancel_reason = 6.
+fn refused_watch(why: &str) -> Vec<u8> {
+    [varint(2, u64::MAX), varint(3, 1), varint(4, 1), bytes(6, why.as_bytes())].concat()
+}
+
+/// Puts messages together again that come in pieces. Each keeps gRPC's prefix of a flag and a length.
+#[derive(Default)]
+struct Messages(Vec<u8>);
+
+impl Messages {
+    fn take(&mut self, data: &[u8]) -> Vec<Bytes> {
+        self.0.extend(data);
+        let mut whole = Vec::new();
+        while let Some(prefix) = self.0.first_chunk::<5>() {
+            let length = 5 + u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
+            if self.0.len() < length {
+                break;
+            }
+            whole.push(self.0.drain(..length).collect());
+        }
+        whole
+    }
 }
 
 async fn pass(mut from: RecvStream, mut to: SendStream<Bytes>) -> Option<()> {
@@ -224,6 +342,7 @@ async fn send(to: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> Opt
 }
 
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
 const INVALID_ARGUMENT: u8 = 3;
@@ -246,10 +365,19 @@ fn refusal(manner: Manner, path: &str, has_token: bool, message: &[u8]) -> Optio
     }
 }
 
-/// Whether a `RangeRequest` has its field 7 set. Fields before it are skipped by their kinds.
+/// Whether a `RangeRequest`, after gRPC's prefix, has its field 7 set.
 fn is_serializable(message: &[u8]) -> bool {
-    // The prefix of gRPC: a flag and the length.
-    let mut rest = message.get(5..).unwrap_or_default();
+    matches!(field(message.get(5..).unwrap_or_default(), 7), Some(Field::Number(value)) if value != 0)
+}
+
+/// A field of a message of protobuf.
+enum Field<'m> {
+    Number(u64),
+    Bytes(&'m [u8]),
+}
+
+/// The first field of this number. The fields before it are skipped by their kinds.
+fn field(mut rest: &[u8], number: u64) -> Option<Field<'_>> {
     let varint = |rest: &mut &[u8]| {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -262,16 +390,47 @@ fn is_serializable(message: &[u8]) -> bool {
         }
         None
     };
-    while let Some(tag) = varint(&mut rest) {
-        let Some(value) = varint(&mut rest) else { return false };
-        match (tag >> 3, tag & 7) {
-            (7, 0) => return value != 0,
-            (_, 0) => {}
-            (_, 2) => rest = usize::try_from(value).ok().and_then(|length| rest.get(length..)).unwrap_or_default(),
-            _ => return false,
+    loop {
+        let tag = varint(&mut rest)?;
+        let value = varint(&mut rest)?;
+        let field = match tag & 7 {
+            0 => Field::Number(value),
+            2 => {
+                let content;
+                (content, rest) = rest.split_at_checked(usize::try_from(value).ok()?)?;
+                Field::Bytes(content)
+            }
+            _ => return None,
+        };
+        if tag >> 3 == number {
+            return Some(field);
         }
     }
-    false
+}
+
+/// A field of protobuf that is a number.
+fn varint(tag: u8, mut value: u64) -> Vec<u8> {
+    let mut bytes = vec![tag << 3];
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// A field of protobuf that is a string, bytes or a message.
+fn bytes(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = varint(tag, content.len() as u64);
+    bytes[0] |= 2;
+    bytes.extend(content);
+    bytes
+}
+
+/// A message, with gRPC's prefix of a flag and a length.
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).expect("messages are small");
+    [&[0][..], &length.to_be_bytes(), message].concat().into()
 }
 
 /// An answer that has no body, as gRPC writes a refusal.
@@ -281,27 +440,17 @@ fn status(code: u8, message: &str) -> Response<()> {
     head.body(()).expect("the headers are well formed")
 }
 
-/// Answers a `MemberListRequest`: a member at each address, in a cluster of the number 0.
-fn claim(answer: &mut SendResponse<Bytes>, urls: &[String]) -> Option<()> {
-    let field = |tag: u8, content: &[u8]| {
-        let mut bytes = vec![tag << 3 | 2];
-        let mut length = content.len();
-        while length >= 0x80 {
-            bytes.push(length as u8 | 0x80);
-            length >>= 7;
-        }
-        bytes.push(length as u8);
-        bytes.extend(content);
-        bytes
-    };
+/// A `MemberListResponse`: a member at each address, in a cluster of the number 0.
+fn members_at(urls: &[String]) -> Vec<u8> {
     // members = 2, clientURLs = 4
-    let message: Vec<u8> = urls.iter().flat_map(|url| field(2, &field(4, url.as_bytes()))).collect();
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(message.len()).ok()?.to_be_bytes());
-    framed.extend(message);
+    urls.iter().flat_map(|url| bytes(2, &bytes(4, url.as_bytes()))).collect()
+}
+
+/// Answers a request with a message.
+fn respond(answer: &mut SendResponse<Bytes>, message: &[u8]) -> Option<()> {
     let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
     let mut body = answer.send_response(head, false).ok()?;
-    body.send_data(framed.into(), false).ok()?;
+    body.send_data(framed(message), false).ok()?;
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     body.send_trailers(trailers).ok()
@@ -313,11 +462,30 @@ mod tests {
 
     #[test]
     fn a_serializable_read_is_told_from_others() {
-        let framed = |message: &[u8]| [&[0, 0, 0, 0, message.len() as u8], message].concat();
         assert!(is_serializable(&framed(b"\x0a\x03key\x38\x01")));
         assert!(!is_serializable(&framed(b"\x0a\x03key\x38\x00")));
         assert!(!is_serializable(&framed(b"\x0a\x0338\x01")));
         assert!(!is_serializable(b""));
+    }
+
+    #[test]
+    fn messages_that_come_in_pieces_are_put_together() {
+        let two = [framed(b"one"), framed(b"")].concat();
+        let mut messages = Messages::default();
+        let whole: Vec<Bytes> = two.chunks(2).flat_map(|piece| messages.take(piece)).collect();
+        assert_eq!(whole, [framed(b"one"), framed(b"")]);
+    }
+
+    #[test]
+    fn a_watch_is_refused_by_its_stream_or_by_its_key() {
+        let create = framed(&bytes(1, &bytes(1, b"/n/e/A/l")));
+        let (before, after) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let refuses = |manner, opened| why_refused((manner, after), opened, &create).is_some();
+        assert!(refuses(Manner::ExpiredStreams, before) && !refuses(Manner::ExpiredStreams, after));
+        assert!(refuses(Manner::Unwatchable("/A/"), after) && !refuses(Manner::Unwatchable("/B/"), after));
+        assert!(!refuses(Manner::Pass, before));
+        let Some(Field::Number(id)) = field(&refused_watch("no"), 2) else { panic!("it has an id") };
+        assert_eq!(id.cast_signed(), -1);
     }
 
     #[test]
