@@ -14,7 +14,7 @@ use tonic::Code;
 use crate::engine::{Engine, Parts};
 use crate::error::{Error, Why};
 use crate::keys::{self, Part};
-use crate::link::Pause;
+use crate::pause::Pause;
 use crate::read;
 use crate::wire::{Empty, KeyValue, WATCH, Watch, WatchAnswer, WatchCreate};
 

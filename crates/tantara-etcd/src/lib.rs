@@ -22,6 +22,7 @@ mod lease;
 mod link;
 mod lookout;
 mod options;
+mod pause;
 mod read;
 mod records;
 mod reply;

@@ -20,7 +20,8 @@ use crate::connection::{Connection, NoAnswer, Wire};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Kind, Try, Why, reason, said};
 use crate::options::{Options, shown_user};
-use crate::verdict::{Verdict, is_untouched, judge};
+use crate::pause::{LONGEST_PAUSE, Pause};
+use crate::verdict::{Verdict, is_too_old, is_untouched, judge};
 use crate::wire::{Authenticate, Header, MemberList, Peek, Rpc, StatusOf};
 
 /// A member that takes longer to answer a connection is passed over for the next.
@@ -29,16 +30,9 @@ const CONNECTING: Duration = Duration::from_secs(2);
 /// The limit grows with each round in which no endpoint could be connected to, up to this.
 const LONGEST_CONNECTING: Duration = Duration::from_secs(30);
 
-/// Between rounds through all endpoints, and between attempts.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-
 /// Connections are asked for a sign of life when they are silent. etcd closes those that ask more often than every
 /// five seconds.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-
-/// The oldest etcd that can be asked how far a watch has come, and that takes a watch's number from the client.
-const OLDEST: (u32, u32) = (3, 4);
 
 /// What can do without an answer waits for it no longer than this, or than twice the time of the answer that was
 /// needed.
@@ -52,22 +46,6 @@ const LEARNING: Duration = Duration::from_secs(30);
 
 /// So many addresses are believed.
 const MOST_ADDRESSES: usize = 32;
-
-/// A wait that doubles, and differs from everybody else's.
-#[derive(Debug)]
-pub(crate) struct Pause(Duration);
-
-impl Pause {
-    pub(crate) fn new() -> Pause {
-        Pause(SHORTEST_PAUSE)
-    }
-
-    pub(crate) fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(0.5 + fastrand::f64());
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        pause
-    }
-}
 
 /// Why a request has failed.
 #[derive(Debug)]
@@ -148,12 +126,24 @@ impl Link {
         self.current.try_lock().is_ok_and(|current| self.trusted(&current).is_some())
     }
 
-    /// Ready when so much time has passed and there is no connection.
+    /// Ready when so much time has passed and there is no connection. Two looks in a row have to find none: one may
+    /// fall between two connections.
     pub(crate) async fn is_lost_after(&self, patience: Duration) {
         sleep(patience).await;
-        while self.seems_up() {
+        let mut was_up = true;
+        loop {
+            let is_up = self.seems_up();
+            if !is_up && !was_up {
+                return;
+            }
+            was_up = is_up;
             sleep(LONGEST_PAUSE).await;
         }
+    }
+
+    /// Whether the connection is not known to have failed.
+    pub(crate) fn trusts(&self, connection: &Connection) -> bool {
+        connection.serial > self.failed.load(Relaxed)
     }
 
     /// Since when the cluster has not been reached, although somebody wants to, and what each endpoint has said.
@@ -163,7 +153,7 @@ impl Link {
     }
 
     fn trusted<'c>(&self, current: &'c Option<Connection>) -> Option<&'c Connection> {
-        current.as_ref().filter(|connection| connection.serial > self.failed.load(Relaxed))
+        current.as_ref().filter(|connection| self.trusts(connection))
     }
 
     /// What each endpoint has last failed with: those that were given, and those learnt that were tried.
@@ -508,17 +498,10 @@ enum Refusal {
     Final(Error),
 }
 
-fn is_too_old(version: &str) -> bool {
-    let mut numbers = version.split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST,
-        // What does not say its version is not known to be too old.
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     #[test]
@@ -538,22 +521,27 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_compared_by_their_numbers() {
-        for old in ["2.3.8", "3.3.27", "3.0.0"] {
-            assert!(is_too_old(old), "{old}");
-        }
-        for new in ["3.4.0", "3.4.23", "3.5.33", "3.10.0", "4.0.0", "", "unknown", "3"] {
-            assert!(!is_too_old(new), "{new}");
-        }
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let mut pause = Pause::new();
-        assert!(pause.next() < Duration::from_millis(16));
-        for _ in 0..20 {
-            assert!(pause.next() < LONGEST_PAUSE * 2);
-        }
-        assert!(pause.next() >= LONGEST_PAUSE / 2);
+    fn a_moment_between_two_connections_is_no_loss() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let link = Link::new(crate::endpoint::parse("127.0.0.1:1", false).unwrap(), Options::new());
+            let connect = |serial| {
+                let wire = Wire::new(Target::from_static("http://127.0.0.1:1").connect_lazy());
+                let connection = Connection::new(wire, link.endpoints[0].clone(), serial, CONNECTING, 0, Vec::new());
+                *link.current.try_lock().unwrap() = Some(connection);
+            };
+            let lost = link.is_lost_after(Duration::ZERO);
+            tokio::pin!(lost);
+            // It looks for the first time when it is polled for the second time, and finds nothing.
+            for _ in 0..2 {
+                sleep(Duration::from_millis(10)).await;
+                let is_pending = std::future::poll_fn(|context| Poll::Ready(lost.as_mut().poll(context).is_pending()));
+                assert!(is_pending.await);
+            }
+            connect(1);
+            assert!(timeout(3 * LONGEST_PAUSE, &mut lost).await.is_err());
+            link.failed.store(1, Relaxed);
+            lost.await;
+        });
     }
 }

@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::engine::Parts;
 use crate::error::Error;
-use crate::link::{Failure, Pause};
+use crate::link::Failure;
+use crate::pause::Pause;
 use crate::read::{self, Seen, look};
 use crate::records::Records;
 use crate::ticket::Served;
@@ -61,8 +62,8 @@ enum Done {
     Read { number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, seen: Result<Seen, Failure> },
     /// A read that ends waits.
     Decided { number: u64, tickets: Vec<Served>, names: Vec<Arc<str>>, seen: Result<Seen, Failure> },
-    /// An event was made to exist, at a revision, or not.
-    Made { name: Arc<str>, made: Option<i64> },
+    /// An event was created, or existed, at a revision; or could not be created.
+    Made { name: Arc<str>, made: Result<i64, Error> },
 }
 
 struct Lookout {
@@ -81,10 +82,12 @@ struct Lookout {
     /// When the next read may begin, after one that failed.
     not_before: Instant,
     pause: Pause,
+    /// The pause before the next stream. It grows until a watch begins, although reads may succeed meanwhile.
+    stream_pause: Pause,
     recheck: Instant,
     settling: Instant,
-    /// When waits that are in doubt are looked at again.
-    doubts: Instant,
+    /// When events are looked at again: those with waits in doubt, and those that are to be watched again.
+    next_look: Instant,
     work: JoinSet<Done>,
     watching: Watching,
     records: Records,
@@ -102,9 +105,10 @@ pub(crate) async fn run(parts: Arc<Parts>, mut inbox: mpsc::UnboundedReceiver<As
         is_reading: false,
         not_before: now,
         pause: Pause::new(),
+        stream_pause: Pause::new(),
         recheck: now,
         settling: now,
-        doubts: now,
+        next_look: now,
         work: JoinSet::new(),
         watching: Watching::new(Arc::clone(&parts)),
         records: Records::new(Arc::clone(&parts)),
@@ -140,7 +144,7 @@ impl Lookout {
                     let topic = self.topics.entry(Arc::clone(&ticket.0.name)).or_insert_with(Topic::new);
                     if topic.is_idle() {
                         topic.since = now;
-                        topic.is_settled = false;
+                        (topic.is_settled, topic.is_making) = (false, false);
                     }
                     self.joins += 1;
                     topic.joining.push(Joining { ticket, order: self.joins, until });
@@ -205,9 +209,14 @@ impl Lookout {
                 }
             },
             Done::Made { name, made } => {
-                if let (Some(topic), Some(revision)) = (self.topics.get_mut(&name), made) {
-                    topic.hear_made(revision, self.reads);
-                    self.has_to_read |= topic.is_stale;
+                let Some(topic) = self.topics.get_mut(&name) else { return };
+                match made {
+                    Ok(revision) => {
+                        topic.hear_made(revision, self.reads);
+                        self.has_to_read |= topic.is_stale;
+                    }
+                    // Tried again with the next look at all events. What is refused stays so.
+                    Err(error) => topic.is_making = !error.is_unreachable(),
                 }
             }
         }
@@ -270,9 +279,9 @@ impl Lookout {
         let now = Instant::now();
         for name in names {
             let Some(topic) = self.topics.get_mut(&name) else { continue };
-            if topic.watch.is_none() && !topic.sleepers.is_empty() {
+            if topic.wants_watch(now) {
                 let watch = self.watching.begin(&name, topic.watch_from());
-                topic.begin_watch(watch, seen.revision, now);
+                topic.begin_watch(watch, seen.revision);
                 self.watches.insert(watch, name);
             }
         }
@@ -304,15 +313,17 @@ impl Lookout {
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Answer(answer) => self.hear_answer(answer),
-            Heard::Interrupted => {
-                let now = Instant::now();
-                self.topics.values_mut().for_each(|topic| topic.interrupt(now));
-                self.watches.clear();
-                self.has_to_read = true;
-                self.not_before = now + self.pause.next();
-            }
+            Heard::Interrupted => self.interrupt(),
             Heard::Nothing => {}
         }
+    }
+
+    /// All watches are gone with their stream: every event is read, and watched over the next stream.
+    fn interrupt(&mut self) {
+        self.topics.values_mut().for_each(Topic::interrupt);
+        self.watches.clear();
+        self.has_to_read = true;
+        self.not_before = Instant::now() + self.stream_pause.next();
     }
 
     fn hear_answer(&mut self, answer: WatchAnswer) {
@@ -320,15 +331,13 @@ impl Lookout {
         let Some(topic) = self.topics.get_mut(name) else { return };
         if answer.canceled {
             self.watches.remove(&answer.watch_id);
+            self.next_look = self.next_look.min(topic.lose_watch(Instant::now()));
             self.watching.forget();
-            self.has_to_read = true;
-            // The history that it wanted has been compacted, or it may not watch: the next read knows.
-            topic.lose_watch(Instant::now());
-            self.not_before = Instant::now() + self.pause.next();
             return;
         }
         if answer.created {
             topic.hear_begun(Instant::now());
+            self.stream_pause = Pause::new();
         }
         if answer.created && answer.header.is_some_and(|header| header.revision >= topic.watch_from()) {
             // What came between the read and the watch is told in a moment, and known at once.
@@ -365,12 +374,15 @@ impl Lookout {
             self.settling = now + Duration::from_secs(1);
             self.settle(now);
         }
-        if now >= self.doubts {
-            let doubts = self.topics.iter_mut().filter_map(|(name, topic)| topic.resolve_doubts(now, name));
-            self.doubts = doubts.min().unwrap_or(now + DOUBT);
+        if now >= self.next_look {
+            let mut next = now + DOUBT;
+            for (name, topic) in &mut self.topics {
+                next = topic.advance(now, name).map_or(next, |due| due.min(next));
+                self.has_to_read |= topic.is_stale;
+            }
+            self.next_look = next;
         }
-        due = due.min(self.doubts);
-        due = due.min(self.settling).min(self.records.advance());
+        due = due.min(self.next_look).min(self.settling).min(self.records.advance());
         if !self.is_reading && self.has_to_read {
             if now >= self.not_before {
                 self.read();
@@ -391,24 +403,23 @@ impl Lookout {
             }
             if topic.is_idle() {
                 if topic.is_settled {
-                    topic.is_settled = false;
+                    (topic.is_settled, topic.is_making) = (false, false);
                     topic.since = now;
                 }
                 if now >= topic.since + LINGERING && !self.is_reading {
                     gone.push(Arc::clone(name));
                 }
-            } else if !topic.is_settled {
-                if now < topic.since + SETTLED {
-                    self.settling = self.settling.min(topic.since + SETTLED);
-                } else if !topic.sleepers.is_empty() {
-                    topic.is_settled = true;
-                    if topic.may_not_exist() {
-                        let (parts, name) = (Arc::clone(&self.parts), Arc::clone(name));
-                        self.work.spawn(async move {
-                            let made = crate::event::make(&parts, &name).await.ok();
-                            Done::Made { name, made }
-                        });
-                    }
+            } else if now < topic.since + SETTLED {
+                self.settling = self.settling.min(topic.since + SETTLED);
+            } else if !topic.sleepers.is_empty() {
+                topic.is_settled = true;
+                if topic.may_not_exist() && !topic.is_making {
+                    topic.is_making = true;
+                    let (parts, name) = (Arc::clone(&self.parts), Arc::clone(name));
+                    self.work.spawn(async move {
+                        let made = crate::event::make(&parts, &name).await;
+                        Done::Made { name, made }
+                    });
                 }
             }
             self.records.count(name, if topic.is_settled { topic.sleepers.len() } else { 0 });

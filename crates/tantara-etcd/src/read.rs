@@ -245,6 +245,8 @@ async fn list_once(
             // The first key after it.
             page.key = [&last.key[..], b"\0"].concat();
         }
+        // More is announced with keys alone: without a key there is nothing to go on from.
+        let is_last = !answer.more || answer.kvs.is_empty();
         let ours = answer.kvs.into_iter().filter(|kv| parts.keys.is_ours(kv));
         if page.keys_only {
             let ours: Vec<KeyValue> = ours.collect();
@@ -257,7 +259,7 @@ async fn list_once(
         } else {
             all.extend(ours);
         }
-        if !answer.more {
+        if is_last {
             return Ok((all, page.revision));
         }
         page.limit = (page.limit * 2).min(LARGEST_PAGE);

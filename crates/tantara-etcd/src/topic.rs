@@ -21,10 +21,14 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::keys::{Part, Pulse, State};
+use crate::pause::Pause;
 use crate::ticket::Served;
 
-/// How long the watch has to tell what came before a removal that a read shows.
+/// How long a watch that has begun has to tell what came before a removal that a read shows.
 pub(crate) const DOUBT: Duration = Duration::from_secs(1);
+
+/// How long a removal that a read shows can wait for a watch to begin.
+const LONGEST_DOUBT: Duration = Duration::from_secs(30);
 
 /// How long an undisturbed watch has to tell what came before a read.
 const UNDISTURBED: Duration = Duration::from_secs(10);
@@ -54,6 +58,12 @@ pub(crate) struct Sleeper {
     joined: u64,
 }
 
+impl Sleeper {
+    fn is(&self, ticket: &Served) -> bool {
+        Arc::ptr_eq(&self.ticket.0, &ticket.0)
+    }
+}
+
 /// What a read shows of an event, and which read it was.
 pub(crate) struct View<'s> {
     /// The read was the so manieth to begin.
@@ -76,12 +86,22 @@ struct Position {
     absent: Option<(i64, i64, Instant)>,
 }
 
+/// Whether the watch has told everything that came before the last read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum History {
+    Known,
+    /// The watch is interrupted, or has been requested and has not begun.
+    Awaited,
+    /// The watch began at this moment, with a revision before the last read.
+    Told(Instant),
+}
+
 /// An event that is waited for, or was a moment ago.
 pub(crate) struct Topic {
     pub(crate) joining: Vec<Joining>,
     pub(crate) sleepers: Vec<Sleeper>,
-    /// Waits whose time has passed while they were in doubt.
-    pub(crate) deciding: Vec<Served>,
+    /// Waits whose time has passed while they were in doubt, and when each ends.
+    deciding: Vec<(Served, Instant)>,
     /// How many have left since the last time that they were counted.
     pub(crate) left: usize,
     /// Whether it has to be read, whoever joins.
@@ -89,17 +109,21 @@ pub(crate) struct Topic {
     /// The watch's number, on the stream that is open.
     pub(crate) watch: Option<i64>,
     position: Position,
-    /// Since when the watch has been asked for history, or is interrupted; `None` if it has nothing to make up for.
-    behind: Option<Instant>,
+    history: History,
+    /// The pause before a watch that the server has refused is requested again, and when it ends.
+    watch_pause: Pause,
+    watch_at: Option<Instant>,
     /// Whether the last read left open what came between it and the position.
     is_open: bool,
     /// The highest revision of any fact, and how many reads had begun when that was learnt.
     newest: (i64, u64),
-    /// When a wait came to be in doubt.
+    /// When a wait was last found to be in doubt.
     doubt: Option<Instant>,
     /// Since when somebody waits, or nobody does.
     pub(crate) since: Instant,
     pub(crate) is_settled: bool,
+    /// Whether the event is being created, or may not be.
+    pub(crate) is_making: bool,
 }
 
 impl Topic {
@@ -112,12 +136,15 @@ impl Topic {
             is_stale: false,
             watch: None,
             position: Position::default(),
-            behind: None,
+            history: History::Known,
+            watch_pause: Pause::new(),
+            watch_at: None,
             is_open: false,
             newest: (0, 0),
             doubt: None,
             since: Instant::now(),
             is_settled: false,
+            is_making: false,
         }
     }
 
@@ -284,58 +311,97 @@ impl Topic {
     }
 
     /// A watch of this number begins at the position. The last read was at `revision`.
-    pub(crate) fn begin_watch(&mut self, watch: i64, revision: i64, now: Instant) {
+    pub(crate) fn begin_watch(&mut self, watch: i64, revision: i64) {
+        self.watch_at = None;
         self.watch = Some(watch);
-        self.behind = (self.position.next <= revision).then_some(now);
+        self.history = if self.position.next <= revision { History::Awaited } else { History::Known };
     }
 
     /// The server has begun the watch, and tells what there is to be told.
     pub(crate) fn hear_begun(&mut self, now: Instant) {
-        self.behind = self.behind.map(|_| now);
+        if self.history == History::Awaited {
+            self.history = History::Told(now);
+        }
+        self.watch_pause = Pause::new();
+    }
+
+    /// Whether the event needs a watch, and may be watched again by now.
+    pub(crate) fn wants_watch(&self, now: Instant) -> bool {
+        self.watch.is_none() && !self.sleepers.is_empty() && self.watch_at.is_none_or(|at| at <= now)
     }
 
     /// The stream of the watch has broken off.
-    pub(crate) fn interrupt(&mut self, now: Instant) {
+    pub(crate) fn interrupt(&mut self) {
         self.watch = None;
-        self.behind = Some(now);
+        self.history = History::Awaited;
         self.is_stale = !self.is_idle();
     }
 
-    /// The server has ended the watch: the history that it wanted is gone, or it may not be watched.
-    pub(crate) fn lose_watch(&mut self, now: Instant) {
+    /// The server has ended the watch, because the history that it wanted is gone, or has refused it. The event is
+    /// read, and watched again, after a pause. When that ends.
+    pub(crate) fn lose_watch(&mut self, now: Instant) -> Instant {
         self.watch = None;
-        self.behind = None;
+        self.history = History::Known;
         self.position = Position::default();
         // Nothing will tell more than the read has told.
         self.doubt = self.doubt.map(|since| since.min(now.checked_sub(DOUBT).unwrap_or(since)));
-        self.is_stale = true;
+        *self.watch_at.insert(now + self.watch_pause.next())
     }
 
-    /// Ends the waits that have been in doubt for long enough. When to come again.
-    pub(crate) fn resolve_doubts(&mut self, now: Instant, name: &str) -> Option<Instant> {
-        let due = self.doubt? + DOUBT;
-        self.deciding.retain(|ticket| !ticket.0.over.is_set());
+    /// Does what is due by now: ends the waits that have been in doubt for long enough, and marks an event that is to
+    /// be watched again as stale. When to call this again.
+    pub(crate) fn advance(&mut self, now: Instant, name: &str) -> Option<Instant> {
+        let watch_at = self.watch_at.filter(|at| now < *at);
+        if self.watch_at.is_some() && watch_at.is_none() {
+            self.is_stale |= self.wants_watch(now);
+        }
+        let due = [watch_at, self.end_decided(now, name), self.end_removed(now, name)];
+        due.into_iter().flatten().min()
+    }
+
+    /// Ends the waits whose time passed a while ago, while they were in doubt. When the next one ends.
+    fn end_decided(&mut self, now: Instant, name: &str) -> Option<Instant> {
+        self.deciding.retain(|(ticket, _)| !ticket.0.over.is_set());
+        if self.deciding.is_empty() {
+            return None;
+        }
+        for (ticket, _) in self.deciding.extract_if(.., |(_, due)| *due <= now) {
+            let is_removed = self.sleepers.iter().any(|sleeper| sleeper.is(&ticket) && sleeper.is_in_doubt);
+            ticket.0.end(if is_removed { Err(Error::removed(name)) } else { Ok(false) });
+        }
+        self.sleepers.retain(|sleeper| !sleeper.ticket.0.over.is_set());
+        self.deciding.iter().map(|(_, due)| *due).min()
+    }
+
+    /// Ends the waits that are in doubt, once the watch has had its time to tell more. When that will be.
+    fn end_removed(&mut self, now: Instant, name: &str) -> Option<Instant> {
+        let doubt = self.doubt?;
+        let due = match self.history {
+            History::Known => doubt + DOUBT,
+            History::Awaited => doubt + LONGEST_DOUBT,
+            History::Told(since) => doubt.max(since) + DOUBT,
+        };
         let is_in_doubt = |sleeper: &mut Sleeper| sleeper.is_in_doubt;
-        if now < due && (!self.deciding.is_empty() || self.sleepers.iter_mut().any(is_in_doubt)) {
+        if now < due && self.sleepers.iter_mut().any(is_in_doubt) {
             return Some(due);
         }
         self.doubt = None;
         let removed = self.sleepers.extract_if(.., is_in_doubt);
         removed.for_each(|sleeper| sleeper.ticket.0.end(Err(Error::removed(name))));
-        // Those that are not over yet were not released.
-        self.deciding.drain(..).for_each(|ticket| ticket.0.end(Ok(false)));
-        self.sleepers.retain(|sleeper| !sleeper.ticket.0.over.is_set());
         None
     }
 
     /// The time of a wait has passed, and the last read did not release it. It is not set, unless the watch has still
     /// to tell what came before that read.
     pub(crate) fn decide(&mut self, ticket: Served, now: Instant) {
-        let sleeper = self.sleepers.iter().find(|sleeper| Arc::ptr_eq(&sleeper.ticket.0, &ticket.0));
-        let is_behind = self.behind.is_some_and(|since| self.watch.is_none() || now < since + DOUBT);
+        let sleeper = self.sleepers.iter().find(|sleeper| sleeper.is(&ticket));
+        let is_behind = match self.history {
+            History::Known => false,
+            History::Awaited => true,
+            History::Told(since) => now < since + DOUBT,
+        };
         if sleeper.is_some_and(|sleeper| sleeper.is_in_doubt || self.is_open && is_behind) {
-            self.doubt.get_or_insert(now);
-            self.deciding.push(ticket);
+            self.deciding.push((ticket, now + DOUBT));
         } else {
             ticket.0.end(Ok(false));
         }

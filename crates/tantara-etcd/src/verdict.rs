@@ -7,6 +7,9 @@ use crate::error::{Error, Kind, said};
 /// What a member says that is cut off from the leader.
 const NO_LEADER: &str = "etcdserver: no leader";
 
+/// The oldest etcd that can be asked how far a watch has come, and that takes a watch's number from the client.
+const OLDEST: (u32, u32) = (3, 4);
+
 /// What to make of a request that has failed.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -65,6 +68,15 @@ pub(crate) fn is_untouched(status: &Status) -> bool {
     message == NO_LEADER || message == "etcdserver: too many requests" || is_about_the_member(message)
 }
 
+pub(crate) fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST,
+        // What does not say its version is not known to be too old.
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +98,16 @@ mod tests {
             (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
         ] {
             assert!(matches!(judged(code, message), Verdict::Never(_)), "{message}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_by_their_numbers() {
+        for old in ["2.3.8", "3.3.27", "3.0.0"] {
+            assert!(is_too_old(old), "{old}");
+        }
+        for new in ["3.4.0", "3.4.23", "3.5.33", "3.10.0", "4.0.0", "", "unknown", "3"] {
+            assert!(!is_too_old(new), "{new}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The one watch stream of a connection: opened when the first event is waited for, asked for signs of life, given up
 //! when it gives none.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(crate) struct Watching {
     /// The number of the next watch. Never used again, so an answer that comes late belongs to nobody.
     next: i64,
     watches: usize,
+    /// The watches that were requested over this stream and not answered yet. They are answered in this order.
+    requested: VecDeque<i64>,
     /// When something was last heard, and whether a sign of life was asked for since.
     heard: Instant,
     is_asked: bool,
@@ -50,7 +53,15 @@ pub(crate) struct Watching {
 
 impl Watching {
     pub(crate) fn new(parts: Arc<Parts>) -> Watching {
-        Watching { parts, stream: Stream::Closed, next: 1, watches: 0, heard: Instant::now(), is_asked: false }
+        Watching {
+            parts,
+            stream: Stream::Closed,
+            next: 1,
+            watches: 0,
+            requested: VecDeque::new(),
+            heard: Instant::now(),
+            is_asked: false,
+        }
     }
 
     /// Watches the sets of an event, from a revision on.
@@ -58,6 +69,7 @@ impl Watching {
         let watch_id = self.next;
         self.next += 1;
         self.watches += 1;
+        self.requested.push_back(watch_id);
         let keys: &Keys = &self.parts.keys;
         let (key, range_end) = (keys.level(name), keys.after_pulse(name));
         self.send(Watch {
@@ -72,7 +84,7 @@ impl Watching {
     pub(crate) fn forget(&mut self) {
         self.watches = self.watches.saturating_sub(1);
         if self.watches == 0 {
-            self.stream = Stream::Closed;
+            self.close();
         }
     }
 
@@ -118,7 +130,7 @@ impl Watching {
                         Ok(Some(answer)) => {
                             self.heard = Instant::now();
                             self.is_asked = false;
-                            return Heard::Answer(answer);
+                            return self.judge(answer);
                         }
                         Ok(None) => Why::from("has closed the watch".to_owned()),
                         Err(status) => Why::of(&status),
@@ -139,10 +151,37 @@ impl Watching {
         }
     }
 
+    /// Recent servers refuse a watch without naming it, because of the token with which the stream was opened, or for
+    /// lack of permission. Earlier ones name it, and give lack of permission as the reason for both.
+    fn judge(&mut self, mut answer: WatchAnswer) -> Heard {
+        if answer.created {
+            let first = self.requested.pop_front();
+            if answer.watch_id < 0 {
+                answer.watch_id = first.unwrap_or(answer.watch_id);
+            }
+        }
+        if let (true, true, Stream::Open { connection, .. }) = (answer.created, answer.canceled, &self.stream) {
+            if is_about_token(&answer.cancel_reason) {
+                self.parts.link.distrust(connection, Why::from(answer.cancel_reason));
+                return self.interrupt();
+            }
+            // Another request has been told that the token has expired.
+            if !self.parts.link.trusts(connection) {
+                return self.interrupt();
+            }
+        }
+        Heard::Answer(answer)
+    }
+
     fn interrupt(&mut self) -> Heard {
+        self.close();
+        Heard::Interrupted
+    }
+
+    fn close(&mut self) {
         self.stream = Stream::Closed;
         self.watches = 0;
-        Heard::Interrupted
+        self.requested.clear();
     }
 }
 
@@ -159,4 +198,9 @@ async fn open(parts: &Parts, outbox: mpsc::UnboundedReceiver<Watch>) -> Option<(
     };
     parts.link.distrust(&connection, why);
     None
+}
+
+/// Whether a new login helps. Without credentials the next read fails for the same reason.
+fn is_about_token(reason: &str) -> bool {
+    ["invalid auth token", "auth store is old", "user name is empty"].iter().any(|words| reason.contains(words))
 }

@@ -62,7 +62,7 @@ impl One {
 
     /// Lets a doubt grow old.
     fn wait_for_the_watch(&mut self) -> String {
-        self.topic.resolve_doubts(self.now + DOUBT, "x");
+        self.topic.advance(self.now + DOUBT, "x");
         self.outcome()
     }
 
@@ -165,13 +165,84 @@ fn a_set_before_a_removal_releases_although_a_read_shows_the_removal_first() {
     let mut one = One::asleep(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 20, absent()), "None");
     one.topic.lose_watch(one.now);
-    one.topic.resolve_doubts(one.now, "x");
+    one.topic.advance(one.now, "x");
     assert_eq!(one.outcome(), REMOVED);
     // Also if it was made again in the meantime.
     let mut one = One::asleep(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 20, absent()), "None");
     assert_eq!(one.read(3, 21, state(None, Some("0"))), "None");
     assert_eq!(one.wait_for_the_watch(), REMOVED);
+}
+
+#[test]
+fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
+    for (is_set_first, outcome) in [(true, "true"), (false, REMOVED)] {
+        let mut one = One::asleep(state(Some(5), Some("0")));
+        one.topic.begin_watch(1, 10);
+        one.topic.hear_begun(one.now);
+        one.topic.interrupt();
+        assert_eq!(one.read(2, 20, absent()), "None");
+        // The next stream takes its time to open, and then the server to begin the watch.
+        one.now += 3 * DOUBT;
+        assert_eq!(one.wait_for_the_watch(), "None");
+        one.topic.begin_watch(2, 20);
+        one.now += 3 * DOUBT;
+        assert_eq!(one.wait_for_the_watch(), "None");
+        one.now += 3 * DOUBT;
+        one.topic.hear_begun(one.now);
+        one.topic.advance(one.now, "x");
+        assert_eq!(one.outcome(), "None");
+        if is_set_first {
+            assert_eq!(one.hear(Part::Pulse, false, 12), "true");
+        }
+        assert_eq!(one.wait_for_the_watch(), outcome);
+    }
+    // A wait whose time has passed does not wait for that.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    one.topic.interrupt();
+    assert_eq!(one.read(2, 20, absent()), "None");
+    one.topic.decide(Served(Arc::clone(&one.ticket)), one.now);
+    one.topic.advance(one.now, "x");
+    assert_eq!(one.outcome(), "None");
+    assert_eq!(one.wait_for_the_watch(), REMOVED);
+    // Nor is a watch waited for that never begins.
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    one.topic.interrupt();
+    one.read(2, 20, absent());
+    one.now += LONGEST_DOUBT;
+    assert_eq!(one.wait_for_the_watch(), REMOVED);
+}
+
+#[test]
+fn a_deadline_that_comes_to_be_in_doubt_waits_no_longer_for_a_later_doubt() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    one.read(2, 20, absent());
+    one.topic.decide(Served(Arc::clone(&one.ticket)), one.now);
+    one.topic.doubt = Some(one.now + DOUBT / 2);
+    assert_eq!(one.wait_for_the_watch(), REMOVED);
+}
+
+#[test]
+fn a_watch_that_is_lost_again_and_again_is_begun_after_ever_longer_pauses() {
+    let mut one = One::asleep(state(Some(5), Some("0")));
+    let mut pauses = Vec::new();
+    for revision in 11..30 {
+        assert!(one.topic.wants_watch(one.now));
+        one.topic.begin_watch(revision, revision);
+        let due = one.topic.lose_watch(one.now);
+        assert!(!one.topic.wants_watch(one.now) && !one.topic.is_stale);
+        pauses.push(due - one.now);
+        one.now = due;
+        one.topic.advance(one.now, "x");
+        assert!(one.topic.is_stale, "it is read before it is watched");
+        one.topic.is_stale = false;
+        assert_eq!(one.read(revision as u64, revision, state(Some(5), Some("0"))), "None");
+    }
+    assert!(*pauses.last().unwrap() > 5 * pauses[0], "{pauses:?}");
+    // One that the server has begun.
+    one.topic.begin_watch(30, 30);
+    one.topic.hear_begun(one.now);
+    assert!(one.topic.lose_watch(one.now) - one.now < *pauses.last().unwrap() / 5);
 }
 
 #[test]
@@ -193,16 +264,16 @@ fn a_deadline_in_doubt_waits_for_the_watch() {
     // An event that did not exist before the outage, nor after it, may have been set and removed.
     for (is_interrupted, is_set, outcome) in [(false, false, "false"), (true, false, "None"), (true, true, "true")] {
         let mut one = One::asleep(absent());
-        one.topic.begin_watch(1, 10, one.now);
+        one.topic.begin_watch(1, 10);
         if is_interrupted {
-            one.topic.interrupt(one.now);
+            one.topic.interrupt();
         }
         one.read(2, 20, absent());
         one.topic.decide(Served(Arc::clone(&one.ticket)), one.now);
         if is_interrupted {
-            one.topic.begin_watch(2, 20, one.now);
+            one.topic.begin_watch(2, 20);
             one.topic.hear_begun(one.now);
-            one.topic.resolve_doubts(one.now, "x");
+            one.topic.advance(one.now, "x");
             assert_eq!(one.outcome(), "None");
         }
         if is_set {

@@ -407,3 +407,17 @@ fn nothing_is_left_behind() {
     assert_eq!(keys, ["/tidy/e/event/l", "/tidy/e/event/p", "/tidy/e/held/p"]);
     assert!(slots.len() <= 4, "a few of those that all writers share: {slots:?}");
 }
+
+#[test]
+fn an_event_that_could_not_be_created_is_created_when_the_cluster_is_back() {
+    let net = Net::new(Servers::one());
+    let client = net.client_of(0, net.options().timeout(Duration::from_millis(500)));
+    let asleep = sleeper(&client);
+    // Before the wait has lasted for the tenth of a second after which its event is created.
+    net.proxies[0].drop_everything();
+    thread::sleep(Duration::from_secs(2));
+    net.proxies[0].pass();
+    until("the event exists", || !net.servers.keys(&format!("/{}/e/event/l", net.namespace)).is_empty());
+    net.other().remove().unwrap();
+    assert!(asleep.join().unwrap().unwrap_err().is_removed());
+}

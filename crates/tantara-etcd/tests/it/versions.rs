@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_for_tests::{Build, Manner, Servers, StandIn, json};
-use tantara_etcd::{Cluster, Options};
+use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
 
 use crate::{LONG, namespace, until};
 
@@ -250,4 +250,69 @@ fn a_changed_password_is_asked_for_again_under_a_sleeping_wait() {
     "open".clone_into(&mut password.lock().unwrap());
     event.set().unwrap();
     assert!(wait.wait_timeout(LONG).unwrap());
+}
+
+/// Waits in a thread of its own, without a timeout, so that no last question releases it.
+fn sleeper(event: &ClusterEvent) -> thread::JoinHandle<Result<(), Error>> {
+    let mut wait = event.wait_async();
+    wait.begun().unwrap();
+    thread::spawn(move || wait.wait())
+}
+
+/// Never reads an event again for no reason.
+fn without_rechecks() -> Options {
+    options().recheck(Duration::from_secs(86_400))
+}
+
+#[test]
+fn a_watch_that_is_refused_because_the_token_has_expired_begins_on_a_new_stream() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), without_rechecks()).unwrap();
+    let other = Cluster::connect_with(servers.endpoints(), options().namespace(cluster.namespace())).unwrap();
+    let (old, new) = (sleeper(&cluster.event("old")), cluster.event("new"));
+    until("the stream is open", || servers.watchers() == 1);
+    stand_in.answer(Manner::ExpiredStreams);
+    let new = sleeper(&new);
+    until("both are watched", || servers.watchers() == 2);
+    other.event("new").pulse().unwrap();
+    other.event("old").pulse().unwrap();
+    until("both are released", || old.is_finished() && new.is_finished());
+    old.join().unwrap().unwrap();
+    new.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_watch_that_is_refused_for_good_is_requested_less_and_less_often_and_its_event_is_read() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    stand_in.answer(Manner::Unwatchable("/refused/"));
+    let cluster = Cluster::connect_with(stand_in.endpoint(), without_rechecks()).unwrap();
+    let other = Cluster::connect_with(servers.endpoints(), options().namespace(cluster.namespace())).unwrap();
+    let watched = sleeper(&cluster.event("watched"));
+    let began = Instant::now();
+    let refused = sleeper(&cluster.event("refused"));
+    thread::sleep(Duration::from_secs(5));
+    let (count, lasted) = (stand_in.refused_watches(), began.elapsed());
+    // Six pauses until the limit is reached; then an eighth of a second is the shortest one.
+    let most = 10 + lasted.as_millis() as usize / 125;
+    assert!(count <= most, "refused {count} times in {lasted:?}");
+    assert!(count >= 1);
+    for name in ["refused", "watched"] {
+        other.event(name).pulse().unwrap();
+    }
+    until("both are released", || watched.is_finished() && refused.is_finished());
+    watched.join().unwrap().unwrap();
+    refused.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_list_ends_where_a_server_has_no_key_and_says_that_there_are_more() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options()).unwrap();
+    stand_in.answer(Manner::EmptyPages);
+    let listing = thread::spawn(move || cluster.survey());
+    until("the list ends", || listing.is_finished());
+    assert!(listing.join().unwrap().unwrap().is_empty());
 }
