@@ -1,70 +1,90 @@
-//! `AutoResetEvent`: releases one at a time.
+//! `AutoResetEvent`: each `set()` releases one waiter.
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use tantara::Waitable;
 
 use crate::event::{form, refuse_copying};
 use crate::forked::Own;
-use crate::held::Held;
+use crate::member::Member;
 use crate::seconds;
 use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
-/// An event that releases one at a time, and lowers itself by doing so.
+/// An event that releases one waiter for each set().
 ///
-/// Each set() releases exactly one who waits, thread or asyncio task, first come, first served. With nobody waiting it
-/// stays set, once, for the next who comes. A release that was given to a wait which is then cancelled or interrupted
-/// passes on to the next.
+/// set() releases the thread or asyncio task that has waited longest. If nobody waits, one release is stored for the
+/// next wait. If a released wait is cancelled or interrupted, its release goes to the next waiter.
 ///
 ///     >>> from tantara import AutoResetEvent
-///     >>> turnstile = AutoResetEvent()
-///     >>> turnstile.set()
-///     >>> turnstile.wait(), turnstile.wait(timeout=0)
+///     >>> next_job = AutoResetEvent()
+///     >>> next_job.set()
+///     >>> next_job.wait(), next_job.wait(timeout=0)
 ///     (True, False)
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 pub(crate) struct AutoResetEvent {
     event: Own<tantara::AutoResetEvent>,
 }
 
+impl Member for Py<AutoResetEvent> {
+    fn waitable(&self) -> &dyn Waitable {
+        self.get().event()
+    }
+
+    async fn wait(&self) -> Result<(), tantara::Error> {
+        self.get().event().wait_async().await;
+        Ok(())
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(self)
+    }
+
+    fn pass_on(&self) {
+        self.get().event().set();
+    }
+}
+
 impl AutoResetEvent {
-    pub(crate) fn event(&self) -> &tantara::AutoResetEvent {
+    fn event(&self) -> &tantara::AutoResetEvent {
         self.event.get()
     }
 }
 
 #[pymethods]
 impl AutoResetEvent {
-    /// Arguments are for `__init__`, which a subclass may have of its own.
+    /// Ignores its arguments: they are for `__init__`, which a subclass may override.
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords), text_signature = "()")]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> AutoResetEvent {
         AutoResetEvent { event: Own::new(tantara::AutoResetEvent::new()) }
     }
 
-    /// Begin unset; called again, begin anew. Who waits goes on waiting.
+    /// Clear the event. Called again, it does not end waits that have begun.
     fn __init__(&self) {
         self.event().clear();
     }
 
-    /// Return True if a release is stored at this moment. Nobody waits then.
+    /// Return True if a release is stored. Then nobody waits.
     fn is_set(&self) -> bool {
         self.event().is_set()
     }
 
-    /// Release the first in line; with nobody waiting, store the release for the next who comes.
+    /// Release the first waiter. If nobody waits, store the release for the next wait.
     fn set(&self, py: Python<'_>) {
         task::delivering(py, || self.event().set());
     }
 
-    /// Take a stored release back.
+    /// Discard a stored release.
     fn clear(&self) {
         self.event().clear();
     }
 
-    /// Block until a release is given to this thread, or for at most timeout seconds.
+    /// Block until this thread is released, for at most timeout seconds.
     ///
-    /// Return True if it was released, False if the time passed first. None waits without a limit; nought or less only
-    /// looks. Ctrl-C ends the wait.
+    /// Return True if the wait was released, False if the timeout expired. Without a timeout, wait for ever; with 0 or
+    /// less, return at once. Ctrl-C interrupts the wait.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
@@ -82,17 +102,15 @@ impl AutoResetEvent {
         blocking(py, limit, |limit| self.event().wait_timeout(limit), pass_on)
     }
 
-    /// Wait in asyncio: await turnstile.wait_async().
+    /// wait() for async code: await event.wait_async().
     ///
-    /// Return True if it was released, False if timeout seconds passed first. Its place in the line counts from the
-    /// call. It may be cancelled at any moment.
+    /// The call, not the await, determines the order among waiters. The wait may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let held = [Held::AutoReset(slf.clone().unbind())];
-        task::coroutine(slf.py(), held, Aim::All, timeout)
+        task::coroutine(slf.py(), slf.clone().unbind(), Aim::All, timeout)
     }
 
-    /// How many threads and tasks wait at this moment.
+    /// The number of threads and tasks that wait.
     #[getter]
     fn waiting(&self) -> usize {
         self.event().waiting()

@@ -1,184 +1,62 @@
-//! `Cluster`: the connection to etcd; how errors of it are told, and how it is let go of.
+//! `Cluster`: the connection to etcd.
 
 use std::ffi::CString;
-use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use pyo3::call::PyCallArgs;
-use pyo3::exceptions::{PyOSError, PyTypeError, PyUserWarning, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use tantara_etcd::{ClusterEntry, ClusterParty, ClusterWaiter, Options, Pending, Tls};
+use tantara_etcd::{ClusterEntry, ClusterParty, Options, Tls};
 
-use crate::cluster_event::ClusterEvent;
-use crate::forked;
-use crate::sleep::finish;
+use crate::call::{call, import};
+use crate::cluster_event::{ClusterEvent, moment, waiter};
+use crate::connection::{Connection, Handle, instance};
+use crate::error::{of_cluster, refuse_pickling, run};
 
-/// A handle on a connection. Dropping the last one blocks for about a round trip, and so is done without the
-/// interpreter. The child of a fork does not have the thread that serves the connection, and must not touch what that
-/// may have locked, so it keeps what it has.
-pub(crate) struct Handle<T: Send> {
-    /// Until it is dropped.
-    value: Option<T>,
-    forks: u32,
-}
-
-impl<T: Send> Handle<T> {
-    pub(crate) fn new(value: T) -> Handle<T> {
-        Handle { value: Some(value), forks: forked::count() }
-    }
-
-    /// It, in the process that made it.
-    pub(crate) fn owned(&self) -> PyResult<&T> {
-        if self.forks == forked::count() {
-            return Ok(self);
-        }
-        let why = "this connection to etcd belongs to the process that made it; connect again in this one";
-        Python::attach(|py| Err(raised(py, "ClusterError", (why,))))
-    }
-}
-
-impl<T: Send> Deref for Handle<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.value.as_ref().expect("it is there until it is dropped")
-    }
-}
-
-impl<T: Send> DerefMut for Handle<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.value.as_mut().expect("it is there until it is dropped")
-    }
-}
-
-impl<T: Send> Drop for Handle<T> {
-    fn drop(&mut self) {
-        let mut value = self.value.take();
-        if self.forks != forked::count() {
-            std::mem::forget(value);
-            return;
-        }
-        // Where there is no interpreter any more, there is none to be held up.
-        let _ = Python::try_attach(|py| py.detach(|| drop(value.take())));
-    }
-}
-
-/// What a Cluster and its events have in common.
-pub(crate) struct Connection {
-    /// Until it is closed.
-    cluster: RwLock<Option<Handle<tantara_etcd::Cluster>>>,
-}
-
-impl Connection {
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&tantara_etcd::Cluster) -> T) -> PyResult<T> {
-        match &*self.cluster.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(cluster) => Ok(act(cluster.owned()?)),
-            None => Err(PyValueError::new_err("the cluster is closed")),
-        }
-    }
-}
-
-/// A request, waited for.
-pub(crate) fn run<T: Send>(
-    py: Python<'_>,
-    request: impl Future<Output = Result<T, tantara_etcd::Error>> + Send,
-) -> PyResult<T> {
-    finish(py, request)?.map_err(exception)
-}
-
-/// Something of `_cluster.py`.
-fn made<'py>(py: Python<'py>, class: &str, arguments: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
-    py.import("tantara._cluster")?.getattr(class)?.call1(arguments)
-}
-
-fn raised<'py>(py: Python<'py>, class: &str, arguments: impl PyCallArgs<'py>) -> PyErr {
-    made(py, class, arguments).map_or_else(|error| error, PyErr::from_value)
-}
-
-/// The exception that Python's users expect.
-pub(crate) fn exception(error: tantara_etcd::Error) -> PyErr {
-    let text = error.to_string();
-    if error.is_invalid_input() {
-        PyValueError::new_err(text)
-    } else if error.is_permission_denied() {
-        // Python makes it a PermissionError by the number.
-        PyOSError::new_err((libc::EACCES, text))
-    } else if error.is_removed() {
-        PyOSError::new_err((libc::ENOENT, text))
-    } else {
-        Python::attach(|py| {
-            if error.is_unknown() {
-                let change = error.pending().map(|pending| Change(Handle::new(pending.clone())));
-                raised(py, "OutcomeUnknown", (text, change))
-            } else if error.is_unreachable() {
-                raised(py, "ClusterUnreachable", (text,))
-            } else {
-                raised(py, "ClusterError", (text,))
-            }
-        })
-    }
-}
-
-/// What has no sense in another process.
-pub(crate) fn refuse_pickling<T>(class: &str) -> PyResult<T> {
-    let why = "it is of the process that connected; connect there too";
-    Err(PyTypeError::new_err(format!("cannot pickle a {class}: {why}")))
-}
-
-/// A change whose outcome is not known. Part of tantara's own workings.
-#[pyclass(module = "tantara._tantara", frozen)]
-pub(crate) struct Change(Handle<Pending>);
-
-#[pymethods]
-impl Change {
-    fn resolve(&self, py: Python<'_>) -> PyResult<bool> {
-        let pending = Handle::new(self.0.owned()?.clone());
-        run(py, async move { pending.resolve_async().await })
-    }
-}
-
-/// A connection to an etcd cluster, and so to the events that machines share.
+/// A connection to an etcd cluster and to the events in it, which are shared by machines.
 ///
-/// endpoints says where the members are, as "10.0.0.1:2379,10.0.0.2:2379" or as several such strings; a member that
-/// fails is replaced by another. Events of different namespaces have nothing to do with each other. cacert is a file
-/// with the certificate authority to trust, cert and key are files with the client's own certificate, all in PEM;
-/// "https://" before an endpoint asks for TLS with what the system trusts. password may be a callable that returns it;
-/// it is called at every login, so that a password may change. timeout, in seconds, limits each request, not the
-/// waiting, and the connecting too unless connect_timeout does. hold_ttl is how long a hold outlives its process. With
-/// record_waits others can see who waits here. With learn_members the members of the cluster are asked where they are,
-/// so that the connection outlasts the endpoints.
+/// endpoints: addresses of the members, as "10.0.0.1:2379,10.0.0.2:2379" or as an iterable of such strings. "https://"
+///     before an address requires TLS with the certificate authorities of the system.
+/// namespace: events of different namespaces are independent of each other.
+/// user, password: the password may be a callable that returns it. It is called at every login.
+/// cacert, cert, key: PEM files with the certificate authority to trust, and with the client's own certificate and key.
+/// timeout: limits each request, and connecting, in seconds. It does not limit waits.
+/// connect_timeout: limits connecting, in seconds.
+/// hold_ttl: how many seconds a hold outlives its process.
+/// record_waits: let other processes see the waits of this one.
+/// learn_members: ask the cluster for the addresses of its members, so that the connection survives the replacement of
+///     every endpoint.
 ///
-/// A password that goes to another machine without TLS gets a UserWarning.
+/// Sending a password to another machine without TLS issues a UserWarning.
 ///
 ///     >>> from tantara import Cluster
 ///     >>> with Cluster("127.0.0.1:2379") as cluster:
 ///     ...     cluster.event("deploy-done").set()
 ///
-/// It may be used by all threads and by asyncio tasks (cluster = await asyncio.to_thread(Cluster, endpoints)), in the
-/// process that made it; a forked child connects again.
+/// All threads and asyncio tasks of the process may use it. Connecting blocks; in a task, use
+/// cluster = await asyncio.to_thread(Cluster, endpoints). A forked child must connect again.
 ///
-/// Errors: ClusterUnreachable if the cluster does not answer, OutcomeUnknown if it may have made a change or not,
-/// PermissionError where it does not allow it, ValueError for what cannot be, and ClusterError for the rest.
+/// Errors: ClusterUnreachable if the cluster does not answer; OutcomeUnknown if a change may or may not have been made;
+/// PermissionError if the cluster denies access; ValueError for invalid arguments; ClusterError for the rest.
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct Cluster {
     connection: Arc<Connection>,
     namespace: String,
 }
 
-/// Of an option, in seconds.
+/// Converts an option in seconds.
 fn span(what: &str, seconds: f64) -> PyResult<Duration> {
     let span = Duration::try_from_secs_f64(seconds).ok().filter(|span| !span.is_zero());
     span.ok_or_else(|| {
-        PyValueError::new_err(format!("{what} cannot be {seconds}; it is a number of seconds above nought"))
+        PyValueError::new_err(format!("{what} cannot be {seconds}; expected a number of seconds greater than 0"))
     })
 }
 
-/// The password is asked for at every login, on the connection's own thread.
+/// Asks a callable for the password at every login, on the connection's own thread.
 fn provided(options: Options, user: String, password: Py<PyAny>) -> Options {
     options.credentials(move || {
-        let asked = Python::try_attach(|py| password.call0(py).and_then(|said| said.extract::<String>(py)));
+        let asked = Python::try_attach(|py| call(password.bind(py), ()).and_then(|answer| answer.extract::<String>()));
         match asked {
             Some(Ok(password)) => Ok((user.clone(), password)),
             Some(Err(error)) => Err(error.to_string()),
@@ -191,14 +69,15 @@ fn strings(endpoints: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     if endpoints.is_instance_of::<PyString>() {
         return Ok(vec![endpoints.extract()?]);
     }
-    let refused = || PyTypeError::new_err("endpoints is a str, or an iterable of str");
+    let refused = || PyTypeError::new_err("endpoints must be a str or an iterable of str");
     let each = endpoints.try_iter().map_err(|_| refused())?;
     each.map(|endpoint| endpoint?.cast::<PyString>().map_err(|_| refused())?.extract()).collect()
 }
 
-/// A file's content, or Python's own exception.
+/// Reads a file by Python's own means, so that errors are Python's own exceptions.
 fn read(path: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    path.py().import("pathlib")?.getattr("Path")?.call1((path,))?.call_method0("read_bytes")?.extract()
+    let path = call(&import(path.py(), c"pathlib")?.getattr("Path")?, (path,))?;
+    call(&path.getattr("read_bytes")?, ())?.extract()
 }
 
 fn tls(
@@ -216,7 +95,7 @@ fn tls(
     match (cert, key) {
         (Some(cert), Some(key)) => Ok(Some(tls.identity_pem(read(cert)?, read(key)?))),
         (None, None) => Ok(Some(tls)),
-        _ => Err(PyValueError::new_err("cert and key are given together")),
+        _ => Err(PyValueError::new_err("cert and key must be given together")),
     }
 }
 
@@ -227,7 +106,7 @@ impl Cluster {
         endpoints, *, namespace = "tantara", user = None, password = None, cacert = None, cert = None, key = None,
         timeout = 5.0, connect_timeout = None, hold_ttl = 10.0, record_waits = false, learn_members = true
     ))]
-    #[allow(clippy::too_many_arguments, reason = "each has its name")]
+    #[allow(clippy::too_many_arguments, reason = "all but the first are keyword-only")]
     fn new(
         py: Python<'_>,
         endpoints: &Bound<'_, PyAny>,
@@ -255,18 +134,18 @@ impl Cluster {
             }
             (Some(user), Some(password)) => options = options.user(user, password.extract::<String>()?),
             (None, None) => {}
-            _ => return Err(PyValueError::new_err("user and password are given together")),
+            _ => return Err(PyValueError::new_err("user and password must be given together")),
         }
         if let Some(tls) = tls(cacert, cert, key)? {
             options = options.tls(tls);
         }
-        for warning in options.warnings(&endpoints).map_err(exception)? {
+        for warning in options.warnings(&endpoints).map_err(of_cluster)? {
             let warning = CString::new(warning)?;
             PyErr::warn(py, &py.get_type::<PyUserWarning>(), &warning, 1)?;
         }
         let connecting = async { tantara_etcd::Cluster::connect_with_async(endpoints, options).await.map(Handle::new) };
-        let cluster = RwLock::new(Some(run(py, connecting)?));
-        Ok(Cluster { connection: Arc::new(Connection { cluster }), namespace: namespace.to_owned() })
+        let connection = Connection::new(run(py, connecting)?);
+        Ok(Cluster { connection: Arc::new(connection), namespace: namespace.to_owned() })
     }
 
     /// The namespace of its events.
@@ -275,32 +154,35 @@ impl Cluster {
         &self.namespace
     }
 
-    /// Return the event of that name. Nothing is sent; an event that nobody has set or waited for is unset.
+    /// Return the event of that name. No request is sent. An event that nobody has set is unset.
     fn event(&self, name: &str) -> PyResult<ClusterEvent> {
         ClusterEvent::new(&self.connection, name)
     }
 
-    /// Return all events of the namespace in the order of their names, as they were at one moment: a list of
-    /// ClusterEntry, each with name, is_set, last_set, holders and waiters.
+    /// Return a list of ClusterEntry, one for each event of the namespace, sorted by name.
+    ///
+    /// All entries show the cluster at the same moment.
     fn survey<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let cluster = self.connection.with(|cluster| Handle::new(cluster.clone()))?;
         let entries = run(py, async move { cluster.survey_async().await })?;
         entries.into_iter().map(|entry| entry_of(py, entry)).collect()
     }
 
-    /// Return whether the cluster cannot be reached now, although something here waits, holds or asks: for how many
-    /// seconds, and why. None while all is well. Waits outlast it. Nothing is sent.
+    /// Return for how many seconds the cluster has been unreachable, and why, or None while it is reachable.
+    ///
+    /// An outage is noticed only while a wait, a hold or a request needs the cluster. No request is sent.
     fn outage(&self) -> PyResult<Option<(f64, String)>> {
         let outage = self.connection.with(tantara_etcd::Cluster::outage)?;
         Ok(outage.map(|outage| (outage.lasted.as_secs_f64(), outage.reason.to_string())))
     }
 
-    /// Let go of the connection. What waits or holds goes on until it is over; with the last of them the connection
-    /// ends, which takes about a round trip, and at most a second. Closing it again is no error; anything else is, with
-    /// its events too.
+    /// Close the connection.
+    ///
+    /// Waits and holds that have begun continue, and the connection ends with the last of them. Ending it takes about a
+    /// round trip, and at most one second. Afterwards the methods of the cluster and of its events raise ValueError,
+    /// except close().
     fn close(&self) {
-        let cluster = self.connection.cluster.write().unwrap_or_else(PoisonError::into_inner).take();
-        drop(cluster);
+        self.connection.close();
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -319,29 +201,18 @@ impl Cluster {
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {
         let this = slf.get();
-        let is_closed = this.connection.cluster.read().unwrap_or_else(PoisonError::into_inner).is_none();
-        let state = if is_closed { " closed" } else { "" };
+        let state = if this.connection.is_closed() { " closed" } else { "" };
         format!("<Cluster {:?} at {:#x}{state}>", this.namespace, slf.as_ptr() as usize)
     }
 }
 
-/// Others have written it, so it may lie beyond what Python's calendar knows.
-fn moment(at: SystemTime) -> SystemTime {
-    const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
-    at.min(SystemTime::UNIX_EPOCH + END_OF_9999)
-}
-
 fn party<'py>(py: Python<'py>, party: ClusterParty) -> PyResult<Bound<'py, PyAny>> {
-    made(py, "ClusterParty", (party.host, party.pid, moment(party.at)))
-}
-
-pub(crate) fn waiter<'py>(py: Python<'py>, waiter: ClusterWaiter) -> PyResult<Bound<'py, PyAny>> {
-    made(py, "ClusterWaiter", (waiter.host, waiter.pid, moment(waiter.since), waiter.count))
+    instance(py, "ClusterParty", (party.host, party.pid, moment(party.at)))
 }
 
 fn entry_of<'py>(py: Python<'py>, entry: ClusterEntry) -> PyResult<Bound<'py, PyAny>> {
     let last_set = entry.last_set.map(|last| party(py, last)).transpose()?;
     let holders: Vec<_> = entry.holders.into_iter().map(|one| party(py, one)).collect::<PyResult<_>>()?;
     let waiters: Vec<_> = entry.waiters.into_iter().map(|one| waiter(py, one)).collect::<PyResult<_>>()?;
-    made(py, "ClusterEntry", (entry.name, entry.is_set, last_set, holders, waiters))
+    instance(py, "ClusterEntry", (entry.name, entry.is_set, last_set, holders, waiters))
 }

@@ -1,40 +1,45 @@
-//! `ClusterEvent`: the event between machines.
+//! `ClusterEvent`: the event that machines share, and a wait for one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
+use tantara::Waitable;
+use tantara::foreign::{self, Foreign, Seal, Sealed, Slot};
+use tantara_etcd::{ClusterWait, ClusterWaiter};
 
-use crate::cluster::{Connection, Handle, exception, refuse_pickling, run, waiter};
+use crate::connection::{Connection, Handle, instance};
+use crate::error::{of_cluster, refuse_pickling, run};
 use crate::event::Event;
-use crate::held::{Begun, Held};
 use crate::hold::{self, Hold};
+use crate::member::Member;
 use crate::seconds;
 use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
-/// An event that machines share. From Cluster.event().
+/// An event that machines share. Returned by Cluster.event().
 ///
-/// It has the verbs of threading.Event, and each may fail: the cluster may not be reachable. A wait that returns False
-/// was told by the cluster that the event is not set; where the cluster cannot be asked it raises ClusterUnreachable,
-/// which is no TimeoutError. A wait that has begun outlasts every outage.
+/// It has the methods of threading.Event. Each may fail, because the cluster may be unreachable. If wait() returns
+/// False, the cluster has confirmed that the event was not set. If the cluster cannot be asked, wait() raises
+/// ClusterUnreachable, which is not a TimeoutError. A wait that has begun survives outages of any length.
 ///
-/// Who waits when it is set is released, even if it is cleared again at once, and whatever becomes of connections and
-/// leaders meanwhile.
+/// set() releases every waiter, even if clear() follows at once, and even if connections or leaders fail meanwhile.
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct ClusterEvent {
     connection: Arc<Connection>,
     name: String,
 }
 
-/// None, to Python.
+/// Converts the answer of a request without a result.
 fn nothing(py: Python<'_>, _: ()) -> PyResult<Py<PyAny>> {
     Ok(py.None())
 }
 
 impl ClusterEvent {
     pub(crate) fn new(connection: &Arc<Connection>, name: &str) -> PyResult<ClusterEvent> {
-        tantara_etcd::ClusterEvent::check_name(name).map_err(exception)?;
+        tantara_etcd::ClusterEvent::check_name(name).map_err(of_cluster)?;
         connection.with(|_| ())?;
         Ok(ClusterEvent { connection: Arc::clone(connection), name: name.to_owned() })
     }
@@ -43,10 +48,83 @@ impl ClusterEvent {
         self.connection.with(|cluster| Handle::new(cluster.event(&self.name)))
     }
 
-    /// A wait that begins now.
-    pub(crate) fn begin(&self) -> PyResult<Begun> {
-        Ok(Begun::new(self.event()?.wait_async()))
+    /// Begins a wait.
+    pub(crate) fn begin(&self) -> PyResult<BegunWait> {
+        Ok(BegunWait(Mutex::new(Some(Handle::new(self.event()?.wait_async())))))
     }
+}
+
+/// A wait that has begun. As part of an asyncio wait for many events it can be told that the timeout has expired,
+/// which the future of that wait has no method for.
+pub(crate) struct BegunWait(Mutex<Option<Handle<ClusterWait>>>);
+
+impl BegunWait {
+    fn lock(&self) -> MutexGuard<'_, Option<Handle<ClusterWait>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member for BegunWait {
+    fn waitable(&self) -> &dyn Waitable {
+        self
+    }
+
+    fn decide(&self) {
+        WaitSlot(self).decide();
+    }
+
+    fn poll_decided(&self, context: &mut Context<'_>) -> Poll<()> {
+        WaitSlot(self).poll_outcome(context).map(drop)
+    }
+
+    fn end(&self) {
+        let wait = self.lock().take();
+        // Dropped without the lock.
+        drop(wait);
+    }
+}
+
+impl Waitable for BegunWait {}
+
+impl Sealed for BegunWait {
+    fn slot(&self, _: Seal) -> Slot<'_> {
+        foreign::slot(Box::new(WaitSlot(self)))
+    }
+}
+
+/// The wait as a slot of `any` and `all`.
+struct WaitSlot<'w>(&'w BegunWait);
+
+impl Foreign for WaitSlot<'_> {
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, tantara::Error>> {
+        self.0.lock().as_mut().map_or(Poll::Pending, |wait| wait.poll_outcome(context))
+    }
+
+    fn has_failed(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|wait| wait.has_failed())
+    }
+
+    fn decide(&mut self) {
+        if let Some(wait) = &mut *self.0.lock() {
+            wait.decide();
+        }
+    }
+}
+
+impl std::fmt::Debug for WaitSlot<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WaitSlot")
+    }
+}
+
+/// Limits a time that another process has written to what Python's `datetime` can represent.
+pub(crate) fn moment(at: SystemTime) -> SystemTime {
+    const END_OF_9999: Duration = Duration::from_secs(253_402_300_799);
+    at.min(SystemTime::UNIX_EPOCH + END_OF_9999)
+}
+
+pub(crate) fn waiter<'py>(py: Python<'py>, waiter: ClusterWaiter) -> PyResult<Bound<'py, PyAny>> {
+    instance(py, "ClusterWaiter", (waiter.host, waiter.pid, moment(waiter.since), waiter.count))
 }
 
 #[pymethods]
@@ -57,103 +135,103 @@ impl ClusterEvent {
         &self.name
     }
 
-    /// Return True if the event is set, or held, now.
+    /// Return True if the event is set or held.
     fn is_set(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.event()?;
         run(py, async move { event.is_set_async().await })
     }
 
-    /// is_set() in asyncio: await event.is_set_async().
+    /// is_set() for async code: await event.is_set_async().
     fn is_set_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.is_set_async().await }, |py, is_set| is_set.into_py_any(py))
     }
 
-    /// Raise the flag and release everyone who waits, on all machines.
+    /// Set the event and release every waiter on every machine.
     ///
-    /// If it is interrupted, by Ctrl-C or by cancelling a task, it may have been done or not.
+    /// If the call is interrupted by Ctrl-C, or the task is cancelled, the event may or may not have been set.
     fn set(&self, py: Python<'_>) -> PyResult<()> {
         let event = self.event()?;
         run(py, async move { event.set_async().await })
     }
 
-    /// set() in asyncio: await event.set_async(). It begins with the call.
+    /// set() for async code: await event.set_async(). The request is sent by the call, not by the await.
     fn set_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.set_async().await }, nothing)
     }
 
-    /// Lower the flag. While somebody holds the event it stays set nevertheless.
+    /// Clear the event. While it is held it stays set.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         let event = self.event()?;
         run(py, async move { event.clear_async().await })
     }
 
-    /// clear() in asyncio: await event.clear_async(). It begins with the call.
+    /// clear() for async code: await event.clear_async(). The request is sent by the call, not by the await.
     fn clear_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.clear_async().await }, nothing)
     }
 
-    /// Set and clear in one step: everyone who waits is released, and nobody can see it set.
+    /// Set and clear the event in one step: every waiter is released, and is_set() never returns True.
     fn pulse(&self, py: Python<'_>) -> PyResult<()> {
         let event = self.event()?;
         run(py, async move { event.pulse_async().await })
     }
 
-    /// pulse() in asyncio: await event.pulse_async(). It begins with the call.
+    /// pulse() for async code: await event.pulse_async(). The request is sent by the call, not by the await.
     fn pulse_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.pulse_async().await }, nothing)
     }
 
-    /// Block until the event is set, or for at most timeout seconds.
+    /// Block until the event is set, for at most timeout seconds.
     ///
-    /// Return True if it was released, False if the cluster says that it was not when the time had passed. None waits
-    /// without a limit; nought or less only looks. Ctrl-C ends the wait. ClusterUnreachable if the wait cannot begin,
-    /// or if the cluster cannot be asked when the time has passed.
+    /// Return True if the wait was released, False if the timeout expired and the cluster has confirmed that the event
+    /// was not set. Without a timeout, wait for ever; with 0 or less, return at once. Ctrl-C interrupts the wait.
+    /// Raise ClusterUnreachable if the cluster cannot be asked at the beginning or when the timeout expires.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
         let event = self.event()?;
-        blocking(py, limit, |limit| event.wait_timeout(limit), drop)?.map_err(exception)
+        blocking(py, limit, |limit| event.wait_timeout(limit), drop)?.map_err(of_cluster)
     }
 
-    /// wait() in asyncio: await event.wait_async().
+    /// wait() for async code: await event.wait_async().
     ///
-    /// The wait begins with the call, and counts from the moment at which the cluster has heard of it. It may be
-    /// cancelled at any moment.
+    /// The call sends the first request of the wait. A set() that takes effect after the cluster has answered that
+    /// request releases the wait. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(py, [Held::Cluster(self.begin()?)], Aim::All, timeout)
+        task::coroutine(py, self.begin()?, Aim::All, timeout)
     }
 
-    /// Set the event for as long as the Hold that this returns is not released: with event.hold(): ...
+    /// Set the event until the returned Hold is released: with event.hold(): ...
     ///
-    /// If the process dies, or is cut off, the cluster lets go after hold_ttl seconds.
+    /// If the process dies or loses the cluster, the cluster ends the hold after hold_ttl seconds.
     fn hold(&self, py: Python<'_>) -> PyResult<Hold> {
         let lost = Py::new(py, Event::unset())?;
         let holding = run(py, hold::ask(self.event()?, lost.clone_ref(py)))?;
         Ok(Hold::new(&self.name, holding, lost))
     }
 
-    /// hold() in asyncio: await event.hold_async().
+    /// hold() for async code: await event.hold_async().
     fn hold_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let lost = Py::new(py, Event::unset())?;
         let (asked, name) = (hold::ask(self.event()?, lost.clone_ref(py)), self.name.clone());
         task::request(py, asked, move |py, holding| Hold::new(&name, holding, lost).into_py_any(py))
     }
 
-    /// Return who waits, in all processes whose Cluster has record_waits, those who have waited longest first: a list
-    /// of ClusterWaiter, each with host, pid, since (a datetime) and waits, how many in it do.
+    /// Return a list of ClusterWaiter, one for each process that waits, the longest wait first.
+    ///
+    /// It contains only processes whose Cluster was created with record_waits=True.
     fn waiters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let event = self.event()?;
         let waiters = run(py, async move { event.waiters_async().await })?;
         waiters.into_iter().map(|one| waiter(py, one)).collect()
     }
 
-    /// Remove the event: everyone who waits is told so by FileNotFoundError, and holds of it end. Return False if
-    /// there was none.
+    /// Remove the event. Its waiters raise FileNotFoundError, and its holds end. Return False if it did not exist.
     fn remove(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.event()?;
         run(py, async move { event.remove_async().await })

@@ -1,20 +1,22 @@
-//! `Event`: what `threading.Event` is.
+//! `Event`: a replacement for `threading.Event`.
 
 use pyo3::exceptions::{PyDeprecationWarning, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use tantara::Waitable;
 
 use crate::forked::Own;
-use crate::held::Held;
+use crate::member::Member;
 use crate::seconds;
 use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
 /// An event: a flag that threads and asyncio tasks wait for.
 ///
-/// It takes the place of threading.Event, with the same methods, and can be awaited too. It starts unset; set() raises
-/// the flag and releases everyone who waits, clear() lowers it, wait() blocks until it is set. Who waits when it is set
-/// is released, even if it is cleared again before they run.
+/// It replaces threading.Event, has the same methods, and can be awaited too. It starts unset. set() sets it and
+/// releases every waiter, clear() clears it, wait() blocks until it is set. set() releases every waiter even if clear()
+/// follows before they run.
 ///
 ///     >>> from tantara import Event
 ///     >>> ready = Event()
@@ -24,19 +26,18 @@ use crate::task::{self, Aim};
 ///     >>> ready.wait()
 ///     True
 ///
-/// Every method may be called by any thread, and by a signal handler.
+/// Any thread, and any signal handler of Python, may call every method.
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 pub(crate) struct Event {
     event: Own<tantara::Event>,
 }
 
-/// What `copy` and `pickle` are told about an event that lives in this process alone. A subclass that has a
-/// `__getstate__` of its own can be copied.
+/// Refuses to copy or pickle an event of this process. A subclass that defines `__getstate__` can be copied.
 pub(crate) fn refuse_copying(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let class = object.get_type().qualname()?;
     Err(PyTypeError::new_err(format!(
-        "cannot copy or pickle '{class}': whoever waits for this object would not be released by a copy. Use a \
-         reference to the same object; to reach other processes, use a SharedEvent"
+        "cannot copy or pickle '{class}': setting a copy would not release those who wait for this object. Use a \
+         reference to the same object, or a SharedEvent for several processes"
     )))
 }
 
@@ -45,6 +46,21 @@ pub(crate) fn form(object: &Bound<'_, PyAny>, is_set: bool) -> PyResult<String> 
     let class = object.get_type();
     let state = if is_set { "set" } else { "unset" };
     Ok(format!("<{}.{} at {:#x}: {state}>", class.module()?, class.qualname()?, object.as_ptr() as usize))
+}
+
+impl Member for Py<Event> {
+    fn waitable(&self) -> &dyn Waitable {
+        self.get().event()
+    }
+
+    async fn wait(&self) -> Result<(), tantara::Error> {
+        self.get().event().wait_async().await;
+        Ok(())
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(self)
+    }
 }
 
 impl Event {
@@ -57,7 +73,7 @@ impl Event {
         self.event.get()
     }
 
-    /// `wait(timeout)`, which [`quick`](crate::quick) gives to Python.
+    /// `wait(timeout)`. `quick.rs` exports it to Python.
     pub(crate) fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         if self.event().is_set() {
             return Ok(true);
@@ -70,53 +86,51 @@ impl Event {
     }
 }
 
-/// And `is_set` and `wait`, which are in [`quick`](crate::quick).
+/// The methods except `is_set` and `wait`, which `quick.rs` adds.
 #[pymethods]
 impl Event {
-    /// Arguments are for `__init__`, which a subclass may have of its own.
+    /// Ignores its arguments: they are for `__init__`, which a subclass may override.
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords), text_signature = "()")]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Event {
         Event::unset()
     }
 
-    /// Begin unset; called again, begin anew. Who waits goes on waiting.
+    /// Clear the event. Called again, it does not end waits that have begun.
     fn __init__(&self) {
         self.event().clear();
     }
 
-    /// Return True if the event is set at this moment. Deprecated: use is_set().
+    /// Return True if the event is set. Deprecated: use is_set().
     #[pyo3(name = "isSet")]
-    fn is_set_of_old(&self, py: Python<'_>) -> PyResult<bool> {
+    fn is_set_deprecated(&self, py: Python<'_>) -> PyResult<bool> {
         let category = py.get_type::<PyDeprecationWarning>();
         PyErr::warn(py, &category, c"isSet() is deprecated, use is_set() instead", 1)?;
         Ok(self.event().is_set())
     }
 
-    /// Raise the flag and release everyone who waits: threads, and tasks of any loop.
+    /// Set the event and release every waiter: threads, and tasks of any loop.
     ///
-    /// Setting a set event changes nothing.
+    /// Setting an event that is set has no effect.
     fn set(&self, py: Python<'_>) {
         task::delivering(py, || self.event().set());
     }
 
-    /// Lower the flag. Clearing an unset event changes nothing.
+    /// Clear the event. Clearing an event that is unset has no effect.
     fn clear(&self) {
         self.event().clear();
     }
 
-    /// Wait in asyncio: await event.wait_async().
+    /// wait() for async code: await event.wait_async().
     ///
-    /// Return True if it was released, False if timeout seconds passed first. The wait begins with the call: whoever
-    /// sets the event from then on releases it, from any thread, even if it is cleared again. It may be cancelled at
-    /// any moment.
+    /// The wait begins with the call, not with the await: every later set(), from any thread, releases it, even if
+    /// clear() follows. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let held = [Held::Event(slf.clone().unbind())];
-        task::coroutine(slf.py(), held, Aim::All, timeout)
+        task::coroutine(slf.py(), slf.clone().unbind(), Aim::All, timeout)
     }
 
-    /// How many threads and tasks wait at this moment.
+    /// The number of threads and tasks that wait.
     #[getter]
     fn waiting(&self) -> usize {
         self.event().waiting()
@@ -130,6 +144,7 @@ impl Event {
         form(slf.as_any(), slf.get().event().is_set())
     }
 
-    /// What CPython's threading calls in the child of a fork. There is nothing to do: every event begins anew there.
+    /// Called by CPython's threading module in the child of a fork. `Own` replaces the event there, so there is nothing
+    /// to do.
     fn _at_fork_reinit(&self) {}
 }

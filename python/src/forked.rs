@@ -1,39 +1,39 @@
-//! An event in the child of a fork: a new one in the place of the old, set if that was.
+//! Events in the child of a fork: the child replaces each event by a new one with the same state.
 //!
-//! The old one may be locked by a thread that the child does not have, and its line is full of such threads: a
-//! turnstile would give its releases to them. So nobody touches it any more. It stays where it is, for waits that
-//! began before the fork may still refer to it.
+//! A thread of the parent may have held the lock of the old event's waiter list, and the list contains threads that do
+//! not exist in the child: an auto-reset event would release them. So the child never touches the old event. It is not
+//! freed either, because waits that began before the fork may refer to it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How many forks there were before this process.
+/// The number of forks between the first process and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
-/// Called in the child of a fork, before anything of Python's runs there.
+/// Called in the child of a fork, before Python code runs there.
 pub(crate) fn note() {
     FORKS.fetch_add(1, Relaxed);
 }
 
-/// How many there were by now. The same number, the same process.
+/// The number of forks so far. While it does not change, the process is the same.
 #[inline]
 pub(crate) fn count() -> u32 {
     FORKS.load(Relaxed)
 }
 
-/// An event of this process.
+/// An event that is replaced in each forked child.
 pub(crate) struct Own<T> {
     event: T,
-    /// The process that it is of.
+    /// The process in which `event` was created.
     forks: u32,
-    /// The same for a child of that process.
+    /// The replacement in a child of that process.
     later: OnceLock<Box<Own<T>>>,
 }
 
-/// What can begin anew.
+/// An event that can be copied without its waiters.
 pub(crate) trait Like {
-    /// One for which nobody waits, set as `self` is.
+    /// A new event without waiters, in the same state.
     fn like(&self) -> Self;
 }
 

@@ -1,4 +1,4 @@
-//! `Hold`: set while I live.
+//! `Hold`: keeps an event set until it is released or the process ends.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,10 +10,11 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::cluster::{Handle, refuse_pickling};
+use crate::connection::Handle;
+use crate::error::refuse_pickling;
 use crate::event::Event;
 
-/// A ClusterEvent that is set until this is released. From ClusterEvent.hold().
+/// Keeps a ClusterEvent set until it is released. Returned by ClusterEvent.hold().
 ///
 ///     >>> with cluster.event("db-up").hold() as hold:
 ///     ...     while not hold.lost.wait(timeout=1):
@@ -21,7 +22,7 @@ use crate::event::Event;
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct Hold {
     name: String,
-    /// Until it is released.
+    /// `None` once it is released.
     holding: Mutex<Option<Handle<Holding>>>,
     lost: Py<Event>,
 }
@@ -29,11 +30,11 @@ pub(crate) struct Hold {
 pub(crate) struct Holding {
     hold: Arc<tantara_etcd::Hold>,
     tell: Arc<Tell>,
-    /// A wait for its loss, which wakes `tell`.
+    /// A wait for the loss of the hold. It wakes `tell`.
     _loss: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-/// Tells Python's event what the hold's own has been told.
+/// Sets the Python event when the hold is lost.
 struct Tell(Py<Event>);
 
 impl Wake for Tell {
@@ -60,7 +61,7 @@ impl Holding {
     }
 }
 
-/// Asks for it. `lost` is told of its loss.
+/// Requests a hold. `lost` is set when it is lost.
 pub(crate) async fn ask(
     event: Handle<tantara_etcd::ClusterEvent>,
     lost: Py<Event>,
@@ -80,20 +81,23 @@ impl Hold {
 
 #[pymethods]
 impl Hold {
-    /// An Event of this process that is set when the hold is lost: the cluster has let go, or may have, because it
-    /// could not be told for hold_ttl seconds. It never comes back; hold the event again.
+    /// An Event that is set when the hold is lost.
+    ///
+    /// The cluster has ended the hold, or may have ended it because this process could not renew it for hold_ttl
+    /// seconds. A lost hold never recovers; call hold() again.
     #[getter]
     fn lost(&self, py: Python<'_>) -> PyResult<Py<Event>> {
         if let Some(holding) = &*self.holding()
             && holding.owned()?.hold.is_lost()
         {
-            // By the clock, if whoever watches that has not run for a while.
+            // The clock decides, even if the thread that watches it has not run for a while.
             self.lost.get().event().set();
         }
         Ok(self.lost.clone_ref(py))
     }
 
-    /// Let go: the event is unset before long, unless it is set, or held by others. Letting go again is no error.
+    /// Release the hold. The event becomes unset soon, unless it is set or held by another process. Releasing twice is
+    /// no error.
     fn release(&self) {
         let holding = self.holding().take();
         drop(holding);
@@ -101,7 +105,7 @@ impl Hold {
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
         if slf.get().holding().is_none() {
-            return Err(PyValueError::new_err("the hold is released"));
+            return Err(PyValueError::new_err("the hold has been released"));
         }
         Ok(slf)
     }
@@ -111,10 +115,10 @@ impl Hold {
         self.release();
     }
 
-    /// The program may keep the hold in an attribute of `lost`.
+    /// There may be a cycle: the program may keep the hold in an attribute of `lost`.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.lost)?;
-        // Held only by a thread that runs, so not while the collector does.
+        // The lock is free: it is never held across a call into Python, so not while the collector runs.
         match self.holding.try_lock() {
             Ok(holding) => holding.as_ref().map_or(Ok(()), |holding| visit.call(&holding.tell.0)),
             Err(_) => Ok(()),

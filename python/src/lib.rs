@@ -1,13 +1,16 @@
-//! The Python package's native part: each class is a face of the Rust event of the same name.
+//! The native part of the Python package. Each class wraps the Rust event of the same name.
 
 mod auto_reset;
+mod call;
 mod cluster;
 mod cluster_event;
+mod connection;
+mod error;
 mod event;
 mod forked;
-mod held;
 mod hold;
 mod many;
+mod member;
 mod quick;
 mod seconds;
 mod shared;
@@ -16,7 +19,7 @@ mod task;
 
 use pyo3::prelude::*;
 
-/// The native part of tantara; import tantara instead.
+/// The native part of tantara. Import tantara instead.
 #[pymodule(gil_used = false)]
 mod _tantara {
     use super::*;
@@ -24,9 +27,11 @@ mod _tantara {
     #[pymodule_export]
     use super::auto_reset::AutoResetEvent;
     #[pymodule_export]
-    use super::cluster::{Change, Cluster};
+    use super::cluster::Cluster;
     #[pymodule_export]
     use super::cluster_event::ClusterEvent;
+    #[pymodule_export]
+    use super::error::Change;
     #[pymodule_export]
     use super::event::Event;
     #[pymodule_export]
@@ -36,7 +41,7 @@ mod _tantara {
     #[pymodule_export]
     use super::shared::SharedEvent;
     #[pymodule_export]
-    use super::task::{Bell, Pending};
+    use super::task::{Notifier, Pending};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,18 +1,85 @@
-//! `wait_any` and `wait_all`, and their twins for asyncio.
+//! `wait_any` and `wait_all`, and their variants for async code.
 
+use std::future::Future;
+
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 use tantara::{all, any};
 
-use crate::held::Held;
+use crate::auto_reset::AutoResetEvent;
+use crate::call::call;
+use crate::cluster_event::{BegunWait, ClusterEvent};
+use crate::error::raise;
+use crate::event::Event;
+use crate::member::{Member, Members};
 use crate::seconds;
-use crate::shared::raise;
+use crate::shared::SharedEvent;
 use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
-/// Block until one of the events releases, or for at most timeout seconds.
+/// An event of any kind, kept alive for a wait.
+enum AnyEvent {
+    Event(Py<Event>),
+    AutoReset(Py<AutoResetEvent>),
+    /// The Python object may be closed meanwhile.
+    Shared(tantara::SharedEvent),
+    /// The cluster may be closed meanwhile.
+    Cluster(BegunWait),
+}
+
+struct AnyEvents(Vec<AnyEvent>);
+
+impl AnyEvent {
+    fn from_python(any: &Bound<'_, PyAny>, index: usize) -> PyResult<AnyEvent> {
+        if let Ok(event) = any.cast::<Event>() {
+            Ok(AnyEvent::Event(event.clone().unbind()))
+        } else if let Ok(event) = any.cast::<AutoResetEvent>() {
+            Ok(AnyEvent::AutoReset(event.clone().unbind()))
+        } else if let Ok(event) = any.cast::<SharedEvent>() {
+            event.get().opened().map(AnyEvent::Shared)
+        } else if let Ok(event) = any.cast::<ClusterEvent>() {
+            event.get().begin().map(AnyEvent::Cluster)
+        } else {
+            let kind = any.get_type().name()?;
+            let expected = "an Event, an AutoResetEvent, a SharedEvent or a ClusterEvent";
+            Err(PyTypeError::new_err(format!("events[{index}] must be {expected} of tantara, not {kind}")))
+        }
+    }
+}
+
+impl AnyEvents {
+    fn from_python(events: &Bound<'_, PyAny>) -> PyResult<AnyEvents> {
+        // A list first: an iterator may run Python code, which must not happen while waits have begun.
+        let events = call(&events.py().get_type::<PyList>(), (events,))?;
+        let events = events.cast::<PyList>()?.iter().enumerate();
+        events.map(|(index, event)| AnyEvent::from_python(&event, index)).collect::<PyResult<_>>().map(AnyEvents)
+    }
+}
+
+impl Members for AnyEvents {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn member(&self, index: usize) -> &dyn Member {
+        match &self.0[index] {
+            AnyEvent::Event(event) => event,
+            AnyEvent::AutoReset(event) => event,
+            AnyEvent::Shared(event) => event,
+            AnyEvent::Cluster(wait) => wait,
+        }
+    }
+
+    fn wait_all(&self) -> impl Future<Output = Result<(), tantara::Error>> + Send {
+        all(self.waitables()).try_wait_async()
+    }
+}
+
+/// Block until one of the events releases the wait, for at most timeout seconds.
 ///
-/// Return the index of one that released, the lowest if there are several, or None if the time passed first. Kinds can
-/// be mixed. The release of an AutoResetEvent is used up only if its index is returned.
+/// Return the index of an event that released it, the lowest if there are several, or None if the timeout expired.
+/// Kinds can be mixed. The release of an AutoResetEvent is consumed only if its index is returned.
 ///
 ///     >>> from tantara import Event, wait_any
 ///     >>> done, failed = Event(), Event()
@@ -26,19 +93,20 @@ pub(crate) fn wait_any(
     events: &Bound<'_, PyAny>,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Option<usize>> {
-    let (held, limit) = (Held::all_from(events)?, seconds::limit(timeout)?);
+    let limit = seconds::limit(timeout)?;
+    let events = AnyEvents::from_python(events)?;
     let pass_on = |outcome: Result<Option<usize>, _>| {
         if let Ok(Some(index)) = outcome {
-            held[index].pass_on();
+            events.member(index).pass_on();
         }
     };
-    raise(blocking(py, limit, |limit| any(held.iter().map(Held::waitable)).try_wait_timeout(limit), pass_on)?)
+    raise(blocking(py, limit, |limit| any(events.waitables()).try_wait_timeout(limit), pass_on)?)
 }
 
-/// Block until each of the events has released at some moment of this wait, or for at most timeout seconds.
+/// Block until each of the events has released the wait at some moment, for at most timeout seconds.
 ///
-/// Return True if all have, False if the time passed first. An Event that was set and cleared again while the others
-/// were still awaited has done its part. The releases of AutoResetEvents are used up only if True is returned.
+/// Return True if all have, False if the timeout expired. An Event that is set and cleared while the others are still
+/// awaited counts. The releases of AutoResetEvents are consumed only if True is returned.
 ///
 ///     >>> from tantara import Event, wait_all
 ///     >>> parts = [Event(), Event()]
@@ -51,18 +119,19 @@ pub(crate) fn wait_all(
     events: &Bound<'_, PyAny>,
     timeout: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<bool> {
-    let (held, limit) = (Held::all_from(events)?, seconds::limit(timeout)?);
+    let limit = seconds::limit(timeout)?;
+    let events = AnyEvents::from_python(events)?;
     let pass_on = |outcome: Result<bool, _>| {
         if let Ok(true) = outcome {
-            held.iter().for_each(Held::pass_on);
+            (0..events.count()).for_each(|index| events.member(index).pass_on());
         }
     };
-    raise(blocking(py, limit, |limit| all(held.iter().map(Held::waitable)).try_wait_timeout(limit), pass_on)?)
+    raise(blocking(py, limit, |limit| all(events.waitables()).try_wait_timeout(limit), pass_on)?)
 }
 
-/// wait_any() in asyncio: await wait_any_async(events).
+/// wait_any() for async code: await wait_any_async(events).
 ///
-/// The wait begins with the call, and may be cancelled at any moment.
+/// The wait begins with the call, not with the await. It may be cancelled at any time.
 #[pyfunction]
 #[pyo3(signature = (events, timeout = None))]
 pub(crate) fn wait_any_async<'py>(
@@ -70,12 +139,12 @@ pub(crate) fn wait_any_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, Held::all_from(events)?, Aim::Any, timeout)
+    task::coroutine(py, AnyEvents::from_python(events)?, Aim::Any, timeout)
 }
 
-/// wait_all() in asyncio: await wait_all_async(events).
+/// wait_all() for async code: await wait_all_async(events).
 ///
-/// The wait begins with the call, and may be cancelled at any moment.
+/// The wait begins with the call, not with the await. It may be cancelled at any time.
 #[pyfunction]
 #[pyo3(signature = (events, timeout = None))]
 pub(crate) fn wait_all_async<'py>(
@@ -83,5 +152,5 @@ pub(crate) fn wait_all_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, Held::all_from(events)?, Aim::All, timeout)
+    task::coroutine(py, AnyEvents::from_python(events)?, Aim::All, timeout)
 }

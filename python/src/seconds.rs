@@ -1,4 +1,4 @@
-//! Timeouts, as CPython takes them: seconds as an int or a float, and None for no limit.
+//! Timeouts, as CPython accepts them: seconds as an int or a float, and None for no limit.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
 
-/// `threading.TIMEOUT_MAX`: what fits into a C `long long` of nanoseconds, in whole seconds.
+/// `threading.TIMEOUT_MAX`: the whole seconds of the nanoseconds that fit into a C `long long`.
 const MOST: f64 = 9_223_372_036.0;
 
-/// The limit of a wait. Nought and everything below it means not to wait.
+/// Converts a timeout. Zero and negative numbers mean not to wait.
 pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
     let Some(timeout) = timeout else { return Ok(Duration::MAX) };
     let seconds = if let Ok(float) = timeout.cast::<PyFloat>() {
@@ -17,10 +17,10 @@ pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
     } else if let Ok(int) = timeout.cast::<PyInt>() {
         of_int(int)?
     } else {
-        // What says that it is an integer, as those of numpy do.
+        // Objects that convert to an integer, such as numpy's integers.
         let refused = || {
             let kind = timeout.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
-            PyTypeError::new_err(format!("a timeout is a number of seconds (int or float) or None, not {kind}"))
+            PyTypeError::new_err(format!("timeout must be a number of seconds (int or float) or None, not {kind}"))
         };
         let index = timeout.getattr_opt("__index__")?.ok_or_else(refused)?.call0()?;
         of_int(index.cast::<PyInt>().map_err(|_| refused())?)?
@@ -34,7 +34,7 @@ pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
     if seconds <= 0.0 {
         return Ok(Duration::ZERO);
     }
-    // Rounded up, as CPython does it: no wait is shorter than it was asked to be.
+    // Rounded up, as in CPython, so that no wait is shorter than requested.
     let whole = seconds.trunc();
     let nanoseconds = ((seconds - whole) * 1e9).ceil();
     Ok(Duration::from_secs(whole as u64) + Duration::from_nanos(nanoseconds as u64))
@@ -43,7 +43,7 @@ pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
 fn of_int(int: &Bound<'_, PyInt>) -> PyResult<f64> {
     match int.extract::<i64>() {
         Ok(seconds) => Ok(seconds as f64),
-        // One that does not fit is too large for a timeout, or far below nought.
+        // An integer that does not fit is either too large or negative.
         Err(_) => Ok(if int.lt(0)? { f64::NEG_INFINITY } else { f64::INFINITY }),
     }
 }

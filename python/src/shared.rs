@@ -1,4 +1,4 @@
-//! `SharedEvent`: the event between processes.
+//! `SharedEvent`: the event that processes share.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -8,76 +8,60 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
+use tantara::Waitable;
 
-use crate::cluster;
-use crate::held::Held;
+use crate::call::{call, import};
+use crate::error::raise;
+use crate::member::Member;
 use crate::seconds;
 use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
-/// An event that processes share: by name, or by handing it to a child.
+/// An event that processes share, by its name or by passing it to a child.
 ///
-/// It takes the place of multiprocessing.Event, with the same methods. Whoever knows the name has the same event, and
-/// so has the command tantara; there is no daemon. A process that is killed takes nobody along: there is no lock that
-/// it could hold.
+/// It replaces multiprocessing.Event and has the same methods. Processes that open the same name share the event, also
+/// with the command tantara. No daemon is needed. There is no lock that a killed process could leave held.
 ///
 ///     >>> from tantara import SharedEvent
 ///     >>> ready = SharedEvent()                     # for this process and its children
 ///     >>> ready.wait(timeout=0.01)
 ///     False
 ///
-/// SharedEvent("db-ready") is the event of that name among the user's own, made unset if it does not exist;
-/// SharedEvent("db-ready", "/run/app") lies in that directory. A name is made of letters, digits and . _ - + : @ = , %
-/// ~. Events can be pickled: a name travels as a name; an event without one travels as multiprocessing's own do.
+/// SharedEvent("db-ready") opens the event of that name in the user's own directory, and creates it unset if it does
+/// not exist. SharedEvent("db-ready", "/run/app") opens it in that directory. A name consists of letters, digits and
+/// . _ - + : @ = , % ~. Events can be pickled: an event with a name is opened again by its name, an event without one
+/// is passed as multiprocessing passes its own.
 ///
-/// Errors: PermissionError where the event may only be waited for, FileNotFoundError if it was removed, ValueError if
-/// it was closed or the name cannot be.
+/// Errors: PermissionError if the process may wait for the event, but not set or clear it; FileNotFoundError if the
+/// event was removed; ValueError if it was closed or if the name is invalid.
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 #[derive(Default)]
 pub(crate) struct SharedEvent {
     opened: RwLock<Opened>,
 }
 
-/// Made by `__init__`.
+/// Filled in by `__init__`.
 #[derive(Default)]
 struct Opened {
-    /// Until it is closed.
+    /// `None` before `__init__` and after `close()`.
     event: Option<tantara::SharedEvent>,
     name: Option<String>,
     directory: Option<PathBuf>,
     is_closed: bool,
 }
 
-/// The exception that Python's users expect, with the number that they look at.
-pub(crate) fn exception(error: tantara::Error) -> PyErr {
-    let source = std::error::Error::source(&error);
-    if let Some(error) = source.and_then(|source| source.downcast_ref::<tantara_etcd::Error>()) {
-        return cluster::exception(error.clone());
+impl Member for tantara::SharedEvent {
+    fn waitable(&self) -> &dyn Waitable {
+        self
     }
-    let text = error.to_string();
-    if error.is_invalid_name() {
-        return PyValueError::new_err(text);
-    }
-    let of_system = || source?.downcast_ref::<std::io::Error>()?.raw_os_error();
-    let number = if error.is_removed() {
-        libc::ENOENT
-    } else if let Some(number) = of_system() {
-        number
-    } else if error.is_permission_denied() {
-        libc::EACCES
-    } else {
-        libc::EINVAL
-    };
-    // Python makes it a FileNotFoundError, a PermissionError and so on by the number.
-    PyOSError::new_err((number, text))
-}
 
-pub(crate) fn raise<T>(outcome: Result<T, tantara::Error>) -> PyResult<T> {
-    outcome.map_err(exception)
+    fn wait(&self) -> impl Future<Output = Result<(), tantara::Error>> + Send {
+        self.wait_async()
+    }
 }
 
 impl SharedEvent {
-    /// The event, for as long as the answer lives, whatever is closed meanwhile.
+    /// A handle of the event that stays valid if the Python object is closed.
     pub(crate) fn opened(&self) -> PyResult<tantara::SharedEvent> {
         self.with(|event| Ok(event.clone()))
     }
@@ -110,7 +94,7 @@ impl Opened {
             Some(dir) => tantara::SharedEvent::open_in(dir, &name),
             None => tantara::SharedEvent::open(&name),
         })?;
-        // Where it lies, whatever becomes of the environment or of the current directory.
+        // Absolute, because the environment and the current directory may change.
         let directory = event.path().and_then(|path| path.parent()).map(std::path::absolute).transpose()?;
         Ok(Opened { event: Some(event), name: Some(name), directory, is_closed: false })
     }
@@ -118,14 +102,14 @@ impl Opened {
 
 #[pymethods]
 impl SharedEvent {
-    /// Arguments are for `__init__`, which a subclass may have of its own.
+    /// Ignores its arguments: they are for `__init__`, which a subclass may override.
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords), text_signature = "(name=None, dir=None)")]
     fn new(_arguments: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> SharedEvent {
         SharedEvent::default()
     }
 
-    /// Open the event of that name, or make one without a name.
+    /// Open the event of that name, or create one without a name.
     #[pyo3(signature = (name = None, dir = None))]
     fn __init__(&self, name: Option<String>, dir: Option<PathBuf>) -> PyResult<()> {
         self.replace(match name {
@@ -136,19 +120,19 @@ impl SharedEvent {
         Ok(())
     }
 
-    /// The event that a file descriptor stands for: the other side of fileno(). The descriptor is taken over.
+    /// Return the event of a file descriptor that fileno() has returned. The event takes ownership of the descriptor.
     #[classmethod]
     fn from_fd<'py>(class: &Bound<'py, PyType>, fd: RawFd) -> PyResult<Bound<'py, PyAny>> {
         let opened = of_descriptor(fd)?;
-        // One of a subclass is made by that; then this event takes the place of its own.
+        // An object of a subclass is created by its own `__init__`; then this event replaces the one made there.
         let is_plain = class.is(class.py().get_type::<SharedEvent>());
         let object =
-            if is_plain { Bound::new(class.py(), SharedEvent::default())?.into_any() } else { class.call0()? };
+            if is_plain { Bound::new(class.py(), SharedEvent::default())?.into_any() } else { call(class, ())? };
         object.cast::<SharedEvent>()?.get().replace(opened);
         Ok(object)
     }
 
-    /// What `_pickle.py` calls for an object that has not been initialized.
+    /// Called by `_pickle.py` for an object whose `__init__` was not called.
     fn _take_fd(&self, fd: RawFd) -> PyResult<()> {
         self.replace(of_descriptor(fd)?);
         Ok(())
@@ -160,39 +144,39 @@ impl SharedEvent {
         self.read().name.clone()
     }
 
-    /// Where its file lies, or None if it has no name.
+    /// The path of its file, or None if it has no name.
     #[getter]
     fn path(&self) -> Option<OsString> {
         let opened = self.read();
         Some(opened.directory.as_ref()?.join(opened.name.as_ref()?).into_os_string())
     }
 
-    /// Return True if the event is set at this moment.
+    /// Return True if the event is set.
     ///
-    /// FileNotFoundError if it was removed.
+    /// Raise FileNotFoundError if it was removed.
     fn is_set(&self) -> PyResult<bool> {
         self.with(|event| raise(event.is_set()))
     }
 
-    /// Raise the flag and release everyone who waits, in all processes.
+    /// Set the event and release every waiter in every process.
     fn set(&self) -> PyResult<()> {
         self.with(|event| raise(event.set()))
     }
 
-    /// Lower the flag.
+    /// Clear the event.
     fn clear(&self) -> PyResult<()> {
         self.with(|event| raise(event.clear()))
     }
 
-    /// Raise the flag and lower it at once: everyone who waits is released, and nobody sees the event set.
+    /// Set and clear the event in one step: every waiter is released, and is_set() never returns True.
     fn pulse(&self) -> PyResult<()> {
         self.with(|event| raise(event.pulse()))
     }
 
-    /// Block until the event is set, or for at most timeout seconds.
+    /// Block until the event is set, for at most timeout seconds.
     ///
-    /// Return True if it was released, False if the time passed first. None waits without a limit; nought or less only
-    /// looks. Ctrl-C ends the wait.
+    /// Return True if the wait was released, False if the timeout expired. Without a timeout, wait for ever; with 0 or
+    /// less, return at once. Ctrl-C interrupts the wait.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
@@ -206,34 +190,33 @@ impl SharedEvent {
         raise(blocking(py, limit, |limit| event.wait_timeout(limit), drop)?)
     }
 
-    /// Wait in asyncio: await event.wait_async().
+    /// wait() for async code: await event.wait_async().
     ///
-    /// Return True if it was released, False if timeout seconds passed first. The wait begins with the call. It may be
-    /// cancelled at any moment.
+    /// The wait begins with the call, not with the await. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        let held = [Held::Shared(slf.get().opened()?)];
-        task::coroutine(slf.py(), held, Aim::All, timeout)
+        task::coroutine(slf.py(), slf.get().opened()?, Aim::All, timeout)
     }
 
-    /// Return who waits, in all processes, those who have waited longest first: a list of Waiter, each with pid, tid,
-    /// since (a datetime) and command. A waiter shows up when it has waited for a twentieth of a second.
+    /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait first.
+    ///
+    /// A wait is listed once it has lasted for 50 milliseconds.
     fn waiters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let event = self.opened()?;
         let waiters = raise(py.detach(|| event.waiters()))?;
-        let class = py.import("tantara._waiter")?.getattr("Waiter")?;
+        let class = import(py, c"tantara._waiter")?.getattr("Waiter")?;
         let fields = waiters.into_iter().map(|waiter| (waiter.pid, waiter.tid, waiter.since, waiter.command));
-        fields.map(|fields| class.call1(fields)).collect()
+        fields.map(|fields| call(&class, fields)).collect()
     }
 
-    /// Remove the event: the name is free, and everyone who waits is told so by FileNotFoundError. Return False if it
-    /// had been removed before.
+    /// Remove the event. Its name becomes free, and its waiters raise FileNotFoundError. Return False if it had been
+    /// removed before.
     fn remove(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.opened()?;
         raise(py.detach(|| event.remove()))
     }
 
-    /// Let go of it. The event lives on for others. Closing it again is no error; anything else is.
+    /// Close this object. The event itself stays, for other processes. Afterwards the other methods raise ValueError.
     fn close(&self) {
         let event = {
             let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +226,7 @@ impl SharedEvent {
         drop(event);
     }
 
-    /// Return its file descriptor, which another process can be given; from_fd() is the other side.
+    /// Return the file descriptor of the event. Another process that receives it opens the event with from_fd().
     fn fileno(&self) -> PyResult<RawFd> {
         self.with(|event| Ok(event.as_fd().as_raw_fd()))
     }
@@ -261,8 +244,8 @@ impl SharedEvent {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let py = slf.py();
         let class = slf.get_type();
-        let pickle = py.import("tantara._pickle")?;
-        let state = pickle.getattr("state")?.call1((slf,))?;
+        let pickle = import(py, c"tantara._pickle")?;
+        let state = call(&pickle.getattr("state")?, (slf,))?;
         let this = slf.get();
         let place = match &*this.read() {
             Opened { name: Some(name), directory: Some(directory), .. } => Some((name.clone(), directory.clone())),
@@ -272,8 +255,8 @@ impl SharedEvent {
             let place = (name, directory.into_os_string());
             return (pickle.getattr("named")?, (class, place), state).into_pyobject(py);
         }
-        let travelling = pickle.getattr("travelling")?.call1((this.fileno()?,))?;
-        (pickle.getattr("anonymous")?, (class, travelling), state).into_pyobject(py)
+        let transfer = call(&pickle.getattr("transfer")?, (this.fileno()?,))?;
+        (pickle.getattr("anonymous")?, (class, transfer), state).into_pyobject(py)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -293,12 +276,12 @@ impl SharedEvent {
     }
 }
 
-/// The event of a descriptor that the caller has given away.
+/// Opens the event of a descriptor that the caller gives away.
 fn of_descriptor(fd: RawFd) -> PyResult<Opened> {
-    // SAFETY: takes numbers only.
+    // SAFETY: the arguments are numbers, and F_GETFD changes nothing.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-        return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is no open file descriptor"))));
+        return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is not an open file descriptor"))));
     }
-    // SAFETY: it is open, and the caller has given it away.
+    // SAFETY: the descriptor is open, and the caller gives up its ownership.
     raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })).map(Opened::anonymous)
 }

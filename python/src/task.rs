@@ -1,11 +1,11 @@
-//! How a task of asyncio or trio waits: the Rust future is polled by the loop that awaits it.
+//! Waits of asyncio and trio tasks: the loop that awaits a wait polls its Rust future.
 //!
-//! Each loop has a [`Bell`], an eventfd that the loop watches. A waker, which may be called by any thread and without
-//! the interpreter, puts the wait into the bell's queue and writes to the eventfd; the loop then polls the waits in the
-//! queue, and completes the listeners of those that are over. That, and the coroutine itself, is in `_tasks.py`. What
-//! is set by the loop's own thread needs no eventfd: the waits are completed before `set` returns ([`delivering`]).
-//! When a wait's time has passed, whoever has to be asked whether it was released is asked, and the wait goes on until
-//! all have answered.
+//! Each loop has a [`Notifier`], an eventfd that the loop watches. Any thread may call a waker, without the
+//! interpreter's lock: the waker pushes the wait to the notifier's queue and writes to the eventfd. The loop then polls
+//! the waits in the queue and completes the listeners of those that are over. `_tasks.py` does this, and defines the
+//! coroutine. If the loop's own thread calls `set`, no eventfd is needed: [`delivering`] completes the waits before
+//! `set` returns. When the timeout of a wait expires, a cluster may have to be asked for the outcome. Then the wait
+//! continues until it has answered.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -23,29 +23,29 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyList};
 use rustix::event::{EventfdFlags, eventfd};
-use tantara::{all, any};
+use tantara::any;
 
-use crate::cluster;
-use crate::held::Held;
+use crate::call::{call, import};
+use crate::error::{of_cluster, of_event};
+use crate::member::{Member, Members};
 use crate::seconds;
-use crate::shared::exception;
 
-/// What a wait is for.
+/// What ends a wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Aim {
-    /// Each of its events.
+    /// Every event has released it.
     All,
-    /// One of its events.
+    /// One event has released it.
     Any,
 }
 
-/// What a wait has come to.
+/// The outcome of a wait or a request.
 enum Outcome {
-    /// Whether each of its events has released.
+    /// Whether every event has released the wait.
     All(bool),
-    /// The index of one that has.
+    /// The index of an event that has released it.
     Any(Option<usize>),
-    /// What a request was answered.
+    /// The answer to a request.
     Answer(Answer),
 }
 
@@ -53,21 +53,21 @@ type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 type Result = std::result::Result<Outcome, tantara::Error>;
 type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
-/// The coroutine of a wait that begins now.
+/// Begins a wait and returns its coroutine.
 pub(crate) fn coroutine<'py>(
     py: Python<'py>,
-    events: impl Into<Arc<[Held]>>,
+    events: impl Members,
     aim: Aim,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    // What cannot be a timeout is refused before anything has begun.
+    // Rejects an invalid timeout before the wait begins.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
-    let events = events.into();
+    let events = Arc::new(events);
     let future = future(Arc::clone(&events), aim);
-    begin(py, Pending::begin(events, aim, future), limit)
+    begin(py, Pending::begin(Some(events), aim, future), limit)
 }
 
-/// The coroutine of a request that begins now, and what to make of its answer.
+/// Sends a request and returns the coroutine that converts its answer by `value`.
 pub(crate) fn request<'py, T: Send + 'static>(
     py: Python<'py>,
     request: impl Future<Output = std::result::Result<T, tantara_etcd::Error>> + Send + 'static,
@@ -75,56 +75,61 @@ pub(crate) fn request<'py, T: Send + 'static>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let future = async move {
         let answer = request.await;
-        let make = |py: Python<'_>| value(py, answer.map_err(cluster::exception)?);
+        let make = |py: Python<'_>| value(py, answer.map_err(of_cluster)?);
         Ok(Outcome::Answer(Box::new(make)))
     };
-    begin(py, Pending::begin(Arc::new([]), Aim::All, Box::pin(future)), None)
+    begin(py, Pending::begin(None, Aim::All, Box::pin(future)), None)
 }
 
 fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound<'_, PyAny>> {
     let is_over = pending.is_over();
     let pending = Bound::new(py, pending)?;
-    wait_of_tasks(py)?.call1((pending, limit, is_over))
+    call(&wait_of_tasks(py)?, (pending, limit, is_over))
 }
 
-/// The coroutine function, which each interpreter has of its own. The main interpreter's is looked up once; others end
-/// before the process does, and then nothing may be left of theirs.
+/// The coroutine function of the current interpreter. Only the main interpreter's is cached, because a subinterpreter
+/// may end before the process, and then no reference to its objects may remain.
 fn wait_of_tasks(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     const MAIN: i64 = 0;
     static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    // SAFETY: the thread is attached to an interpreter.
+    let of_this = || import(py, c"tantara._tasks")?.getattr("wait");
+    // SAFETY: `py` shows that the thread is attached to an interpreter.
     match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
-        MAIN => OF_MAIN.import(py, "tantara._tasks", "wait").cloned(),
-        _ => py.import("tantara._tasks")?.getattr("wait"),
+        MAIN => match OF_MAIN.get(py) {
+            Some(wait) => Ok(wait.bind(py).clone()),
+            // The import may run on several threads; one of them stores the function.
+            None => of_this().map(|wait| OF_MAIN.get_or_init(py, || wait.unbind()).bind(py).clone()),
+        },
+        _ => of_this(),
     }
 }
 
-/// What a loop watches. Part of tantara's own workings.
+/// The descriptor that a loop watches. Internal to tantara.
 #[pyclass(module = "tantara._tantara", frozen)]
-pub(crate) struct Bell(Arc<Queue>);
+pub(crate) struct Notifier(Arc<Queue>);
 
 struct Queue {
     eventfd: OwnedFd,
-    called: Mutex<Vec<Arc<Entry>>>,
+    woken: Mutex<Vec<Arc<Entry>>>,
 }
 
-/// What this thread knows of its own loop.
+/// The loop of this thread.
 #[derive(Default)]
-struct Here {
-    /// Of the loop in which a task of this thread has begun to wait last.
+struct LocalLoop {
+    /// The queue of the loop in which a task of this thread began a wait most recently.
     queue: RefCell<Weak<Queue>>,
-    /// Whether this thread will look into that queue before long.
+    /// Whether [`delivering`] runs on this thread and will take from that queue.
     is_delivering: Cell<bool>,
 }
 
 thread_local! {
-    static HERE: Here = Here::default();
+    static LOCAL: LocalLoop = LocalLoop::default();
 }
 
-/// Runs `act`, which may release waits, and completes those of the loop that runs on this thread at once: their tasks
-/// run in the loop's next pass, as they would after asyncio's own `set`.
+/// Runs `act`, which may release waits, and completes the waits of the loop that runs on this thread at once. Their
+/// tasks run in the loop's next pass, as they do after asyncio's own `set`.
 pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
-    struct Restore<'h>(&'h Here, bool);
+    struct Restore<'l>(&'l LocalLoop, bool);
 
     impl Drop for Restore<'_> {
         fn drop(&mut self) {
@@ -132,24 +137,24 @@ pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
         }
     }
 
-    HERE.with(|here| {
-        if here.queue.borrow().strong_count() == 0 {
+    LOCAL.with(|local| {
+        if local.queue.borrow().strong_count() == 0 {
             return act();
         }
-        let restore = Restore(here, here.is_delivering.replace(true));
+        let restore = Restore(local, local.is_delivering.replace(true));
         let outcome = act();
         drop(restore);
-        let queue = here.queue.borrow().upgrade();
+        let queue = local.queue.borrow().upgrade();
         if let Some(queue) = queue
-            && !queue.called().is_empty()
+            && !queue.woken().is_empty()
         {
-            let deliver = || py.import("tantara._tasks")?.getattr("deliver")?.call0();
+            let deliver = || call(&import(py, c"tantara._tasks")?.getattr("deliver")?, ());
             if let Err(error) = deliver() {
                 error.write_unraisable(py, None);
             }
-            // Where that loop does not run at this moment, it is told as by any other thread.
-            if !queue.called().is_empty() {
-                queue.ring();
+            // If that loop is not running now, notify it as another thread would.
+            if !queue.woken().is_empty() {
+                queue.notify();
             }
         }
         outcome
@@ -157,60 +162,61 @@ pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
 }
 
 impl Queue {
-    fn called(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
-        self.called.lock().unwrap_or_else(PoisonError::into_inner)
+    fn woken(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(self: &Arc<Self>, entry: Arc<Entry>) {
-        let mut called = self.called();
-        called.push(entry);
-        let is_first = called.len() == 1;
-        drop(called);
-        if is_first && !self.is_delivered_here() {
-            self.ring();
+        let mut woken = self.woken();
+        woken.push(entry);
+        let is_first = woken.len() == 1;
+        drop(woken);
+        if is_first && !self.is_being_delivered() {
+            self.notify();
         }
     }
 
-    fn is_delivered_here(self: &Arc<Self>) -> bool {
-        let is_here = |here: &Here| here.is_delivering.get() && here.queue.borrow().as_ptr() == Arc::as_ptr(self);
-        HERE.try_with(is_here).unwrap_or(false)
+    /// Whether this thread is in [`delivering`] for this queue.
+    fn is_being_delivered(self: &Arc<Self>) -> bool {
+        let is_it = |local: &LocalLoop| local.is_delivering.get() && local.queue.borrow().as_ptr() == Arc::as_ptr(self);
+        LOCAL.try_with(is_it).unwrap_or(false)
     }
 
-    fn ring(&self) {
-        // It cannot fail: the count is far from its end, and taken back to nought by each look.
+    fn notify(&self) {
+        // Cannot fail: each `take` resets the counter, so it never comes near its maximum.
         let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
     }
 
     fn take(&self) -> Vec<Arc<Entry>> {
-        // Before the queue is emptied, so that what is put into it from then on is written again. If nothing was
-        // written, there is nothing to read.
+        // Read before the queue is emptied, so that a later push writes again. The read fails harmlessly if nothing was
+        // written.
         let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
-        std::mem::take(&mut self.called())
+        std::mem::take(&mut self.woken())
     }
 }
 
 #[pymethods]
-impl Bell {
+impl Notifier {
     #[new]
-    fn new() -> PyResult<Bell> {
+    fn new() -> PyResult<Notifier> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        Ok(Bell(Arc::new(Queue { eventfd, called: Mutex::default() })))
+        Ok(Notifier(Arc::new(Queue { eventfd, woken: Mutex::default() })))
     }
 
     fn fileno(&self) -> RawFd {
         self.0.eventfd.as_raw_fd()
     }
 
-    /// What the loop asks for when the eventfd can be read: the listeners that get a result, the results, and the
-    /// listeners that get an exception, each with it.
+    /// Called when the eventfd is readable. Returns the listeners that get a result, their results, and pairs of a
+    /// listener and its exception.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
         let (futures, results, errors) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for entry in self.0.take() {
-            // Not a plain store: who has found it called already counts on this look to see what it came with.
-            entry.called.swap(false, AcqRel);
+            // Not a plain store: a waker that found `is_woken` set relies on the poll below to see what it did before.
+            entry.is_woken.swap(false, AcqRel);
             let mut state = entry.state();
             entry.poll(&mut state);
-            let Some((listener, result)) = state.tell() else { continue };
+            let Some((listener, result)) = state.report() else { continue };
             drop(state);
             match value(py, result) {
                 Ok(value) => {
@@ -224,58 +230,54 @@ impl Bell {
     }
 }
 
-/// A wait that has begun. Part of tantara's own workings.
+/// A wait or a request that has begun. Internal to tantara.
 #[pyclass(module = "tantara._tantara", frozen)]
 pub(crate) struct Pending(Arc<Entry>);
 
 struct Entry {
     state: Mutex<State>,
-    events: Arc<[Held]>,
+    /// `None` for a request.
+    events: Option<Arc<dyn Members>>,
     aim: Aim,
-    /// Of the loop that awaits it, once that is known.
+    /// The queue of the loop that awaits it, once that is known.
     queue: OnceLock<Arc<Queue>>,
-    /// It is in the queue, or was called before that was known.
-    called: AtomicBool,
+    /// Whether it is in the queue, or was woken before the queue was known.
+    is_woken: AtomicBool,
 }
 
 struct State {
-    /// Until it is over or abandoned.
+    /// `None` once it is over or abandoned.
     future: Option<BoxFuture>,
-    /// Whether its time has passed.
+    /// Whether the timeout has expired.
     is_late: bool,
-    /// What it has come to, until that is told.
+    /// The result, until it is reported.
     result: Option<Result>,
-    /// The asyncio future that is told, or what is like one.
+    /// The asyncio future that receives the result, or an object with the same methods.
     listener: Option<Py<PyAny>>,
-    /// What was told: the releases that nobody has heard of yet, maybe.
-    told: Option<Outcome>,
+    /// The reported outcome. The task may be cancelled before it sees it; then its releases are passed on.
+    reported: Option<Outcome>,
 }
 
 impl Pending {
-    fn begin(events: Arc<[Held]>, aim: Aim, future: BoxFuture) -> Pending {
-        let state = State { future: Some(future), is_late: false, result: None, listener: None, told: None };
-        let (queue, called) = (OnceLock::new(), AtomicBool::new(false));
-        let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, called });
-        // The first poll registers it, so that a pulse counts from now on.
+    fn begin(events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
+        let state = State { future: Some(future), is_late: false, result: None, listener: None, reported: None };
+        let (queue, is_woken) = (OnceLock::new(), AtomicBool::new(false));
+        let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken });
+        // The first poll registers the wait: every later `set` releases it.
         entry.poll(&mut entry.state());
         Pending(entry)
     }
 }
 
-/// A future that owns what it waits for.
-fn future(events: Arc<[Held]>, aim: Aim) -> BoxFuture {
+/// A future that keeps its events alive.
+fn future(events: Arc<impl Members>, aim: Aim) -> BoxFuture {
     match aim {
         Aim::Any => Box::pin(async move {
-            let index = any(events.iter().map(Held::waitable)).try_wait_async().await?;
+            let index = any(events.waitables()).try_wait_async().await?;
             Ok(Outcome::Any(Some(index)))
         }),
         Aim::All => Box::pin(async move {
-            match &*events {
-                [Held::Event(event)] => event.get().event().wait_async().await,
-                [Held::AutoReset(event)] => event.get().event().wait_async().await,
-                [Held::Shared(event)] => event.wait_async().await?,
-                several => all(several.iter().map(Held::waitable)).try_wait_async().await?,
-            }
+            events.wait_all().await?;
             Ok(Outcome::All(true))
         }),
     }
@@ -283,54 +285,54 @@ fn future(events: Arc<[Held]>, aim: Aim) -> BoxFuture {
 
 #[pymethods]
 impl Pending {
-    /// Whether it is over already; then `result` tells.
+    /// Whether it is over, so that `result` returns the outcome.
     fn is_over(&self) -> bool {
         self.0.state().result.is_some()
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let result = self.0.state().result.take();
-        value(py, result.unwrap_or_else(|| Ok(self.0.nothing())))
+        value(py, result.unwrap_or_else(|| Ok(self.0.timed_out())))
     }
 
-    /// From now on the loop is told when there may be something to tell the listener, which is an asyncio future or
-    /// what is like one. Returns whether the wait is over already.
-    fn listen(&self, bell: &Bell, listener: Py<PyAny>) -> bool {
-        HERE.with(|here| {
-            if here.queue.borrow().as_ptr() != Arc::as_ptr(&bell.0) {
-                here.queue.replace(Arc::downgrade(&bell.0));
+    /// Sets the listener, an asyncio future or an object with the same methods, and the notifier of its loop. Returns
+    /// whether the wait is over already.
+    fn listen(&self, notifier: &Notifier, listener: Py<PyAny>) -> bool {
+        LOCAL.with(|local| {
+            if local.queue.borrow().as_ptr() != Arc::as_ptr(&notifier.0) {
+                local.queue.replace(Arc::downgrade(&notifier.0));
             }
         });
         let mut state = self.0.state();
         state.listener = Some(listener);
-        let _ = self.0.queue.set(Arc::clone(&bell.0));
-        // Whoever has called before the queue was known has told nobody.
-        if self.0.called.swap(false, AcqRel) {
+        let _ = self.0.queue.set(Arc::clone(&notifier.0));
+        // A waker that was called before the queue was known has notified nobody.
+        if self.0.is_woken.swap(false, AcqRel) {
             self.0.poll(&mut state);
         }
         state.result.is_some()
     }
 
-    /// The time has passed. The loop is told, now or when those who are asked have answered.
+    /// The timeout has expired. The listener is completed now, or when the cluster has answered.
     fn give_up(&self, py: Python<'_>) {
-        self.0.events.iter().for_each(Held::decide);
+        self.0.members().for_each(Member::decide);
         self.0.state().is_late = true;
         delivering(py, || Arc::clone(&self.0).wake());
     }
 
-    /// Whoever awaited it was cancelled. A release passes on, even one that was told already.
+    /// The task was cancelled. Its releases are passed on, even if they were reported already.
     fn abandon(&self, py: Python<'_>) {
         delivering(py, || {
             self.0.end();
-            let told = self.0.state().told.take();
-            told.into_iter().for_each(|outcome| self.0.pass_on(outcome));
+            let reported = self.0.state().reported.take();
+            reported.into_iter().for_each(|outcome| self.0.pass_on(outcome));
         });
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // The events too: one of a subclass may keep this.
-        self.0.events.iter().try_for_each(|held| held.traverse(&visit))?;
-        // Held only by a thread that runs, so not while the collector does.
+        // Events too, because an attribute of an event may refer to this object.
+        self.0.members().try_for_each(|member| member.traverse(&visit))?;
+        // The lock is free: it is never held across a call into Python, so not while the collector runs.
         match self.0.state.try_lock() {
             Ok(state) => visit.call(&state.listener),
             Err(_) => Ok(()),
@@ -344,15 +346,15 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        // The future keeps the entry, by its waker, and the entry the future.
+        // Breaks the cycle of the entry, its future and the waker in it.
         self.0.end();
     }
 }
 
 impl Wake for Entry {
     fn wake(self: Arc<Self>) {
-        // It may be called in the middle of a poll, so it must not ask for the state.
-        if !self.called.swap(true, AcqRel)
+        // Must not lock the state, because it may be called during a poll.
+        if !self.is_woken.swap(true, AcqRel)
             && let Some(queue) = self.queue.get()
         {
             queue.push(Arc::clone(&self));
@@ -361,16 +363,20 @@ impl Wake for Entry {
 }
 
 impl State {
-    /// The listener, and what it is to be told now.
-    fn tell(&mut self) -> Option<(Py<PyAny>, Result)> {
+    /// Takes the result, if there are a result and a listener for it.
+    fn report(&mut self) -> Option<(Py<PyAny>, Result)> {
         let result = self.result.take_if(|_| self.listener.is_some())?;
-        // If its task was cancelled, that abandons this, and the release passes on.
-        self.told = result.as_ref().ok().and_then(Outcome::released);
+        // For `abandon`, if the task is cancelled before it sees the result.
+        self.reported = result.as_ref().ok().and_then(Outcome::released);
         Some((self.listener.take()?, result))
     }
 }
 
 impl Entry {
+    fn members(&self) -> impl Iterator<Item = &dyn Member> {
+        self.events.iter().flat_map(|events| (0..events.count()).map(|index| events.member(index)))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -379,33 +385,34 @@ impl Entry {
         let Some(future) = &mut state.future else { return };
         let waker = Waker::from(Arc::clone(self));
         let context = &mut Context::from_waker(&waker);
-        // Before the last look, which sees all that they have said. On a tie, released wins.
-        let is_decided = state.is_late && self.events.iter().all(|held| held.poll_decided(context).is_ready());
+        // Before the last poll of the future, which then sees every answer. If the wait was released just as the
+        // timeout expired, released wins.
+        let is_decided = state.is_late && self.members().all(|member| member.poll_decided(context).is_ready());
         let result = match future.as_mut().poll(context) {
             Poll::Ready(result) => result,
-            Poll::Pending if is_decided => Ok(self.nothing()),
+            Poll::Pending if is_decided => Ok(self.timed_out()),
             Poll::Pending => return,
         };
         state.future = None;
         state.result = Some(result);
     }
 
-    /// Lets go of everything. A release that nobody was told of passes on.
+    /// Drops the wait. A release that was not reported is passed on.
     fn end(&self) {
         let (future, result, listener) = {
             let mut state = self.state();
             (state.future.take(), state.result.take(), state.listener.take())
         };
-        // Dropped without the lock: others may be woken by it.
+        // Dropped without the lock, because the drop may wake other tasks.
         drop((future, listener));
-        self.events.iter().for_each(Held::end);
+        self.members().for_each(Member::end);
         if let Some(Ok(outcome)) = result {
             self.pass_on(outcome);
         }
     }
 
-    /// What a wait comes to that was not released.
-    fn nothing(&self) -> Outcome {
+    /// The outcome of a wait that was not released.
+    fn timed_out(&self) -> Outcome {
         match self.aim {
             Aim::All => Outcome::All(false),
             Aim::Any => Outcome::Any(None),
@@ -414,15 +421,15 @@ impl Entry {
 
     fn pass_on(&self, outcome: Outcome) {
         match outcome {
-            Outcome::All(true) => self.events.iter().for_each(Held::pass_on),
-            Outcome::Any(Some(index)) => self.events[index].pass_on(),
+            Outcome::All(true) => self.members().for_each(Member::pass_on),
+            Outcome::Any(Some(index)) => self.members().skip(index).take(1).for_each(Member::pass_on),
             _ => {}
         }
     }
 }
 
 impl Outcome {
-    /// The same, if it is about releases.
+    /// A copy of the outcome of a wait.
     fn released(&self) -> Option<Outcome> {
         match *self {
             Outcome::All(released) => Some(Outcome::All(released)),
@@ -437,6 +444,6 @@ fn value(py: Python<'_>, result: Result) -> PyResult<Py<PyAny>> {
         Ok(Outcome::All(released)) => Ok(PyBool::new(py, released).to_owned().into_any().unbind()),
         Ok(Outcome::Any(index)) => Ok(index.into_pyobject(py)?.unbind()),
         Ok(Outcome::Answer(make)) => make(py),
-        Err(error) => Err(exception(error)),
+        Err(error) => Err(of_event(error)),
     }
 }

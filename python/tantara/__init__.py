@@ -1,8 +1,9 @@
 """One Event for threads, asyncio, processes and machines.
 
-Event is threading.Event, faster, and can be awaited. SharedEvent is multiprocessing.Event without its hangs, and has a
-name if you like. AutoResetEvent releases one at a time. Cluster connects to etcd, where the events of several machines
-live: each is a ClusterEvent. wait_any() and wait_all() wait for many of them, of any kind.
+Event replaces threading.Event: it is faster, and it can be awaited. AutoResetEvent releases one waiter for each set().
+SharedEvent replaces multiprocessing.Event: it survives killed processes, and it may have a name by which unrelated
+processes open it. Cluster connects to etcd; a ClusterEvent of it is shared by machines. wait_any() and wait_all() wait
+for several events of any kinds.
 """
 
 from ._cluster import ClusterEntry, ClusterError, ClusterParty, ClusterUnreachable, ClusterWaiter, OutcomeUnknown

@@ -1,4 +1,4 @@
-"""What goes wrong with events between machines, and what is told of them."""
+"""Errors of a cluster, and the records that describe its events."""
 
 from datetime import datetime
 from typing import NamedTuple, Optional
@@ -7,84 +7,84 @@ from ._tantara import Change
 
 
 class ClusterError(OSError):
-    """The cluster has refused, or the connection belongs to another process."""
+    """The cluster rejected the request, or the connection belongs to another process."""
 
 
 class ClusterUnreachable(ClusterError, ConnectionError):
-    """The cluster could not be asked: no endpoint answers in time, or there is no quorum.
+    """The cluster could not be reached: no endpoint answers in time, or there is no quorum.
 
-    Nothing is known of the event, and nothing was changed. It is no TimeoutError.
+    The state of the event is unknown, and nothing was changed. It is not a TimeoutError.
     """
 
 
 class OutcomeUnknown(ClusterError):
-    """The connection was lost while the cluster made a change, so that it may have been made or not."""
+    """The connection was lost during a change, which may or may not have been made."""
 
     def __init__(self, message: str, change: Optional[Change] = None) -> None:
         super().__init__(message)
         self._change = change
 
     def resolve(self) -> bool:
-        """Find out: True, the change was made; False, it was not, and never will be.
+        """Return True if the change was made, False if it was not, and never will be.
 
-        ClusterUnreachable if the cluster still does not answer: ask again. OutcomeUnknown if nobody will ever know,
-        because the cluster has compacted the history that would tell.
+        Raise ClusterUnreachable if the cluster still does not answer; then try again. Raise OutcomeUnknown if the
+        outcome can no longer be found out, because the cluster has compacted its history.
         """
         if self._change is None:
             raise self
         return self._change.resolve()
 
     def __reduce__(self) -> "tuple[type[OutcomeUnknown], tuple[str]]":
-        # In another process nobody can find out.
+        # Another process has no connection by which to resolve it.
         return type(self), (str(self),)
 
 
 class ClusterParty(NamedTuple):
-    """Who did something, and when, as they say."""
+    """The process that set or holds an event, as it describes itself."""
 
     host: str
-    """What their machine is called."""
+    """The name of its machine."""
 
     pid: int
-    """The process there."""
+    """Its process ID there."""
 
     at: datetime
-    """When, by their clock, in UTC."""
+    """When it set or began to hold the event, by its clock, in UTC."""
 
 
 class ClusterWaiter(NamedTuple):
-    """A process that waits for a ClusterEvent, as it says."""
+    """A process that waits for a ClusterEvent, as it describes itself."""
 
     host: str
-    """What its machine is called."""
+    """The name of its machine."""
 
     pid: int
-    """The process there."""
+    """Its process ID there."""
 
     since: datetime
-    """Since when somebody in it waits, by its clock, in UTC."""
+    """When its longest wait began, by its clock, in UTC."""
 
     waits: int
-    """How many in it wait."""
+    """The number of its waits."""
 
 
 class ClusterEntry(NamedTuple):
-    """An event of a namespace, as it was when it was looked at."""
+    """An event of a namespace, and its state when it was listed."""
 
     name: str
     """Its name."""
 
     is_set: bool
-    """Whether it was set, or held."""
+    """Whether it was set or held."""
 
     last_set: Optional[ClusterParty]
-    """Who has last set it."""
+    """The process that last set it."""
 
     holders: "list[ClusterParty]"
-    """Who holds it."""
+    """The processes that hold it."""
 
     waiters: "list[ClusterWaiter]"
-    """Who waits, as far as they leave records, those who have waited longest first."""
+    """The processes that wait for it and connect with record_waits=True, the longest wait first."""
 
 
 for _class in (ClusterError, ClusterUnreachable, OutcomeUnknown, ClusterParty, ClusterWaiter, ClusterEntry):

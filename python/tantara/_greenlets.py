@@ -1,22 +1,22 @@
-"""Where a wait that blocks its thread would block all greenlets of that thread too: under gevent and eventlet."""
+"""Detection of gevent and eventlet, under which a blocking wait would block every greenlet of its thread."""
 
 import sys
 from typing import Any, Optional
 
 
 def refusal() -> Optional[RuntimeError]:
-    """The error for a wait that would block, if greenlets take turns on this thread; None where none do.
+    """Return the error to raise instead of blocking if this thread runs greenlets, else None.
 
-    They do where gevent has made a hub, and where one of eventlet's runs or has something to run. A hub runs other
-    greenlets while one of them waits, but it knows nothing of a wait for an event of tantara. Threads of the pools of
-    both have no hub, so they may wait.
+    A thread runs greenlets if gevent has created a hub for it, or if an eventlet hub runs or has something to run. A hub
+    runs other greenlets while one of them waits, but it does not know of waits for tantara's events. The threads of
+    either library's pool have no hub, so they may block.
     """
     gevent: Any = sys.modules.get("gevent._hub_local")
     if gevent is not None and gevent.get_hub_if_exists() is not None:
         return _error("gevent", "gevent.get_hub().threadpool.apply(event.wait)")
     eventlet: Any = sys.modules.get("eventlet.hubs")
     hub = None if eventlet is None else getattr(eventlet._threadlocal, "hub", None)
-    # Some versions make it when they are imported.
+    # Some versions create the hub when they are imported.
     if hub is not None and (hub.running or hub.get_timers_count()):
         return _error("eventlet", "eventlet.tpool.execute(event.wait)")
     return None

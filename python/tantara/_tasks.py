@@ -1,4 +1,4 @@
-"""How tasks of asyncio and trio wait: a loop watches one descriptor, its bell, whatever the number of waits."""
+"""Waits of asyncio and trio tasks: a loop watches one descriptor, its notifier, for any number of waits."""
 
 import asyncio
 import threading
@@ -7,72 +7,72 @@ from asyncio import get_running_loop
 from sys import modules
 from typing import Any, Callable, Optional
 
-from ._tantara import Bell, Pending
+from ._tantara import Notifier, Pending
 
-_bells: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bell]" = weakref.WeakKeyDictionary()
+_notifiers: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Notifier]" = weakref.WeakKeyDictionary()
 
 
 class _Known(threading.local):
-    """The loop that was asked for last on this thread: mostly the next one too."""
+    """The loop of the most recent wait on this thread, which is mostly the loop of the next one too."""
 
     loop: "Callable[[], Optional[asyncio.AbstractEventLoop]]" = staticmethod(lambda: None)
-    bell: Bell
+    notifier: Notifier
 
 
 _known = _Known()
 
 
-def _bell_of(loop: asyncio.AbstractEventLoop) -> Bell:
-    bell = _bells.get(loop)
-    if bell is None:
-        bell = Bell()
-        loop.add_reader(bell.fileno(), _answer, bell)
-        _bells[loop] = bell
-    _known.loop, _known.bell = weakref.ref(loop), bell
-    return bell
+def _notifier_of(loop: asyncio.AbstractEventLoop) -> Notifier:
+    notifier = _notifiers.get(loop)
+    if notifier is None:
+        notifier = Notifier()
+        loop.add_reader(notifier.fileno(), _answer, notifier)
+        _notifiers[loop] = notifier
+    _known.loop, _known.notifier = weakref.ref(loop), notifier
+    return notifier
 
 
-def _answer(bell: Bell) -> None:
-    """Complete the listeners whose waits are over."""
-    futures, results, errors = bell.take()
+def _answer(notifier: Notifier) -> None:
+    """Complete the listeners of waits that are over."""
+    futures, results, errors = notifier.take()
     for future, result in zip(futures, results):
         try:
             future.set_result(result)
         except asyncio.InvalidStateError:
-            pass  # It was cancelled, and its coroutine abandons the wait.
+            pass  # The task was cancelled; its coroutine abandons the wait.
     for future, error in errors:
         if not future.done():
             future.set_exception(error)
 
 
 def deliver() -> None:
-    """Complete those of the loop that runs on this thread, if one does."""
+    """Complete the listeners of the loop that runs on this thread, if there is one."""
     loop = asyncio._get_running_loop()
-    bell = None if loop is None else _bells.get(loop)
-    if bell is not None:
-        _answer(bell)
+    notifier = None if loop is None else _notifiers.get(loop)
+    if notifier is not None:
+        _answer(notifier)
     trio = modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
-        bell = _bell_var(trio).get(None)
-        if bell is not None:
-            _answer(bell)
+        notifier = _notifier_var(trio).get(None)
+        if notifier is not None:
+            _answer(notifier)
 
 
 async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any:
-    """The value of a wait that has begun, or False or None if the time has passed first."""
+    """Return the value of a wait that has begun, or False or None if the timeout expires."""
     if "trio" in modules and _is_in_trio():
         return await _wait_in_trio(pending, timeout)
     if is_over:
         return pending.result()
     loop = get_running_loop()
     future: "asyncio.Future[Any]" = loop.create_future()
-    if pending.listen(_known.bell if _known.loop() is loop else _bell_of(loop), future):
+    if pending.listen(_known.notifier if _known.loop() is loop else _notifier_of(loop), future):
         return pending.result()
     timer = None if timeout is None else loop.call_later(timeout, pending.give_up)
     try:
         return await future
     except BaseException:
-        # Cancelled, perhaps when a release was on its way: then that passes on.
+        # Cancelled. If a release was on its way, it is passed on.
         pending.abandon()
         raise
     finally:
@@ -81,7 +81,7 @@ async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any
 
 
 def _is_in_trio() -> bool:
-    """Whether trio runs the current task. Both may run on one thread, asyncio in trio or trio in asyncio."""
+    """Return whether trio runs the current task. Asyncio may run in trio, and trio in asyncio, on one thread."""
     sniffio: Any = modules.get("sniffio")
     if sniffio is not None:
         try:
@@ -95,32 +95,32 @@ def _is_in_trio() -> bool:
 _var: Any = None
 
 
-def _bell_var(trio: Any) -> Any:
-    """Where each run of trio keeps its bell."""
+def _notifier_var(trio: Any) -> Any:
+    """Return the variable in which each run of trio keeps its notifier."""
     global _var
     if _var is None:
         _var = trio.lowlevel.RunVar("tantara")
     return _var
 
 
-def _bell_of_trio(trio: Any) -> Bell:
-    var = _bell_var(trio)
-    bell: Optional[Bell] = var.get(None)
-    if bell is None:
-        bell = Bell()
-        var.set(bell)
-        trio.lowlevel.spawn_system_task(_attend, trio, bell)
-    return bell
+def _notifier_of_trio(trio: Any) -> Notifier:
+    var = _notifier_var(trio)
+    notifier: Optional[Notifier] = var.get(None)
+    if notifier is None:
+        notifier = Notifier()
+        var.set(notifier)
+        trio.lowlevel.spawn_system_task(_answer_forever, trio, notifier)
+    return notifier
 
 
-async def _attend(trio: Any, bell: Bell) -> None:
+async def _answer_forever(trio: Any, notifier: Notifier) -> None:
     while True:
-        await trio.lowlevel.wait_readable(bell.fileno())
-        _answer(bell)
+        await trio.lowlevel.wait_readable(notifier.fileno())
+        _answer(notifier)
 
 
 class _Listener:
-    """To a task of trio what a future is to one of asyncio."""
+    """For a task of trio, what a future is for a task of asyncio."""
 
     def __init__(self, trio: Any) -> None:
         self._trio = trio
@@ -147,7 +147,7 @@ class _Listener:
             self._task = None
 
     async def wait(self) -> Any:
-        """What it was told. If it is cancelled before it is told, it may be waited for once more."""
+        """Return the result. If the wait is cancelled before there is one, it may be awaited once more."""
         if not self._is_done:
             self._task = self._trio.lowlevel.current_task()
             await self._trio.lowlevel.wait_task_rescheduled(self._cancel)
@@ -165,7 +165,7 @@ async def _wait_in_trio(pending: Pending, timeout: Optional[float]) -> Any:
     try:
         await trio.lowlevel.checkpoint_if_cancelled()
         listener = _Listener(trio)
-        if pending.is_over() or pending.listen(_bell_of_trio(trio), listener):
+        if pending.is_over() or pending.listen(_notifier_of_trio(trio), listener):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return pending.result()
         if timeout is not None:
@@ -174,6 +174,6 @@ async def _wait_in_trio(pending: Pending, timeout: Optional[float]) -> Any:
             pending.give_up()
         return await listener.wait()
     except BaseException:
-        # Cancelled, perhaps when a release was on its way: then that passes on.
+        # Cancelled. If a release was on its way, it is passed on.
         pending.abandon()
         raise

@@ -1,27 +1,27 @@
-"""What waiters() tells."""
+"""The records that SharedEvent.waiters() returns."""
 
 from datetime import datetime
 from typing import NamedTuple, Optional
 
 
 class Waiter(NamedTuple):
-    """One who waits for a SharedEvent.
+    """A thread that waits for a SharedEvent.
 
-    The numbers are those of the PID namespace of whoever asks. Who waits in another one, say in another container, has
-    none here: then pid and tid are None, and command is empty.
+    pid and tid are valid in the PID namespace of the process that asks. If the thread is in another one, such as another
+    container, pid and tid are None, and command is empty.
     """
 
     pid: Optional[int]
-    """The process. None also if the system hides it (hidepid) and tid is not its first thread."""
+    """The process ID. Also None if the system hides the process (hidepid) and tid is not its main thread."""
 
     tid: Optional[int]
-    """The thread in it, by the number that the kernel knows it by."""
+    """The kernel's ID of the thread."""
 
     since: datetime
-    """Since when it waits, in UTC."""
+    """When the wait began, in UTC."""
 
     command: str
-    """The program and its arguments; empty if that is not known here."""
+    """The program and its arguments; empty if unknown."""
 
 
 Waiter.__module__ = "tantara"

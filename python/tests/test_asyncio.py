@@ -61,11 +61,11 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_cancelled_wait_takes_nothing_along(self):
         for is_told in (False, True):
-            turnstile = AutoResetEvent()
-            first = asyncio.create_task(turnstile.wait_async())
-            second = asyncio.create_task(turnstile.wait_async())
+            auto_reset = AutoResetEvent()
+            first = asyncio.create_task(auto_reset.wait_async())
+            second = asyncio.create_task(auto_reset.wait_async())
             await asyncio.sleep(0.01)
-            turnstile.set()
+            auto_reset.set()
             if is_told:
                 # The release is told to the first, which is cancelled before it runs.
                 while not first._fut_waiter.done():
@@ -74,27 +74,27 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
             with self.assertRaises(asyncio.CancelledError):
                 await first
             self.assertIs(await asyncio.wait_for(second, LONG), True)
-            self.assertFalse(turnstile.is_set())
+            self.assertFalse(auto_reset.is_set())
 
     async def test_a_cancelled_any_passes_on(self):
-        turnstile, never = AutoResetEvent(), Event()
-        task = asyncio.create_task(wait_any_async([never, turnstile]))
+        auto_reset, never = AutoResetEvent(), Event()
+        task = asyncio.create_task(wait_any_async([never, auto_reset]))
         await asyncio.sleep(0.01)
-        turnstile.set()
+        auto_reset.set()
         task.cancel()
         with self.assertRaises(asyncio.CancelledError):
             await task
-        self.assertTrue(turnstile.wait(0))
+        self.assertTrue(auto_reset.wait(0))
 
     async def test_a_coroutine_that_is_never_awaited_leaves_nothing(self):
-        turnstile = AutoResetEvent()
-        wait = turnstile.wait_async()
-        turnstile.set()
-        self.assertFalse(turnstile.is_set(), "it was given to the coroutine")
+        auto_reset = AutoResetEvent()
+        wait = auto_reset.wait_async()
+        auto_reset.set()
+        self.assertFalse(auto_reset.is_set(), "it was given to the coroutine")
         wait.close()
         del wait
         gc.collect()
-        self.assertTrue(turnstile.is_set())
+        self.assertTrue(auto_reset.is_set())
 
     async def test_many(self):
         events = [Event(), AutoResetEvent(), SharedEvent()]
@@ -235,17 +235,17 @@ class Loops(unittest.TestCase):
 
     def test_set_under_load(self):
         """Threads set and clear while tasks come, wait, go and are cancelled."""
-        event, turnstile, stop = Event(), AutoResetEvent(), Event()
+        event, auto_reset, stop = Event(), AutoResetEvent(), Event()
 
         def pulse():
             while not stop.is_set():
                 event.set()
                 event.clear()
-                turnstile.set()
+                auto_reset.set()
 
         async def client(number):
             for round in range(50):
-                wait = event.wait_async() if (number + round) % 2 else wait_any_async([turnstile, event])
+                wait = event.wait_async() if (number + round) % 2 else wait_any_async([auto_reset, event])
                 if round % 5 == 0:
                     task = asyncio.ensure_future(wait)
                     await asyncio.sleep(0)

@@ -321,7 +321,7 @@ class Verbs(OnCluster):
         with event.hold() as hold:
             for thing in (self.cluster, event, hold):
                 for act in (pickle.dumps, copy.copy, copy.deepcopy):
-                    with self.assertRaisesRegex(TypeError, "connect there too"):
+                    with self.assertRaisesRegex(TypeError, "connect in the other process too"):
                         act(thing)
 
     def test_endpoints_in_every_form(self):

@@ -307,14 +307,14 @@ class Threads(unittest.TestCase):
                 event.waiting = 1
 
     def test_sixteen_threads_set_at_once(self):
-        event, turnstile, stop, got = Event(), AutoResetEvent(), Event(), []
+        event, auto_reset, stop, got = Event(), AutoResetEvent(), Event(), []
 
         def work(number):
             while not stop.is_set():
                 event.set()
                 event.clear()
-                turnstile.set()
-                if turnstile.wait(0):
+                auto_reset.set()
+                if auto_reset.wait(0):
                     got.append(number)
 
         def wait():
@@ -454,30 +454,30 @@ class Forks(unittest.TestCase):
             self.assertTrue(event.is_set())
 
     def test_nothing_is_given_to_threads_that_the_child_does_not_have(self):
-        turnstile = AutoResetEvent()
-        thread = start(turnstile.wait)
+        auto_reset = AutoResetEvent()
+        thread = start(auto_reset.wait)
         until_asleep(thread)
 
         def child():
-            turnstile.set()
-            assert turnstile.wait(LONG)
+            auto_reset.set()
+            assert auto_reset.wait(LONG)
 
         self.in_child(child)
-        turnstile.set()
+        auto_reset.set()
         thread.join()
 
     def test_whatever_threads_do_at_the_moment_of_a_fork(self):
-        event, turnstile, stop = Event(), AutoResetEvent(), Event()
+        event, auto_reset, stop = Event(), AutoResetEvent(), Event()
 
         def wait():
             while not stop.is_set():
-                turnstile.wait(1e-6)
-                tantara.wait_any([event, turnstile], 1e-6)
+                auto_reset.wait(1e-6)
+                tantara.wait_any([event, auto_reset], 1e-6)
 
         def child():
             event.set()
-            turnstile.set()
-            assert event.wait(LONG) and turnstile.wait(LONG)
+            auto_reset.set()
+            assert event.wait(LONG) and auto_reset.wait(LONG)
 
         threads = [start(wait) for _ in range(4)]
         for _ in range(50):

@@ -39,10 +39,10 @@ class Many(unittest.TestCase):
         self.assertIs(wait_all([]), True)
 
     def test_what_is_not_used_up_passes_on(self):
-        turnstile, never = AutoResetEvent(), Event()
-        turnstile.set()
-        self.assertIs(wait_all([turnstile, never], 0.01), False)
-        self.assertTrue(turnstile.is_set())
+        auto_reset, never = AutoResetEvent(), Event()
+        auto_reset.set()
+        self.assertIs(wait_all([auto_reset, never], 0.01), False)
+        self.assertTrue(auto_reset.is_set())
 
     def test_a_thousand(self):
         events = [SharedEvent() if number % 10 == 0 else Event() for number in range(1_000)]

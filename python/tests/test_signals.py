@@ -12,7 +12,7 @@ from test_event import LONG
 WAITS = {
     "event": "Event().wait()",
     "timeout": "Event().wait(3600)",
-    "turnstile": "AutoResetEvent().wait()",
+    "auto_reset": "AutoResetEvent().wait()",
     "shared": "SharedEvent().wait()",
     "any": "wait_any([Event(), AutoResetEvent(), SharedEvent()])",
     "all": "wait_all([Event(), AutoResetEvent(), SharedEvent()], 3600)",
@@ -88,18 +88,18 @@ class Interrupts(unittest.TestCase):
             )
             self.ends(run(script), 0, "False True True\n", "")
 
-    def test_an_interrupted_turnstile_keeps_its_release(self):
+    def test_an_interrupted_auto_reset_event_keeps_its_release(self):
         script = (
-            "turnstile = AutoResetEvent()\n"
+            "auto_reset = AutoResetEvent()\n"
             "def handler(*_):\n"
-            "    turnstile.set()\n"
+            "    auto_reset.set()\n"
             "    raise KeyError\n"
             "signal.signal(signal.SIGUSR1, handler)\n"
             "print('waits', flush=True)\n"
             "try:\n"
-            "    turnstile.wait()\n"
+            "    auto_reset.wait()\n"
             "except KeyError:\n"
-            "    print(turnstile.wait(0))"
+            "    print(auto_reset.wait(0))"
         )
         process = run(script)
         process.stdout.readline()
@@ -207,6 +207,35 @@ class Ends(unittest.TestCase):
                     out, err = process.communicate(timeout=LONG)
                     expected = -signal.SIGTERM if "SIGTERM" in ends else 0
                     self.assertEqual((process.returncode, out, err), (expected, "ends\n", ""))
+
+    def test_a_daemon_thread_that_runs_python_code_is_not_unwound_through_rust(self):
+        calls = {
+            "import": "Event().wait_async()",
+            "iterator": "wait_any(slow_events())",
+        }
+        for name, call in calls.items():
+            with self.subTest(name):
+                script = (
+                    "begun = threading.Event()\n"
+                    "def slow_events():\n"
+                    "    begun.set(); time.sleep(0.3)\n"
+                    "    yield Event()\n"
+                    "class SlowFinder:\n"
+                    "    def find_spec(self, name, *_):\n"
+                    "        if name == 'tantara._tasks':\n"
+                    "            begun.set(); time.sleep(0.3)\n"
+                    "sys.meta_path.insert(0, SlowFinder())\n"
+                    "class Last:\n"
+                    "    def __del__(self, sleep=time.sleep, write=os.write, listdir=os.listdir):\n"
+                    "        # Meanwhile the thread asks for the interpreter's lock, and never gets it.\n"
+                    "        sleep(0.6); write(1, b'%d' % len(listdir('/proc/self/task')))\n"
+                    "sys.last_of_all = Last()  # deleted when the interpreter has begun to end\n"
+                    f"threading.Thread(target=lambda: {call}, daemon=True).start()\n"
+                    "begun.wait()"
+                )
+                process = run(script)
+                out, err = process.communicate(timeout=LONG)
+                self.assertEqual((process.returncode, out, err), (0, "2", ""))
 
     def test_the_interpreter_ends_while_threads_are_being_released(self):
         script = (

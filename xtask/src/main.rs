@@ -19,6 +19,7 @@ Usage: cargo xtask TASK
 Tasks:
   test    everything that a change must pass, in about twenty minutes
   ci      the same, and then miri, fuzz, storm and faults
+  tidy    the conventions and the layers of files alone, in a second
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, with every CPython that is found
   loom    the models alone, in every interleaving
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
         ["ci"] => ci(),
+        ["tidy"] => tidy::check().and_then(|()| layers::check()),
         ["etcd"] => etcd::provide().and_then(|()| etcd::provide_newer().map(drop)),
         ["python"] => python::test(),
         ["loom"] => loom(),

@@ -1,0 +1,54 @@
+//! Calls of Python code that may never return.
+//!
+//! When the interpreter ends, CPython before 3.14 ends each daemon thread at the moment at which it asks for the
+//! interpreter's lock: it unwinds the thread's stack. The destructors of Rust values on that stack would then run
+//! without the lock, beside the thread that ends the interpreter. PyO3 protects its own requests for the lock in this
+//! way; the calls here do the same for Python code, which may give the lock away and ask for it again.
+
+use std::ffi::{CStr, c_char};
+
+use pyo3::ffi::PyObject;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+// As in `pyo3::ffi`, but these may unwind.
+unsafe extern "C-unwind" {
+    fn PyImport_ImportModule(name: *const c_char) -> *mut PyObject;
+    fn PyObject_Call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
+}
+
+/// Blocks the thread for ever when it is dropped, which only unwinding does.
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// Imports a module.
+pub(crate) fn import<'py>(py: Python<'py>, name: &CStr) -> PyResult<Bound<'py, PyAny>> {
+    let guard = Guard;
+    // SAFETY: `py` shows that the thread is attached, and `name` is a string that ends with a null byte.
+    let module = unsafe { PyImport_ImportModule(name.as_ptr()) };
+    std::mem::forget(guard);
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, module) }
+}
+
+/// Calls a function or a class.
+pub(crate) fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: impl IntoPyObject<'py, Target = PyTuple, Output = Bound<'py, PyTuple>, Error: Into<PyErr>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = function.py();
+    let arguments = arguments.into_pyobject(py).map_err(Into::into)?;
+    let guard = Guard;
+    // SAFETY: the thread is attached, the references are valid, and null stands for no keyword arguments.
+    let result = unsafe { PyObject_Call(function.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
+    std::mem::forget(guard);
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, result) }
+}
