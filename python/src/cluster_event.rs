@@ -1,13 +1,14 @@
 //! `ClusterEvent`: the event that machines share, and a wait for one.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
+use tantara::__private::{External, Seal, Sealed, Slot};
 use tantara::Waitable;
-use tantara::foreign::{self, Foreign, Seal, Sealed, Slot};
 use tantara_etcd::{ClusterWait, ClusterWaiter};
 
 use crate::connection::{Connection, Handle, instance};
@@ -70,11 +71,11 @@ impl Member for BegunWait {
     }
 
     fn decide(&self) {
-        WaitSlot(self).decide();
+        Pin::new(&mut WaitSlot(self)).decide();
     }
 
     fn poll_decided(&self, context: &mut Context<'_>) -> Poll<()> {
-        WaitSlot(self).poll_outcome(context).map(drop)
+        Pin::new(&mut WaitSlot(self)).poll_outcome(context, false).map(drop)
     }
 
     fn end(&self) {
@@ -88,26 +89,28 @@ impl Waitable for BegunWait {}
 
 impl Sealed for BegunWait {
     fn slot(&self, _: Seal) -> Slot<'_> {
-        foreign::slot(Box::new(WaitSlot(self)))
+        Slot::external(WaitSlot(self))
     }
 }
 
 /// The wait as a slot of `any` and `all`.
 struct WaitSlot<'w>(&'w BegunWait);
 
-impl Foreign for WaitSlot<'_> {
-    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, tantara::Error>> {
-        self.0.lock().as_mut().map_or(Poll::Pending, |wait| wait.poll_outcome(context))
+impl External for WaitSlot<'_> {
+    fn poll_outcome(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        blocks: bool,
+    ) -> Poll<Result<bool, tantara::Error>> {
+        self.0.lock().as_mut().map_or(Poll::Pending, |wait| Pin::new(&mut **wait).poll_outcome(context, blocks))
     }
 
-    fn has_failed(&self) -> bool {
-        self.0.lock().as_ref().is_some_and(|wait| wait.has_failed())
+    fn needs_poll(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|wait| wait.needs_poll())
     }
 
-    fn decide(&mut self) {
-        if let Some(wait) = &mut *self.0.lock() {
-            wait.decide();
-        }
+    fn decide(self: Pin<&mut Self>) -> bool {
+        self.0.lock().as_mut().is_some_and(|wait| Pin::new(&mut **wait).decide())
     }
 }
 

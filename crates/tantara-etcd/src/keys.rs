@@ -20,12 +20,12 @@ const LONGEST: usize = 200;
 
 /// Checks a name by the rules that hold between processes too.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
-    tantara::foreign::check_name(name).map_err(|why| Error::input("the name of an event", name, why))
+    tantara::__private::check_name(name).map_err(|why| Error::input("the name of an event", name, why))
 }
 
 /// A namespace is made as the names of events are.
 pub(crate) fn check_namespace(namespace: &str) -> Result<(), Error> {
-    tantara::foreign::check_name(namespace).map_err(|why| Error::input("a namespace", namespace, why))
+    tantara::__private::check_name(namespace).map_err(|why| Error::input("a namespace", namespace, why))
 }
 
 /// The keys of a namespace.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tantara::__private::{self as private, External, Seal, Sealed, Slot};
 use tantara::Waitable;
-use tantara::foreign::{self, Foreign, Seal, Sealed, Slot};
 
 use crate::engine::Engine;
 use crate::error::Error;
@@ -191,25 +191,30 @@ impl Waitable for ClusterEvent {}
 
 impl Sealed for ClusterEvent {
     fn slot(&self, _: Seal) -> Slot<'_> {
-        foreign::slot(Box::new(ClusterWait::new(self)))
+        Slot::external(ClusterWait::new(self))
     }
 }
 
-impl Foreign for ClusterWait {
-    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, tantara::Error>> {
+impl External for ClusterWait {
+    fn poll_outcome(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        _: bool,
+    ) -> Poll<Result<bool, tantara::Error>> {
         if !self.ticket.over.is_set() {
             ready!(self.poll_over(context));
         }
-        Poll::Ready(self.outcome().map_err(|error| foreign::error(error.io_kind(), error)))
+        Poll::Ready(self.outcome().map_err(|error| private::error(error.io_kind(), error)))
     }
 
-    fn has_failed(&self) -> bool {
+    fn needs_poll(&self) -> bool {
         self.ticket.over.is_set() && self.outcome().is_err()
     }
 
-    fn decide(&mut self) {
+    fn decide(self: Pin<&mut Self>) -> bool {
         if !self.ticket.over.is_set() {
             self.ask(Ask::Decide(Served(Arc::clone(&self.ticket))));
         }
+        true
     }
 }

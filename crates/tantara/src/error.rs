@@ -34,8 +34,8 @@ pub(crate) enum Kind {
     Lost { event: String },
     /// An event without a name cannot be removed.
     Nameless,
-    /// An event of another crate has failed.
-    Foreign { kind: io::ErrorKind, error: Box<dyn std::error::Error + Send + Sync> },
+    /// An event outside of the process has failed, and says so itself.
+    External { kind: io::ErrorKind, error: Box<dyn std::error::Error + Send + Sync> },
     /// The system has refused something.
     System { doing: &'static str, path: PathBuf, error: io::Error },
 }
@@ -52,7 +52,7 @@ impl Error {
     /// No event can have that name, or lie in that directory.
     #[must_use]
     pub fn is_invalid_name(&self) -> bool {
-        matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. }) || self.is_foreign(io::ErrorKind::InvalidInput)
+        matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. }) || self.is_external(io::ErrorKind::InvalidInput)
     }
 
     /// Where the event should be lies something else, something damaged, or what someone else has put there.
@@ -64,7 +64,7 @@ impl Error {
     /// The event was removed, or its file destroyed, so nobody can set it any more.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        matches!(*self.0, Kind::Removed { .. } | Kind::Lost { .. }) || self.is_foreign(io::ErrorKind::NotFound)
+        matches!(*self.0, Kind::Removed { .. } | Kind::Lost { .. }) || self.is_external(io::ErrorKind::NotFound)
     }
 
     /// One is not allowed to: an event that may only be read cannot be set, for one.
@@ -73,8 +73,8 @@ impl Error {
         matches!(*self.0, Kind::ReadOnly { .. }) || self.io_kind() == io::ErrorKind::PermissionDenied
     }
 
-    fn is_foreign(&self, kind: io::ErrorKind) -> bool {
-        matches!(&*self.0, Kind::Foreign { kind: of, .. } if *of == kind)
+    fn is_external(&self, kind: io::ErrorKind) -> bool {
+        matches!(&*self.0, Kind::External { kind: of, .. } if *of == kind)
     }
 
     fn io_kind(&self) -> io::ErrorKind {
@@ -83,15 +83,15 @@ impl Error {
             Kind::NotAnEvent { .. } => io::ErrorKind::InvalidData,
             Kind::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
             Kind::Removed { .. } | Kind::Lost { .. } => io::ErrorKind::NotFound,
-            Kind::Foreign { kind, .. } => *kind,
+            Kind::External { kind, .. } => *kind,
             Kind::System { error, .. } | Kind::Refused { error, .. } => error.kind(),
         }
     }
 }
 
-/// The error of another crate's event.
-pub fn foreign(kind: io::ErrorKind, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(Kind::Foreign { kind, error: error.into() })
+/// The error of an event of another crate.
+pub fn external(kind: io::ErrorKind, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::new(Kind::External { kind, error: error.into() })
 }
 
 /// How verbs that return no error fail.
@@ -116,7 +116,7 @@ impl fmt::Display for Error {
                 write!(f, "{event} was lost: something has cut its file off or damaged it; remove the file")
             }
             Kind::Nameless => f.write_str("an event without a name cannot be removed; it ends with its last user"),
-            Kind::Foreign { error, .. } => error.fmt(f),
+            Kind::External { error, .. } => error.fmt(f),
             Kind::System { doing, path, error } => {
                 write!(f, "{}: cannot be {doing}: {error}", path.display())?;
                 let advice = match error.raw_os_error() {
@@ -136,7 +136,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.0 {
             Kind::System { error, .. } | Kind::Refused { error, .. } => Some(error),
-            Kind::Foreign { error, .. } => Some(&**error),
+            Kind::External { error, .. } => Some(&**error),
             _ => None,
         }
     }

@@ -5,6 +5,8 @@ mod auto_reset;
 mod deadline;
 mod error;
 mod event;
+#[allow(unsafe_code, reason = "keeps waits of any type in place")]
+mod external;
 mod interrupt;
 #[cfg(any(not(loom), test))]
 mod lock;
@@ -35,13 +37,14 @@ pub use many::{All, Any, Waitable, all, any};
 pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter};
 pub use wait::{AutoResetWait, Wait};
 
-/// How the events of crates that build upon this one stand among its own. It is no part of what users can rely on.
+/// How the crates that build upon this one add a kind of event. No part of the public API.
 #[doc(hidden)]
-pub mod foreign {
-    pub use crate::error::foreign as error;
+pub mod __private {
+    pub use crate::error::external as error;
+    pub use crate::external::External;
     pub use crate::many::sealed::{Seal, Sealed};
     pub use crate::name::check as check_name;
-    pub use crate::wait::{Foreign, Slot, foreign as slot};
+    pub use crate::wait::Slot;
 }
 
 /// The examples of the repository's README.

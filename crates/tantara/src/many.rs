@@ -54,15 +54,6 @@ impl sealed::Sealed for AutoResetEvent {
     }
 }
 
-#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-impl Waitable for crate::SharedEvent {}
-#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-impl sealed::Sealed for crate::SharedEvent {
-    fn slot(&self, _: sealed::Seal) -> Slot<'_> {
-        Slot::Shared(self.wait_async())
-    }
-}
-
 /// References, boxes and Arcs of events are as good as the events.
 macro_rules! waitable_through {
     ($($pointer:ty),*) => {$(
@@ -182,7 +173,38 @@ pub fn all<'a, W>(events: impl IntoIterator<Item = &'a W>) -> All<'a>
 where
     W: Waitable + ?Sized + 'a,
 {
-    All { slots: slots(events), released: 0, in_line: false, losses: losses(), done: false }
+    All { slots: slots(events), released: 0, is_queued: false, done: false }
+}
+
+/// What [`Any`] and [`All`] have in common: how a thread blocks on them.
+trait Many<'a> {
+    type Output;
+
+    fn slots(&mut self) -> &mut Slots<'a>;
+
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::Output, Error>>;
+
+    /// Blocks until it is ready, or until the deadline. Then it asks the events that have to decide whether they were
+    /// released in time.
+    fn block(&mut self, deadline: Deadline) -> Option<Result<Self::Output, Error>> {
+        self.slots().prepare_to_block();
+        let outcome = block_on_napping(
+            |context| match self.poll_outcome(context) {
+                Poll::Ready(outcome) => Ok(outcome),
+                Poll::Pending => Err(self.slots().longest_sleep()),
+            },
+            deadline,
+        );
+        if outcome.is_some() {
+            return outcome;
+        }
+        let deciding = self.slots().decide();
+        if deciding.is_empty() {
+            return None;
+        }
+        block_on(pin!(poll_fn(|context| self.slots().poll_decided(&deciding, context))), Deadline::Never);
+        block_on(pin!(poll_fn(|context| self.poll_outcome(context))), Deadline::Poll)
+    }
 }
 
 /// A wait for the first of many events, made by [`any`]: block on it, or await it.
@@ -258,21 +280,13 @@ impl Any<'_> {
     pub async fn try_wait_async(mut self) -> Result<usize, Error> {
         poll_fn(|context| self.poll_outcome(context)).await
     }
+}
 
-    fn block(&mut self, deadline: Deadline) -> Option<Result<usize, Error>> {
-        self.slots.block();
-        let outcome = block_on_napping(
-            |context| match self.poll_outcome(context) {
-                Poll::Ready(outcome) => Ok(outcome),
-                Poll::Pending => Err(self.slots.nap()),
-            },
-            deadline,
-        );
-        if outcome.is_some() || !self.slots.decide() {
-            return outcome;
-        }
-        block_on(pin!(poll_fn(|context| self.slots.poll_decided(context))), Deadline::Never);
-        block_on(pin!(poll_fn(|context| self.poll_outcome(context))), Deadline::Poll)
+impl<'a> Many<'a> for Any<'a> {
+    type Output = usize;
+
+    fn slots(&mut self) -> &mut Slots<'a> {
+        &mut self.slots
     }
 
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
@@ -312,10 +326,8 @@ pub struct All<'a> {
     slots: Slots<'a>,
     /// The slots before this one are released.
     released: usize,
-    /// Whether the slots that must stand in line do so.
-    in_line: bool,
-    /// What [`losses`] said when each of them was last looked at.
-    losses: u32,
+    /// Whether each slot was polled that must be queued.
+    is_queued: bool,
     done: bool,
 }
 
@@ -343,7 +355,11 @@ impl All<'_> {
     ///
     /// If one of the events is shared with other processes, and was removed before it was released.
     pub fn try_wait(mut self) -> Result<(), Error> {
-        self.block(Deadline::Never).map(drop)
+        loop {
+            if let Some(outcome) = self.block(Deadline::Never) {
+                return outcome;
+            }
+        }
     }
 
     /// [`wait_timeout`](All::wait_timeout), with an error instead of a panic.
@@ -352,7 +368,7 @@ impl All<'_> {
     ///
     /// As with [`try_wait`](All::try_wait).
     pub fn try_wait_timeout(mut self, timeout: Duration) -> Result<bool, Error> {
-        self.block(Deadline::after(timeout))
+        self.block(Deadline::after(timeout)).transpose().map(|outcome| outcome.is_some())
     }
 
     /// [`wait_deadline`](All::wait_deadline), with an error instead of a panic.
@@ -361,7 +377,7 @@ impl All<'_> {
     ///
     /// As with [`try_wait`](All::try_wait).
     pub fn try_wait_deadline(mut self, deadline: Instant) -> Result<bool, Error> {
-        self.block(Deadline::At(deadline))
+        self.block(Deadline::At(deadline)).transpose().map(|outcome| outcome.is_some())
     }
 
     /// To await it, with an error instead of a panic.
@@ -372,31 +388,27 @@ impl All<'_> {
     pub async fn try_wait_async(mut self) -> Result<(), Error> {
         poll_fn(|context| self.poll_outcome(context)).await
     }
+    fn fail(&mut self, error: Error) -> Poll<Result<(), Error>> {
+        self.done = true;
+        // Hand the releases on and leave the queues now, not when the caller happens to drop this.
+        self.slots = Slots::new(Box::new([]));
+        Poll::Ready(Err(error))
+    }
+}
 
-    fn block(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        self.slots.block();
-        let mut outcome = block_on_napping(
-            |context| match self.poll_outcome(context) {
-                Poll::Ready(outcome) => Ok(outcome),
-                Poll::Pending => Err(self.slots.nap()),
-            },
-            deadline,
-        );
-        if outcome.is_none() && self.slots.decide() {
-            block_on(pin!(poll_fn(|context| self.slots.poll_decided(context))), Deadline::Never);
-            outcome = block_on(pin!(poll_fn(|context| self.poll_outcome(context))), Deadline::Poll);
-        }
-        outcome.transpose().map(|done| done.is_some())
+impl<'a> Many<'a> for All<'a> {
+    type Output = ();
+
+    fn slots(&mut self) -> &mut Slots<'a> {
+        &mut self.slots
     }
 
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         assert!(!self.done, "All polled again after it was ready");
-        let losses = losses();
-        let is_first = !std::mem::replace(&mut self.in_line, true);
-        if is_first || losses != self.losses || self.slots.has_deaf() {
-            self.losses = losses;
+        let is_first = !std::mem::replace(&mut self.is_queued, true);
+        if is_first || self.slots.needs_poll() {
             for index in self.released..self.slots.len() {
-                if self.slots.must_stand_in_line(index) {
+                if self.slots.must_be_queued(index) {
                     // The release, now or later, stays in the slot.
                     if let Poll::Ready(Err(error)) = self.slots.poll_held(index, context) {
                         return self.fail(error);
@@ -419,13 +431,6 @@ impl All<'_> {
         self.done = true;
         Poll::Ready(Ok(()))
     }
-
-    fn fail(&mut self, error: Error) -> Poll<Result<(), Error>> {
-        self.done = true;
-        // Hand the releases on and leave the queues now, not when the caller happens to drop this.
-        self.slots = Slots::new(Box::new([]));
-        Poll::Ready(Err(error))
-    }
 }
 
 impl Future for All<'_> {
@@ -434,14 +439,6 @@ impl Future for All<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
     }
-}
-
-/// How often an event was found to be gone, anywhere in the process: while that stays the same, nobody need look.
-fn losses() -> u32 {
-    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-    return crate::shared::losses();
-    #[cfg(not(all(target_os = "linux", not(tantara_portable), not(loom))))]
-    0
 }
 
 impl fmt::Debug for Any<'_> {

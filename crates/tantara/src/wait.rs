@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::external::{External, InPlace};
 use crate::stored;
 use crate::sync::AtomicU32;
 use crate::tasks::{Queue, Waiter};
@@ -196,98 +197,71 @@ pub enum Slot<'a> {
     Event(Wait<'a>),
     /// Holds the release that it was given until it is claimed, or dropped and so handed on.
     AutoReset(AutoResetWait<'a>),
-    /// Released by the shared word's counter, which latches by itself; or gone.
-    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-    Shared(crate::shared::SharedWait<'a>),
-    /// Latches by itself, and can be asked for the last time.
-    Foreign(Box<dyn Foreign + 'a>),
+    /// Latches by itself.
+    External(InPlace<'a>),
 }
 
-/// A wait for an event of a crate that builds upon this one.
-pub trait Foreign: fmt::Debug + Send + Sync {
-    /// Ready when it is released (`true`), was decided not to be (`false`), or will never be. The same ever after.
-    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Error>>;
-
-    /// Whether it is ready, with an error.
-    fn has_failed(&self) -> bool;
-
-    /// The time has passed: `poll_outcome` is ready before long.
-    fn decide(&mut self);
-}
-
-/// A slot for it.
-pub fn foreign<'a>(wait: Box<dyn Foreign + 'a>) -> Slot<'a> {
-    Slot::Foreign(wait)
+impl<'a> Slot<'a> {
+    /// The slot of an event that lives outside of this process.
+    pub fn external(wait: impl External + 'a) -> Slot<'a> {
+        Slot::External(InPlace::new(wait))
+    }
 }
 
 /// The slots of an `any` or an `all`, pinned side by side in one allocation.
-pub(crate) struct Slots<'a>(Pin<Box<[Slot<'a>]>>);
+pub(crate) struct Slots<'a> {
+    slots: Pin<Box<[Slot<'a>]>>,
+    blocks: bool,
+}
 
 impl<'a> Slots<'a> {
     pub(crate) fn new(slots: Box<[Slot<'a>]>) -> Slots<'a> {
-        Slots(slots.into())
+        Slots { slots: slots.into(), blocks: false }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.slots.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<'a>> {
-        self.0.iter()
+        self.slots.iter()
     }
 
-    /// Whether the slot wants to be polled before its turn: its release, or its end, can pass it by unless it stands in
-    /// line.
-    pub(crate) fn must_stand_in_line(&self, index: usize) -> bool {
-        !matches!(self.0[index], Slot::Event(_))
+    /// Whether the slot has to be polled before its turn, at least once: until then it misses releases, or errors.
+    pub(crate) fn must_be_queued(&self, index: usize) -> bool {
+        !matches!(self.slots[index], Slot::Event(_))
     }
 
-    /// Whether a ring has passed over a slot that is not released: it has to be polled again to hear the next.
-    pub(crate) fn has_deaf(&self) -> bool {
-        #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-        let is_deaf = |slot: &Slot<'_>| matches!(slot, Slot::Shared(wait) if wait.is_deaf());
-        #[cfg(not(all(target_os = "linux", not(tantara_portable), not(loom))))]
-        let is_deaf = |_: &Slot<'_>| false;
-        // One that has failed is to be heard of before its turn.
-        self.0.iter().any(|slot| is_deaf(slot) || matches!(slot, Slot::Foreign(wait) if wait.has_failed()))
+    /// Whether a slot has to be polled before its turn, once more.
+    pub(crate) fn needs_poll(&self) -> bool {
+        self.externals().any(External::needs_poll)
     }
 
-    /// A thread is about to block until some or all of them are released.
-    pub(crate) fn block(&mut self) {
-        #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-        for index in 0..self.len() {
-            if let Projected::Shared(wait) = self.at(index) {
-                wait.block();
-            }
-        }
+    /// From now on a thread polls, and blocks in between.
+    pub(crate) fn prepare_to_block(&mut self) {
+        self.blocks = true;
     }
 
-    /// How long to sleep until the next look, if some slot's release does not wake the thread that blocks.
-    pub(crate) fn nap(&self) -> Option<Duration> {
-        #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-        if self.0.iter().any(|slot| matches!(slot, Slot::Shared(wait) if wait.is_alone())) {
-            return Some(crate::shared::BLIND);
-        }
-        None
+    /// How long to sleep until the next poll, if some slot's release may not wake the thread that blocks.
+    pub(crate) fn longest_sleep(&self) -> Option<Duration> {
+        self.externals().filter_map(External::longest_sleep).min()
     }
 
-    /// The time has passed. Whether some slot has to be heard before that can be said.
-    pub(crate) fn decide(&mut self) -> bool {
-        let mut has_foreign = false;
-        for index in 0..self.len() {
-            if let Projected::Foreign(wait) = self.at(index) {
-                wait.decide();
-                has_foreign = true;
-            }
-        }
-        has_foreign
+    /// The time has passed. The slots that have to be ready before that can be reported.
+    pub(crate) fn decide(&mut self) -> Vec<usize> {
+        let count = self.len();
+        let decides = |index: &usize| match self.at(*index) {
+            Projected::External(wait) => wait.decide(),
+            _ => false,
+        };
+        (0..count).filter(decides).collect()
     }
 
-    /// Ready when every slot has been decided that had to be.
-    pub(crate) fn poll_decided(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        for index in 0..self.len() {
-            if let Projected::Foreign(wait) = self.at(index) {
-                let _ = ready!(wait.poll_outcome(context));
+    /// Ready when each of these slots is.
+    pub(crate) fn poll_decided(&mut self, deciding: &[usize], context: &mut Context<'_>) -> Poll<()> {
+        for index in deciding {
+            if let Projected::External(wait) = self.at(*index) {
+                let _ = ready!(wait.poll_outcome(context, true));
             }
         }
         Poll::Ready(())
@@ -296,12 +270,11 @@ impl<'a> Slots<'a> {
     /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it,
     /// unclaimed.
     pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let blocks = self.blocks;
         match self.at(index) {
             Projected::Event(wait) => wait.poll(context).map(Ok),
             Projected::AutoReset(wait) => wait.poll_held(context).map(Ok),
-            #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-            Projected::Shared(wait) => wait.poll(context),
-            Projected::Foreign(wait) => match ready!(wait.poll_outcome(context)) {
+            Projected::External(wait) => match ready!(wait.poll_outcome(context, blocks)) {
                 Ok(true) => Poll::Ready(Ok(())),
                 Ok(false) => Poll::Pending,
                 Err(error) => Poll::Ready(Err(error)),
@@ -316,9 +289,16 @@ impl<'a> Slots<'a> {
         }
     }
 
+    fn externals(&self) -> impl Iterator<Item = &(dyn External + 'a)> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::External(wait) => Some(wait.get()),
+            _ => None,
+        })
+    }
+
     fn at(&mut self, index: usize) -> Projected<'_, 'a> {
         // SAFETY: structural pinning: the element stays where it is; the slice is never moved out of the pinned box.
-        let slot = unsafe { self.0.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
+        let slot = unsafe { self.slots.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
         // SAFETY: the reference is pinned again at once, in the variant it came from.
         match unsafe { slot.get_unchecked_mut() } {
             // SAFETY: structural pinning of the variant's field.
@@ -326,9 +306,7 @@ impl<'a> Slots<'a> {
             // SAFETY: as above.
             Slot::AutoReset(wait) => Projected::AutoReset(unsafe { Pin::new_unchecked(wait) }),
             // SAFETY: as above.
-            #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-            Slot::Shared(wait) => Projected::Shared(unsafe { Pin::new_unchecked(wait) }),
-            Slot::Foreign(wait) => Projected::Foreign(&mut **wait),
+            Slot::External(wait) => Projected::External(unsafe { Pin::new_unchecked(wait) }.project()),
         }
     }
 }
@@ -336,7 +314,5 @@ impl<'a> Slots<'a> {
 enum Projected<'s, 'a> {
     Event(Pin<&'s mut Wait<'a>>),
     AutoReset(Pin<&'s mut AutoResetWait<'a>>),
-    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-    Shared(Pin<&'s mut crate::shared::SharedWait<'a>>),
-    Foreign(&'s mut (dyn Foreign + 'a)),
+    External(Pin<&'s mut (dyn External + 'a)>),
 }

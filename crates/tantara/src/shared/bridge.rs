@@ -42,9 +42,6 @@ const MOST_EVENTS: usize = MOST_WORDS - 1;
 pub(crate) const BLIND: Duration = Duration::from_millis(5);
 /// How long a helper without work waits for more.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Changes that were found without `set` or `clear`: an event is gone. Who waits for many asks only if this has
-/// changed.
-static LOSSES: AtomicU32 = AtomicU32::new(0);
 
 /// All helpers of this process. The child of a fork inherits the pointer, but no helper, and perhaps a lock that nobody
 /// will give back; so it makes a list of its own, and the old one is left as it is.
@@ -88,11 +85,6 @@ struct Desk {
     /// How many handles it has, newcomers included.
     load: usize,
     is_running: bool,
-}
-
-/// How often events were found to be gone.
-pub(crate) fn losses() -> u32 {
-    LOSSES.load(Acquire)
 }
 
 /// Makes sure that `handle`'s bell is rung when its word is no longer `seen`. The caller listens already.
@@ -206,9 +198,6 @@ impl Charge {
         let handle = self.handle.upgrade()?;
         loop {
             let word = handle.word();
-            if word.is_gone() && !self.seen.is_gone() {
-                LOSSES.fetch_add(1, AcqRel);
-            }
             if word.counter() != self.seen.counter() || word.is_gone() != self.seen.is_gone() {
                 self.ring(&handle, word);
             }
@@ -257,7 +246,6 @@ impl Charge {
         handle.check_place();
         // Again with each look: a sleeper on the same handle may have found out before us.
         if handle.is_abandoned() {
-            LOSSES.fetch_add(1, AcqRel);
             self.ring(handle, handle.word());
         }
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
+use crate::many::Waitable;
+use crate::many::sealed::{Seal, Sealed};
 use crate::shared::file::{self, EventFile};
 use crate::shared::handle::Handle;
 use crate::shared::layout::LastSet;
@@ -22,6 +24,7 @@ use crate::shared::naming;
 use crate::shared::registry::{self, Waiter};
 use crate::shared::wait::{Changed, SharedWait, State};
 use crate::sys::files;
+use crate::wait::Slot;
 
 /// A flag that processes wait for: the same methods as [`Event`](crate::Event), for everyone who knows its name or was
 /// given its descriptor.
@@ -459,6 +462,14 @@ impl SharedEvent {
             return Err(self.handle.read_only());
         }
         naming::remove(place, &self.handle.file)
+    }
+}
+
+impl Waitable for SharedEvent {}
+
+impl Sealed for SharedEvent {
+    fn slot(&self, _: Seal) -> Slot<'_> {
+        Slot::external(self.wait_async())
     }
 }
 

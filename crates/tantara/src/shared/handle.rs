@@ -31,6 +31,9 @@ pub(crate) struct Handle {
     pub(crate) attended_by: AtomicU32,
     /// The mark that the bridge has left on behalf of those who listen to the bell.
     mark_of_bridge: Mutex<Option<registry::Mark>>,
+    /// Whether there is one. Whoever leaves it then looks for listeners; whoever leaves the bell's queue then looks for
+    /// the mark. The queue's lock puts the two in order, so the mark does not stay without listeners.
+    has_mark_of_bridge: AtomicBool,
     /// How many threads of this process sleep: a figure for `Debug`.
     sleepers: AtomicU32,
     /// The file was found to have lost its name.
@@ -86,6 +89,7 @@ impl Handle {
             bell: Event::new(),
             attended_by: AtomicU32::new(0),
             mark_of_bridge: Mutex::new(None),
+            has_mark_of_bridge: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
         }
@@ -288,14 +292,21 @@ impl Handle {
         // In the child of a fork the parent's mark says nothing of this process.
         if mark.as_ref().is_none_or(|mark| !mark.is_own()) {
             *mark = self.enter(ticket, waited);
+            self.has_mark_of_bridge.store(mark.is_some(), Relaxed);
         }
     }
 
     /// Nobody listens any more, or all were released.
     pub(crate) fn leave_for_listeners(&self, is_released: bool) {
-        if let Some(mark) = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut mark = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mark) = mark.take() {
             self.registry.leave(&self.file.file, mark, is_released);
         }
+        self.has_mark_of_bridge.store(false, Relaxed);
+    }
+
+    pub(crate) fn is_marked_for_listeners(&self) -> bool {
+        self.has_mark_of_bridge.load(Relaxed)
     }
 
     /// See [`signal::announce_sleep`].

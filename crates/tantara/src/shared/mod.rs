@@ -47,8 +47,6 @@ mod wait;
 mod word;
 
 #[cfg(not(loom))]
-pub(crate) use bridge::{BLIND, losses};
-#[cfg(not(loom))]
 pub use event::SharedEvent;
 #[cfg(not(loom))]
 pub use layout::LastSet;

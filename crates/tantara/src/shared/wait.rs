@@ -6,10 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::shared::bridge;
+use crate::external::External;
+use crate::shared::bridge::{self, BLIND};
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::layout::{Ticket, Word};
 use crate::wait::Wait;
@@ -63,9 +64,7 @@ impl fmt::Debug for State {
 struct Listening<'a> {
     /// Replaced after each ring.
     ring: Wait<'a>,
-    /// A thread blocks on it, which can do without a helper.
-    blocks: bool,
-    alone: Option<Alone>,
+    alone: Option<Box<Alone>>,
     /// Dropped after the ring has left the bell's queue.
     handle: Farewell<'a>,
 }
@@ -83,7 +82,7 @@ struct Farewell<'a>(&'a Arc<Handle>);
 
 impl Drop for Farewell<'_> {
     fn drop(&mut self) {
-        if !self.0.bell.has_listeners() {
+        if self.0.is_marked_for_listeners() && !self.0.bell.has_listeners() {
             self.0.leave_for_listeners(false);
         }
     }
@@ -91,13 +90,14 @@ impl Drop for Farewell<'_> {
 
 impl<'a> Listening<'a> {
     fn new(handle: &'a Arc<Handle>) -> Listening<'a> {
-        Listening { ring: handle.bell.wait_async(), blocks: false, alone: None, handle: Farewell(handle) }
+        Listening { ring: handle.bell.wait_async(), alone: None, handle: Farewell(handle) }
     }
 
     /// Ready once `is_over` finds something in the word.
     fn poll<T>(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
+        blocks: bool,
         is_over: impl Fn(Word) -> Option<T>,
     ) -> Poll<Result<T, Error>> {
         let handle = self.handle.0;
@@ -113,7 +113,7 @@ impl<'a> Listening<'a> {
             }
             // Whoever changes the word from here on finds us listening. Whoever has changed it before is found by the
             // bridge, which compares with what we saw, or is found now.
-            if let Err(error) = self.as_mut().attend(seen) {
+            if let Err(error) = self.as_mut().attend(seen, blocks) {
                 return Poll::Ready(Err(error));
             }
             return match is_over(handle.known_word()) {
@@ -123,9 +123,10 @@ impl<'a> Listening<'a> {
         }
     }
 
-    /// Makes sure that this is polled again when the word is no longer `seen`.
-    fn attend(self: Pin<&mut Self>, seen: Word) -> Result<(), Error> {
-        let (handle, blocks) = (self.handle.0, self.blocks);
+    /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
+    /// helper.
+    fn attend(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
+        let handle = self.handle.0;
         // SAFETY: `alone` is not pinned: nobody has a pinned reference to it.
         let alone = unsafe { &mut self.get_unchecked_mut().alone };
         if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
@@ -136,7 +137,7 @@ impl<'a> Listening<'a> {
             Err(error) if !blocks => return Err(error),
             Err(_) => {
                 let (is_first, now) = (alone.is_none(), Instant::now());
-                let alone = alone.get_or_insert(Alone { since: now, next_look: now });
+                let alone = alone.get_or_insert_with(|| Box::new(Alone { since: now, next_look: now }));
                 alone.next_look = now + if is_first { ANONYMOUS_NAP } else { SHORTEST_NAP };
                 if !is_first {
                     if !seen.is_set() {
@@ -184,39 +185,39 @@ impl<'a> SharedWait<'a> {
         self.ticket.is_some_and(|ticket| word.releases(ticket))
     }
 
-    fn listening(self: Pin<&mut Self>) -> Pin<&mut Listening<'a>> {
+    fn poll_released(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<(), Error>> {
+        let (handle, ticket) = (self.listening.handle.0, self.ticket);
+        let is_released = |word: Word| ticket.is_some_and(|ticket| word.releases(ticket));
+        let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
         // SAFETY: structural pinning, as above.
-        unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) }
-    }
-
-    /// A thread is about to block on it.
-    pub(crate) fn block(self: Pin<&mut Self>) {
-        // SAFETY: `blocks` is not pinned: nobody has a pinned reference to it.
-        unsafe { self.listening().get_unchecked_mut() }.blocks = true;
-    }
-
-    /// Whether it has to be polled from time to time, because nobody notifies it.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.listening.alone.is_some()
-    }
-
-    /// Whether the bell has rung for something that was no release: only a poll makes it hear the next.
-    pub(crate) fn is_deaf(&self) -> bool {
-        self.is_alone() || self.listening.ring.is_released() && !self.is_released_by(self.listening.handle.0.word())
+        let listening = unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) };
+        listening.poll(context, blocks, is_over).map(|over| {
+            let word = over?;
+            if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
+        })
     }
 }
 
 impl Future for SharedWait<'_> {
     type Output = Result<(), Error>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let (handle, ticket) = (self.listening.handle.0, self.ticket);
-        let is_released = |word: Word| ticket.is_some_and(|ticket| word.releases(ticket));
-        let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
-        self.as_mut().listening().poll(context, is_over).map(|over| {
-            let word = over?;
-            if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
-        })
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.poll_released(context, false)
+    }
+}
+
+impl External for SharedWait<'_> {
+    fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>> {
+        self.poll_released(context, blocks).map_ok(|()| true)
+    }
+
+    fn needs_poll(&self) -> bool {
+        let is_notified = self.listening.ring.is_released();
+        self.listening.alone.is_some() || is_notified && !self.is_released_by(self.listening.handle.0.word())
+    }
+
+    fn longest_sleep(&self) -> Option<Duration> {
+        self.listening.alone.is_some().then_some(BLIND)
     }
 }
 
@@ -252,7 +253,7 @@ impl Future for Changed<'_> {
         let since = self.since;
         // SAFETY: structural pinning, as above.
         let listening = unsafe { self.map_unchecked_mut(|changed| &mut changed.listening) };
-        listening.poll(context, |word| since.differs(word).then_some(State(word)))
+        listening.poll(context, false, |word| since.differs(word).then_some(State(word)))
     }
 }
 

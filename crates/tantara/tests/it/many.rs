@@ -2,12 +2,13 @@
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
-use tantara::{AutoResetEvent, Event, Waitable, all, any, foreign};
+use tantara::{__private as private, AutoResetEvent, Event, Wait, Waitable, all, any};
 
 use crate::{Bell, LONG, poll, until_waiting, waiting};
 
@@ -129,22 +130,68 @@ struct Failing;
 
 impl Waitable for Failing {}
 
-impl foreign::Sealed for Failing {
-    fn slot(&self, _: foreign::Seal) -> foreign::Slot<'_> {
-        foreign::slot(Box::new(Failing))
+impl private::Sealed for Failing {
+    fn slot(&self, _: private::Seal) -> private::Slot<'_> {
+        private::Slot::external(Failing)
     }
 }
 
-impl foreign::Foreign for Failing {
-    fn poll_outcome(&mut self, _: &mut Context<'_>) -> Poll<Result<bool, tantara::Error>> {
-        Poll::Ready(Err(foreign::error(ErrorKind::NotFound, "it was removed")))
+impl private::External for Failing {
+    fn poll_outcome(self: Pin<&mut Self>, _: &mut Context<'_>, _: bool) -> Poll<Result<bool, tantara::Error>> {
+        Poll::Ready(Err(private::error(ErrorKind::NotFound, "it was removed")))
     }
 
-    fn has_failed(&self) -> bool {
+    fn needs_poll(&self) -> bool {
         true
     }
+}
 
-    fn decide(&mut self) {}
+/// An event of another crate, which is released when the event in it is.
+struct Wrapping(Event);
+
+impl Waitable for Wrapping {}
+
+impl private::Sealed for Wrapping {
+    fn slot(&self, _: private::Seal) -> private::Slot<'_> {
+        private::Slot::external(WrappingWait(Box::pin(self.0.wait_async())))
+    }
+}
+
+#[derive(Debug)]
+struct WrappingWait<'a>(Pin<Box<Wait<'a>>>);
+
+impl private::External for WrappingWait<'_> {
+    fn poll_outcome(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        _: bool,
+    ) -> Poll<Result<bool, tantara::Error>> {
+        poll(&mut self.0, context.waker()).map(|()| Ok(true))
+    }
+
+    fn needs_poll(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn an_event_of_another_crate_takes_part() {
+    let (own, other) = (Event::new(), Wrapping(Event::new()));
+    let both: [&dyn Waitable; 2] = [&own, &other];
+    assert_eq!(any(both).wait_timeout(Duration::from_millis(1)), None);
+    assert_eq!(waiting(&other.0), 0, "a wait that timed out has left");
+    let (_, waker) = Bell::new();
+    let mut each = Box::pin(all(both));
+    assert!(poll(&mut each, &waker).is_pending());
+    assert_eq!(waiting(&other.0), 1);
+    other.0.set();
+    assert_eq!(any(both).wait(), 1);
+    other.0.clear();
+    assert!(poll(&mut each, &waker).is_pending());
+    own.set();
+    assert!(poll(&mut each, &waker).is_ready(), "the pulse of the other one counts");
+    drop(each);
+    drop(any(both));
 }
 
 /// While the future that has failed is still there.

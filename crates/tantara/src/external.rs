@@ -1,0 +1,85 @@
+//! The interface by which events that live outside of this process take part in `any` and `all`.
+
+use std::fmt;
+use std::marker::PhantomPinned;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// A wait for an event that lives outside of this process.
+pub trait External: fmt::Debug + Send + Sync {
+    /// Ready when the wait was released (`true`), has ended without a release (`false`), or has failed. Every later
+    /// poll has the same outcome. `blocks` says that a thread is about to block, which then sleeps for no longer than
+    /// [`longest_sleep`](External::longest_sleep).
+    fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>>;
+
+    /// Whether it has to be polled before its turn: it has failed, or its task was woken for something that was no
+    /// release and would not be woken again.
+    fn needs_poll(&self) -> bool;
+
+    /// How long a thread that blocks may sleep until the next poll, if its waker may never be called.
+    fn longest_sleep(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Called when the time has passed. `true` if `poll_outcome` must be ready before a timeout can be reported, and
+    /// will be soon.
+    fn decide(self: Pin<&mut Self>) -> bool {
+        false
+    }
+}
+
+/// Large enough for every wait; a larger one does not compile.
+type Storage = MaybeUninit<[u64; 10]>;
+
+/// A wait of any type, in place: a box for each event would make `any` over many events half as fast again.
+pub struct InPlace<'a> {
+    /// Holds the wait, from `new` until `drop`.
+    storage: Storage,
+    /// Casts a pointer to the storage to one to the wait in it.
+    cast: fn(*mut Storage) -> *mut (dyn External + 'a),
+    _pinned: PhantomPinned,
+}
+
+impl<'a> InPlace<'a> {
+    pub(crate) fn new<W: External + 'a>(wait: W) -> InPlace<'a> {
+        const { assert!(size_of::<W>() <= size_of::<Storage>() && align_of::<W>() <= align_of::<Storage>()) }
+        let mut storage = Storage::uninit();
+        // SAFETY: the storage is large enough and aligned, as was just checked.
+        unsafe { storage.as_mut_ptr().cast::<W>().write(wait) };
+        InPlace { storage, cast: |storage| storage.cast::<W>(), _pinned: PhantomPinned }
+    }
+
+    pub(crate) fn get(&self) -> &(dyn External + 'a) {
+        let wait = (self.cast)(ptr::from_ref(&self.storage).cast_mut());
+        // SAFETY: the storage holds a wait of the type that `cast` was made for, and is borrowed.
+        unsafe { &*wait }
+    }
+
+    pub(crate) fn project(self: Pin<&mut Self>) -> Pin<&mut (dyn External + 'a)> {
+        // SAFETY: nothing is moved out of it.
+        let this = unsafe { self.get_unchecked_mut() };
+        let wait = (this.cast)(&mut this.storage);
+        // SAFETY: as in `get`, and the borrow is exclusive.
+        let wait = unsafe { &mut *wait };
+        // SAFETY: structural pinning: the wait stays in the storage until it is dropped there.
+        unsafe { Pin::new_unchecked(wait) }
+    }
+}
+
+impl Drop for InPlace<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as in `get`; the wait is dropped once, and never used again.
+        unsafe { ptr::drop_in_place((self.cast)(&mut self.storage)) };
+    }
+}
+
+impl fmt::Debug for InPlace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
