@@ -14,7 +14,7 @@ use tantara_etcd::Cluster;
 
 use crate::args::{self, ReachArg};
 #[cfg(target_os = "linux")]
-use crate::events::PlaceArgs;
+use crate::events::{ClusterArgs, PlaceArgs};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::outfile::OutFile;
@@ -138,20 +138,20 @@ impl Region {
         if args.reach != ReachArg::Machines {
             return Ok(Region(None));
         }
-        if place.endpoints().is_none() {
+        let Some(target) = place.cluster(None)? else {
             return Err(Failure::usage(
                 "--reach machines needs an etcd cluster; name it by --etcd HOST:PORT,... or $TANTARA_ETCD",
             ));
-        }
-        place.warn()?;
-        connect(place).map(|cluster| Region(Some(cluster)))
+        };
+        target.warn()?;
+        connect(target).map(|cluster| Region(Some(cluster)))
     }
 }
 
 #[cfg(target_os = "linux")]
-fn connect(place: &PlaceArgs) -> Result<Cluster, Failure> {
-    let options = place.options(None)?.record_waits(false).hold_ttl(bank::machines::HOLDS_LAST);
-    Cluster::connect_with(place.endpoints().unwrap_or_default(), options).map_err(Failure::of_cluster)
+fn connect(target: ClusterArgs) -> Result<Cluster, Failure> {
+    let options = target.options.record_waits(false).hold_ttl(bank::machines::HOLDS_LAST);
+    ClusterArgs { options, ..target }.connect()
 }
 
 #[cfg(target_os = "linux")]
@@ -170,10 +170,10 @@ fn run_with_machines(plan: Plan, audience: Audience, region: Region, place: &Pla
 /// What a worker does that shares nothing but a cluster.
 #[cfg(target_os = "linux")]
 pub(crate) fn work_far_away(arguments: &[String], place: &PlaceArgs) -> Result<(), Failure> {
-    if place.endpoints().is_none() {
+    let Some(target) = place.cluster(None)? else {
         return Err(Failure::usage("only the bank itself can start a worker"));
-    }
-    bank::machines::work(connect(place)?, arguments).map_err(Failure::internal)
+    };
+    bank::machines::work(connect(target)?, arguments).map_err(Failure::internal)
 }
 
 type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;

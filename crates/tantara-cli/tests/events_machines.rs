@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -249,6 +249,10 @@ fn users_and_tls() {
     let mut elsewhere = command(&["--etcd", &servers.endpoints()[0], "--user", "ann", "set", "door"]);
     elsewhere.env("TANTARA_ETCD_PASSWORD", "sesame").env("TANTARA_NAMESPACE", "other");
     assert!(complaint(elsewhere, 125).contains("roles"));
+    // Files are read once at the start, so they may be pipes.
+    let by_pipe = ["--etcd", &servers.endpoints()[0], "--namespace", "shop", "--user", "ann"];
+    let by_pipe = [&by_pipe[..], &["--password-file", "/dev/stdin", "set", "door"]].concat();
+    piped(command(&by_pipe), "sesame\n");
 
     let servers = Servers::build().tls().client_certificates().start();
     let file = |name: &str| servers.folder().join(name).to_str().unwrap().to_owned();
@@ -257,7 +261,17 @@ fn users_and_tls() {
     let tls = ["--cacert", &ca, "--cert", &certificate, "--key", &key];
     let output = command(&[&["--etcd", endpoint][..], &tls, &["set", "door"]].concat()).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+    let by_pipe = ["--etcd", endpoint, "--cacert", "/dev/stdin", "--cert", &certificate, "--key", &key, "set", "door"];
+    piped(command(&by_pipe), &fs::read_to_string(&ca).unwrap());
     complaint(command(&["--etcd", endpoint, "wait", "door", "--timeout", "1"]), 125);
+}
+
+/// Runs a command that succeeds, with this on standard input.
+fn piped(mut command: Command, input: &str) {
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

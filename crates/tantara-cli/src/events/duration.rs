@@ -3,18 +3,24 @@
 
 use std::time::Duration;
 
+use jiff::SpanRelativeTo;
 use jiff::fmt::friendly::SpanParser;
 
-/// Reads a duration: `30` (seconds), `1.5s`, `500ms`, `2m`, `1h30m`.
+/// Parses a duration: `30` (seconds), `1.5s`, `500ms`, `2m`, `1h30m`, `1d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a duration such as 30 (seconds), 1.5s, 500ms, 2m or 1h30m".to_owned();
+    let expected = || "expected a duration such as 30 (seconds), 1.5s, 500ms, 2m, 1h30m or 1d".to_owned();
     if text.starts_with(['-', '+']) {
         return Err(expected());
     }
     let is_bare_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let with_unit = if is_bare_number { format!("{text}s") } else { text.to_owned() };
-    let parsed = SpanParser::new().parse_duration(&with_unit).map_err(|_| expected())?;
-    parsed.try_into().map_err(|_| expected())
+    let parser = SpanParser::new();
+    // A duration has no days, because a day of a calendar need not have 24 hours. A span has them.
+    let parsed = parser.parse_duration(&with_unit).or_else(|_| {
+        let span = parser.parse_span(&with_unit)?;
+        span.to_duration(SpanRelativeTo::days_are_24_hours())
+    });
+    parsed.map_err(|_| expected())?.try_into().map_err(|_| expected())
 }
 
 #[cfg(test)]
@@ -34,12 +40,14 @@ mod tests {
             ("1h30m", 5_400_000),
             ("1h 30m", 5_400_000),
             ("0s", 0),
+            ("1d", 86_400_000),
+            ("1d12h", 129_600_000),
+            ("1d 500ms", 86_400_500),
         ] {
             assert_eq!(ms(text), Ok(expected), "{text}");
         }
-        for bad in
-            ["", "soon", "-1", "-1s", "+3", "1x", "1.2.3", ".", "s", "1e3", "99999999999999999999", "NaN", "1s ago"]
-        {
+        let bad = ["", "soon", "-1", "-1s", "+3", "1x", "1.2.3", ".", "s", "1e3", "99999999999999999999", "NaN"];
+        for bad in bad.into_iter().chain(["1s ago", "1d ago", "1mo", "1y"]) {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }

@@ -20,14 +20,13 @@ use crate::failure::Failure;
 
 pub(crate) use args::Verb;
 use args::{Name, Names};
-pub(crate) use place::PlaceArgs;
 use place::{Change, Place};
+pub(crate) use place::{ClusterArgs, PlaceArgs};
 
 pub(crate) fn run(verb: Verb, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
     // Nothing happens unless every name can be.
     verb.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
-    place.warn()?;
     let place = Place::new(place, verb.patience())?;
     match verb {
         Verb::Set(Names { names }) => place.change(&names, Change::Set),

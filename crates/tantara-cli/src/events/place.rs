@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -100,11 +101,19 @@ impl PlaceArgs {
 
     /// The names of all events there, as far as can be told quickly.
     pub(crate) fn known_names(self) -> Vec<String> {
-        Place::new(self, Some(WHILE_TYPING)).map(|place| place.names()).unwrap_or_default()
+        let target = self.cluster(Some(WHILE_TYPING));
+        let place = target.and_then(|target| Place::connect(self, target));
+        place.map(|place| place.names()).unwrap_or_default()
     }
 
-    /// The cluster that was named, if one was.
-    pub(crate) fn endpoints(&self) -> Option<String> {
+    /// How to reach the cluster that was named, or `None` without one. Reads all files, so call it once in a process:
+    /// a file may be a pipe (`--cacert <(...)`).
+    pub(crate) fn cluster(&self, patience: Option<Duration>) -> Result<Option<ClusterArgs>, Failure> {
+        let Some(endpoints) = self.endpoints() else { return Ok(None) };
+        Ok(Some(ClusterArgs { endpoints, options: self.options(patience)? }))
+    }
+
+    fn endpoints(&self) -> Option<String> {
         let inherited = || if self.dir.is_none() { text_variable("TANTARA_ETCD") } else { None };
         self.etcd.clone().or_else(inherited)
     }
@@ -141,7 +150,7 @@ impl PlaceArgs {
     }
 
     /// How to connect. Who waits can be seen by others, as it can on one machine.
-    pub(crate) fn options(&self, patience: Option<Duration>) -> Result<Options, Failure> {
+    fn options(&self, patience: Option<Duration>) -> Result<Options, Failure> {
         let timeout = patience.map_or(LONGEST_REQUEST, |limit| limit.clamp(SHORTEST_REQUEST, LONGEST_REQUEST));
         let connecting = match patience {
             Some(limit) => limit.max(SHORTEST_REQUEST),
@@ -178,16 +187,8 @@ impl PlaceArgs {
         Ok(options.tls(tls))
     }
 
-    /// Says what is doubtful about the way in which the cluster will be reached.
-    pub(crate) fn warn(&self) -> Result<(), Failure> {
-        let Some(endpoints) = self.endpoints() else { return Ok(()) };
-        for warning in self.options(None)?.warnings(&endpoints).map_err(Failure::of_cluster)? {
-            output::note(format_args!("warning: {warning}; use https:// or --cacert"));
-        }
-        Ok(())
-    }
-
-    /// A file may change while a process waits; its environment cannot.
+    /// Unlike the environment, a file may change while the process runs, so it is read again for every login but the
+    /// first.
     fn log_in(&self, options: Options, user: String) -> Result<Options, Failure> {
         if user.contains(':') {
             // What follows the colon is not shown.
@@ -197,8 +198,12 @@ impl PlaceArgs {
         }
         let named = || variable("TANTARA_ETCD_PASSWORD_FILE").map(PathBuf::from);
         if let Some(file) = self.password_file.clone().or_else(named) {
-            read_password(&file).map_err(Failure::usage)?;
-            return Ok(options.credentials(move || read_password(&file).map(|password| (user.clone(), password))));
+            let first = Mutex::new(Some(read_password(&file).map_err(Failure::usage)?));
+            return Ok(options.credentials(move || {
+                let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let password = first.map_or_else(|| read_password(&file), Ok)?;
+                Ok::<_, String>((user.clone(), password))
+            }));
         }
         let password = text_variable("TANTARA_ETCD_PASSWORD").ok_or_else(|| {
             Failure::usage(format!(
@@ -224,6 +229,27 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, Failure> {
         Ok(bytes)
     } else {
         Err(Failure::usage(format!("{}: is not PEM: there is no -----BEGIN in it", path.display())))
+    }
+}
+
+/// How to reach a cluster: its endpoints and options, with the content of all files.
+#[derive(Debug)]
+pub(crate) struct ClusterArgs {
+    pub(crate) endpoints: String,
+    pub(crate) options: Options,
+}
+
+impl ClusterArgs {
+    /// Prints warnings about an insecure connection.
+    pub(crate) fn warn(&self) -> Result<(), Failure> {
+        for warning in self.options.warnings(&self.endpoints).map_err(Failure::of_cluster)? {
+            output::note(format_args!("warning: {warning}; use https:// or --cacert"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn connect(self) -> Result<Cluster, Failure> {
+        Cluster::connect_with(&self.endpoints, self.options).map_err(Failure::of_cluster)
     }
 }
 
@@ -266,7 +292,13 @@ pub(crate) enum Event {
 
 impl Place {
     pub(crate) fn new(args: PlaceArgs, patience: Option<Duration>) -> Result<Place, Failure> {
-        let Some(endpoints) = args.endpoints() else {
+        let target = args.cluster(patience)?;
+        target.as_ref().map_or(Ok(()), ClusterArgs::warn)?;
+        Place::connect(args, target)
+    }
+
+    fn connect(args: PlaceArgs, target: Option<ClusterArgs>) -> Result<Place, Failure> {
+        let Some(target) = target else {
             if let Some(stray) = args.stray() {
                 return Err(Failure::usage(format!("{stray} goes with --etcd, which is missing")));
             }
@@ -274,9 +306,8 @@ impl Place {
             let path = named.clone().unwrap_or_else(SharedEvent::default_directory);
             return Ok(Place::Directory(Directory { named, path }));
         };
-        let options = args.options(patience)?;
-        let cluster = Cluster::connect_with(&endpoints, options).map_err(Failure::of_cluster)?;
-        Ok(Place::Cluster(Region { cluster, endpoints }))
+        let endpoints = target.endpoints.clone();
+        Ok(Place::Cluster(Region { cluster: target.connect()?, endpoints }))
     }
 
     /// Says from now on, while something is waited for, that the cluster cannot be reached.

@@ -155,8 +155,9 @@ impl SharedEvent {
 
     /// Looks at every event of a directory, in the order of their names. A directory that does not exist has none.
     ///
-    /// What lies there and is no event is reported beside the events, each with its error; what begins with a dot is
-    /// passed over. Nothing is made, changed, or waited for.
+    /// A file that is no event is reported with an error. Files whose names begin with a dot are passed over, but an
+    /// event whose maker or remover was killed half-way is listed under its own name. Nothing is made, changed, or
+    /// waited for.
     ///
     /// # Errors
     ///

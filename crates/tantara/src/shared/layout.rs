@@ -262,7 +262,9 @@ impl Page {
             return None;
         }
         let is_here = namespace != 0 && raised.namespace.load(Relaxed) == namespace;
-        let pid = is_here.then(|| raised.process.load(Relaxed));
+        // A hostile process may write any number, and the kernel has another meaning for zero and for negative ones.
+        let is_process = |pid: &u32| (1..=i32::MAX as u32).contains(pid);
+        let pid = is_here.then(|| raised.process.load(Relaxed)).filter(is_process);
         let (seconds, nanoseconds) = (raised.seconds.load(Relaxed), raised.nanoseconds.load(Relaxed));
         let at = Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds.into());
         let at = SystemTime::UNIX_EPOCH.checked_add(at)?;

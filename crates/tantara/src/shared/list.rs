@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::shared::file;
 use crate::shared::layout::{HEAD, LastSet, Page};
-use crate::shared::name::{self, Place};
+use crate::shared::name::{self, Place, SLOT};
 use crate::shared::registry::{self, Waiter};
 use crate::sys::shared;
 
@@ -35,10 +36,18 @@ pub(crate) fn list(path: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
     let Some(directory) = name::open_directory(path)?.map(Arc::new) else { return Ok(Vec::new()) };
     let names: Result<Vec<OsString>, _> =
         fs::read_dir(path).map_err(failed)?.map(|file| Ok(file?.file_name())).collect();
-    let mut names = names.map_err(failed)?;
-    names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
-    names.sort_unstable();
-    Ok(names.into_iter().filter_map(|name| look(&directory, path, &name.to_string_lossy()).transpose()).collect())
+    // An event that is in its slot has no other name: its remover or its maker was stopped or killed.
+    let names: BTreeSet<String> = names.map_err(failed)?.iter().filter_map(|name| name_of_event(name)).collect();
+    Ok(names.into_iter().filter_map(|name| look(&directory, path, &name).transpose()).collect())
+}
+
+/// The name of the event whose file, or whose slot, has this name. Nothing for other hidden files.
+fn name_of_event(file: &OsStr) -> Option<String> {
+    let file = file.to_string_lossy();
+    match file.strip_prefix(SLOT) {
+        Some(name) => name::check(name).is_ok().then(|| name.to_owned()),
+        None => (!file.starts_with('.')).then(|| file.into_owned()),
+    }
 }
 
 fn look(directory: &Arc<File>, path: &Path, name: &str) -> Result<Option<Entry>, Error> {
@@ -46,8 +55,26 @@ fn look(directory: &Arc<File>, path: &Path, name: &str) -> Result<Option<Entry>,
         return Err(file::not_an_event(&path.join(name), "no event can have such a name".into()));
     }
     let place = Place::at(directory, path, name)?;
-    // Removed in the meantime?
-    let Some((mut opened, _)) = file::open(&place, &place.name, false)? else { return Ok(None) };
+    if let Some((opened, _)) = file::open(&place, &place.name, false)? {
+        return read(&place, opened, name);
+    }
+    let in_slot = || match file::open(&place, &place.slot, false)? {
+        Some((opened, _)) => read(&place, opened, name),
+        None => Ok(None),
+    };
+    // Whatever else is in the slot is no event, as for everybody who opens one.
+    if let Ok(Some(entry)) = in_slot() {
+        return Ok(Some(entry));
+    }
+    // It may have been renamed from the slot to its name in between.
+    match file::open(&place, &place.name, false)? {
+        Some((opened, _)) => read(&place, opened, name),
+        None => Ok(None),
+    }
+}
+
+/// Nothing for an event that was removed.
+fn read(place: &Place, mut opened: File, name: &str) -> Result<Option<Entry>, Error> {
     let failed = |error| Error::system("read", &place.path, error);
     file::check_file(&opened, &place.path)?;
     let mut head = [0; HEAD];

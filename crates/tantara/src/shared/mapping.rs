@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize};
 
 use crate::shared::layout::{PAGE, Page, WORD_AT, Word};
 use crate::sys::files;
+use crate::sys::shared::keeping_errno;
 
 /// A page of a file, shared with all others who have it mapped.
 #[derive(Debug)]
@@ -166,23 +167,26 @@ impl Listing {
 /// Whether the process has our handler.
 static HANDLING: AtomicU32 = AtomicU32::new(NOT_YET);
 const NOT_YET: u32 = 0;
-const INSTALLED: u32 = 1;
-const DISABLED: u32 = 2;
+/// Some thread has decided to install it.
+const BEGUN: u32 = 1;
+const INSTALLED: u32 = 2;
+const DISABLED: u32 = 3;
 
 /// What was to be done about SIGBUS before: the handler, or one of SIG_DFL and SIG_IGN, and its flags.
 static HANDLER_BEFORE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static FLAGS_BEFORE: AtomicI32 = AtomicI32::new(0);
 
-/// From now on no handler is installed. Says whether none was installed before.
+/// From now on no handler is installed. `false` if one was installed before, or is being installed.
 pub(crate) fn disable_handler() -> bool {
-    let before = HANDLING.compare_exchange(NOT_YET, DISABLED, AcqRel, Acquire);
-    before != Err(INSTALLED)
+    matches!(HANDLING.compare_exchange(NOT_YET, DISABLED, AcqRel, Acquire), Ok(_) | Err(DISABLED))
 }
 
 /// Installs the handler, unless that was done before. Several threads may do it at the same time (discipline 3): each
 /// step can be repeated, and none of them takes our own handler for the one before.
 fn install_handler() {
-    if HANDLING.load(Acquire) != NOT_YET {
+    // From the first step on it is too late to disable the handler.
+    let before = HANDLING.compare_exchange(NOT_YET, BEGUN, AcqRel, Acquire);
+    if !matches!(before, Ok(_) | Err(BEGUN)) {
         return;
     }
     let note = |before: &libc::sigaction| {
@@ -204,7 +208,7 @@ fn install_handler() {
     unsafe { libc::sigaction(libc::SIGBUS, &action, &mut before) };
     // Another one may have been installed in between.
     note(&before);
-    let _ = HANDLING.compare_exchange(NOT_YET, INSTALLED, AcqRel, Acquire);
+    HANDLING.store(INSTALLED, Release);
 }
 
 /// Mappings that are given back when a fault finds that the process has as many as it may. The handler fills the gap
@@ -243,7 +247,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     // SAFETY: SIGBUS comes with an address, or with zeros where it would stand.
     let page = unsafe { told.si_addr() }.addr() & !(PAGE - 1);
     let is_fault = told.si_code > 0;
-    if is_fault && Listing::is_listed(page) && replace(page) {
+    if is_fault && Listing::is_listed(page) && keeping_errno(|| replace(page)) {
         return;
     }
     let handler = HANDLER_BEFORE.load(Acquire);
@@ -277,10 +281,6 @@ const TRIES: u32 = 100;
 
 /// Maps a page over this one that says "lost".
 fn replace(page: usize) -> bool {
-    // SAFETY: takes nothing and always succeeds.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: `errno` is this thread's own. What was interrupted may be about to look at it.
-    let interrupted = unsafe { *errno };
     let is_replaced = (0..TRIES).any(|tries| {
         if map_over(page) {
             return true;
@@ -294,8 +294,6 @@ fn replace(page: usize) -> bool {
         false
     });
     fill_reserves();
-    // SAFETY: as above.
-    unsafe { *errno = interrupted };
     is_replaced
 }
 

@@ -25,6 +25,9 @@ pub(crate) struct Place {
     pub(crate) slot: CString,
 }
 
+/// What the name of a slot begins with; the event's name follows.
+pub(crate) const SLOT: &str = ".moved-";
+
 /// Checks a name, which may come from anywhere.
 pub(crate) fn check(name: &str) -> Result<(), Error> {
     let Err(why) = crate::name::check(name) else { return Ok(()) };
@@ -95,7 +98,7 @@ impl Place {
     pub(crate) fn at(directory: &Arc<File>, path: &Path, name: &str) -> Result<Place, Error> {
         let path = path.join(name);
         let c_string = |name: String| CString::new(name).map_err(|error| Error::system("used", &path, error.into()));
-        let (slot, name) = (c_string(format!(".moved-{name}"))?, c_string(name.to_owned())?);
+        let (slot, name) = (c_string(format!("{SLOT}{name}"))?, c_string(name.to_owned())?);
         Ok(Place { directory: Arc::clone(directory), name, slot, path })
     }
 
@@ -123,6 +126,10 @@ impl Place {
 
 /// A directory that the caller has named, if it is there. A link is followed: the caller has chosen it.
 pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
+    if path.as_os_str().is_empty() {
+        let why = "the path is empty; the current directory is \".\"".to_owned();
+        return Err(Error::new(Kind::Directory { path: "\"\"".into(), why }));
+    }
     match open(path, 0) {
         Ok(directory) => Ok(Some(directory)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -135,7 +142,6 @@ pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
 }
 
 fn open(path: &Path, flags: libc::c_int) -> io::Result<File> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | flags).open(path)
 }
 

@@ -12,12 +12,13 @@
 //! * **Whoever finds no event under the name** looks into the slot, and renames a live event from there to its name:
 //!   its remover, or its maker, was stopped or killed. Who cannot rename uses it where it is.
 //!
-//! Nothing here replaces a file (`RENAME_NOREPLACE`). And whoever takes a file out of the slot, to its name or for
-//! good, has the file's advisory lock and has compared the slot since, so it takes no other file. So a process can be
-//! stopped or killed between any two calls, and others make, remove and open events of that name meanwhile, without
-//! harm to any of them. A process that is stopped while it has the lock keeps the file in the slot; an event that is
-//! gone is then in nobody's way, and a live one is used where it is. The kernel gives the lock back when a process
-//! dies.
+//! Nothing here replaces a file (`RENAME_NOREPLACE`). (A file system that cannot promise that, such as an old NFS,
+//! gets a link and an unlink instead; the names are compared before the unlink, with a moment in between.) And
+//! whoever takes a file out of the slot, to its name or for good, has the file's advisory lock and has compared the
+//! slot since, so it takes no other file. So a process can be stopped or killed between any two calls, and others
+//! make, remove and open events of that name meanwhile, without harm to any of them. A process that is stopped
+//! while it has the lock keeps the file in the slot; an event that is gone is then in nobody's way, and a live one
+//! is used where it is. The kernel gives the lock back when a process dies.
 //!
 //! In a directory like /tmp, only its owner can take out of the slot what a process has left there that was killed.
 //! Then others do without the slot: a file is linked to its name directly, and a name is taken away after it was
@@ -38,6 +39,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::{Error, Kind};
 use crate::shared::file::EventFile;
 use crate::shared::layout::{PAGE, Page};
+use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
 use crate::shared::{policy, signal};
 use crate::sys::{files, shared};
@@ -325,8 +327,9 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
         // The directory is a file system without locks, and another process has renamed it.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            // Another was made beside it, and nobody has used this one.
+            // Another event has the name by now. Processes that found no event under the name may use this one.
             if place.is_at(&place.slot, file)? {
+                signal::remove(&Mapping::new(file, true)?.page().word);
                 files::unlink_at(&place.directory, &place.slot)?;
             }
             Err(error)

@@ -198,7 +198,8 @@ impl Told {
         let message = upper << HALF_BITS | lower;
         Some(Told {
             namespace: (range.start >> NAMESPACE_AT & low(NAMESPACE_BITS)) as u32,
-            thread: u32::try_from(range.start >> THREAD_AT).ok()?,
+            // No thread has the number zero, by which the kernel would mean whoever asks.
+            thread: u32::try_from(range.start >> THREAD_AT).ok().filter(|thread| *thread != 0)?,
             since: message >> GENERATION_BITS,
             generation: (message & low(GENERATION_BITS)) as u32,
         })

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -73,21 +74,34 @@ pub(crate) fn link_name_at(directory: &File, from: &CStr, to: &CStr) -> io::Resu
 /// Renames within a directory, if nothing has the new name.
 pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let number = directory.as_raw_fd();
-    let rename = |flags: libc::c_uint| {
-        // SAFETY: both are C strings that live until the end of this function.
-        let done = unsafe { libc::syscall(libc::SYS_renameat2, number, from.as_ptr(), number, to.as_ptr(), flags) };
-        if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    };
-    match rename(libc::RENAME_NOREPLACE) {
-        // Some file systems do not know how. Then it takes two steps.
+    let flags = libc::RENAME_NOREPLACE;
+    // SAFETY: both are C strings that live until the end of this function.
+    let renamed = unsafe { libc::syscall(libc::SYS_renameat2, number, from.as_ptr(), number, to.as_ptr(), flags) };
+    match if renamed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) } {
+        // Some file systems do not know how. To link never replaces anything either.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
-            match open_at(directory, to, libc::O_PATH | libc::O_NOFOLLOW, 0) {
-                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => rename(0),
-                Err(error) => Err(error),
-            }
+            link_name_at(directory, from, to)?;
+            unlink_twin(directory, from, to)
         }
         renamed => renamed,
+    }
+}
+
+/// Takes the name `name` away from the file that has the name `other` as well. If it has lost the one or the other
+/// meanwhile, others have renamed it.
+fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
+    let number = |name| {
+        let metadata = open_at(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    };
+    let unlinked = match (number(name), number(other)) {
+        (Ok(number), Ok(other)) if number == other => unlink_at(directory, name),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        _ => Ok(()),
+    };
+    match unlinked {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        unlinked => unlinked,
     }
 }
 

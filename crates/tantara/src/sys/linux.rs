@@ -82,8 +82,26 @@ pub(crate) fn wake_all(word: &AtomicU32) {
 }
 
 fn wake(word: &AtomicU32, most: i32) {
-    // SAFETY: FUTEX_WAKE uses the address as a key alone; it neither reads nor writes the word.
-    unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, most);
-    }
+    futex_wake(word, libc::FUTEX_PRIVATE_FLAG, most);
+}
+
+/// `flags` say who sleeps.
+pub(super) fn futex_wake(word: &AtomicU32, flags: libc::c_int, most: i32) {
+    keeping_errno(|| {
+        // SAFETY: FUTEX_WAKE uses the address as a key alone; it neither reads nor writes the word.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | flags, most) }
+    });
+}
+
+/// Runs `call`, and leaves `errno` as it was: a signal handler may call `set` between a call of the program and the
+/// program's look at `errno`.
+pub(crate) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
+    // SAFETY: takes nothing and always succeeds.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: `errno` is this thread's own, and always initialised.
+    let before = unsafe { *errno };
+    let outcome = call();
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    outcome
 }

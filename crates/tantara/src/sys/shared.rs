@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
 
 use super::Awake;
-use super::platform::futex_wait;
+pub(crate) use super::platform::keeping_errno;
+use super::platform::{futex_wait, futex_wake};
 
 /// See [`super::wait`]; the wake-up call may come from any process that has the word's page mapped. The time is counted
 /// from now, which spares those a look at the clock who have no deadline of their own.
@@ -21,10 +22,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Aw
 
 /// See [`super::wake_all`].
 pub(crate) fn wake_all(word: &AtomicU32) {
-    // SAFETY: FUTEX_WAKE uses the address as a key alone; it neither reads nor writes the word.
-    unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX);
-    }
+    futex_wake(word, 0, i32::MAX);
 }
 
 /// Switches `bits` on and wakes all who sleep on the word, in one system call: whoever is killed while in it has done
@@ -52,20 +50,22 @@ fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -
     let never = (libc::FUTEX_OP_CMP_EQ as u32) << 24 | 0xfff;
     // Not every processor's kernel promises that what we did before is seen before the change.
     fence(SeqCst);
-    // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes it atomically. If its
-    // page has gone away the kernel reports EFAULT.
-    let woken = unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAKE_OP,
-            i32::MAX,
-            ptr::null::<libc::timespec>(),
-            word.as_ptr(),
-            operation | never,
-        )
-    };
-    woken != -1 || io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    keeping_errno(|| {
+        // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes it atomically. If its
+        // page has gone away the kernel reports EFAULT.
+        let woken = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                word.as_ptr(),
+                libc::FUTEX_WAKE_OP,
+                i32::MAX,
+                ptr::null::<libc::timespec>(),
+                word.as_ptr(),
+                operation | never,
+            )
+        };
+        woken != -1 || io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+    })
 }
 
 /// A word to sleep on, beside others.
@@ -194,7 +194,9 @@ pub(crate) fn pid_namespace() -> u32 {
 fn ask_for_pid_namespace() -> u32 {
     // So that a child of a fork asks again: it may be in another one.
     process();
-    let namespace = std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino() as u32);
+    // The first to ask after a fork may be a `set` in a signal handler.
+    let namespace =
+        keeping_errno(|| std::fs::metadata("/proc/self/ns/pid")).map_or(0, |metadata| metadata.ino() as u32);
     PID_NAMESPACE.store(if namespace == 0 { UNKNOWN } else { namespace }, Relaxed);
     namespace
 }

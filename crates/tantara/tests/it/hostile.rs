@@ -2,7 +2,8 @@
 //! harms nobody.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -350,7 +351,7 @@ const REFUSED: i32 = 20;
 fn limits_of_the_system_are_errors_and_leave_what_is_open_alone() {
     let home = directory();
     let path = home.path().to_str().unwrap();
-    for verb in ["without_descriptors", "without_disk", "without_waitv"] {
+    for verb in ["without_descriptors", "without_disk", "without_waitv", "without_wake_op"] {
         assert_eq!(Party::start([verb, path, "x"]).answer(), YES, "{verb}");
         assert_eq!(
             fs::read_dir(&home).unwrap().filter(|file| !file_is(file, "x")).count(),
@@ -392,6 +393,40 @@ fn a_full_disk_is_an_error_before_anything_is_made() {
     outcome.unwrap();
 }
 
+/// The kernel takes the number zero for whoever asks, so it would seem to be alive.
+#[test]
+fn a_mark_or_a_note_of_process_zero_is_no_process() {
+    let home = directory();
+    let event = SharedEvent::open_in(&home, "x").unwrap();
+    let file = OpenOptions::new().read(true).write(true).open(home.path().join("x")).unwrap();
+    // The first place of the table of namespaces is the maker's.
+    for start in [1_u64 << 32, 1] {
+        let lock = libc::flock64 {
+            l_type: libc::F_RDLCK as _,
+            l_whence: libc::SEEK_SET as _,
+            l_start: start as _,
+            l_len: 1,
+            l_pid: 0,
+        };
+        #[cfg(target_pointer_width = "32")]
+        let call = libc::SYS_fcntl64;
+        #[cfg(not(target_pointer_width = "32"))]
+        let call = libc::SYS_fcntl;
+        // SAFETY: the lock is valid for reading.
+        let marked = unsafe { libc::syscall(call, file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+        assert_eq!(marked, 0);
+        assert_eq!(event.waiters().unwrap(), []);
+    }
+    event.set().unwrap();
+    assert_eq!(event.last_set().unwrap().unwrap().pid, Some(std::process::id()));
+    for hostile in [0, -1_i32] {
+        for raised in [256, 288] {
+            file.write_all_at(&hostile.to_ne_bytes(), raised + 4).unwrap();
+        }
+        assert_eq!(event.last_set().unwrap().unwrap().pid, None);
+    }
+}
+
 /// A hostile reader that keeps the file's lock delays a removal by a moment.
 #[test]
 fn whoever_keeps_the_lock_delays_a_removal_and_nothing_else() {
@@ -399,7 +434,7 @@ fn whoever_keeps_the_lock_delays_a_removal_and_nothing_else() {
     let event = SharedEvent::open_in(&home, "x").unwrap();
     let hostile = File::open(home.path().join("x")).unwrap();
     // SAFETY: takes two numbers.
-    assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&hostile), libc::LOCK_EX) }, 0);
+    assert_eq!(unsafe { libc::flock(hostile.as_raw_fd(), libc::LOCK_EX) }, 0);
     event.set().unwrap();
     event.clear().unwrap();
     event.remove().unwrap();

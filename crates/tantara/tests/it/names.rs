@@ -257,6 +257,50 @@ fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
     assert!(path.exists() && !slot.exists());
 }
 
+/// A process that was killed while it removed or made an event has left it in its slot. Those who open it find it.
+#[test]
+fn a_list_shows_an_event_that_is_in_its_slot() {
+    let home = directory();
+    let list = || {
+        let entries = SharedEvent::list_in(&home).unwrap().into_iter().map(|entry| entry.unwrap());
+        entries.map(|entry| (entry.name, entry.is_set)).collect::<Vec<_>>()
+    };
+    let event = open(home.path(), "b");
+    event.set().unwrap();
+    open(home.path(), "a");
+    let both = [("a".to_owned(), false), ("b".to_owned(), true)];
+    assert_eq!(list(), both);
+    let (path, slot) = (home.path().join("b"), home.path().join(".moved-b"));
+    fs::rename(&path, &slot).unwrap();
+    assert_eq!(list(), both);
+    assert!(slot.exists(), "to list changes nothing");
+    assert!(SharedEvent::find_in(&home, "b").unwrap().unwrap().is_set().unwrap());
+    assert_eq!(list(), both);
+    // What has the name counts, and not what is in the slot.
+    fs::rename(&path, &slot).unwrap();
+    fs::rename(home.path().join("a"), &path).unwrap();
+    assert_eq!(list(), [("b".to_owned(), false)]);
+    fs::remove_file(&path).unwrap();
+    // What cannot be an event's, is none, or was removed.
+    for other in [".moved-", ".moved-.x", ".moved-no event", ".moved-c", "..moved-d"] {
+        fs::write(home.path().join(other), "no event").unwrap();
+    }
+    assert_eq!(list(), [("b".to_owned(), true)]);
+    event.remove().unwrap();
+    assert_eq!(list(), []);
+}
+
+#[test]
+fn an_empty_path_is_no_directory() {
+    for error in [
+        SharedEvent::list_in("").unwrap_err(),
+        SharedEvent::find_in("", "x").unwrap_err(),
+        SharedEvent::open_in("", "x").unwrap_err(),
+    ] {
+        assert!(error.is_invalid_name() && error.to_string().contains("the path is empty"), "{error}");
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_entered_is_not_an_empty_one() {
     let home = directory();

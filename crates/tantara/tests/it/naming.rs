@@ -4,8 +4,11 @@
 #![cfg(target_arch = "x86_64")]
 
 use std::fs;
+use std::io::{Read, Write, pipe};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
+use std::ptr;
 use std::thread::{self, JoinHandle};
 
 use tantara::{Error, SharedEvent};
@@ -13,7 +16,7 @@ use tantara::{Error, SharedEvent};
 use crate::LONG;
 use crate::party::{Party, YES};
 use crate::ptrace::{self, Traced};
-use crate::refused::forbid_nameless_files;
+use crate::refused::{forbid_nameless_files, forbid_safe_renaming};
 
 /// What becomes of the one that was stopped.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -196,6 +199,115 @@ fn is_well_with_drafts(event: &SharedEvent, sleeper: JoinHandle<Result<bool, Err
     is_well(event, sleeper, directory, story);
 }
 
+/// Gives the file `y` the name `x` too, and says whether nothing had that name.
+fn another_takes_the_name(directory: &Path) -> bool {
+    fs::hard_link(directory.join("y"), directory.join("x")).is_ok()
+}
+
+fn is_at_name(directory: &Path) -> bool {
+    let number = |name| fs::metadata(directory.join(name)).unwrap().ino();
+    number("x") == number("y")
+}
+
+fn empty(directory: &Path) {
+    for file in fs::read_dir(directory).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+}
+
+/// On a file system that cannot rename without replacing, an event is restored while another event gets the name.
+fn restorer_without_safe_renaming(directory: &Path) {
+    at_every_call("a process that restores an event by links", |call, fate, story| {
+        SharedEvent::open_in(directory, "y").unwrap();
+        let event = open(directory);
+        fs::rename(directory.join("x"), directory.join(".moved-x")).unwrap();
+        let restorer = || {
+            forbid_safe_renaming();
+            ptrace::mark();
+            open(directory);
+        };
+        let outcome = stopped(restorer, call, fate, || another_takes_the_name(directory));
+        if let Some((true, number)) = outcome {
+            assert!(is_at_name(directory), "{story} ({number}): another event has lost its name");
+        } else {
+            assert!(!event.is_removed() && SharedEvent::find_in(directory, "x").unwrap().is_some(), "{story}");
+        }
+        empty(directory);
+        outcome.is_some()
+    });
+}
+
+/// Somebody uses the event that is being made, before it has its name, and another event gets that name.
+fn maker_and_another_event(directory: &Path) {
+    let mut used = 0;
+    at_every_call("a maker, and another event", |call, fate, story| {
+        SharedEvent::open_in(directory, "y").unwrap();
+        let maker = || {
+            ptrace::mark();
+            open(directory);
+        };
+        let outcome = stopped(maker, call, fate, || {
+            let user = open(directory);
+            another_takes_the_name(directory).then_some(user)
+        });
+        if let Some((Some(user), number)) = &outcome
+            && fate == Fate::GoesOn
+        {
+            assert!(is_at_name(directory), "{story} ({number})");
+            assert!(user.is_removed(), "{story} ({number}): the user of a file without a name was not told");
+            used += 1;
+        }
+        empty(directory);
+        outcome.is_some()
+    });
+    assert!(used > 0, "the maker was never overtaken");
+}
+
+/// A process opens its first event, and is stopped while another thread of it disables the handler of SIGBUS.
+fn opener_and_a_thread_that_disables_the_handler(directory: &Path) {
+    let is_default = || {
+        // SAFETY: all-zero is a valid sigaction.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: asks for what is installed; the pointer is valid.
+        assert_eq!(unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut action) }, 0);
+        action.sa_sigaction == libc::SIG_DFL
+    };
+    let mut outcomes = [0, 0];
+    at_every_call("an opener, and a thread that disables the handler", |call, fate, story| {
+        let ((mut begin, mut tell), (mut answer, mut teller)) = (pipe().unwrap(), pipe().unwrap());
+        let opener = || {
+            // SAFETY: the action is the system's own, whatever this test's process had.
+            unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+            let mut teller_of_thread = teller.try_clone().unwrap();
+            // A thread that the parent does not stop.
+            thread::spawn(move || {
+                begin.read_exact(&mut [0]).unwrap();
+                teller_of_thread.write_all(&[SharedEvent::disable_sigbus_handler().into()]).unwrap();
+            });
+            ptrace::mark();
+            open(directory);
+            teller.write_all(&[is_default().into()]).unwrap();
+        };
+        let mut next_answer = || {
+            let mut byte = [0];
+            answer.read_exact(&mut byte).unwrap();
+            byte[0] == 1
+        };
+        let outcome = stopped(opener, call, fate, || {
+            tell.write_all(&[1]).unwrap();
+            next_answer()
+        });
+        let Some((first, _)) = outcome else { return false };
+        if fate == Fate::GoesOn {
+            // At the last calls the opener has answered before the thread.
+            assert_eq!(first, next_answer(), "{story}: what the thread was told is not so");
+            outcomes[usize::from(first)] += 1;
+        }
+        true
+    });
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
 pub(crate) fn stop(directory: &Path, words: &[&str]) {
     if !ptrace::is_allowed() {
         return println!("SKIPPED: this process may not trace its children");
@@ -205,6 +317,9 @@ pub(crate) fn stop(directory: &Path, words: &[&str]) {
         ["remover and users"] => remover_and_users(directory),
         ["two removers"] => two_removers(directory),
         ["maker and users"] => maker_and_users(directory),
+        ["maker and another event"] => maker_and_another_event(directory),
+        ["restorer without safe renaming"] => restorer_without_safe_renaming(directory),
+        ["opener and the handler"] => opener_and_a_thread_that_disables_the_handler(directory),
         ["maker and users, with drafts"] => {
             forbid_nameless_files();
             maker_and_users(directory);
@@ -233,6 +348,21 @@ fn a_remover_that_was_stopped_leaves_nobody_asleep() {
 #[test]
 fn two_removers_that_were_stopped_take_no_new_event_away() {
     ends_well("two removers");
+}
+
+#[test]
+fn a_file_system_that_may_replace_files_replaces_none() {
+    ends_well("restorer without safe renaming");
+}
+
+#[test]
+fn who_uses_an_event_that_another_overtakes_is_told_at_once() {
+    ends_well("maker and another event");
+}
+
+#[test]
+fn a_handler_that_is_being_installed_is_not_said_to_be_disabled() {
+    ends_well("opener and the handler");
 }
 
 #[test]

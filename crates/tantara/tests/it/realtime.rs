@@ -52,7 +52,7 @@ fn use_the_lock(event: &Event) {
 /// Ordinary threads use the lock of an event all the time, and so are preempted while they hold it. A real-time thread
 /// on the same processor uses it too: if that kept the processor while it waits for the lock, it would wait for ever,
 /// or until the kernel throttles it. How long it has waited at worst is printed, and bounded by nothing but the
-/// scheduler: see "Why a lock of its own for the list" in DESIGN.md.
+/// scheduler: see "Waiter list" in DESIGN.md.
 #[test]
 fn a_realtime_thread_gets_the_lock_from_a_preempted_one() {
     static EVENT: Event = Event::new();

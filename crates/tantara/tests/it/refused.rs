@@ -27,6 +27,7 @@ pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
         ("without_descriptors", [name]) => without_descriptors(directory, name),
         ("without_disk", [name]) => without_disk(directory, name),
         ("without_waitv", [name]) => without_waitv(directory, name),
+        ("without_wake_op", [name]) => without_wake_op(directory, name),
         _ => return None,
     })
 }
@@ -203,6 +204,32 @@ fn without_waitv(directory: &Path, name: &str) -> i32 {
     YES
 }
 
+/// Kernels and sandboxes that refuse the operation that changes the word and wakes. A signal handler may call `set` and
+/// `pulse`, which then leave `errno` alone.
+fn without_wake_op(directory: &Path, name: &str) -> i32 {
+    const MARK: i32 = 77;
+    // No other operation that is used here has this bit.
+    filter(libc::SYS_futex, Some((1, libc::FUTEX_WAKE_OP & !libc::FUTEX_WAKE)), libc::ENOSYS).unwrap();
+    let event = SharedEvent::open_in(directory, name).unwrap();
+    for signal in [SharedEvent::set, SharedEvent::pulse] {
+        event.clear().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| event.wait());
+            crate::shared::until_waiters(&event, 1);
+            // SAFETY: takes nothing.
+            let errno = unsafe { libc::__errno_location() };
+            // SAFETY: the C library's errno of this thread is always there.
+            unsafe { *errno = MARK };
+            signal(&event).unwrap();
+            // SAFETY: as above.
+            assert_eq!(unsafe { *errno }, MARK);
+            waiting.join().unwrap().unwrap();
+        });
+    }
+    event.clear().unwrap();
+    works(&event)
+}
+
 pub(crate) fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
     filter(call, None, errno)
 }
@@ -211,6 +238,11 @@ pub(crate) fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
 /// them.
 pub(crate) fn forbid_nameless_files() {
     filter(libc::SYS_openat, Some((2, libc::O_TMPFILE & !libc::O_DIRECTORY)), libc::EOPNOTSUPP).unwrap();
+}
+
+/// The kernel does not rename without replacing from here on, as on some file systems.
+pub(crate) fn forbid_safe_renaming() {
+    filter(libc::SYS_renameat2, Some((4, libc::RENAME_NOREPLACE as libc::c_int)), libc::EINVAL).unwrap();
 }
 
 /// From here on `call` fails with `errno`, if the argument that is named has one of these bits.

@@ -133,7 +133,7 @@ fn interrupt_this_thread(signal: libc::c_int) -> libc::timer_t {
     let mut timer = ptr::null_mut();
     // SAFETY: both are valid for the call.
     assert_eq!(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) }, 0);
-    let period = libc::timespec { tv_sec: 0, tv_nsec: PERIOD.subsec_nanos().into() };
+    let period = libc::timespec { tv_sec: 0, tv_nsec: PERIOD.subsec_nanos() as _ };
     let times = libc::itimerspec { it_interval: period, it_value: period };
     // SAFETY: the timer was just made, and the times are valid for the call.
     assert_eq!(unsafe { libc::timer_settime(timer, 0, &times, ptr::null_mut()) }, 0);
