@@ -17,16 +17,23 @@ const USAGE: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
+<<<<<<< Updated upstream
   test    everything that a change must pass, in about twenty minutes
   ci      the same, and then miri, fuzz, storm and faults
   tidy    the conventions and the layers of files alone, in a second
+=======
+  test    everything that a change must pass, in some minutes
+  ci      the same, and then the slow rest: other settings, compilers and versions, pythons, nightly, storm and faults
+>>>>>>> Stashed changes
   etcd    makes sure that there are two versions of etcd for the tests
-  python  the Python package alone, with every CPython that is found
+  python  the Python package alone, as built for debugging, with the newest CPython that is found
+  pythons the Python package as it is released, with every CPython that is found
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
   miri    the tests of what happens within a process under Miri (needs a nightly toolchain with miri and rust-src)
   fuzz [SECONDS]
           each fuzz target for a minute, or for so many seconds (needs a nightly toolchain and cargo-fuzz)
+  nightly tsan, miri and fuzz
   faults  events between machines while 200 faults are injected into a cluster (some minutes)
   storm   200 processes that do everything, and are killed and stopped at any moment, for two minutes
   stress  the models on real threads, a hundred times longer
@@ -40,6 +47,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::check().and_then(|()| layers::check()),
         ["etcd"] => etcd::provide().and_then(|()| etcd::provide_newer().map(drop)),
         ["python"] => python::test(),
+        ["pythons"] => python::test_everywhere(),
+        ["nightly"] => nightly(),
         ["loom"] => loom(),
         ["tsan"] => nightly::tsan(),
         ["miri"] => nightly::miri(),
@@ -67,25 +76,54 @@ fn main() -> ExitCode {
     }
 }
 
+/// Everything that a change must pass. The tests of the workspace wait more than they compute, and leave the processor
+/// to the others.
 fn test() -> Outcome {
     etcd::provide()?;
     Step::new("conventions").run(tidy::check)?;
     Step::new("circles of files").run(layers::check)?;
-    Step::new("format").cargo(&["fmt", "--all", "--check"])?;
-    Step::new("format of bench and fuzz").run(|| {
-        cargo(&["fmt", "--check"]).dir("bench").run()?;
-        cargo(&["fmt", "--check"]).dir("fuzz").run()
+    Step::new("format").run(|| {
+        cargo(&["fmt", "--all", "--check"]).run()?;
+        ["bench", "fuzz", "python"].iter().try_for_each(|dir| cargo(&["fmt", "--check"]).dir(dir).run())
     })?;
-    let deny = ["--", "--deny", "warnings"];
-    Step::new("lints").cargo(&[&["clippy", "--quiet", "--workspace", "--all-targets"][..], &deny].concat())?;
-    Step::new("lints of bench")
-        .run(|| cargo(&[&["clippy", "--quiet", "--all-targets"][..], &deny].concat()).dir("bench").run())?;
+    run::beside(&["python", "loom"], workspace)?;
+    println!("\nAll is well.");
+    Ok(())
+}
+
+/// Lints, documentation and tests of the workspace.
+fn workspace() -> Outcome {
+    lints(".")?;
     Step::new("documentation").run(|| {
         cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "--deny warnings")
             .run()
     })?;
-    Step::new("tests, examples of the documentation and of README.md").cargo(&["test", "--workspace"])?;
+    Step::new("tests, examples of the documentation and of README.md")
+        .run(|| cargo(&["test", "--workspace"]).crowded().run())?;
+    Step::new("the bank, in the words of its story").run(|| run::bank_tells_its_story("dev"))
+}
+
+fn lints(dir: &str) -> Outcome {
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    Step::new(&format!("lints of {}", if dir == "." { "the workspace" } else { dir }))
+        .run(|| cargo(&all).dir(dir).run())
+}
+
+/// What takes long, or needs tools that not everybody has, which are then left out.
+fn ci() -> Outcome {
+    test()?;
+    run::beside(&["pythons", "nightly"], rest)?;
+    // Alone, for these are about what happens when many processes share the machine.
+    storm()?;
+    Step::new("events between machines while faults are injected").run(faults)?;
+    println!("\nAll is well, the slow rest included.");
+    Ok(())
+}
+
+/// The same tests with other servers, other compilers and other settings.
+fn rest() -> Outcome {
+    lints("bench")?;
     Step::new("tests of signals to the command, started where they are ignored").run(|| {
         let filters = ["interrupt", "signal"];
         cargo(&[&["test", "--quiet", "--package", "tantara-cli", "--tests", "--"][..], &filters].concat())
@@ -93,19 +131,22 @@ fn test() -> Outcome {
             .run()
     })?;
     test_newer_etcd()?;
-    Step::new("stress tests, optimised").cargo(&["test", "--release", "--package", "tantara", "--tests"])?;
+    Step::new("stress tests, optimised")
+        .run(|| cargo(&["test", "--release", "--package", "tantara", "--tests"]).crowded().run())?;
     Step::new("tests of the portable backend").run(|| {
         let flags = "--cfg tantara_portable";
-        cargo(&["test", "--package", "tantara", "--tests"]).flags(flags, "portable").run()
+        cargo(&["test", "--package", "tantara", "--tests"]).flags(flags, "portable").crowded().run()
     })?;
-    loom()?;
-    nightly::tsan()?;
-    python::test()?;
-    Step::new("the bank, as README.md starts it").run(run::bank_tells_its_story)?;
+    Step::new("the bank, as README.md starts it").run(|| run::bank_tells_its_story("release"))?;
     Step::new("the benchmark, a moment of each")
-        .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())?;
-    println!("\nAll is well.");
-    Ok(())
+        .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())
+}
+
+/// What needs a nightly toolchain.
+fn nightly() -> Outcome {
+    nightly::tsan()?;
+    nightly::miri()?;
+    nightly::fuzz(nightly::FUZZ_SECONDS)
 }
 
 /// The tests of events between machines once more, on another version of etcd. Left out is what depends on the client
@@ -118,19 +159,8 @@ fn test_newer_etcd() -> Outcome {
     Step::new(&format!("tests between machines on etcd {}", etcd::NEWER)).run(|| {
         let test = ["test", "--package", "tantara-etcd", "--test", "it", "--"];
         let subset = ["reaches::machines", "verbs::", "faults::", "foreign::", "access::", "versions::"];
-        cargo(&[&test[..], &subset].concat()).env("ETCD", &program.to_string_lossy()).run()
+        cargo(&[&test[..], &subset].concat()).env("ETCD", &program.to_string_lossy()).crowded().run()
     })
-}
-
-/// What takes long, or needs tools that not everybody has, which are then left out.
-fn ci() -> Outcome {
-    test()?;
-    nightly::miri()?;
-    nightly::fuzz(nightly::FUZZ_SECONDS)?;
-    storm()?;
-    Step::new("events between machines while faults are injected").run(faults)?;
-    println!("\nAll is well, the slow rest included.");
-    Ok(())
 }
 
 fn faults() -> Outcome {
@@ -141,7 +171,7 @@ fn faults() -> Outcome {
 
 fn loom() -> Outcome {
     Step::new("models in every interleaving (loom)").run(|| {
-        let args = ["test", "--package", "tantara", "--release", "--lib", "--test", "models"];
+        let args = ["test", "--package", "tantara", "--profile", "loom", "--lib", "--test", "models"];
         cargo(&args).flags("--cfg loom", "loom").run()
     })
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
-use crate::run::{Step, cargo, ignoring_signals, root};
+use crate::run::{Outcome, Step, cargo, ignoring_signals, root};
 
 /// What is needed to build the package and to check its types; and to tell what was found.
 const TOOLS: [&str; 2] = ["maturin>=1.9,<2", "mypy>=1.18,<3"];
@@ -16,72 +17,42 @@ const PROBE: &str = "import platform, sys, sysconfig; assert platform.python_imp
     assert sys.version_info >= (3, 9); \
     print(platform.python_version() + ('t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''), sys.base_prefix)";
 
-pub(crate) fn test() -> Result<(), String> {
-    let deny = ["--", "--deny", "warnings"];
-    Step::new("format of python").run(|| cargo(&["fmt", "--check"]).dir("python").run())?;
-    Step::new("lints of python")
-        .run(|| cargo(&[&["clippy", "--quiet", "--all-targets"][..], &deny].concat()).dir("python").run())?;
-    let mut pythons = Vec::new();
-    Step::new("Pythons, 3.9 and newer").run(|| {
-        pythons = found();
-        for (version, program) in &pythons {
-            println!("   {version}  {}", program.display());
-        }
-        if pythons.is_empty() {
-            Err("there is none; on Debian: apt install python3 python3-venv".into())
-        } else {
-            Ok(())
-        }
+/// The package as it is built while one works on it, with one CPython.
+pub(crate) fn test() -> Outcome {
+    let pythons = Pythons::find()?;
+    lints()?;
+    let wheel = pythons.build(&[])?;
+    Step::new("the package's types").run(|| check_types(&wheel))?;
+    let (version, program) = pythons.newest();
+    Step::new(&format!("the package in Python {version}")).run(|| test_in(version, program, &wheel))
+}
+
+/// The package as it is released, with every CPython; and as pip builds it.
+pub(crate) fn test_everywhere() -> Outcome {
+    let pythons = Pythons::find()?;
+    let wheel = pythons.build(&["--release"])?;
+    Step::new("the package's types").run(|| check_types(&wheel))?;
+    let versions: Vec<_> = pythons.with_gil.iter().map(|(version, _)| version.as_str()).collect();
+    Step::new(&format!("the package in Python {}", versions.join(", "))).run(|| {
+        // They wait more than they compute.
+        thread::scope(|scope| {
+            let test = |(version, program)| test_in(version, program, &wheel);
+            let pythons = pythons.with_gil.iter().map(|(version, program)| (version.as_str(), program.as_path()));
+            let running: Vec<_> = pythons.map(|python| scope.spawn(move || test(python))).collect();
+            running.into_iter().try_for_each(|test| test.join().unwrap_or_else(|_| Err("a thread panicked".into())))
+        })
     })?;
-    let (free_threaded, pythons): (Vec<_>, Vec<_>) =
-        pythons.into_iter().partition(|(version, _)| version.ends_with('t'));
-    // The newest builds: it knows the most, and the package is the same for all that have the interpreter's lock.
-    let builder = pythons.last().ok_or("each Python that was found is free-threaded; one more is needed to build")?;
-    let home = root().join("target/python");
-    let mut wheel = PathBuf::new();
-    let tools = home.join("tools");
-    Step::new("the package for Python").run(|| {
-        environment(&builder.1, &tools)?;
-        pip(&tools, &TOOLS)?;
-        wheel = build(&tools, &home.join("wheels"))?;
-        Ok(())
-    })?;
-    Step::new("the package's types").run(|| {
-        let wheel = wheel.to_string_lossy();
-        pip(&tools, &["--force-reinstall", "--no-deps", &wheel])?;
-        run(python(&tools).args(["-m", "mypy.stubtest", "tantara"]).current_dir(&tools))?;
-        run(python(&tools).args(["-m", "mypy", "--strict", "-p", "tantara"]).current_dir(&tools))?;
-        let users = std::path::absolute(root().join("python/tests/check_types.py")).unwrap_or_default();
-        run(python(&tools).args(["-m", "mypy", "--strict"]).arg(users).current_dir(&tools))
-    })?;
-    for (version, program) in &pythons {
-        Step::new(&format!("the package in Python {version}")).run(|| {
-            let place = home.join(version);
-            environment(program, &place)?;
-            pip(&place, &["--force-reinstall", "--no-deps", "--no-index", &wheel.to_string_lossy()])?;
-            has_tests_of_cpython(&place, version);
-            has_companions(&place);
-            let tests = root().join("python/tests");
-            run(unittest(&place).args(["discover", "--buffer"]))?;
-            run(python(&place).arg("check_types.py").current_dir(&tests))?;
-            run(python(&place).args(["../bench/bench.py", "--quick"]).current_dir(&tests).stdout(Stdio::null()))?;
-            run(python(&place)
-                .args(["../examples/bank.py", "--pace", "0.01"])
-                .current_dir(&tests)
-                .stdout(Stdio::null()))
-        })?;
-    }
     Step::new("the package's tests of signals, started where they are ignored").run(|| {
-        let place = home.join(&builder.0);
+        let place = home().join(pythons.newest().0);
         run(&mut ignoring_signals(unittest(&place).args(["--buffer", "test_signals"])))
     })?;
-    for (version, program) in &free_threaded {
-        test_free_threaded(version, program, &home.join(version))?;
+    for (version, program) in &pythons.free_threaded {
+        test_free_threaded(version, program, &home().join(version))?;
     }
     Step::new("the package, as pip installs it from this folder").run(|| {
-        let place = home.join("user");
+        let place = home().join("user");
         let _ = fs::remove_dir_all(&place);
-        environment(&pythons[0].1, &place)?;
+        environment(&pythons.with_gil[0].1, &place)?;
         let package = root().join("python");
         pip(&place, &[&package.to_string_lossy()])?;
         let script = "import tantara; event = tantara.Event(); event.set(); assert event.wait()";
@@ -89,8 +60,90 @@ pub(crate) fn test() -> Result<(), String> {
     })
 }
 
+fn home() -> PathBuf {
+    root().join("target/python")
+}
+
+fn tools() -> PathBuf {
+    home().join("tools")
+}
+
+fn lints() -> Outcome {
+    let clippy = ["clippy", "--quiet", "--all-targets", "--", "--deny", "warnings"];
+    Step::new("lints of python").run(|| cargo(&clippy).dir("python").run())
+}
+
+/// The CPythons of this machine, the oldest first, each with its version.
+struct Pythons {
+    with_gil: Vec<(String, PathBuf)>,
+    free_threaded: Vec<(String, PathBuf)>,
+}
+
+impl Pythons {
+    fn find() -> Result<Pythons, String> {
+        let mut pythons = Vec::new();
+        Step::new("Pythons, 3.9 and newer").run(|| {
+            pythons = found();
+            for (version, program) in &pythons {
+                println!("   {version}  {}", program.display());
+            }
+            Ok(())
+        })?;
+        let (free_threaded, with_gil): (Vec<_>, Vec<_>) =
+            pythons.into_iter().partition(|(version, _)| version.ends_with('t'));
+        if with_gil.is_empty() {
+            return Err(
+                "there is no CPython of 3.9 or newer, with its lock; on Debian: apt install python3-venv".into()
+            );
+        }
+        Ok(Pythons { with_gil, free_threaded })
+    }
+
+    /// It builds the package, which is the same for all that have the interpreter's lock.
+    fn newest(&self) -> (&str, &Path) {
+        let (version, program) = self.with_gil.last().expect("find() has found one");
+        (version, program)
+    }
+
+    fn build(&self, flags: &[&str]) -> Result<PathBuf, String> {
+        let mut wheel = PathBuf::new();
+        Step::new("the package for Python").run(|| {
+            environment(self.newest().1, &tools())?;
+            pip(&tools(), &TOOLS)?;
+            wheel = build(&tools(), &home().join("wheels"), flags)?;
+            Ok(())
+        })?;
+        Ok(wheel)
+    }
+}
+
+fn check_types(wheel: &Path) -> Outcome {
+    let tools = tools();
+    pip(&tools, &["--force-reinstall", "--no-deps", &wheel.to_string_lossy()])?;
+    run(python(&tools).args(["-m", "mypy.stubtest", "tantara"]).current_dir(&tools))?;
+    run(python(&tools).args(["-m", "mypy", "--strict", "-p", "tantara"]).current_dir(&tools))?;
+    let users = std::path::absolute(root().join("python/tests/check_types.py")).unwrap_or_default();
+    run(python(&tools).args(["-m", "mypy", "--strict"]).arg(users).current_dir(&tools))
+}
+
+/// The tests, the benchmark and the example, in an environment of their own.
+fn test_in(version: &str, program: &Path, wheel: &Path) -> Outcome {
+    let place = home().join(version);
+    environment(program, &place)?;
+    pip(&place, &["--force-reinstall", "--no-deps", "--no-index", &wheel.to_string_lossy()])?;
+    has_tests_of_cpython(&place, version);
+    has_companions(&place);
+    let tests = root().join("python/tests");
+    run(unittest(&place).args(["discover", "--buffer"]))?;
+    run(python(&place).arg("check_types.py").current_dir(&tests))?;
+    for script in [&["../bench/bench.py", "--quick"][..], &["../examples/bank.py", "--pace", "0.01"]] {
+        run(python(&place).args(script).current_dir(&tests).stdout(Stdio::null()))?;
+    }
+    Ok(())
+}
+
 /// A Python without the interpreter's lock has an ABI of its own, so pip builds the package for it.
-fn test_free_threaded(version: &str, program: &Path, place: &Path) -> Result<(), String> {
+fn test_free_threaded(version: &str, program: &Path, place: &Path) -> Outcome {
     let step = Step::new(&format!("the package in the free-threaded Python {version}"));
     if version.starts_with("3.13.") {
         return step.skip("PyO3 supports free-threaded Pythons from 3.14 on");
@@ -131,7 +184,7 @@ fn found() -> Vec<(String, PathBuf)> {
 }
 
 /// A virtual environment, unless there is one already.
-fn environment(program: &Path, place: &Path) -> Result<(), String> {
+fn environment(program: &Path, place: &Path) -> Outcome {
     if run(python(place).args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null())).is_ok() {
         return Ok(());
     }
@@ -149,15 +202,15 @@ fn python(place: &Path) -> Command {
     Command::new(place.join("bin/python"))
 }
 
-fn pip(place: &Path, what: &[&str]) -> Result<(), String> {
+fn pip(place: &Path, what: &[&str]) -> Outcome {
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
     run(python(place).args(pip).args(what))
 }
 
-fn build(tools: &Path, wheels: &Path) -> Result<PathBuf, String> {
+fn build(tools: &Path, wheels: &Path, flags: &[&str]) -> Result<PathBuf, String> {
     let _ = fs::remove_dir_all(wheels);
     let mut maturin = Command::new(tools.join("bin/maturin"));
-    maturin.args(["build", "--quiet", "--release", "--out"]).arg(std::path::absolute(wheels).unwrap_or_default());
+    maturin.args(["build", "--quiet"]).args(flags).arg("--out").arg(std::path::absolute(wheels).unwrap_or_default());
     maturin.arg("--interpreter").arg(std::path::absolute(tools.join("bin/python")).unwrap_or_default());
     run(maturin.current_dir(root().join("python")).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let wheel = fs::read_dir(wheels).ok().and_then(|mut wheels| wheels.next()?.ok());
@@ -167,9 +220,15 @@ fn build(tools: &Path, wheels: &Path) -> Result<PathBuf, String> {
 
 /// Says so where something cannot be installed that waits are tested beside.
 fn has_companions(place: &Path) {
+    let install = |what: &[&str]| {
+        let settings = ["--upgrade-strategy", "only-if-needed", "--only-binary", ":all:"];
+        pip(place, &[&settings[..], what].concat())
+    };
+    if install(&COMPANIONS).is_ok() {
+        return;
+    }
     for companion in COMPANIONS {
-        let upgrade = ["--upgrade-strategy", "only-if-needed", "--only-binary", ":all:"];
-        if pip(place, &[&upgrade[..], &[companion]].concat()).is_err() {
+        if install(&[companion]).is_err() {
             println!("   left out: the tests beside {companion}, which cannot be installed here");
         }
     }
@@ -191,7 +250,7 @@ fn has_tests_of_cpython(place: &Path, version: &str) {
 }
 
 /// Installs a package of Debian's, where that is possible.
-fn provide(package: &str) -> Result<(), String> {
+fn provide(package: &str) -> Outcome {
     let failed = || format!("{package} is missing, and cannot be installed; on Debian: apt install {package}");
     let mut apt = Command::new("apt-get");
     apt.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
@@ -199,7 +258,7 @@ fn provide(package: &str) -> Result<(), String> {
     run(&mut apt).map_err(|_| failed())
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+fn run(command: &mut Command) -> Outcome {
     let status = command.status().map_err(|error| format!("{command:?} cannot be started: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("{command:?} failed ({status})")) }
 }

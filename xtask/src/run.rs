@@ -1,5 +1,6 @@
 //! Running one step after the other, and saying which one it is and how long it took.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -31,14 +32,39 @@ impl Step {
         Ok(())
     }
 
-    pub(crate) fn cargo(self, args: &[&str]) -> Result<(), String> {
-        self.run(|| cargo(args).run())
-    }
-
     pub(crate) fn skip(self, why: &str) -> Result<(), String> {
         println!("   left out: {why}");
         Ok(())
     }
+}
+
+/// Runs a task here and others beside it, each in a process of its own. What those print is kept in a file under
+/// `target` and shown when they end, so that no two tasks print at the same time.
+///
+/// All tasks run to their end, and every failure is reported.
+pub(crate) fn beside(others: &[&str], here: impl FnOnce() -> Outcome) -> Outcome {
+    let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
+    let program = std::env::current_exe().map_err(|error| failed("xtask", error))?;
+    let logs = root().join("target/logs");
+    fs::create_dir_all(&logs).map_err(|error| failed("target/logs", error))?;
+    let mut running = Vec::new();
+    for task in others {
+        let path = logs.join(task);
+        let log = File::create(&path).map_err(|error| failed(task, error))?;
+        let mut command = Command::new(&program);
+        command.arg(task).stdin(Stdio::null()).stdout(log.try_clone().map_err(|error| failed(task, error))?);
+        running.push((task, path, command.stderr(log).spawn().map_err(|error| failed(task, error))?));
+        println!("\n── {task}: runs beside what follows; its output is in target/logs/{task} until it ends");
+    }
+    let mut failures: Vec<String> = here().err().into_iter().collect();
+    for (task, path, mut child) in running {
+        let status = child.wait().map_err(|error| failed(task, error))?;
+        print!("{}", String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()));
+        if !status.success() {
+            failures.push(format!("{task} failed: its output is above"));
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
 
 /// A call of cargo, from the root of the repository.
@@ -101,6 +127,11 @@ impl Call {
         self.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &dir.to_string_lossy())
     }
 
+    /// Most tests wait for something and leave the processor alone, so more of them run at once than there are cores.
+    pub(crate) fn crowded(self) -> Call {
+        self.env("RUST_TEST_THREADS", "8")
+    }
+
     pub(crate) fn quiet(mut self) -> Call {
         self.command.stdout(Stdio::null());
         self
@@ -112,10 +143,10 @@ impl Call {
     }
 }
 
-/// The first command of README.md, as it stands there, with its seven seconds.
-pub(crate) fn bank_tells_its_story() -> Result<(), String> {
+/// The first command of README.md, with its seven seconds; as it stands there, or with what the tests have built.
+pub(crate) fn bank_tells_its_story(profile: &str) -> Result<(), String> {
     let output = Command::new("cargo")
-        .args(["run", "--quiet", "--release", "--", "bank"])
+        .args(["run", "--quiet", "--profile", profile, "--", "bank"])
         .current_dir(root())
         .output()
         .map_err(|error| format!("cargo cannot be started: {error}"))?;
