@@ -17,14 +17,9 @@ const USAGE: &str = "\
 Usage: cargo xtask TASK
 
 Tasks:
-<<<<<<< Updated upstream
-  test    everything that a change must pass, in about twenty minutes
-  ci      the same, and then miri, fuzz, storm and faults
-  tidy    the conventions and the layers of files alone, in a second
-=======
   test    everything that a change must pass, in some minutes
   ci      the same, and then the slow rest: other settings, compilers and versions, pythons, nightly, storm and faults
->>>>>>> Stashed changes
+  tidy    the conventions and the layers of files alone, in a second
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, as built for debugging, with the newest CPython that is found
   pythons the Python package as it is released, with every CPython that is found
