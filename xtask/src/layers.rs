@@ -146,9 +146,11 @@ impl Crate {
                     let child = match &module.content {
                         Some((_, items)) => self.read_items(items, file, Some(index), &folder.join(&name))?,
                         None => {
-                            let alone = folder.join(path_of(module).unwrap_or_else(|| format!("{name}.rs")));
-                            let is_folder = !alone.exists();
-                            let path = if is_folder { folder.join(&name).join("mod.rs") } else { alone };
+                            let path = path_of(module);
+                            let alone = folder.join(path.clone().unwrap_or_else(|| format!("{name}.rs")));
+                            // The files of a module with a path lie beside it, as those of a `mod.rs` do.
+                            let is_folder = path.is_some() || !alone.exists();
+                            let path = if alone.exists() { alone } else { folder.join(&name).join("mod.rs") };
                             self.read_file(&path, Some(index), is_folder)?
                         }
                     };

@@ -14,7 +14,7 @@ const UNSAFE_ROOMS: [&str; 10] = [
     "crates/tantara/src/sys/linux.rs",
     "crates/tantara/src/sys/shared.rs",
     "crates/tantara/src/sys/files.rs",
-    "crates/tantara/src/shared/bridge.rs",
+    "crates/tantara/src/shared/reactor.rs",
     "crates/tantara/src/shared/mapping.rs",
     "crates/tantara/src/shared/wait.rs",
 ];

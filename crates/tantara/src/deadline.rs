@@ -44,16 +44,6 @@ impl Deadline {
         self.instant().map_or(limit, |instant| instant.min(limit))
     }
 
-    /// How long to sleep from now: `longest`, or less if this deadline is nearer.
-    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
-    pub(crate) fn at_most_for(self, longest: Duration) -> Duration {
-        match self {
-            Deadline::Poll => Duration::ZERO,
-            Deadline::At(instant) => instant.saturating_duration_since(Instant::now()).min(longest),
-            Deadline::Open | Deadline::Never => longest,
-        }
-    }
-
     pub(crate) fn has_passed(self) -> bool {
         match self {
             Deadline::Poll => true,

@@ -1,14 +1,13 @@
 //! What can go wrong with events that lie outside of the process: one opaque error with predicates.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(all(target_os = "linux", not(tantara_portable), not(loom))),
-    allow(dead_code, reason = "where nothing lies outside of the process there are no errors")
-)]
+#![allow(dead_code, reason = "some platforms have no events outside of the process")]
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::sys;
 
 /// Why an event outside of the process could not be used. It says what happened to which file, and what to do.
 ///
@@ -118,15 +117,7 @@ impl fmt::Display for Error {
             Kind::Nameless => f.write_str("an event without a name cannot be removed; it ends with its last user"),
             Kind::External { error, .. } => error.fmt(f),
             Kind::System { doing, path, error } => {
-                write!(f, "{}: cannot be {doing}: {error}", path.display())?;
-                let advice = match error.raw_os_error() {
-                    #[cfg(target_os = "linux")]
-                    Some(libc::EMFILE) => "; close some files, or raise the limit (ulimit -n)",
-                    #[cfg(target_os = "linux")]
-                    Some(libc::ENOMEM) => "; there are too many maps (sysctl vm.max_map_count), or too little memory",
-                    _ => "",
-                };
-                f.write_str(advice)
+                write!(f, "{}: cannot be {doing}: {error}{}", path.display(), sys::advice(error))
             }
         }
     }

@@ -300,7 +300,7 @@ impl Event {
     }
 
     /// `set` and `clear` in one step: it releases those who are listed, and nobody ever finds it set.
-    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn pulse(&self) {
         let pulse = |bits| Some(Word::from_bits(bits).set().bits() & Word::ALL_BUT_SET);
         if let Ok(before) = self.queue.word.fetch_update(AcqRel, Relaxed, pulse) {
@@ -313,7 +313,7 @@ impl Event {
     }
 
     /// Whether tasks wait. (Threads that block on the event itself do not count.)
-    #[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+    #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn has_listeners(&self) -> bool {
         !self.queue.is_empty()
     }

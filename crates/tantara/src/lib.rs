@@ -13,7 +13,9 @@ mod lock;
 mod many;
 mod name;
 mod park;
-#[cfg(any(all(target_os = "linux", not(tantara_portable)), loom))]
+#[cfg(any(shared_events, loom))]
+mod protocol;
+#[cfg(shared_events)]
 #[allow(unsafe_code, reason = "maps files")]
 mod shared;
 mod stored;
@@ -33,7 +35,7 @@ pub use error::Error;
 pub use event::Event;
 pub use interrupt::interruptible;
 pub use many::{All, Any, Waitable, all, any};
-#[cfg(all(target_os = "linux", not(tantara_portable), not(loom)))]
+#[cfg(shared_events)]
 pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter};
 pub use wait::{AutoResetWait, Wait};
 

@@ -1,10 +1,6 @@
 //! What an event may be called, wherever it lies: the same in a directory and in a cluster, on every system.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    not(all(target_os = "linux", not(tantara_portable), not(loom))),
-    allow(dead_code, reason = "events of this crate have names on Linux alone; other crates ask too")
-)]
 
 /// The longest name, in bytes. File systems allow 255; the rest is for names made from it.
 const LONGEST: usize = 200;

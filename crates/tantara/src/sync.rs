@@ -42,7 +42,7 @@ mod world {
     }
 
     /// What the portable backend needs.
-    #[cfg(any(not(target_os = "linux"), tantara_portable))]
+    #[cfg(not(linux_native))]
     pub(crate) mod condvar {
         use std::time::Instant;
 

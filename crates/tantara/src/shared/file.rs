@@ -17,10 +17,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::error::{Error, Kind};
-use crate::shared::layout::{HOLDS, Mismatch, PAGE, Page, VERSION};
+use crate::protocol::layout::{HOLDS, Mismatch, PAGE, Page, VERSION};
+use crate::protocol::signal;
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
-use crate::shared::signal;
 use crate::sys::{files, shared};
 
 /// An event's file, open and mapped.

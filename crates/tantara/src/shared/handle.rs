@@ -13,10 +13,11 @@ use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::event::Event;
 use crate::interrupt;
+use crate::protocol::layout::{LastSet, Page};
+use crate::protocol::signal::{self, Gone};
+use crate::protocol::word::{Ticket, Word};
 use crate::shared::file::{EventFile, Standing};
-use crate::shared::layout::{LastSet, Page, Ticket, Word};
 use crate::shared::registry::{self, Registry};
-use crate::shared::signal::{self, Gone};
 use crate::sys::{self, Awake, shared};
 
 /// One opening of an event.
@@ -25,7 +26,7 @@ pub(crate) struct Handle {
     pub(crate) file: EventFile,
     pub(crate) path: Option<PathBuf>,
     registry: Registry,
-    /// Rung when the word has changed: it is what this process's tasks sleep on. See [`bridge`](crate::shared::bridge).
+    /// Notified when the word has changed: this process's tasks wait for it. See [`reactor`](crate::shared::reactor).
     pub(crate) bell: Event,
     /// The helper that attends to this: one more than the number of forks before it, or zero. See the bridge.
     pub(crate) attended_by: AtomicU32,
@@ -247,7 +248,8 @@ impl Handle {
             }
             let longest = self.longest_nap(nap);
             let left = nap_ends.map_or(longest, |ends: Instant| ends.saturating_duration_since(Instant::now()));
-            let left = deadline.at_most_for(left.min(longest));
+            let left = left.min(longest);
+            let left = deadline.instant().map_or(left, |at| at.saturating_duration_since(Instant::now()).min(left));
             let awake = match left {
                 Duration::ZERO => Awake::TimedOut,
                 left => signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)),

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::protocol::layout::{HEAD, LastSet, Page};
 use crate::shared::file;
-use crate::shared::layout::{HEAD, LastSet, Page};
 use crate::shared::name::{self, Place, SLOT};
 use crate::shared::registry::{self, Waiter};
 use crate::sys::shared;

@@ -27,9 +27,9 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize};
 
-use crate::shared::layout::{PAGE, Page, WORD_AT, Word};
-use crate::sys::files;
-use crate::sys::shared::keeping_errno;
+use crate::protocol::layout::{PAGE, Page, WORD_AT};
+use crate::protocol::word::Word;
+use crate::sys::{files, keeping_errno};
 
 /// A page of a file, shared with all others who have it mapped.
 #[derive(Debug)]

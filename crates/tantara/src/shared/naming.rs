@@ -37,11 +37,12 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind};
+use crate::protocol::layout::{PAGE, Page};
+use crate::protocol::signal;
 use crate::shared::file::EventFile;
-use crate::shared::layout::{PAGE, Page};
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
-use crate::shared::{policy, signal};
+use crate::shared::policy;
 use crate::sys::{files, shared};
 
 /// How often to begin again when others make and remove the event in between.

@@ -31,7 +31,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::shared::layout::{HOLDS, Page, Ticket};
+use crate::protocol::layout::{HOLDS, Page};
+use crate::protocol::word::Ticket;
 use crate::sys::files::{self, Range};
 use crate::sys::shared;
 

@@ -1,5 +1,5 @@
 //! The futures of a [`SharedEvent`](crate::SharedEvent): they listen to the handle's bell, which the
-//! [`bridge`] rings when the word has changed, and decide by the word alone.
+//! [`reactor`] rings when the word has changed, and decide by the word alone.
 
 use std::fmt;
 use std::future::Future;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::external::External;
-use crate::shared::bridge::{self, BLIND};
+use crate::protocol::word::{Ticket, Word};
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
-use crate::shared::layout::{Ticket, Word};
+use crate::shared::reactor::{self, BLIND};
 use crate::wait::Wait;
 
 /// What a [`SharedEvent`](crate::SharedEvent) was at one moment. The default is what every event is when it is new.
@@ -69,7 +69,7 @@ struct Listening<'a> {
     handle: Farewell<'a>,
 }
 
-/// No helper could be started for a thread that blocks: it is polled every [`BLIND`](bridge::BLIND), and does itself
+/// No helper could be started for a thread that blocks: it is polled every [`BLIND`](reactor::BLIND), and does itself
 /// what the helper would do from time to time.
 struct Alone {
     since: Instant,
@@ -132,7 +132,7 @@ impl<'a> Listening<'a> {
         if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
             return Ok(());
         }
-        match bridge::attend(handle, seen) {
+        match reactor::attend(handle, seen) {
             Ok(()) => *alone = None,
             Err(error) if !blocks => return Err(error),
             Err(_) => {

@@ -1,5 +1,9 @@
 //! Linux: the futex (`man 2 futex`). What is exported here is private to the process.
 
+pub(crate) mod files;
+pub(crate) mod shared;
+
+use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
@@ -7,6 +11,15 @@ use std::time::{Duration, Instant};
 use super::{Awake, TimedOut};
 use crate::deadline::Deadline;
 use crate::interrupt;
+
+/// What to do about an error of the system, to be appended to its message.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; close some files, or raise the limit (ulimit -n)",
+        Some(libc::ENOMEM) => "; there are too many maps (sysctl vm.max_map_count), or too little memory",
+        _ => "",
+    }
+}
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
     // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early

@@ -5,6 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(loom)]
+#[path = "shared_in_models.rs"]
+pub(crate) mod shared;
+
+use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -13,6 +18,11 @@ use crate::deadline::Deadline;
 use crate::interrupt;
 use crate::sync::AtomicU32;
 use crate::sync::condvar::{BUCKETS, Condvar, Mutex, process_wide, wait_until};
+
+/// No errors of the system are reported where events lie within the process.
+pub(crate) fn advice(_: &io::Error) -> &'static str {
+    ""
+}
 
 struct Bucket {
     sleepers: Mutex<u32>,

@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
 
-use super::Awake;
-pub(crate) use super::platform::keeping_errno;
-use super::platform::{futex_wait, futex_wake};
+use super::{futex_wait, futex_wake, keeping_errno};
+use crate::sys::Awake;
 
 /// See [`super::wait`]; the wake-up call may come from any process that has the word's page mapped. The time is counted
 /// from now, which spares those a look at the clock who have no deadline of their own.

@@ -7,14 +7,14 @@ use std::sync::atomic::Ordering::AcqRel;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use super::platform::wake_all;
-use super::{Awake, TimedOut, platform};
+pub(crate) use super::wake_all;
 use crate::deadline::Deadline;
 use crate::sync::AtomicU32;
+use crate::sys::{Awake, TimedOut};
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     let deadline = nap.map_or(Deadline::Never, |nap| Deadline::At(Instant::now() + nap));
-    match platform::wait(word, expected, deadline) {
+    match super::wait(word, expected, deadline) {
         Ok(()) => Awake::Called,
         Err(TimedOut) => Awake::TimedOut,
     }

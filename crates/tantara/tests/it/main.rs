@@ -3,45 +3,45 @@
 
 mod api;
 mod auto_reset;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod children;
 mod closing;
 mod contract;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod hostile;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod interrupt;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod killed;
 mod many;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod names;
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
+#[cfg(all(shared_events, target_arch = "x86_64"))]
 mod naming;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod party;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod processes;
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
+#[cfg(all(shared_events, target_arch = "x86_64"))]
 mod ptrace;
 mod reaches;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod realtime;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod refused;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod shared;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod shared_many;
-#[cfg(all(target_os = "linux", target_arch = "x86_64", not(tantara_portable)))]
+#[cfg(all(shared_events, target_arch = "x86_64"))]
 mod stepper;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod storm;
 mod stress;
 mod suites_of_others;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod users;
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 mod waiting;
 mod wakers;
 

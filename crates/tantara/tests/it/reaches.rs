@@ -131,10 +131,10 @@ contract! {
     threads: super::Threads;
     tokio_tasks: super::TokioTasks;
     smol_tasks: super::SmolTasks;
-    #[cfg(all(target_os = "linux", not(tantara_portable)))]
+    #[cfg(shared_events)]
     threads_of_a_shared_event: crate::processes::SharedThreads;
-    #[cfg(all(target_os = "linux", not(tantara_portable)))]
+    #[cfg(shared_events)]
     processes: crate::processes::Processes;
-    #[cfg(all(target_os = "linux", not(tantara_portable)))]
+    #[cfg(shared_events)]
     tasks_of_processes: crate::processes::TasksOfProcesses;
 }

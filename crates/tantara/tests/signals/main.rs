@@ -1,6 +1,6 @@
 //! What may be called in a signal's handler: a thread is interrupted at random in the middle of each operation, and the
 //! handler sets the very event that the operation is about. It must neither hang, nor allocate, nor change `errno`.
-#![cfg(all(target_os = "linux", not(tantara_portable), not(loom), not(miri)))]
+#![cfg(all(shared_events, not(miri)))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,4 +1,4 @@
-//! The page that processes share: what stands where in it. For the state word see [`word`](crate::shared::word).
+//! The page that processes share: what stands where in it. For the state word see [`word`](crate::protocol::word).
 //!
 //! | byte | holds |
 //! |---|---|
@@ -39,9 +39,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, fence};
 use std::time::{Duration, SystemTime};
 
-#[cfg(not(loom))]
-pub(crate) use crate::shared::word::Ticket;
-pub(crate) use crate::shared::word::Word;
+use crate::protocol::word::Word;
 
 /// How long a page is, and so a file.
 pub(crate) const PAGE: usize = 4096;

@@ -15,12 +15,13 @@
 //! * **WATCHED**: somebody may be asleep until it is cleared.
 //! * **READERS**: there may be sleepers that can say nothing, because they may only read. Every `set` wakes.
 //! * **GONE**: the event was removed. Nothing changes it any more.
-//! * **HELD**: a process holds the event, so it is set whatever the counter says. With an even counter, a word with
-//!   HELD counts as the word with the next odd counter, for every waiter and watcher. The holder has a *write* lock on
-//!   one byte of [`HOLDS`](crate::shared::layout::HOLDS), through an open file description of its own, which ends with
-//!   the process. HELD without such a lock is what a killed holder left: whoever finds it switches it off. To end a
-//!   hold advances an even counter to the next even number, as a `set` and a `clear` would: whoever waited while it was
-//!   held is released.
+//! * **HELD**: a process holds the event, so it is set whatever the counter says. With an even counter,
+//!   a word with HELD counts as the word with the next odd counter, for every waiter and watcher. The
+//!   holder has a *write* lock on one byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an
+//!   open file description of its own, which ends with the process. HELD without such a lock is what a
+//!   killed holder left: whoever finds it switches it off. To end a hold advances an even counter to
+//!   the next even number, as a `set` and a `clear` would: whoever waited while it was held is
+//!   released.
 //!
 //! | before | `set` | `clear` | asleep until set | asleep until cleared |
 //! |---|---|---|---|---|

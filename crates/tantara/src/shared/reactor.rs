@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::protocol::word::Word;
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
-use crate::shared::layout::Word;
 use crate::sys;
 use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
 use crate::wakers::quietly;

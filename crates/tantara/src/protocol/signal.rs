@@ -2,7 +2,7 @@
 //! is what the models at the end run in every interleaving.
 //!
 //! Whoever is killed at any point has either changed the word or not; what a change owes to those who sleep is done in
-//! the same system call, or is owed to nobody (the table and invariants 1 and 2 of [`word`](crate::shared::word)).
+//! the same system call, or is owed to nobody (the table and invariants 1 and 2 of [`word`](crate::protocol::word)).
 //! The one exception is a `clear` that somebody watches, which wakes in a second step: who watches also looks by itself
 //! every few seconds.
 
@@ -11,7 +11,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::time::Duration;
 
-use crate::shared::word::Word;
+use crate::protocol::word::Word;
 use crate::sync::AtomicU32;
 use crate::sys::{Awake, shared};
 
