@@ -1,4 +1,5 @@
-//! Checks that no two files of a crate use each other, over any number of steps.
+//! The files of a crate and which of them use which, and a check that no two files use each other, over any number of
+//! steps.
 //!
 //! A file uses another if one of its paths (in a `use` line, an expression, a type or a macro's arguments) leads to an
 //! item of that file. A path through a re-export leads to the file that defines the item. Re-exports and `mod` lines
@@ -15,7 +16,7 @@ use syn::{Item, UseTree, Visibility};
 use crate::run::root;
 
 /// The roots of the crates whose files must not use each other in a circle. One is not among them yet: `tantara-etcd`.
-const ROOTS: [&str; 7] = [
+pub(crate) const ROOTS: [&str; 7] = [
     "crates/tantara/src/lib.rs",
     "crates/bank/src/lib.rs",
     "crates/etcd-for-tests/src/lib.rs",
@@ -29,18 +30,27 @@ const ROOTS: [&str; 7] = [
 pub(crate) fn check() -> Result<(), String> {
     let mut faults = Vec::new();
     for path in ROOTS {
-        for circle in Graph::read(&root().join(path))?.circles() {
+        for circle in Graph::read(&root().join(path), Tests::Included)?.circles() {
             faults.push(format!("{path}: these files use each other in a circle: {}", circle.join(", ")));
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(format!("\n  {}", faults.join("\n  "))) }
 }
 
-/// The files of a crate, and which of them each uses.
+/// The files of a crate, relative to its `src`.
 #[derive(Debug, Default)]
-struct Graph {
-    /// For each file, relative to the crate's `src`, the files that it uses.
-    uses: BTreeMap<String, BTreeSet<String>>,
+pub(crate) struct Graph {
+    /// For each file, the files that it uses.
+    pub(crate) uses: BTreeMap<String, BTreeSet<String>>,
+    /// The files with unsafe code.
+    pub(crate) has_unsafe: BTreeSet<String>,
+}
+
+/// Whether code that exists only in tests counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tests {
+    Included,
+    LeftOut,
 }
 
 /// One module: a file, or an inline module of one.
@@ -56,18 +66,20 @@ struct Module {
     globs: Vec<Vec<String>>,
     /// The paths of its code, re-exports left out.
     paths: HashSet<Vec<String>>,
+    has_unsafe: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Crate {
+    tests: Tests,
     files: Vec<PathBuf>,
     modules: Vec<Module>,
 }
 
 impl Graph {
     /// Reads the crate whose root module is this file.
-    fn read(root: &Path) -> Result<Graph, String> {
-        let mut krate = Crate::default();
+    pub(crate) fn read(root: &Path, tests: Tests) -> Result<Graph, String> {
+        let mut krate = Crate { tests, files: Vec::new(), modules: Vec::new() };
         krate.read_file(root, None, true)?;
         let folder = root.parent().unwrap_or(Path::new(""));
         let name = |file: usize| {
@@ -79,6 +91,9 @@ impl Graph {
             graph.uses.entry(name(file)).or_default();
         }
         for (index, module) in krate.modules.iter().enumerate() {
+            if module.has_unsafe {
+                graph.has_unsafe.insert(name(module.file));
+            }
             for path in &module.paths {
                 let mut used = BTreeSet::new();
                 krate.resolve(index, path, &mut HashSet::new(), &mut used);
@@ -140,6 +155,9 @@ impl Crate {
         self.modules.push(Module { file, parent, ..Module::default() });
         let index = self.modules.len() - 1;
         for item in items {
+            if self.tests == Tests::LeftOut && is_for_tests(item) {
+                continue;
+            }
             match item {
                 Item::Mod(module) => {
                     let name = module.ident.to_string();
@@ -223,6 +241,24 @@ const LONGEST_PATH: usize = 20;
 
 /// Where a search has been, so that two globs that import each other do not lead it in a circle.
 type Seen = HashSet<(usize, Vec<String>)>;
+
+/// Whether the item exists in tests only: `#[cfg(test)]`, or `#[cfg(all(test, …))]`.
+fn is_for_tests(item: &Item) -> bool {
+    let attributes = match item {
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Use(item) => &item.attrs,
+        _ => return false,
+    };
+    attributes.iter().any(|attribute| match &attribute.meta {
+        syn::Meta::List(list) if list.path.is_ident("cfg") => {
+            let condition: String = list.tokens.to_string().split_whitespace().collect();
+            condition == "test" || condition.starts_with("all(test,")
+        }
+        _ => false,
+    })
+}
 
 /// What a `#[path]` attribute says.
 fn path_of(module: &syn::ItemMod) -> Option<String> {
@@ -315,6 +351,26 @@ impl<'ast> Visit<'ast> for Paths<'_> {
 
     /// `pub(crate)` leads nowhere.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
+    fn visit_expr_unsafe(&mut self, block: &'ast syn::ExprUnsafe) {
+        self.0.has_unsafe = true;
+        visit::visit_expr_unsafe(self, block);
+    }
+
+    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
+        self.0.has_unsafe |= matches!(signature.safety, syn::Safety::Unsafe(_));
+        visit::visit_signature(self, signature);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        self.0.has_unsafe |= item.unsafety.is_some();
+        visit::visit_item_impl(self, item);
+    }
+
+    fn visit_item_foreign_mod(&mut self, item: &'ast syn::ItemForeignMod) {
+        self.0.has_unsafe |= item.unsafety.is_some();
+        visit::visit_item_foreign_mod(self, item);
+    }
 }
 
 impl Paths<'_> {
@@ -325,6 +381,7 @@ impl Paths<'_> {
         for token in tokens {
             match token {
                 TokenTree::Ident(ident) => {
+                    self.0.has_unsafe |= ident == "unsafe";
                     if colons != 2 {
                         self.end(&mut path);
                     }
@@ -345,8 +402,10 @@ impl Paths<'_> {
     }
 
     fn end(&mut self, path: &mut Vec<String>) {
-        if !path.is_empty() {
-            self.0.paths.insert(std::mem::take(path));
+        let path = std::mem::take(path);
+        // `crate` alone is that of `pub(crate)`.
+        if !path.is_empty() && path != ["crate"] {
+            self.0.paths.insert(path);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod etcd;
 mod layers;
+mod map;
 mod nightly;
 mod python;
 mod run;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
         ["ci"] => ci(),
-        ["tidy"] => tidy::check().and_then(|()| layers::check()),
+        ["tidy"] => tidy(),
         ["etcd"] => etcd::provide().and_then(|()| etcd::provide_newer().map(drop)),
         ["python"] => python::test(),
         ["pythons"] => python::test_everywhere(),
@@ -75,8 +76,7 @@ fn main() -> ExitCode {
 /// to the others.
 fn test() -> Outcome {
     etcd::provide()?;
-    Step::new("conventions").run(tidy::check)?;
-    Step::new("circles of files").run(layers::check)?;
+    Step::new("conventions, and the layers of files").run(tidy)?;
     Step::new("format").run(|| {
         cargo(&["fmt", "--all", "--check"]).run()?;
         ["bench", "fuzz", "python"].iter().try_for_each(|dir| cargo(&["fmt", "--check"]).dir(dir).run())
@@ -142,6 +142,12 @@ fn nightly() -> Outcome {
     nightly::tsan()?;
     nightly::miri()?;
     nightly::fuzz(nightly::FUZZ_SECONDS)
+}
+
+fn tidy() -> Outcome {
+    tidy::check()?;
+    layers::check()?;
+    map::check()
 }
 
 /// The tests of events between machines once more, on another version of etcd. Left out is what depends on the client
