@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
+use crate::reach::{self, PlaceArgs, ReachArg};
 
 /// Events that threads, tasks, processes and machines wait for
 ///
@@ -36,9 +37,8 @@ HOST:PORT, with https:// before it for TLS. The password of --user is read from 
 can see arguments. --dir wins over $TANTARA_ETCD, and that over $TANTARA_DIR."
 )]
 pub(crate) struct Tantara {
-    #[cfg(target_os = "linux")]
     #[command(flatten)]
-    pub(crate) place: crate::events::PlaceArgs,
+    pub(crate) place: PlaceArgs,
 
     #[command(subcommand)]
     pub(crate) verb: Verb,
@@ -46,25 +46,10 @@ pub(crate) struct Tantara {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
-    #[cfg(target_os = "linux")]
     #[command(flatten)]
-    Events(crate::events::Verb),
+    Reach(reach::Verb),
 
     Bank(Bank),
-
-    /// A worker of `bank --reach processes`, which starts it by itself
-    #[cfg(target_os = "linux")]
-    #[command(hide = true)]
-    WorkerOfBank {
-        arguments: Vec<String>,
-    },
-
-    /// A worker of `bank --reach machines`, which starts it by itself
-    #[cfg(target_os = "linux")]
-    #[command(hide = true)]
-    FarWorkerOfBank {
-        arguments: Vec<String>,
-    },
 
     /// Print the script that makes a shell complete this command, the names of events included
     #[command(after_long_help = "\
@@ -170,33 +155,6 @@ impl Shell {
             Shell::Fish => "fish",
             Shell::Powershell => "powershell",
             Shell::Zsh => "zsh",
-        }
-    }
-}
-
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ReachArg {
-    /// A pool of threads
-    Threads,
-    /// Async tasks on a multi-threaded runtime
-    Tasks,
-    /// A pool of processes; one that is killed loses only the customer that it carries
-    #[cfg(target_os = "linux")]
-    Processes,
-    /// A pool of processes that share nothing but the etcd cluster of --etcd
-    #[cfg(target_os = "linux")]
-    Machines,
-}
-
-impl ReachArg {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            ReachArg::Threads => "threads",
-            ReachArg::Tasks => "tasks",
-            #[cfg(target_os = "linux")]
-            ReachArg::Processes => "processes",
-            #[cfg(target_os = "linux")]
-            ReachArg::Machines => "machines",
         }
     }
 }

@@ -5,35 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-#[cfg(target_os = "linux")]
-use bank::processes::MOST_WORKERS;
-use bank::{Audience, Customer, Plan, Reach, Run};
+use bank::{Audience, Customer, Plan, Run};
 use serde::Serialize;
-#[cfg(target_os = "linux")]
-use tantara_etcd::Cluster;
 
-use crate::args::{self, ReachArg};
-#[cfg(target_os = "linux")]
-use crate::events::{ClusterArgs, PlaceArgs};
+use crate::args;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::outfile::OutFile;
 use crate::output::{self, Progress};
+use crate::reach::{PlaceArgs, Reach};
 
 /// A crowd of this size makes one want to see that it moves.
 const LARGE_CROWD: usize = 1_000;
 
-pub(crate) fn run(args: args::Bank, #[cfg(target_os = "linux")] place: &PlaceArgs) -> Result<(), Failure> {
-    #[cfg(target_os = "linux")]
-    if matches!(args.reach, ReachArg::Processes | ReachArg::Machines) && args.workers > MOST_WORKERS {
-        return Err(Failure::usage(format_args!(
-            "--reach {} takes at most {MOST_WORKERS} workers, not {}; see tantara bank --help",
-            args.reach.name(),
-            args.workers
-        )));
-    }
-    #[cfg(target_os = "linux")]
-    let region = Region::of(&args, place)?;
+pub(crate) fn run(args: args::Bank, place: &PlaceArgs) -> Result<(), Failure> {
+    let reach = Reach::new(args.reach, args.workers, place)?;
     let customers = customers(&args)?;
     let total = customers.len();
     let watched = !args.quiet && total >= LARGE_CROWD && output::is_watched();
@@ -75,15 +61,7 @@ pub(crate) fn run(args: args::Bank, #[cfg(target_os = "linux")] place: &PlaceArg
         keeps_notes: timeline.is_some() || trace.is_some(),
     };
     let plan = Plan { customers, workers: args.workers, pace: args.pace };
-    let run = match args.reach {
-        ReachArg::Threads => bank::run(Reach::Threads, plan, audience),
-        ReachArg::Tasks => bank::run(Reach::Tasks, plan, audience),
-        #[cfg(target_os = "linux")]
-        ReachArg::Processes => run_with_processes(plan, audience),
-        #[cfg(target_os = "linux")]
-        ReachArg::Machines => run_with_machines(plan, audience, region, place),
-    };
-    let run = run.map_err(Failure::internal)?;
+    let run = reach.run(plan, audience).map_err(Failure::internal)?;
     if let Some(progress) = &progress {
         progress.finish();
     }
@@ -101,79 +79,6 @@ pub(crate) fn run(args: args::Bank, #[cfg(target_os = "linux")] place: &PlaceArg
         1 => Err(Failure::internal(format_args!("1 of {total} customers was not served"))),
         lost => Err(Failure::internal(format_args!("{lost} of {total} customers were not served"))),
     }
-}
-
-/// The verb by which the command starts itself as a worker. Not one that a slip of the hand on `bank` would suggest.
-#[cfg(target_os = "linux")]
-const WORKER: &str = "worker-of-bank";
-
-#[cfg(target_os = "linux")]
-fn run_with_processes(plan: Plan, audience: Audience) -> std::io::Result<Run> {
-    let program = std::env::current_exe()?;
-    let worker = move || {
-        let mut worker = std::process::Command::new(&program);
-        worker.arg(WORKER);
-        worker
-    };
-    bank::processes::run(plan, audience, worker)
-}
-
-/// What a worker process does.
-#[cfg(target_os = "linux")]
-pub(crate) fn work(arguments: &[String]) -> Result<(), Failure> {
-    bank::processes::work(arguments).map_err(Failure::internal)
-}
-
-/// The verb by which the command starts itself as a worker that shares nothing but a cluster.
-#[cfg(target_os = "linux")]
-const FAR_WORKER: &str = "far-worker-of-bank";
-
-/// The cluster on which the machines' bank is, if it is that.
-#[cfg(target_os = "linux")]
-struct Region(Option<Cluster>);
-
-#[cfg(target_os = "linux")]
-impl Region {
-    fn of(args: &args::Bank, place: &PlaceArgs) -> Result<Region, Failure> {
-        if args.reach != ReachArg::Machines {
-            return Ok(Region(None));
-        }
-        let Some(target) = place.cluster(None)? else {
-            return Err(Failure::usage(
-                "--reach machines needs an etcd cluster; name it by --etcd HOST:PORT,... or $TANTARA_ETCD",
-            ));
-        };
-        target.warn()?;
-        connect(target).map(|cluster| Region(Some(cluster)))
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn connect(target: ClusterArgs) -> Result<Cluster, Failure> {
-    let options = target.options.record_waits(false).hold_ttl(bank::machines::HOLDS_LAST);
-    ClusterArgs { options, ..target }.connect()
-}
-
-#[cfg(target_os = "linux")]
-fn run_with_machines(plan: Plan, audience: Audience, region: Region, place: &PlaceArgs) -> std::io::Result<Run> {
-    let program = std::env::current_exe()?;
-    let place = place.as_arguments();
-    let worker = move || {
-        let mut worker = std::process::Command::new(&program);
-        worker.args(&place).arg(FAR_WORKER);
-        worker
-    };
-    let Region(Some(cluster)) = region else { unreachable!("it was named") };
-    bank::machines::run(plan, audience, cluster, worker)
-}
-
-/// What a worker does that shares nothing but a cluster.
-#[cfg(target_os = "linux")]
-pub(crate) fn work_far_away(arguments: &[String], place: &PlaceArgs) -> Result<(), Failure> {
-    let Some(target) = place.cluster(None)? else {
-        return Err(Failure::usage("only the bank itself can start a worker"));
-    };
-    bank::machines::work(connect(target)?, arguments).map_err(Failure::internal)
 }
 
 type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;

@@ -34,25 +34,9 @@ impl Failure {
         Failure { code: FAILED, message: Some(message.to_string()), may_pass: false }
     }
 
-    /// An event could not be used: bad input, if it has no proper name or place, or is none; else a failure.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn of_event(error: tantara::Error) -> Failure {
-        if error.is_invalid_name() || error.is_not_an_event() {
-            Failure::usage(error)
-        } else {
-            let source = std::error::Error::source(&error);
-            let of_cluster = source.and_then(|source| source.downcast_ref::<tantara_etcd::Error>());
-            let may_pass = of_cluster.is_some_and(tantara_etcd::Error::is_unreachable);
-            Failure { may_pass, ..Failure::internal(error) }
-        }
-    }
-
-    /// An event in a cluster could not be used: bad input, if what was said cannot be; else a failure.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn of_cluster(error: tantara_etcd::Error) -> Failure {
-        let may_pass = error.is_unreachable();
-        let failure = if error.is_invalid_input() { Failure::usage(error) } else { Failure::internal(error) };
-        Failure { may_pass, ..failure }
+    /// The same may succeed in a moment, if so.
+    pub(crate) fn that_may_pass(self, may_pass: bool) -> Failure {
+        Failure { may_pass, ..self }
     }
 
     /// Whether the same may succeed in a moment: a cluster could not be reached.

@@ -1,17 +1,20 @@
 //! The command `tantara`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(shared_events), allow(dead_code, reason = "events beyond the process need more"))]
 
 mod about;
 mod args;
 mod bank;
-#[cfg(target_os = "linux")]
+#[cfg(shared_events)]
 mod events;
 mod exit;
 mod failure;
 mod interrupt;
 mod outfile;
 mod output;
+#[cfg_attr(not(shared_events), path = "reach_within_process.rs")]
+mod reach;
 
 use std::process::ExitCode;
 
@@ -20,16 +23,8 @@ fn main() -> ExitCode {
     about::complete();
     let outcome = args::parse().and_then(|args| interrupt::end_by_signals_as_process_1().map(|()| args));
     let outcome = outcome.and_then(|args| match args.verb {
-        #[cfg(target_os = "linux")]
-        args::Verb::Events(verb) => events::run(verb, args.place),
-        #[cfg(target_os = "linux")]
+        args::Verb::Reach(verb) => verb.run(args.place),
         args::Verb::Bank(bank) => bank::run(bank, &args.place),
-        #[cfg(not(target_os = "linux"))]
-        args::Verb::Bank(bank) => bank::run(bank),
-        #[cfg(target_os = "linux")]
-        args::Verb::WorkerOfBank { arguments } => bank::work(&arguments),
-        #[cfg(target_os = "linux")]
-        args::Verb::FarWorkerOfBank { arguments } => bank::work_far_away(&arguments, &args.place),
         args::Verb::Completions { shell } => about::completions(shell),
         args::Verb::Man => about::man(),
     });

@@ -39,3 +39,24 @@ pub(crate) fn run(verb: Verb, place: PlaceArgs) -> Result<(), Failure> {
         Verb::Rm(Names { names }) => remove::run(&place, &names),
     }
 }
+
+impl Failure {
+    /// An event could not be used: bad input, if it has no proper name or place, or is none; else a failure.
+    pub(crate) fn of_event(error: tantara::Error) -> Failure {
+        if error.is_invalid_name() || error.is_not_an_event() {
+            Failure::usage(error)
+        } else {
+            let source = std::error::Error::source(&error);
+            let of_cluster = source.and_then(|source| source.downcast_ref::<tantara_etcd::Error>());
+            let may_pass = of_cluster.is_some_and(tantara_etcd::Error::is_unreachable);
+            Failure::internal(error).that_may_pass(may_pass)
+        }
+    }
+
+    /// An event in a cluster could not be used: bad input, if what was said cannot be; else a failure.
+    pub(crate) fn of_cluster(error: tantara_etcd::Error) -> Failure {
+        let may_pass = error.is_unreachable();
+        let failure = if error.is_invalid_input() { Failure::usage(error) } else { Failure::internal(error) };
+        failure.that_may_pass(may_pass)
+    }
+}
