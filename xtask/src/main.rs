@@ -6,6 +6,7 @@ mod etcd;
 mod layers;
 mod map;
 mod nightly;
+mod platforms;
 mod python;
 mod run;
 mod tidy;
@@ -24,6 +25,8 @@ Tasks:
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, as built for debugging, with the newest CPython that is found
   pythons the Python package as it is released, with every CPython that is found
+  platforms
+          the oldest Rust, and processors of 32 bits
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
   miri    the tests of what happens within a process under Miri (needs a nightly toolchain with miri and rust-src)
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         ["python"] => python::test(),
         ["pythons"] => python::test_everywhere(),
         ["nightly"] => nightly(),
+        ["platforms"] => platforms::test(),
         ["loom"] => loom(),
         ["tsan"] => nightly::tsan(),
         ["miri"] => nightly::miri(),
@@ -119,6 +123,8 @@ fn ci() -> Outcome {
 /// The same tests with other servers, other compilers and other settings.
 fn rest() -> Outcome {
     lints("bench")?;
+    dependencies()?;
+    platforms::test()?;
     Step::new("tests of signals to the command, started where they are ignored").run(|| {
         let filters = ["interrupt", "signal"];
         cargo(&[&["test", "--quiet", "--package", "tantara-cli", "--tests", "--"][..], &filters].concat())
@@ -135,6 +141,20 @@ fn rest() -> Outcome {
     Step::new("the bank, as README.md starts it").run(|| run::bank_tells_its_story("release"))?;
     Step::new("the benchmark, a moment of each")
         .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())
+}
+
+/// Licences, sources and known vulnerabilities of what the command and the package are made of.
+fn dependencies() -> Outcome {
+    let step = Step::new("dependencies");
+    if !cargo(&["deny", "--version"]).succeeds() {
+        return step.skip("there is no cargo-deny (cargo install cargo-deny)");
+    }
+    step.run(|| {
+        let deny = ["deny", "--log-level", "error", "check", "bans", "licenses", "sources"];
+        ["Cargo.toml", "python/Cargo.toml"]
+            .iter()
+            .try_for_each(|manifest| cargo(&[&deny[..1], &["--manifest-path", manifest], &deny[1..]].concat()).run())
+    })
 }
 
 /// What needs a nightly toolchain.

@@ -2,7 +2,6 @@
 //! missing.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use crate::run::{self, Outcome, Step, cargo};
 
@@ -27,9 +26,7 @@ const TESTS_FOR_MIRI: [&str; 8] = [
 
 /// Whether the nightly toolchain has this subcommand of cargo's; with none, whether there is one at all.
 fn has(subcommand: &[&str]) -> bool {
-    let mut cargo = Command::new("cargo");
-    cargo.arg("+nightly").args(subcommand).arg("--version").env_remove("RUSTUP_TOOLCHAIN");
-    cargo.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    cargo(&[&["+nightly"], subcommand, &["--version"]].concat()).succeeds()
 }
 
 /// The standard library is not instrumented, since that would need its sources: its own synchronisation is invisible

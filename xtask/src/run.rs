@@ -137,6 +137,12 @@ impl Call {
         self
     }
 
+    /// Whether it can be run, and succeeds; nothing is printed.
+    pub(crate) fn succeeds(mut self) -> bool {
+        let command = self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    }
+
     pub(crate) fn run(mut self) -> Result<(), String> {
         let status = self.command.status().map_err(|error| format!("cargo cannot be started: {error}"))?;
         if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", self.words)) }
