@@ -89,8 +89,8 @@ impl Names {
     }
 
     /// The events of the run that exist.
-    fn survey(&self) -> Vec<ClusterEntry> {
-        let mut known = self.cluster.survey().unwrap_or_default();
+    fn list(&self) -> Vec<ClusterEntry> {
+        let mut known = self.cluster.list().unwrap_or_default();
         known.retain(|entry| entry.name.starts_with(&self.prefix));
         known
     }
@@ -99,7 +99,7 @@ impl Names {
     fn tidy(&self) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
         for _ in 0..ROUNDS {
-            let known = self.survey();
+            let known = self.list();
             if known.is_empty() {
                 break;
             }
@@ -442,7 +442,7 @@ impl Desk {
         thread::sleep(HOLDS_LAST);
         let _ = self.alive.event().remove();
         let lives = |entry: &ClusterEntry| entry.name.ends_with(".alive") && entry.is_set;
-        if !self.names.survey().iter().any(lives) {
+        if !self.names.list().iter().any(lives) {
             self.names.tidy();
         }
     }

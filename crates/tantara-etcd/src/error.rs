@@ -1,40 +1,48 @@
-//! What can go wrong with events between machines: one opaque error with predicates.
+//! The one error of events between machines, opaque and with predicates; and writes of unknown outcome.
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tonic::Status;
 
-use crate::write::Pending;
-
-/// Why an event between machines could not be used. It says which endpoint, what happened, and what to do.
+/// Why an operation on an event between machines failed: at which endpoint, what happened, and what to do about it.
 ///
-/// An error never stands for a timeout, nor a timeout for an error: a wait whose time has passed while the cluster
-/// could be asked answers `false`; where the cluster could not be asked it fails with
-/// [`is_unreachable`](Error::is_unreachable).
+/// Errors and timeouts are never confused: a wait whose time has passed returns `false` if the cluster confirms that
+/// the event was not set, and fails with [`is_unreachable`](Error::is_unreachable) if the cluster cannot be asked.
 ///
-/// It can be cloned, and an [`io::Error`] can be made of it.
+/// [`source`](std::error::Error::source) is the answer of the server, or the failure of the connection, where there is
+/// one. The error can be cloned, and converted to an [`io::Error`].
 #[derive(Clone, Debug)]
-pub struct Error(Arc<Kind>);
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    source: Option<Source>,
+}
+
+type Source = Arc<dyn StdError + Send + Sync>;
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// What the caller has said cannot be.
+    /// A name, an endpoint or an option is invalid.
     Input { what: &'static str, said: String, why: String },
-    /// No endpoint has answered in time. What each of them last said.
+    /// No endpoint has answered in time. The last failure of each.
     Unreachable { doing: &'static str, tries: Vec<Try> },
-    /// Whether the change was made is not known.
+    /// It is unknown whether the change was made.
     Unknown { doing: &'static str, tries: Vec<Try>, pending: Option<Pending> },
     /// The user or the password is wrong, or missing.
     Credentials { endpoint: String, why: String },
-    /// The user's roles do not allow it.
+    /// The user's roles do not permit the request.
     Denied { doing: &'static str, endpoint: String },
-    /// The event was removed while it was waited for.
+    /// The event was removed during the wait.
     Removed { event: String },
-    /// The server is too old.
+    /// The server's version is not supported.
     TooOld { endpoint: String, version: String },
-    /// The cluster has refused, for a reason that repetition does not mend.
+    /// The cluster has refused the request, and would refuse it again.
     Refused { doing: &'static str, endpoint: String, why: String },
     /// The connection belongs to another process, or has ended.
     Ended { why: &'static str },
@@ -42,11 +50,22 @@ pub(crate) enum Kind {
 
 impl Error {
     pub(crate) fn new(kind: Kind) -> Error {
-        Error(Arc::new(kind))
+        let source = match &kind {
+            Kind::Unreachable { tries, .. } | Kind::Unknown { tries, .. } => {
+                tries.iter().find_map(|tried| tried.why.source.clone())
+            }
+            _ => None,
+        };
+        Error(Arc::new(Inner { kind, source }))
+    }
+
+    /// An error whose source is the answer of a server.
+    pub(crate) fn answered(kind: Kind, status: &Status) -> Error {
+        Error(Arc::new(Inner { kind, source: Some(Arc::new(status.clone())) }))
     }
 
     pub(crate) fn input(what: &'static str, said: &str, why: impl Into<String>) -> Error {
-        // It may be of any length.
+        // The input may be of any length.
         let mut shown: String = said.chars().take(60).collect();
         if shown.len() < said.len() {
             shown.push('…');
@@ -58,55 +77,60 @@ impl Error {
         Error::new(Kind::Removed { event: event.to_owned() })
     }
 
-    /// A name, an endpoint or an option cannot be. Nothing was done.
+    pub(crate) fn ended(why: &'static str) -> Error {
+        Error::new(Kind::Ended { why })
+    }
+
+    /// Whether a name, an endpoint or an option is invalid. Nothing was sent.
     #[must_use]
     pub fn is_invalid_input(&self) -> bool {
-        matches!(*self.0, Kind::Input { .. })
+        matches!(self.0.kind, Kind::Input { .. })
     }
 
-    /// The cluster could not be asked: no endpoint has answered in time, or the cluster has no quorum. Nothing is known
-    /// of the event, and nothing was changed.
+    /// Whether no endpoint has answered in time, or the cluster has no quorum. The state of the event is unknown, and
+    /// nothing was changed.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
-        matches!(*self.0, Kind::Unreachable { .. })
+        matches!(self.0.kind, Kind::Unreachable { .. })
     }
 
-    /// Whether the change was made is not known: the connection was lost, or the time has passed, while the cluster
-    /// was making it. [`pending`](Error::pending) finds out.
+    /// Whether the change may or may not have been made: the connection was lost, or the time has passed, after the
+    /// request was sent. [`pending`](Error::pending) finds out.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        matches!(*self.0, Kind::Unknown { .. })
+        matches!(self.0.kind, Kind::Unknown { .. })
     }
 
-    /// The change whose outcome is not known, to find it out later.
+    /// The change of unknown outcome, to resolve it later.
     #[must_use]
     pub fn pending(&self) -> Option<&Pending> {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::Unknown { pending, .. } => pending.as_ref(),
             _ => None,
         }
     }
 
-    /// The user, the password or the certificate is wrong or missing, or the user's roles do not allow it.
+    /// Whether the user, the password or the certificate is wrong or missing, or the user's roles do not permit the
+    /// request.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
-        matches!(*self.0, Kind::Credentials { .. } | Kind::Denied { .. })
+        matches!(self.0.kind, Kind::Credentials { .. } | Kind::Denied { .. })
     }
 
-    /// The event was removed while it was waited for.
+    /// Whether the event was removed during the wait.
     #[must_use]
     pub fn is_removed(&self) -> bool {
-        matches!(*self.0, Kind::Removed { .. })
+        matches!(self.0.kind, Kind::Removed { .. })
     }
 
-    /// The cluster runs a version of etcd that is too old.
+    /// Whether the cluster runs a version of etcd that is too old.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(*self.0, Kind::TooOld { .. })
+        matches!(self.0.kind, Kind::TooOld { .. })
     }
 
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
-        match &*self.0 {
+        match self.0.kind {
             Kind::Input { .. } => io::ErrorKind::InvalidInput,
             Kind::Unreachable { .. } => io::ErrorKind::NotConnected,
             Kind::Unknown { .. } => io::ErrorKind::ConnectionAborted,
@@ -118,145 +142,9 @@ impl Error {
     }
 }
 
-/// What each endpoint has said.
-fn list(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
-    for (index, Try { endpoint, why }) in tries.iter().enumerate() {
-        let separator = if index == 0 { ": " } else { "; " };
-        write!(f, "{separator}{endpoint}: {}", why.text)?;
-    }
-    Ok(())
-}
-
-/// What to do about it, once for each kind of trouble.
-fn advise(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
-    let mut given: Vec<Advice> = Vec::new();
-    for Try { why, .. } in tries {
-        if !given.contains(&why.advice) {
-            given.push(why.advice);
-        }
-    }
-    for (index, advice) in given.iter().enumerate() {
-        f.write_str(if index == 0 { " (" } else { "; " })?;
-        f.write_str(match advice {
-            Advice::Reach => "check that etcd runs there, and that nothing keeps you from it",
-            Advice::Speak => "check that it is etcd's port for clients, and whether it wants TLS (https://)",
-            Advice::Trust => "check the certificates: the authority, the client's own, and the name in the server's",
-            Advice::Lead => "check that a majority of its members runs",
-            Advice::LogIn => "check the user and the password",
-            Advice::Member => "name the members that vote, too",
-        })?;
-    }
-    f.write_str(if given.is_empty() { "" } else { ")" })
-}
-
-/// An endpoint that was tried in vain.
-#[derive(Clone, Debug)]
-pub(crate) struct Try {
-    pub(crate) endpoint: String,
-    pub(crate) why: Why,
-}
-
-/// Why an endpoint did not serve, and what kind of trouble that is.
-#[derive(Clone, Debug)]
-pub(crate) struct Why {
-    pub(crate) text: String,
-    advice: Advice,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Advice {
-    /// Nobody is there, or nobody answers.
-    Reach,
-    /// Somebody is there who speaks something else.
-    Speak,
-    /// TLS has failed.
-    Trust,
-    /// There is no leader.
-    Lead,
-    /// The user is refused.
-    LogIn,
-    /// The member serves nobody.
-    Member,
-}
-
-impl From<String> for Why {
-    fn from(text: String) -> Why {
-        Why { text, advice: Advice::Reach }
-    }
-}
-
-impl Why {
-    /// From what a member has answered.
-    pub(crate) fn of(status: &Status) -> Why {
-        let message = status.message();
-        let (advice, text) = if message == "etcdserver: no leader" {
-            (Advice::Lead, "knows of no leader: has the cluster lost its quorum?".to_owned())
-        } else if message.contains("not supported for learner") {
-            (Advice::Member, "is a learner, which serves no requests".to_owned())
-        } else {
-            (Advice::Reach, said(status))
-        };
-        Why { text, advice }
-    }
-
-    /// From the first answer, which never comes from what is no etcd.
-    pub(crate) fn of_first(is_secure: bool, status: &Status) -> Why {
-        match Why::of(status) {
-            Why { text, advice: Advice::Reach } => match Why::at(is_secure, text) {
-                Why { text, advice: Advice::Reach } => Why { text, advice: Advice::Speak },
-                why => why,
-            },
-            why => why,
-        }
-    }
-
-    /// From what has become of the connection.
-    pub(crate) fn at(is_secure: bool, text: String) -> Why {
-        let small = text.to_lowercase();
-        let of_tls = ["certificate", "tls", "alert", "handshake", "corrupt message", "peer is", "cert"];
-        let of_network = ["refused", "reset", "unreachable", "no route", "timed out", "lookup", "resolve", "elapsed"];
-        let names = |words: &[&str]| words.iter().any(|word| small.contains(word));
-        let advice = if is_secure && (names(&of_tls) || !names(&of_network)) { Advice::Trust } else { Advice::Reach };
-        Why { text, advice }
-    }
-
-    /// From what has become of the login.
-    pub(crate) fn login(text: String) -> Why {
-        Why { text, advice: Advice::LogIn }
-    }
-}
-
-/// The innermost reason, which is the one that people understand.
-pub(crate) fn reason(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    let text = innermost.to_string();
-    // The system's number says nothing to anybody.
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.to_owned(),
-        None => text,
-    }
-}
-
-/// The words of a status, without etcd's own name before them.
-pub(crate) fn said(status: &Status) -> String {
-    let message = status.message();
-    let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
-    let source = std::error::Error::source(status).map(reason);
-    let words = match source {
-        Some(source) => source,
-        None if message.is_empty() => status.code().description().to_owned(),
-        None => message.to_owned(),
-    };
-    // One line of it, however hostile the server.
-    words.chars().filter(|c| !c.is_control()).take(300).collect()
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::Input { what, said, why } => write!(f, "{said:?} cannot be {what}: {why}"),
             Kind::Unreachable { doing, tries } => {
                 write!(f, "etcd cannot be reached to {doing}")?;
@@ -273,7 +161,7 @@ impl fmt::Display for Error {
             }
             Kind::Removed { event } => write!(f, "{event} was removed"),
             Kind::TooOld { endpoint, version } => {
-                write!(f, "{endpoint}: runs etcd {version}; 3.4 is the oldest that has what events need, upgrade it")
+                write!(f, "{endpoint}: runs etcd {version}; 3.4 is the oldest version that is supported, upgrade it")
             }
             Kind::Refused { doing, endpoint, why } => write!(f, "{endpoint}: etcd refused to {doing}: {why}"),
             Kind::Ended { why } => f.write_str(why),
@@ -281,10 +169,226 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&**self.0.source.as_ref()?)
+    }
+}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         io::Error::new(error.io_kind(), error)
+    }
+}
+
+/// Writes the failure of each endpoint.
+fn list(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
+    for (index, Try { endpoint, why }) in tries.iter().enumerate() {
+        let separator = if index == 0 { ": " } else { "; " };
+        write!(f, "{separator}{endpoint}: {}", why.text)?;
+    }
+    Ok(())
+}
+
+/// Writes what to do, once for each kind of failure.
+fn advise(f: &mut fmt::Formatter<'_>, tries: &[Try]) -> fmt::Result {
+    let mut given: Vec<Advice> = Vec::new();
+    for Try { why, .. } in tries {
+        if !given.contains(&why.advice) {
+            given.push(why.advice);
+        }
+    }
+    for (index, advice) in given.iter().enumerate() {
+        f.write_str(if index == 0 { " (" } else { "; " })?;
+        f.write_str(match advice {
+            Advice::Reach => "check that etcd runs there, and that no firewall is in between",
+            Advice::Speak => "check that it is etcd's port for clients, and whether it requires TLS (https://)",
+            Advice::Trust => "check the certificates: the authority, the client's own, and the name in the server's",
+            Advice::Lead => "check that a majority of its members runs",
+            Advice::LogIn => "check the user and the password",
+            Advice::Member => "name members that vote, too",
+        })?;
+    }
+    f.write_str(if given.is_empty() { "" } else { ")" })
+}
+
+/// An endpoint that was tried in vain.
+#[derive(Clone, Debug)]
+pub(crate) struct Try {
+    pub(crate) endpoint: String,
+    pub(crate) why: Why,
+}
+
+/// Why an endpoint did not serve.
+#[derive(Clone, Debug)]
+pub(crate) struct Why {
+    text: String,
+    advice: Advice,
+    source: Option<Source>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    /// Nothing listens there, or nothing answers.
+    Reach,
+    /// The server speaks another protocol.
+    Speak,
+    /// TLS has failed.
+    Trust,
+    /// There is no leader.
+    Lead,
+    /// The user is refused.
+    LogIn,
+    /// The member serves no requests.
+    Member,
+}
+
+impl From<&str> for Why {
+    fn from(text: &str) -> Why {
+        Why { text: text.to_owned(), advice: Advice::Reach, source: None }
+    }
+}
+
+impl Why {
+    /// From the answer of a member.
+    pub(crate) fn of(status: &Status) -> Why {
+        let message = status.message();
+        let (advice, text) = if message == "etcdserver: no leader" {
+            (Advice::Lead, "knows of no leader: has the cluster lost its quorum?".to_owned())
+        } else if message.contains("not supported for learner") {
+            (Advice::Member, "is a learner, which serves no requests".to_owned())
+        } else {
+            (Advice::Reach, text_of(status))
+        };
+        Why { text, advice, source: Some(Arc::new(status.clone())) }
+    }
+
+    /// From the first answer, which may come from a server that is no etcd.
+    pub(crate) fn of_first(is_secure: bool, status: &Status) -> Why {
+        let mut why = Why::of(status);
+        if why.advice == Advice::Reach {
+            let is_tls = is_secure && is_about_tls(&why.text);
+            why.advice = if is_tls { Advice::Trust } else { Advice::Speak };
+        }
+        why
+    }
+
+    /// From the failure of a connection.
+    pub(crate) fn of_connection(is_secure: bool, error: tonic::transport::Error) -> Why {
+        let text = reason(&error);
+        let advice = if is_secure && is_about_tls(&text) { Advice::Trust } else { Advice::Reach };
+        Why { text, advice, source: Some(Arc::new(error)) }
+    }
+
+    /// From a login that has failed.
+    pub(crate) fn of_login(text: String) -> Why {
+        Why { text, advice: Advice::LogIn, source: None }
+    }
+}
+
+/// Whether TLS, rather than the network, is the reason of a failure.
+fn is_about_tls(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let tls = ["certificate", "tls", "alert", "handshake", "corrupt message", "peer is", "cert"];
+    let network = ["refused", "reset", "unreachable", "no route", "timed out", "lookup", "resolve", "elapsed"];
+    let names = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    names(&tls) || !names(&network)
+}
+
+/// The innermost reason of an error, without the number of the operating system's error.
+pub(crate) fn reason(error: &dyn StdError) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    let text = innermost.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+/// The text of a status, without the prefix `etcdserver: `.
+pub(crate) fn text_of(status: &Status) -> String {
+    let message = status.message();
+    let message = message.strip_prefix("etcdserver: ").unwrap_or(message);
+    let text = match status.source() {
+        Some(source) => reason(source),
+        None if message.is_empty() => status.code().description().to_owned(),
+        None => message.to_owned(),
+    };
+    // One line of bounded length, even from a hostile server.
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// Finds out the outcome of a write. The implementation is above this module, which all others use.
+pub(crate) trait Resolve: fmt::Debug + Send + Sync {
+    fn resolve(&self) -> Result<bool, Error>;
+    fn resolve_async(&self) -> Pin<Box<dyn Future<Output = Result<bool, Error>> + Send + '_>>;
+}
+
+/// A change of unknown outcome: the answer of the cluster was lost. From [`Error::pending`].
+///
+/// ```no_run
+/// # let cluster = tantara_etcd::Cluster::connect("127.0.0.1:2379")?;
+/// let event = cluster.event("deploy-done");
+/// if let Err(error) = event.set() {
+///     let Some(pending) = error.pending() else { return Err(error.into()) };
+///     if !pending.resolve()? {
+///         // It was not set, and that attempt will never set it.
+///         event.set()?;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Pending(Arc<dyn Resolve>);
+
+impl Pending {
+    pub(crate) fn new(write: impl Resolve + 'static) -> Pending {
+        Pending(Arc::new(write))
+    }
+
+    /// Finds out the outcome: `true` if the change was made, `false` if it was not and never will be. Every call
+    /// returns the same answer.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unreachable`](Error::is_unreachable) if the cluster still does not answer: call it again.
+    /// [`is_unknown`](Error::is_unknown), without a `pending`, if the cluster has compacted the history in question,
+    /// or its history was replaced: then the outcome can no longer be found out.
+    pub fn resolve(&self) -> Result<bool, Error> {
+        self.0.resolve()
+    }
+
+    /// Async form of [`resolve`](Pending::resolve).
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve`](Pending::resolve).
+    pub async fn resolve_async(&self) -> Result<bool, Error> {
+        self.0.resolve_async().await
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pending").field(&self.0).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_of_an_error_is_the_answer_of_the_server() {
+        let status = Status::permission_denied("etcdserver: permission denied");
+        let denied = Error::answered(Kind::Denied { doing: "set", endpoint: "a:1".to_owned() }, &status);
+        assert!(denied.source().unwrap().to_string().contains("permission denied"));
+        let tries = ["a:1", "b:1"].map(|endpoint| Try { endpoint: endpoint.to_owned(), why: Why::of(&status) });
+        let unreachable = Error::new(Kind::Unreachable { doing: "set", tries: tries.into() });
+        assert!(unreachable.source().unwrap().downcast_ref::<Status>().is_some());
+        assert!(Error::removed("x").source().is_none());
     }
 }

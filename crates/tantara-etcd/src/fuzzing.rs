@@ -1,12 +1,13 @@
-//! What the fuzz targets call (`fuzz/` in the repository), and the invariants that they check. It exists under
-//! `cargo fuzz`, and in tests, where the seeds are run.
+//! The fuzz targets (`fuzz/` in the repository), and the invariants that they check. Compiled under `cargo fuzz`, and in
+//! tests, which run the seeds.
 
-use crate::endpoint::{self, Endpoint};
-use crate::keys::{Keys, Part, State, Who, is_hold};
-use crate::wire::KeyValue;
+use crate::client::endpoint::{self, Endpoint};
+use crate::client::proto::KeyValue;
+use crate::store::keys::{Keys, Part, Stamp, lease_of_hold};
+use crate::store::state::State;
 
-/// A key and its value that somebody else has written: a byte for the length of the key, the key behind `/n/`, the
-/// value, and the lease in the last eight bytes.
+/// An external key and its value. The input is a byte for the length of the key, the key after `/n/`, the value, and the
+/// lease in the last eight bytes.
 pub fn keys(input: &[u8]) {
     let Some((&length, rest)) = input.split_first() else { return };
     let (key, rest) = rest.split_at(rest.len().min(length.into()));
@@ -26,12 +27,12 @@ pub fn keys(input: &[u8]) {
         };
         assert!(kv.key.starts_with(&own), "{:?} was read as {part:?} of {name:?}", kv.key);
         state.put(part, &kv);
-        assert!(!state.is_set() || kv.value == b"1" || is_hold(&kv));
+        assert!(!state.is_set() || kv.value == b"1" || lease_of_hold(&kv).is_some());
     }
-    if let Some(who) = Who::parse(&kv.value) {
-        assert!(!who.host.contains(char::is_control) && who.host.chars().count() <= kv.value.len());
-        let again = Who::parse(&who.to_value()).expect("what was read can be written and read");
-        assert_eq!((again.pid, again.count, again.host), (who.pid, who.count, who.host));
+    if let Some(stamp) = Stamp::parse(&kv.value) {
+        assert!(!stamp.host.contains(char::is_control) && stamp.host.chars().count() <= kv.value.len());
+        let again = Stamp::parse(&stamp.to_value()).expect("what was read can be written and read");
+        assert_eq!((again.pid, again.count, again.host), (stamp.pid, stamp.count, stamp.host));
     }
 }
 

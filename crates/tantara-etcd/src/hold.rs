@@ -1,23 +1,23 @@
-//! [`Hold`]: set while I live.
+//! [`Hold`]: an event that is set for as long as a value lives.
 
 use std::fmt;
 
 use tantara::Event;
 
+use crate::client::lease::Lease;
+use crate::client::proto::{Compare, Put, Range, Txn};
+use crate::driver::completion::Reply;
 use crate::error::{Error, Kind};
 use crate::event::ClusterEvent;
-use crate::keys::Who;
-use crate::lease::Lease;
-use crate::reply::Reply;
-use crate::wire::{Compare, Put, Range, Txn};
+use crate::store::keys::Stamp;
 
-const HOLD: &str = "hold an event";
+const DOING: &str = "hold an event";
 
-/// An event that is set for as long as this lives. From [`ClusterEvent::hold`].
+/// Keeps an event set for as long as it lives. From [`ClusterEvent::hold`].
 ///
-/// Dropping it lets go. If the process dies, or is cut off from the cluster, the cluster lets go after the options'
-/// [`hold_ttl`](crate::Options::hold_ttl), and by that time [`lost`](Hold::lost) has been set, by this machine's clock:
-/// whoever does something that must not go on without the hold watches `lost`.
+/// Dropping it ends the hold. If the process dies or loses the cluster, the cluster ends the hold after the options'
+/// [`hold_ttl`](crate::Options::hold_ttl). [`lost`](Hold::lost) is set by that time, by the clock of this machine: watch
+/// it in work that must not go on without the hold.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -37,8 +37,8 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// An event of this process that is set when the hold is lost: the cluster has let go, or it could not be told for
-    /// so long that it may have. It never comes back; hold the event again.
+    /// An event of this process that is set when the hold is lost: the cluster has ended it, or could not be reached for
+    /// so long that it may have. A lost hold stays lost; hold the event again.
     #[must_use]
     pub fn lost(&self) -> &Event {
         self.lease.lost()
@@ -50,37 +50,59 @@ impl Hold {
         self.lease.is_lost()
     }
 
-    /// What is held.
+    /// The event that is held.
     #[must_use]
     pub fn event(&self) -> &ClusterEvent {
         &self.event
     }
 }
 
-pub(crate) fn begin(event: &ClusterEvent) -> Result<Reply<Hold>, Error> {
-    let held = event.clone();
-    event.run(move |parts, name| async move {
-        let until = parts.link.request_deadline();
-        let lease = parts.leases.grant(HOLD, parts.options.hold_ttl, until).await?;
-        let key = parts.keys.hold(&name, lease.id);
-        // The hold is its own lane: it is made once, under a lease of its own.
-        let make = Txn {
-            compare: vec![Compare::last_changed_at(key.clone(), 0)],
-            success: vec![
-                Put { key: key.clone(), value: Who::am_i().to_value(), lease: lease.id }.into(),
-                Put { key: parts.keys.pulse(&name), value: Who::am_i().to_value(), lease: 0 }.into(),
-            ],
-            failure: vec![Range { key, ..Range::default() }.into()],
-        };
-        match parts.link.call(HOLD, &make, until).await {
-            Ok(_) => Ok(Hold { event: held, lease }),
-            // The lease is given back, and the hold with it.
-            Err(failure) if failure.may_be_done => {
-                Err(Error::new(Kind::Unknown { doing: HOLD, tries: parts.link.tries(), pending: None }))
+impl ClusterEvent {
+    /// Keeps the event set for as long as the [`Hold`] lives. When the hold is dropped, or its process dies or loses the
+    /// cluster for longer than the options' [`hold_ttl`](crate::Options::hold_ttl), the event is unset again, unless
+    /// another process holds it or has set it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`set`](ClusterEvent::set). After an unknown outcome nothing is held for longer than the `hold_ttl`.
+    pub fn hold(&self) -> Result<Hold, Error> {
+        self.request_hold()?.wait()
+    }
+
+    /// Async form of [`hold`](ClusterEvent::hold).
+    ///
+    /// # Errors
+    ///
+    /// As for [`hold`](ClusterEvent::hold).
+    pub async fn hold_async(&self) -> Result<Hold, Error> {
+        self.request_hold()?.into_future().await
+    }
+
+    fn request_hold(&self) -> Result<Reply<Hold>, Error> {
+        let event = self.clone();
+        self.run(move |store, name| async move {
+            let until = store.connection.request_deadline();
+            let lease = store.leases.grant(DOING, store.options.hold_ttl, until).await?;
+            let key = store.keys.hold(&name, lease.id);
+            // The hold is its own session slot: its key is created once, and attached to a lease of its own.
+            let create = Txn {
+                compare: vec![Compare::last_changed_at(key.clone(), 0)],
+                success: vec![
+                    Put { key: key.clone(), value: Stamp::now().to_value(), lease: lease.id }.into(),
+                    Put { key: store.keys.pulse(&name), value: Stamp::now().to_value(), lease: 0 }.into(),
+                ],
+                failure: vec![Range { key, ..Range::default() }.into()],
+            };
+            match store.connection.call(DOING, &create, until).await {
+                Ok(_) => Ok(Hold { event, lease }),
+                // Dropping the lease ends the hold, if there is one.
+                Err(failure) if failure.may_be_done => {
+                    Err(Error::new(Kind::Unknown { doing: DOING, tries: store.connection.tries(), pending: None }))
+                }
+                Err(failure) => Err(failure.error),
             }
-            Err(failure) => Err(failure.error),
-        }
-    })
+        })
+    }
 }
 
 impl fmt::Debug for Hold {

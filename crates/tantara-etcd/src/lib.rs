@@ -2,44 +2,32 @@
 //!
 //! # Where things are
 //!
-//! [`Cluster`] connects, [`ClusterEvent`] has the verbs, [`ClusterWait`] is a wait that has begun, [`Hold`] sets an
-//! event for as long as it lives, [`Options`] say how to connect, and [`Changes`] tells what happens.
+//! [`Cluster`] connects, [`ClusterEvent`] has the methods of an event, [`ClusterWait`] is a wait that has begun, [`Hold`]
+//! sets an event for as long as it lives, [`Options`] configure the connection, and [`Changes`] follows a namespace.
 #![forbid(unsafe_code)]
 
 mod changes;
+mod client;
 mod cluster;
-mod connection;
-mod endpoint;
-mod engine;
+mod driver;
 mod error;
 mod event;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod hold;
-mod keys;
-mod lease;
-mod link;
-mod lookout;
+mod list;
+mod lock;
 mod options;
-mod pause;
-mod read;
-mod records;
-mod reply;
-mod ticket;
-mod topic;
-mod verdict;
+mod store;
 mod wait;
-mod watching;
-mod wire;
-mod write;
 
 pub use changes::{Change, Changes};
-pub use cluster::{Cluster, ClusterEntry, ClusterParty, ClusterWaiter, Outage};
-pub use endpoint::Endpoints;
-pub use error::Error;
+pub use client::endpoint::Endpoints;
+pub use cluster::{Cluster, Outage};
+pub use error::{Error, Pending};
 pub use event::ClusterEvent;
 pub use hold::Hold;
+pub use list::{ClusterEntry, ClusterWaiter, Origin};
 pub use options::{Options, Tls};
 pub use wait::ClusterWait;
-pub use write::Pending;

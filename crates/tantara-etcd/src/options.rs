@@ -1,4 +1,4 @@
-//! How to connect: namespace, user, TLS, and how long to try.
+//! [`Options`] of a connection: namespace, user, TLS, timeouts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-use crate::endpoint::{self, Endpoints};
+use crate::client::endpoint::{self, Endpoints};
 use crate::error::Error;
-use crate::keys;
+use crate::store::keys;
 
-/// How a [`Cluster`](crate::Cluster) connects. The default is what a cluster without TLS and users needs.
+/// How a [`Cluster`](crate::Cluster) connects. The default suits a cluster without TLS and users.
 ///
 /// ```no_run
 /// use tantara_etcd::{Cluster, Options, Tls};
@@ -28,13 +28,12 @@ pub struct Options {
     pub(crate) credentials: Option<Credentials>,
     pub(crate) tls: Option<Tls>,
     pub(crate) timeout: Duration,
-    /// The `timeout`, unless said otherwise.
+    /// `None`: the `timeout`.
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) learns_members: bool,
     pub(crate) hold_ttl: Duration,
     pub(crate) recheck: Duration,
     pub(crate) records_waits: bool,
-    pub(crate) hears_watches: bool,
 }
 
 impl Default for Options {
@@ -57,33 +56,31 @@ impl Options {
             hold_ttl: Duration::from_secs(10),
             recheck: Duration::from_secs(30),
             records_waits: false,
-            hears_watches: true,
         }
     }
 
-    /// The namespace: events of different namespaces have nothing to do with each other. All keys begin with
-    /// `/NAMESPACE/`, which etcd's roles can guard. It is made as the names of events are.
+    /// Sets the namespace, which separates events from those of other namespaces. All keys begin with `/NAMESPACE/`, so
+    /// that etcd's roles can restrict access to it. It follows the rules for names of events.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Options {
         self.namespace = namespace.into();
         self
     }
 
-    /// Who to be, where the cluster asks for it.
+    /// Sets the user and the password, for a cluster that requires them.
     #[must_use]
     pub fn user(mut self, name: impl Into<String>, password: impl Into<String>) -> Options {
         self.credentials = Some(Credentials::Fixed(name.into(), password.into()));
         self
     }
 
-    /// Who to be, where that may change: a name and a password, asked for at every login. There is one for every
-    /// connection, and one when the cluster has forgotten the last one.
+    /// Sets a provider of a user and a password that may change. It is called for every login: for each connection, and
+    /// when a token has expired.
     ///
-    /// A password that is refused when the cluster is first connected to is an error, as with
-    /// [`user`](Options::user). Later it counts as an outage, because a better one may follow: waits go on, and the
-    /// provider is asked again.
+    /// If the first login is refused, connecting fails, as with [`user`](Options::user). A later refusal counts as an
+    /// outage: waits go on, and the provider is called again.
     ///
-    /// It is called on the thread of the connection, where everything else waits for it, so it should not take long.
+    /// The provider runs on the runtime thread of the connection and blocks all requests meanwhile, so it should be fast.
     ///
     /// ```no_run
     /// use tantara_etcd::{Cluster, Options};
@@ -104,84 +101,74 @@ impl Options {
         self
     }
 
-    /// Speak TLS.
+    /// Enables TLS.
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Options {
         self.tls = Some(tls);
         self
     }
 
-    /// How long a request may take before it fails; five seconds, unless said otherwise. A leader that dies is
-    /// replaced within three, and requests outlast that.
+    /// Sets how long a request may take before it fails; five seconds by default. A leader that dies is replaced within
+    /// three, so requests survive that.
     ///
-    /// Waiting is not limited by it: once a wait has begun it outlasts every outage.
+    /// It does not limit waits: a wait that has begun survives every outage.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Options {
         self.timeout = timeout;
         self
     }
 
-    /// How long the cluster is tried to be reached at first; as long as a request may take, unless said otherwise.
+    /// Sets how long connecting may take; by default, as long as a request.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Options {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// Whether to learn from the cluster where its members are: yes, unless said otherwise. Then the connection
-    /// outlasts that all endpoints that were given are replaced by others.
+    /// Sets whether to learn the addresses of the members from the cluster; yes by default. Then the connection survives
+    /// that all given endpoints are replaced by others.
     ///
-    /// The endpoints that were given are tried first. An address that cannot be reached from here costs no time. One
-    /// that answers for another cluster is not used, nor one that is reached without TLS where the member that told
-    /// it was reached with it. With [`credentials`](Options::credentials), an address that is reached without TLS is
-    /// used only if it tells its cluster before anybody logs in, and one on another machine only if such an endpoint
-    /// was given. Versions of etcd that tell administrators alone (3.5.28 to 3.5.31, 3.6.0 to 3.6.11,
-    /// where there are users) are asked in vain.
+    /// The given endpoints are tried first. A learnt address that cannot be reached from here costs no time. It is not
+    /// used if it belongs to another cluster, or if it is reached without TLS and the member that reported it with TLS.
+    /// With [`credentials`](Options::credentials), an address without TLS is used only if it reports its cluster's ID
+    /// before the login, and one on another machine only if such an endpoint was given. Versions of etcd that report
+    /// members to administrators alone (with users: 3.5.28 to 3.5.31, 3.6.0 to 3.6.11) do not report any.
     #[must_use]
     pub fn learn_members(mut self, learn: bool) -> Options {
         self.learns_members = learn;
         self
     }
 
-    /// How long a [hold](crate::ClusterEvent::hold) lasts after its process has died or was cut off: ten seconds,
-    /// unless said otherwise. etcd counts in whole seconds, and no less than about two.
+    /// Sets how long a [hold](crate::ClusterEvent::hold) lasts after its process has died or has lost the cluster; ten
+    /// seconds by default. etcd rounds it up to whole seconds, and to about two at least.
     #[must_use]
     pub fn hold_ttl(mut self, ttl: Duration) -> Options {
         self.hold_ttl = ttl;
         self
     }
 
-    /// How often events that are waited for are read again although nothing seems to have happened: every thirty
-    /// seconds, unless said otherwise. It bounds the delay where a server has forgotten to tell of a change.
+    /// Sets how often events with waits are read again even if the watch shows no change; every thirty seconds by default.
+    /// It bounds the delay of a wait if a server fails to send a change.
     #[must_use]
     pub fn recheck(mut self, period: Duration) -> Options {
         self.recheck = period;
         self
     }
 
-    /// Leave a record of who waits, for [`waiters`](crate::ClusterEvent::waiters) and `tantara ls`. It costs a write
-    /// when a wait has lasted for a tenth of a second, and one when it ends. Nothing is recorded unless this is asked
-    /// for.
+    /// Sets whether to record who waits, for [`waiters`](crate::ClusterEvent::waiters) and `tantara ls`; no by default. It
+    /// costs a write when a wait has lasted for a tenth of a second, and one when it ends.
     #[must_use]
     pub fn record_waits(mut self, records: bool) -> Options {
         self.records_waits = records;
         self
     }
 
-    /// For tests: what happens where a server never tells of a change.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn deaf_to_watches(mut self) -> Options {
-        self.hears_watches = false;
-        self
-    }
-
-    /// What is doubtful about connecting in this way, for people to read: a password that goes to another machine in
-    /// clear. Empty, if nothing is. Nothing is sent.
+    /// Warnings about these options, for people to read: a password that would be sent to another machine in clear. Sends
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// If an endpoint cannot be.
+    /// If an endpoint is invalid.
     pub fn warnings(&self, endpoints: impl Endpoints) -> Result<Vec<String>, Error> {
         let endpoints = endpoint::parse(endpoints, self.tls.is_some())?;
         let exposed = endpoints.iter().filter(|endpoint| !endpoint.is_secure && !endpoint.is_loopback());
@@ -190,7 +177,7 @@ impl Options {
             return Ok(Vec::new());
         }
         Ok(vec![format!(
-            "the password goes to {} without TLS, where others on the way can read it",
+            "the password goes to {} without TLS, where others on the network can read it",
             exposed.join(", ")
         )])
     }
@@ -207,7 +194,7 @@ impl Options {
     }
 }
 
-/// Who to be.
+/// The user and the password.
 #[derive(Clone)]
 pub(crate) enum Credentials {
     Fixed(String, String),
@@ -225,7 +212,7 @@ impl Credentials {
         }
     }
 
-    /// Whether the next login may be another.
+    /// Whether the next login may use others.
     pub(crate) fn may_change(&self) -> bool {
         matches!(self, Credentials::Provided(_))
     }
@@ -240,7 +227,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The name of a user, for people. Some write the password after a colon, as for etcdctl; it is not shown.
+/// The name of a user, for messages. A password after a colon, as etcdctl accepts it, is hidden.
 pub(crate) fn shown_user(name: &str) -> String {
     match name.split_once(':') {
         Some((name, _)) => format!("{name}:…"),
@@ -250,7 +237,7 @@ pub(crate) fn shown_user(name: &str) -> String {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither passwords nor private keys.
+        // Passwords and private keys are hidden.
         f.debug_struct("Options")
             .field("namespace", &self.namespace)
             .field("credentials", &self.credentials)
@@ -265,7 +252,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// How TLS is spoken: whom to trust, and who to be. The default trusts whom the system trusts.
+/// How to use TLS: the trusted authorities, and the client's own certificate. The default trusts the authorities that
+/// the system trusts.
 #[derive(Clone, Default)]
 pub struct Tls {
     ca: Option<Vec<u8>>,
@@ -274,27 +262,27 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts the certificate authorities that the system trusts.
+    /// The default.
     #[must_use]
     pub fn new() -> Tls {
         Tls::default()
     }
 
-    /// Trusts this certificate authority, in PEM, and no other.
+    /// Trusts this certificate authority, in PEM, and no other one.
     #[must_use]
     pub fn ca_pem(mut self, ca: impl Into<Vec<u8>>) -> Tls {
         self.ca = Some(ca.into());
         self
     }
 
-    /// The client's own certificate and its key, in PEM.
+    /// Sets the client's own certificate and its key, in PEM.
     #[must_use]
     pub fn identity_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Tls {
         self.identity = Some((certificate.into(), key.into()));
         self
     }
 
-    /// The name that the servers' certificates carry, where it is not the host of the endpoint.
+    /// Sets the name in the servers' certificates, if it is not the host of the endpoint.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Tls {
         self.server_name = Some(name.into());
@@ -332,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_in_clear_is_warned_of_where_others_can_read_it() {
+    fn a_password_in_clear_is_warned_of_if_others_can_read_it() {
         let warned = |options: &Options, endpoints: &str| !options.warnings(endpoints).unwrap().is_empty();
         let user = Options::new().user("ann", "sesame");
         for endpoints in ["10.0.0.1:2379", "127.0.0.1:2379,etcd-2:2379", "http://[2001:db8::1]:2379"] {

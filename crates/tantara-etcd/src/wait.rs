@@ -1,4 +1,4 @@
-//! [`ClusterWait`]: a wait, to be awaited or blocked on; and how it stands among waits for other kinds of events.
+//! [`ClusterWait`]: a wait that has begun, to be awaited or blocked on, alone or within `any` and `all`.
 
 use std::fmt;
 use std::future::Future;
@@ -7,26 +7,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tantara::__private::{self as private, External, Seal, Sealed, Slot};
-use tantara::Waitable;
+use tantara::__private::{self as private, External};
 
-use crate::engine::Engine;
+use crate::driver::completion::{Completer, WaitState};
+use crate::driver::runtime::Runtime;
+use crate::driver::task::Request;
 use crate::error::Error;
-use crate::event::ClusterEvent;
-use crate::keys;
-use crate::lookout::Ask;
-use crate::ticket::{Served, Ticket};
+use crate::store::keys;
 
-/// A wait for a [`ClusterEvent`], made by [`wait_async`](ClusterEvent::wait_async). It has begun: await it under any
-/// runtime, or block on it later.
+/// A wait for a [`ClusterEvent`](crate::ClusterEvent), from [`wait_async`](crate::ClusterEvent::wait_async). It has
+/// begun: await it under any runtime, or block on it later.
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment loses nothing for anybody else.
+/// Dropping it at any moment affects no other wait.
 ///
 /// # Examples
 ///
-/// To be sure that an answer is not missed, one begins to wait before one asks:
+/// To miss no answer, begin to wait before you ask:
 ///
 /// ```no_run
 /// # let cluster = tantara_etcd::Cluster::connect("127.0.0.1:2379")?;
@@ -37,126 +35,125 @@ use crate::ticket::{Served, Ticket};
 /// answered.wait()?;
 /// # Ok::<(), tantara_etcd::Error>(())
 /// ```
-#[must_use = "it waits for nobody unless it is awaited or blocked on"]
+#[must_use = "a wait has no effect unless it is awaited or blocked on"]
 pub struct ClusterWait {
-    engine: Engine,
-    ticket: Arc<Ticket>,
-    /// Made with the first poll.
+    runtime: Runtime,
+    state: Arc<WaitState>,
+    /// Created by the first poll.
     over: Option<Over>,
 }
 
 type Over = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl ClusterWait {
-    pub(crate) fn new(event: &ClusterEvent) -> ClusterWait {
-        let wait = ClusterWait::unbegun(event);
-        if !wait.ticket.over.is_set() {
-            let until = event.engine().parts().link.request_deadline();
-            wait.ask(Ask::Join(Served(Arc::clone(&wait.ticket)), until));
+    pub(crate) fn new(runtime: &Runtime, name: &Arc<str>) -> ClusterWait {
+        let wait = ClusterWait::unbegun(runtime, name);
+        if !wait.state.is_over() {
+            let until = runtime.store().connection.request_deadline();
+            wait.send(Request::Join(Completer(Arc::clone(&wait.state)), until));
         }
         wait
     }
 
-    /// One that is only [decided](ClusterWait::decide).
-    fn unbegun(event: &ClusterEvent) -> ClusterWait {
-        let ticket = Ticket::new(event.name());
-        if let Err(error) = keys::check_name(event.name()) {
-            ticket.end(Err(error));
+    /// Reads the event once: a wait whose time has passed already.
+    pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>) -> Result<bool, Error> {
+        let wait = ClusterWait::unbegun(runtime, name);
+        if !wait.state.is_over() {
+            wait.block_on_decision();
         }
-        ClusterWait { engine: event.engine().clone(), ticket, over: None }
+        wait.result()
     }
 
-    fn ask(&self, ask: Ask) {
-        if let Err(error) = self.engine.ask(ask) {
-            self.ticket.end(Err(error));
+    fn unbegun(runtime: &Runtime, name: &Arc<str>) -> ClusterWait {
+        let state = WaitState::new(name);
+        if let Err(error) = keys::check_name(name) {
+            state.complete(Err(error));
+        }
+        ClusterWait { runtime: runtime.clone(), state, over: None }
+    }
+
+    fn send(&self, request: Request) {
+        if let Err(error) = self.runtime.send(request) {
+            self.state.complete(Err(error));
         }
     }
 
-    /// Blocks until the cluster has been read for this wait: every set from then on releases it. It may be over by
+    /// Blocks until the cluster has been read for this wait: every later `set` releases it. The wait may have ended by
     /// then.
     ///
     /// # Errors
     ///
-    /// If the wait cannot begin, as with [`ClusterEvent::wait`].
+    /// If the wait cannot begin, as for [`ClusterEvent::wait`](crate::ClusterEvent::wait).
     pub fn begun(&mut self) -> Result<(), Error> {
-        self.ticket.begun.wait();
-        self.ticket.outcome().unwrap_or(Ok(true)).map(drop)
+        self.state.begun.wait();
+        self.state.result().unwrap_or(Ok(true)).map(drop)
     }
 
-    /// [`begun`](ClusterWait::begun), to be awaited.
+    /// Async form of [`begun`](ClusterWait::begun).
     ///
     /// # Errors
     ///
-    /// As with [`begun`](ClusterWait::begun).
+    /// As for [`begun`](ClusterWait::begun).
     pub async fn begun_async(&mut self) -> Result<(), Error> {
-        self.ticket.begun.wait_async().await;
-        self.ticket.outcome().unwrap_or(Ok(true)).map(drop)
+        self.state.begun.wait_async().await;
+        self.state.result().unwrap_or(Ok(true)).map(drop)
     }
 
-    /// Blocks until it is released, as [`ClusterEvent::wait`] does.
+    /// Blocks until the wait is released, like [`ClusterEvent::wait`](crate::ClusterEvent::wait).
     ///
     /// # Errors
     ///
-    /// As with [`ClusterEvent::wait`].
+    /// As for [`ClusterEvent::wait`](crate::ClusterEvent::wait).
     pub fn wait(self) -> Result<(), Error> {
-        self.ticket.over.wait();
-        self.outcome().map(drop)
+        self.state.over().wait();
+        self.result().map(drop)
     }
 
-    /// Blocks for at most `timeout`, as [`ClusterEvent::wait_timeout`] does.
+    /// Blocks for at most `timeout`, like [`ClusterEvent::wait_timeout`](crate::ClusterEvent::wait_timeout).
     ///
     /// # Errors
     ///
-    /// As with [`ClusterEvent::wait_timeout`].
+    /// As for [`ClusterEvent::wait_timeout`](crate::ClusterEvent::wait_timeout).
     pub fn wait_timeout(self, timeout: Duration) -> Result<bool, Error> {
-        if !self.ticket.over.wait_timeout(timeout) {
-            self.decide();
+        if !self.state.over().wait_timeout(timeout) {
+            self.block_on_decision();
         }
-        self.outcome()
+        self.result()
     }
 
-    /// Blocks until `deadline` at the latest, as [`ClusterEvent::wait_deadline`] does.
+    /// Blocks until `deadline` at the latest, like [`ClusterEvent::wait_deadline`](crate::ClusterEvent::wait_deadline).
     ///
     /// # Errors
     ///
-    /// As with [`ClusterEvent::wait_deadline`].
+    /// As for [`ClusterEvent::wait_deadline`](crate::ClusterEvent::wait_deadline).
     pub fn wait_deadline(self, deadline: Instant) -> Result<bool, Error> {
-        if !self.ticket.over.wait_deadline(deadline) {
-            self.decide();
+        if !self.state.over().wait_deadline(deadline) {
+            self.block_on_decision();
         }
-        self.outcome()
+        self.result()
     }
 
-    /// The time has passed: the cluster decides, or cannot be asked.
-    fn decide(&self) {
-        self.ask(Ask::Decide(Served(Arc::clone(&self.ticket))));
-        self.ticket.over.wait();
+    /// The time has passed: blocks until the driver has read the cluster for the last time, or could not.
+    fn block_on_decision(&self) {
+        self.send(Request::Decide(Completer(Arc::clone(&self.state))));
+        self.state.over().wait();
     }
 
-    fn outcome(&self) -> Result<bool, Error> {
-        // It is over.
-        self.ticket.outcome().unwrap_or(Ok(false))
+    /// The result of a wait that is over.
+    fn result(&self) -> Result<bool, Error> {
+        self.state.result().unwrap_or(Ok(false))
     }
 
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let over = self.over.get_or_insert_with(|| {
-            let ticket = Arc::clone(&self.ticket);
-            Box::pin(async move { ticket.over.wait_async().await })
+            let state = Arc::clone(&self.state);
+            Box::pin(async move { state.over().wait_async().await })
         });
         ready!(over.as_mut().poll(context));
-        // Whoever looks again finds it over without it.
+        // A later poll creates another one, which is ready at once.
         self.over = None;
         Poll::Ready(())
     }
-}
-
-/// Looks once.
-pub(crate) fn look(event: &ClusterEvent) -> Result<bool, Error> {
-    let wait = ClusterWait::unbegun(event);
-    if !wait.ticket.over.is_set() {
-        wait.decide();
-    }
-    wait.outcome()
 }
 
 impl Future for ClusterWait {
@@ -164,16 +161,16 @@ impl Future for ClusterWait {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         ready!(self.poll_over(context));
-        Poll::Ready(self.outcome().map(drop))
+        Poll::Ready(self.result().map(drop))
     }
 }
 
 impl Drop for ClusterWait {
     fn drop(&mut self) {
-        if !self.ticket.over.is_set() {
-            self.ticket.leave();
-            // In the child of a fork there is nobody to be told.
-            let _ = self.engine.ask(Ask::Leave(Arc::clone(&self.ticket.name)));
+        if !self.state.is_over() {
+            self.state.leave();
+            // This fails in the child of a fork, which has no driver.
+            let _ = self.runtime.send(Request::Leave(Arc::clone(&self.state.name)));
         }
     }
 }
@@ -181,17 +178,9 @@ impl Drop for ClusterWait {
 impl fmt::Debug for ClusterWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClusterWait")
-            .field("event", &self.ticket.name)
-            .field("over", &self.ticket.over.is_set())
+            .field("event", &self.state.name)
+            .field("over", &self.state.is_over())
             .finish_non_exhaustive()
-    }
-}
-
-impl Waitable for ClusterEvent {}
-
-impl Sealed for ClusterEvent {
-    fn slot(&self, _: Seal) -> Slot<'_> {
-        Slot::external(ClusterWait::new(self))
     }
 }
 
@@ -201,19 +190,19 @@ impl External for ClusterWait {
         context: &mut Context<'_>,
         _: bool,
     ) -> Poll<Result<bool, tantara::Error>> {
-        if !self.ticket.over.is_set() {
+        if !self.state.is_over() {
             ready!(self.poll_over(context));
         }
-        Poll::Ready(self.outcome().map_err(|error| private::error(error.io_kind(), error)))
+        Poll::Ready(self.result().map_err(|error| private::error(error.io_kind(), error)))
     }
 
     fn needs_poll(&self) -> bool {
-        self.ticket.over.is_set() && self.outcome().is_err()
+        self.state.is_over() && self.result().is_err()
     }
 
     fn decide(self: Pin<&mut Self>) -> bool {
-        if !self.ticket.over.is_set() {
-            self.ask(Ask::Decide(Served(Arc::clone(&self.ticket))));
+        if !self.state.is_over() {
+            self.send(Request::Decide(Completer(Arc::clone(&self.state))));
         }
         true
     }

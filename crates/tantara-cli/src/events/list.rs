@@ -7,7 +7,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 use tantara::SharedEvent;
-use tantara_etcd::{ClusterEntry, ClusterParty};
+use tantara_etcd::{ClusterEntry, Origin};
 
 use crate::events::waiter::Waiter;
 use crate::events::{Place, text};
@@ -52,8 +52,8 @@ impl From<tantara::Entry> for Entry {
     }
 }
 
-impl From<ClusterParty> for Party {
-    fn from(party: ClusterParty) -> Party {
+impl From<Origin> for Party {
+    fn from(party: Origin) -> Party {
         Party { at: party.at, pid: Some(party.pid), host: Some(party.host) }
     }
 }
@@ -87,7 +87,7 @@ fn entries(place: &Place) -> Result<Vec<Entry>, Failure> {
     let directory = match place {
         Place::Directory(directory) => directory,
         Place::Cluster(region) => {
-            let entries = region.cluster.survey().map_err(Failure::of_cluster)?;
+            let entries = region.cluster.list().map_err(Failure::of_cluster)?;
             return Ok(entries.into_iter().map(Entry::from).collect());
         }
     };

@@ -369,7 +369,7 @@ impl Place {
         match self {
             Place::Directory(directory) => directory.names(),
             Place::Cluster(region) => {
-                let entries = region.cluster.survey().unwrap_or_default();
+                let entries = region.cluster.list().unwrap_or_default();
                 entries.into_iter().map(|entry| entry.name).collect()
             }
         }

@@ -13,7 +13,7 @@ pub(crate) fn run(place: &Place, names: &[String]) -> Result<(), Failure> {
             events.iter().try_for_each(|event| event.remove().map(drop)).map_err(Failure::of_event)
         }
         Place::Cluster(region) => {
-            let known = region.cluster.survey().map_err(Failure::of_cluster)?;
+            let known = region.cluster.list().map_err(Failure::of_cluster)?;
             let is_unknown = |name: &&String| !known.iter().any(|entry| entry.name == **name);
             if let Some(name) = names.iter().find(is_unknown) {
                 return Err(Failure::usage(place.unknown(name)));

@@ -42,7 +42,7 @@ fn users_may_do_what_their_roles_allow() {
         eve.event("door").wait(),
         eve.event("door").wait_timeout(Duration::from_millis(50)).map(drop),
         eve.event("door").hold().map(drop),
-        eve.survey().map(drop),
+        eve.list().map(drop),
     ];
     for refusal in refusals {
         let error = refusal.unwrap_err();
@@ -178,7 +178,7 @@ fn what_is_no_etcd_is_unreachable_in_time() {
     let mut all = endpoints.to_vec();
     all.extend(good.endpoints());
     let cluster = Cluster::connect_with(all, Options::new().timeout(Duration::from_secs(20))).unwrap();
-    assert!(cluster.survey().is_ok());
+    assert!(cluster.list().is_ok());
     drop(silent);
 }
 
@@ -199,7 +199,7 @@ fn what_others_write_into_the_namespace_is_not_believed() {
     ] {
         servers.put_raw(key, value);
     }
-    let entries = cluster.survey().unwrap();
+    let entries = cluster.list().unwrap();
     assert_eq!(entries.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["door"]);
     assert_eq!(entries[0].waiters.len(), 1);
     assert!(!entries[0].waiters[0].host.contains('\x1b'));
@@ -207,6 +207,6 @@ fn what_others_write_into_the_namespace_is_not_believed() {
     assert!(!door.wait_timeout(Duration::from_millis(50)).unwrap_or(true) || door.is_set().unwrap());
     door.set().unwrap();
     assert!(door.is_set().unwrap());
-    assert!(alone(&servers).survey().unwrap().is_empty());
+    assert!(alone(&servers).list().unwrap().is_empty());
     until("it can be removed", || door.remove().is_ok());
 }

@@ -84,7 +84,7 @@ fn foreign_keys_under_one_event_harm_no_event() {
     let asleep = sleeper([a.clone(), b.clone()]);
     other.event("A").pulse().unwrap();
     assert_eq!(asleep.join().unwrap(), 0);
-    let listed = other.survey().unwrap();
+    let listed = other.list().unwrap();
     let state = |name: &str| {
         let entry = listed.iter().find(|entry| entry.name == name).unwrap();
         (entry.is_set, entry.last_set.is_some(), entry.holders.len())
@@ -154,7 +154,7 @@ fn what_stands_in_the_keys_of_one_event_does_not_spoil_another() {
     waits.iter_mut().for_each(|wait| wait.begun().unwrap());
     events[1].set().unwrap();
     assert_eq!(any(&events).try_wait().unwrap(), 1);
-    assert_eq!(cluster.survey().unwrap().iter().filter(|entry| entry.is_set).count(), 1);
+    assert_eq!(cluster.list().unwrap().iter().filter(|entry| entry.is_set).count(), 1);
     // And they can still be set.
     events.iter().for_each(|event| event.pulse().unwrap());
     waits.into_iter().for_each(|wait| wait.wait().unwrap());

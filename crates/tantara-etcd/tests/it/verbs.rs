@@ -50,7 +50,7 @@ fn a_name_that_cannot_be_is_refused_by_every_verb_before_anything_is_done() {
         let refusal = Cluster::connect_with(server.endpoints(), Options::new().namespace(namespace));
         assert!(refusal.unwrap_err().is_invalid_input());
     }
-    assert!(cluster.survey().unwrap().is_empty());
+    assert!(cluster.list().unwrap().is_empty());
 }
 
 /// A connection that leaves records of who waits.
@@ -61,7 +61,7 @@ fn recording(server: &Servers) -> Cluster {
 
 /// Returns once so many events of the cluster are waited for. They are recorded when the waits have begun.
 fn until_waited_for(cluster: &Cluster, count: usize) {
-    let waited_for = || cluster.survey().unwrap().iter().filter(|entry| !entry.waiters.is_empty()).count();
+    let waited_for = || cluster.list().unwrap().iter().filter(|entry| !entry.waiters.is_empty()).count();
     until("they are waited for", || waited_for() == count);
 }
 
@@ -263,7 +263,7 @@ fn everything_can_be_awaited_under_any_runtime() {
         event.wait_async().await.unwrap();
         event.clear_async().await.unwrap();
         let hold = event.hold_async().await.unwrap();
-        assert_eq!(cluster.survey_async().await.unwrap()[0].holders.len(), 1);
+        assert_eq!(cluster.list_async().await.unwrap()[0].holders.len(), 1);
         drop(hold);
         assert!(event.waiters_async().await.unwrap().is_empty());
         assert!(event.remove_async().await.unwrap());

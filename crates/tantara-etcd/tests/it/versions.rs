@@ -216,7 +216,7 @@ fn a_full_database_refuses_writes_and_answers_reads() {
     assert!(set.wait_timeout(LONG).unwrap());
     assert!(!unset.wait_timeout(Duration::from_millis(50)).unwrap(), "the cluster says so");
     assert!(tantara::any([&unset, &set]).try_wait_timeout(LONG).unwrap().is_some());
-    assert_eq!(cluster.survey().unwrap().len(), 2);
+    assert_eq!(cluster.list().unwrap().len(), 2);
     let error = unset.set().unwrap_err();
     assert!(error.to_string().contains("database is full") && !error.is_unknown(), "{error}");
 }
@@ -312,7 +312,7 @@ fn a_list_ends_where_a_server_has_no_key_and_says_that_there_are_more() {
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     let cluster = Cluster::connect_with(stand_in.endpoint(), options()).unwrap();
     stand_in.answer(Manner::EmptyPages);
-    let listing = thread::spawn(move || cluster.survey());
+    let listing = thread::spawn(move || cluster.list());
     until("the list ends", || listing.is_finished());
     assert!(listing.join().unwrap().unwrap().is_empty());
 }

@@ -1,100 +1,99 @@
-//! The connection to the cluster: one at a time, to any member that answers and knows a leader; and requests that go
-//! on over another when it fails.
+//! The connection to the cluster: to one member at a time, which answers and knows a leader. Requests are retried over
+//! another member when the connection fails.
 //!
-//! Only requests that may be sent twice are sent here: reads, and writes that apply at most once (see `write.rs`).
+//! Only idempotent requests are sent here: reads, and writes that apply at most once (see `store/write.rs`).
 //!
-//! Nothing depends on `Maintenance/Status` or on the list of members: many versions of etcd keep them from users.
-//! Whether a member serves is known from its health check (`connection.rs`); the version and the addresses of the
-//! other members are optional.
+//! Nothing depends on `Maintenance/Status` or on the list of members, which many versions of etcd refuse to users.
+//! Whether a member serves is known from its health check (`member.rs`); the version and the addresses of the other
+//! members are optional.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Code;
 use tonic::transport::Endpoint as Target;
 
-use crate::connection::{Connection, NoAnswer, Wire};
-use crate::endpoint::Endpoint;
-use crate::error::{Error, Kind, Try, Why, reason, said};
+use crate::client::endpoint::Endpoint;
+use crate::client::member::{MemberConnection, NoAnswer, Transport};
+use crate::client::pause::{LONGEST_PAUSE, Pause};
+use crate::client::proto::{Authenticate, Header, MemberList, Peek, Rpc, StatusOf};
+use crate::client::verdict::{Verdict, is_too_old, is_untouched, judge};
+use crate::error::{Error, Kind, Try, Why, reason, text_of};
+use crate::lock::lock;
 use crate::options::{Options, shown_user};
-use crate::pause::{LONGEST_PAUSE, Pause};
-use crate::verdict::{Verdict, is_too_old, is_untouched, judge};
-use crate::wire::{Authenticate, Header, MemberList, Peek, Rpc, StatusOf};
 
-/// A member that takes longer to answer a connection is passed over for the next.
+/// How long a member may take to accept a connection before the next one is tried.
 const CONNECTING: Duration = Duration::from_secs(2);
 
-/// The limit grows with each round in which no endpoint could be connected to, up to this.
+/// That time grows up to this with each round in which no endpoint could be connected to.
 const LONGEST_CONNECTING: Duration = Duration::from_secs(30);
 
-/// Connections are asked for a sign of life when they are silent. etcd closes those that ask more often than every
-/// five seconds.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// The interval of HTTP/2 pings. etcd closes connections that send them more often than every five seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// What can do without an answer waits for it no longer than this, or than twice the time of the answer that was
-/// needed.
+/// The timeout of optional requests: this long, or twice the round trip of the health check.
 const OPTIONAL: Duration = Duration::from_millis(250);
 
-/// Addresses that a member has told are tried when the endpoints that were given have not answered for so long.
+/// Learnt addresses are tried once the given endpoints have not answered for this long.
 const GIVEN_FIRST: Duration = Duration::from_millis(500);
 
-/// How often the members are asked for the addresses of all of them.
+/// How often a member is asked for the addresses of all members.
 const LEARNING: Duration = Duration::from_secs(30);
 
-/// So many addresses are believed.
+/// Upper bound on the addresses that are learnt.
 const MOST_ADDRESSES: usize = 32;
 
 /// Why a request has failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) error: Error,
-    /// Whether it may have been carried out nevertheless.
+    /// Whether the request may have been carried out.
     pub(crate) may_be_done: bool,
-    /// What it says of the lease, the revision.
+    /// The code of the answer, if there was one.
     pub(crate) status: Option<Code>,
 }
 
-/// What the connections of one link have in common.
+/// The connection to a cluster.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     endpoints: Vec<Endpoint>,
     options: Options,
-    /// A key that everybody may read who may use the namespace.
+    /// A key that every user of the namespace may read.
     key: Vec<u8>,
-    /// Held while one connects, so that one does.
-    current: tokio::sync::Mutex<Option<Connection>>,
-    /// How many connections were begun.
+    /// Locked while a task connects, so that only one does.
+    current: tokio::sync::Mutex<Option<MemberConnection>>,
+    /// The number of connections that were begun.
     serial: AtomicU64,
-    /// The last connection that has failed; so have all before it.
+    /// The last connection that has failed; all earlier ones have failed, too.
     failed: AtomicU64,
-    /// Whether there ever was a connection.
+    /// Whether a connection was ever made.
     was_connected: AtomicBool,
     known: Mutex<Known>,
 }
 
-/// What was learnt of the cluster.
+/// What is known about the cluster.
 #[derive(Debug, Default)]
 struct Known {
-    /// The endpoint that is tried next, of those given and of those learnt.
+    /// The endpoint to try next, among those given and among those learnt.
     next: [usize; 2],
-    /// The cluster's number, if a member has told it.
+    /// The cluster's ID, if a member has reported it.
     cluster: Option<u64>,
-    /// Where the members say that they are, but for the endpoints that were given.
+    /// The addresses that members have reported, without the given endpoints.
     learnt: Vec<Endpoint>,
-    /// What each endpoint has last failed with.
+    /// The last failure of each endpoint.
     reasons: HashMap<String, Why>,
     /// Since when there is no connection, although one is wanted.
     lost: Option<Instant>,
 }
 
-impl Link {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options) -> Link {
-        // Clients spread over the members.
+impl Connection {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options) -> Connection {
+        // A random start spreads clients over the members.
         let known = Known { next: [fastrand::usize(..endpoints.len()), 0], ..Known::default() };
-        Link {
+        Connection {
             endpoints,
             key: format!("/{}/e/", options.namespace).into_bytes(),
             options,
@@ -106,28 +105,28 @@ impl Link {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
     }
 
-    /// When a request that begins now has to be over.
+    /// The deadline of a request that begins now.
     pub(crate) fn request_deadline(&self) -> Instant {
         after(self.options.timeout)
     }
 
-    /// When the first connection has to be there.
+    /// The deadline of the first connection.
     pub(crate) fn connect_deadline(&self) -> Instant {
         after(self.options.connect_timeout.unwrap_or(self.options.timeout))
     }
 
     /// Whether there is a connection that is not known to have failed.
-    pub(crate) fn seems_up(&self) -> bool {
-        // While somebody connects there is none.
+    fn seems_up(&self) -> bool {
+        // It is locked while a task connects.
         self.current.try_lock().is_ok_and(|current| self.trusted(&current).is_some())
     }
 
-    /// Ready when so much time has passed and there is no connection. Two looks in a row have to find none: one may
-    /// fall between two connections.
+    /// Completes once `patience` has passed and there is no connection. Two checks in a row must find none, because one
+    /// may fall between two connections.
     pub(crate) async fn is_lost_after(&self, patience: Duration) {
         sleep(patience).await;
         let mut was_up = true;
@@ -142,30 +141,30 @@ impl Link {
     }
 
     /// Whether the connection is not known to have failed.
-    pub(crate) fn trusts(&self, connection: &Connection) -> bool {
+    pub(crate) fn trusts(&self, connection: &MemberConnection) -> bool {
         connection.serial > self.failed.load(Relaxed)
     }
 
-    /// Since when the cluster has not been reached, although somebody wants to, and what each endpoint has said.
+    /// Since when a connection is wanted and there is none, and the failure of each endpoint.
     pub(crate) fn outage(&self) -> Option<(Instant, Error)> {
         let lost = self.known().lost?;
         Some((lost, self.unreachable("go on")))
     }
 
-    fn trusted<'c>(&self, current: &'c Option<Connection>) -> Option<&'c Connection> {
+    fn trusted<'c>(&self, current: &'c Option<MemberConnection>) -> Option<&'c MemberConnection> {
         current.as_ref().filter(|connection| self.trusts(connection))
     }
 
-    /// What each endpoint has last failed with: those that were given, and those learnt that were tried.
+    /// The last failure of each endpoint: all given ones, and the learnt ones that were tried.
     pub(crate) fn tries(&self) -> Vec<Try> {
         let known = self.known();
-        let said = |endpoint: &Endpoint| known.reasons.get(&endpoint.name).cloned();
+        let reason = |endpoint: &Endpoint| known.reasons.get(&endpoint.name).cloned();
         let given = self.endpoints.iter().map(|endpoint| {
-            let why = said(endpoint).unwrap_or_else(|| Why::from("has not answered in time".to_owned()));
+            let why = reason(endpoint).unwrap_or_else(|| Why::from("has not answered in time"));
             Try { endpoint: endpoint.name.clone(), why }
         });
         let learnt = known.learnt.iter().filter_map(|endpoint| {
-            let why = said(endpoint)?;
+            let why = reason(endpoint)?;
             Some(Try { endpoint: endpoint.name.clone(), why })
         });
         given.chain(learnt).collect()
@@ -181,15 +180,15 @@ impl Link {
         Error::new(Kind::Unreachable { doing, tries: self.tries() })
     }
 
-    /// The connection, made if there is none. Tries all endpoints, again and again, until the deadline.
-    pub(crate) async fn connection(&self, doing: &'static str, until: Instant) -> Result<Connection, Error> {
+    /// The connection to a member. If there is none, tries all endpoints in turn until the deadline.
+    pub(crate) async fn member(&self, doing: &'static str, until: Instant) -> Result<MemberConnection, Error> {
         match timeout_at(until, self.connect()).await {
             Ok(connected) => connected,
             Err(_) => Err(self.unreachable(doing)),
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&self) -> Result<MemberConnection, Error> {
         let mut current = self.current.lock().await;
         if let Some(connection) = self.trusted(&current) {
             return Ok(connection.clone());
@@ -208,7 +207,7 @@ impl Link {
         Ok(connection)
     }
 
-    async fn connect_to_given(&self) -> Result<Connection, Error> {
+    async fn connect_to_given(&self) -> Result<MemberConnection, Error> {
         let mut pause = Pause::new();
         let mut patience = CONNECTING;
         loop {
@@ -217,14 +216,14 @@ impl Link {
                     return Ok(connection);
                 }
             }
-            // The members may be slow rather than silent.
+            // The members may be slow rather than unreachable.
             patience = (patience * 2).min(LONGEST_CONNECTING);
             sleep(pause.next()).await;
         }
     }
 
-    /// Never fails. What a member has told need not be true, so nothing that an address says is final.
-    async fn connect_to_learnt(&self) -> Connection {
+    /// Never fails: a learnt address may be wrong, so no answer from it is final.
+    async fn connect_to_learnt(&self) -> MemberConnection {
         sleep(GIVEN_FIRST).await;
         loop {
             let learnt = self.known().learnt.clone();
@@ -242,10 +241,10 @@ impl Link {
         endpoints: &[Endpoint],
         which: usize,
         patience: Duration,
-    ) -> Result<Option<Connection>, Error> {
+    ) -> Result<Option<MemberConnection>, Error> {
         let index = {
             let mut known = self.known();
-            // Moved on first: whoever comes after a try that was given up does not repeat it.
+            // Advanced first, so that an attempt that is cancelled is not repeated.
             let index = known.next[which] % endpoints.len();
             known.next[which] = index + 1;
             index
@@ -256,45 +255,48 @@ impl Link {
             Ok(Ok(connection)) => return Ok(Some(connection)),
             Ok(Err(Refusal::Final(error))) => return Err(error),
             Ok(Err(Refusal::Passing(why))) => self.note(endpoint, why),
-            Err(_) => self.note(endpoint, Why::from("does not answer; is it the port for clients?".to_owned())),
+            Err(_) => self.note(endpoint, Why::from("does not answer; is it the port for clients?")),
         }
         Ok(None)
     }
 
-    async fn connect_to(&self, endpoint: &Endpoint, serial: u64, is_learnt: bool) -> Result<Connection, Refusal> {
-        let passing = |error: tonic::transport::Error| Refusal::Passing(Why::at(endpoint.is_secure, reason(&error)));
+    async fn connect_to(&self, endpoint: &Endpoint, serial: u64, is_learnt: bool) -> Result<MemberConnection, Refusal> {
+        let passing = |error| Refusal::Passing(Why::of_connection(endpoint.is_secure, error));
         let mut target = Target::from_shared(endpoint.uri())
             .map_err(passing)?
             .connect_timeout(LONGEST_CONNECTING)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(SIGN_OF_LIFE)
-            .keep_alive_timeout(SIGN_OF_LIFE / 2)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE / 2)
             .keep_alive_while_idle(true);
         if endpoint.is_secure {
             let config = self.options.tls.clone().unwrap_or_default().config();
-            // Certificates that cannot be read stay so.
+            // Unreadable certificates are final.
             target = target.tls_config(config).map_err(|error| {
                 let why = format!("TLS cannot be set up: {}; check the certificates", reason(&error));
                 Refusal::Final(Error::new(Kind::Credentials { endpoint: endpoint.name.clone(), why }))
             })?;
         }
-        let mut wire = Wire::new(target.connect().await.map_err(passing)?);
+        let mut transport = Transport::new(target.connect().await.map_err(passing)?);
         let asked = Instant::now();
-        wire.check_health().await.map_err(|status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status)))?;
+        transport
+            .check_health()
+            .await
+            .map_err(|status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status)))?;
         let round_trip = asked.elapsed();
         let patience = OPTIONAL.max(round_trip * 2);
         if is_learnt && !endpoint.is_secure && self.options.credentials.is_some() {
-            // The address may be another cluster's by now, which must not learn the password. (Over TLS the
-            // certificate speaks for the server.)
-            let told = timeout(patience, wire.unary(MemberList {})).await;
-            self.check_cluster(told.ok().and_then(Result::ok).and_then(|members| members.header))?;
+            // The address may belong to another cluster by now, which must not learn the password. (Over TLS the
+            // certificate identifies the server.)
+            let members = timeout(patience, transport.unary(MemberList {})).await;
+            self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
         }
-        self.log_in(endpoint, &mut wire).await?;
+        self.log_in(endpoint, &mut transport).await?;
         let peek = Peek { key: self.key.clone(), limit: 1, serializable: true, keys_only: true };
         let (status, members, peek) = tokio::join!(
-            timeout(patience, wire.unary(StatusOf {})),
-            timeout(patience, wire.unary(MemberList {})),
-            timeout(patience, wire.unary(peek)),
+            timeout(patience, transport.unary(StatusOf {})),
+            timeout(patience, transport.unary(MemberList {})),
+            timeout(patience, transport.unary(peek)),
         );
         if let Ok(Ok(status)) = status
             && is_too_old(&status.version)
@@ -313,56 +315,56 @@ impl Link {
             self.known().cluster = Some(header.cluster_id);
         }
         let connection =
-            Connection::new(wire, endpoint.clone(), serial, round_trip, header.raft_term, self.key.clone());
+            MemberConnection::new(transport, endpoint.clone(), serial, round_trip, header.raft_term, self.key.clone());
         if let Some(members) = members {
             self.learn(&connection.endpoint, members.urls());
         }
         Ok(connection)
     }
 
-    /// Whether a member at an address that was learnt shows the number of the cluster that is known.
+    /// Checks that a member at a learnt address reports the known cluster ID.
     fn check_cluster(&self, header: Option<Header>) -> Result<(), Refusal> {
         let shown = header.map(|header| header.cluster_id).filter(|id| *id != 0);
         if shown.is_some() && shown == self.known().cluster {
             return Ok(());
         }
-        Err(Refusal::Passing(Why::from("cannot be told to be of the same cluster".to_owned())))
+        Err(Refusal::Passing(Why::from("is not known to belong to the same cluster")))
     }
 
-    async fn log_in(&self, endpoint: &Endpoint, wire: &mut Wire) -> Result<(), Refusal> {
+    async fn log_in(&self, endpoint: &Endpoint, transport: &mut Transport) -> Result<(), Refusal> {
         let Some(credentials) = &self.options.credentials else { return Ok(()) };
         let refused = |why: String| {
-            // Who supplies credentials may supply better ones later. A wait need not end for that.
+            // The provider may return better credentials later, so waits go on.
             if credentials.may_change() && self.was_connected.load(Relaxed) {
-                Refusal::Passing(Why::login(why))
+                Refusal::Passing(Why::of_login(why))
             } else {
                 Refusal::Final(Error::new(Kind::Credentials { endpoint: endpoint.name.clone(), why }))
             }
         };
         let (name, password) =
-            credentials.get().map_err(|error| refused(format!("no credentials could be had: {error}")))?;
+            credentials.get().map_err(|error| refused(format!("the provider of credentials has failed: {error}")))?;
         let user = shown_user(&name);
-        match wire.unary(Authenticate { name, password }).await {
-            Ok(answer) => wire.log_in(&answer.token),
-            // The cluster asks nobody who they are.
+        match transport.unary(Authenticate { name, password }).await {
+            Ok(answer) => transport.log_in(&answer.token),
+            // The cluster has no users.
             Err(status) if status.message().contains("authentication is not enabled") => {}
             Err(status) => match judge(&status, &endpoint.name, "log in", true) {
-                Verdict::Never(_) => return Err(refused(format!("user {user:?} cannot log in: {}", said(&status)))),
+                Verdict::Never(_) => return Err(refused(format!("user {user:?} cannot log in: {}", text_of(&status)))),
                 _ => return Err(Refusal::Passing(Why::of(&status))),
             },
         }
         Ok(())
     }
 
-    /// Believes where the members are, as far as that makes sense from here.
-    fn learn(&self, told_by: &Endpoint, urls: impl Iterator<Item = String>) {
+    /// Takes over the addresses of members that make sense from here.
+    fn learn(&self, reported_by: &Endpoint, urls: impl Iterator<Item = String>) {
         if !self.options.learns_members {
             return;
         }
         let is_exposed = |endpoint: &Endpoint| !endpoint.is_secure && !endpoint.is_loopback();
-        // A password leaves this machine in clear only if the caller has named such an endpoint.
+        // A password is sent to another machine in clear only if the caller has given such an endpoint.
         let may_expose = self.options.credentials.is_none() || self.endpoints.iter().any(is_exposed);
-        let addresses = urls.filter_map(|url| Endpoint::learnt(&url, told_by));
+        let addresses = urls.filter_map(|url| Endpoint::learnt(&url, reported_by));
         let addresses = addresses.filter(|address| may_expose || !is_exposed(address));
         let mut learnt: Vec<Endpoint> = Vec::new();
         for address in addresses {
@@ -373,7 +375,7 @@ impl Link {
         self.known().learnt = learnt;
     }
 
-    /// Asks now and then where the members are, over the connection that there is. Never ends.
+    /// Asks for the members' addresses periodically, while there is a connection. Never returns.
     pub(crate) async fn keep_learning(&self) {
         loop {
             sleep(LEARNING.min(self.options.recheck.max(OPTIONAL))).await;
@@ -382,20 +384,20 @@ impl Link {
                 Err(_) => None,
             };
             let Some(connection) = connection.filter(|_| self.options.learns_members) else { continue };
-            if let Ok(Ok(members)) = timeout(CONNECTING, connection.wire().unary(MemberList {})).await {
+            if let Ok(Ok(members)) = timeout(CONNECTING, connection.transport().unary(MemberList {})).await {
                 self.learn(&connection.endpoint, members.urls());
             }
         }
     }
 
-    /// The connection has failed, or its token has: it is not given to anybody any more.
-    pub(crate) fn distrust(&self, connection: &Connection, why: impl Into<Why>) {
+    /// Marks a connection as failed, because it does not serve or its token is refused. It is not used again.
+    pub(crate) fn distrust(&self, connection: &MemberConnection, why: Why) {
         if self.failed.fetch_max(connection.serial, Relaxed) < connection.serial {
-            self.note(&connection.endpoint, why.into());
+            self.note(&connection.endpoint, why);
         }
     }
 
-    /// Sends a request that may be sent again, until it is answered or the deadline is there.
+    /// Sends an idempotent request until it is answered or the deadline passes.
     pub(crate) async fn call<R: Rpc>(
         &self,
         doing: &'static str,
@@ -405,7 +407,7 @@ impl Link {
         self.call_counted(doing, request, until).await.0
     }
 
-    /// [`call`](Link::call), and whether an attempt before the one that was answered may have been carried out.
+    /// [`call`](Connection::call); also returns whether an attempt before the answered one may have been carried out.
     pub(crate) async fn call_counted<R: Rpc>(
         &self,
         doing: &'static str,
@@ -427,7 +429,7 @@ impl Link {
         let mut pause = Pause::new();
         let mut tokens = 0;
         loop {
-            let connection = match self.connection(doing, until).await {
+            let connection = match self.member(doing, until).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     return Err(Failure { error, may_be_done: *may_be_done, status: None });
@@ -446,11 +448,11 @@ impl Link {
                     continue;
                 }
                 Err(_) => {
-                    // It serves, as far as is known, and is slow.
+                    // As far as is known, the member serves and is slow.
                     *may_be_done = true;
                     let mut tries = self.tries();
                     tries.retain(|tried| tried.endpoint == connection.endpoint.name);
-                    tries.iter_mut().for_each(|tried| tried.why = Why::from("has not answered in time".to_owned()));
+                    tries.iter_mut().for_each(|tried| tried.why = Why::from("has not answered in time"));
                     let error = Error::new(Kind::Unreachable { doing, tries });
                     return Err(Failure { error, may_be_done: true, status: None });
                 }
@@ -463,14 +465,14 @@ impl Link {
                     self.distrust(&connection, Why::of(&status));
                 }
                 Verdict::Again => *may_be_done |= !is_untouched(&status),
-                // Expired, or forgotten by a server that was started again. Wrong is only one that is new.
+                // The token has expired, or the server was restarted. Only a new one that is refused is wrong.
                 Verdict::NewToken if tokens < 3 => {
                     tokens += 1;
                     self.distrust(&connection, Why::of(&status));
                 }
                 Verdict::NewToken => {
-                    let (endpoint, why) = (connection.endpoint.name.clone(), said(&status));
-                    let error = Error::new(Kind::Credentials { endpoint, why });
+                    let (endpoint, why) = (connection.endpoint.name.clone(), text_of(&status));
+                    let error = Error::answered(Kind::Credentials { endpoint, why }, &status);
                     return Err(Failure { error, may_be_done: *may_be_done, status: code });
                 }
                 Verdict::Never(error) => {
@@ -491,9 +493,9 @@ fn after(time: Duration) -> Instant {
     Instant::now().checked_add(time).unwrap_or(far)
 }
 
-/// Why a connection did not come about.
+/// Why a connection could not be made.
 enum Refusal {
-    /// Another endpoint, or the same one later, may do better.
+    /// Another endpoint may succeed, or the same one later.
     Passing(Why),
     Final(Error),
 }
@@ -507,11 +509,12 @@ mod tests {
     #[test]
     fn a_password_leaves_this_machine_in_clear_only_if_such_an_endpoint_was_given() {
         let learnt = |given: &str, options: Options| {
-            let endpoints = crate::endpoint::parse(given, false).unwrap();
-            let told_by = endpoints[0].clone();
-            let link = Link::new(endpoints, options);
-            link.learn(&told_by, ["http://127.0.0.1:2", "http://10.0.0.7:2379"].map(str::to_owned).into_iter());
-            let names: Vec<String> = link.known().learnt.iter().map(|endpoint| endpoint.name.clone()).collect();
+            let endpoints = crate::client::endpoint::parse(given, false).unwrap();
+            let reported_by = endpoints[0].clone();
+            let connection = Connection::new(endpoints, options);
+            connection
+                .learn(&reported_by, ["http://127.0.0.1:2", "http://10.0.0.7:2379"].map(str::to_owned).into_iter());
+            let names: Vec<String> = connection.known().learnt.iter().map(|endpoint| endpoint.name.clone()).collect();
             names.join(",")
         };
         let ann = || Options::new().user("ann", "sesame");
@@ -524,15 +527,23 @@ mod tests {
     fn a_moment_between_two_connections_is_no_loss() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let link = Link::new(crate::endpoint::parse("127.0.0.1:1", false).unwrap(), Options::new());
+            let connection =
+                Connection::new(crate::client::endpoint::parse("127.0.0.1:1", false).unwrap(), Options::new());
             let connect = |serial| {
-                let wire = Wire::new(Target::from_static("http://127.0.0.1:1").connect_lazy());
-                let connection = Connection::new(wire, link.endpoints[0].clone(), serial, CONNECTING, 0, Vec::new());
-                *link.current.try_lock().unwrap() = Some(connection);
+                let transport = Transport::new(Target::from_static("http://127.0.0.1:1").connect_lazy());
+                let connection = MemberConnection::new(
+                    transport,
+                    connection.endpoints[0].clone(),
+                    serial,
+                    CONNECTING,
+                    0,
+                    Vec::new(),
+                );
+                *connection.current.try_lock().unwrap() = Some(connection);
             };
-            let lost = link.is_lost_after(Duration::ZERO);
+            let lost = connection.is_lost_after(Duration::ZERO);
             tokio::pin!(lost);
-            // It looks for the first time when it is polled for the second time, and finds nothing.
+            // The second poll makes the first check, which finds no connection.
             for _ in 0..2 {
                 sleep(Duration::from_millis(10)).await;
                 let is_pending = std::future::poll_fn(|context| Poll::Ready(lost.as_mut().poll(context).is_pending()));
@@ -540,7 +551,7 @@ mod tests {
             }
             connect(1);
             assert!(timeout(3 * LONGEST_PAUSE, &mut lost).await.is_err());
-            link.failed.store(1, Relaxed);
+            connection.failed.store(1, Relaxed);
             lost.await;
         });
     }

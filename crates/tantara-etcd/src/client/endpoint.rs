@@ -1,4 +1,4 @@
-//! Where the cluster is: endpoints as users write them, checked before anything is done.
+//! Endpoints, as users write them and as members report them.
 
 use std::net::IpAddr;
 
@@ -7,20 +7,20 @@ use crate::error::Error;
 /// One member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoint {
-    /// As it is shown.
+    /// `HOST:PORT`.
     pub(crate) name: String,
     pub(crate) is_secure: bool,
 }
 
 impl Endpoint {
-    /// What a member tells of itself or another, if it makes sense from here. A member that listens everywhere may
-    /// name no address, and one behind the same address as another's loopback would be some other cluster. What was
-    /// told over TLS is reached over TLS, and the reverse: a password never goes in clear where it did not before.
-    pub(crate) fn learnt(url: &str, told_by: &Endpoint) -> Option<Endpoint> {
-        let endpoint = parse_one(url, false).ok().filter(|endpoint| endpoint.is_secure == told_by.is_secure)?;
+    /// An address that a member has reported, unless it makes no sense from here: an unspecified address, or the
+    /// loopback of another machine, where another cluster may listen on this one. It must use TLS exactly if the member
+    /// that reported it is connected with TLS, so that a password is never sent in clear where it was not before.
+    pub(crate) fn learnt(url: &str, reported_by: &Endpoint) -> Option<Endpoint> {
+        let endpoint = parse_one(url, false).ok().filter(|endpoint| endpoint.is_secure == reported_by.is_secure)?;
         let address = endpoint.host().parse::<IpAddr>().ok();
         let is_nowhere = address.is_some_and(|address| address.is_unspecified() || address.is_multicast());
-        let is_elsewhere = endpoint.is_loopback() && !told_by.is_loopback();
+        let is_elsewhere = endpoint.is_loopback() && !reported_by.is_loopback();
         (!is_nowhere && !is_elsewhere).then_some(endpoint)
     }
 
@@ -30,7 +30,7 @@ impl Endpoint {
         host.trim_matches(['[', ']'])
     }
 
-    /// Whether it is on this machine.
+    /// Whether the endpoint is on this machine.
     pub(crate) fn is_loopback(&self) -> bool {
         let host = self.host();
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -41,15 +41,16 @@ impl Endpoint {
     }
 }
 
-/// What [`Cluster::connect`](crate::Cluster::connect) takes: one string, or an array, slice or `Vec` of strings, each
-/// with one endpoint or several, separated by commas. An endpoint is `HOST:PORT`, with `https://` before it for TLS.
+/// The argument of [`Cluster::connect`](crate::Cluster::connect): one string, or an array, slice or `Vec` of strings,
+/// each with one endpoint or several, separated by commas. An endpoint is `HOST:PORT`, with `https://` before it for
+/// TLS.
 ///
-/// It is sealed.
+/// This trait is sealed.
 pub trait Endpoints: sealed::Sealed {}
 
 mod sealed {
     pub trait Sealed {
-        /// The strings, as they are.
+        /// The strings, unparsed.
         fn into_strings(self) -> Vec<String>;
     }
 }
@@ -97,7 +98,7 @@ endpoints_of_many! {
 pub(crate) fn parse(endpoints: impl Endpoints, wants_tls: bool) -> Result<Vec<Endpoint>, Error> {
     let strings = endpoints.into_strings();
     if let Some(secret) = strings.iter().find(|string| string.contains('@')) {
-        // Looked at before it is taken apart: a password may hold a comma, a colon or a slash, and is never shown.
+        // Checked before the string is split: a password may contain a comma, a colon or a slash, and is never shown.
         let rest = secret.rsplit('@').next().unwrap_or_default();
         let why = "an endpoint has no user and no password; give them apart from it";
         return Err(bad(&format!("…@{rest}"), why));
@@ -129,7 +130,7 @@ fn parse_one(said: &str, wants_tls: bool) -> Result<Endpoint, Error> {
         Some(_) => return Err(bad(said, "it begins with neither http:// nor https://")),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    // An IPv6 address has colons of its own, and so stands in brackets.
+    // An IPv6 address contains colons, so it is written in brackets.
     let after_address = rest.rfind(']').map_or(0, |end| end + 1);
     let (host, port) = match rest[after_address..].rfind(':') {
         Some(colon) => (&rest[..after_address + colon], Some(&rest[after_address + colon + 1..])),
@@ -195,15 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_member_tells_is_used_only_where_it_makes_sense() {
-        let learnt = |url: &str, told_by: &str| {
-            let told_by = &parse(told_by, false).unwrap()[0];
-            Endpoint::learnt(url, told_by).map(|endpoint| endpoint.uri())
+    fn a_reported_address_is_used_only_where_it_makes_sense() {
+        let learnt = |url: &str, reported_by: &str| {
+            let reported_by = &parse(reported_by, false).unwrap()[0];
+            Endpoint::learnt(url, reported_by).map(|endpoint| endpoint.uri())
         };
         assert_eq!(learnt("http://10.0.0.7:2379", "10.0.0.1:2379").as_deref(), Some("http://10.0.0.7:2379"));
         assert_eq!(learnt("http://127.0.0.1:3", "127.0.0.1:2379").as_deref(), Some("http://127.0.0.1:3"));
         assert_eq!(learnt("https://etcd-2:2379", "https://etcd-1").as_deref(), Some("https://etcd-2:2379"));
-        for (url, told_by) in [
+        for (url, reported_by) in [
             ("http://127.0.0.1:2379", "10.0.0.1:2379"),
             ("http://[::1]:2379", "etcd-1"),
             ("http://localhost:2379", "etcd-1"),
@@ -215,7 +216,7 @@ mod tests {
             ("http://ann:sesame@etcd-2:2379", "etcd-1"),
             ("", "etcd-1"),
         ] {
-            assert_eq!(learnt(url, told_by), None, "{url} from {told_by}");
+            assert_eq!(learnt(url, reported_by), None, "{url} from {reported_by}");
         }
     }
 }

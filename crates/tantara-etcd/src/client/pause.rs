@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-/// Between rounds through all endpoints, and between attempts.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const SHORTEST: Duration = Duration::from_millis(10);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// A wait that doubles, and differs from everybody else's.
+/// A pause that doubles each time, with jitter so that clients do not retry in step.
 #[derive(Debug)]
 pub(crate) struct Pause(Duration);
 
 impl Pause {
     pub(crate) fn new() -> Pause {
-        Pause(SHORTEST_PAUSE)
+        Pause(SHORTEST)
     }
 
     pub(crate) fn next(&mut self) -> Duration {

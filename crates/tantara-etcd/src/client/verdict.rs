@@ -1,32 +1,33 @@
-//! What to make of a request that a member has refused.
+//! Classifies the errors with which members answer requests.
 
 use tonic::{Code, Status};
 
-use crate::error::{Error, Kind, said};
+use crate::error::{Error, Kind, text_of};
 
-/// What a member says that is cut off from the leader.
+/// The answer of a member that is cut off from the leader.
 const NO_LEADER: &str = "etcdserver: no leader";
 
-/// The oldest etcd that can be asked how far a watch has come, and that takes a watch's number from the client.
+/// The oldest etcd that reports the progress of a watch, and accepts a watch ID from the client.
 const OLDEST: (u32, u32) = (3, 4);
 
-/// What to make of a request that has failed.
+/// What to do after a request has failed.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Over another connection it may succeed.
+    /// Retry over another connection.
     Elsewhere,
-    /// Over the same connection it may succeed in a moment.
+    /// Retry over the same connection.
     Again,
-    /// With a new token it may succeed.
+    /// Retry with a new token.
     NewToken,
-    /// It never will.
+    /// Fail: a retry would fail as well.
     Never(Error),
 }
 
 pub(crate) fn judge(status: &Status, endpoint: &str, doing: &'static str, has_credentials: bool) -> Verdict {
     let endpoint = endpoint.to_owned();
     let message = status.message();
-    let refused = |why: String| Verdict::Never(Error::new(Kind::Refused { doing, endpoint: endpoint.clone(), why }));
+    let never = |kind| Verdict::Never(Error::answered(kind, status));
+    let refused = |why: String| never(Kind::Refused { doing, endpoint: endpoint.clone(), why });
     match status.code() {
         Code::Unauthenticated => Verdict::NewToken,
         Code::InvalidArgument if message.contains("auth store is old") => Verdict::NewToken,
@@ -35,34 +36,34 @@ pub(crate) fn judge(status: &Status, endpoint: &str, doing: &'static str, has_cr
                 return Verdict::NewToken;
             }
             let why = "the cluster asks for a user and a password; give them".to_owned();
-            Verdict::Never(Error::new(Kind::Credentials { endpoint, why }))
+            never(Kind::Credentials { endpoint, why })
         }
-        Code::PermissionDenied => Verdict::Never(Error::new(Kind::Denied { doing, endpoint })),
+        Code::PermissionDenied => never(Kind::Denied { doing, endpoint }),
         Code::ResourceExhausted if message.contains("database space exceeded") => refused(
             "its database is full; compact and defragment it, or raise its quota, and disarm the alarm".to_owned(),
         ),
-        Code::ResourceExhausted if message.contains("larger than max") => refused(said(status)),
-        // Later versions say in the code of a refusal what earlier ones said in that of an outage.
+        Code::ResourceExhausted if message.contains("larger than max") => refused(text_of(status)),
+        // Recent versions use this code where earlier ones used `Unavailable`.
         Code::FailedPrecondition if is_about_the_member(message) => Verdict::Elsewhere,
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::DataLoss => refused(said(status)),
+        | Code::DataLoss => refused(text_of(status)),
         Code::ResourceExhausted if message.contains("too many requests") => Verdict::Again,
         Code::Unavailable if message == "etcdserver: leader changed" => Verdict::Again,
-        // One that is no etcd does not know the request.
+        // Among others, a server that is no etcd and does not know the request.
         _ => Verdict::Elsewhere,
     }
 }
 
-/// Whether a refusal concerns the member alone: another may grant the same request.
+/// Whether another member may grant the same request.
 fn is_about_the_member(message: &str) -> bool {
     ["not supported for learner", "not capable", "not leader"].iter().any(|words| message.contains(words))
 }
 
-/// Whether the member says that it has not even begun.
+/// Whether the request was certainly not carried out.
 pub(crate) fn is_untouched(status: &Status) -> bool {
     let message = status.message();
     message == NO_LEADER || message == "etcdserver: too many requests" || is_about_the_member(message)
@@ -72,7 +73,7 @@ pub(crate) fn is_too_old(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST,
-        // What does not say its version is not known to be too old.
+        // An unknown version is assumed to be recent.
         _ => false,
     }
 }

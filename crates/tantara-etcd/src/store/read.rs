@@ -1,8 +1,8 @@
-//! Reads: exact keys at one revision, and everything under a prefix.
+//! Reads: events by their exact keys, all at one revision; and all keys with a prefix.
 //!
-//! Whoever may write under the prefix of one event may put any number of keys there, of any size. So reads name exact
-//! keys, every answer is bounded, and a read that fails for reasons of its keys fails for these keys alone: its
-//! neighbours are read again without them.
+//! Anyone who may write under the prefix of an event may put any number of keys there, of any size. So reads name exact
+//! keys, and answers are bounded. A read that fails because of some keys is repeated without them, so that other events
+//! are not affected.
 
 use std::ops::Range as Span;
 use std::sync::Arc;
@@ -10,69 +10,84 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::engine::Parts;
+use crate::client::connection::Failure;
+use crate::client::proto::{KeyValue, Range, RangeAnswer, Txn};
 use crate::error::Error;
-use crate::keys::{self, State};
-use crate::link::Failure;
-use crate::wire::{KeyValue, Range, RangeAnswer, Txn};
+use crate::store::Store;
+use crate::store::keys::{Part, end_of, lease_of_hold};
+use crate::store::state::State;
 
-/// etcd allows 128 operations in a transaction, unless it is configured otherwise.
+/// The number of reads in one transaction. etcd allows 128 operations unless it is configured otherwise.
 const RANGES_AT_ONCE: usize = 120;
 
-/// How many keys are listed at once: at first, and when the answers turn out to be small.
+/// The number of keys in the first answer of a list, and in later ones if answers are small.
 const FIRST_PAGE: i64 = 128;
 const LARGEST_PAGE: i64 = 1_024;
 
-/// How many keys among the holds of an event are looked at until one of them is a hold.
-const HOLDS_LOOKED_AT: usize = 16;
+/// How many external keys among the holds of an event are skipped to find a hold.
+const HOLDS_SKIPPED: usize = 16;
 
-/// A read whose revision is compacted between its parts begins anew, so often.
+/// How often a read is tried whose revision is compacted between its parts.
 const ATTEMPTS: usize = 5;
 
-/// The answers to some reads, all at one revision.
+/// Answers to several reads at one revision.
 struct Answers {
     revision: i64,
     answers: Vec<Result<RangeAnswer, Error>>,
 }
 
-/// What was seen of some events, all at one revision.
-pub(crate) struct Seen {
+/// The states of several events at one revision.
+pub(crate) struct Snapshot {
     pub(crate) revision: i64,
     pub(crate) states: Vec<Result<State, Error>>,
 }
 
-/// Reads events. What fails for one of them is its own; an error means that nothing could be read.
-pub(crate) async fn look(
-    parts: &Parts,
+/// Reads events. Each has an error of its own; the whole fails only if nothing could be read.
+pub(crate) async fn events(
+    store: &Store,
     doing: &'static str,
     names: &[Arc<str>],
     until: Instant,
-) -> Result<Seen, Failure> {
+) -> Result<Snapshot, Failure> {
     let mut attempts = 1;
     loop {
-        match look_once(parts, doing, names, until).await {
+        match events_once(store, doing, names, until).await {
             Err(failure) if is_about_history(&failure) && attempts < ATTEMPTS => attempts += 1,
-            seen => return seen,
+            snapshot => return snapshot,
         }
     }
 }
 
-async fn look_once(parts: &Parts, doing: &'static str, names: &[Arc<str>], until: Instant) -> Result<Seen, Failure> {
-    let ranges: Vec<Range> = names.iter().flat_map(|name| parts.keys.look(name)).collect();
-    let Answers { revision, answers } = at_one_revision(parts, doing, &ranges, 0, until).await?;
+/// Reads one event.
+pub(crate) async fn event(store: &Store, doing: &'static str, name: Arc<str>, until: Instant) -> Result<State, Error> {
+    let snapshot = events(store, doing, &[name], until).await.map_err(|failure| failure.error)?;
+    snapshot.states.into_iter().next().unwrap_or_else(|| Ok(State::default()))
+}
+
+async fn events_once(
+    store: &Store,
+    doing: &'static str,
+    names: &[Arc<str>],
+    until: Instant,
+) -> Result<Snapshot, Failure> {
+    let ranges: Vec<Range> = names.iter().flat_map(|name| store.keys.look(name)).collect();
+    let Answers { revision, answers } = at_one_revision(store, doing, &ranges, 0, until).await?;
     let mut states = Vec::with_capacity(names.len());
     let mut answers = answers.into_iter();
     for name in names {
         let mut next = || answers.next().unwrap_or_else(|| Ok(RangeAnswer::default()));
         let state = match (next(), next(), next()) {
             (Ok(level), Ok(pulse), Ok(hold)) => {
-                let state = State::new(&level, &pulse, &hold);
+                let mut state = State::new(&level, &pulse, &hold);
                 match hold.kvs.first() {
-                    Some(foreign) if !state.is_held => {
-                        match find_hold(parts, doing, name, foreign.clone(), revision, until).await {
-                            Ok(is_held) => Ok(State { is_held, ..state }),
+                    Some(external) if !state.is_held() => {
+                        match find_hold(store, doing, name, external.clone(), revision, until).await {
+                            Ok(hold) => {
+                                hold.iter().for_each(|kv| state.put(Part::Hold, kv));
+                                Ok(state)
+                            }
                             Err(failure) if is_about_keys(&failure) => Err(failure.error),
-                            // An outage, or a compaction, is not this event's own failure.
+                            // An outage or a compaction affects all events alike.
                             Err(failure) => return Err(failure),
                         }
                     }
@@ -83,35 +98,34 @@ async fn look_once(parts: &Parts, doing: &'static str, names: &[Arc<str>], until
         };
         states.push(state);
     }
-    Ok(Seen { revision, states })
+    Ok(Snapshot { revision, states })
 }
 
-/// Whether there is a hold after a foreign key. Whoever puts many foreign keys before the holds hides them, and could
-/// as well delete them; the bound keeps others from waiting for that.
+/// Finds a hold after an external key. Many external keys hide the holds behind them, but whoever put them there could
+/// also have deleted the holds; the bound protects the other events that are read.
 async fn find_hold(
-    parts: &Parts,
+    store: &Store,
     doing: &'static str,
     name: &str,
-    mut foreign: KeyValue,
+    mut external: KeyValue,
     revision: i64,
     until: Instant,
-) -> Result<bool, Failure> {
-    for _ in 0..HOLDS_LOOKED_AT {
-        let range = Range { revision, ..parts.keys.holds_after(name, Some(&foreign)) };
-        let answer = parts.link.call(doing, &range, until).await?;
+) -> Result<Option<KeyValue>, Failure> {
+    for _ in 0..HOLDS_SKIPPED {
+        let range = Range { revision, ..store.keys.holds_after(name, Some(&external)) };
+        let answer = store.connection.call(doing, &range, until).await?;
         match answer.kvs.into_iter().next() {
-            None => return Ok(false),
-            Some(kv) if keys::is_hold(&kv) => return Ok(true),
-            Some(kv) => foreign = kv,
+            Some(kv) if lease_of_hold(&kv).is_none() => external = kv,
+            found => return Ok(found),
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-/// Reads the ranges, all at one revision; 0 is the newest. Many are read in one transaction. If that fails because of
-/// what is read, each half is read for itself, and one that is left alone is read without a transaction.
+/// Reads ranges at one revision; 0 is the newest. Many are read in one transaction. If that fails because of some keys,
+/// each half is read separately, and a single range without a transaction.
 async fn at_one_revision(
-    parts: &Parts,
+    store: &Store,
     doing: &'static str,
     ranges: &[Range],
     at: i64,
@@ -125,7 +139,7 @@ async fn at_one_revision(
         let mut spans: Vec<Span<usize>> = chunks(0..ranges.len(), RANGES_AT_ONCE);
         while let Some(span) = spans.pop() {
             let some = ranges[span.clone()].iter().map(|range| Range { revision: read.revision, ..range.clone() });
-            let failure = match some_at_once(parts, doing, some.collect(), until).await {
+            let failure = match some_at_once(store, doing, some.collect(), until).await {
                 Ok((revision, answers)) => {
                     if read.revision == 0 {
                         read.revision = revision;
@@ -155,34 +169,34 @@ async fn at_one_revision(
     }
 }
 
-/// A span in pieces, the last one first.
+/// Splits a span, the last piece first.
 fn chunks(span: Span<usize>, size: usize) -> Vec<Span<usize>> {
     let starts = span.clone().step_by(size);
     starts.map(|start| start..span.end.min(start + size)).rev().collect()
 }
 
 async fn some_at_once(
-    parts: &Parts,
+    store: &Store,
     doing: &'static str,
     mut ranges: Vec<Range>,
     until: Instant,
 ) -> Result<(i64, Vec<RangeAnswer>), Failure> {
     if ranges.len() == 1 {
-        let mut answer = parts.link.call(doing, &ranges.remove(0), until).await?;
+        let mut answer = store.connection.call(doing, &ranges.remove(0), until).await?;
         return Ok((answer.header.take().unwrap_or_default().revision, vec![answer]));
     }
     let success = ranges.into_iter().map(Into::into).collect();
-    let answer = parts.link.call(doing, &Txn { success, ..Txn::default() }, until).await?;
+    let answer = store.connection.call(doing, &Txn { success, ..Txn::default() }, until).await?;
     let answers = answer.responses.into_iter().map(|answer| answer.range.unwrap_or_default()).collect();
     Ok((answer.header.unwrap_or_default().revision, answers))
 }
 
-/// Whether the revision that was asked for is gone: compacted, or part of a history that was replaced.
+/// Whether the requested revision is gone: compacted, or part of a history that was replaced.
 pub(crate) fn is_about_history(failure: &Failure) -> bool {
     failure.status == Some(Code::OutOfRange) && failure.error.to_string().contains("required revision")
 }
 
-/// Whether the answer is larger than what is accepted.
+/// Whether the answer is larger than this client accepts.
 fn is_too_large(failure: &Failure) -> bool {
     failure.status == Some(Code::OutOfRange) && !is_about_history(failure)
 }
@@ -191,22 +205,22 @@ fn is_too_large(failure: &Failure) -> bool {
 fn is_about_keys(failure: &Failure) -> bool {
     match failure.status {
         Some(Code::PermissionDenied | Code::ResourceExhausted) => true,
-        // A server that allows fewer operations.
+        // The server is configured to allow fewer operations.
         Some(Code::InvalidArgument) => failure.error.to_string().contains("too many operations"),
         _ => is_too_large(failure),
     }
 }
 
-/// All keys of ours under a prefix, page by page, at one revision, which comes with them; 0 is the newest.
+/// Lists all known keys with a prefix, at one revision; 0 is the newest. Also returns the revision.
 pub(crate) async fn list(
-    parts: &Parts,
+    store: &Store,
     doing: &'static str,
     prefix: Vec<u8>,
     at: i64,
 ) -> Result<(Vec<KeyValue>, i64), Failure> {
     let mut attempts = 1;
     loop {
-        match list_once(parts, doing, &prefix, at).await {
+        match list_once(store, doing, &prefix, at).await {
             Err(failure) if is_about_history(&failure) && at == 0 && attempts < ATTEMPTS => attempts += 1,
             listed => return listed,
         }
@@ -214,24 +228,24 @@ pub(crate) async fn list(
 }
 
 async fn list_once(
-    parts: &Parts,
+    store: &Store,
     doing: &'static str,
     prefix: &[u8],
     at: i64,
 ) -> Result<(Vec<KeyValue>, i64), Failure> {
-    let (key, range_end) = (prefix.to_vec(), keys::end_of(prefix));
+    let (key, range_end) = (prefix.to_vec(), end_of(prefix));
     let mut page = Range { key, range_end, revision: at, limit: FIRST_PAGE, ..Range::default() };
     let mut all = Vec::new();
     loop {
-        let until = parts.link.request_deadline();
-        let answer = match parts.link.call(doing, &page, until).await {
+        let until = store.connection.request_deadline();
+        let answer = match store.connection.call(doing, &page, until).await {
             Ok(answer) => answer,
-            // There are foreign values. From here on the keys are read first, and then the values of ours.
+            // There are external values. From here on, keys are read first, and then the values of known keys.
             Err(failure) if is_too_large(&failure) && !page.keys_only => {
                 page.keys_only = true;
                 continue;
             }
-            // Foreign keys that are large themselves: fewer at once.
+            // There are external keys that are large themselves.
             Err(failure) if is_too_large(&failure) && page.limit > 1 => {
                 page.limit = (page.limit / 8).max(1);
                 continue;
@@ -245,19 +259,19 @@ async fn list_once(
             // The first key after it.
             page.key = [&last.key[..], b"\0"].concat();
         }
-        // More is announced with keys alone: without a key there is nothing to go on from.
+        // A hostile server may announce more keys and send none.
         let is_last = !answer.more || answer.kvs.is_empty();
-        let ours = answer.kvs.into_iter().filter(|kv| parts.keys.is_ours(kv));
+        let known = answer.kvs.into_iter().filter(|kv| store.keys.is_known(kv));
         if page.keys_only {
-            let ours: Vec<KeyValue> = ours.collect();
+            let known: Vec<KeyValue> = known.collect();
             let exact = |kv: &KeyValue| Range { key: kv.key.clone(), ..Range::default() };
-            let ranges: Vec<Range> = ours.iter().map(exact).collect();
-            let values = at_one_revision(parts, doing, &ranges, page.revision, until).await?.answers;
-            // What cannot be read alone is no value of ours; the key stands without it.
+            let ranges: Vec<Range> = known.iter().map(exact).collect();
+            let values = at_one_revision(store, doing, &ranges, page.revision, until).await?.answers;
+            // A value that cannot be read alone is external; the key is kept without it.
             let value = |answer: Result<RangeAnswer, Error>| answer.ok()?.kvs.into_iter().next();
-            all.extend(ours.into_iter().zip(values).map(|(key, answer)| value(answer).unwrap_or(key)));
+            all.extend(known.into_iter().zip(values).map(|(key, answer)| value(answer).unwrap_or(key)));
         } else {
-            all.extend(ours);
+            all.extend(known);
         }
         if is_last {
             return Ok((all, page.revision));

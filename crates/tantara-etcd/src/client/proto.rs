@@ -1,11 +1,11 @@
-//! The part of etcd's protocol that is spoken here, as messages with their tags.
+//! The messages of etcd's protocol that this crate uses.
 //!
-//! Written by hand from etcd's `rpc.proto` and `kv.proto`, so that nobody needs a protobuf compiler. Fields that are
-//! not used are left out, which the encoding allows; of a `oneof`, at most one of the fields is filled.
+//! Written by hand from etcd's `rpc.proto` and `kv.proto`, so that no protobuf compiler is needed. Unused fields are left
+//! out, which the encoding allows. Of a `oneof`, at most one field is set.
 
 use prost::Message;
 
-/// A request that has one answer.
+/// A unary request.
 pub(crate) trait Rpc: Message + Clone + 'static {
     type Answer: Message + Default + 'static;
     const PATH: &'static str;
@@ -32,11 +32,11 @@ rpc! {
     HealthCheck => Empty: "grpc.health.v1.Health/Check";
 }
 
-/// The streams.
+/// The paths of the streams.
 pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub(crate) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
-/// An answer of which only its coming matters.
+/// A message whose fields are not used.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Empty {}
 
@@ -58,12 +58,12 @@ pub(crate) struct KeyValue {
     pub(crate) create_revision: i64,
     #[prost(int64, tag = "3")]
     pub(crate) mod_revision: i64,
-    /// How often the key was put since it was created.
+    /// The number of times that the key was put since it was created.
     #[prost(int64, tag = "4")]
     pub(crate) version: i64,
     #[prost(bytes = "vec", tag = "5")]
     pub(crate) value: Vec<u8>,
-    /// What it hangs on; 0 if on nothing.
+    /// The lease that it is attached to; 0 for none.
     #[prost(int64, tag = "6")]
     pub(crate) lease: i64,
 }
@@ -141,20 +141,20 @@ impl From<DeleteRange> for Op {
     }
 }
 
-/// A `oneof`; of the other answers nothing is needed.
+/// A `oneof`; the other answers are not used.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OpAnswer {
     #[prost(message, optional, tag = "1")]
     pub(crate) range: Option<RangeAnswer>,
 }
 
-/// That a key was last changed at a revision; 0 if there is no such key.
+/// Compares the revision at which a key was last changed; 0 if the key does not exist.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Compare {
-    /// 0: equal.
+    /// 0 for `EQUAL`.
     #[prost(int32, tag = "1")]
     result: i32,
-    /// 2: the revision of the last change.
+    /// 2 for `MOD`.
     #[prost(int32, tag = "2")]
     target: i32,
     #[prost(bytes = "vec", tag = "3")]
@@ -220,7 +220,7 @@ pub(crate) struct KeepAlive {
 pub(crate) struct KeepAliveAnswer {
     #[prost(int64, tag = "2")]
     pub(crate) id: i64,
-    /// 0 if there is no such lease any more.
+    /// 0 if the lease has expired.
     #[prost(int64, tag = "3")]
     pub(crate) ttl: i64,
 }
@@ -260,7 +260,7 @@ pub(crate) struct MemberListAnswer {
 }
 
 impl MemberListAnswer {
-    /// Where members that vote listen for clients.
+    /// The client URLs of voting members.
     pub(crate) fn urls(self) -> impl Iterator<Item = String> {
         self.members.into_iter().filter(|member| !member.is_learner).flat_map(|member| member.client_urls)
     }
@@ -274,7 +274,7 @@ struct Member {
     is_learner: bool,
 }
 
-/// A range that the member reads from what it has, without asking the leader.
+/// A serializable read, which the member answers without the leader.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Peek {
     #[prost(bytes = "vec", tag = "1")]
@@ -293,7 +293,7 @@ pub(crate) struct PeekAnswer {
     pub(crate) header: Option<Header>,
 }
 
-/// gRPC's own, for all services of a server.
+/// gRPC's health check, for all services of a server.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct HealthCheck {}
 
@@ -319,7 +319,7 @@ pub(crate) struct WatchCreate {
     /// Chosen by the client, since 3.4.
     #[prost(int64, tag = "7")]
     pub(crate) watch_id: i64,
-    /// Whether a message that is too large may come in pieces.
+    /// Whether large messages may be split.
     #[prost(bool, tag = "8")]
     pub(crate) fragment: bool,
 }
@@ -344,7 +344,7 @@ pub(crate) struct WatchAnswer {
     pub(crate) compact_revision: i64,
     #[prost(string, tag = "6")]
     pub(crate) cancel_reason: String,
-    /// Whether more of the same message follows.
+    /// Whether the message continues in the next one.
     #[prost(bool, tag = "7")]
     pub(crate) fragment: bool,
     #[prost(message, repeated, tag = "11")]
@@ -353,7 +353,7 @@ pub(crate) struct WatchAnswer {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct KeyEvent {
-    /// 0: put; 1: deleted.
+    /// 0 for `PUT`, 1 for `DELETE`.
     #[prost(int32, tag = "1")]
     pub(crate) kind: i32,
     #[prost(message, optional, tag = "2")]

@@ -1,7 +1,7 @@
-//! Leases: what a process leaves in the cluster for as long as it lives. One task keeps all of them alive.
+//! Leases, which bind keys in the cluster to the life of this process. One task keeps all of them alive.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tantara::Event;
@@ -10,35 +10,36 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::Code;
 
+use crate::client::connection::Connection;
+use crate::client::proto::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, LeaseRevoke};
 use crate::error::{Error, Why};
-use crate::link::Link;
-use crate::wire::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, LeaseRevoke};
+use crate::lock::lock;
 
-/// After a failed attempt.
-const AGAIN: Duration = Duration::from_millis(200);
+/// The pause after a failed attempt.
+const RETRY: Duration = Duration::from_millis(200);
 
-/// What is spent on giving back leases when the connection ends.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long revoking leases may take when the connection ends.
+const SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// A lease that is kept alive. Dropping it gives it back, and everything that hangs on it ends.
+/// A lease that is kept alive. Dropping it revokes it, which deletes all keys that are attached to it.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: i64,
     kept: Arc<Kept>,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    /// Set when the cluster has ended the lease, or may have.
+    /// Set when the lease has expired, or may have.
     lost: Event,
     ttl: Duration,
-    /// Until when the cluster keeps it for certain, by this machine's clock.
+    /// The lease certainly lasts until this moment.
     until: Mutex<Instant>,
 }
 
 impl Lease {
-    /// Set when the lease has ended: the cluster said so, or it could not be kept alive for as long as it lasts.
+    /// Set when the cluster has reported the lease as expired, or could not be reached for as long as it lasts.
     pub(crate) fn lost(&self) -> &Event {
         &self.kept.lost
     }
@@ -50,66 +51,69 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Who keeps it may have gone; then it ends by itself.
-        let _ = self.orders.send(Order::Revoke(self.id));
+        // If the task has ended, the lease expires by itself.
+        let _ = self.commands.send(Command::Revoke(self.id));
     }
 }
 
 impl Kept {
     fn until(&self) -> Instant {
-        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.until)
     }
 
     fn extend(&self, until: Instant) {
-        let mut known = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.until);
         *known = until.max(*known);
     }
 }
 
 #[derive(Debug)]
-enum Order {
+enum Command {
     Keep(i64, Arc<Kept>),
     Revoke(i64),
 }
 
-/// Where leases are had.
+/// Grants leases.
 #[derive(Clone, Debug)]
 pub(crate) struct Leases {
-    link: Arc<Link>,
-    orders: mpsc::UnboundedSender<Order>,
+    connection: Arc<Connection>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Leases {
-    /// The place, and the task that keeps them, which gives back all that is left when `stop` is ready.
-    pub(crate) fn new(link: Arc<Link>, stop: impl Future<Output = ()>) -> (Leases, impl Future<Output = ()>) {
-        let (orders, inbox) = mpsc::unbounded_channel();
-        let keeper = Keeper { link: Arc::clone(&link), inbox, kept: HashMap::new(), next: HashMap::new() };
-        (Leases { link, orders }, keeper.run(stop))
+    /// Also returns the task that keeps leases alive, and revokes the remaining ones when `stop` completes.
+    pub(crate) fn new(
+        connection: Arc<Connection>,
+        stop: impl Future<Output = ()>,
+    ) -> (Leases, impl Future<Output = ()>) {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let keeper = Keeper { connection: Arc::clone(&connection), inbox, kept: HashMap::new(), next: HashMap::new() };
+        (Leases { connection, commands }, keeper.run(stop))
     }
 
     pub(crate) async fn grant(&self, doing: &'static str, ttl: Duration, until: Instant) -> Result<Lease, Error> {
-        // Chosen here, so that asking again does not make a second one.
+        // The ID is chosen here, so that a retry does not grant a second lease.
         let id = fastrand::i64(1..);
         let seconds = i64::try_from(ttl.as_secs_f64().ceil().max(1.0) as u64).unwrap_or(i64::MAX);
         let asked = Instant::now();
-        let granted = match self.link.call(doing, &LeaseGrant { ttl: seconds, id }, until).await {
+        let granted = match self.connection.call(doing, &LeaseGrant { ttl: seconds, id }, until).await {
             Ok(answer) => answer.ttl,
-            // It exists: an attempt of ours has made it whose answer was lost.
+            // The lease exists: an earlier attempt, whose answer was lost, has granted it.
             Err(failure) if failure.may_be_done && failure.status == Some(Code::FailedPrecondition) => seconds,
             Err(failure) => return Err(failure.error),
         };
         let ttl = Duration::from_secs(u64::try_from(granted).unwrap_or(1));
         let kept = Arc::new(Kept { lost: Event::new(), ttl, until: Mutex::new(asked + ttl) });
-        let _ = self.orders.send(Order::Keep(id, Arc::clone(&kept)));
-        Ok(Lease { id, kept, orders: self.orders.clone() })
+        let _ = self.commands.send(Command::Keep(id, Arc::clone(&kept)));
+        Ok(Lease { id, kept, commands: self.commands.clone() })
     }
 }
 
 struct Keeper {
-    link: Arc<Link>,
-    inbox: mpsc::UnboundedReceiver<Order>,
+    connection: Arc<Connection>,
+    inbox: mpsc::UnboundedReceiver<Command>,
     kept: HashMap<i64, Arc<Kept>>,
-    /// When each is to be kept alive next.
+    /// When to keep each lease alive next.
     next: HashMap<i64, Instant>,
 }
 
@@ -121,8 +125,8 @@ impl Keeper {
         loop {
             let due = self.next.values().min().copied().unwrap_or_else(|| Instant::now() + far);
             tokio::select! {
-                order = self.inbox.recv() => match order {
-                    Some(order) => self.obey(order, &mut revoking),
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.execute(command, &mut revoking),
                     None => break,
                 },
                 () = sleep_until(due) => self.keep_alive().await,
@@ -130,32 +134,32 @@ impl Keeper {
                 () = &mut stop => break,
             }
         }
-        while let Ok(order) = self.inbox.try_recv() {
-            self.obey(order, &mut revoking);
+        while let Ok(command) = self.inbox.try_recv() {
+            self.execute(command, &mut revoking);
         }
         for id in std::mem::take(&mut self.kept).into_keys() {
-            revoking.spawn(revoke(Arc::clone(&self.link), id));
+            revoking.spawn(revoke(Arc::clone(&self.connection), id));
         }
-        let _ = timeout_at(Instant::now() + FAREWELL, revoking.join_all()).await;
+        let _ = timeout_at(Instant::now() + SHUTDOWN, revoking.join_all()).await;
     }
 
-    fn obey(&mut self, order: Order, revoking: &mut JoinSet<()>) {
-        match order {
-            Order::Keep(id, kept) => {
+    fn execute(&mut self, command: Command, revoking: &mut JoinSet<()>) {
+        match command {
+            Command::Keep(id, kept) => {
                 self.next.insert(id, kept.until() - kept.ttl.mul_f64(2.0 / 3.0));
                 self.kept.insert(id, kept);
             }
-            Order::Revoke(id) => {
+            Command::Revoke(id) => {
                 self.next.remove(&id);
-                // One that was lost is gone already, or cannot be reached.
+                // A lost lease has expired, or the cluster cannot be reached.
                 if self.kept.remove(&id).is_some_and(|kept| !kept.lost.is_set()) {
-                    revoking.spawn(revoke(Arc::clone(&self.link), id));
+                    revoking.spawn(revoke(Arc::clone(&self.connection), id));
                 }
             }
         }
     }
 
-    /// Keeps alive those whose time it is.
+    /// Keeps the leases alive that are due.
     async fn keep_alive(&mut self) {
         let now = Instant::now();
         self.kept.retain(|id, kept| {
@@ -170,7 +174,7 @@ impl Keeper {
         let Some(soonest) = due.iter().filter_map(|id| self.kept.get(id)).map(|kept| kept.until()).min() else {
             return;
         };
-        // Tried again at another member while there is time.
+        // Leaves time for an attempt at another member.
         let attempt = (now + Duration::from_secs(2)).min(soonest);
         let answers = timeout_at(attempt, self.ask(&due)).await.unwrap_or_default();
         for (id, ttl) in answers {
@@ -180,12 +184,12 @@ impl Keeper {
                 self.kept.remove(&id);
                 self.next.remove(&id);
             } else {
-                // Counted from the question, because the cluster may have begun to count then.
+                // Counted from the request, because the cluster may have renewed the lease right then.
                 kept.extend(now + Duration::from_secs(ttl.unsigned_abs()));
                 self.next.insert(id, now + kept.ttl / 3);
             }
         }
-        let again = Instant::now() + AGAIN;
+        let again = Instant::now() + RETRY;
         for id in due {
             if let (Some(next), Some(kept)) = (self.next.get_mut(&id), self.kept.get(&id))
                 && *next <= now
@@ -197,13 +201,13 @@ impl Keeper {
 
     async fn ask(&self, ids: &[i64]) -> Vec<(i64, i64)> {
         let mut answers = Vec::new();
-        let Ok(connection) = self.link.connection("keep leases alive", self.link.request_deadline()).await else {
+        let Ok(member) = self.connection.member("keep leases alive", self.connection.request_deadline()).await else {
             return answers;
         };
         let requests: Vec<KeepAlive> = ids.iter().map(|&id| KeepAlive { id }).collect();
         let asking = async {
             let mut stream =
-                connection.stream::<KeepAlive, KeepAliveAnswer>(KEEP_ALIVE, tokio_stream::iter(requests)).await?;
+                member.stream::<KeepAlive, KeepAliveAnswer>(KEEP_ALIVE, tokio_stream::iter(requests)).await?;
             while answers.len() < ids.len() {
                 match stream.message().await? {
                     Some(answer) => answers.push((answer.id, answer.ttl)),
@@ -212,17 +216,17 @@ impl Keeper {
             }
             Ok::<(), tonic::Status>(())
         };
-        let why = match connection.while_it_serves(asking).await {
+        let why = match member.while_it_serves(asking).await {
             Ok(Ok(())) => return answers,
             Ok(Err(status)) => Why::of(&status),
             Err(why) => why,
         };
-        self.link.distrust(&connection, why);
+        self.connection.distrust(&member, why);
         answers
     }
 }
 
-async fn revoke(link: Arc<Link>, id: i64) {
-    // If it cannot be done, the lease ends by itself.
-    let _ = link.call("give a lease back", &LeaseRevoke { id }, link.request_deadline()).await;
+async fn revoke(connection: Arc<Connection>, id: i64) {
+    // If this fails, the lease expires by itself.
+    let _ = connection.call("revoke a lease", &LeaseRevoke { id }, connection.request_deadline()).await;
 }

@@ -1,5 +1,5 @@
-//! Records of who waits, for those who have asked for them: one for each event that this process waits for, under one
-//! lease, so that they end with the process.
+//! Records of who waits, if the options ask for them: one for each event that this process waits for. They are attached
+//! to one lease, so that they end with the process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::engine::Parts;
-use crate::keys::Who;
-use crate::lease::Lease;
-use crate::wire::{DeleteRange, Put};
+use crate::client::lease::Lease;
+use crate::client::proto::{DeleteRange, Put};
+use crate::store::Store;
+use crate::store::keys::Stamp;
 
-/// How many records are written at once. The other turns of the writer are for the user's own changes.
+/// Upper bound on the records that are written concurrently, which leaves the other turns of the writer to users.
 const AT_ONCE: usize = 16;
 
-/// A record is not changed more often.
+/// The shortest time between two writes of a record.
 const PERIOD: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 struct Record {
-    /// Since when somebody waits.
+    /// When the first of the waiters began.
     since: SystemTime,
     count: usize,
-    /// What the cluster has been told.
+    /// The count in the cluster.
     written: usize,
     is_busy: bool,
     not_before: Instant,
@@ -33,23 +33,23 @@ struct Record {
 
 #[derive(Debug)]
 pub(crate) struct Records {
-    parts: Arc<Parts>,
+    store: Arc<Store>,
     records: HashMap<Arc<str>, Record>,
     lease: Arc<Mutex<Option<Arc<Lease>>>>,
     turns: Arc<Semaphore>,
-    /// Which record was written, and how many it tells of; `None` if that has failed.
+    /// Writes that go on. Each returns the count that it wrote; `None` if it has failed.
     work: JoinSet<(Arc<str>, Option<usize>)>,
 }
 
 impl Records {
-    pub(crate) fn new(parts: Arc<Parts>) -> Records {
+    pub(crate) fn new(store: Arc<Store>) -> Records {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Records { parts, records: HashMap::new(), lease: Arc::default(), turns, work: JoinSet::new() }
+        Records { store, records: HashMap::new(), lease: Arc::default(), turns, work: JoinSet::new() }
     }
 
-    /// So many wait for the event now.
-    pub(crate) fn count(&mut self, name: &Arc<str>, count: usize) {
-        if !self.parts.options.records_waits {
+    /// Sets the number of waiters of an event.
+    pub(crate) fn set_count(&mut self, name: &Arc<str>, count: usize) {
+        if !self.store.options.records_waits {
             return;
         }
         if let Some(record) = self.records.get_mut(name) {
@@ -64,7 +64,7 @@ impl Records {
         }
     }
 
-    /// Writes what has changed. When to come again.
+    /// Begins to write the records that have changed. Returns when to call this again.
     pub(crate) fn advance(&mut self) -> Instant {
         let now = Instant::now();
         let mut due = now + Duration::from_secs(1);
@@ -80,31 +80,31 @@ impl Records {
             if record.is_busy || record.count == record.written {
                 continue;
             }
-            // Nobody is to be seen waiting who does not.
+            // A record of waits that have ended is deleted at once.
             if now < record.not_before && record.count > 0 {
                 due = due.min(record.not_before);
                 continue;
             }
             record.is_busy = true;
-            let (name, parts, lease) = (Arc::clone(name), Arc::clone(&self.parts), Arc::clone(&self.lease));
+            let (name, store, lease) = (Arc::clone(name), Arc::clone(&self.store), Arc::clone(&self.lease));
             let (since, count, turns) = (record.since, record.count, Arc::clone(&self.turns));
             self.work.spawn(async move {
-                // The time of a request begins with its turn.
+                // The timeout of the request begins with its turn.
                 let Ok(_turn) = turns.acquire_owned().await else { return (name, None) };
-                let written = write(&parts, &lease, &name, since, count).await;
+                let written = write(&store, &lease, &name, since, count).await;
                 (name, written.map(|()| count))
             });
         }
         due
     }
 
-    /// Ready when a record has been written.
-    pub(crate) async fn hear(&mut self) {
+    /// Completes when a record was written; while none is being written, never. Cancel safe.
+    pub(crate) async fn written(&mut self) {
         match self.work.join_next().await {
             Some(Ok((name, written))) => {
                 let Some(record) = self.records.get_mut(&name) else { return };
                 record.is_busy = false;
-                // Who may not write cannot be seen waiting, and waits nevertheless.
+                // A user who may not write waits without a record.
                 record.written = written.unwrap_or(record.count);
                 record.not_before = Instant::now() + PERIOD;
             }
@@ -113,36 +113,35 @@ impl Records {
         }
     }
 
-    /// Nobody waits any more.
+    /// Drops the lease, which deletes all records.
     pub(crate) async fn end(mut self) {
         self.work.abort_all();
-        // The records hang on the lease.
         self.lease.lock().await.take();
     }
 }
 
 async fn write(
-    parts: &Parts,
+    store: &Store,
     lease: &Mutex<Option<Arc<Lease>>>,
     name: &str,
     since: SystemTime,
     count: usize,
 ) -> Option<()> {
     const DOING: &str = "record who waits";
-    let until = parts.link.request_deadline();
+    let until = store.connection.request_deadline();
     let id = {
         let mut lease = lease.lock().await;
         if lease.is_none() {
-            *lease = Some(Arc::new(parts.leases.grant(DOING, parts.options.hold_ttl, until).await.ok()?));
+            *lease = Some(Arc::new(store.leases.grant(DOING, store.options.hold_ttl, until).await.ok()?));
         }
         lease.as_ref()?.id
     };
-    let key = parts.keys.waiter(name, id);
+    let key = store.keys.waiter(name, id);
     let op = if count == 0 {
         DeleteRange { key, ..DeleteRange::default() }.into()
     } else {
-        let who = Who { at: since, count: u32::try_from(count).unwrap_or(u32::MAX), ..Who::am_i() };
-        Put { key, value: who.to_value(), lease: id }.into()
+        let stamp = Stamp { at: since, count: u32::try_from(count).unwrap_or(u32::MAX), ..Stamp::now() };
+        Put { key, value: stamp.to_value(), lease: id }.into()
     };
-    parts.writer.apply(DOING, vec![op], until, None).await.ok().map(drop)
+    store.writer.apply(DOING, vec![op], until).await.ok().map(drop)
 }

@@ -1,0 +1,308 @@
+//! A connection to one member, and the probe that detects when it no longer serves.
+//!
+//! **A slow answer is not a broken connection.** A request takes as long as the disks of a majority, so no request is
+//! given up because it is slow. While requests wait and nothing is received, the member is probed with requests that
+//! need no disk, no leader and no permission:
+//!
+//! 1. gRPC's health check, with etcd's header that requires a leader. A member that does not answer it is stopped or
+//!    cut off; one that knows no leader, or is a learner, answers with an error. Requests then go to another member.
+//! 2. A serializable read, for the term. If the term is later than when a request was sent, the leader was replaced
+//!    and the request may have been lost with the old one: it is sent again.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use prost::Message;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Code, IntoStreamingRequest, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::client::endpoint::Endpoint;
+use crate::client::proto::{HealthCheck, Peek, Rpc};
+use crate::error::{Why, reason};
+use crate::lock::lock;
+
+/// A member that has not answered for this long is probed, and again at this interval.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// The timeout of a probe: this long, or this many times the first round trip of the connection.
+const SHORTEST_PROBE: Duration = Duration::from_millis(500);
+const PROBE_ROUND_TRIPS: u32 = 4;
+
+/// Sends requests over one gRPC channel, with the token of the login.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    channel: Channel,
+    token: Option<MetadataValue<Ascii>>,
+}
+
+impl Transport {
+    pub(crate) fn new(channel: Channel) -> Transport {
+        Transport { channel, token: None }
+    }
+
+    pub(crate) fn log_in(&mut self, token: &str) {
+        self.token = token.parse().ok().map(|mut token: MetadataValue<Ascii>| {
+            // Hidden from `Debug`.
+            token.set_sensitive(true);
+            token
+        });
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        // A member that is cut off from the leader fails the request instead of queuing it.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        request
+    }
+
+    pub(crate) async fn unary<R: Rpc>(&self, message: R) -> Result<R::Answer, Status> {
+        let mut grpc = Grpc::new(self.channel.clone());
+        grpc.ready().await.map_err(|error| Status::unavailable(reason(&error)))?;
+        let codec = ProstCodec::<R, R::Answer>::default();
+        let answer = grpc.unary(self.request(message), PathAndQuery::from_static(R::PATH), codec).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Checks that the member serves and knows a leader. A refusal for another reason counts as an answer.
+    pub(crate) async fn check_health(&self) -> Result<(), Status> {
+        match self.unary(HealthCheck {}).await {
+            Ok(_) => Ok(()),
+            // A proxy in front of etcd may not implement it.
+            Err(status) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => Ok(()),
+            Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) => Ok(()),
+            Err(status) => Err(status),
+        }
+    }
+}
+
+/// The state of a connection.
+#[derive(Clone, Debug, Default)]
+struct Health {
+    /// Why it no longer serves.
+    broken: Option<Why>,
+    /// The latest term that is known; 0 if none is.
+    term: u64,
+}
+
+/// Shared by the requests of a connection and its probe.
+#[derive(Debug)]
+struct Liveness {
+    /// The number of requests that wait for an answer.
+    waiting: AtomicUsize,
+    /// Notified when a request begins.
+    begins: Notify,
+    /// When the member last answered anything.
+    last_answer: Mutex<Instant>,
+    health: watch::Sender<Health>,
+}
+
+impl Liveness {
+    fn note_answer(&self) {
+        *lock(&self.last_answer) = Instant::now();
+    }
+
+    fn last_answer(&self) -> Instant {
+        *lock(&self.last_answer)
+    }
+
+    fn end(&self, why: Why) {
+        self.health.send_modify(|health| health.broken = Some(why));
+    }
+}
+
+/// Counts a request for as long as it waits.
+struct Waiting<'l>(&'l Liveness);
+
+impl<'l> Waiting<'l> {
+    fn new(liveness: &'l Liveness) -> Waiting<'l> {
+        liveness.waiting.fetch_add(1, Relaxed);
+        liveness.begins.notify_one();
+        Waiting(liveness)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Stops the probe with the last handle to its connection.
+#[derive(Debug)]
+struct Probing(AbortHandle);
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    /// The member has refused the request, or the connection was closed.
+    Status(Status),
+    /// The connection no longer serves.
+    Broken(Why),
+    /// The leader was replaced, and the request may have been lost with the old one.
+    LeaderReplaced,
+}
+
+/// A connection to one member.
+#[derive(Clone, Debug)]
+pub(crate) struct MemberConnection {
+    transport: Transport,
+    pub(crate) endpoint: Endpoint,
+    /// Increases with each connection that is begun.
+    pub(crate) serial: u64,
+    liveness: Arc<Liveness>,
+    _probing: Arc<Probing>,
+}
+
+impl MemberConnection {
+    /// `round_trip` is the time that the first answer took; `key` is a key that may be read if any may.
+    pub(crate) fn new(
+        transport: Transport,
+        endpoint: Endpoint,
+        serial: u64,
+        round_trip: Duration,
+        term: u64,
+        key: Vec<u8>,
+    ) -> MemberConnection {
+        let liveness = Arc::new(Liveness {
+            waiting: AtomicUsize::new(0),
+            begins: Notify::new(),
+            last_answer: Mutex::new(Instant::now()),
+            health: watch::Sender::new(Health { broken: None, term }),
+        });
+        let patience = SHORTEST_PROBE.max(round_trip * PROBE_ROUND_TRIPS);
+        let probing = tokio::spawn(probe(transport.clone(), Arc::clone(&liveness), patience, key)).abort_handle();
+        MemberConnection { transport, endpoint, serial, liveness, _probing: Arc::new(Probing(probing)) }
+    }
+
+    /// Sends a request, and waits for its answer for as long as the connection serves.
+    pub(crate) async fn unary<R: Rpc>(&self, message: R) -> Result<R::Answer, NoAnswer> {
+        let waiting = Waiting::new(&self.liveness);
+        let mut health = self.liveness.health.subscribe();
+        let term = health.borrow_and_update().term;
+        tokio::select! {
+            biased;
+            answer = self.transport.unary(message) => {
+                drop(waiting);
+                if answer.is_ok() {
+                    self.liveness.note_answer();
+                }
+                answer.map_err(NoAnswer::Status)
+            }
+            ended = ended(&mut health, term) => Err(ended),
+        }
+    }
+
+    /// Completes when the connection no longer serves. It is probed only while a request waits.
+    async fn broken(&self) -> Why {
+        let mut health = self.liveness.health.subscribe();
+        loop {
+            if let Some(why) = health.borrow_and_update().broken.clone() {
+                return why;
+            }
+            if health.changed().await.is_err() {
+                return Why::from("has closed the connection");
+            }
+        }
+    }
+
+    /// Runs a future that waits for an answer of the member, for as long as the connection serves.
+    pub(crate) async fn while_it_serves<T>(&self, waits: impl Future<Output = T>) -> Result<T, Why> {
+        let _waiting = Waiting::new(&self.liveness);
+        tokio::select! {
+            biased;
+            outcome = waits => {
+                self.liveness.note_answer();
+                Ok(outcome)
+            }
+            why = self.broken() => Err(why),
+        }
+    }
+
+    /// Opens a stream of requests and answers. etcd answers nothing before the first request, so `requests` must
+    /// yield one.
+    pub(crate) async fn stream<Q, A>(
+        &self,
+        path: &'static str,
+        requests: impl tokio_stream::Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let mut grpc = Grpc::new(self.transport.channel.clone());
+        grpc.ready().await.map_err(|error| Status::unavailable(reason(&error)))?;
+        let request = self.transport.request(requests).into_streaming_request();
+        let answers = grpc.streaming(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await?;
+        Ok(answers.into_inner())
+    }
+
+    /// For optional requests, which do without the probe.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+}
+
+/// Completes when a request that was sent in this term should no longer be waited for.
+async fn ended(health: &mut watch::Receiver<Health>, term: u64) -> NoAnswer {
+    loop {
+        {
+            let health = health.borrow_and_update();
+            if let Some(why) = &health.broken {
+                return NoAnswer::Broken(why.clone());
+            }
+            if term > 0 && health.term > term {
+                return NoAnswer::LeaderReplaced;
+            }
+        }
+        if health.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Probes the member while requests wait and nothing is received, until it no longer serves.
+async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration, key: Vec<u8>) {
+    loop {
+        if liveness.waiting.load(Relaxed) == 0 {
+            liveness.begins.notified().await;
+        }
+        sleep(SILENCE).await;
+        if liveness.waiting.load(Relaxed) == 0 || liveness.last_answer().elapsed() < SILENCE {
+            continue;
+        }
+        let asked = Instant::now();
+        match timeout(patience, transport.check_health()).await {
+            Ok(Ok(())) => liveness.note_answer(),
+            Ok(Err(status)) => return liveness.end(Why::of(&status)),
+            // Another request was answered meanwhile.
+            Err(_) if liveness.last_answer() > asked => {}
+            Err(_) => return liveness.end(Why::from("does not answer")),
+        }
+        let peek = Peek { key: key.clone(), limit: 1, serializable: true, keys_only: true };
+        if let Ok(Ok(answer)) = timeout(SILENCE, transport.unary(peek)).await {
+            let term = answer.header.unwrap_or_default().raft_term;
+            liveness.health.send_if_modified(|health| {
+                let is_later = term > health.term;
+                health.term = term.max(health.term);
+                is_later
+            });
+        }
+    }
+}

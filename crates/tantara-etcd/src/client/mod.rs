@@ -1,0 +1,9 @@
+//! The client of etcd: a connection to the cluster, its members, and leases.
+
+pub(crate) mod connection;
+pub(crate) mod endpoint;
+pub(crate) mod lease;
+pub(crate) mod member;
+pub(crate) mod pause;
+pub(crate) mod proto;
+pub(crate) mod verdict;

@@ -1,0 +1,153 @@
+//! Results on their way from the runtime thread to other threads and tasks, which block on them or await them.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use tantara::Event;
+
+use crate::error::Error;
+use crate::lock::lock;
+
+/// A result that is set once.
+#[derive(Debug)]
+pub(crate) struct Completion<T> {
+    result: Mutex<Option<Result<T, Error>>>,
+    is_done: Event,
+}
+
+impl<T> Completion<T> {
+    fn new() -> Completion<T> {
+        Completion { result: Mutex::new(None), is_done: Event::new() }
+    }
+
+    /// Sets the result, unless there is one.
+    fn complete(&self, result: Result<T, Error>) {
+        lock(&self.result).get_or_insert(result);
+        self.is_done.set();
+    }
+
+    /// The completing side has gone.
+    fn abandon(&self) {
+        if !self.is_done.is_set() {
+            self.complete(Err(Error::ended("the connection to etcd has been closed")));
+        }
+    }
+}
+
+/// The receiving side of a request.
+#[derive(Debug)]
+pub(crate) struct Reply<T>(Arc<Completion<T>>);
+
+/// The completing side of a request. If it is dropped without a result, the request fails.
+#[derive(Debug)]
+pub(crate) struct Promise<T>(Arc<Completion<T>>);
+
+pub(crate) fn promise<T>() -> (Promise<T>, Reply<T>) {
+    let completion = Arc::new(Completion::new());
+    (Promise(Arc::clone(&completion)), Reply(completion))
+}
+
+impl<T> Promise<T> {
+    pub(crate) fn complete(self, result: Result<T, Error>) {
+        self.0.complete(result);
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+impl<T> Reply<T> {
+    /// Blocks until there is a result.
+    pub(crate) fn wait(self) -> Result<T, Error> {
+        self.0.is_done.wait();
+        self.take()
+    }
+
+    /// Waits until there is a result.
+    pub(crate) async fn into_future(self) -> Result<T, Error> {
+        self.0.is_done.wait_async().await;
+        self.take()
+    }
+
+    fn take(&self) -> Result<T, Error> {
+        lock(&self.0.result).take().expect("a completion that is done has a result")
+    }
+}
+
+/// The state of one wait, shared by its owner and the driver.
+#[derive(Debug)]
+pub(crate) struct WaitState {
+    /// The event's name.
+    pub(crate) name: Arc<str>,
+    /// `true` if the wait was released, `false` if its time passed first.
+    end: Completion<bool>,
+    /// Set once the cluster has been read for the wait: every later `set` counts.
+    pub(crate) begun: Event,
+    has_left: AtomicBool,
+}
+
+impl WaitState {
+    pub(crate) fn new(name: &Arc<str>) -> Arc<WaitState> {
+        let (end, begun, has_left) = (Completion::new(), Event::new(), AtomicBool::new(false));
+        Arc::new(WaitState { name: Arc::clone(name), end, begun, has_left })
+    }
+
+    /// Ends the wait, unless it has ended.
+    pub(crate) fn complete(&self, end: Result<bool, Error>) {
+        self.end.complete(end);
+        self.begun.set();
+    }
+
+    /// The result, once the wait has ended.
+    pub(crate) fn result(&self) -> Option<Result<bool, Error>> {
+        lock(&self.end.result).clone()
+    }
+
+    /// Set when the wait has ended.
+    pub(crate) fn over(&self) -> &Event {
+        &self.end.is_done
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.end.is_done.is_set()
+    }
+
+    /// The owner has dropped the wait.
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Relaxed);
+    }
+}
+
+/// The driver's side of a wait. If it is dropped before the wait has ended, the wait fails.
+#[derive(Debug)]
+pub(crate) struct Completer(pub(crate) Arc<WaitState>);
+
+impl Completer {
+    /// Whether no one waits for the result any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.has_left.load(Relaxed) || self.0.is_over()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+
+    pub(crate) fn complete(&self, end: Result<bool, Error>) {
+        self.0.complete(end);
+    }
+
+    /// Whether both are of the same wait.
+    pub(crate) fn is(&self, other: &Completer) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Drop for Completer {
+    fn drop(&mut self) {
+        self.0.end.abandon();
+        self.0.begun.set();
+    }
+}

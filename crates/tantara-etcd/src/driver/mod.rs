@@ -1,0 +1,8 @@
+//! The runtime thread of a connection and the tasks on it: reads and watches for waits, and records of who waits.
+
+pub(crate) mod completion;
+mod records;
+pub(crate) mod runtime;
+pub(crate) mod task;
+mod waiters;
+pub(crate) mod watch;

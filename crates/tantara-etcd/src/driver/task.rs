@@ -1,0 +1,450 @@
+//! The driver: the task that reads and watches the events that are waited for, and completes waits.
+//!
+//! **State decides; watches only make it fast.** A wait begins with a linearizable read. It is released when a later
+//! read, or a message of the watch, shows a `set` that the first read did not show. So no `set` is lost with a
+//! connection, a leader, a compacted history or a message that a server fails to send: the next read shows it. Events
+//! are read again whenever the watch was interrupted, and periodically. `waiters.rs` decides, by revisions, what a read
+//! or a message means for a wait.
+//!
+//! 1. A read is applied to a wait only if it began after the wait's first read was answered. Then it is not older.
+//! 2. Reads that begin waits follow one another, and each takes all waits that have joined by then: of two waits that
+//!    one thread began, the second is never answered first.
+//! 3. A watch begins with the revision after a read, so there is no gap between the two.
+//! 4. A message of the watch is applied to a wait only if its revision is later than the wait's first read.
+//! 5. A read of many events fails for each of them separately (`store/read.rs`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::connection::Failure;
+use crate::client::pause::Pause;
+use crate::client::proto::WatchAnswer;
+use crate::driver::completion::Completer;
+use crate::driver::records::Records;
+use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
+use crate::driver::watch::{Message, WatchStream};
+use crate::error::Error;
+use crate::store::Store;
+use crate::store::read::{self, Snapshot};
+
+const DOING: &str = "wait for an event";
+
+/// After this time a wait is recorded, and its event is created.
+const LASTING: Duration = Duration::from_millis(100);
+
+/// Waits that were dropped are counted in batches.
+const BATCH: Duration = Duration::from_millis(20);
+
+/// An event without waits is watched for this long, for waits that follow in a loop.
+const LINGERING: Duration = Duration::from_secs(5);
+
+/// How long the last read of a wait whose time has passed waits for a connection.
+const LAST_READ: Duration = Duration::from_secs(1);
+
+/// A request to the driver.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Begins a wait. It fails if the cluster could not be read by the deadline.
+    Join(Completer, Instant),
+    /// Ends a wait whose time has passed: released or not.
+    Decide(Completer),
+    /// A wait for the event of this name was dropped.
+    Leave(Arc<str>),
+}
+
+/// The result of a job that the driver has spawned.
+enum Done {
+    /// A read that begins waits: those that have joined, for each name.
+    Read { number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, snapshot: Result<Snapshot, Failure> },
+    /// A read that ends waits.
+    Decided { number: u64, waits: Vec<Completer>, names: Vec<Arc<str>>, snapshot: Result<Snapshot, Failure> },
+    /// An event was created, or existed, at a revision.
+    Created { name: Arc<str>, revision: Result<i64, Error> },
+}
+
+struct Driver {
+    store: Arc<Store>,
+    events: HashMap<Arc<str>, Waiters>,
+    /// The event of each watch.
+    watches: HashMap<i64, Arc<str>>,
+    /// The number of waits that were requested.
+    joins: u64,
+    /// The number of reads that have begun.
+    reads: u64,
+    /// Whether some event may have to be read.
+    has_to_read: bool,
+    /// Whether a read that begins waits goes on.
+    is_reading: bool,
+    /// When the next read may begin, after one that failed.
+    not_before: Instant,
+    read_pause: Pause,
+    /// The pause before the next stream. It grows until a watch begins, even if reads succeed meanwhile.
+    stream_pause: Pause,
+    /// When all events are read again.
+    recheck: Instant,
+    /// When waits are counted again.
+    next_count: Instant,
+    /// When [`Waiters::advance`] is called again.
+    next_advance: Instant,
+    jobs: JoinSet<Done>,
+    stream: WatchStream,
+    records: Records,
+}
+
+pub(crate) async fn run(
+    store: Arc<Store>,
+    mut inbox: mpsc::UnboundedReceiver<Request>,
+    stop: impl Future<Output = ()>,
+) {
+    tokio::pin!(stop);
+    let now = Instant::now();
+    let mut driver = Driver {
+        events: HashMap::new(),
+        watches: HashMap::new(),
+        joins: 0,
+        reads: 0,
+        has_to_read: false,
+        is_reading: false,
+        not_before: now,
+        read_pause: Pause::new(),
+        stream_pause: Pause::new(),
+        recheck: now,
+        next_count: now,
+        next_advance: now,
+        jobs: JoinSet::new(),
+        stream: WatchStream::new(Arc::clone(&store)),
+        records: Records::new(Arc::clone(&store)),
+        store,
+    };
+    let mut requests = Vec::new();
+    loop {
+        let due = driver.advance();
+        tokio::select! {
+            count = inbox.recv_many(&mut requests, 4_096) => {
+                if count == 0 { break }
+                driver.accept(&mut requests);
+            }
+            Some(done) = driver.jobs.join_next() => {
+                if let Ok(done) = done { driver.on_done(done) }
+            }
+            message = driver.stream.next() => driver.on_message(message),
+            () = driver.records.written() => {}
+            () = sleep_until(due) => {}
+            () = &mut stop => break,
+        }
+    }
+    driver.records.end().await;
+}
+
+impl Driver {
+    fn accept(&mut self, requests: &mut Vec<Request>) {
+        let mut to_decide = Vec::new();
+        let now = Instant::now();
+        for request in requests.drain(..) {
+            match request {
+                Request::Join(wait, until) => {
+                    let waiters = self.events.entry(Arc::clone(&wait.0.name)).or_insert_with(|| Waiters::new(now));
+                    if waiters.is_idle() {
+                        waiters.restart(now);
+                    }
+                    self.joins += 1;
+                    waiters.joining.push(Joining { wait, order: self.joins, until });
+                    self.has_to_read = true;
+                    self.next_count = self.next_count.min(now + LASTING);
+                }
+                Request::Decide(wait) => to_decide.push(wait),
+                Request::Leave(name) => {
+                    if let Some(waiters) = self.events.get_mut(&name) {
+                        waiters.left += 1;
+                        self.next_count = self.next_count.min(now + BATCH);
+                        // Purging for each of thousands of waits would take quadratic time.
+                        if waiters.left * 2 > waiters.count() {
+                            waiters.purge();
+                        }
+                    }
+                }
+            }
+        }
+        if !to_decide.is_empty() {
+            self.decide(to_decide);
+        }
+    }
+
+    /// Reads the events of waits whose time has passed: only the cluster can tell that they were not released.
+    fn decide(&mut self, mut waits: Vec<Completer>) {
+        waits.retain(|wait| !wait.is_over());
+        let mut names: Vec<_> = waits.iter().map(|wait| Arc::clone(&wait.0.name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        self.reads += 1;
+        let (number, store) = (self.reads, Arc::clone(&self.store));
+        self.jobs.spawn(async move {
+            // A slow answer is waited for as long as the connection serves.
+            let until = store.connection.request_deadline().max(Instant::now() + LAST_READ);
+            let snapshot = tokio::select! {
+                biased;
+                snapshot = read::events(&store, DOING, &names, until) => snapshot,
+                () = store.connection.is_lost_after(LAST_READ) => {
+                    Err(Failure { error: store.connection.unreachable(DOING), may_be_done: false, status: None })
+                }
+            };
+            Done::Decided { number, waits, names, snapshot }
+        });
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Read { number, names, joining, snapshot } => {
+                self.is_reading = false;
+                match snapshot {
+                    Ok(snapshot) => self.begin(number, names, joining, &snapshot),
+                    Err(failure) => self.fail(names, joining, &failure),
+                }
+            }
+            Done::Decided { number, waits, names, snapshot } => match snapshot {
+                Ok(snapshot) => self.end(number, waits, &names, &snapshot),
+                Err(failure) => {
+                    waits.iter().for_each(|wait| wait.complete(Err(failure.error.clone())));
+                    self.forget_ended(&names);
+                }
+            },
+            Done::Created { name, revision } => {
+                let Some(waiters) = self.events.get_mut(&name) else { return };
+                match revision {
+                    Ok(revision) => {
+                        waiters.on_created(revision, self.reads);
+                        self.has_to_read |= waiters.is_stale;
+                    }
+                    // Tried again by `count`. A refusal is final.
+                    Err(error) => waiters.is_creating = !error.is_unreachable(),
+                }
+            }
+        }
+    }
+
+    /// Ends the waits whose time has passed, by a read that began after that.
+    fn end(&mut self, number: u64, waits: Vec<Completer>, names: &[Arc<str>], snapshot: &Snapshot) {
+        let joining = names.iter().map(|_| Vec::new()).collect();
+        self.apply(number, names, joining, snapshot);
+        let now = Instant::now();
+        let states: HashMap<&Arc<str>, _> = names.iter().zip(&snapshot.states).collect();
+        for wait in waits {
+            match (states.get(&wait.0.name), self.events.get_mut(&wait.0.name)) {
+                // This read alone decides a wait that has not begun.
+                (Some(Ok(state)), _) if state.is_set() => wait.complete(Ok(true)),
+                (Some(Err(error)), _) => wait.complete(Err(error.clone())),
+                (_, Some(waiters)) => waiters.decide(wait, now),
+                (_, None) => wait.complete(Ok(false)),
+            }
+        }
+        self.forget_ended(names);
+    }
+
+    fn forget_ended(&mut self, names: &[Arc<str>]) {
+        for name in names {
+            if let Some(waiters) = self.events.get_mut(name) {
+                waiters.forget_ended();
+            }
+        }
+    }
+
+    /// Applies a read to the waits that have begun, and begins those that have joined for it.
+    fn apply(&mut self, number: u64, names: &[Arc<str>], joining: Vec<Vec<Joining>>, snapshot: &Snapshot) {
+        let now = Instant::now();
+        let mut released = Vec::new();
+        for ((name, state), joining) in names.iter().zip(&snapshot.states).zip(joining) {
+            let Some(waiters) = self.events.get_mut(name) else { continue };
+            match state {
+                Ok(state) => {
+                    let pulse = &state.pulse.clone().map(Arc::new);
+                    let view = View { number, reads: self.reads, revision: snapshot.revision, state, pulse };
+                    released.extend(waiters.apply(&view, now));
+                    released.extend(waiters.begin(joining, &view));
+                }
+                // Without permission to read, a `set` would not be seen, so the waits fail.
+                Err(error) => {
+                    joining.iter().for_each(|joining| joining.wait.complete(Err(error.clone())));
+                    waiters.fail(error);
+                }
+            }
+            self.has_to_read |= waiters.is_stale;
+        }
+        release(released);
+    }
+
+    fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, snapshot: &Snapshot) {
+        self.read_pause = Pause::new();
+        self.apply(number, &names, joining, snapshot);
+        let now = Instant::now();
+        for name in names {
+            let Some(waiters) = self.events.get_mut(&name) else { continue };
+            if waiters.needs_watch(now) {
+                let (key, range_end) = (self.store.keys.level(&name), self.store.keys.after_pulse(&name));
+                let watch = self.stream.begin(key, range_end, waiters.watch_from());
+                waiters.begin_watch(watch, snapshot.revision);
+                self.watches.insert(watch, name);
+            }
+        }
+    }
+
+    /// A read has failed. Waits whose deadline has passed fail; the others are tried again.
+    fn fail(&mut self, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, failure: &Failure) {
+        let error: &Error = &failure.error;
+        let is_final = !error.is_unreachable() && !read::is_about_history(failure);
+        let now = Instant::now();
+        self.not_before = now + self.read_pause.next();
+        self.has_to_read = true;
+        for (name, joining) in names.into_iter().zip(joining) {
+            let Some(waiters) = self.events.get_mut(&name) else { continue };
+            for joining in joining {
+                if is_final || joining.until <= now {
+                    joining.wait.complete(Err(error.clone()));
+                } else {
+                    waiters.joining.push(joining);
+                }
+            }
+            if is_final {
+                waiters.fail(error);
+            }
+            waiters.is_stale = waiters.count() > 0;
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Answer(answer) => self.on_answer(answer),
+            Message::Interrupted | Message::TooLarge => {
+                self.events.values_mut().for_each(Waiters::on_interrupted);
+                self.watches.clear();
+                self.has_to_read = true;
+                self.not_before = Instant::now() + self.stream_pause.next();
+            }
+        }
+    }
+
+    fn on_answer(&mut self, answer: WatchAnswer) {
+        let Some(name) = self.watches.get(&answer.watch_id) else { return };
+        let Some(waiters) = self.events.get_mut(name) else { return };
+        let now = Instant::now();
+        if answer.canceled {
+            self.watches.remove(&answer.watch_id);
+            self.next_advance = self.next_advance.min(waiters.on_watch_lost(now));
+            self.stream.forget();
+            return;
+        }
+        if answer.created {
+            waiters.on_watch_begun(now);
+            self.stream_pause = Pause::new();
+            // The watch will show what came after the read, and another read shows it at once.
+            waiters.is_stale |= answer.header.is_some_and(|header| header.revision >= waiters.watch_from());
+        }
+        for event in &answer.events {
+            let Some(kv) = &event.kv else { continue };
+            // The range may have external keys.
+            let part = match self.store.keys.parse(&kv.key) {
+                Some((of, part)) if *of == **name => part,
+                _ => continue,
+            };
+            release(waiters.on_change(part, event.is_delete(), kv.mod_revision, self.reads, name));
+        }
+        self.has_to_read |= waiters.is_stale;
+    }
+
+    /// Begins everything that is due. Returns when to call this again.
+    fn advance(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut due = now + Duration::from_secs(1);
+        if now >= self.recheck {
+            self.recheck = now + self.store.options.recheck.mul_f64(0.75 + fastrand::f64() / 2.0);
+            self.events.values_mut().for_each(|waiters| waiters.is_stale |= waiters.count() > 0);
+            self.has_to_read = true;
+        }
+        if now >= self.next_count {
+            self.next_count = now + Duration::from_secs(1);
+            self.count(now);
+        }
+        if now >= self.next_advance {
+            let mut next = now + DOUBT;
+            for (name, waiters) in &mut self.events {
+                next = waiters.advance(now, name).map_or(next, |due| due.min(next));
+                self.has_to_read |= waiters.is_stale;
+            }
+            self.next_advance = next;
+        }
+        due = due.min(self.recheck).min(self.next_advance).min(self.next_count).min(self.records.advance());
+        if !self.is_reading && self.has_to_read {
+            if now >= self.not_before {
+                self.read();
+            } else {
+                due = due.min(self.not_before);
+            }
+        }
+        due
+    }
+
+    /// Creates and records the events whose waits have lasted for long enough, and forgets those without waits.
+    fn count(&mut self, now: Instant) {
+        let mut unused = Vec::new();
+        for (name, waiters) in &mut self.events {
+            if waiters.left > 0 {
+                waiters.purge();
+            }
+            if waiters.is_idle() {
+                if waiters.is_recorded {
+                    waiters.restart(now);
+                }
+                if now >= waiters.since + LINGERING && !self.is_reading {
+                    unused.push(Arc::clone(name));
+                }
+            } else if now < waiters.since + LASTING {
+                self.next_count = self.next_count.min(waiters.since + LASTING);
+            } else if waiters.count() > 0 {
+                waiters.is_recorded = true;
+                if waiters.may_not_exist() && !waiters.is_creating {
+                    waiters.is_creating = true;
+                    let (store, name) = (Arc::clone(&self.store), Arc::clone(name));
+                    self.jobs.spawn(async move {
+                        let revision = store.create(DOING, &name).await;
+                        Done::Created { name, revision }
+                    });
+                }
+            }
+            self.records.set_count(name, if waiters.is_recorded { waiters.count() } else { 0 });
+        }
+        for name in unused {
+            if let Some(watch) = self.events.remove(&name).and_then(|waiters| waiters.watch) {
+                self.watches.remove(&watch);
+                self.stream.end(watch);
+            }
+        }
+    }
+
+    /// Begins a read of all events that are stale or that waits have joined.
+    fn read(&mut self) {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let mut joining = Vec::new();
+        self.has_to_read = false;
+        for (name, waiters) in &mut self.events {
+            if waiters.is_stale || !waiters.joining.is_empty() {
+                waiters.is_stale = false;
+                names.push(Arc::clone(name));
+                joining.push(std::mem::take(&mut waiters.joining));
+            }
+        }
+        if names.is_empty() {
+            return;
+        }
+        self.is_reading = true;
+        self.reads += 1;
+        let (number, store) = (self.reads, Arc::clone(&self.store));
+        self.jobs.spawn(async move {
+            let snapshot = read::events(&store, DOING, &names, store.connection.request_deadline()).await;
+            Done::Read { number, names, joining, snapshot }
+        });
+    }
+}

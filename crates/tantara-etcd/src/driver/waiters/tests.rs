@@ -1,0 +1,379 @@
+//! Tests of the rules, fact by fact.
+
+use super::*;
+use crate::client::proto::{KeyValue, RangeAnswer};
+use crate::driver::completion::WaitState;
+
+/// An event as a read shows it: its last set, if it was ever set, and its level, made at revision 1.
+fn state(last_set: Option<i64>, level: Option<&str>) -> State {
+    let kv = |key: &str, value: &str, mod_revision| KeyValue {
+        key: key.into(),
+        value: value.into(),
+        mod_revision,
+        create_revision: 1,
+        ..KeyValue::default()
+    };
+    let answer = |kv: Option<KeyValue>| RangeAnswer { kvs: kv.into_iter().collect(), ..RangeAnswer::default() };
+    let level = level.map(|level| kv("x/l", level, 1));
+    let pulse = last_set.map(|revision| kv("x/p", &format!("set {revision}"), revision));
+    State::new(&answer(level), &answer(pulse), &answer(None))
+}
+
+fn absent() -> State {
+    state(None, None)
+}
+
+/// An event with a wait whose first read was at revision 10.
+struct One {
+    waiters: Waiters,
+    wait: Arc<WaitState>,
+    now: Instant,
+    reads: u64,
+}
+
+impl One {
+    fn new(reads: u64) -> One {
+        let now = Instant::now();
+        One { waiters: Waiters::new(now), wait: WaitState::new(&"x".into()), now, reads }
+    }
+
+    fn begun(state: State) -> One {
+        let mut one = One::new(1);
+        let wait = Arc::clone(&one.wait);
+        assert_eq!(one.read_and_begin(1, 10, &state, Some(&wait)), "None");
+        assert!(one.wait.begun.is_set());
+        one
+    }
+
+    fn read(&mut self, number: u64, revision: i64, state: State) -> String {
+        self.read_and_begin(number, revision, &state, None)
+    }
+
+    /// Applies the read of that number. Returns how the wait has ended.
+    fn read_and_begin(
+        &mut self,
+        number: u64,
+        revision: i64,
+        state: &State,
+        joining: Option<&Arc<WaitState>>,
+    ) -> String {
+        self.reads = self.reads.max(number);
+        let pulse = &state.pulse.clone().map(Arc::new);
+        let view = View { number, reads: self.reads, revision, state, pulse };
+        release(self.waiters.apply(&view, self.now));
+        let joining = joining.map(|wait| Joining { wait: Completer(Arc::clone(wait)), order: 1, until: self.now });
+        release(self.waiters.begin(joining.into_iter().collect(), &view));
+        self.outcome()
+    }
+
+    fn change(&mut self, part: Part, is_delete: bool, revision: i64) -> String {
+        release(self.waiters.on_change(part, is_delete, revision, self.reads, "x"));
+        self.outcome()
+    }
+
+    /// Lets the time pass in which the watch could have shown more.
+    fn after_doubt(&mut self) -> String {
+        self.waiters.advance(self.now + DOUBT, "x");
+        self.outcome()
+    }
+
+    fn outcome(&self) -> String {
+        match self.wait.result() {
+            None => "None".to_owned(),
+            Some(Ok(is_released)) => is_released.to_string(),
+            Some(Err(error)) => error.to_string(),
+        }
+    }
+}
+
+const REMOVED: &str = "x was removed";
+
+#[test]
+fn a_wait_ends_by_a_set_that_its_first_read_did_not_show() {
+    for (seen, ends) in [
+        (state(Some(5), Some("0")), "None"),
+        (state(Some(12), Some("0")), "true"),
+        (state(Some(12), Some("1")), "true"),
+    ] {
+        assert_eq!(One::begun(state(Some(5), Some("0"))).read(2, 20, seen), ends);
+    }
+    assert_eq!(One::begun(state(None, Some("0"))).read(2, 20, state(Some(12), Some("0"))), "true");
+}
+
+#[test]
+fn a_read_that_had_begun_before_decides_nothing() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    for older in [state(Some(3), Some("1")), absent()] {
+        assert_eq!(one.read(1, 9, older), "None");
+    }
+}
+
+#[test]
+fn a_read_from_before_the_event_was_made_removes_nothing() {
+    let mut one = One::begun(absent());
+    // This read begins, the event is made at revision 20, and the read is answered with what was before.
+    one.reads = 2;
+    one.waiters.on_created(20, 2);
+    assert_eq!(one.read(2, 15, absent()), "None");
+    assert_eq!(one.after_doubt(), "None");
+    // The same if a message or a later read has told first that it exists.
+    let mut one = One::begun(absent());
+    one.change(Part::Level, false, 20);
+    assert_eq!((one.read(2, 15, absent()), one.after_doubt()), ("None".into(), "None".into()));
+    let mut one = One::begun(absent());
+    one.reads = 3;
+    assert_eq!(one.read(3, 20, state(None, Some("0"))), "None");
+    assert_eq!((one.read(2, 15, absent()), one.after_doubt()), ("None".into(), "None".into()));
+    // A removal that is newer is one, in whatever order it is learnt.
+    assert_eq!((one.read(4, 25, absent()), one.after_doubt()), ("None".into(), REMOVED.into()));
+    let mut one = One::begun(absent());
+    assert_eq!(one.read(2, 25, absent()), "None");
+    one.waiters.on_created(20, 2);
+    assert!(one.waiters.is_stale, "to be read again, now that it is known to have existed");
+    assert_eq!((one.read(3, 26, absent()), one.after_doubt()), ("None".into(), REMOVED.into()));
+}
+
+#[test]
+fn messages_count_from_the_revision_of_the_first_read() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.change(Part::Pulse, false, 10), "None");
+    assert_eq!(one.change(Part::Level, false, 11), "None");
+    assert_eq!(one.waiters.watch_from(), 12);
+    // Although a later read has shown nothing new.
+    assert_eq!(one.read(2, 20, state(Some(5), Some("0"))), "None");
+    assert_eq!(one.change(Part::Pulse, false, 15), "true");
+}
+
+#[test]
+fn a_removal_is_told_by_a_message_when_both_keys_are_gone() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.change(Part::Level, true, 11), "None");
+    assert_eq!(one.change(Part::Pulse, true, 11), REMOVED);
+    // Half of it was deleted: it exists.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.change(Part::Level, true, 11), "None");
+    assert_eq!(one.read(2, 12, state(Some(5), None)), "None");
+    assert_eq!(one.after_doubt(), "None");
+    // A removal from before the wait is none of it.
+    let mut one = One::begun(absent());
+    assert_eq!(one.change(Part::Level, true, 10), "None");
+    assert_eq!(one.change(Part::Level, false, 11), "None");
+    assert_eq!(one.change(Part::Level, true, 12), REMOVED);
+}
+
+#[test]
+fn a_set_before_a_removal_releases_although_a_read_shows_the_removal_first() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    assert_eq!(one.waiters.watch_from(), 11, "what came before is asked for");
+    assert_eq!(one.change(Part::Pulse, false, 12), "true");
+    // If there was none, the message tells that.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    one.change(Part::Level, true, 15);
+    assert_eq!(one.change(Part::Pulse, true, 15), REMOVED);
+    // If nothing tells, the removal counts.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    one.waiters.on_watch_lost(one.now);
+    one.waiters.advance(one.now, "x");
+    assert_eq!(one.outcome(), REMOVED);
+    // Also if it was made again in the meantime.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    assert_eq!(one.read(3, 21, state(None, Some("0"))), "None");
+    assert_eq!(one.after_doubt(), REMOVED);
+}
+
+#[test]
+fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
+    for (is_set_first, outcome) in [(true, "true"), (false, REMOVED)] {
+        let mut one = One::begun(state(Some(5), Some("0")));
+        one.waiters.begin_watch(1, 10);
+        one.waiters.on_watch_begun(one.now);
+        one.waiters.on_interrupted();
+        assert_eq!(one.read(2, 20, absent()), "None");
+        // The next stream takes its time to open, and then the server to begin the watch.
+        one.now += 3 * DOUBT;
+        assert_eq!(one.after_doubt(), "None");
+        one.waiters.begin_watch(2, 20);
+        one.now += 3 * DOUBT;
+        assert_eq!(one.after_doubt(), "None");
+        one.now += 3 * DOUBT;
+        one.waiters.on_watch_begun(one.now);
+        one.waiters.advance(one.now, "x");
+        assert_eq!(one.outcome(), "None");
+        if is_set_first {
+            assert_eq!(one.change(Part::Pulse, false, 12), "true");
+        }
+        assert_eq!(one.after_doubt(), outcome);
+    }
+    // A wait whose time has passed does not wait for that.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    one.waiters.on_interrupted();
+    assert_eq!(one.read(2, 20, absent()), "None");
+    one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+    one.waiters.advance(one.now, "x");
+    assert_eq!(one.outcome(), "None");
+    assert_eq!(one.after_doubt(), REMOVED);
+    // Nor is a watch waited for that never begins.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    one.waiters.on_interrupted();
+    one.read(2, 20, absent());
+    one.now += LONGEST_DOUBT;
+    assert_eq!(one.after_doubt(), REMOVED);
+}
+
+#[test]
+fn a_deadline_that_comes_to_be_in_doubt_waits_no_longer_for_a_later_doubt() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    one.read(2, 20, absent());
+    one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+    one.waiters.doubt = Some(one.now + DOUBT / 2);
+    assert_eq!(one.after_doubt(), REMOVED);
+}
+
+#[test]
+fn a_watch_that_is_lost_again_and_again_is_begun_after_ever_longer_pauses() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    let mut pauses = Vec::new();
+    for revision in 11..30 {
+        assert!(one.waiters.needs_watch(one.now));
+        one.waiters.begin_watch(revision, revision);
+        let due = one.waiters.on_watch_lost(one.now);
+        assert!(!one.waiters.needs_watch(one.now) && !one.waiters.is_stale);
+        pauses.push(due - one.now);
+        one.now = due;
+        one.waiters.advance(one.now, "x");
+        assert!(one.waiters.is_stale, "it is read before it is watched");
+        one.waiters.is_stale = false;
+        assert_eq!(one.read(revision as u64, revision, state(Some(5), Some("0"))), "None");
+    }
+    assert!(*pauses.last().unwrap() > 5 * pauses[0], "{pauses:?}");
+    // One that the server has begun.
+    one.waiters.begin_watch(30, 30);
+    one.waiters.on_watch_begun(one.now);
+    assert!(one.waiters.on_watch_lost(one.now) - one.now < *pauses.last().unwrap() / 5);
+}
+
+#[test]
+fn a_deadline_in_doubt_waits_for_the_watch() {
+    for (is_set_first, outcome) in [(true, "true"), (false, REMOVED)] {
+        let mut one = One::begun(state(Some(5), Some("0")));
+        assert_eq!(one.read(2, 20, absent()), "None");
+        one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+        assert_eq!(one.outcome(), "None");
+        if is_set_first {
+            one.change(Part::Pulse, false, 12);
+        }
+        assert_eq!(one.after_doubt(), outcome);
+    }
+    let mut one = One::begun(state(Some(5), Some("0")));
+    one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+    assert_eq!(one.outcome(), "false");
+    one.read(2, 20, absent());
+    // An event that did not exist before the outage, nor after it, may have been set and removed.
+    for (is_interrupted, is_set, outcome) in [(false, false, "false"), (true, false, "None"), (true, true, "true")] {
+        let mut one = One::begun(absent());
+        one.waiters.begin_watch(1, 10);
+        if is_interrupted {
+            one.waiters.on_interrupted();
+        }
+        one.read(2, 20, absent());
+        one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+        if is_interrupted {
+            one.waiters.begin_watch(2, 20);
+            one.waiters.on_watch_begun(one.now);
+            one.waiters.advance(one.now, "x");
+            assert_eq!(one.outcome(), "None");
+        }
+        if is_set {
+            one.change(Part::Pulse, false, 12);
+        }
+        assert_eq!(one.outcome(), outcome);
+        assert_ne!(one.after_doubt(), "None");
+        assert_eq!(one.waiters.is_idle(), is_interrupted);
+    }
+}
+
+#[test]
+fn a_watch_begins_after_the_last_read_that_leaves_no_question() {
+    for (seen, from) in [
+        (state(Some(5), Some("0")), 21),
+        (state(Some(5), None), 21),
+        (state(None, Some("0")), 21),
+        // It may have been set, and was removed.
+        (absent(), 11),
+        // It was made again after the first read.
+        (State { created: 15, ..state(None, Some("0")) }, 11),
+    ] {
+        let mut one = One::begun(state(Some(5), Some("0")));
+        one.read(2, 20, seen);
+        assert_eq!(one.waiters.watch_from(), from);
+        one.waiters.on_watch_lost(one.now);
+        one.read(3, 30, absent());
+        assert_eq!(one.waiters.watch_from(), 31, "the history is gone");
+    }
+    // An undisturbed watch has told what came before the read before.
+    let mut one = One::begun(absent());
+    one.waiters.watch = Some(1);
+    for (at, watch, from) in [(20, 1, 11), (30, 1, 11), (40, 1, 21), (50, 2, 21), (60, 2, 21), (70, 2, 51)] {
+        one.waiters.watch = Some(watch);
+        if at != 30 && at != 60 {
+            one.now += UNINTERRUPTED;
+        }
+        one.read(at as u64, at, absent());
+        assert_eq!(one.waiters.watch_from(), from);
+    }
+}
+
+#[test]
+fn a_history_that_was_replaced_removes_nothing() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 3, absent()), "None");
+    assert_eq!(one.waiters.watch_from(), 4, "a watch would wait for long");
+    assert_eq!(one.after_doubt(), "None");
+    assert_eq!(one.read(3, 4, state(Some(4), Some("0"))), "true");
+    // By one that is longer than the wait is old.
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 100, state(Some(5), Some("0"))), "None");
+    assert_eq!(one.read(3, 50, absent()), "None");
+    assert_eq!((one.after_doubt(), one.waiters.watch_from()), ("None".into(), 51));
+    one.waiters.on_created(52, 3);
+    assert_eq!((one.read(4, 60, absent()), one.after_doubt()), ("None".into(), REMOVED.into()));
+}
+
+#[test]
+fn whoever_waits_for_an_event_that_is_set_is_released_by_the_first_read() {
+    let mut one = One::new(1);
+    let wait = Arc::clone(&one.wait);
+    assert_eq!(one.read_and_begin(1, 10, &state(Some(5), Some("1")), Some(&wait)), "true");
+    assert!(one.waiters.is_idle());
+}
+
+#[test]
+fn a_wait_that_begins_with_an_older_read_is_read_for_again() {
+    let mut one = One::new(2);
+    assert_eq!(one.read(2, 20, state(Some(5), Some("0"))), "None");
+    let wait = Arc::clone(&one.wait);
+    assert_eq!(one.read_and_begin(1, 15, &state(Some(5), Some("0")), Some(&wait)), "None");
+    assert!(one.waiters.is_stale);
+}
+
+#[test]
+fn a_newer_read_that_began_before_the_waits_own_came_back_releases() {
+    // The deadline's read begins while the wait's own is on its way; a pulse lies between the two.
+    let mut one = One::new(2);
+    let wait = Arc::clone(&one.wait);
+    assert_eq!(one.read_and_begin(1, 10, &state(Some(5), Some("0")), Some(&wait)), "None");
+    assert_eq!(one.read(2, 12, state(Some(12), Some("0"))), "true");
+}
+
+#[test]
+fn a_wait_that_is_over_before_it_is_read_for_does_not_begin() {
+    let mut one = One::new(1);
+    let wait = Arc::clone(&one.wait);
+    wait.complete(Ok(false));
+    one.read_and_begin(1, 10, &absent(), Some(&wait));
+    assert!(one.waiters.is_idle());
+}

@@ -1,0 +1,211 @@
+//! A watch stream: opened with the first watch, probed while it is silent, and given up when it does not answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::client::member::MemberConnection;
+use crate::client::proto::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
+use crate::error::Why;
+use crate::store::Store;
+
+/// After this time without a message the progress of the stream is requested. After the same time again it is given up.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// What [`WatchStream::next`] returns.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Answer(WatchAnswer),
+    /// The stream has ended, and all watches with it.
+    Interrupted,
+    /// The stream has ended, because a message is larger than this client accepts.
+    TooLarge,
+}
+
+type Open = (MemberConnection, Streaming<WatchAnswer>);
+
+#[derive(Debug)]
+enum State {
+    Closed,
+    Opening(JoinHandle<Option<Open>>, mpsc::UnboundedSender<Watch>),
+    Open { connection: MemberConnection, requests: mpsc::UnboundedSender<Watch>, answers: Box<Streaming<WatchAnswer>> },
+}
+
+#[derive(Debug)]
+pub(crate) struct WatchStream {
+    store: Arc<Store>,
+    state: State,
+    /// The ID of the next watch. IDs are not reused, so a late answer is not mistaken for another watch's.
+    next_id: i64,
+    watches: usize,
+    /// The watches that were requested over this stream and not answered yet. They are answered in this order.
+    requested: VecDeque<i64>,
+    /// When the last message came, and whether progress was requested since.
+    last_message: Instant,
+    is_asked: bool,
+}
+
+impl WatchStream {
+    pub(crate) fn new(store: Arc<Store>) -> WatchStream {
+        WatchStream {
+            store,
+            state: State::Closed,
+            next_id: 1,
+            watches: 0,
+            requested: VecDeque::new(),
+            last_message: Instant::now(),
+            is_asked: false,
+        }
+    }
+
+    /// Requests a watch of a range, from a revision on. Returns its ID.
+    pub(crate) fn begin(&mut self, key: Vec<u8>, range_end: Vec<u8>, start_revision: i64) -> i64 {
+        let watch_id = self.next_id;
+        self.next_id += 1;
+        self.watches += 1;
+        self.requested.push_back(watch_id);
+        // External keys in the range may be of any size, and a message that is too large would end the stream.
+        let fragment = true;
+        let create = WatchCreate { key, range_end, start_revision, watch_id, fragment };
+        self.send(Watch { create: Some(create), ..Watch::default() });
+        watch_id
+    }
+
+    /// Ends a watch.
+    pub(crate) fn end(&mut self, watch_id: i64) {
+        self.forget();
+        if self.watches > 0 {
+            self.send(Watch { cancel: Some(WatchCancel { watch_id }), ..Watch::default() });
+        }
+    }
+
+    /// Notes that the server has ended a watch.
+    pub(crate) fn forget(&mut self) {
+        self.watches = self.watches.saturating_sub(1);
+        if self.watches == 0 {
+            self.close();
+        }
+    }
+
+    fn send(&mut self, request: Watch) {
+        match &self.state {
+            // If this fails, `next` returns the reason.
+            State::Opening(_, requests) | State::Open { requests, .. } => drop(requests.send(request)),
+            State::Closed => {
+                let (requests, outbox) = mpsc::unbounded_channel();
+                // etcd answers nothing before the first request.
+                let _ = requests.send(request);
+                let store = Arc::clone(&self.store);
+                let opening = tokio::spawn(async move { open(&store, outbox).await });
+                self.state = State::Opening(opening, requests);
+            }
+        }
+    }
+
+    /// Waits for the next message; while there is no watch, for ever.
+    ///
+    /// Cancel safe: dropping the future loses no message.
+    pub(crate) async fn next(&mut self) -> Message {
+        loop {
+            match &mut self.state {
+                State::Closed => std::future::pending().await,
+                State::Opening(opening, requests) => {
+                    let Ok(Some((connection, answers))) = opening.await else { return self.interrupt() };
+                    let (requests, answers) = (requests.clone(), Box::new(answers));
+                    self.state = State::Open { connection, requests, answers };
+                    self.note_message();
+                }
+                State::Open { connection, requests, answers } => {
+                    let why = tokio::select! {
+                        answer = answers.message() => match answer {
+                            Ok(Some(answer)) => return self.receive(answer),
+                            Ok(None) => Why::from("has closed the watch"),
+                            Err(status) if status.code() == Code::OutOfRange => {
+                                self.close();
+                                return Message::TooLarge;
+                            }
+                            Err(status) => Why::of(&status),
+                        },
+                        () = sleep_until(self.last_message + SILENCE * if self.is_asked { 2 } else { 1 }) => {
+                            if !self.is_asked {
+                                self.is_asked = true;
+                                let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
+                                continue;
+                            }
+                            Why::from("does not answer")
+                        }
+                    };
+                    self.store.connection.distrust(connection, why);
+                    return self.interrupt();
+                }
+            }
+        }
+    }
+
+    /// Attributes refusals to their watches, and ends the stream if its token is the reason.
+    ///
+    /// Recent servers refuse a watch without its ID, because of the token with which the stream was opened or for lack
+    /// of permission. Earlier ones give the ID, and lack of permission as the reason for both.
+    fn receive(&mut self, mut answer: WatchAnswer) -> Message {
+        self.note_message();
+        if answer.created {
+            let first = self.requested.pop_front();
+            if answer.watch_id < 0 {
+                answer.watch_id = first.unwrap_or(answer.watch_id);
+            }
+        }
+        if let (true, true, State::Open { connection, .. }) = (answer.created, answer.canceled, &self.state) {
+            if is_about_token(&answer.cancel_reason) {
+                let why = Why::of(&Status::unauthenticated(answer.cancel_reason));
+                self.store.connection.distrust(connection, why);
+                return self.interrupt();
+            }
+            // The token was refused to another request.
+            if !self.store.connection.trusts(connection) {
+                return self.interrupt();
+            }
+        }
+        Message::Answer(answer)
+    }
+
+    fn note_message(&mut self) {
+        (self.last_message, self.is_asked) = (Instant::now(), false);
+    }
+
+    fn interrupt(&mut self) -> Message {
+        self.close();
+        Message::Interrupted
+    }
+
+    fn close(&mut self) {
+        self.state = State::Closed;
+        self.watches = 0;
+        self.requested.clear();
+    }
+}
+
+async fn open(store: &Store, outbox: mpsc::UnboundedReceiver<Watch>) -> Option<Open> {
+    let until = store.connection.request_deadline();
+    let connection = store.connection.member("watch", until).await.ok()?;
+    let opening = connection.stream::<Watch, WatchAnswer>(WATCH, UnboundedReceiverStream::new(outbox));
+    // A slow answer is waited for as long as the connection serves.
+    let why = match timeout_at(until, connection.while_it_serves(opening)).await {
+        Ok(Ok(Ok(answers))) => return Some((connection, answers)),
+        Ok(Ok(Err(status))) => Why::of(&status),
+        Ok(Err(why)) => why,
+        Err(_) => Why::from("does not answer"),
+    };
+    store.connection.distrust(&connection, why);
+    None
+}
+
+/// Whether a new login may help. Without credentials the next read fails for the same reason.
+fn is_about_token(reason: &str) -> bool {
+    ["invalid auth token", "auth store is old", "user name is empty"].iter().any(|words| reason.contains(words))
+}

@@ -1,0 +1,121 @@
+//! The state of an event, as its keys show it.
+
+use crate::client::proto::{KeyValue, RangeAnswer};
+use crate::store::keys::{LONGEST, Part, lease_of_hold, lease_of_key};
+
+/// The last `set` of an event. Every `set` writes a unique value, which tells two of them apart even if the history was
+/// replaced, and its revisions with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    pub(crate) revision: i64,
+    /// The number of sets since the key was created.
+    pub(crate) count: i64,
+    pub(crate) value: Vec<u8>,
+}
+
+impl Pulse {
+    fn new(kv: &KeyValue) -> Pulse {
+        // Values of this crate differ long before this length. An external value may be of any length.
+        let value = kv.value.iter().copied().take(LONGEST).collect();
+        Pulse { revision: kv.mod_revision, count: kv.version, value }
+    }
+}
+
+/// The state of an event at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) level: Option<bool>,
+    /// The revision at which the level key was created; 0 if there is none.
+    pub(crate) created: i64,
+    pub(crate) pulse: Option<Pulse>,
+    /// The leases of the holds that are known: all of them, or at most one after [`Keys::look`](super::keys::Keys::look).
+    holds: Vec<i64>,
+}
+
+impl State {
+    /// From the answers to the reads of [`Keys::look`](super::keys::Keys::look).
+    pub(crate) fn new(level: &RangeAnswer, pulse: &RangeAnswer, hold: &RangeAnswer) -> State {
+        let mut state = State::default();
+        for (part, answer) in [(Part::Level, level), (Part::Pulse, pulse), (Part::Hold, hold)] {
+            answer.kvs.iter().for_each(|kv| state.put(part, kv));
+        }
+        state
+    }
+
+    /// Applies a key that was read, or put.
+    pub(crate) fn put(&mut self, part: Part, kv: &KeyValue) {
+        match part {
+            Part::Level => (self.level, self.created) = (Some(kv.value == b"1"), kv.create_revision),
+            Part::Pulse => self.pulse = Some(Pulse::new(kv)),
+            Part::Hold => {
+                if let Some(lease) = lease_of_hold(kv)
+                    && !self.holds.contains(&lease)
+                {
+                    self.holds.push(lease);
+                }
+            }
+            Part::Waiter => {}
+        }
+    }
+
+    /// Applies a key that was deleted.
+    pub(crate) fn delete(&mut self, part: Part, key: &[u8]) {
+        match part {
+            Part::Level => (self.level, self.created) = (None, 0),
+            Part::Pulse => self.pulse = None,
+            Part::Hold => {
+                let lease = lease_of_key(key);
+                self.holds.retain(|hold| Some(*hold) != lease);
+            }
+            Part::Waiter => {}
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.level == Some(true) || self.is_held()
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Whether the event was ever set or cleared, and not removed since.
+    pub(crate) fn exists(&self) -> bool {
+        self.level.is_some() || self.pulse.is_some() || self.is_held()
+    }
+
+    /// The number of sets since an earlier state.
+    pub(crate) fn sets_since(&self, earlier: &State) -> u64 {
+        let count = |state: &State| state.pulse.as_ref().map_or(0, |pulse| pulse.count);
+        match count(self) - count(earlier) {
+            more if more >= 0 => more.unsigned_abs(),
+            // The event was removed, and created again.
+            _ => count(self).unsigned_abs(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_set_by_its_level_or_by_a_hold() {
+        let kv = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into(), ..KeyValue::default() };
+        let range = |kvs| RangeAnswer { kvs, ..RangeAnswer::default() };
+        let state = |level, pulse, hold| State::new(&range(level), &range(pulse), &range(hold));
+        assert!(!state(vec![], vec![], vec![]).exists());
+        assert!(!state(vec![kv("x/l", "0")], vec![], vec![]).is_set());
+        assert!(state(vec![kv("x/l", "0")], vec![], vec![]).exists());
+        assert!(state(vec![kv("x/l", "1")], vec![], vec![]).is_set());
+        let hold = |lease| KeyValue { lease, ..kv("x/h/000000000000001f", "") };
+        assert!(state(vec![kv("x/l", "0")], vec![], vec![hold(0x1f)]).is_set());
+        for external in [hold(0), hold(7), KeyValue { lease: 7, ..kv("x/h/7", "") }] {
+            assert!(!state(vec![], vec![], vec![external]).exists(), "a hold is attached to the lease in its key");
+        }
+        assert!(!state(vec![kv("x/l", "hello")], vec![], vec![]).is_set(), "an external value sets nothing");
+        assert!(state(vec![], vec![kv("x/p", "")], vec![]).pulse.is_some());
+        let long = state(vec![], vec![kv("x/p", &"x".repeat(1_000_000))], vec![]);
+        assert!(long.pulse.unwrap().value.len() <= LONGEST, "an external value is truncated");
+    }
+}
