@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
-use tantara_etcd::{ClusterEntry, ClusterParty, Options, Tls};
+use tantara_etcd::{ClusterEntry, Options, Origin, Tls};
 
 use crate::call::{call, import};
 use crate::cluster_event::{ClusterEvent, moment, waiter};
@@ -162,9 +162,9 @@ impl Cluster {
     /// Return a list of ClusterEntry, one for each event of the namespace, sorted by name.
     ///
     /// All entries show the cluster at the same moment.
-    fn survey<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    fn list<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let cluster = self.connection.with(|cluster| Handle::new(cluster.clone()))?;
-        let entries = run(py, async move { cluster.survey_async().await })?;
+        let entries = run(py, async move { cluster.list_async().await })?;
         entries.into_iter().map(|entry| entry_of(py, entry)).collect()
     }
 
@@ -206,13 +206,13 @@ impl Cluster {
     }
 }
 
-fn party<'py>(py: Python<'py>, party: ClusterParty) -> PyResult<Bound<'py, PyAny>> {
-    instance(py, "ClusterParty", (party.host, party.pid, moment(party.at)))
+fn origin<'py>(py: Python<'py>, origin: Origin) -> PyResult<Bound<'py, PyAny>> {
+    instance(py, "Origin", (origin.host, origin.pid, moment(origin.at)))
 }
 
 fn entry_of<'py>(py: Python<'py>, entry: ClusterEntry) -> PyResult<Bound<'py, PyAny>> {
-    let last_set = entry.last_set.map(|last| party(py, last)).transpose()?;
-    let holders: Vec<_> = entry.holders.into_iter().map(|one| party(py, one)).collect::<PyResult<_>>()?;
+    let last_set = entry.last_set.map(|last| origin(py, last)).transpose()?;
+    let holders: Vec<_> = entry.holders.into_iter().map(|one| origin(py, one)).collect::<PyResult<_>>()?;
     let waiters: Vec<_> = entry.waiters.into_iter().map(|one| waiter(py, one)).collect::<PyResult<_>>()?;
     instance(py, "ClusterEntry", (entry.name, entry.is_set, last_set, holders, waiters))
 }

@@ -6,7 +6,7 @@ processes open it. Cluster connects to etcd; a ClusterEvent of it is shared by m
 for several events of any kinds.
 """
 
-from ._cluster import ClusterEntry, ClusterError, ClusterParty, ClusterUnreachable, ClusterWaiter, OutcomeUnknown
+from ._cluster import ClusterEntry, ClusterError, ClusterUnreachable, ClusterWaiter, Origin, OutcomeUnknown
 from ._tantara import (
     AutoResetEvent,
     Cluster,
@@ -28,11 +28,11 @@ __all__ = [
     "ClusterEntry",
     "ClusterError",
     "ClusterEvent",
-    "ClusterParty",
     "ClusterUnreachable",
     "ClusterWaiter",
     "Event",
     "Hold",
+    "Origin",
     "OutcomeUnknown",
     "SharedEvent",
     "Waiter",

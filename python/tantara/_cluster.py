@@ -39,7 +39,7 @@ class OutcomeUnknown(ClusterError):
         return type(self), (str(self),)
 
 
-class ClusterParty(NamedTuple):
+class Origin(NamedTuple):
     """The process that set or holds an event, as it describes itself."""
 
     host: str
@@ -77,16 +77,16 @@ class ClusterEntry(NamedTuple):
     is_set: bool
     """Whether it was set or held."""
 
-    last_set: Optional[ClusterParty]
+    last_set: Optional[Origin]
     """The process that last set it."""
 
-    holders: "list[ClusterParty]"
+    holders: "list[Origin]"
     """The processes that hold it."""
 
     waiters: "list[ClusterWaiter]"
     """The processes that wait for it and connect with record_waits=True, the longest wait first."""
 
 
-for _class in (ClusterError, ClusterUnreachable, OutcomeUnknown, ClusterParty, ClusterWaiter, ClusterEntry):
+for _class in (ClusterError, ClusterUnreachable, OutcomeUnknown, Origin, ClusterWaiter, ClusterEntry):
     _class.__module__ = "tantara"
 del _class

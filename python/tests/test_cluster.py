@@ -243,12 +243,12 @@ class Verbs(OnCluster):
         self.assertLess(abs(waiter.since.timestamp() - time.time()), LONG)
         self.cluster.event("a").set()
         with self.cluster.event("c").hold():
-            entries = self.cluster.survey()
+            entries = self.cluster.list()
         self.assertEqual([(entry.name, entry.is_set) for entry in entries], [("a", True), ("b", False), ("c", True)])
         self.assertEqual(entries[0].last_set.pid, os.getpid())
         self.assertIsNone(entries[1].last_set)
         self.assertEqual(entries[1].waiters, [waiter])
-        self.assertEqual([type(holder) for holder in entries[2].holders], [tantara.ClusterParty])
+        self.assertEqual([type(holder) for holder in entries[2].holders], [tantara.Origin])
         event.set()
         thread.join(LONG)
 
@@ -285,7 +285,7 @@ class Verbs(OnCluster):
         cluster.close()
         self.assertRegex(repr(cluster), "closed>$")
         for verb in (event.is_set, event.set, event.clear, event.pulse, event.wait, event.wait_async, event.set_async,
-                     event.hold, event.hold_async, event.waiters, event.remove, cluster.survey, cluster.__enter__,
+                     event.hold, event.hold_async, event.waiters, event.remove, cluster.list, cluster.__enter__,
                      lambda: cluster.event("y"), lambda: wait_any([event])):
             with self.assertRaisesRegex(ValueError, "the cluster is closed"):
                 verb()
@@ -577,7 +577,7 @@ class Outages(unittest.TestCase):
                     event.hold_async(), wait_any_async([event, Event()], 0.01), wait_all_async([done, event], 0)]
             verbs = [event.is_set, event.set, event.clear, event.wait, lambda: event.wait(0), lambda: event.wait(0.01),
                      lambda: wait_any([event, Event()], 0.01), lambda: wait_all([event], 0), event.hold, event.remove,
-                     event.waiters, cluster.survey, lambda: Cluster(self.etcd.endpoint, timeout=0.2)]
+                     event.waiters, cluster.list, lambda: Cluster(self.etcd.endpoint, timeout=0.2)]
             late += [asyncio.to_thread(verb) for verb in verbs]
             outcomes += await asyncio.gather(*late, return_exceptions=True)
             self.assertEqual([type(outcome) for outcome in outcomes], [ClusterUnreachable] * len(outcomes))
@@ -751,7 +751,7 @@ class Processes(OnCluster):
             "child = os.fork()\n"
             "if child == 0:\n"
             "    for verb in (event.is_set, event.set, event.wait, lambda: event.wait(0), lambda: wait_any([event]),\n"
-            "                 event.wait_async, event.set_async, event.hold, cluster.survey, lambda: hold.lost):\n"
+            "                 event.wait_async, event.set_async, event.hold, cluster.list, lambda: hold.lost):\n"
             "        try:\n"
             "            verb()\n"
             "            sys.exit('not told')\n"

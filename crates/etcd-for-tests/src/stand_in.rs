@@ -42,6 +42,8 @@ pub enum Manner {
     ExpiredStreams,
     /// As 3.5.28 or later, to a user who may read the keys that contain this, and may not watch them.
     Unwatchable(&'static str),
+    /// As a member that shows no change: watches begin, and their streams stay alive.
+    SilentWatches,
     /// As no etcd does: every read is answered with no key, and with the claim that there are more.
     EmptyPages,
 }
@@ -197,7 +199,7 @@ async fn handle(
     }
     let mut member = member.ready().await.ok()?;
     if path == WATCH {
-        return watch(Request::from_parts(head, body), first, answer, &mut member, &shared).await;
+        return watch(Request::from_parts(head, body), first, answer, &mut member, shared).await;
     }
     let is_whole = body.is_end_stream() && first.is_none();
     let (answered, mut to_member) = member.send_request(Request::from_parts(head, ()), is_whole).ok()?;
@@ -223,7 +225,7 @@ async fn watch(
     first: Option<Bytes>,
     mut answer: SendResponse<Bytes>,
     member: &mut SendRequest<Bytes>,
-    shared: &Shared,
+    shared: Arc<Shared>,
 ) -> Option<()> {
     let opened = Instant::now();
     let (head, mut body) = request.into_parts();
@@ -231,13 +233,17 @@ async fn watch(
     // The member answers nothing at all before it gets a request.
     let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
     let to_client = Arc::new(AsyncMutex::new(answer.send_response(head, false).ok()?));
-    let answers = Arc::clone(&to_client);
+    let (answers, answering) = (Arc::clone(&to_client), Arc::clone(&shared));
     tokio::spawn(async move {
         let (head, mut body) = answered.await.ok()?.into_parts();
         let mut messages = Messages::default();
         while let Some(Ok(data)) = body.data().await {
             let _ = body.flow_control().release_capacity(data.len());
             for message in messages.take(&data) {
+                let (manner, _) = *lock(&answering.manner);
+                if manner == Manner::SilentWatches && has_events(&message) {
+                    continue;
+                }
                 send(&mut *answers.lock().await, message, false).await?;
             }
         }
@@ -282,6 +288,11 @@ fn why_refused((manner, since): (Manner, Instant), opened: Instant, message: &[u
         }
         _ => None,
     }
+}
+
+/// Whether a `WatchResponse`, after gRPC's prefix, has its field 11.
+fn has_events(message: &[u8]) -> bool {
+    field(message.get(5..).unwrap_or_default(), 11).is_some()
 }
 
 /// A `WatchResponse` that refuses a watch: watch_id = 2, created = 3, canceled = 4, cancel_reason = 6.

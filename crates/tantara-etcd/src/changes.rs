@@ -21,8 +21,8 @@ use crate::store::state::State;
 
 const DOING: &str = "watch events";
 
-/// The number of changes that are kept for a caller who does not take them. Beyond it, changes of the same event are
-/// merged.
+/// The number of changes that are kept for a caller who does not take them. Beyond it, changes of
+/// the same event are merged.
 const MOST: usize = 4_096;
 
 /// A change of an event. From [`Changes`].
@@ -31,9 +31,9 @@ const MOST: usize = 4_096;
 pub struct Change {
     /// The name of the event.
     pub name: String,
-    /// The number of times that it was set in this change. More than one if changes were merged: several were made
-    /// while the cluster could not be reached and their history is gone, or the caller was thousands of changes behind.
-    /// Merging loses no `set`.
+    /// The number of times that it was set in this change. More than one if changes were merged:
+    /// several were made while the cluster could not be reached and their history is gone, or the
+    /// caller was thousands of changes behind. Merging loses no `set`.
     pub sets: u64,
     /// Whether it is set now.
     pub is_set: bool,
@@ -50,11 +50,13 @@ fn change(name: &str, before: &State, now: &State) -> Option<Change> {
 }
 
 /// Every change of every event of a namespace, in the order in which they were made, from
-/// [`Cluster::changes`](crate::Cluster::changes) on. It survives outages of the cluster: changes that were made meanwhile
-/// are reported afterwards, one by one if the cluster still has its history, or else merged.
+/// [`Cluster::changes`](crate::Cluster::changes) on. It survives outages of the cluster: changes
+/// that were made meanwhile are reported afterwards, one by one if the cluster still has its
+/// history, or else merged.
 ///
-/// A caller who does not keep up misses no change, and memory is bounded: some 4,000 changes are kept, and beyond that
-/// one change for each event, into which later changes of the same event are merged.
+/// A caller who does not keep up misses no change, and memory is bounded: some 4,000 changes are
+/// kept, and beyond that one change for each event, into which later changes of the same event are
+/// merged.
 #[must_use]
 pub struct Changes {
     runtime: Runtime,
@@ -76,7 +78,8 @@ struct Queue {
     changes: VecDeque<Change>,
     /// The number of changes that were taken.
     taken: u64,
-    /// The position of the last change of each event in the queue, counted from the first change ever.
+    /// The position of the last change of each event in the queue, counted from the first change
+    /// ever.
     last: HashMap<String, u64>,
     /// Why no change will follow.
     error: Option<Error>,
@@ -204,7 +207,8 @@ struct Follower {
     store: Arc<Store>,
     inbox: Arc<Inbox>,
     states: States,
-    /// The events that were changed at the last revision, as far as the watch has shown it, and their states before.
+    /// The events that were changed at the last revision, as far as the watch has shown it, and
+    /// their states before.
     step: Vec<(String, State)>,
     step_at: i64,
     /// The pause before the next watch. It grows until one begins.
@@ -244,7 +248,8 @@ impl Follower {
         let (key, until) = (self.store.keys.events(), self.store.connection.request_deadline());
         let read = Range { key: key.clone(), ..Range::default() };
         match self.store.connection.call(DOING, &read, until).await {
-            // The history was replaced by a shorter one, in which the watch would show nothing for long.
+            // The history was replaced by a shorter one, in which the watch would show nothing for
+            // long.
             Ok(answer) if answer.header.as_ref().is_some_and(|header| header.revision < revision) => return End::Lost,
             Ok(_) => {}
             Err(failure) if failure.error.is_unreachable() => return End::Interrupted(revision),
@@ -270,8 +275,9 @@ impl Follower {
         }
     }
 
-    /// Applies a message of the watch. All changes of an event at one revision are reported as one. Returns the last
-    /// complete revision: that of the last change may continue in the next fragment.
+    /// Applies a message of the watch. All changes of an event at one revision are reported as one.
+    /// Returns the last complete revision: that of the last change may continue in the next
+    /// fragment.
     fn apply(&mut self, answer: &WatchAnswer) -> Option<i64> {
         let mut last = None;
         for event in &answer.events {

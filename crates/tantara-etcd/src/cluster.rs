@@ -14,16 +14,17 @@ use crate::options::Options;
 
 /// A connection to an etcd cluster, and to the events in one namespace of it.
 ///
-/// Clones are cheap and share the connection. All events of a cluster share one connection and one watch stream, served
-/// by a thread of their own, so any number of threads, and of tasks of any async runtime, can wait. If a member of the
-/// cluster fails, another one is used.
+/// Clones are cheap and share the connection. All events of a cluster share one connection and one
+/// watch stream, served by a thread of their own, so any number of threads, and of tasks of any
+/// async runtime, can wait. If a member of the cluster fails, another one is used.
 ///
-/// Dropping the last handle (clusters, events, waits and holds are handles) revokes the leases of this process. That
-/// may block for about a round trip, and for a second at most.
+/// Dropping the last handle (clusters, events, waits and holds are handles) revokes the leases of
+/// this process. That may block for about a round trip, and for a second at most.
 ///
 /// # Forks
 ///
-/// A connection belongs to the process that made it. In the child of a fork every method fails; connect again there.
+/// A connection belongs to the process that made it. In the child of a fork every method fails;
+/// connect again there.
 ///
 /// # Examples
 ///
@@ -44,9 +45,9 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// If an endpoint is invalid, before anything is sent. If none answers within five seconds, or the cluster has lost
-    /// its quorum; the error has the failure of each endpoint. If the cluster requires a user, or its version is too
-    /// old.
+    /// If an endpoint is invalid, before anything is sent. If none answers within five seconds, or
+    /// the cluster has lost its quorum; the error has the failure of each endpoint. If the cluster
+    /// requires a user, or its version is too old.
     pub fn connect(endpoints: impl Endpoints) -> Result<Cluster, Error> {
         Cluster::connect_with(endpoints, Options::new())
     }
@@ -55,7 +56,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// As for [`connect`](Cluster::connect), within the options' timeout; and if an option is invalid.
+    /// As for [`connect`](Cluster::connect), within the options' timeout; and if an option is
+    /// invalid.
     pub fn connect_with(endpoints: impl Endpoints, options: Options) -> Result<Cluster, Error> {
         let (cluster, reply) = Cluster::begin(endpoints, options)?;
         reply.wait()?;
@@ -93,8 +95,8 @@ impl Cluster {
         Ok((Cluster { runtime }, reply))
     }
 
-    /// The event with this name. Nothing is sent: the event's methods return the errors of an invalid name or an
-    /// unreachable cluster.
+    /// The event with this name. Nothing is sent: the event's methods return the errors of an
+    /// invalid name or an unreachable cluster.
     #[must_use]
     pub fn event(&self, name: impl AsRef<str>) -> ClusterEvent {
         ClusterEvent::new(self.runtime.clone(), name.as_ref())
@@ -106,11 +108,11 @@ impl Cluster {
         &self.runtime.store().options.namespace
     }
 
-    /// How long the cluster has been unreachable, and why; `None` if it is reachable. Waits that have begun go on during
-    /// an outage.
+    /// How long the cluster has been unreachable, and why; `None` if it is reachable. Waits that
+    /// have begun go on during an outage.
     ///
-    /// Outages are detected while there is a wait, a hold or a request, within seconds. An idle connection is not
-    /// checked, and this call sends nothing.
+    /// Outages are detected while there is a wait, a hold or a request, within seconds. An idle
+    /// connection is not checked, and this call sends nothing.
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
         let (since, reason) = self.runtime.store().connection.outage()?;

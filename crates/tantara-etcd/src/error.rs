@@ -1,4 +1,5 @@
-//! The one error of events between machines, opaque and with predicates; and writes of unknown outcome.
+//! The one error of events between machines, opaque and with predicates; and writes of unknown
+//! outcome.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,13 +9,15 @@ use std::sync::Arc;
 
 use tonic::Status;
 
-/// Why an operation on an event between machines failed: at which endpoint, what happened, and what to do about it.
+/// Why an operation on an event between machines failed: at which endpoint, what happened, and what
+/// to do about it.
 ///
-/// Errors and timeouts are never confused: a wait whose time has passed returns `false` if the cluster confirms that
-/// the event was not set, and fails with [`is_unreachable`](Error::is_unreachable) if the cluster cannot be asked.
+/// Errors and timeouts are never confused: a wait whose time has passed returns `false` if the
+/// cluster confirms that the event was not set, and fails with
+/// [`is_unreachable`](Error::is_unreachable) if the cluster cannot be asked.
 ///
-/// [`source`](std::error::Error::source) is the answer of the server, or the failure of the connection, where there is
-/// one. The error can be cloned, and converted to an [`io::Error`].
+/// [`source`](std::error::Error::source) is the answer of the server, or the failure of the
+/// connection, where there is one. The error can be cloned, and converted to an [`io::Error`].
 #[derive(Clone, Debug)]
 pub struct Error(Arc<Inner>);
 
@@ -87,15 +90,15 @@ impl Error {
         matches!(self.0.kind, Kind::Input { .. })
     }
 
-    /// Whether no endpoint has answered in time, or the cluster has no quorum. The state of the event is unknown, and
-    /// nothing was changed.
+    /// Whether no endpoint has answered in time, or the cluster has no quorum. The state of the
+    /// event is unknown, and nothing was changed.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         matches!(self.0.kind, Kind::Unreachable { .. })
     }
 
-    /// Whether the change may or may not have been made: the connection was lost, or the time has passed, after the
-    /// request was sent. [`pending`](Error::pending) finds out.
+    /// Whether the change may or may not have been made: the connection was lost, or the time has
+    /// passed, after the request was sent. [`pending`](Error::pending) finds out.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self.0.kind, Kind::Unknown { .. })
@@ -110,8 +113,8 @@ impl Error {
         }
     }
 
-    /// Whether the user, the password or the certificate is wrong or missing, or the user's roles do not permit the
-    /// request.
+    /// Whether the user, the password or the certificate is wrong or missing, or the user's roles
+    /// do not permit the request.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         matches!(self.0.kind, Kind::Credentials { .. } | Kind::Denied { .. })
@@ -349,14 +352,15 @@ impl Pending {
         Pending(Arc::new(write))
     }
 
-    /// Finds out the outcome: `true` if the change was made, `false` if it was not and never will be. Every call
-    /// returns the same answer.
+    /// Finds out the outcome: `true` if the change was made, `false` if it was not and never will
+    /// be. Every call returns the same answer.
     ///
     /// # Errors
     ///
-    /// [`is_unreachable`](Error::is_unreachable) if the cluster still does not answer: call it again.
-    /// [`is_unknown`](Error::is_unknown), without a `pending`, if the cluster has compacted the history in question,
-    /// or its history was replaced: then the outcome can no longer be found out.
+    /// [`is_unreachable`](Error::is_unreachable) if the cluster still does not answer: call it
+    /// again. [`is_unknown`](Error::is_unknown), without a `pending`, if the cluster has compacted
+    /// the history in question, or its history was replaced: then the outcome can no longer be
+    /// found out.
     pub fn resolve(&self) -> Result<bool, Error> {
         self.0.resolve()
     }

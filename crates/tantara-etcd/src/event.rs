@@ -19,32 +19,37 @@ use crate::store::read;
 use crate::store::write::{IdempotentWrite, WriteError};
 use crate::wait::ClusterWait;
 
-/// An event that machines share: a flag in an etcd cluster. From [`Cluster::event`](crate::Cluster::event).
+/// An event that machines share: a flag in an etcd cluster. From
+/// [`Cluster::event`](crate::Cluster::event).
 ///
-/// It has the methods of [`tantara::Event`]. Each returns a `Result`, because the cluster may be unreachable. It can be
-/// combined with events of other kinds in [`tantara::any`] and [`tantara::all`].
+/// It has the methods of [`tantara::Event`]. Each returns a `Result`, because the cluster may be
+/// unreachable. It can be combined with events of other kinds in [`tantara::any`] and
+/// [`tantara::all`].
 ///
 /// # Contract
 ///
-/// A `set` releases every wait that has begun, even if a `clear` follows at once, and even if the connection, the
-/// leader, or the history that a watch needs is lost in between. No wait is released without a `set`. A wait counts
-/// from the moment at which the cluster was read for it, a round trip after the call; [`ClusterWait::begun`] tells when.
-/// `set`, `clear` and `is_set` are linearizable, and each change is made at most once. If the history of the cluster is
-/// replaced, by an older backup or an empty disk, a wait may be released by the last `set` of the new history: a false
-/// release is preferred to a lost one.
+/// A `set` releases every wait that has begun, even if a `clear` follows at once, and even if the
+/// connection, the leader, or the history that a watch needs is lost in between. No wait is
+/// released without a `set`. A wait counts from the moment at which the cluster was read for it, a
+/// round trip after the call; [`ClusterWait::begun`] tells when. `set`, `clear` and `is_set` are
+/// linearizable, and each change is made at most once. If the history of the cluster is replaced,
+/// by an older backup or an empty disk, a wait may be released by the last `set` of the new
+/// history: a false release is preferred to a lost one.
 ///
-/// If an event is set *and removed* while a client is cut off, the history of the cluster shows it. If that history is
-/// compacted meanwhile, the wait fails as removed, or, if the event did not exist when it began, goes on.
+/// If an event is set *and removed* while a client is cut off, the history of the cluster shows it.
+/// If that history is compacted meanwhile, the wait fails as removed, or, if the event did not
+/// exist when it began, goes on.
 ///
 /// # Memory ordering
 ///
-/// Everything that a process did before its `set` happens before the release of the waits that this `set` releases.
-/// How what it wrote becomes visible on another machine is up to the program.
+/// Everything that a process did before its `set` happens before the release of the waits that this
+/// `set` releases. How what it wrote becomes visible on another machine is up to the program.
 ///
 /// # Complexity
 ///
-/// `set`, `clear`, `is_set`: one round trip. A wait: one round trip to begin, which thousands of waits that begin
-/// together share. A process has one watch in the cluster for each event that it waits for, however many waits it has.
+/// `set`, `clear`, `is_set`: one round trip. A wait: one round trip to begin, which thousands of
+/// waits that begin together share. A process has one watch in the cluster for each event that it
+/// waits for, however many waits it has.
 ///
 /// # Examples
 ///
@@ -94,8 +99,8 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// If the name is invalid, if the cluster cannot be reached within the options' timeout, or if it does not permit
-    /// the request.
+    /// If the name is invalid, if the cluster cannot be reached within the options' timeout, or if
+    /// it does not permit the request.
     pub fn is_set(&self) -> Result<bool, Error> {
         self.request_is_set()?.wait()
     }
@@ -120,9 +125,9 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// As for [`is_set`](ClusterEvent::is_set); and [`is_unknown`](Error::is_unknown) if the connection was lost after
-    /// the request was sent, so that it may or may not be set: [`Error::pending`] finds out. It is always safe to set it
-    /// again.
+    /// As for [`is_set`](ClusterEvent::is_set); and [`is_unknown`](Error::is_unknown) if the
+    /// connection was lost after the request was sent, so that it may or may not be set:
+    /// [`Error::pending`] finds out. It is always safe to set it again.
     pub fn set(&self) -> Result<(), Error> {
         self.write(SET, put_set)?.wait()
     }
@@ -145,7 +150,8 @@ impl ClusterEvent {
         self.write(CLEAR, put_clear)?.wait()
     }
 
-    /// Async form of [`clear`](ClusterEvent::clear). Dropping the future does not cancel the request.
+    /// Async form of [`clear`](ClusterEvent::clear). Dropping the future does not cancel the
+    /// request.
     ///
     /// # Errors
     ///
@@ -163,7 +169,8 @@ impl ClusterEvent {
         self.write(SET, put_pulse)?.wait()
     }
 
-    /// Async form of [`pulse`](ClusterEvent::pulse). Dropping the future does not cancel the request.
+    /// Async form of [`pulse`](ClusterEvent::pulse). Dropping the future does not cancel the
+    /// request.
     ///
     /// # Errors
     ///
@@ -172,8 +179,8 @@ impl ClusterEvent {
         self.write(SET, put_pulse)?.into_future().await
     }
 
-    /// Removes it: all waits fail with [`is_removed`](Error::is_removed), its holds end, and its keys are deleted.
-    /// `false` if it did not exist.
+    /// Removes it: all waits fail with [`is_removed`](Error::is_removed), its holds end, and its
+    /// keys are deleted. `false` if it did not exist.
     ///
     /// # Errors
     ///
@@ -182,7 +189,8 @@ impl ClusterEvent {
         self.request_remove()?.wait()
     }
 
-    /// Async form of [`remove`](ClusterEvent::remove). Dropping the future does not cancel the request.
+    /// Async form of [`remove`](ClusterEvent::remove). Dropping the future does not cancel the
+    /// request.
     ///
     /// # Errors
     ///
@@ -216,23 +224,25 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// If the wait cannot begin, as for [`is_set`](ClusterEvent::is_set). A wait that has begun survives every outage of
-    /// the cluster. It fails only if the event is [removed](Error::is_removed) or may no longer be read.
+    /// If the wait cannot begin, as for [`is_set`](ClusterEvent::is_set). A wait that has begun
+    /// survives every outage of the cluster. It fails only if the event is
+    /// [removed](Error::is_removed) or may no longer be read.
     pub fn wait(&self) -> Result<(), Error> {
         self.wait_async().wait()
     }
 
-    /// Blocks for at most `timeout`. Returns `true` if it was released, and `false` if the time passed first; on a tie,
-    /// `true`. A zero timeout polls.
+    /// Blocks for at most `timeout`. Returns `true` if it was released, and `false` if the time
+    /// passed first; on a tie, `true`. A zero timeout polls.
     ///
-    /// When the time has passed the cluster is read for the last time, so `false` is its answer. A connection that
-    /// serves is given as much time for that read as for any request, and a second is waited for a connection that does
-    /// not.
+    /// When the time has passed the cluster is read for the last time, so `false` is its answer. A
+    /// connection that serves is given as much time for that read as for any request, and a second
+    /// is waited for a connection that does not.
     ///
     /// # Errors
     ///
-    /// As for [`wait`](ClusterEvent::wait); and [`is_unreachable`](Error::is_unreachable) if the cluster cannot be read
-    /// when the time has passed, so that it is unknown whether the event was set.
+    /// As for [`wait`](ClusterEvent::wait); and [`is_unreachable`](Error::is_unreachable) if the
+    /// cluster cannot be read when the time has passed, so that it is unknown whether the event was
+    /// set.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         if timeout.is_zero() {
             return ClusterWait::poll_once(&self.runtime, &self.name);
@@ -252,7 +262,8 @@ impl ClusterEvent {
         self.wait_async().wait_deadline(deadline)
     }
 
-    /// Begins a wait, to be awaited under any runtime or blocked on later. The wait begins with this call.
+    /// Begins a wait, to be awaited under any runtime or blocked on later. The wait begins with
+    /// this call.
     ///
     /// # Cancel safety
     ///
@@ -265,8 +276,8 @@ impl ClusterEvent {
         ClusterWait::new(&self.runtime, &self.name)
     }
 
-    /// The processes that wait for it and leave [records](crate::Options::record_waits), those that have waited longest
-    /// first.
+    /// The processes that wait for it and leave [records](crate::Options::record_waits), those that
+    /// have waited longest first.
     ///
     /// # Errors
     ///

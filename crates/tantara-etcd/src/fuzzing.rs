@@ -1,13 +1,13 @@
-//! The fuzz targets (`fuzz/` in the repository), and the invariants that they check. Compiled under `cargo fuzz`, and in
-//! tests, which run the seeds.
+//! The fuzz targets (`fuzz/` in the repository), and the invariants that they check. Compiled under
+//! `cargo fuzz`, and in tests, which run the seeds.
 
 use crate::client::endpoint::{self, Endpoint};
 use crate::client::proto::KeyValue;
 use crate::store::keys::{Keys, Part, Stamp, lease_of_hold};
 use crate::store::state::State;
 
-/// An external key and its value. The input is a byte for the length of the key, the key after `/n/`, the value, and the
-/// lease in the last eight bytes.
+/// An external key and its value. The input is a byte for the length of the key, the key after
+/// `/n/`, the value, and the lease in the last eight bytes.
 pub fn keys(input: &[u8]) {
     let Some((&length, rest)) = input.split_first() else { return };
     let (key, rest) = rest.split_at(rest.len().min(length.into()));

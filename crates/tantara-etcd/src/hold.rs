@@ -15,9 +15,9 @@ const DOING: &str = "hold an event";
 
 /// Keeps an event set for as long as it lives. From [`ClusterEvent::hold`].
 ///
-/// Dropping it ends the hold. If the process dies or loses the cluster, the cluster ends the hold after the options'
-/// [`hold_ttl`](crate::Options::hold_ttl). [`lost`](Hold::lost) is set by that time, by the clock of this machine: watch
-/// it in work that must not go on without the hold.
+/// Dropping it ends the hold. If the process dies or loses the cluster, the cluster ends the hold
+/// after the options' [`hold_ttl`](crate::Options::hold_ttl). [`lost`](Hold::lost) is set by that
+/// time, by the clock of this machine: watch it in work that must not go on without the hold.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -37,8 +37,9 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// An event of this process that is set when the hold is lost: the cluster has ended it, or could not be reached for
-    /// so long that it may have. A lost hold stays lost; hold the event again.
+    /// An event of this process that is set when the hold is lost: the cluster has ended it, or
+    /// could not be reached for so long that it may have. A lost hold stays lost; hold the event
+    /// again.
     #[must_use]
     pub fn lost(&self) -> &Event {
         self.lease.lost()
@@ -58,13 +59,15 @@ impl Hold {
 }
 
 impl ClusterEvent {
-    /// Keeps the event set for as long as the [`Hold`] lives. When the hold is dropped, or its process dies or loses the
-    /// cluster for longer than the options' [`hold_ttl`](crate::Options::hold_ttl), the event is unset again, unless
-    /// another process holds it or has set it.
+    /// Keeps the event set for as long as the [`Hold`] lives. When the hold is dropped, or its
+    /// process dies or loses the cluster for longer than the options'
+    /// [`hold_ttl`](crate::Options::hold_ttl), the event is unset again, unless another process
+    /// holds it or has set it.
     ///
     /// # Errors
     ///
-    /// As for [`set`](ClusterEvent::set). After an unknown outcome nothing is held for longer than the `hold_ttl`.
+    /// As for [`set`](ClusterEvent::set). After an unknown outcome nothing is held for longer than
+    /// the `hold_ttl`.
     pub fn hold(&self) -> Result<Hold, Error> {
         self.request_hold()?.wait()
     }
@@ -84,7 +87,8 @@ impl ClusterEvent {
             let until = store.connection.request_deadline();
             let lease = store.leases.grant(DOING, store.options.hold_ttl, until).await?;
             let key = store.keys.hold(&name, lease.id);
-            // The hold is its own session slot: its key is created once, and attached to a lease of its own.
+            // The hold is its own session slot: its key is created once, and attached to a lease of
+            // its own.
             let create = Txn {
                 compare: vec![Compare::last_changed_at(key.clone(), 0)],
                 success: vec![

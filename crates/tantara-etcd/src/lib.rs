@@ -2,8 +2,9 @@
 //!
 //! # Where things are
 //!
-//! [`Cluster`] connects, [`ClusterEvent`] has the methods of an event, [`ClusterWait`] is a wait that has begun, [`Hold`]
-//! sets an event for as long as it lives, [`Options`] configure the connection, and [`Changes`] follows a namespace.
+//! [`Cluster`] connects, [`ClusterEvent`] has the methods of an event, [`ClusterWait`] is a wait
+//! that has begun, [`Hold`] sets an event for as long as it lives, [`Options`] configure the
+//! connection, and [`Changes`] follows a namespace.
 #![forbid(unsafe_code)]
 
 mod changes;

@@ -1,9 +1,10 @@
-//! The events of a namespace, and their waiters, as [`Cluster::list`](crate::Cluster::list) returns them.
+//! The events of a namespace, and their waiters, as [`Cluster::list`](crate::Cluster::list) returns
+//! them.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::client::connection::Failure;
+use crate::client::call::Failure;
 use crate::client::proto::KeyValue;
 use crate::error::Error;
 use crate::store::Store;
@@ -23,8 +24,8 @@ pub struct ClusterEntry {
     pub last_set: Option<Origin>,
     /// The processes that hold it.
     pub holders: Vec<Origin>,
-    /// The processes that wait for it and leave [records](crate::Options::record_waits), those that have waited longest
-    /// first.
+    /// The processes that wait for it and leave [records](crate::Options::record_waits), those that
+    /// have waited longest first.
     pub waiters: Vec<ClusterWaiter>,
 }
 
@@ -102,7 +103,8 @@ async fn keys(store: &Store) -> Result<(Vec<KeyValue>, Vec<KeyValue>), Failure> 
     const DOING: &str = "list events";
     let (events, revision) = read::list(store, DOING, store.keys.events(), 0).await?;
     match read::list(store, DOING, store.keys.all_waiters(), revision).await {
-        // The revision was compacted meanwhile. Records of waits are for people, so a later revision will do.
+        // The revision was compacted meanwhile. Records of waits are for people, so a later
+        // revision will do.
         Err(failure) if read::is_about_history(&failure) => {
             let (waiters, _) = read::list(store, DOING, store.keys.all_waiters(), 0).await?;
             Ok((events, waiters))

@@ -59,8 +59,9 @@ impl Options {
         }
     }
 
-    /// Sets the namespace, which separates events from those of other namespaces. All keys begin with `/NAMESPACE/`, so
-    /// that etcd's roles can restrict access to it. It follows the rules for names of events.
+    /// Sets the namespace, which separates events from those of other namespaces. All keys begin
+    /// with `/NAMESPACE/`, so that etcd's roles can restrict access to it. It follows the rules for
+    /// names of events.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Options {
         self.namespace = namespace.into();
@@ -74,13 +75,14 @@ impl Options {
         self
     }
 
-    /// Sets a provider of a user and a password that may change. It is called for every login: for each connection, and
-    /// when a token has expired.
+    /// Sets a provider of a user and a password that may change. It is called for every login: for
+    /// each connection, and when a token has expired.
     ///
-    /// If the first login is refused, connecting fails, as with [`user`](Options::user). A later refusal counts as an
-    /// outage: waits go on, and the provider is called again.
+    /// If the first login is refused, connecting fails, as with [`user`](Options::user). A later
+    /// refusal counts as an outage: waits go on, and the provider is called again.
     ///
-    /// The provider runs on the runtime thread of the connection and blocks all requests meanwhile, so it should be fast.
+    /// The provider runs on the runtime thread of the connection and blocks all requests meanwhile,
+    /// so it should be fast.
     ///
     /// ```no_run
     /// use tantara_etcd::{Cluster, Options};
@@ -108,8 +110,8 @@ impl Options {
         self
     }
 
-    /// Sets how long a request may take before it fails; five seconds by default. A leader that dies is replaced within
-    /// three, so requests survive that.
+    /// Sets how long a request may take before it fails; five seconds by default. A leader that
+    /// dies is replaced within three, so requests survive that.
     ///
     /// It does not limit waits: a wait that has begun survives every outage.
     #[must_use]
@@ -125,46 +127,49 @@ impl Options {
         self
     }
 
-    /// Sets whether to learn the addresses of the members from the cluster; yes by default. Then the connection survives
-    /// that all given endpoints are replaced by others.
+    /// Sets whether to learn the addresses of the members from the cluster; yes by default. Then
+    /// the connection survives that all given endpoints are replaced by others.
     ///
-    /// The given endpoints are tried first. A learnt address that cannot be reached from here costs no time. It is not
-    /// used if it belongs to another cluster, or if it is reached without TLS and the member that reported it with TLS.
-    /// With [`credentials`](Options::credentials), an address without TLS is used only if it reports its cluster's ID
-    /// before the login, and one on another machine only if such an endpoint was given. Versions of etcd that report
-    /// members to administrators alone (with users: 3.5.28 to 3.5.31, 3.6.0 to 3.6.11) do not report any.
+    /// The given endpoints are tried first. A learnt address that cannot be reached from here costs
+    /// no time. It is not used if it belongs to another cluster, or if it is reached without TLS
+    /// and the member that reported it with TLS. With [`credentials`](Options::credentials), an
+    /// address without TLS is used only if it reports its cluster's ID before the login, and one on
+    /// another machine only if such an endpoint was given. Versions of etcd that report members to
+    /// administrators alone (with users: 3.5.28 to 3.5.31, 3.6.0 to 3.6.11) do not report any.
     #[must_use]
     pub fn learn_members(mut self, learn: bool) -> Options {
         self.learns_members = learn;
         self
     }
 
-    /// Sets how long a [hold](crate::ClusterEvent::hold) lasts after its process has died or has lost the cluster; ten
-    /// seconds by default. etcd rounds it up to whole seconds, and to about two at least.
+    /// Sets how long a [hold](crate::ClusterEvent::hold) lasts after its process has died or has
+    /// lost the cluster; ten seconds by default. etcd rounds it up to whole seconds, and to about
+    /// two at least.
     #[must_use]
     pub fn hold_ttl(mut self, ttl: Duration) -> Options {
         self.hold_ttl = ttl;
         self
     }
 
-    /// Sets how often events with waits are read again even if the watch shows no change; every thirty seconds by default.
-    /// It bounds the delay of a wait if a server fails to send a change.
+    /// Sets how often events with waits are read again even if the watch shows no change; every
+    /// thirty seconds by default. It bounds the delay of a wait if a server fails to send a change.
     #[must_use]
     pub fn recheck(mut self, period: Duration) -> Options {
         self.recheck = period;
         self
     }
 
-    /// Sets whether to record who waits, for [`waiters`](crate::ClusterEvent::waiters) and `tantara ls`; no by default. It
-    /// costs a write when a wait has lasted for a tenth of a second, and one when it ends.
+    /// Sets whether to record who waits, for [`waiters`](crate::ClusterEvent::waiters) and `tantara
+    /// ls`; no by default. It costs a write when a wait has lasted for a tenth of a second, and one
+    /// when it ends.
     #[must_use]
     pub fn record_waits(mut self, records: bool) -> Options {
         self.records_waits = records;
         self
     }
 
-    /// Warnings about these options, for people to read: a password that would be sent to another machine in clear. Sends
-    /// nothing.
+    /// Warnings about these options, for people to read: a password that would be sent to another
+    /// machine in clear. Sends nothing.
     ///
     /// # Errors
     ///
@@ -252,8 +257,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// How to use TLS: the trusted authorities, and the client's own certificate. The default trusts the authorities that
-/// the system trusts.
+/// How to use TLS: the trusted authorities, and the client's own certificate. The default trusts
+/// the authorities that the system trusts.
 #[derive(Clone, Default)]
 pub struct Tls {
     ca: Option<Vec<u8>>,

@@ -1,4 +1,5 @@
-//! [`ClusterWait`]: a wait that has begun, to be awaited or blocked on, alone or within `any` and `all`.
+//! [`ClusterWait`]: a wait that has begun, to be awaited or blocked on, alone or within `any` and
+//! `all`.
 
 use std::fmt;
 use std::future::Future;
@@ -15,8 +16,9 @@ use crate::driver::task::Request;
 use crate::error::Error;
 use crate::store::keys;
 
-/// A wait for a [`ClusterEvent`](crate::ClusterEvent), from [`wait_async`](crate::ClusterEvent::wait_async). It has
-/// begun: await it under any runtime, or block on it later.
+/// A wait for a [`ClusterEvent`](crate::ClusterEvent), from
+/// [`wait_async`](crate::ClusterEvent::wait_async). It has begun: await it under any runtime, or
+/// block on it later.
 ///
 /// # Cancel safety
 ///
@@ -78,8 +80,8 @@ impl ClusterWait {
         }
     }
 
-    /// Blocks until the cluster has been read for this wait: every later `set` releases it. The wait may have ended by
-    /// then.
+    /// Blocks until the cluster has been read for this wait: every later `set` releases it. The
+    /// wait may have ended by then.
     ///
     /// # Errors
     ///
@@ -109,7 +111,8 @@ impl ClusterWait {
         self.result().map(drop)
     }
 
-    /// Blocks for at most `timeout`, like [`ClusterEvent::wait_timeout`](crate::ClusterEvent::wait_timeout).
+    /// Blocks for at most `timeout`, like
+    /// [`ClusterEvent::wait_timeout`](crate::ClusterEvent::wait_timeout).
     ///
     /// # Errors
     ///
@@ -121,7 +124,8 @@ impl ClusterWait {
         self.result()
     }
 
-    /// Blocks until `deadline` at the latest, like [`ClusterEvent::wait_deadline`](crate::ClusterEvent::wait_deadline).
+    /// Blocks until `deadline` at the latest, like
+    /// [`ClusterEvent::wait_deadline`](crate::ClusterEvent::wait_deadline).
     ///
     /// # Errors
     ///
@@ -133,7 +137,8 @@ impl ClusterWait {
         self.result()
     }
 
-    /// The time has passed: blocks until the driver has read the cluster for the last time, or could not.
+    /// The time has passed: blocks until the driver has read the cluster for the last time, or
+    /// could not.
     fn block_on_decision(&self) {
         self.send(Request::Decide(Completer(Arc::clone(&self.state))));
         self.state.over().wait();

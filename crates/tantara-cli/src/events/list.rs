@@ -53,8 +53,8 @@ impl From<tantara::Entry> for Entry {
 }
 
 impl From<Origin> for Party {
-    fn from(party: Origin) -> Party {
-        Party { at: party.at, pid: Some(party.pid), host: Some(party.host) }
+    fn from(origin: Origin) -> Party {
+        Party { at: origin.at, pid: Some(origin.pid), host: Some(origin.host) }
     }
 }
 

@@ -1,11 +1,9 @@
-//! The connection to the cluster: to one member at a time, which answers and knows a leader. Requests are retried over
-//! another member when the connection fails.
+//! The connection to the cluster: to one member at a time, which answers and knows a leader.
+//! Requests are retried over another member when the connection fails.
 //!
-//! Only idempotent requests are sent here: reads, and writes that apply at most once (see `store/write.rs`).
-//!
-//! Nothing depends on `Maintenance/Status` or on the list of members, which many versions of etcd refuse to users.
-//! Whether a member serves is known from its health check (`member.rs`); the version and the addresses of the other
-//! members are optional.
+//! Nothing depends on `Maintenance/Status` or on the list of members, which many versions of etcd
+//! refuse to users. Whether a member serves is known from its health check (`member.rs`); the
+//! version and the addresses of the other members are optional.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -13,14 +11,13 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::Code;
 use tonic::transport::Endpoint as Target;
 
 use crate::client::endpoint::Endpoint;
-use crate::client::member::{MemberConnection, NoAnswer, Transport};
+use crate::client::member::{MemberConnection, Transport};
 use crate::client::pause::{LONGEST_PAUSE, Pause};
-use crate::client::proto::{Authenticate, Header, MemberList, Peek, Rpc, StatusOf};
-use crate::client::verdict::{Verdict, is_too_old, is_untouched, judge};
+use crate::client::proto::{Authenticate, Header, MemberList, Peek, StatusOf};
+use crate::client::verdict::{Verdict, is_too_old, judge};
 use crate::error::{Error, Kind, Try, Why, reason, text_of};
 use crate::lock::lock;
 use crate::options::{Options, shown_user};
@@ -31,7 +28,8 @@ const CONNECTING: Duration = Duration::from_secs(2);
 /// That time grows up to this with each round in which no endpoint could be connected to.
 const LONGEST_CONNECTING: Duration = Duration::from_secs(30);
 
-/// The interval of HTTP/2 pings. etcd closes connections that send them more often than every five seconds.
+/// The interval of HTTP/2 pings. etcd closes connections that send them more often than every five
+/// seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// The timeout of optional requests: this long, or twice the round trip of the health check.
@@ -46,21 +44,11 @@ const LEARNING: Duration = Duration::from_secs(30);
 /// Upper bound on the addresses that are learnt.
 const MOST_ADDRESSES: usize = 32;
 
-/// Why a request has failed.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) error: Error,
-    /// Whether the request may have been carried out.
-    pub(crate) may_be_done: bool,
-    /// The code of the answer, if there was one.
-    pub(crate) status: Option<Code>,
-}
-
 /// The connection to a cluster.
 #[derive(Debug)]
 pub(crate) struct Connection {
     endpoints: Vec<Endpoint>,
-    options: Options,
+    pub(crate) options: Options,
     /// A key that every user of the namespace may read.
     key: Vec<u8>,
     /// Locked while a task connects, so that only one does.
@@ -125,8 +113,8 @@ impl Connection {
         self.current.try_lock().is_ok_and(|current| self.trusted(&current).is_some())
     }
 
-    /// Completes once `patience` has passed and there is no connection. Two checks in a row must find none, because one
-    /// may fall between two connections.
+    /// Completes once `patience` has passed and there is no connection. Two checks in a row must
+    /// find none, because one may fall between two connections.
     pub(crate) async fn is_lost_after(&self, patience: Duration) {
         sleep(patience).await;
         let mut was_up = true;
@@ -180,7 +168,8 @@ impl Connection {
         Error::new(Kind::Unreachable { doing, tries: self.tries() })
     }
 
-    /// The connection to a member. If there is none, tries all endpoints in turn until the deadline.
+    /// The connection to a member. If there is none, tries all endpoints in turn until the
+    /// deadline.
     pub(crate) async fn member(&self, doing: &'static str, until: Instant) -> Result<MemberConnection, Error> {
         match timeout_at(until, self.connect()).await {
             Ok(connected) => connected,
@@ -286,8 +275,8 @@ impl Connection {
         let round_trip = asked.elapsed();
         let patience = OPTIONAL.max(round_trip * 2);
         if is_learnt && !endpoint.is_secure && self.options.credentials.is_some() {
-            // The address may belong to another cluster by now, which must not learn the password. (Over TLS the
-            // certificate identifies the server.)
+            // The address may belong to another cluster by now, which must not learn the password.
+            // (Over TLS the certificate identifies the server.)
             let members = timeout(patience, transport.unary(MemberList {})).await;
             self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
         }
@@ -362,7 +351,8 @@ impl Connection {
             return;
         }
         let is_exposed = |endpoint: &Endpoint| !endpoint.is_secure && !endpoint.is_loopback();
-        // A password is sent to another machine in clear only if the caller has given such an endpoint.
+        // A password is sent to another machine in clear only if the caller has given such an
+        // endpoint.
         let may_expose = self.options.credentials.is_none() || self.endpoints.iter().any(is_exposed);
         let addresses = urls.filter_map(|url| Endpoint::learnt(&url, reported_by));
         let addresses = addresses.filter(|address| may_expose || !is_exposed(address));
@@ -390,100 +380,11 @@ impl Connection {
         }
     }
 
-    /// Marks a connection as failed, because it does not serve or its token is refused. It is not used again.
+    /// Marks a connection as failed, because it does not serve or its token is refused. It is not
+    /// used again.
     pub(crate) fn distrust(&self, connection: &MemberConnection, why: Why) {
         if self.failed.fetch_max(connection.serial, Relaxed) < connection.serial {
             self.note(&connection.endpoint, why);
-        }
-    }
-
-    /// Sends an idempotent request until it is answered or the deadline passes.
-    pub(crate) async fn call<R: Rpc>(
-        &self,
-        doing: &'static str,
-        request: &R,
-        until: Instant,
-    ) -> Result<R::Answer, Failure> {
-        self.call_counted(doing, request, until).await.0
-    }
-
-    /// [`call`](Connection::call); also returns whether an attempt before the answered one may have been carried out.
-    pub(crate) async fn call_counted<R: Rpc>(
-        &self,
-        doing: &'static str,
-        request: &R,
-        until: Instant,
-    ) -> (Result<R::Answer, Failure>, bool) {
-        let mut may_be_done = false;
-        let outcome = self.attempt_until(doing, request, until, &mut may_be_done).await;
-        (outcome, may_be_done)
-    }
-
-    async fn attempt_until<R: Rpc>(
-        &self,
-        doing: &'static str,
-        request: &R,
-        until: Instant,
-        may_be_done: &mut bool,
-    ) -> Result<R::Answer, Failure> {
-        let mut pause = Pause::new();
-        let mut tokens = 0;
-        loop {
-            let connection = match self.member(doing, until).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    return Err(Failure { error, may_be_done: *may_be_done, status: None });
-                }
-            };
-            let status = match timeout_at(until, connection.unary(request.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(NoAnswer::Status(status))) => status,
-                Ok(Err(NoAnswer::Broken(why))) => {
-                    *may_be_done = true;
-                    self.distrust(&connection, why);
-                    continue;
-                }
-                Ok(Err(NoAnswer::LeaderReplaced)) => {
-                    *may_be_done = true;
-                    continue;
-                }
-                Err(_) => {
-                    // As far as is known, the member serves and is slow.
-                    *may_be_done = true;
-                    let mut tries = self.tries();
-                    tries.retain(|tried| tried.endpoint == connection.endpoint.name);
-                    tries.iter_mut().for_each(|tried| tried.why = Why::from("has not answered in time"));
-                    let error = Error::new(Kind::Unreachable { doing, tries });
-                    return Err(Failure { error, may_be_done: true, status: None });
-                }
-            };
-            let code = Some(status.code());
-            let may_ask_again = self.options.credentials.is_some();
-            match judge(&status, &connection.endpoint.name, doing, may_ask_again) {
-                Verdict::Elsewhere => {
-                    *may_be_done |= !is_untouched(&status);
-                    self.distrust(&connection, Why::of(&status));
-                }
-                Verdict::Again => *may_be_done |= !is_untouched(&status),
-                // The token has expired, or the server was restarted. Only a new one that is refused is wrong.
-                Verdict::NewToken if tokens < 3 => {
-                    tokens += 1;
-                    self.distrust(&connection, Why::of(&status));
-                }
-                Verdict::NewToken => {
-                    let (endpoint, why) = (connection.endpoint.name.clone(), text_of(&status));
-                    let error = Error::answered(Kind::Credentials { endpoint, why }, &status);
-                    return Err(Failure { error, may_be_done: *may_be_done, status: code });
-                }
-                Verdict::Never(error) => {
-                    return Err(Failure { error, may_be_done: *may_be_done, status: code });
-                }
-            }
-            if Instant::now() >= until {
-                let error = self.unreachable(doing);
-                return Err(Failure { error, may_be_done: *may_be_done, status: code });
-            }
-            sleep(pause.next().min(until.saturating_duration_since(Instant::now()))).await;
         }
     }
 }
@@ -529,9 +430,9 @@ mod tests {
         runtime.block_on(async {
             let connection =
                 Connection::new(crate::client::endpoint::parse("127.0.0.1:1", false).unwrap(), Options::new());
-            let connect = |serial| {
+            let connect_to = |serial| {
                 let transport = Transport::new(Target::from_static("http://127.0.0.1:1").connect_lazy());
-                let connection = MemberConnection::new(
+                let member = MemberConnection::new(
                     transport,
                     connection.endpoints[0].clone(),
                     serial,
@@ -539,7 +440,7 @@ mod tests {
                     0,
                     Vec::new(),
                 );
-                *connection.current.try_lock().unwrap() = Some(connection);
+                *connection.current.try_lock().unwrap() = Some(member);
             };
             let lost = connection.is_lost_after(Duration::ZERO);
             tokio::pin!(lost);
@@ -549,7 +450,7 @@ mod tests {
                 let is_pending = std::future::poll_fn(|context| Poll::Ready(lost.as_mut().poll(context).is_pending()));
                 assert!(is_pending.await);
             }
-            connect(1);
+            connect_to(1);
             assert!(timeout(3 * LONGEST_PAUSE, &mut lost).await.is_err());
             connection.failed.store(1, Relaxed);
             lost.await;

@@ -13,9 +13,10 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// An address that a member has reported, unless it makes no sense from here: an unspecified address, or the
-    /// loopback of another machine, where another cluster may listen on this one. It must use TLS exactly if the member
-    /// that reported it is connected with TLS, so that a password is never sent in clear where it was not before.
+    /// An address that a member has reported, unless it makes no sense from here: an unspecified
+    /// address, or the loopback of another machine, where another cluster may listen on this one.
+    /// It must use TLS exactly if the member that reported it is connected with TLS, so that a
+    /// password is never sent in clear where it was not before.
     pub(crate) fn learnt(url: &str, reported_by: &Endpoint) -> Option<Endpoint> {
         let endpoint = parse_one(url, false).ok().filter(|endpoint| endpoint.is_secure == reported_by.is_secure)?;
         let address = endpoint.host().parse::<IpAddr>().ok();
@@ -41,9 +42,9 @@ impl Endpoint {
     }
 }
 
-/// The argument of [`Cluster::connect`](crate::Cluster::connect): one string, or an array, slice or `Vec` of strings,
-/// each with one endpoint or several, separated by commas. An endpoint is `HOST:PORT`, with `https://` before it for
-/// TLS.
+/// The argument of [`Cluster::connect`](crate::Cluster::connect): one string, or an array, slice or
+/// `Vec` of strings, each with one endpoint or several, separated by commas. An endpoint is
+/// `HOST:PORT`, with `https://` before it for TLS.
 ///
 /// This trait is sealed.
 pub trait Endpoints: sealed::Sealed {}
@@ -98,7 +99,8 @@ endpoints_of_many! {
 pub(crate) fn parse(endpoints: impl Endpoints, wants_tls: bool) -> Result<Vec<Endpoint>, Error> {
     let strings = endpoints.into_strings();
     if let Some(secret) = strings.iter().find(|string| string.contains('@')) {
-        // Checked before the string is split: a password may contain a comma, a colon or a slash, and is never shown.
+        // Checked before the string is split: a password may contain a comma, a colon or a slash,
+        // and is never shown.
         let rest = secret.rsplit('@').next().unwrap_or_default();
         let why = "an endpoint has no user and no password; give them apart from it";
         return Err(bad(&format!("…@{rest}"), why));

@@ -1,4 +1,5 @@
-//! Leases, which bind keys in the cluster to the life of this process. One task keeps all of them alive.
+//! Leases, which bind keys in the cluster to the life of this process. One task keeps all of them
+//! alive.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,8 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How long revoking leases may take when the connection ends.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
-/// A lease that is kept alive. Dropping it revokes it, which deletes all keys that are attached to it.
+/// A lease that is kept alive. Dropping it revokes it, which deletes all keys that are attached to
+/// it.
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) id: i64,
@@ -39,7 +41,8 @@ struct Kept {
 }
 
 impl Lease {
-    /// Set when the cluster has reported the lease as expired, or could not be reached for as long as it lasts.
+    /// Set when the cluster has reported the lease as expired, or could not be reached for as long
+    /// as it lasts.
     pub(crate) fn lost(&self) -> &Event {
         &self.kept.lost
     }
@@ -81,7 +84,8 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// Also returns the task that keeps leases alive, and revokes the remaining ones when `stop` completes.
+    /// Also returns the task that keeps leases alive, and revokes the remaining ones when `stop`
+    /// completes.
     pub(crate) fn new(
         connection: Arc<Connection>,
         stop: impl Future<Output = ()>,
@@ -184,7 +188,8 @@ impl Keeper {
                 self.kept.remove(&id);
                 self.next.remove(&id);
             } else {
-                // Counted from the request, because the cluster may have renewed the lease right then.
+                // Counted from the request, because the cluster may have renewed the lease right
+                // then.
                 kept.extend(now + Duration::from_secs(ttl.unsigned_abs()));
                 self.next.insert(id, now + kept.ttl / 3);
             }

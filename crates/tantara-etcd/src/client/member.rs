@@ -1,13 +1,14 @@
 //! A connection to one member, and the probe that detects when it no longer serves.
 //!
-//! **A slow answer is not a broken connection.** A request takes as long as the disks of a majority, so no request is
-//! given up because it is slow. While requests wait and nothing is received, the member is probed with requests that
-//! need no disk, no leader and no permission:
+//! **A slow answer is not a broken connection.** A request takes as long as the disks of a
+//! majority, so no request is given up because it is slow. While requests wait and nothing is
+//! received, the member is probed with requests that need no disk, no leader and no permission:
 //!
-//! 1. gRPC's health check, with etcd's header that requires a leader. A member that does not answer it is stopped or
-//!    cut off; one that knows no leader, or is a learner, answers with an error. Requests then go to another member.
-//! 2. A serializable read, for the term. If the term is later than when a request was sent, the leader was replaced
-//!    and the request may have been lost with the old one: it is sent again.
+//! 1. gRPC's health check, with etcd's header that requires a leader. A member that does not answer
+//!    it is stopped or cut off; one that knows no leader, or is a learner, answers with an error.
+//!    Requests then go to another member.
+//! 2. A serializable read, for the term. If the term is later than when a request was sent, the
+//!    leader was replaced and the request may have been lost with the old one: it is sent again.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -74,7 +75,8 @@ impl Transport {
         Ok(answer.into_inner())
     }
 
-    /// Checks that the member serves and knows a leader. A refusal for another reason counts as an answer.
+    /// Checks that the member serves and knows a leader. A refusal for another reason counts as an
+    /// answer.
     pub(crate) async fn check_health(&self) -> Result<(), Status> {
         match self.unary(HealthCheck {}).await {
             Ok(_) => Ok(()),
@@ -171,7 +173,8 @@ pub(crate) struct MemberConnection {
 }
 
 impl MemberConnection {
-    /// `round_trip` is the time that the first answer took; `key` is a key that may be read if any may.
+    /// `round_trip` is the time that the first answer took; `key` is a key that may be read if any
+    /// may.
     pub(crate) fn new(
         transport: Transport,
         endpoint: Endpoint,
@@ -235,8 +238,8 @@ impl MemberConnection {
         }
     }
 
-    /// Opens a stream of requests and answers. etcd answers nothing before the first request, so `requests` must
-    /// yield one.
+    /// Opens a stream of requests and answers. etcd answers nothing before the first request, so
+    /// `requests` must yield one.
     pub(crate) async fn stream<Q, A>(
         &self,
         path: &'static str,

@@ -1,7 +1,7 @@
 //! The messages of etcd's protocol that this crate uses.
 //!
-//! Written by hand from etcd's `rpc.proto` and `kv.proto`, so that no protobuf compiler is needed. Unused fields are left
-//! out, which the encoding allows. Of a `oneof`, at most one field is set.
+//! Written by hand from etcd's `rpc.proto` and `kv.proto`, so that no protobuf compiler is needed.
+//! Unused fields are left out, which the encoding allows. Of a `oneof`, at most one field is set.
 
 use prost::Message;
 

@@ -1,4 +1,5 @@
-//! Results on their way from the runtime thread to other threads and tasks, which block on them or await them.
+//! Results on their way from the runtime thread to other threads and tasks, which block on them or
+//! await them.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! The runtime thread of a connection and the tasks on it: reads and watches for waits, and records of who waits.
+//! The runtime thread of a connection and the tasks on it: reads and watches for waits, and records
+//! of who waits.
 
 pub(crate) mod completion;
 mod records;

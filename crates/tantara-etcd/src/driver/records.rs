@@ -1,5 +1,5 @@
-//! Records of who waits, if the options ask for them: one for each event that this process waits for. They are attached
-//! to one lease, so that they end with the process.
+//! Records of who waits, if the options ask for them: one for each event that this process waits
+//! for. They are attached to one lease, so that they end with the process.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use crate::client::proto::{DeleteRange, Put};
 use crate::store::Store;
 use crate::store::keys::Stamp;
 
-/// Upper bound on the records that are written concurrently, which leaves the other turns of the writer to users.
+/// Upper bound on the records that are written concurrently, which leaves the other turns of the
+/// writer to users.
 const AT_ONCE: usize = 16;
 
 /// The shortest time between two writes of a record.

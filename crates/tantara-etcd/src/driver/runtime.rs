@@ -1,5 +1,5 @@
-//! The runtime thread of a connection. Every request to etcd runs on it, so that threads, and tasks of any runtime, can
-//! use an event.
+//! The runtime thread of a connection. Every request to etcd runs on it, so that threads, and tasks
+//! of any runtime, can use an event.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -99,14 +99,15 @@ impl Runtime {
 impl Drop for Running {
     fn drop(&mut self) {
         if self.process != std::process::id() {
-            // This is the child of a fork. The thread may have held any lock in here at that moment, so nothing is
-            // dropped.
+            // This is the child of a fork. The thread may have held any lock in here at that
+            // moment, so nothing is dropped.
             std::mem::forget((self.thread.take(), self.stop.take()));
             std::mem::forget((Arc::clone(&self.store), self.driver.clone(), self.handle.clone()));
             return;
         }
         drop(self.stop.take());
-        // The process may exit after this, so wait until the leases are revoked, which takes about a second at most.
+        // The process may exit after this, so wait until the leases are revoked, which takes about
+        // a second at most.
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
         {

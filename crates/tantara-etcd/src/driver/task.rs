@@ -1,16 +1,19 @@
 //! The driver: the task that reads and watches the events that are waited for, and completes waits.
 //!
-//! **State decides; watches only make it fast.** A wait begins with a linearizable read. It is released when a later
-//! read, or a message of the watch, shows a `set` that the first read did not show. So no `set` is lost with a
-//! connection, a leader, a compacted history or a message that a server fails to send: the next read shows it. Events
-//! are read again whenever the watch was interrupted, and periodically. `waiters.rs` decides, by revisions, what a read
-//! or a message means for a wait.
+//! **State decides; watches only make it fast.** A wait begins with a linearizable read. It is
+//! released when a later read, or a message of the watch, shows a `set` that the first read did not
+//! show. So no `set` is lost with a connection, a leader, a compacted history or a message that a
+//! server fails to send: the next read shows it. Events are read again whenever the watch was
+//! interrupted, and periodically. `waiters.rs` decides, by revisions, what a read or a message
+//! means for a wait.
 //!
-//! 1. A read is applied to a wait only if it began after the wait's first read was answered. Then it is not older.
-//! 2. Reads that begin waits follow one another, and each takes all waits that have joined by then: of two waits that
-//!    one thread began, the second is never answered first.
+//! 1. A read is applied to a wait only if it began after the wait's first read was answered. Then
+//!    it is not older.
+//! 2. Reads that begin waits follow one another, and each takes all waits that have joined by then:
+//!    of two waits that one thread began, the second is never answered first.
 //! 3. A watch begins with the revision after a read, so there is no gap between the two.
-//! 4. A message of the watch is applied to a wait only if its revision is later than the wait's first read.
+//! 4. A message of the watch is applied to a wait only if its revision is later than the wait's
+//!    first read.
 //! 5. A read of many events fails for each of them separately (`store/read.rs`).
 
 use std::collections::HashMap;
@@ -21,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::connection::Failure;
+use crate::client::call::Failure;
 use crate::client::pause::Pause;
 use crate::client::proto::WatchAnswer;
 use crate::driver::completion::Completer;
@@ -83,7 +86,8 @@ struct Driver {
     /// When the next read may begin, after one that failed.
     not_before: Instant,
     read_pause: Pause,
-    /// The pause before the next stream. It grows until a watch begins, even if reads succeed meanwhile.
+    /// The pause before the next stream. It grows until a watch begins, even if reads succeed
+    /// meanwhile.
     stream_pause: Pause,
     /// When all events are read again.
     recheck: Instant,
@@ -175,7 +179,8 @@ impl Driver {
         }
     }
 
-    /// Reads the events of waits whose time has passed: only the cluster can tell that they were not released.
+    /// Reads the events of waits whose time has passed: only the cluster can tell that they were
+    /// not released.
     fn decide(&mut self, mut waits: Vec<Completer>) {
         waits.retain(|wait| !wait.is_over());
         let mut names: Vec<_> = waits.iter().map(|wait| Arc::clone(&wait.0.name)).collect();
@@ -387,7 +392,8 @@ impl Driver {
         due
     }
 
-    /// Creates and records the events whose waits have lasted for long enough, and forgets those without waits.
+    /// Creates and records the events whose waits have lasted for long enough, and forgets those
+    /// without waits.
     fn count(&mut self, now: Instant) {
         let mut unused = Vec::new();
         for (name, waiters) in &mut self.events {

@@ -1,18 +1,21 @@
-//! The waiters of an event, and the rules by which waits begin and end. This module does no I/O: it takes what was read
-//! or received from the watch, and completes waits.
+//! The waiters of an event, and the rules by which waits begin and end. This module does no I/O: it
+//! takes what was read or received from the watch, and completes waits.
 //!
-//! A wait is released by a `set` that its first read did not show: the level is set, or the last `set` is another one.
+//! A wait is released by a `set` that its first read did not show: the level is set, or the last
+//! `set` is another one.
 //!
-//! Every fact (the event exists, does not exist, was set) holds at a revision, and arrives late and in any order: an
-//! earlier read may be answered later, and a message of the watch may come after a read that shows more.
+//! Every fact (the event exists, does not exist, was set) holds at a revision, and arrives late and
+//! in any order: an earlier read may be answered later, and a message of the watch may come after a
+//! read that shows more.
 //!
-//! 1. An older fact never overrides a newer one. A wait fails as removed only if the event is known to have existed at
-//!    a revision of the wait, and not to have existed at a later one.
-//! 2. If a read that began after a fact was learnt is answered at a lower revision, the history was replaced. Then
-//!    everything that was known by revisions is void.
-//! 3. A watch shows a `set` that came before a removal; a read does not. So if a read shows the removal, the wait is *in
-//!    doubt*: the watch has some time to show both in their order.
-//! 4. A watch begins after the last read, unless the event may have been set and removed since the read before.
+//! 1. An older fact never overrides a newer one. A wait fails as removed only if the event is known
+//!    to have existed at a revision of the wait, and not to have existed at a later one.
+//! 2. If a read that began after a fact was learnt is answered at a lower revision, the history was
+//!    replaced. Then everything that was known by revisions is void.
+//! 3. A watch shows a `set` that came before a removal; a read does not. So if a read shows the
+//!    removal, the wait is *in doubt*: the watch has some time to show both in their order.
+//! 4. A watch begins after the last read, unless the event may have been set and removed since the
+//!    read before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +54,8 @@ pub(crate) struct Waiter {
     revision: i64,
     /// The last `set` before the wait.
     pulse: Option<Arc<Pulse>>,
-    /// The latest revision of the wait at which the event is known to have existed; 0 if there is none.
+    /// The latest revision of the wait at which the event is known to have existed; 0 if there is
+    /// none.
     existed: i64,
     /// Whether a read has shown that the event was removed after that.
     is_in_doubt: bool,
@@ -77,8 +81,8 @@ struct Position {
     next: i64,
     has_level: bool,
     has_pulse: bool,
-    /// A read that showed no event and so did not advance the position: its revision, the watch that was open then, and
-    /// when.
+    /// A read that showed no event and so did not advance the position: its revision, the watch
+    /// that was open then, and when.
     absent: Option<(i64, i64, Instant)>,
 }
 
@@ -106,7 +110,8 @@ pub(crate) struct Waiters {
     pub(crate) watch: Option<i64>,
     position: Position,
     history: History,
-    /// The pause before a watch that the server has refused or ended is requested again, and when it ends.
+    /// The pause before a watch that the server has refused or ended is requested again, and when
+    /// it ends.
     watch_pause: Pause,
     watch_at: Option<Instant>,
     /// Whether the last read left open what came between it and the position.
@@ -235,7 +240,8 @@ impl Waiters {
             return;
         }
         self.has_gap = false;
-        // Keys that have existed all the time were not removed. Another last `set` has released the waits already.
+        // Keys that have existed all the time were not removed. Another last `set` has released the
+        // waits already.
         let is_continuous = state.pulse.is_some() || (1..position.next).contains(&state.created);
         if is_continuous || position.next == 0 || self.begun.is_empty() {
             let (has_level, has_pulse) = (state.level.is_some(), state.pulse.is_some());
@@ -243,8 +249,8 @@ impl Waiters {
             return;
         }
         self.has_gap = true;
-        // While the event does not exist, the position would fall ever further behind. A watch that was not interrupted
-        // has shown by now what came before the read that showed no event.
+        // While the event does not exist, the position would fall ever further behind. A watch that
+        // was not interrupted has shown by now what came before the read that showed no event.
         let Some(watch) = self.watch.filter(|_| !state.exists()) else { return };
         match position.absent {
             Some((_, same, since)) if same == watch && now < since + UNINTERRUPTED => {}
@@ -282,7 +288,8 @@ impl Waiters {
 
     /// The event was created, or existed, at this revision.
     pub(crate) fn on_created(&mut self, revision: i64, reads: u64) {
-        // A newer fact may be a removal, which ends waits only now that the event is known to have existed.
+        // A newer fact may be a removal, which ends waits only now that the event is known to have
+        // existed.
         self.is_stale |= self.learn(revision, reads);
         self.begun.iter_mut().filter(|waiter| waiter.revision <= revision).for_each(|it| it.note_existed(revision));
     }
@@ -351,8 +358,8 @@ impl Waiters {
         self.is_stale = !self.is_idle();
     }
 
-    /// The server has refused the watch, or has ended it because its history is gone. After a pause, the event is read
-    /// and watched again. Returns when that pause ends.
+    /// The server has refused the watch, or has ended it because its history is gone. After a
+    /// pause, the event is read and watched again. Returns when that pause ends.
     pub(crate) fn on_watch_lost(&mut self, now: Instant) -> Instant {
         self.watch = None;
         self.history = History::Known;
@@ -362,8 +369,8 @@ impl Waiters {
         *self.watch_at.insert(now + self.watch_pause.next())
     }
 
-    /// Ends the waits that have been in doubt for long enough, and marks an event that is to be watched again as stale.
-    /// Returns when to call this again.
+    /// Ends the waits that have been in doubt for long enough, and marks an event that is to be
+    /// watched again as stale. Returns when to call this again.
     pub(crate) fn advance(&mut self, now: Instant, name: &str) -> Option<Instant> {
         let watch_at = self.watch_at.filter(|at| now < *at);
         if self.watch_at.is_some() && watch_at.is_none() {
@@ -373,7 +380,8 @@ impl Waiters {
         due.into_iter().flatten().min()
     }
 
-    /// Ends the waits whose time passed a while ago, while they were in doubt. Returns when the next one ends.
+    /// Ends the waits whose time passed a while ago, while they were in doubt. Returns when the
+    /// next one ends.
     fn end_decided(&mut self, now: Instant, name: &str) -> Option<Instant> {
         self.deciding.retain(|(wait, _)| !wait.is_over());
         if self.deciding.is_empty() {
@@ -405,8 +413,8 @@ impl Waiters {
         None
     }
 
-    /// Ends a wait whose time has passed, and which the last read did not release. It is not released, unless the watch
-    /// has yet to show what came before that read.
+    /// Ends a wait whose time has passed, and which the last read did not release. It is not
+    /// released, unless the watch has yet to show what came before that read.
     pub(crate) fn decide(&mut self, wait: Completer, now: Instant) {
         let is_behind = match self.history {
             History::Known => false,
@@ -433,8 +441,8 @@ impl Waiters {
     }
 }
 
-/// Releases waits in the order in which they were requested, so that a thread that began two is not told of the second
-/// one first.
+/// Releases waits in the order in which they were requested, so that a thread that began two is not
+/// told of the second one first.
 pub(crate) fn release(mut released: Vec<Waiter>) {
     released.sort_unstable_by_key(|waiter| waiter.order);
     released.iter().for_each(|waiter| waiter.wait.complete(Ok(true)));

@@ -1,4 +1,5 @@
-//! A watch stream: opened with the first watch, probed while it is silent, and given up when it does not answer.
+//! A watch stream: opened with the first watch, probed while it is silent, and given up when it
+//! does not answer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::client::proto::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchC
 use crate::error::Why;
 use crate::store::Store;
 
-/// After this time without a message the progress of the stream is requested. After the same time again it is given up.
+/// After this time without a message the progress of the stream is requested. After the same time
+/// again it is given up.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// What [`WatchStream::next`] returns.
@@ -41,10 +43,12 @@ enum State {
 pub(crate) struct WatchStream {
     store: Arc<Store>,
     state: State,
-    /// The ID of the next watch. IDs are not reused, so a late answer is not mistaken for another watch's.
+    /// The ID of the next watch. IDs are not reused, so a late answer is not mistaken for another
+    /// watch's.
     next_id: i64,
     watches: usize,
-    /// The watches that were requested over this stream and not answered yet. They are answered in this order.
+    /// The watches that were requested over this stream and not answered yet. They are answered in
+    /// this order.
     requested: VecDeque<i64>,
     /// When the last message came, and whether progress was requested since.
     last_message: Instant,
@@ -70,7 +74,8 @@ impl WatchStream {
         self.next_id += 1;
         self.watches += 1;
         self.requested.push_back(watch_id);
-        // External keys in the range may be of any size, and a message that is too large would end the stream.
+        // External keys in the range may be of any size, and a message that is too large would end
+        // the stream.
         let fragment = true;
         let create = WatchCreate { key, range_end, start_revision, watch_id, fragment };
         self.send(Watch { create: Some(create), ..Watch::default() });
@@ -150,8 +155,9 @@ impl WatchStream {
 
     /// Attributes refusals to their watches, and ends the stream if its token is the reason.
     ///
-    /// Recent servers refuse a watch without its ID, because of the token with which the stream was opened or for lack
-    /// of permission. Earlier ones give the ID, and lack of permission as the reason for both.
+    /// Recent servers refuse a watch without its ID, because of the token with which the stream was
+    /// opened or for lack of permission. Earlier ones give the ID, and lack of permission as the
+    /// reason for both.
     fn receive(&mut self, mut answer: WatchAnswer) -> Message {
         self.note_message();
         if answer.created {

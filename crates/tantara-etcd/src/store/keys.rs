@@ -66,7 +66,8 @@ impl Keys {
         format!("{}e/{name}/p", self.prefix).into_bytes()
     }
 
-    /// The end of the range that is watched, which begins with the level. External keys may lie in between.
+    /// The end of the range that is watched, which begins with the level. External keys may lie in
+    /// between.
     pub(crate) fn after_pulse(&self, name: &str) -> Vec<u8> {
         format!("{}e/{name}/q", self.prefix).into_bytes()
     }
@@ -95,7 +96,8 @@ impl Keys {
         format!("{}o/{number}", self.prefix).into_bytes()
     }
 
-    /// Parses a key under [`events`](Keys::events) or [`all_waiters`](Keys::all_waiters). `None` for an external key.
+    /// Parses a key under [`events`](Keys::events) or [`all_waiters`](Keys::all_waiters). `None`
+    /// for an external key.
     pub(crate) fn parse<'k>(&self, key: &'k [u8]) -> Option<(&'k str, Part)> {
         let path = std::str::from_utf8(key).ok()?.strip_prefix(&self.prefix)?;
         let mut store = path.split('/');
@@ -111,20 +113,21 @@ impl Keys {
         store.next().is_none().then_some((name, part))
     }
 
-    /// Whether this crate writes such a key under [`events`](Keys::events) or [`all_waiters`](Keys::all_waiters).
+    /// Whether this crate writes such a key under [`events`](Keys::events) or
+    /// [`all_waiters`](Keys::all_waiters).
     pub(crate) fn is_known(&self, kv: &KeyValue) -> bool {
         self.parse(&kv.key).is_some_and(|(_, part)| part != Part::Hold || lease_of_hold(kv).is_some())
     }
 
-    /// The three reads that show the state of an event: two exact keys, and the first key among the holds. One hold
-    /// is enough to know that the event is held.
+    /// The three reads that show the state of an event: two exact keys, and the first key among the
+    /// holds. One hold is enough to know that the event is held.
     pub(crate) fn look(&self, name: &str) -> [Range; 3] {
         let exact = |key| Range { key, ..Range::default() };
         [exact(self.level(name)), exact(self.pulse(name)), self.holds_after(name, None)]
     }
 
-    /// A read of the first key that may be a hold, or of the first one after `key`. Leases are positive, so their first
-    /// digit is at most 7; most external keys lie outside of that range.
+    /// A read of the first key that may be a hold, or of the first one after `key`. Leases are
+    /// positive, so their first digit is at most 7; most external keys lie outside of that range.
     pub(crate) fn holds_after(&self, name: &str, key: Option<&KeyValue>) -> Range {
         let bound = |digit: u8| [&self.holds(name)[..], &[digit]].concat();
         let key = key.map_or_else(|| bound(b'0'), |kv| [&kv.key[..], b"\0"].concat());
@@ -144,8 +147,8 @@ pub(crate) fn lease_of_key(key: &[u8]) -> Option<i64> {
     lease_of(std::str::from_utf8(segment).ok()?)
 }
 
-/// The lease of a hold. `None` for a key that is not attached to the lease that it names, and so would not end with its
-/// holder.
+/// The lease of a hold. `None` for a key that is not attached to the lease that it names, and so
+/// would not end with its holder.
 pub(crate) fn lease_of_hold(kv: &KeyValue) -> Option<i64> {
     lease_of_key(&kv.key).filter(|lease| *lease == kv.lease)
 }

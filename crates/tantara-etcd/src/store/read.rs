@@ -1,8 +1,8 @@
 //! Reads: events by their exact keys, all at one revision; and all keys with a prefix.
 //!
-//! Anyone who may write under the prefix of an event may put any number of keys there, of any size. So reads name exact
-//! keys, and answers are bounded. A read that fails because of some keys is repeated without them, so that other events
-//! are not affected.
+//! Anyone who may write under the prefix of an event may put any number of keys there, of any size.
+//! So reads name exact keys, and answers are bounded. A read that fails because of some keys is
+//! repeated without them, so that other events are not affected.
 
 use std::ops::Range as Span;
 use std::sync::Arc;
@@ -10,14 +10,15 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::client::connection::Failure;
+use crate::client::call::Failure;
 use crate::client::proto::{KeyValue, Range, RangeAnswer, Txn};
 use crate::error::Error;
 use crate::store::Store;
 use crate::store::keys::{Part, end_of, lease_of_hold};
 use crate::store::state::State;
 
-/// The number of reads in one transaction. etcd allows 128 operations unless it is configured otherwise.
+/// The number of reads in one transaction. etcd allows 128 operations unless it is configured
+/// otherwise.
 const RANGES_AT_ONCE: usize = 120;
 
 /// The number of keys in the first answer of a list, and in later ones if answers are small.
@@ -101,8 +102,9 @@ async fn events_once(
     Ok(Snapshot { revision, states })
 }
 
-/// Finds a hold after an external key. Many external keys hide the holds behind them, but whoever put them there could
-/// also have deleted the holds; the bound protects the other events that are read.
+/// Finds a hold after an external key. Many external keys hide the holds behind them, but whoever
+/// put them there could also have deleted the holds; the bound protects the other events that are
+/// read.
 async fn find_hold(
     store: &Store,
     doing: &'static str,
@@ -122,8 +124,8 @@ async fn find_hold(
     Ok(None)
 }
 
-/// Reads ranges at one revision; 0 is the newest. Many are read in one transaction. If that fails because of some keys,
-/// each half is read separately, and a single range without a transaction.
+/// Reads ranges at one revision; 0 is the newest. Many are read in one transaction. If that fails
+/// because of some keys, each half is read separately, and a single range without a transaction.
 async fn at_one_revision(
     store: &Store,
     doing: &'static str,
@@ -240,7 +242,8 @@ async fn list_once(
         let until = store.connection.request_deadline();
         let answer = match store.connection.call(doing, &page, until).await {
             Ok(answer) => answer,
-            // There are external values. From here on, keys are read first, and then the values of known keys.
+            // There are external values. From here on, keys are read first, and then the values of
+            // known keys.
             Err(failure) if is_too_large(&failure) && !page.keys_only => {
                 page.keys_only = true;
                 continue;

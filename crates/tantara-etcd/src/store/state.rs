@@ -3,8 +3,8 @@
 use crate::client::proto::{KeyValue, RangeAnswer};
 use crate::store::keys::{LONGEST, Part, lease_of_hold, lease_of_key};
 
-/// The last `set` of an event. Every `set` writes a unique value, which tells two of them apart even if the history was
-/// replaced, and its revisions with it.
+/// The last `set` of an event. Every `set` writes a unique value, which tells two of them apart
+/// even if the history was replaced, and its revisions with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pulse {
     pub(crate) revision: i64,
@@ -15,7 +15,8 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     fn new(kv: &KeyValue) -> Pulse {
-        // Values of this crate differ long before this length. An external value may be of any length.
+        // Values of this crate differ long before this length. An external value may be of any
+        // length.
         let value = kv.value.iter().copied().take(LONGEST).collect();
         Pulse { revision: kv.mod_revision, count: kv.version, value }
     }
@@ -28,8 +29,9 @@ pub(crate) struct State {
     /// The revision at which the level key was created; 0 if there is none.
     pub(crate) created: i64,
     pub(crate) pulse: Option<Pulse>,
-    /// The leases of the holds that are known: all of them, or at most one after [`Keys::look`](super::keys::Keys::look).
-    holds: Vec<i64>,
+    /// The leases of the holds that are known: all of them, or at most one after
+    /// [`Keys::look`](super::keys::Keys::look).
+    pub(crate) holds: Vec<i64>,
 }
 
 impl State {

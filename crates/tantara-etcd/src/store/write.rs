@@ -1,13 +1,15 @@
 //! Writes that apply at most once, however often they are sent.
 //!
-//! If an answer is lost, the request may or may not have been carried out, and may still be in a queue. So every write
-//! also puts a unique number into a *session slot*, a key that all writers of the namespace share, on the condition that
-//! the slot was last changed at the revision that the writer has read. The first change of the slot after that revision
-//! decides: if it is this write's number, the write was made; if not, the write was not made and never will be. A
-//! delayed duplicate finds another revision and is rejected.
+//! If an answer is lost, the request may or may not have been carried out, and may still be in a
+//! queue. So every write also puts a unique number into a *session slot*, a key that all writers of
+//! the namespace share, on the condition that the slot was last changed at the revision that the
+//! writer has read. The first change of the slot after that revision decides: if it is this write's
+//! number, the write was made; if not, the write was not made and never will be. A delayed
+//! duplicate finds another revision and is rejected.
 //!
-//! Slots are never deleted: the revision of a deleted key begins anew, and an old duplicate might match it. That is why
-//! slots are shared, which bounds their number, and why a write needs no lease and leaves nothing to clean up.
+//! Slots are never deleted: the revision of a deleted key begins anew, and an old duplicate might
+//! match it. That is why slots are shared, which bounds their number, and why a write needs no
+//! lease and leaves nothing to clean up.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,20 +18,22 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
-use crate::client::connection::{Connection, Failure};
+use crate::client::call::Failure;
+use crate::client::connection::Connection;
 use crate::client::proto::{Compare, KeyValue, Op, Put, Range, Txn, TxnAnswer};
 use crate::error::{Error, Kind};
 use crate::lock::lock;
 use crate::store::keys::Keys;
 
-/// The number of slots in a namespace. If two writers pick the same one at the same time, one of them retries.
+/// The number of slots in a namespace. If two writers pick the same one at the same time, one of
+/// them retries.
 const SLOTS: u32 = 1_024;
 
 /// Upper bound on the concurrent writes of this process.
 const AT_ONCE: usize = 64;
 
-/// Upper bound on the changes of a slot that are searched for the one that decides. They are those that other writers
-/// made while the outcome of a write was unknown.
+/// Upper bound on the changes of a slot that are searched for the one that decides. They are those
+/// that other writers made while the outcome of a write was unknown.
 const CHANGES_SEARCHED: i64 = 100;
 
 #[derive(Debug)]
@@ -205,8 +209,8 @@ impl Writer {
         Error::new(Kind::Unknown { doing, tries: self.connection.tries(), pending: None })
     }
 
-    /// Finds the outcome of a write whose slot has changed: searches the history of the slot backwards for the change
-    /// that decides.
+    /// Finds the outcome of a write whose slot has changed: searches the history of the slot
+    /// backwards for the change that decides.
     async fn search(
         &self,
         doing: &'static str,

@@ -3,7 +3,7 @@
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use etcd_for_tests::{Proxy, Servers};
+use etcd_for_tests::{Manner, Proxy, Servers, StandIn};
 use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
 
 use crate::{LONG, alone, namespace, until};
@@ -187,8 +187,10 @@ fn a_server_that_has_forgotten_everything_can_be_told_anew() {
 #[test]
 fn a_watch_that_never_tells_delays_and_loses_nothing() {
     let servers = Servers::one();
-    let options = Options::new().deaf_to_watches().recheck(Duration::from_millis(200));
-    let event = Cluster::connect_with(servers.endpoints(), options).unwrap().event("event");
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    stand_in.answer(Manner::SilentWatches);
+    let options = Options::new().namespace(namespace()).learn_members(false).recheck(Duration::from_millis(200));
+    let event = Cluster::connect_with(stand_in.endpoint(), options).unwrap().event("event");
     for _ in 0..3 {
         let asleep = sleeper(&event);
         event.pulse().unwrap();

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etcd_for_tests::{Proxy, Servers};
+use etcd_for_tests::{Manner, Proxy, Servers, StandIn};
 use tantara::any;
 use tantara_etcd::{Cluster, ClusterEvent, Options};
 
@@ -163,10 +163,11 @@ fn what_stands_in_the_keys_of_one_event_does_not_spoil_another() {
 #[test]
 fn a_foreign_key_is_no_set() {
     let servers = Servers::one();
-    for is_deaf in [false, true] {
-        let options = options().recheck(Duration::from_millis(100));
-        let options = if is_deaf { options.deaf_to_watches() } else { options };
-        let event = Cluster::connect_with(servers.endpoints(), options).unwrap().event("A");
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    for manner in [Manner::Pass, Manner::SilentWatches] {
+        stand_in.answer(manner);
+        let options = options().learn_members(false).recheck(Duration::from_millis(100));
+        let event = Cluster::connect_with(stand_in.endpoint(), options).unwrap().event("A");
         let mut wait = event.wait_async();
         wait.begun().unwrap();
         for round in 0..10 {

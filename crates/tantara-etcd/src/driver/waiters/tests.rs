@@ -4,7 +4,8 @@ use super::*;
 use crate::client::proto::{KeyValue, RangeAnswer};
 use crate::driver::completion::WaitState;
 
-/// An event as a read shows it: its last set, if it was ever set, and its level, made at revision 1.
+/// An event as a read shows it: its last set, if it was ever set, and its level, made at revision
+/// 1.
 fn state(last_set: Option<i64>, level: Option<&str>) -> State {
     let kv = |key: &str, value: &str, mod_revision| KeyValue {
         key: key.into(),
@@ -111,7 +112,8 @@ fn a_read_that_had_begun_before_decides_nothing() {
 #[test]
 fn a_read_from_before_the_event_was_made_removes_nothing() {
     let mut one = One::begun(absent());
-    // This read begins, the event is made at revision 20, and the read is answered with what was before.
+    // This read begins, the event is made at revision 20, and the read is answered with what was
+    // before.
     one.reads = 2;
     one.waiters.on_created(20, 2);
     assert_eq!(one.read(2, 15, absent()), "None");
