@@ -1,4 +1,4 @@
-//! `tantara completions` and `tantara man`: what the command tells of itself.
+//! `tantara completions` and `tantara man`.
 
 use std::io::Write;
 
@@ -10,24 +10,24 @@ use crate::args::{Shell, Tantara};
 use crate::failure::Failure;
 use crate::output;
 
-/// The variable by which a shell asks for completions.
-pub(crate) const ASKED_BY: &str = "TANTARA_COMPLETE";
+/// The variable by which a shell requests completions.
+pub(crate) const REQUEST: &str = "TANTARA_COMPLETE";
 
-/// Answers the shell, if it is the shell that asks.
+/// Prints completions and ends the process, if a shell requests them.
 pub(crate) fn complete() {
-    clap_complete::CompleteEnv::with_factory(Tantara::command).var(ASKED_BY).complete();
+    clap_complete::CompleteEnv::with_factory(Tantara::command).var(REQUEST).complete();
 }
 
-/// Prints the script that makes a shell ask.
+/// Prints the script that makes a shell request completions.
 pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
     let shells = Shells::builtins();
     let shell = shells.completer(shell.name()).ok_or_else(|| Failure::internal("the shell is not supported"))?;
     let mut script = Vec::new();
-    shell.write_registration(ASKED_BY, "tantara", "tantara", "tantara", &mut script).map_err(Failure::internal)?;
+    shell.write_registration(REQUEST, "tantara", "tantara", "tantara", &mut script).map_err(Failure::internal)?;
     print(&script)
 }
 
-/// Prints the manual: the command's page, with a section for each verb.
+/// Prints the manual page, with a section for each subcommand.
 pub(crate) fn man() -> Result<(), Failure> {
     let mut command = Tantara::command();
     command.build();
@@ -46,16 +46,17 @@ fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     if let Some(notes) = command.get_after_long_help() {
         writeln!(page, ".SH EXAMPLES, NAMES AND PLACES\n{}", roff(&notes.to_string()))?;
     }
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
-        let title = verb.get_bin_name().unwrap_or(verb.get_name()).to_uppercase();
+    let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+    for subcommand in subcommands {
+        let title = subcommand.get_bin_name().unwrap_or(subcommand.get_name()).to_uppercase();
         writeln!(page, ".SH {title}")?;
-        let man = Man::new(verb.clone());
-        // As parts of a section, not sections of their own.
+        let man = Man::new(subcommand.clone());
+        // As subsections of the subcommand's section.
         let mut parts = Vec::new();
-        write_synopsis(verb, &mut parts)?;
+        write_synopsis(subcommand, &mut parts)?;
         man.render_description_section(&mut parts)?;
         man.render_options_section(&mut parts)?;
-        if let Some(examples) = verb.get_after_long_help() {
+        if let Some(examples) = subcommand.get_after_long_help() {
             writeln!(parts, ".SH EXAMPLES AND EXIT CODES\n{}", roff(&examples.to_string()))?;
         }
         page.extend(String::from_utf8_lossy(&parts).replace(".SH ", ".SS ").into_bytes());
@@ -63,20 +64,20 @@ fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     man.render_version_section(page)
 }
 
-/// The line that the help has too: what clap_mangen makes of it knows no repetition, and no values of options.
+/// Writes the usage line of the help text. clap_mangen's own synopsis shows neither repetition nor values of options.
 fn write_synopsis(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let usage = command.clone().render_usage().to_string();
     writeln!(page, ".SH SYNOPSIS\n{}", roff(usage.trim_start_matches("Usage: ")))
 }
 
-/// Plain text as a manual page wants it: what is indented stays as it is, the rest is filled.
+/// Converts plain text to roff. Indented lines keep their form, the rest is filled.
 fn roff(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let safe = line.replace('\\', "\\\\").replace('-', "\\-");
         match line.chars().next() {
             None => ".PP".to_owned(),
             Some(' ') => format!(".nf\n{safe}\n.fi"),
-            // None of it is to be taken for a request.
+            // So that no line is taken for a request.
             Some(_) => format!("\\&{safe}"),
         }
     });

@@ -1,4 +1,4 @@
-//! `tantara bank`: the scenario, at any reach and any size.
+//! `tantara bank`: the scenario at any scope and any size.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::outfile::OutFile;
 use crate::output::{self, Progress};
 use crate::reach::{PlaceArgs, Reach};
 
-/// A crowd of this size makes one want to see that it moves.
-const LARGE_CROWD: usize = 1_000;
+/// From this number of customers on, a progress bar is shown.
+const MANY_CUSTOMERS: usize = 1_000;
 
 pub(crate) fn run(args: args::Bank, place: &PlaceArgs) -> Result<(), Failure> {
     let reach = Reach::new(args.reach, args.workers, place)?;
     let customers = customers(&args)?;
     let total = customers.len();
-    let watched = !args.quiet && total >= LARGE_CROWD && output::is_watched();
+    let watched = !args.quiet && total >= MANY_CUSTOMERS && output::is_watched();
     let progress = watched.then(|| Progress::new(total, "customers served"));
     let served = Arc::new(AtomicUsize::new(0));
     interrupt::ends_with({
@@ -35,13 +35,14 @@ pub(crate) fn run(args: args::Bank, place: &PlaceArgs) -> Result<(), Failure> {
         }
     })?;
 
-    // Known before anything runs, and after a signal would remove what is made for it.
+    // Before anything runs, so that an unusable file is an error at once; and after the signal handler, which removes
+    // drafts.
     let timeline = args.timeline.as_deref().map(OutFile::open).transpose()?;
     let trace = args.trace.as_deref().map(OutFile::open).transpose()?;
     refuse_to_overwrite(&args, [&timeline, &trace])?;
 
     let audience = Audience {
-        lines: (!args.quiet && !args.json).then(|| hear_lines(progress.clone())),
+        lines: (!args.quiet && !args.json).then(|| print_lines(progress.clone())),
         served: Some(Box::new({
             let progress = progress.clone();
             move || {
@@ -72,7 +73,7 @@ pub(crate) fn run(args: args::Bank, place: &PlaceArgs) -> Result<(), Failure> {
     output::flush();
     let written = [(timeline, write_timeline as WriteRun), (trace, write_trace)]
         .map(|(file, write)| file.map_or(Ok(()), |file| file.write(|out| write(&run, out))));
-    // One that fails keeps the other from nothing.
+    // If one of them fails, the other is written nevertheless.
     written.into_iter().collect::<Result<(), Failure>>()?;
     match run.summary.lost.len() {
         0 => Ok(()),
@@ -97,7 +98,7 @@ fn customers(args: &args::Bank) -> Result<Vec<Customer>, Failure> {
     };
     let list = File::open(path).map_err(|error| {
         Failure::usage(format!(
-            "{}: cannot be read: {error}; expected a CSV file with the header name,type",
+            "cannot read {}: {error}; expected a CSV file with the header name,type",
             path.display()
         ))
     })?;
@@ -107,7 +108,7 @@ fn customers(args: &args::Bank) -> Result<Vec<Customer>, Failure> {
     })
 }
 
-/// A slip of the hand must not cost anyone their list, nor one result the other.
+/// Fails if an output file is the list of customers, standard output or the other output file.
 fn refuse_to_overwrite(args: &args::Bank, out: [&Option<OutFile>; 2]) -> Result<(), Failure> {
     let taken = |file: &OutFile, by: Option<&std::path::PathBuf>| by.is_some_and(|by| file.is(by));
     let clash = match out {
@@ -121,14 +122,14 @@ fn refuse_to_overwrite(args: &args::Bank, out: [&Option<OutFile>; 2]) -> Result<
     Err(Failure::usage(format!("{clash} name the same file; expected different ones")))
 }
 
-fn hear_lines(progress: Option<Progress>) -> bank::HearLine {
+fn print_lines(progress: Option<Progress>) -> bank::HearLine {
     match progress {
         Some(progress) => Box::new(move |line| progress.line(line)),
         None => Box::new(output::line),
     }
 }
 
-/// What `--json` prints.
+/// The output of `--json`.
 #[derive(Serialize)]
 struct Figures<'a> {
     customers: usize,

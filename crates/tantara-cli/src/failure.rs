@@ -6,13 +6,13 @@ use std::fmt;
 const NO: u8 = 1;
 /// Bad usage or bad input; nothing was run.
 const USAGE: u8 = 2;
-/// The time has passed first.
+/// A timeout.
 const TIMED_OUT: u8 = 124;
 /// tantara itself failed.
 pub(crate) const FAILED: u8 = 125;
-/// The command to become cannot be executed.
+/// The command of `wait` cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// The command to become is not there.
+/// The command of `wait` is not found.
 const NOT_FOUND: u8 = 127;
 
 /// Why the command ends without having done what was asked.
@@ -24,7 +24,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Bad usage or bad input, found before anything was run.
+    /// Bad usage or bad input, detected before anything was run.
     pub(crate) fn usage(message: impl fmt::Display) -> Failure {
         Failure { code: USAGE, message: Some(message.to_string()), may_pass: false }
     }
@@ -39,17 +39,17 @@ impl Failure {
         Failure { may_pass, ..self }
     }
 
-    /// Whether the same may succeed in a moment: a cluster could not be reached.
+    /// Whether a retry may succeed: a cluster could not be reached.
     pub(crate) fn may_pass(&self) -> bool {
         self.may_pass
     }
 
-    /// The answer is no, which needs no words.
+    /// The answer is no; no message is printed.
     pub(crate) fn no() -> Failure {
         Failure { code: NO, message: None, may_pass: false }
     }
 
-    /// The time has passed. What there is to say has been said.
+    /// A timeout, which has been reported.
     pub(crate) fn timed_out() -> Failure {
         Failure { code: TIMED_OUT, message: None, may_pass: false }
     }
@@ -62,8 +62,8 @@ impl Failure {
         Failure { code: NOT_FOUND, message: Some(message.to_string()), may_pass: false }
     }
 
-    /// All has been said already; what was asked for was done (a help text) or could not be understood.
-    pub(crate) fn said(done: bool) -> Failure {
+    /// A help text was printed, either because it was requested (`done`) or because of bad usage.
+    pub(crate) fn already_reported(done: bool) -> Failure {
         Failure { code: if done { 0 } else { USAGE }, message: None, may_pass: false }
     }
 }

@@ -19,14 +19,14 @@ mod reach;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    exit::say_panics_in_one_line();
+    exit::report_panics_in_one_line();
     about::complete();
     let outcome = args::parse().and_then(|args| interrupt::end_by_signals_as_process_1().map(|()| args));
-    let outcome = outcome.and_then(|args| match args.verb {
-        args::Verb::Reach(verb) => verb.run(args.place),
-        args::Verb::Bank(bank) => bank::run(bank, &args.place),
-        args::Verb::Completions { shell } => about::completions(shell),
-        args::Verb::Man => about::man(),
+    let outcome = outcome.and_then(|args| match args.action {
+        args::Action::Reach(action) => action.run(args.place),
+        args::Action::Bank(bank) => bank::run(bank, &args.place),
+        args::Action::Completions { shell } => about::completions(shell),
+        args::Action::Man => about::man(),
     });
     exit::code(outcome)
 }

@@ -1,5 +1,5 @@
-//! Files that a run writes at its end. That they can be written is known before the run begins; what they held stays
-//! as it is until the new content is complete, and nothing is left behind by a run that does not get to its end.
+//! Output files, which are written at the end of a run. Before the run begins they are checked for being writable. An
+//! existing file keeps its content until the new content is complete. A run that is interrupted leaves no draft behind.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -11,10 +11,10 @@ use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
-/// What exists for the time being only.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// The drafts that exist now.
+static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// A file that will be written at the end.
+/// A file that is written at the end of a run.
 #[derive(Debug)]
 pub(crate) struct OutFile {
     path: PathBuf,
@@ -23,28 +23,25 @@ pub(crate) struct OutFile {
 
 #[derive(Debug)]
 enum Target {
-    /// A file: written beside its place, and moved there when it is complete.
+    /// A file: a draft in the same directory replaces it when it is complete.
     Replaced { place: PathBuf, draft: NamedTempFile },
     /// A device or a pipe, which cannot be replaced.
     Stream(File),
 }
 
 impl OutFile {
-    /// Makes sure that `path` can be written to. What is there stays until [`write`](OutFile::write).
+    /// Checks that `path` can be written. Its content stays until [`write`](OutFile::write).
     pub(crate) fn open(path: &Path) -> Result<OutFile, Failure> {
         let target = Target::open(path).map_err(|error| {
-            Failure::usage(format!(
-                "{}: cannot be written to: {error}; name a file that you may write to",
-                path.display()
-            ))
+            Failure::usage(format!("cannot write to {}: {error}; name a file that you may write", path.display()))
         })?;
         Ok(OutFile { path: path.to_owned(), target })
     }
 
-    /// Whether `other` is the same file, by whatever name.
+    /// Whether `other` is the same file, possibly under another name.
     pub(crate) fn is(&self, other: &Path) -> bool {
         match &self.target {
-            // Neither may exist yet; then they can only have the same name.
+            // If neither exists yet, only equal paths are the same file.
             Target::Replaced { place, .. } => {
                 same_file::is_same_file(place, other).unwrap_or_else(|_| *place == resolved(other))
             }
@@ -52,18 +49,16 @@ impl OutFile {
         }
     }
 
-    /// Whether standard output goes to the same file.
+    /// Whether standard output is the same file.
     pub(crate) fn is_standard_output(&self) -> bool {
         let Target::Replaced { place, .. } = &self.target else { return false };
         matches!((Handle::stdout(), Handle::from_path(place)), (Ok(stdout), Ok(file)) if stdout == file)
     }
 
-    /// Replaces what the file holds.
+    /// Replaces the content of the file.
     pub(crate) fn write(self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
         let OutFile { path, target } = self;
-        target
-            .fill(write)
-            .map_err(|error| Failure::internal(format!("{}: cannot be written to: {error}", path.display())))
+        target.fill(write).map_err(|error| Failure::internal(format!("cannot write to {}: {error}", path.display())))
     }
 }
 
@@ -89,7 +84,7 @@ impl Target {
         #[cfg(unix)]
         builder.permissions(new_file);
         let draft = builder.tempfile_in(directory)?;
-        unfinished().push(draft.path().to_owned());
+        drafts().push(draft.path().to_owned());
         if let Some(permissions) = existing {
             draft.as_file().set_permissions(permissions)?;
         }
@@ -108,26 +103,26 @@ impl Target {
                 fill(draft.as_file())?;
                 let draft_path = draft.path().to_owned();
                 draft.persist(place).map_err(|error| error.error)?;
-                unfinished().retain(|unfinished| *unfinished != draft_path);
+                drafts().retain(|draft| *draft != draft_path);
                 Ok(())
             }
         }
     }
 }
 
-/// Where a path leads, links followed; itself, if nothing is there yet.
+/// The path with links resolved, or the path itself if it does not exist.
 fn resolved(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// Removes what exists for the time being only.
-pub(crate) fn remove_unfinished() {
-    for path in unfinished().drain(..) {
-        // What cannot be removed stays.
+/// Removes all drafts.
+pub(crate) fn remove_drafts() {
+    for path in drafts().drain(..) {
+        // Nothing can be done about an error.
         let _ = std::fs::remove_file(path);
     }
 }
 
-fn unfinished() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+fn drafts() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
+    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Standard output and standard error, so that no line is torn and a vanished reader ends the run quietly.
+//! Standard output and standard error. Lines are written whole, and a closed standard output ends the process quietly.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -10,27 +10,27 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::failure::FAILED;
 use crate::outfile;
 
-/// Held while a line is written.
+/// Locked while a line is written.
 static WRITING: Mutex<()> = Mutex::new(());
 
 fn writing() -> MutexGuard<'static, ()> {
     WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until no line is half written, and keeps it so: the process is about to end. Gives up after a moment,
-/// because a writer may be stuck in a pipe that nobody reads.
+/// Waits until no line is being written, and prevents further ones, because the process is about to end. Gives up after
+/// a moment, because a writer may be blocked by a pipe that is full.
 pub(crate) fn silence() -> Option<MutexGuard<'static, ()>> {
-    let patience = Instant::now() + Duration::from_millis(200);
+    let deadline = Instant::now() + Duration::from_millis(200);
     loop {
         match WRITING.try_lock() {
             Ok(guard) => return Some(guard),
-            Err(_) if Instant::now() > patience => return None,
+            Err(_) if Instant::now() > deadline => return None,
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
 
-/// Writes one line of results to standard output. Does not return if nobody reads it any more.
+/// Writes one line of results to standard output. Ends the process if standard output is closed.
 pub(crate) fn line(line: fmt::Arguments<'_>) {
     let guard = writing();
     let written = io::stdout().lock().write_fmt(format_args!("{line}\n"));
@@ -38,7 +38,7 @@ pub(crate) fn line(line: fmt::Arguments<'_>) {
     check(written);
 }
 
-/// Makes sure that all was written.
+/// Flushes standard output. Ends the process if that fails.
 pub(crate) fn flush() {
     check(io::stdout().flush());
 }
@@ -51,27 +51,27 @@ fn check(written: io::Result<()>) {
     }
 }
 
-/// The reader of standard output has gone (`| head -1`): there is nothing left to do for anyone.
+/// The reader of standard output has ended (`| head -1`), which is no error.
 fn end_without_reader() -> ! {
-    outfile::remove_unfinished();
+    outfile::remove_drafts();
     std::process::exit(0)
 }
 
-/// Standard output cannot be written to.
+/// Reports that standard output cannot be written.
 fn end_with_failed_output(error: &io::Error) -> ! {
-    // Several workers may find out at once; one of them says so.
-    static SAYING: Mutex<()> = Mutex::new(());
-    std::mem::forget(SAYING.lock());
-    outfile::remove_unfinished();
-    note(format_args!("standard output cannot be written to: {error}"));
+    // Several workers may get the error at once; only the first reports it.
+    static REPORTING: Mutex<()> = Mutex::new(());
+    std::mem::forget(REPORTING.lock());
+    outfile::remove_drafts();
+    note(format_args!("cannot write to standard output: {error}"));
     std::process::exit(FAILED.into())
 }
 
-/// Says something beside the results, on standard error. If that is closed there is nobody to tell.
+/// Prints a message on standard error, if that is open.
 pub(crate) fn note(note: fmt::Arguments<'_>) {
-    // One line, whatever a file may be called: control characters would end it, or move about on the terminal.
+    // Escaped, because control characters in names could break the line or affect the terminal.
     let mut line = String::from("tantara: ");
-    // What it quotes from a file may be of any length.
+    // Limited, because quoted input may have any length.
     const LONGEST: usize = 1_000;
     let note = note.to_string();
     let cut = note.char_indices().nth(LONGEST).map_or(note.as_str(), |(end, _)| &note[..end]);
@@ -82,12 +82,12 @@ pub(crate) fn note(note: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// Whether a person looks at standard error.
+/// Whether standard error is a terminal.
 pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A progress bar on a terminal. Lines for the same terminal go through it, so that the two do not mix.
+/// A progress bar on a terminal. Lines for the same terminal must be printed by it, so that they do not mix with it.
 #[derive(Clone)]
 pub(crate) struct Progress(ProgressBar);
 
@@ -110,12 +110,12 @@ impl Progress {
         self.0.inc(1);
     }
 
-    /// Writes a line of results, above the bar if they share a terminal.
+    /// Writes a line of results, above the bar if both are on the same terminal.
     pub(crate) fn line(&self, text: fmt::Arguments<'_>) {
         if io::stdout().is_terminal() { self.0.suspend(|| line(text)) } else { line(text) }
     }
 
-    /// Runs what writes to the terminal that the bar is on.
+    /// Hides the bar while `write` prints to its terminal.
     pub(crate) fn aside(&self, write: impl FnOnce()) {
         self.0.suspend(write);
     }

@@ -1,4 +1,4 @@
-//! What there is beyond one process: the subcommands for events, and the workers of the bank that are processes.
+//! What needs events between processes: the subcommands for events, and the worker processes of the bank.
 //!
 //! `reach_within_process.rs` takes the place of this file on platforms without events between processes.
 
@@ -13,31 +13,32 @@ use crate::failure::Failure;
 pub(crate) use crate::events::PlaceArgs;
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum Verb {
+pub(crate) enum Action {
     #[command(flatten)]
-    Events(events::Verb),
+    Events(events::Action),
 
-    /// A worker of `bank --reach processes`, which starts it by itself
+    /// A worker process of `bank --reach processes`
     #[command(hide = true)]
     WorkerOfBank { arguments: Vec<String> },
 
-    /// A worker of `bank --reach machines`, which starts it by itself
+    /// A worker process of `bank --reach machines`
     #[command(hide = true)]
     FarWorkerOfBank { arguments: Vec<String> },
 }
 
-/// The subcommands by which the command starts itself as a worker. No typing error in `bank` suggests them.
+/// The subcommands by which the command starts itself as a worker. They are not similar to `bank`, so they are never
+/// suggested for a misspelt `bank`.
 const WORKER: &str = "worker-of-bank";
 const FAR_WORKER: &str = "far-worker-of-bank";
 
-impl Verb {
+impl Action {
     pub(crate) fn run(self, place: PlaceArgs) -> Result<(), Failure> {
         match self {
-            Verb::Events(verb) => events::run(verb, place),
-            Verb::WorkerOfBank { arguments } => bank::processes::work(&arguments).map_err(Failure::internal),
-            Verb::FarWorkerOfBank { arguments } => {
+            Action::Events(action) => events::run(action, place),
+            Action::WorkerOfBank { arguments } => bank::processes::work(&arguments).map_err(Failure::internal),
+            Action::FarWorkerOfBank { arguments } => {
                 let Some(target) = place.cluster(None)? else {
-                    return Err(Failure::usage("only the bank itself can start a worker"));
+                    return Err(Failure::usage("only tantara bank can start a worker"));
                 };
                 bank::machines::work(connect(target)?, &arguments).map_err(Failure::internal)
             }
@@ -51,9 +52,9 @@ pub(crate) enum ReachArg {
     Threads,
     /// Async tasks on a multi-threaded runtime
     Tasks,
-    /// A pool of processes; one that is killed loses only the customer that it carries
+    /// A pool of processes; if one is killed, only its current customer is lost
     Processes,
-    /// A pool of processes that share nothing but the etcd cluster of --etcd
+    /// A pool of processes that share nothing but the cluster of --etcd
     Machines,
 }
 
@@ -72,12 +73,12 @@ impl ReachArg {
 pub(crate) enum Reach {
     WithinProcess(bank::Reach),
     Processes,
-    /// The cluster, and the arguments that lead a worker to it.
+    /// The cluster, and the arguments by which a worker connects to it.
     Machines(Cluster, Vec<std::ffi::OsString>),
 }
 
 impl Reach {
-    /// Connects to the cluster if there has to be one.
+    /// Connects to the cluster if the scope needs one.
     pub(crate) fn new(reach: ReachArg, workers: usize, place: &PlaceArgs) -> Result<Reach, Failure> {
         if matches!(reach, ReachArg::Processes | ReachArg::Machines) && workers > MOST_WORKERS {
             return Err(Failure::usage(format_args!(
@@ -92,7 +93,7 @@ impl Reach {
             ReachArg::Machines => {
                 let Some(target) = place.cluster(None)? else {
                     return Err(Failure::usage(
-                        "--reach machines needs an etcd cluster; name it by --etcd HOST:PORT,... or $TANTARA_ETCD",
+                        "--reach machines needs an etcd cluster; name it with --etcd HOST:PORT,... or $TANTARA_ETCD",
                     ));
                 };
                 target.warn()?;

@@ -1,18 +1,18 @@
-//! Takes the place of `reach.rs` on platforms without events between processes.
+//! Replaces `reach.rs` on platforms without events between processes.
 
 use bank::{Audience, Plan, Run};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::failure::Failure;
 
-/// There is no other place than this process.
+/// No options: all events are in this process.
 #[derive(Args, Debug)]
 pub(crate) struct PlaceArgs {}
 
 #[derive(Subcommand, Debug)]
-pub(crate) enum Verb {}
+pub(crate) enum Action {}
 
-impl Verb {
+impl Action {
     pub(crate) fn run(self, _: PlaceArgs) -> Result<(), Failure> {
         match self {}
     }

@@ -175,7 +175,7 @@ fn bad_input_is_refused_in_one_line_before_anything_runs() {
         (&["--customers", &empty], "empty.csv: the list is empty"),
         (&["--customers", &binary], "binary.csv:2: the line is not text"),
         (&["--customers", &two_lines], "two\\nlines.csv: the list is empty"),
-        (&["--customers", "no/such/file.csv"], "no/such/file.csv: cannot be read: No such file"),
+        (&["--customers", "no/such/file.csv"], "cannot read no/such/file.csv: No such file"),
         (&["--customers", "."], "cannot be read"),
         (&["--workers", "0"], "expected a whole number from 1 to"),
         (&["--workers", "-1"], "expected a whole number from 1 to"),
@@ -189,8 +189,8 @@ fn bad_input_is_refused_in_one_line_before_anything_runs() {
         (&["--pace", "NaN"], "expected a number from 0"),
         (&["--pace", "inf"], "expected a number from 0"),
         (&["--reach", "moon"], "threads, tasks"),
-        (&["--timeline", "no/such/dir/day.svg"], "no/such/dir/day.svg: cannot be written to"),
-        (&["--trace", "/"], "cannot be written to"),
+        (&["--timeline", "no/such/dir/day.svg"], "cannot write to no/such/dir/day.svg"),
+        (&["--trace", "/"], "cannot write to /"),
         (&["--timelin", "x"], "--timeline"),
         (&["nonsense"], "nonsense"),
         (&["--bogus"], "see tantara bank --help"),
@@ -314,10 +314,10 @@ fn a_full_disk_is_said() {
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = tantara(&["bank", "--pace", "0"]).stdout(full()).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
-    assert!(complaint(&output).contains("standard output cannot be written to: No space left"), "{output:?}");
+    assert!(complaint(&output).contains("cannot write to standard output: No space left"), "{output:?}");
     let output = bank(&["--pace", "0", "--quiet", "--timeline", "/dev/full"]);
     assert_eq!(output.status.code(), Some(125));
-    assert!(complaint(&output).contains("/dev/full: cannot be written to: No space left"), "{output:?}");
+    assert!(complaint(&output).contains("cannot write to /dev/full: No space left"), "{output:?}");
 }
 
 /// Ctrl-C in every part of the story: while the bank is closed, between the events, during service; also when nobody

@@ -9,51 +9,52 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use crate::events::place::PlaceArgs;
 use crate::events::text;
 
-/// The tail of every help text.
+/// The end of every help text.
 macro_rules! exit_codes {
     ($own:literal) => {
         concat!(
             "\nExit codes: ",
             $own,
             "2 bad usage or bad input (nothing was done); 125 tantara itself failed. ",
-            "A signal ends it as that signal (as process 1 of a container: with 128 plus its number)."
+            "A signal ends the process as that signal (process 1 of a container: with 128 plus its number)."
         )
     };
 }
+
 #[derive(Subcommand, Debug)]
-pub(crate) enum Verb {
-    /// Set events: everyone who waits for them is released
+pub(crate) enum Action {
+    /// Set events and release everyone who waits for them
     ///
-    /// An event that does not exist yet is made, so it does not matter who comes first. Setting a set event changes
-    /// nothing.
+    /// An event that does not exist is created, so set and wait may come in either order. Setting an event that is set
+    /// has no effect.
     #[command(after_long_help = concat!("\
 Examples:
-  tantara set db-ready                 whoever waits goes on, and so does whoever comes later
+  tantara set db-ready                 releases those who wait now and those who wait later
   tantara set db-ready cache-ready     several, from left to right
 ", exit_codes!("0 set; ")))]
     Set(Names),
 
-    /// Clear events: whoever comes from now on waits
+    /// Clear events, so that later waits block
     ///
-    /// Nobody who was released is called back. An event that does not exist yet is made.
+    /// It does not affect waits that were released. An event that does not exist is created.
     #[command(after_long_help = concat!("\
 Examples:
   tantara clear db-ready
 ", exit_codes!("0 cleared; ")))]
     Clear(Names),
 
-    /// Set events and clear them at once: who waits now is released, who comes later waits
+    /// Set and clear events in one step, which releases only those who wait now
     #[command(after_long_help = concat!("\
 Examples:
-  tantara pulse tick                   everyone who waits goes on, once
+  tantara pulse tick                   releases those who wait now
 ", exit_codes!("0 done; ")))]
     Pulse(Names),
 
     Wait(Wait),
 
-    /// Tell by the exit code whether an event is set
+    /// Exit with 0 if an event is set, with 1 if not
     ///
-    /// An event that does not exist is not set.
+    /// An event that does not exist is not set, and is not created.
     #[command(after_long_help = concat!("\
 Examples:
   tantara is-set db-ready && echo yes
@@ -61,10 +62,10 @@ Examples:
 ", exit_codes!("0 set; 1 not set; ")))]
     IsSet(Name),
 
-    /// List the events: name, state, when and by whom it was last set, who waits and since when
+    /// List events: name, state, last set, and who waits since when
     ///
-    /// A waiter shows up when it has waited for a twentieth of a second. Processes of other PID namespaces (other
-    /// containers) are shown without number and command.
+    /// A wait is listed once it has lasted for 50 milliseconds. Processes of other PID namespaces, such as other
+    /// containers, are listed without process ID and command.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
@@ -78,17 +79,17 @@ Examples:
 
     /// Print a line for every change of events, as it happens
     ///
-    /// Without names: of all events, those that are made meanwhile included. An event that does not exist yet, or no
-    /// more, is waited for. No set goes unseen, not even a pulse. Where several changes come faster than they can be
-    /// told apart they are told in one line, which says how many sets were merged in it.
+    /// Without names, all events are watched, also those that are created later. An event that does not exist may be
+    /// watched. Sets are never missed, not even pulses. Changes that follow each other too fast are merged into one
+    /// line, which contains the number of sets.
     #[command(after_long_help = concat!("\
 Examples:
   tantara watch
   tantara watch db-ready --json | while read -r change; do ...; done
 
-A line is: the time, the name, and set, cleared, pulsed (set, and cleared again) or removed. With --json it is an \
-object with at, name, change, state, and sets: how many sets this line tells of.
-", exit_codes!("0 nobody reads any more; ")))]
+A line contains the time, the name, and set, cleared, pulsed (set and cleared again) or removed. With --json it is an \
+object with at, name, change, state and sets, the number of sets that the line reports.
+", exit_codes!("0 standard output was closed; ")))]
     Watch {
         /// The events
         #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
@@ -99,9 +100,9 @@ object with at, name, change, state, and sets: how many sets this line tells of.
         json: bool,
     },
 
-    /// Remove events: whoever waits for them is told so
+    /// Remove events; processes that wait for them get an error
     ///
-    /// Nothing is removed unless all of them exist.
+    /// Nothing is removed unless all of the events exist.
     #[command(after_long_help = concat!("\
 Examples:
   tantara rm db-ready
@@ -126,71 +127,71 @@ pub(crate) struct Name {
 /// Wait until events are set; then, if a command is given, become that command
 ///
 /// It waits for all of the events, each of which must be set at some moment of the wait, or with --any for the first.
-/// An event that does not exist yet is made, so it does not matter who comes first; with --timeout 0 nothing is made.
+/// An event that does not exist is created, so set and wait may come in either order. With --timeout 0 nothing is
+/// created.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
   tantara wait db-ready
   tantara wait db-ready --timeout 30s -- ./serve --port 80   never runs after a timeout
-  tantara wait --any done failed                             prints which one it was
-  tantara wait db-ready --timeout 0 || echo not yet          looks, and does not wait
+  tantara wait --any done failed                             prints the name of the event that was set
+  tantara wait db-ready --timeout 0 || echo not yet          checks without waiting
 
-Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m.
+Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d.
 
-An event in a cluster outlasts that the cluster cannot be reached; after ten seconds of that, standard error says so.
-With --timeout the cluster is tried to be reached until the time has passed (125 then), and without it for \
---connect-timeout.
+A wait survives outages of the cluster; an outage of more than ten seconds is reported on standard error. Connecting \
+is retried until --timeout, if it is given, and else until --connect-timeout. If it fails, the exit code is 125.
 
-The command replaces tantara: it has the same process id, and its exit code is its own.
+The command replaces tantara: it keeps the process ID, and its exit code is the exit code.
 
-Exit codes: 0 set; 124 the time has passed; 126 the command cannot be executed; 127 it is not found; 2 bad usage \
-or bad input (nothing was waited for); 125 tantara itself failed, or an event was removed. A signal ends it as that \
-signal (as process 1 of a container: with 128 plus its number).")]
+Exit codes: 0 set; 124 timeout; 126 the command cannot be executed; 127 the command is not found; 2 bad usage or bad \
+input (nothing was done); 125 tantara itself failed, or an event was removed. A signal ends the process as that \
+signal (process 1 of a container: with 128 plus its number).")]
 pub(crate) struct Wait {
     /// The events
     #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
     pub(crate) names: Vec<String>,
 
-    /// Wait for the first of them, and print its name
+    /// Wait for the first of the events, and print its name
     #[arg(long)]
     pub(crate) any: bool,
 
-    /// Give up after DUR, with exit code 124: 30 (seconds), 1.5s, 500ms, 2m, 1h30m; 0 only looks
+    /// Exit with 124 after DUR: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d; 0 does not wait
     #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
 
-    /// Say nothing but what went wrong
+    /// Print nothing but errors
     #[arg(long, short)]
     pub(crate) quiet: bool,
 
-    /// The command that this becomes when the wait is over, and its arguments
+    /// The command to become when the wait is over, and its arguments
     #[arg(value_name = "CMD", last = true)]
     pub(crate) command: Vec<OsString>,
 }
 
-/// Completes the name of an event that exists.
+/// Completes the names of existing events.
 fn complete_name(begun: &OsStr) -> Vec<CompletionCandidate> {
     let begun = begun.to_string_lossy();
     let names = PlaceArgs::of_unfinished_line(std::env::args_os()).known_names();
     names.into_iter().filter(|name| name.starts_with(&*begun)).map(CompletionCandidate::new).collect()
 }
 
-impl Verb {
-    /// How long whoever asks is willing to wait for an answer at all.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+impl Action {
+    /// The time limit of the whole command, if there is one.
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
         match self {
-            Verb::Wait(wait) => wait.timeout,
+            Action::Wait(wait) => wait.timeout,
             _ => None,
         }
     }
 
     pub(crate) fn names(&self) -> &[String] {
         match self {
-            Verb::Set(names) | Verb::Clear(names) | Verb::Pulse(names) | Verb::Rm(names) => &names.names,
-            Verb::Wait(wait) => &wait.names,
-            Verb::Watch { names, .. } => names,
-            Verb::IsSet(name) => std::slice::from_ref(&name.name),
-            Verb::Ls { .. } => &[],
+            Action::Set(names) | Action::Clear(names) | Action::Pulse(names) | Action::Rm(names) => &names.names,
+            Action::Wait(wait) => &wait.names,
+            Action::Watch { names, .. } => names,
+            Action::IsSet(name) => std::slice::from_ref(&name.name),
+            Action::Ls { .. } => &[],
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How durations are written on the command line. (The fuzz target `durations` includes this file, so it uses no other
-//! file of this crate.)
+//! Durations on the command line. (The fuzz target `durations` includes this file, so it uses no other file of this
+//! crate.)
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let is_bare_number = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let with_unit = if is_bare_number { format!("{text}s") } else { text.to_owned() };
     let parser = SpanParser::new();
-    // A duration has no days, because a day of a calendar need not have 24 hours. A span has them.
+    // jiff's durations have no days, because a calendar day need not have 24 hours. Its spans do.
     let parsed = parser.parse_duration(&with_unit).or_else(|_| {
         let span = parser.parse_span(&with_unit)?;
         span.to_duration(SpanRelativeTo::days_are_24_hours())

@@ -7,33 +7,33 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 use tantara::SharedEvent;
-use tantara_etcd::{ClusterEntry, Origin};
+use tantara_etcd::ClusterEntry;
 
 use crate::events::waiter::Waiter;
 use crate::events::{Place, text};
 use crate::failure::Failure;
 use crate::output;
 
-/// An event, wherever it is.
+/// An event in a directory or in a cluster.
 struct Entry {
     name: String,
     is_set: bool,
-    last_set: Option<Party>,
-    /// Who holds it, which exists in clusters only.
-    holders: Option<Vec<Party>>,
+    last_set: Option<Origin>,
+    /// The processes that hold it; `None` in a directory.
+    holders: Option<Vec<Origin>>,
     waiters: Vec<Waiter>,
 }
 
-/// Who did something, and when.
-struct Party {
+/// The process that set or holds an event.
+struct Origin {
     at: SystemTime,
-    /// Unknown, for one that is not visible from here.
+    /// `None` for a process of another PID namespace.
     pid: Option<u32>,
     host: Option<String>,
 }
 
-impl Party {
-    /// For people.
+impl Origin {
+    /// For the table.
     fn shown(&self) -> String {
         let host = self.host.as_ref().map(|host| format!(" on {}", text::shown(host))).unwrap_or_default();
         format!("{} by {}{host}", text::ago(self.at), text::process(self.pid))
@@ -45,16 +45,16 @@ impl From<tantara::Entry> for Entry {
         Entry {
             name: entry.name,
             is_set: entry.is_set,
-            last_set: entry.last_set.map(|last| Party { at: last.at, pid: last.pid, host: None }),
+            last_set: entry.last_set.map(|last| Origin { at: last.at, pid: last.pid, host: None }),
             holders: None,
             waiters: entry.waiters.iter().map(Waiter::from).collect(),
         }
     }
 }
 
-impl From<Origin> for Party {
-    fn from(origin: Origin) -> Party {
-        Party { at: origin.at, pid: Some(origin.pid), host: Some(origin.host) }
+impl From<tantara_etcd::Origin> for Origin {
+    fn from(origin: tantara_etcd::Origin) -> Origin {
+        Origin { at: origin.at, pid: Some(origin.pid), host: Some(origin.host) }
     }
 }
 
@@ -63,8 +63,8 @@ impl From<ClusterEntry> for Entry {
         Entry {
             name: entry.name,
             is_set: entry.is_set,
-            last_set: entry.last_set.map(Party::from),
-            holders: Some(entry.holders.into_iter().map(Party::from).collect()),
+            last_set: entry.last_set.map(Origin::from),
+            holders: Some(entry.holders.into_iter().map(Origin::from).collect()),
             waiters: entry.waiters.iter().map(Waiter::from).collect(),
         }
     }
@@ -95,7 +95,7 @@ fn entries(place: &Place) -> Result<Vec<Entry>, Failure> {
     for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
         match entry {
             Ok(event) => events.push(event.into()),
-            // It is in the way, but of nothing that was asked for.
+            // One bad file does not hide the other events.
             Err(error) => output::note(format_args!("{error}")),
         }
     }
@@ -118,7 +118,7 @@ fn print_table(place: &Place, events: &[Entry]) {
             _ if event.is_set => "set",
             _ => "unset",
         };
-        let last_set = event.last_set.as_ref().map_or("never".to_owned(), Party::shown);
+        let last_set = event.last_set.as_ref().map_or("never".to_owned(), Origin::shown);
         table.add_row([event.name.clone(), state.to_owned(), last_set, waiters(event)]);
     }
     for line in table.lines() {
@@ -127,7 +127,7 @@ fn print_table(place: &Place, events: &[Entry]) {
     }
 }
 
-/// One line for each, but not for a crowd.
+/// One line for each of the first waiters.
 fn waiters(event: &Entry) -> String {
     const MOST: usize = 8;
     let mut lines: Vec<String> = event.waiters.iter().take(MOST).map(text::waiter).collect();
@@ -155,16 +155,16 @@ struct Event<'a> {
 #[derive(Serialize)]
 struct By<'a> {
     at: String,
-    /// `null`, if it is not visible from here.
+    /// `null` for a process of another PID namespace.
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
 }
 
-/// A thread of this machine, or a process of any.
+/// A waiting thread of this machine, or a waiting process of a cluster.
 #[derive(Serialize)]
 struct Waiting<'a> {
-    /// `null`, if it is not visible from here.
+    /// `null` for a process of another PID namespace.
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tid: Option<u32>,
@@ -177,9 +177,9 @@ struct Waiting<'a> {
     since: String,
 }
 
-impl<'a> From<&'a Party> for By<'a> {
-    fn from(party: &'a Party) -> By<'a> {
-        By { at: text::moment(party.at), pid: party.pid, host: party.host.as_deref() }
+impl<'a> From<&'a Origin> for By<'a> {
+    fn from(origin: &'a Origin) -> By<'a> {
+        By { at: text::moment(origin.at), pid: origin.pid, host: origin.host.as_deref() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The subcommands for events between processes and machines.
+//! The subcommands for events of processes and machines.
 
 mod args;
 mod duration;
@@ -18,25 +18,25 @@ use tantara::SharedEvent;
 
 use crate::failure::Failure;
 
-pub(crate) use args::Verb;
+pub(crate) use args::Action;
 use args::{Name, Names};
 use place::{Change, Place};
 pub(crate) use place::{ClusterArgs, PlaceArgs};
 
-pub(crate) fn run(verb: Verb, place: PlaceArgs) -> Result<(), Failure> {
+pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
-    // Nothing happens unless every name can be.
-    verb.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
-    let place = Place::new(place, verb.patience())?;
-    match verb {
-        Verb::Set(Names { names }) => place.change(&names, Change::Set),
-        Verb::Clear(Names { names }) => place.change(&names, Change::Clear),
-        Verb::Pulse(Names { names }) => place.change(&names, Change::Pulse),
-        Verb::Wait(wait) => wait::run(place, wait, began),
-        Verb::IsSet(Name { name }) => is_set::run(&place, &name),
-        Verb::Ls { json } => list::run(&place, json),
-        Verb::Watch { names, json } => watch::run(&place, &names, json),
-        Verb::Rm(Names { names }) => remove::run(&place, &names),
+    // Check all names before anything is done.
+    action.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
+    let place = Place::new(place, action.time_limit())?;
+    match action {
+        Action::Set(Names { names }) => place.change(&names, Change::Set),
+        Action::Clear(Names { names }) => place.change(&names, Change::Clear),
+        Action::Pulse(Names { names }) => place.change(&names, Change::Pulse),
+        Action::Wait(wait) => wait::run(place, wait, began),
+        Action::IsSet(Name { name }) => is_set::run(&place, &name),
+        Action::Ls { json } => list::run(&place, json),
+        Action::Watch { names, json } => watch::run(&place, &names, json),
+        Action::Rm(Names { names }) => remove::run(&place, &names),
     }
 }
 

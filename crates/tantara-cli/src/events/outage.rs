@@ -1,4 +1,4 @@
-//! Says on standard error that a cluster cannot be reached, while something waits for it.
+//! Reports on standard error that a cluster cannot be reached, during a wait.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -9,25 +9,25 @@ use tantara_etcd::Cluster;
 use crate::events::text;
 use crate::output;
 
-/// An outage that has lasted this long is told, and again whenever it has lasted for three times as long.
-const WORTH_TELLING: Duration = Duration::from_secs(10);
+/// An outage that has lasted this long is reported, and again whenever it has lasted three times as long.
+const REPORT_AFTER: Duration = Duration::from_secs(10);
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Tells until it is dropped, or the process ends. The cluster is let go of with it.
+/// Reports outages until it is dropped. It drops its handle of the cluster then.
 pub(crate) struct OutageReport(Arc<Mutex<Option<Cluster>>>);
 
 impl OutageReport {
     pub(crate) fn begin(cluster: Cluster) -> OutageReport {
         let cluster = Arc::new(Mutex::new(Some(cluster)));
-        let looked_at = Arc::clone(&cluster);
-        // Whether or not it can be told, whoever waits goes on.
+        let observed = Arc::clone(&cluster);
+        // The wait continues even if no thread can be started.
         let _ = thread::Builder::new().name("outages".into()).spawn(move || {
-            let mut next = WORTH_TELLING;
+            let mut next = REPORT_AFTER;
             loop {
                 thread::sleep(PERIOD);
-                // Held meanwhile, so that this thread is never the last to hold the cluster.
-                let cluster = looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+                // Locked meanwhile, so that this thread is never the last to hold the cluster.
+                let cluster = observed.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(cluster) = cluster.as_ref() else { return };
                 match cluster.outage() {
                     Some(outage) if outage.lasted >= next => {
@@ -38,9 +38,9 @@ impl OutageReport {
                         ));
                         next = outage.lasted * 3;
                     }
-                    None if next > WORTH_TELLING => {
+                    None if next > REPORT_AFTER => {
                         output::note(format_args!("in contact with the cluster again"));
-                        next = WORTH_TELLING;
+                        next = REPORT_AFTER;
                     }
                     _ => {}
                 }

@@ -1,4 +1,4 @@
-//! Where the events lie that a verb speaks of: in a directory of this machine, or in an etcd cluster.
+//! Where events are: in a directory of this machine, or in an etcd cluster.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -15,57 +15,56 @@ use crate::events::waiter::Waiter;
 use crate::failure::Failure;
 use crate::output;
 
-/// A request to a cluster takes no longer, and no less time is granted.
+/// Bounds of the timeout of one request to a cluster.
 const LONGEST_REQUEST: Duration = Duration::from_secs(5);
 const SHORTEST_REQUEST: Duration = Duration::from_secs(1);
 
-/// While a line is being typed nobody waits longer for its completion.
+/// The time limit of a completion.
 const WHILE_TYPING: Duration = Duration::from_millis(800);
 
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Where the events are")]
 pub(crate) struct PlaceArgs {
-    /// The directory in which the events lie [env: TANTARA_DIR]
+    /// The directory of the events [env: TANTARA_DIR]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) dir: Option<PathBuf>,
 
-    /// The etcd cluster in which the events live, instead of a directory [env: TANTARA_ETCD]
+    /// The etcd cluster of the events, instead of a directory [env: TANTARA_ETCD]
     #[arg(long, value_name = "HOST:PORT,...", global = true, conflicts_with = "dir")]
     pub(crate) etcd: Option<String>,
 
-    /// The namespace of the cluster's events [env: TANTARA_NAMESPACE] [default: tantara]
+    /// The namespace of the events in the cluster [env: TANTARA_NAMESPACE] [default: tantara]
     #[arg(long, value_name = "NS", global = true, conflicts_with = "dir", hide_short_help = true)]
     namespace: Option<String>,
 
-    /// Who to be for the cluster, without the password [env: TANTARA_ETCD_USER]
+    /// The user name for the cluster, without the password [env: TANTARA_ETCD_USER]
     #[arg(long, value_name = "USER", global = true, conflicts_with = "dir", hide_short_help = true)]
     user: Option<String>,
 
-    /// The password of that user, in a file that is read again at every login; else it is in $TANTARA_ETCD_PASSWORD
-    /// [env: TANTARA_ETCD_PASSWORD_FILE]
+    /// The file with the password of that user, read again at every login; without it, $TANTARA_ETCD_PASSWORD is the
+    /// password [env: TANTARA_ETCD_PASSWORD_FILE]
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     password_file: Option<PathBuf>,
 
-    /// Give up after DUR if the cluster cannot be reached at first; `wait --timeout` tries for as long as that says
-    /// [default: 5s]
+    /// Give up connecting after DUR; `wait --timeout DUR` takes precedence [default: 5s]
     #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true,
           global = true, conflicts_with = "dir", hide_short_help = true)]
     connect_timeout: Option<Duration>,
 
-    /// The certificate authority of the cluster, in PEM; TLS is spoken [env: TANTARA_ETCD_CACERT]
+    /// The PEM file of the cluster's certificate authority; implies TLS [env: TANTARA_ETCD_CACERT]
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     cacert: Option<PathBuf>,
 
-    /// The client's own certificate, in PEM; TLS is spoken [env: TANTARA_ETCD_CERT]
+    /// The PEM file of the client's own certificate; implies TLS [env: TANTARA_ETCD_CERT]
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     cert: Option<PathBuf>,
 
-    /// The key of that certificate, in PEM [env: TANTARA_ETCD_KEY]
+    /// The PEM file of the key of that certificate [env: TANTARA_ETCD_KEY]
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "dir", hide_short_help = true)]
     key: Option<PathBuf>,
 }
 
-/// An empty variable is as good as none.
+/// The value of an environment variable. An empty one counts as unset.
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
@@ -75,7 +74,7 @@ fn text_variable(name: &str) -> Option<String> {
 }
 
 impl PlaceArgs {
-    /// From a command line that is being typed, and so not parsed yet.
+    /// Reads the options of an incomplete command line, for completions.
     pub(crate) fn of_unfinished_line(words: impl Iterator<Item = OsString>) -> PlaceArgs {
         let words: Vec<OsString> = words.collect();
         let after = |option: &str| {
@@ -99,7 +98,7 @@ impl PlaceArgs {
         }
     }
 
-    /// The names of all events there, as far as can be told quickly.
+    /// The names of all events, or none if they cannot be listed quickly.
     pub(crate) fn known_names(self) -> Vec<String> {
         let target = self.cluster(Some(WHILE_TYPING));
         let place = target.and_then(|target| Place::connect(self, target));
@@ -108,9 +107,9 @@ impl PlaceArgs {
 
     /// How to reach the cluster that was named, or `None` without one. Reads all files, so call it once in a process:
     /// a file may be a pipe (`--cacert <(...)`).
-    pub(crate) fn cluster(&self, patience: Option<Duration>) -> Result<Option<ClusterArgs>, Failure> {
+    pub(crate) fn cluster(&self, time_limit: Option<Duration>) -> Result<Option<ClusterArgs>, Failure> {
         let Some(endpoints) = self.endpoints() else { return Ok(None) };
-        Ok(Some(ClusterArgs { endpoints, options: self.options(patience)? }))
+        Ok(Some(ClusterArgs { endpoints, options: self.options(time_limit)? }))
     }
 
     fn endpoints(&self) -> Option<String> {
@@ -118,7 +117,7 @@ impl PlaceArgs {
         self.etcd.clone().or_else(inherited)
     }
 
-    /// The arguments that name the same cluster once more. The password stays in the environment.
+    /// Arguments for a child process that name the same cluster. The password stays in the environment.
     pub(crate) fn as_arguments(&self) -> Vec<OsString> {
         let texts =
             [("--etcd", self.endpoints()), ("--namespace", self.namespace.clone()), ("--user", self.user.clone())];
@@ -134,7 +133,7 @@ impl PlaceArgs {
         given.flatten().collect()
     }
 
-    /// What was said of a cluster although none was named.
+    /// An option for a cluster, if one is given without a cluster.
     fn stray(&self) -> Option<&'static str> {
         [
             ("--namespace", self.namespace.is_some()),
@@ -149,10 +148,10 @@ impl PlaceArgs {
         .find_map(|(option, is_given)| is_given.then_some(option))
     }
 
-    /// How to connect. Who waits can be seen by others, as it can on one machine.
-    fn options(&self, patience: Option<Duration>) -> Result<Options, Failure> {
-        let timeout = patience.map_or(LONGEST_REQUEST, |limit| limit.clamp(SHORTEST_REQUEST, LONGEST_REQUEST));
-        let connecting = match patience {
+    /// How to connect. Waits are recorded, so that `ls` lists them as it does in a directory.
+    fn options(&self, time_limit: Option<Duration>) -> Result<Options, Failure> {
+        let timeout = time_limit.map_or(LONGEST_REQUEST, |limit| limit.clamp(SHORTEST_REQUEST, LONGEST_REQUEST));
+        let connecting = match time_limit {
             Some(limit) => limit.max(SHORTEST_REQUEST),
             None => self.connect_timeout.unwrap_or(LONGEST_REQUEST),
         };
@@ -163,7 +162,7 @@ impl PlaceArgs {
         if let Some(user) = self.user.clone().or_else(|| text_variable("TANTARA_ETCD_USER")) {
             options = self.log_in(options, user)?;
         } else if self.password_file.is_some() {
-            return Err(Failure::usage("--password-file goes with --user, which is missing"));
+            return Err(Failure::usage("--password-file needs --user, which is missing"));
         }
         let file = |given: &Option<PathBuf>, name: &str| given.clone().or_else(|| variable(name).map(PathBuf::from));
         let files = [
@@ -182,7 +181,7 @@ impl PlaceArgs {
         match (certificate?, key?) {
             (Some(certificate), Some(key)) => tls = tls.identity_pem(certificate, key),
             (None, None) => {}
-            _ => return Err(Failure::usage("--cert and --key belong together; give both or neither")),
+            _ => return Err(Failure::usage("--cert and --key must be given together")),
         }
         Ok(options.tls(tls))
     }
@@ -191,9 +190,9 @@ impl PlaceArgs {
     /// first.
     fn log_in(&self, options: Options, user: String) -> Result<Options, Failure> {
         if user.contains(':') {
-            // What follows the colon is not shown.
+            // Do not print what follows the colon.
             return Err(Failure::usage(
-                "a user is named without the password; put that into --password-file or $TANTARA_ETCD_PASSWORD",
+                "--user must not contain the password; put it into --password-file or $TANTARA_ETCD_PASSWORD",
             ));
         }
         let named = || variable("TANTARA_ETCD_PASSWORD_FILE").map(PathBuf::from);
@@ -207,19 +206,19 @@ impl PlaceArgs {
         }
         let password = text_variable("TANTARA_ETCD_PASSWORD").ok_or_else(|| {
             Failure::usage(format!(
-                "there is no password for user {user:?}; put it into --password-file or $TANTARA_ETCD_PASSWORD"
+                "no password for user {user:?}; put it into --password-file or $TANTARA_ETCD_PASSWORD"
             ))
         })?;
         Ok(options.user(user, password))
     }
 }
 
-/// The first line of the file.
+/// Reads the first line of the file.
 fn read_password(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     match text.lines().next() {
         Some(password) if !password.is_empty() => Ok(password.to_owned()),
-        _ => Err(format!("{}: there is no password in its first line", path.display())),
+        _ => Err(format!("{}: no password in its first line", path.display())),
     }
 }
 
@@ -228,7 +227,7 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, Failure> {
     if bytes.starts_with(b"-----BEGIN") || bytes.windows(11).any(|window| window == b"\n-----BEGIN") {
         Ok(bytes)
     } else {
-        Err(Failure::usage(format!("{}: is not PEM: there is no -----BEGIN in it", path.display())))
+        Err(Failure::usage(format!("{}: not a PEM file: no -----BEGIN in it", path.display())))
     }
 }
 
@@ -263,7 +262,7 @@ pub(crate) enum Place {
 /// A directory of this machine.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// Named by the user, or the default.
+    /// The directory that the user named; `None` for the default.
     named: Option<PathBuf>,
     pub(crate) path: PathBuf,
 }
@@ -275,7 +274,7 @@ pub(crate) struct Region {
     endpoints: String,
 }
 
-/// What can be done to an event.
+/// A change of an event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     Set,
@@ -283,7 +282,7 @@ pub(crate) enum Change {
     Pulse,
 }
 
-/// An event, wherever it is.
+/// An event in a directory or in a cluster.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Shared(SharedEvent),
@@ -291,8 +290,8 @@ pub(crate) enum Event {
 }
 
 impl Place {
-    pub(crate) fn new(args: PlaceArgs, patience: Option<Duration>) -> Result<Place, Failure> {
-        let target = args.cluster(patience)?;
+    pub(crate) fn new(args: PlaceArgs, time_limit: Option<Duration>) -> Result<Place, Failure> {
+        let target = args.cluster(time_limit)?;
         target.as_ref().map_or(Ok(()), ClusterArgs::warn)?;
         Place::connect(args, target)
     }
@@ -300,7 +299,7 @@ impl Place {
     fn connect(args: PlaceArgs, target: Option<ClusterArgs>) -> Result<Place, Failure> {
         let Some(target) = target else {
             if let Some(stray) = args.stray() {
-                return Err(Failure::usage(format!("{stray} goes with --etcd, which is missing")));
+                return Err(Failure::usage(format!("{stray} needs --etcd, which is missing")));
             }
             let named = args.dir.or_else(|| variable("TANTARA_DIR").map(PathBuf::from));
             let path = named.clone().unwrap_or_else(SharedEvent::default_directory);
@@ -310,7 +309,7 @@ impl Place {
         Ok(Place::Cluster(Region { cluster: target.connect()?, endpoints }))
     }
 
-    /// Says from now on, while something is waited for, that the cluster cannot be reached.
+    /// Reports outages of the cluster until the result is dropped.
     pub(crate) fn report_outages(&self) -> Option<OutageReport> {
         match self {
             Place::Directory(_) => None,
@@ -318,7 +317,7 @@ impl Place {
         }
     }
 
-    /// Does it to all of the events, after all of them could be opened.
+    /// Changes the events. Nothing is changed if one of them cannot be opened.
     pub(crate) fn change(&self, names: &[String], change: Change) -> Result<(), Failure> {
         match self {
             Place::Directory(directory) => directory.change(names, change),
@@ -334,7 +333,7 @@ impl Place {
         }
     }
 
-    /// Whether an event is set. One that does not exist is not, and is not made.
+    /// Whether an event is set. One that does not exist is unset, and is not created.
     pub(crate) fn is_set(&self, name: &str) -> Result<bool, Failure> {
         match self {
             Place::Directory(directory) => match directory.find(name)?.map(|event| event.is_set()) {
@@ -346,7 +345,7 @@ impl Place {
         }
     }
 
-    /// All of them, or none: nothing has been done if one cannot be opened.
+    /// Opens all of the events, or fails if one of them cannot be opened.
     pub(crate) fn open_all(&self, names: &[String]) -> Result<Vec<Event>, Failure> {
         let open = |name: &String| match self {
             Place::Directory(directory) => directory.open(name).map(Event::Shared),
@@ -355,7 +354,7 @@ impl Place {
         names.iter().map(open).collect()
     }
 
-    /// What to say of a name that is unknown.
+    /// The message for an event that does not exist.
     pub(crate) fn unknown(&self, name: &str) -> String {
         let mut text = format!("there is no event {name} in {}", self.shown());
         if let Some(nearest) = text::nearest(name, &self.names()).filter(|nearest| *nearest != name) {
@@ -364,7 +363,7 @@ impl Place {
         text
     }
 
-    /// The names of all events, as far as can be told quickly.
+    /// The names of all events, or none if they cannot be listed.
     pub(crate) fn names(&self) -> Vec<String> {
         match self {
             Place::Directory(directory) => directory.names(),
@@ -375,7 +374,7 @@ impl Place {
         }
     }
 
-    /// Where this is, for people.
+    /// A description of the place, for messages.
     pub(crate) fn shown(&self) -> String {
         match self {
             Place::Directory(directory) => directory.path.display().to_string(),
@@ -385,7 +384,7 @@ impl Place {
 }
 
 impl Directory {
-    /// With which mode it is made, less the umask: one that is not named is its user's own.
+    /// The mode with which the directory is created, less the umask. The default directory belongs to its user alone.
     pub(crate) fn mode(&self) -> u32 {
         if self.named.is_some() { 0o777 } else { 0o700 }
     }
@@ -398,7 +397,7 @@ impl Directory {
         opened.map_err(Failure::of_event)
     }
 
-    /// Does it to all of the events, after all of them could be opened.
+    /// Changes the events. Nothing is changed if one of them cannot be opened.
     fn change(&self, names: &[String], change: Change) -> Result<(), Failure> {
         let method = match change {
             Change::Set => SharedEvent::set,
@@ -407,12 +406,12 @@ impl Directory {
         };
         let events = names.iter().map(|name| self.open(name)).collect::<Result<Vec<_>, _>>()?;
         if let Some(event) = events.iter().find(|event| !event.is_writable()) {
-            // The first thing that it would say, before anything has happened to the others.
+            // Fail with this event's error before the others are changed.
             event.set().map_err(Failure::of_event)?;
         }
         for (event, name) in events.iter().zip(names) {
             match method(event) {
-                // Removed by another between the opening and now: there is a new one to be had by that name.
+                // Another process removed it after it was opened. Open the name again, which creates a new event.
                 Err(error) if error.is_removed() => method(&self.open(name)?).map_err(Failure::of_event)?,
                 outcome => outcome.map_err(Failure::of_event)?,
             }
@@ -441,7 +440,7 @@ impl Event {
         }
     }
 
-    /// Waits for this one alone.
+    /// Waits for this event alone.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, Failure> {
         let of_shared = |outcome: Result<bool, Error>| outcome.map_err(Failure::of_event);
         match (self, deadline) {
@@ -452,7 +451,7 @@ impl Event {
         }
     }
 
-    /// Whether it is set, as far as can be told.
+    /// Whether the event is set; `false` if that cannot be found out.
     pub(crate) fn seems_set(&self) -> bool {
         match self {
             Event::Shared(event) => event.is_set().unwrap_or(false),
@@ -460,7 +459,7 @@ impl Event {
         }
     }
 
-    /// Who waits for it, but for this process.
+    /// The waiters except this process.
     pub(crate) fn other_waiters(&self) -> Vec<Waiter> {
         let mut waiters: Vec<Waiter> = match self {
             Event::Shared(event) => event.waiters().unwrap_or_default().iter().map(Waiter::from).collect(),

@@ -1,4 +1,4 @@
-//! How times, people and names are written and read.
+//! How times, waiters and names are printed and parsed.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
 pub(crate) use crate::events::duration::duration;
 use crate::events::waiter::Waiter;
 
-/// A length of time, for people.
+/// A length of time, for messages.
 pub(crate) fn length(length: Duration) -> String {
     let Ok(length) = SignedDuration::try_from(length) else { return "a very long time".into() };
     let smallest = match length.as_secs() {
@@ -22,28 +22,28 @@ pub(crate) fn length(length: Duration) -> String {
     SpanPrinter::new().designator(Designator::Compact).duration_to_string(&length)
 }
 
-/// How long ago something was, for people.
+/// How long ago a moment was, for messages.
 pub(crate) fn ago(then: SystemTime) -> String {
     format!("{} ago", since(then))
 }
 
 fn since(then: SystemTime) -> String {
     let passed = SystemTime::now().duration_since(then).unwrap_or_default();
-    // Nobody cares for the milliseconds of the past.
+    // To the second; milliseconds would only distract.
     if passed < Duration::from_secs(1) { "0s".into() } else { length(Duration::from_secs(passed.as_secs())) }
 }
 
-/// A moment, for programs: RFC 3339, in UTC, to the millisecond.
+/// A moment for JSON: RFC 3339, in UTC, to the millisecond.
 pub(crate) fn moment(time: SystemTime) -> String {
     Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
 }
 
-/// What this machine is called.
+/// The name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// One who waits, for people: the process, its command line or its machine, and how long it has waited.
+/// A waiter, for messages: its process, its machine or command line, and how long it has waited.
 pub(crate) fn waiter(waiter: &Waiter) -> String {
     const LONGEST: usize = 60;
     let command = waiter.command.as_deref().unwrap_or_default();
@@ -59,17 +59,17 @@ pub(crate) fn waiter(waiter: &Waiter) -> String {
     format!("{many}{process}{host}{space}{command} (for {})", since(waiter.since))
 }
 
-/// A process, for people. One of another PID namespace, or one that the system hides, has no number here.
+/// A process, for messages. `None` is a process of another PID namespace, or one that the system hides.
 pub(crate) fn process(pid: Option<u32>) -> String {
     pid.map_or("a process not visible here".into(), |pid| pid.to_string())
 }
 
-/// What others wrote, without what would move about on a terminal.
+/// Text of another process, without the control characters that would affect the terminal.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
-/// The first few, and how many more.
+/// The first few items, and the number of the others.
 pub(crate) fn some_of<'a>(items: impl Iterator<Item = &'a str>) -> String {
     const MOST: usize = 5;
     let items: Vec<&str> = items.collect();
@@ -80,7 +80,7 @@ pub(crate) fn some_of<'a>(items: impl Iterator<Item = &'a str>) -> String {
     text
 }
 
-/// The name that is most like `name`, if one is like it.
+/// The most similar name, if one is similar enough.
 pub(crate) fn nearest<'a>(name: &str, names: &'a [String]) -> Option<&'a str> {
     let likeness = |other: &&String| (strsim::jaro_winkler(name, other) * 1e6) as u32;
     let nearest = names.iter().max_by_key(likeness)?;

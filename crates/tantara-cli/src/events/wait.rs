@@ -16,12 +16,12 @@ use crate::events::text;
 use crate::failure::Failure;
 use crate::output;
 
-/// After so long a person wants to know what is going on.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time after which a wait on a terminal says what it waits for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(place: Place, wait: Wait, began: Instant) -> Result<(), Failure> {
     let is_poll = wait.timeout.is_some_and(|timeout| timeout.is_zero());
-    // What is held in a cluster ends with the wait, and not with the command that this may become.
+    // Both functions take `place`, so that the connection to a cluster ends before `become_command`.
     let released = if is_poll { look(place, &wait) } else { wait_for(place, &wait, began) }?;
     let Some(index) = released else { return Err(Failure::timed_out()) };
     if wait.any && !wait.quiet {
@@ -34,7 +34,8 @@ pub(crate) fn run(place: Place, wait: Wait, began: Instant) -> Result<(), Failur
     }
 }
 
-/// Without waiting, the index of one that is set, if any will do, else whatever. Nothing is made.
+/// Without waiting or creating events: the index of an event that is set with `--any`, any index without it; `None` if
+/// the condition does not hold.
 fn look(place: Place, wait: &Wait) -> Result<Option<usize>, Failure> {
     for (index, name) in wait.names.iter().enumerate() {
         if place.is_set(name)? == wait.any {
@@ -44,17 +45,18 @@ fn look(place: Place, wait: &Wait) -> Result<Option<usize>, Failure> {
     Ok((!wait.any).then_some(0))
 }
 
-/// The index of the one that released, if any will do, else whatever. Nothing, after the timeout, which is said.
+/// The index of the event that released the wait with `--any`, any index without it. `None` after the timeout, which is
+/// reported.
 fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, Failure> {
     let place = Arc::new(place);
     let deadline = wait.timeout.map(|timeout| began.checked_add(timeout));
     let events = place.open_all(&wait.names)?;
-    let patience = (!wait.quiet && std::io::stderr().is_terminal()).then(|| Patience::new(&place, &wait.names));
+    let notice = (!wait.quiet && std::io::stderr().is_terminal()).then(|| Notice::new(&place, &wait.names));
     let _outages = place.report_outages();
-    // A deadline beyond all clocks is none.
+    // A deadline that no clock reaches is none.
     let released = wait_until(&events, wait.any, deadline.flatten())?;
-    if let Some(patience) = patience {
-        patience.end();
+    if let Some(notice) = notice {
+        notice.cancel();
     }
     if released.is_none() && !wait.quiet {
         let unset = events.iter().zip(&wait.names).filter(|(event, _)| !event.seems_set());
@@ -65,8 +67,7 @@ fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, 
     Ok(released)
 }
 
-/// The index of the one that released, if `is_any`, else whatever. A cluster that cannot be reached when the wait
-/// begins is tried until the deadline.
+/// As [`wait_once`], but retries until the deadline if the cluster cannot be reached when the wait begins.
 fn wait_until(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Result<Option<usize>, Failure> {
     loop {
         match wait_once(events, is_any, deadline) {
@@ -78,7 +79,7 @@ fn wait_until(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Resu
     }
 }
 
-/// The index of the one that released, if `is_any`, else whatever.
+/// The index of the event that released the wait if `is_any`, else any index. `None` after the deadline.
 fn wait_once(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Result<Option<usize>, Failure> {
     let done = |done: bool| done.then_some(0);
     if let [event] = events {
@@ -94,7 +95,7 @@ fn wait_once(events: &[Event], is_any: bool, deadline: Option<Instant>) -> Resul
     outcome.map_err(Failure::of_event)
 }
 
-/// Does not return if all is well.
+/// Replaces this process. Returns only if that fails.
 fn become_command(program: &OsString, arguments: &[OsString]) -> Failure {
     let error = Command::new(program).args(arguments).exec();
     let program = program.to_string_lossy();
@@ -104,21 +105,21 @@ fn become_command(program: &OsString, arguments: &[OsString]) -> Failure {
     }
 }
 
-/// Says, after a while, what is waited for. The wait itself goes on undisturbed.
-struct Patience {
+/// Says, after a while, what the process waits for. A thread of its own does this beside the wait.
+struct Notice {
     is_over: Arc<Mutex<bool>>,
 }
 
-impl Patience {
-    fn new(place: &Arc<Place>, names: &[String]) -> Patience {
+impl Notice {
+    fn new(place: &Arc<Place>, names: &[String]) -> Notice {
         let is_over = Arc::new(Mutex::new(false));
-        let speaker = {
+        let print = {
             let (is_over, names) = (Arc::clone(&is_over), names.to_vec());
-            // Not kept: the wait may end by becoming a command, and what it holds in a cluster must end before.
+            // Weak, because the connection to a cluster must end before the process becomes a command.
             let place = Arc::downgrade(place);
             move || {
-                thread::sleep(PATIENCE);
-                // Asked before the last look at whether it is over: a cluster takes its time.
+                thread::sleep(SILENCE);
+                // Before `is_over` is locked, because the answer of a cluster takes a while.
                 let Some(place) = place.upgrade() else { return };
                 let known = place.names();
                 let Ok(events) = place.open_all(&names) else { return };
@@ -130,7 +131,7 @@ impl Patience {
                 let unset: Vec<_> = unset.map(|(_, name)| name.as_str()).collect();
                 let mut text = format!("waiting for {} in {}", text::some_of(unset.iter().copied()), place.shown());
                 text.push_str(&others(&events));
-                // A slip of the pen makes a new event.
+                // A misspelt name creates a new event, so offer a similar one.
                 let others: Vec<String> = known.iter().filter(|known| !names.contains(known)).cloned().collect();
                 if let [name] = unset[..]
                     && let Some(nearest) = text::nearest(name, &others)
@@ -140,17 +141,17 @@ impl Patience {
                 output::note(format_args!("{text}"));
             }
         };
-        // Whether or not it can be said, the wait goes on.
-        let _ = thread::Builder::new().name("patience".into()).spawn(speaker);
-        Patience { is_over }
+        // The wait continues even if no thread can be started.
+        let _ = thread::Builder::new().name("notice".into()).spawn(print);
+        Notice { is_over }
     }
 
-    fn end(self) {
+    fn cancel(self) {
         *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
-/// Who else waits.
+/// Says who else waits.
 fn others(events: &[Event]) -> String {
     let mut waiters: Vec<_> = events.iter().flat_map(Event::other_waiters).collect();
     waiters.sort();
@@ -158,6 +159,7 @@ fn others(events: &[Event]) -> String {
     if waiters.is_empty() {
         return "; nobody else does".into();
     }
-    let said: Vec<String> = waiters.iter().map(text::waiter).collect();
-    format!("; so {} {}", if said.len() == 1 { "does" } else { "do" }, text::some_of(said.iter().map(String::as_str)))
+    let waiters: Vec<String> = waiters.iter().map(text::waiter).collect();
+    let verb = if waiters.len() == 1 { "does" } else { "do" };
+    format!("; so {verb} {}", text::some_of(waiters.iter().map(String::as_str)))
 }

@@ -1,17 +1,17 @@
-//! Who waits for an event, wherever it is.
+//! A waiter of an event, in a directory or in a cluster.
 
 use std::time::SystemTime;
 
-/// Who waits, wherever the event is.
+/// A waiting thread of this machine, or a waiting process of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Waiter {
-    /// Unknown, for one that is not visible from here.
+    /// `None` for a process of another PID namespace.
     pub(crate) pid: Option<u32>,
-    /// Of another machine, perhaps.
+    /// The machine, in a cluster.
     pub(crate) host: Option<String>,
     pub(crate) tid: Option<u32>,
     pub(crate) command: Option<String>,
-    /// How many in that process.
+    /// The number of waits in that process.
     pub(crate) count: u32,
     pub(crate) since: SystemTime,
 }

@@ -1,7 +1,8 @@
-//! `tantara watch`: a task for each event, and the kernel's word (inotify) on new ones.
+//! `tantara watch`: a task for each event, and inotify for new events.
 //!
-//! A task remembers the state that it told of last and waits until the event's is another one. Since that counts how
-//! often the event was set, no set is missed; those that come faster than a task can run are told together.
+//! A task remembers the state that it printed last, and waits until the state of the event differs. The state contains
+//! a counter of sets, so none is missed. Sets that follow each other faster than the task runs are printed in one
+//! line.
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
@@ -58,7 +59,7 @@ fn watch_cluster(place: &Place, region: &Region, names: &[String], json: bool) -
 fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.path.display()));
     make(&place.path, place.mode()).map_err(failed)?;
-    // Before the first look, so that nothing is made unnoticed in between.
+    // Before the events are listed, so that no event that is created meanwhile is missed.
     let mut arrivals = arrivals(place).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
     let print: Print = if json { print_json } else { print_text };
@@ -95,7 +96,7 @@ fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<()
     LocalSet::new().block_on(&runtime, tasks)
 }
 
-/// The directory is made as the first event in it would make it.
+/// Creates the directory, as the first event in it would.
 fn make(directory: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -103,7 +104,7 @@ fn make(directory: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// What tells one file from another of the same name: its device and its number.
+/// Identifies a file, whatever its name: device and inode number.
 type FileId = (u64, u64);
 
 /// A file may have several names, and may be renamed.
@@ -118,7 +119,8 @@ struct Watched {
 type Print = fn(&Change<'_>) -> Result<(), Failure>;
 
 impl Watched {
-    /// Watches one more event, unless it is watched already or has gone again. `first` says from when on.
+    /// Watches one more event, unless it is watched already or was removed again. `first` returns the state from which
+    /// changes are printed.
     fn begin(
         &mut self,
         place: &Directory,
@@ -129,7 +131,7 @@ impl Watched {
         let event = match place.find(name) {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(()),
-            // It is no event, and nothing of it can be told.
+            // Not an event.
             Err(failure) => {
                 output::note(format_args!("{failure}"));
                 return Ok(());
@@ -151,19 +153,19 @@ fn identify(event: &SharedEvent) -> io::Result<FileId> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Tells of every change until the event is removed.
+/// Prints every change until the event is removed.
 async fn follow(event: &SharedEvent, name: &str, mut before: State, print: Print) -> Result<(), Failure> {
     loop {
         let after = match event.changed(before).await {
             Ok(after) => after,
-            // Its file was taken away behind its back.
+            // Its file was deleted by other means than `remove`.
             Err(error) if error.is_removed() => {
                 return print(&Change { change: "removed", ..Change::new(event, name, before, before) });
             }
             Err(error) => return Err(Failure::of_event(error)),
         };
         let change = Change::new(event, name, before, after);
-        // What is left of a file that was cut off is not what the event was.
+        // The state of a truncated file is not a change of the event.
         if change.sets > 0 || (before.is_set() != after.is_set() && !after.is_removed()) {
             print(&change)?;
         }
@@ -174,7 +176,7 @@ async fn follow(event: &SharedEvent, name: &str, mut before: State, print: Print
     }
 }
 
-/// What a line tells.
+/// The content of a line.
 #[derive(Serialize, Clone, Copy)]
 struct Change<'a> {
     #[serde(serialize_with = "as_moment")]
@@ -182,9 +184,9 @@ struct Change<'a> {
     name: &'a str,
     change: &'static str,
     state: &'static str,
-    /// How many sets the line tells of.
+    /// The number of sets that the line reports.
     sets: u32,
-    /// Who was the last to set it, if the line tells of a set and it is known.
+    /// The process that set it last, if the line reports a set and the process is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
 }
@@ -209,7 +211,7 @@ impl<'a> Change<'a> {
 
 fn print_text(change: &Change<'_>) -> Result<(), Failure> {
     let Change { at, name, change: what, sets, pid, .. } = *change;
-    // One set in a line that says so is the ordinary case.
+    // One set per line is the usual case, and needs no number.
     let merged = match (what, sets) {
         ("cleared", 1..) | (_, 2..) => format!(" ({sets} {} merged)", if sets == 1 { "set" } else { "sets" }),
         _ => String::new(),
@@ -227,14 +229,14 @@ fn print_json(change: &Change<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What has come into the directory.
+/// A new file in the directory.
 enum Arrival {
     File(String),
-    /// The kernel has lost count.
+    /// The kernel has dropped notifications.
     Unknown,
 }
 
-/// Files that appear in the directory, from now on, read by a thread of their own.
+/// Reports files that appear in the directory from now on. A thread of its own reads the notifications.
 fn arrivals(place: &Directory) -> io::Result<mpsc::UnboundedReceiver<Arrival>> {
     let notices = inotify::init(CreateFlags::CLOEXEC)?;
     listen(&notices, &place.path)?;
@@ -255,7 +257,7 @@ fn read(notices: &OwnedFd, directory: &Path, mode: u32, sender: &mpsc::Unbounded
     loop {
         let arrival = match reader.next() {
             Ok(notice) if notice.events().contains(ReadFlags::QUEUE_OVERFLOW) => Arrival::Unknown,
-            // The directory itself was removed. As in the beginning, it need not be there before its first event.
+            // The directory itself was removed. Create it again, as in the beginning.
             Ok(notice) if notice.events().contains(ReadFlags::IGNORED) => {
                 if make(directory, mode).and_then(|()| listen(notices, directory)).is_err() {
                     return;
