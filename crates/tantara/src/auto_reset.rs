@@ -1,5 +1,4 @@
-//! [`AutoResetEvent`]: the verbs. Its state is in [`stored`], those who wait in
-//! [`tasks`](crate::tasks).
+//! [`AutoResetEvent`]: the methods. Its state is in [`stored`], its waiters are in [`tasks`](crate::tasks).
 
 #![forbid(unsafe_code)]
 
@@ -15,23 +14,23 @@ use crate::sync::const_new;
 use crate::tasks::Queue;
 use crate::wait::AutoResetWait;
 
-/// An event that releases one at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter, and lowers
-/// itself by doing so. With nobody waiting it stays raised, once, for the next who comes.
+/// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter. Without
+/// waiters, one release is stored for the next wait.
 ///
-/// It is Windows' auto-reset event, for threads and async tasks alike.
+/// It is like Windows' auto-reset event, for threads and async tasks.
 ///
 /// # The contract
 ///
 /// * A `set` releases one waiter, or is stored; a second `set` while one is stored changes nothing.
-/// * **First come, first served**, threads and tasks in one line. A release is handed to the first in line; nobody
-///   who comes later can snatch it.
-/// * A release that was handed to a wait which is then dropped, or times out, passes on to the next in line.
+/// * **First in, first out**, for threads and tasks in one queue. A release is given to the first waiter; no later wait
+///   can take it.
+/// * A release that was given to a wait which is then dropped, or times out, is handed on to the next waiter.
 /// * Foreign code never runs under a lock, as with [`Event`](crate::Event).
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` is visible to the one whom it released; also what happened before a `set` that
-/// found one stored.
+/// All that happened before a `set` is visible to the wait that it released; also if the `set` found a stored release,
+/// which the wait then took.
 ///
 /// # Complexity
 ///
@@ -41,7 +40,7 @@ use crate::wait::AutoResetWait;
 /// # Signal handlers and real-time threads
 ///
 /// Only [`is_set`](AutoResetEvent::is_set) and [`clear`](AutoResetEvent::clear) may be called in a signal handler.
-/// Everyone waits in a list that a spin lock protects, so a `set` deadlocks when the handler has interrupted a thread
+/// All waiters are in a list that a spin lock protects, so a `set` deadlocks when the handler has interrupted a thread
 /// that holds this lock. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call
 /// `set` (the crate signal-hook does the first half).
 ///
@@ -49,7 +48,7 @@ use crate::wait::AutoResetWait;
 ///
 /// # Examples
 ///
-/// A worker that sleeps until there is work:
+/// A worker that waits for messages:
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -62,9 +61,9 @@ use crate::wait::AutoResetWait;
 ///     move || {
 ///         loop {
 ///             inbox.1.wait();
-///             // One signal may stand for several letters: take them all.
-///             for letter in std::mem::take(&mut *inbox.0.lock().unwrap()) {
-///                 if letter == "stop" { return; }
+///             // One release may stand for several messages: take them all.
+///             for message in std::mem::take(&mut *inbox.0.lock().unwrap()) {
+///                 if message == "stop" { return; }
 ///             }
 ///         }
 ///     }
@@ -86,44 +85,44 @@ impl AutoResetEvent {
         }
     }
 
-    /// Whether a release is stored, at this moment. Nobody waits then.
+    /// Whether a release is stored, at this moment.
     #[inline]
     pub fn is_set(&self) -> bool {
         stored::is_stored(&self.queue)
     }
 
-    /// Releases the first in line; with nobody waiting, stores the release for the next who comes.
+    /// Releases the first waiter. Without waiters, stores the release for the next wait.
     ///
     /// # Panics
     ///
-    /// Never by itself. The panic of a waker goes on after the release was given.
+    /// Only if the waker panics. The release was given before.
     ///
     /// # Signal handlers
     ///
-    /// Not to be called in one: see [above](AutoResetEvent#signal-handlers-and-real-time-threads).
+    /// Must not be called in one: see [above](AutoResetEvent#signal-handlers-and-real-time-threads).
     #[inline]
     pub fn set(&self) {
         stored::give(&self.queue);
     }
 
-    /// Takes a stored release back. A release that was given to a waiter stays given.
+    /// Discards the stored release. A release that was given to a waiter stays given.
     #[inline]
     pub fn clear(&self) {
         stored::take(&self.queue);
     }
 
-    /// How many threads and tasks wait at this moment (up to about 65,000 are counted). Not part of the public API: the
-    /// Python package shows it.
+    /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public API: the Python
+    /// package uses it.
     #[doc(hidden)]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Blocks the thread until a release is given to it, and uses that up.
+    /// Blocks the thread until a release is given to it, and uses up the release.
     ///
     /// # Blocking
     ///
-    /// The thread looks again for some microseconds, as long as that pays, and then sleeps. In async code use
+    /// The thread spins for some microseconds, unless that has not paid off lately, and then sleeps. In async code use
     /// [`wait_async`](AutoResetEvent::wait_async).
     #[inline]
     pub fn wait(&self) {
@@ -155,7 +154,7 @@ impl AutoResetEvent {
 
     #[cold]
     fn wait_cold(&self, deadline: Deadline) -> bool {
-        // A poll does not stand in line. Nothing was stored, or another was quicker.
+        // A poll is never queued. No release was stored, or another wait has taken it.
         !matches!(deadline, Deadline::Poll) && block_on(pin!(self.wait_async()), deadline).is_some()
     }
 
@@ -163,8 +162,8 @@ impl AutoResetEvent {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped with a release in its hands passes it on. Its place in the line counts from its first
-    /// poll.
+    /// A future that is dropped after a release was given to it hands the release on. The future is queued with its
+    /// first poll.
     ///
     /// # Examples
     ///
@@ -192,12 +191,12 @@ impl Default for AutoResetEvent {
     }
 }
 
-// A panic of a waker leaves an event in order: the release is given before wakers run, and the queue is consistent
-// then.
+// A panic of a waker leaves an event in a valid state: the release is given, and the queue is consistent, before wakers
+// run.
 impl UnwindSafe for AutoResetEvent {}
 impl RefUnwindSafe for AutoResetEvent {}
 
-/// Says whether a release is stored, and how many threads and tasks wait (up to about 65,000 are counted).
+/// Shows whether a release is stored, and how many threads and tasks wait, up to about 65,000.
 impl fmt::Debug for AutoResetEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AutoResetEvent").field("set", &self.is_set()).field("waiting", &self.waiting()).finish()

@@ -1,10 +1,10 @@
-//! All clock arithmetic: from what a caller says to the moment at which a wait gives up.
+//! All clock arithmetic: from the caller's timeout to the moment at which a wait times out.
 
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
-/// When a wait gives up. The clock is [`Instant`]'s: monotonic, unmoved by clock steps.
+/// When a wait times out. The clock is [`Instant`]'s: monotonic, unaffected by clock steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deadline {
     /// Now: look once, never sleep.
@@ -13,12 +13,12 @@ pub(crate) enum Deadline {
     At(Instant),
     /// When the wait is [interrupted](crate::interruptible), and not before.
     Open,
-    /// Never. The caller cannot be told that it was.
+    /// Never: the method cannot report a timeout.
     Never,
 }
 
 impl Deadline {
-    /// `timeout` from now. Zero is a poll, and a timeout beyond the clock's range (`Duration::MAX`) has no end.
+    /// `timeout` from now. Zero is a poll. A timeout beyond the clock's range (`Duration::MAX`) has no end.
     pub(crate) fn after(timeout: Duration) -> Deadline {
         if timeout.is_zero() {
             return Deadline::Poll;
@@ -26,7 +26,7 @@ impl Deadline {
         Instant::now().checked_add(timeout).map_or(Deadline::Open, Deadline::At)
     }
 
-    /// The moment to hand to a sleep. A poll that gets this far has passed already.
+    /// When to end a sleep. A poll has no time left.
     pub(crate) fn instant(self) -> Option<Instant> {
         match self {
             Deadline::Poll => Some(Instant::now()),

@@ -1,4 +1,4 @@
-//! What can go wrong with events that lie outside of the process: one opaque error with predicates.
+//! The error of events outside of the process: one opaque type with predicates.
 
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "some platforms have no events outside of the process")]
@@ -9,23 +9,23 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// Why an event outside of the process could not be used. It says what happened to which file, and what to do.
+/// Why an event outside of the process could not be used. Its text names the file, the cause, and what to do.
 ///
-/// An [`std::io::Error`] can be made of it.
+/// It converts into an [`std::io::Error`].
 #[derive(Debug)]
 pub struct Error(Box<Kind>);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// Such a name cannot be.
+    /// Not a valid name.
     Name { name: String, why: &'static str },
-    /// The directory is not fit to hold events.
+    /// The directory cannot be used for events.
     Directory { path: PathBuf, why: String },
-    /// The file is no event, or not one to be trusted.
+    /// The file is not an event, or a damaged one.
     NotAnEvent { path: PathBuf, why: String },
-    /// The system has refused something, and `why` says more than its error.
+    /// The system has refused something, and `why` explains more than its error.
     Refused { path: PathBuf, why: String, error: io::Error },
-    /// The event may only be waited for.
+    /// This process may not write to the event.
     ReadOnly { event: String },
     /// The event was removed.
     Removed { event: String },
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
     Lost { event: String },
     /// An event without a name cannot be removed.
     Nameless,
-    /// An event outside of the process has failed, and says so itself.
+    /// An event of another crate has failed.
     External { kind: io::ErrorKind, error: Box<dyn std::error::Error + Send + Sync> },
     /// The system has refused something.
     System { doing: &'static str, path: PathBuf, error: io::Error },
@@ -48,25 +48,25 @@ impl Error {
         Error::new(Kind::System { doing, path: path.to_owned(), error })
     }
 
-    /// No event can have that name, or lie in that directory.
+    /// The name is not valid, or the directory cannot be used for events.
     #[must_use]
     pub fn is_invalid_name(&self) -> bool {
         matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. }) || self.is_external(io::ErrorKind::InvalidInput)
     }
 
-    /// Where the event should be lies something else, something damaged, or what someone else has put there.
+    /// The file is not an event, is damaged, or belongs to another version of the library.
     #[must_use]
     pub fn is_not_an_event(&self) -> bool {
         matches!(*self.0, Kind::NotAnEvent { .. })
     }
 
-    /// The event was removed, or its file destroyed, so nobody can set it any more.
+    /// The event was removed, or its file destroyed, so it can no longer be set.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         matches!(*self.0, Kind::Removed { .. } | Kind::Lost { .. }) || self.is_external(io::ErrorKind::NotFound)
     }
 
-    /// One is not allowed to: an event that may only be read cannot be set, for one.
+    /// Permission is missing; for example, an event that may only be read cannot be set.
     #[must_use]
     pub fn is_permission_denied(&self) -> bool {
         matches!(*self.0, Kind::ReadOnly { .. }) || self.io_kind() == io::ErrorKind::PermissionDenied
@@ -93,7 +93,7 @@ pub fn external(kind: io::ErrorKind, error: impl Into<Box<dyn std::error::Error 
     Error::new(Kind::External { kind, error: error.into() })
 }
 
-/// How verbs that return no error fail.
+/// How methods that return no error fail.
 #[cold]
 #[track_caller]
 pub(crate) fn fail(error: &Error) -> ! {

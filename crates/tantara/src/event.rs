@@ -1,4 +1,4 @@
-//! [`Event`]: the verbs. Its state is in [`word`](crate::word), its waiting tasks in [`tasks`](crate::tasks).
+//! [`Event`]: the methods. Its state is in [`word`](crate::word), its waiting tasks in [`tasks`](crate::tasks).
 
 #![forbid(unsafe_code)]
 
@@ -12,28 +12,28 @@ use crate::sync::const_new;
 use crate::sys;
 use crate::tasks::Queue;
 use crate::wait::Wait;
-use crate::word::{Ticket, Word};
+use crate::word::{Generation, Word};
 
 /// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone** who waits,
 /// [`clear`](Event::clear) lowers it, [`wait`](Event::wait) returns once it is set.
 ///
-/// It starts unset. It is Python's `threading.Event` and Windows' manual-reset event, for threads and async tasks
-/// alike, on the same object, under any runtime or none.
+/// It starts unset. It is like Python's `threading.Event` and Windows' manual-reset event. Threads and async tasks can
+/// wait for the same event, under any runtime or none.
 ///
 /// # The contract
 ///
 /// * **Level.** A wait on a set event returns at once, without a system call.
-/// * **No lost signal.** Everyone who was waiting when `set` took effect is released, even if a `clear` follows
-///   before they run. (A flag beside a condition variable, or a re-read after `Notify`, loses exactly these.)
-/// * **No false signal.** A wait says "released" only if the event was set at some moment of the wait.
-/// * **Newcomers wait.** Whoever begins to wait after `set(); clear();` is not released by it, and a `set` ends even
-///   while others keep coming.
-/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside; a waker may use the
-///   event it is woken by, and one that panics robs nobody else of the wake-up.
+/// * **No lost signal.** Every wait that had begun when `set` took effect is released, even if a `clear` follows before
+///   the waiter runs. (Re-reading a flag after a condition variable or a `Notify` loses such signals.)
+/// * **No false signal.** A wait is released only if the event was set at some moment of the wait.
+/// * **New waits are not affected.** A wait that begins after `set(); clear();` is not released by it, and a `set`
+///   returns even while new waits keep beginning.
+/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside of it. A waker may use the
+///   event that wakes it, and if one panics, all others are woken nevertheless.
 ///
 /// # Memory ordering
 ///
-/// All that a thread did before `set` is visible to everyone whose wait was released by it, or who saw it with
+/// All that a thread did before `set` is visible to every wait that was released by it, and to whoever observed it with
 /// [`is_set`](Event::is_set); also if the event was set already.
 ///
 /// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation is an acquire
@@ -43,14 +43,14 @@ use crate::word::{Ticket, Word};
 ///
 /// # Complexity
 ///
-/// 16 bytes, no allocation, `const` to make. `is_set` is one load; `set` and `clear` with nobody waiting are one
-/// atomic operation each; `set` with waiters is one system call for all the threads, and linear in the number of
+/// 16 bytes, no allocation, `const` to make. `is_set` is one load. Without waiters, `set` and `clear` are one atomic
+/// operation each. With waiters, `set` makes one system call for all threads, and takes time linear in the number of
 /// tasks.
 ///
 /// # Limits
 ///
-/// The generation is a counter that wraps around. A waiter could be misled only if the event were set and cleared
-/// exactly 2^29 times (or a multiple of that) while that waiter slept and did not run once.
+/// The generation is a counter that wraps around. A wait would miss a signal only if the event were set and cleared
+/// exactly 2^29 times (or a multiple of that) during a single sleep of the waiter.
 ///
 /// # Signal handlers and real-time threads
 ///
@@ -66,21 +66,20 @@ use crate::word::{Ticket, Word};
 /// which are safe there. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call
 /// `set` (the crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe there.
 ///
-/// For the same reason a thread with a real-time priority never waits for a preempted thread as long as only threads
-/// wait, by the blocking methods. The lock has no priority inheritance.
+/// A thread with a real-time priority never waits for a preempted thread as long as only threads wait, by the blocking
+/// methods. The lock has no priority inheritance.
 ///
 /// # Examples
 ///
-/// A flag beside a condition variable forgets; an event does not. Here the signal is already over when the waiter
-/// runs:
+/// A pulse is not lost, even if it is over before the waiter runs:
 ///
 /// ```
 /// use tantara::Event;
 ///
 /// let event = Event::new();
-/// let waiting = event.wait_async();   // 1. someone begins to wait
-/// event.set();                        // 2. the signal comes,
-/// event.clear();                      // 3. and is gone before the waiter runs:
+/// let waiting = event.wait_async();   // 1. a wait begins
+/// event.set();                        // 2. the event is set,
+/// event.clear();                      // 3. and cleared before the waiter runs:
 /// pollster::block_on(waiting);        // 4. re-reading a flag here would wait for ever
 /// ```
 ///
@@ -120,26 +119,26 @@ impl Event {
 
     /// Whether the event is set, at this moment.
     ///
-    /// One load; no lock. If the answer is `true`, all that came before the `set` is visible.
+    /// One load, no lock. If it is `true`, all that happened before the `set` is visible.
     #[inline]
     pub fn is_set(&self) -> bool {
         self.word().is_set()
     }
 
-    /// Raises the flag and releases everyone who waits, threads and tasks. Setting a set event changes nothing.
+    /// Raises the flag and releases all threads and tasks that wait. Setting a set event changes nothing.
     ///
     /// # Memory ordering
     ///
-    /// What the caller did before is visible to everyone who observes the event set, or is released by it.
+    /// All that the caller did before is visible to whoever observes the event set, or is released by it.
     ///
     /// # Fairness
     ///
-    /// Sleeping threads first, all with one system call; then tasks, in the order in which they were first polled. A
-    /// waker that blocks holds up the tasks behind it.
+    /// Threads are woken first, with one system call; then tasks, in the order in which they were first polled. A waker
+    /// that blocks delays the tasks behind it.
     ///
     /// # Panics
     ///
-    /// Never by itself. If a task's waker panics, everyone else is woken first, and then the panic goes on.
+    /// Only if a task's waker panics: all other waiters are woken first, and then the panic propagates.
     ///
     /// # Signal handlers
     ///
@@ -162,22 +161,22 @@ impl Event {
             sys::wake_all(&self.queue.word);
         }
         if before.has_tasks() {
-            self.queue.release_cohort(before.ticket());
+            self.queue.release_up_to(before.generation());
         }
     }
 
-    /// Lowers the flag. Clearing an unset event changes nothing. Nobody who was released is called back.
+    /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay released.
     ///
     /// # Memory ordering
     ///
-    /// What came before a `set` that this undoes is visible to the caller.
+    /// All that happened before a `set` that this undoes is visible to the caller.
     #[inline]
     pub fn clear(&self) {
         self.queue.word.fetch_and(Word::ALL_BUT_SET, AcqRel);
     }
 
-    /// How many threads and tasks wait at this moment (up to about 65,000 are counted). Not part of the public API: the
-    /// Python package shows it.
+    /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public API: the Python
+    /// package uses it.
     #[doc(hidden)]
     pub fn waiting(&self) -> usize {
         self.queue.waiting()
@@ -187,8 +186,8 @@ impl Event {
     ///
     /// # Blocking
     ///
-    /// The thread looks again for some microseconds, as long as that pays, because a signal from another processor is
-    /// often that near; then it sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
+    /// The thread spins for some microseconds, unless that has not paid off lately, because a signal from another
+    /// processor is often that near. Then it sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
     #[inline]
     pub fn wait(&self) {
         if !self.is_set() {
@@ -202,7 +201,7 @@ impl Event {
     /// # Blocking
     ///
     /// The clock is [`Instant`]'s: monotonic. Zero is a poll. [`Duration::MAX`] waits for ever. A wait that timed out
-    /// leaves no trace and changes nothing.
+    /// changes nothing.
     ///
     /// # Examples
     ///
@@ -237,8 +236,8 @@ impl Event {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call,
-    /// not from the first poll: a `set` between the two is seen even if a `clear` follows it.
+    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on, not from the first
+    /// poll: one between the two releases the future even if a `clear` follows it.
     ///
     /// # Examples
     ///
@@ -264,42 +263,42 @@ impl Event {
     #[cold]
     fn wait_cold(&self, deadline: Deadline) -> bool {
         let first = self.word();
-        let ticket = first.ticket();
-        if first.releases(ticket) {
+        let generation = first.generation();
+        if first.releases(generation) {
             return true;
         }
         if deadline.has_passed() {
-            return self.word().releases(ticket);
+            return self.word().releases(generation);
         }
-        let sleep = || self.queue.counting_sleeper(|| self.sleep(ticket, deadline));
-        // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
+        let sleep = || self.queue.counting_sleeper(|| self.sleep(generation, deadline));
+        // Do not spin when other threads sleep already: the next `set` needs a system call anyway.
         if first.has_threads() {
             return sleep();
         }
-        sys::spin::until(deadline, || self.word().releases(ticket)) || sys::spin::noting_sleep(sleep)
+        sys::spin::until(deadline, || self.word().releases(generation)) || sys::spin::noting_sleep(sleep)
     }
 
-    /// Sleeps on the word until it releases `ticket`, or the deadline passes.
-    fn sleep(&self, ticket: Ticket, deadline: Deadline) -> bool {
+    /// Sleeps until the word releases `generation`, or the deadline passes.
+    fn sleep(&self, generation: Generation, deadline: Deadline) -> bool {
         loop {
             let now = self.word();
-            if now.releases(ticket) {
+            if now.releases(generation) {
                 return true;
             }
             let asleep = now.with_threads();
             let (now, asleep) = (now.bits(), asleep.bits());
-            // A `set` either finds THREADS and wakes us, or changes the word under this exchange.
+            // A `set` either finds THREADS and wakes this thread, or makes this exchange fail.
             if now != asleep && self.queue.word.compare_exchange(now, asleep, AcqRel, Relaxed).is_err() {
                 continue;
             }
             if sys::wait(&self.queue.word, asleep, deadline).is_err() {
-                // The tie: whoever set it in the meantime wins.
-                return self.word().releases(ticket);
+                // On a tie, released wins.
+                return self.word().releases(generation);
             }
         }
     }
 
-    /// `set` and `clear` in one step: it releases those who are listed, and nobody ever finds it set.
+    /// `set` and `clear` in one step: all who wait are released, and the event is never seen set.
     #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn pulse(&self) {
         let pulse = |bits| Some(Word::from_bits(bits).set().bits() & Word::ALL_BUT_SET);
@@ -312,7 +311,7 @@ impl Event {
         &self.queue
     }
 
-    /// Whether tasks wait. (Threads that block on the event itself do not count.)
+    /// Whether tasks wait. Threads that block do not count.
     #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn has_listeners(&self) -> bool {
         !self.queue.is_empty()
@@ -325,7 +324,7 @@ impl Default for Event {
     }
 }
 
-// A panic of a waker leaves an event in order: its state changes before wakers run, and the queue is consistent then.
+// A panic of a waker leaves an event in a valid state: state and queue are consistent before wakers run.
 impl UnwindSafe for Event {}
 impl RefUnwindSafe for Event {}
 

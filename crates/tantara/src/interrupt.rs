@@ -1,7 +1,7 @@
-//! [`interruptible`]: waits that a signal can end, for programs whose signals are handled outside of the handler.
+//! [`interruptible`]: waits that a signal can end, for programs that act on signals outside of their handlers.
 //!
 //! A sleep is interrupted in two ways: a handler has run on the sleeping thread (EINTR), or [`NAP`] is over. The second
-//! is for the signal that arrives between the last look and the sleep, which nothing else would notice.
+//! is for a signal that arrives between the last check and the sleep, which does not interrupt the sleep.
 
 #![forbid(unsafe_code)]
 
@@ -20,21 +20,19 @@ const NAP: Duration = Duration::from_secs(1);
 /// Runs `waits`, and lets signals end the waits in it: whenever a signal's handler has interrupted the sleep of this
 /// thread, `gives_up` is asked whether to go on. If not, the wait returns what it returns when its time has passed.
 ///
-/// This is for programs that note a signal in its handler and act on it later, as interpreters of other languages do:
-/// `gives_up` is the place to act. It is no signal handler but an ordinary function, called on the thread that waits.
-/// It may use the event that is being waited for; a `set` there releases the wait, also
-/// if it is followed by a `clear`. It is asked by every wait that can say that it was not released: `wait_timeout`,
-/// `wait_deadline` and their sisters, of every kind of event and of [`any`](crate::any) and [`all`](crate::all).
-/// [`Duration::MAX`] makes one of those that lasts until the event or the signal. A plain `wait` is not interrupted,
-/// nor is a future.
+/// This is for programs that record a signal in its handler and act on it later, as interpreters do. `gives_up` is the
+/// place to act: it is an ordinary function, called on the thread that waits. It may use the event that is being waited
+/// for; a `set` there releases the wait, even if a `clear` follows. It is called by every wait that can report a
+/// timeout: `wait_timeout`, `wait_deadline` and their `try_` variants, of every kind of event and of
+/// [`any`](crate::any) and [`all`](crate::all). A timeout of [`Duration::MAX`] lasts until the event or the signal. A
+/// plain `wait` is not interrupted, nor is a future.
 ///
-/// It may also be asked without a signal, about once in a second: a signal that arrives just before the thread falls
-/// asleep is noticed that late. Where sleeps are not made by the kernel's futex, on other systems than Linux, every
-/// signal is.
+/// It may also be called without a signal, about once a second, so that a signal that arrives just before the thread
+/// falls asleep is noticed. On systems other than Linux every signal is noticed that way.
 ///
 /// # Panics
 ///
-/// Of `gives_up` go on through the wait, which is over then, with nothing lost.
+/// A panic of `gives_up` ends the wait and propagates, with nothing lost.
 ///
 /// # Examples
 ///
@@ -66,7 +64,7 @@ pub fn interruptible<R>(gives_up: fn() -> bool, waits: impl FnOnce() -> R) -> R 
 }
 
 fn set(gives_up: Option<fn() -> bool>) {
-    // A thread that is being torn down cannot be interrupted.
+    // A thread whose thread-locals are being destroyed cannot be interrupted.
     let _ = GIVES_UP.try_with(|kept| kept.set(gives_up));
 }
 
@@ -74,7 +72,7 @@ fn current() -> Option<fn() -> bool> {
     GIVES_UP.try_with(Cell::get).ok().flatten()
 }
 
-/// How long a wait may sleep until it has to [ask](gives_up), if there is anybody to be asked.
+/// How long a wait may sleep until it has to call [`gives_up`], if it is interruptible.
 pub(crate) fn longest_sleep(deadline: Deadline) -> Option<Duration> {
     (deadline.can_be_given_up() && current().is_some()).then_some(NAP)
 }

@@ -1,14 +1,13 @@
 //! The queue's lock: one byte.
 //!
-//! It is held for a few list operations, for at most one batch of them, and never while foreign code runs. So it is
-//! nearly always free, and its cost is one compare-exchange to take it and a plain store to give it back. A lock that
-//! wakes its waiters must find out on unlocking whether there are any, which costs a second atomic operation each time.
-//! The waiters of this one look again instead: a few times at once, then after `yield_now`, then after sleeps of 20 µs
-//! to 1 ms.
+//! It is held for at most one batch of list operations, and never while foreign code runs. So it is nearly always free.
+//! Locking is one compare-exchange, unlocking a plain store. A lock that wakes its waiters must check on every unlock
+//! whether there are any, which costs a second atomic operation. The waiters of this lock retry instead: a few times at
+//! once, then after `yield_now`, then after sleeps of 20 µs to 1 ms.
 //!
-//! Because they sleep, a holder that was preempted by a waiter of higher priority gets the processor. There is no bound
-//! on the wait, for the scheduler decides when a preempted holder runs again; see DESIGN.md. A signal handler must not
-//! take the lock, for it may have interrupted the holder.
+//! Because waiters sleep, a holder that was preempted by a waiter of higher priority gets the processor. The wait is
+//! not bounded, because the scheduler decides when a preempted holder runs again; see DESIGN.md. A signal handler must
+//! not take the lock, because it may have interrupted the holder.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 use crate::sync::{AtomicBool, SPINS, const_new, sleep, spin_loop, yield_now};
 
-/// Tries until a waiter lets other threads run in between, and until it sleeps in between.
+/// After how many tries a waiter yields between tries, and after how many it sleeps.
 const SPINNING_TRIES: u32 = if SPINS { 6 } else { 0 };
 const YIELDING_TRIES: u32 = SPINNING_TRIES + 10;
 const SHORTEST_SLEEP: Duration = Duration::from_micros(20);
@@ -64,7 +63,7 @@ impl Lock {
                 sleep(nap);
                 nap = LONGEST_SLEEP.min(nap * 2);
             }
-            // Look first: an attempt takes the cache line from the holder, who is about to write to it.
+            // Load first: a compare-exchange takes the cache line from the holder, which is about to write to it.
             if !self.locked.load(Relaxed)
                 && let Some(guard) = self.try_lock()
             {
@@ -92,7 +91,7 @@ mod tests {
         count: UnsafeCell<u32>,
     }
 
-    #[allow(unsafe_code, reason = "the very thing that the lock is there for")]
+    #[allow(unsafe_code, reason = "what the lock protects in the tests")]
     mod access {
         // SAFETY: `count` is touched under `lock` alone, which is what the tests check.
         unsafe impl Sync for super::Guarded {}
@@ -115,8 +114,8 @@ mod tests {
         Arc::new(Guarded { lock: Lock::new(), count: UnsafeCell::new(0) })
     }
 
-    /// Who gets the lock at the first try has the count to themselves, and sees what those before them did. (Loom
-    /// cannot follow a thread that tries without end.)
+    /// A thread that gets the lock at the first try has the count to itself, and sees earlier changes. (Loom cannot
+    /// follow a thread that tries without end.)
     #[cfg(loom)]
     #[test]
     fn loom_one_at_a_time() {

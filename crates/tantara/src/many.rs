@@ -16,8 +16,8 @@ use crate::event::Event;
 use crate::park::{block_on, block_on_napping};
 use crate::wait::{AutoResetWait, Slot, Slots, Wait};
 
-/// What [`any`] and [`all`] can wait for. It is sealed: the events of this crate implement it, and `&dyn Waitable`
-/// mixes their kinds.
+/// What [`any`] and [`all`] can wait for. The trait is sealed: events implement it, and `&dyn Waitable` mixes their
+/// kinds.
 ///
 /// ```
 /// use tantara::{AutoResetEvent, Event, Waitable, any};
@@ -35,7 +35,7 @@ pub(crate) mod sealed {
         fn slot(&self, seal: Seal) -> super::Slot<'_>;
     }
 
-    /// Only this crate can make one, so only it can begin a wait.
+    /// Only this crate can make one, so only `any` and `all` can call `slot`.
     #[derive(Debug)]
     pub struct Seal(pub(super) ());
 }
@@ -54,7 +54,7 @@ impl sealed::Sealed for AutoResetEvent {
     }
 }
 
-/// References, boxes and Arcs of events are as good as the events.
+/// References, boxes and `Arc`s of events can be waited for like the events.
 macro_rules! waitable_through {
     ($($pointer:ty),*) => {$(
         impl<W: Waitable + ?Sized> Waitable for $pointer {}
@@ -82,12 +82,12 @@ where
 /// time, the one with the lowest index is reported; the release of an [`AutoResetEvent`] is used up only if it is
 /// the one that is reported.
 ///
-/// The wait begins here: an [`Event`] that is set and cleared between this call and the first look counts. An
-/// `AutoResetEvent`'s line is entered with the first look. Any of none is never released.
+/// The wait begins with this call: an [`Event`] that is set and cleared before the first poll counts. The wait is
+/// queued at an `AutoResetEvent` with the first poll. `any` of no events is never released.
 ///
 /// # Cancel safety
 ///
-/// Dropping it, or a timeout, loses nothing: a release that an `AutoResetEvent` had given passes on.
+/// Dropping it, or a timeout, loses nothing: a release that an `AutoResetEvent` had given is handed on.
 ///
 /// # Signal handlers
 ///
@@ -119,11 +119,11 @@ where
 
 /// Waits for each of many events: it is released when every one of them was released at some moment of the wait.
 ///
-/// It latches: an [`Event`] that was set and cleared again while the others were still awaited has done its part. The
-/// releases of [`AutoResetEvent`]s are used up only when the last event has come; if the wait is dropped or times out
-/// before that, they pass on.
+/// It latches: an [`Event`] that was set and cleared again while others were still awaited counts. The releases of
+/// [`AutoResetEvent`]s are used up only when the last event is released; if the wait is dropped or times out before
+/// that, they are handed on.
 ///
-/// `events` is as with [`any`]. All of none is released at once.
+/// `events` is as with [`any`]. `all` of no events is released at once.
 ///
 /// # Deadlocks
 ///
@@ -143,7 +143,7 @@ where
 ///
 /// # Cancel safety
 ///
-/// Dropping it, a timeout, or an error loses nothing: the releases that it was given pass on.
+/// Dropping it, a timeout, or an error loses nothing: the releases that it was given are handed on.
 ///
 /// # Signal handlers
 ///
@@ -211,8 +211,8 @@ trait Many<'a> {
 ///
 /// # Panics
 ///
-/// As a future, when it is polled again after it was ready. And if one of the events is shared with other processes and
-/// was removed; the verbs that begin with `try_` return an error instead.
+/// As a future, if it is polled again after it was ready. Also if an event outside of the process fails, for example
+/// because it was removed; the methods that begin with `try_` return an error instead.
 #[must_use = "it does nothing until it is waited for or awaited"]
 pub struct Any<'a> {
     slots: Slots<'a>,
@@ -245,7 +245,7 @@ impl Any<'_> {
     ///
     /// # Errors
     ///
-    /// If one of the events is shared with other processes and was removed, and none before it was released.
+    /// If an event outside of the process fails, and none before it in the list is released.
     pub fn try_wait(mut self) -> Result<usize, Error> {
         loop {
             if let Some(outcome) = self.block(Deadline::Never) {
@@ -298,7 +298,7 @@ impl<'a> Many<'a> for Any<'a> {
                     self.slots.claim(index);
                 }
                 self.done = true;
-                // Leave the other queues now, not when the caller happens to drop this.
+                // Leave the other queues now. The caller may drop this much later.
                 self.slots = Slots::new(Box::new([]));
                 return Poll::Ready(outcome);
             }
@@ -319,8 +319,8 @@ impl Future for Any<'_> {
 ///
 /// # Panics
 ///
-/// As a future, when it is polled again after it was ready. And if one of the events is shared with other processes and
-/// was removed; the verbs that begin with `try_` return an error instead.
+/// As a future, if it is polled again after it was ready. Also if an event outside of the process fails, for example
+/// because it was removed; the methods that begin with `try_` return an error instead.
 #[must_use = "it does nothing until it is waited for or awaited"]
 pub struct All<'a> {
     slots: Slots<'a>,
@@ -353,7 +353,7 @@ impl All<'_> {
     ///
     /// # Errors
     ///
-    /// If one of the events is shared with other processes, and was removed before it was released.
+    /// If an event outside of the process fails before it was released.
     pub fn try_wait(mut self) -> Result<(), Error> {
         loop {
             if let Some(outcome) = self.block(Deadline::Never) {
@@ -390,7 +390,7 @@ impl All<'_> {
     }
     fn fail(&mut self, error: Error) -> Poll<Result<(), Error>> {
         self.done = true;
-        // Hand the releases on and leave the queues now, not when the caller happens to drop this.
+        // Hand the releases on and leave the queues now. The caller may drop this much later.
         self.slots = Slots::new(Box::new([]));
         Poll::Ready(Err(error))
     }
@@ -409,15 +409,15 @@ impl<'a> Many<'a> for All<'a> {
         if is_first || self.slots.needs_poll() {
             for index in self.released..self.slots.len() {
                 if self.slots.must_be_queued(index) {
-                    // The release, now or later, stays in the slot.
+                    // A release stays in the slot.
                     if let Poll::Ready(Err(error)) = self.slots.poll_held(index, context) {
                         return self.fail(error);
                     }
                 }
             }
         }
-        // One after the other: every slot keeps what it was given, so each is looked at until it is released and
-        // never again, and a thousand signals wake this task only when they are the next one it needs.
+        // In order: every slot stays released, so each is polled until it is released and never again. Of a thousand
+        // events, only the next one that is needed wakes this task.
         while self.released < self.slots.len() {
             let index = self.released;
             if let Err(error) = ready!(self.slots.poll_held(index, context)) {

@@ -1,12 +1,12 @@
-//! What an event may be called, wherever it lies: the same in a directory and in a cluster, on every system.
+//! Which names events may have: the same rules in a directory and in a cluster, on every system.
 
 #![forbid(unsafe_code)]
 
 /// The longest name, in bytes. File systems allow 255; the rest is for names made from it.
 const LONGEST: usize = 200;
 
-/// Checks a name: letters and digits of any script, and some punctuation that means nothing to shells and paths. If it
-/// cannot be, why not.
+/// Checks a name: letters and digits of any script, and punctuation without a meaning in shells and paths. The error
+/// says what is wrong.
 pub fn check(name: &str) -> Result<(), &'static str> {
     let is_fine = |c: char| c.is_alphanumeric() || "._-+:@=,%~".contains(c);
     if name.is_empty() {

@@ -1,5 +1,5 @@
-//! How a thread waits for a future: it polls, and sleeps on a word of its own until it is woken, or until a nap is over
-//! if nobody can wake it.
+//! How a thread waits for a future: it polls, and sleeps on a word of its own until its waker is called, or for a
+//! limited time if the waker may never be called.
 
 #![forbid(unsafe_code)]
 
@@ -16,14 +16,14 @@ use crate::interrupt;
 use crate::sync::{AtomicU32, per_thread, sleep};
 use crate::sys;
 
-/// Nobody sleeps, nothing was said.
+/// The thread does not sleep, and was not woken.
 const IDLE: u32 = 0;
-/// A wake-up call has come that nobody has heard yet.
+/// A wake-up call has come, and was not used up yet.
 const CALLED: u32 = 1;
-/// The owner sleeps, or is about to.
+/// The thread sleeps, or is about to.
 const ASLEEP: u32 = 2;
 
-/// A thread's place to sleep. Not `std::thread::park`: its token belongs to the program, which may be using it.
+/// What a thread sleeps on. Not `std::thread::park`, because the program may be using its token.
 struct Parker {
     word: AtomicU32,
 }
@@ -45,7 +45,7 @@ impl Parker {
         Arc::new(Parker { word: AtomicU32::new(IDLE) })
     }
 
-    /// Sleeps until a call, or until the deadline, or until it is given up. Uses the call up.
+    /// Sleeps until a call, the deadline, or an interruption. Uses the call up.
     fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let called = || self.word.load(Relaxed) == CALLED;
         if called() || sys::spin::until(deadline, called) {
@@ -55,7 +55,7 @@ impl Parker {
         sys::spin::noting_sleep(|| self.sleep(deadline))
     }
 
-    /// Sleeps for `nap`, or until the deadline, whether or not a call comes. Uses the call up.
+    /// Sleeps for `nap` or until the deadline, whether or not a call comes. Uses the call up.
     fn nap(&self, nap: Duration, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let now = Instant::now();
         sleep(deadline.at_most(now + nap).saturating_duration_since(now));
@@ -70,19 +70,19 @@ impl Parker {
         while self.word.load(Acquire) != CALLED && outcome.is_ok() {
             outcome = sys::wait(&self.word, ASLEEP, deadline);
         }
-        // A call that came with the deadline is not left behind for the next wait.
+        // A call that came with the deadline must not end the next wait.
         self.word.swap(IDLE, AcqRel);
         outcome
     }
 }
 
 per_thread! {
-    /// Kept between waits, to spare an allocation. Taken out while in use: a waker that is woken in the middle of a
-    /// wait may itself wait.
+    /// Kept between waits, to save an allocation. Taken out while in use, because a waker that is called during a wait
+    /// may wait itself.
     static PARKER: Cell<Option<Arc<Parker>>> = const { Cell::new(None) }
 }
 
-/// Runs `future` on this thread until it is ready, or gives up at the deadline. On a tie the future wins.
+/// Runs `future` on this thread until it is ready, or until the deadline. On a tie the future wins.
 pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -> Option<F::Output> {
     block_on_napping(
         |context| match future.as_mut().poll(context) {
@@ -93,8 +93,8 @@ pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -
     )
 }
 
-/// As [`block_on`], for what may not be woken: where `poll` is not ready it says how long to sleep until the next look,
-/// if that must not be left to the waker.
+/// As [`block_on`], for futures whose waker may never be called: if `poll` is not ready, it returns how long to sleep
+/// until the next poll, or nothing to sleep until the waker is called.
 pub(crate) fn block_on_napping<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Result<T, Option<Duration>>,
     deadline: Deadline,
@@ -104,7 +104,7 @@ pub(crate) fn block_on_napping<T>(
     let mut context = Context::from_waker(&waker);
     let mut out_of_time = deadline.has_passed();
     let output = loop {
-        // The clock was read before this look, so what came before the deadline is seen, however long the look takes.
+        // The clock was read before this poll, so a release before the deadline is seen, however long the poll takes.
         let nap = match poll(&mut context) {
             Ok(output) => break Some(output),
             Err(nap) => nap,
@@ -125,10 +125,10 @@ mod tests {
     use std::pin::pin;
     use std::time::{Duration, Instant};
 
-    /// A look that takes so long that the deadline passes in the middle of it, just after the event was pulsed.
+    /// A poll that takes so long that the deadline passes during it, just after the event was pulsed.
     #[test]
     fn what_came_before_the_deadline_is_not_reported_as_a_timeout() {
-        // Long enough to be ahead still when the first look begins.
+        // Long enough that the first poll begins before it.
         let deadline = Instant::now() + Duration::from_secs(1);
         let mut looks = 0;
         let slow = std::future::poll_fn(|_| {

@@ -2,11 +2,11 @@
 //!
 //! | bit | name | meaning |
 //! |---|---|---|
-//! | 0 | STORED | one release is kept for the next who comes |
+//! | 0 | STORED | one release is kept for the next wait |
 //! | 1 | LISTED | the queue may hold waiters, so a release goes through it |
 //!
-//! Invariants: STORED implies not LISTED, for a release is stored only when nobody waits, and nobody waits while one
-//! is stored. LISTED is switched on and off under the queue's lock alone; it may be on while the queue is empty.
+//! Invariants: STORED implies not LISTED, because a release is stored only without waiters, and no wait begins while
+//! one is stored. LISTED changes under the queue's lock only, and may be on while the queue is empty.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ pub(crate) fn take(queue: &Queue) -> bool {
     is_stored(queue) && queue.word.compare_exchange(STORED, EMPTY, AcqRel, Acquire).is_ok()
 }
 
-/// Gives one release: to the first in line, or to the store, which holds one.
+/// Gives one release: to the first waiter, or to the store, which holds one.
 #[inline]
 pub(crate) fn give(queue: &Queue) {
     if !store(queue)
@@ -42,7 +42,7 @@ pub(crate) fn give(queue: &Queue) {
     }
 }
 
-/// Gives one release in a destructor: without panicking, and without recursion when the waker drops the next wait.
+/// As [`give`], for a destructor: it does not panic, nor recurse when the waker drops the next wait.
 pub(crate) fn hand_on(queue: &Queue) {
     if !store(queue)
         && let Some(first) = release_first(queue)
@@ -51,19 +51,19 @@ pub(crate) fn hand_on(queue: &Queue) {
     }
 }
 
-/// Stores one release, unless somebody may stand in line.
+/// Stores one release, unless the queue may hold waiters.
 #[inline]
 fn store(queue: &Queue) -> bool {
-    // A full store is written again all the same: what came before this call must be visible to whoever takes it.
+    // A full store is written again: all that happened before this call must be visible to the wait that takes it.
     queue.word.fetch_update(AcqRel, Acquire, |word| (word & LISTED == 0).then_some(STORED)).is_ok()
 }
 
 fn release_first(queue: &Queue) -> Option<Waker> {
-    // LISTED changes under the lock alone, and while it is on nothing else changes the word.
+    // LISTED changes under the lock only, and while it is on nothing else changes the word.
     queue.release_one(|word| _ = word.swap(EMPTY, AcqRel), |word| _ = word.swap(STORED, AcqRel))
 }
 
-/// Asked under the queue's lock: must this one stand in line? If not, it has just taken the stored release.
+/// Called under the queue's lock. Whether the waiter must be queued; if not, it has taken the stored release.
 pub(crate) fn admit(word: &AtomicU32) -> bool {
     word.fetch_update(AcqRel, Acquire, |word| match word {
         STORED => Some(EMPTY),

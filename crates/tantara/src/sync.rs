@@ -1,13 +1,13 @@
-//! Atomics, cells and the queue's lock, from the standard library or from loom. The only file that knows loom, but
-//! for the choice of a backend in [`sys`](crate::sys).
+//! Atomics, cells and the queue's lock, from the standard library or from loom. Only this file and
+//! [`sys`](crate::sys), which chooses a backend, depend on loom.
 //!
-//! Loom runs a test under every interleaving that the memory model allows; for that it needs its own atomics. What
-//! differs between the two worlds is settled here, so that every other room is written once.
+//! Loom runs a test under every interleaving that the memory model allows, and needs its own atomics for that. This
+//! file hides the differences, so that the rest of the crate is written once.
 
 #![forbid(unsafe_code)]
 
 #[cfg(not(loom))]
-mod world {
+mod backend {
     pub(crate) use std::hint::spin_loop;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
     pub(crate) use std::thread::{sleep, yield_now};
@@ -83,7 +83,7 @@ mod world {
 }
 
 #[cfg(loom)]
-mod world {
+mod backend {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
     pub(crate) use loom::thread::yield_now;
@@ -157,4 +157,11 @@ mod world {
     pub(crate) use const_new;
 }
 
-pub(crate) use world::*;
+pub(crate) use backend::*;
+
+/// Locks a mutex, also after a thread has panicked with it: the data that such mutexes protect here is valid at every
+/// moment.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

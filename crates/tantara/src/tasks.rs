@@ -1,18 +1,19 @@
 //! The queue of waiting tasks: an intrusive doubly linked list whose nodes live inside the pinned futures, so that
 //! waiting allocates nothing.
 //!
-//! # Discipline
+//! # Invariants
 //!
-//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are touched under the queue's lock alone.
-//! 2. A node's `stage` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per
+//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are accessed under the queue's lock only.
+//! 2. A node's `state` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per
 //!    listing: to RELEASED by a drain, or to UNLISTED by its owner.
-//! 3. Storing RELEASED (with Release) is the drain's last touch of a node. An owner that loads RELEASED or UNLISTED
-//!    (with Acquire) therefore owns the node alone and needs no lock.
+//! 3. Storing RELEASED (with Release) is a drain's last access to a node. An owner that loads RELEASED or UNLISTED
+//!    (with Acquire) therefore has exclusive access to the node, and needs no lock.
 //! 4. A node that is not LISTED holds no waker.
 //! 5. The fields of a node are reached through shared references and raw pointers only; its owner's `Pin<&mut _>` is
 //!    never turned into a `&mut` to them. (The compiler assumes nothing of a `&mut` to a type that is not `Unpin`.)
-//! 6. Foreign code, the clone, the wake and the drop of wakers, runs while the lock is not held.
-//! 7. Tickets do not decrease along the list: each is checked against the word under the lock as it is appended.
+//! 6. Foreign code (cloning, waking and dropping wakers) never runs under the lock.
+//! 7. Generations do not decrease along the list, because each is compared with the word under the lock when it is
+//!    appended.
 //!
 //! ```text
 //!                  enlist (lock)            drain (lock)
@@ -22,8 +23,8 @@
 //!                withdraw (lock)                UNLISTED ──────┘ released without waiting
 //! ```
 //!
-//! The list is kept as in `utlist`'s DL flavour: `next` ends in null, `prev` of the head is the tail; one pointer is
-//! enough to append and to take from the front.
+//! `next` of the tail is null, and `prev` of the head is the tail, as in `utlist`'s DL lists. So one pointer suffices
+//! to append and to take from the front.
 
 use std::marker::PhantomPinned;
 use std::pin::Pin;
@@ -33,32 +34,32 @@ use std::task::{Poll, Waker};
 
 use crate::sync::{AtomicU16, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
 use crate::wakers::{Wakers, drop_from_drop};
-use crate::word::{Ticket, Word};
+use crate::word::{Generation, Word};
 
-/// A state word and those who wait for it: the whole of an event.
+/// A state word and its waiters: all of an event.
 ///
-/// The word stands here because it fits where the lock would leave padding.
+/// The word is here because it fits where the lock would leave padding.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) word: AtomicU32,
-    /// How many threads sleep on the word: a figure for `Debug`, modulo 65,536.
+    /// How many threads sleep on the word, modulo 65,536; for `Debug`.
     sleepers: AtomicU16,
     lock: Lock,
     head: UnsafeCell<*const Node>,
 }
 
-// SAFETY: a queue's nodes belong to futures that borrow the queue, so none that can still be used is listed when it
-// moves. (One that was leaked stays where it is for ever, and is reached under the lock alone.) Wakers are Send.
+// SAFETY: a queue's nodes belong to futures that borrow the queue, so no node that can still be used is listed when the
+// queue moves. (A leaked node stays in its place, and is accessed under the lock only.) Wakers are Send.
 unsafe impl Send for Queue {}
-// SAFETY: `head` is touched under `lock` alone (discipline 1); the other fields are atomics.
+// SAFETY: `head` is accessed under `lock` only (invariant 1); the other fields are atomics.
 unsafe impl Sync for Queue {}
 
 #[derive(Debug)]
 struct Node {
     links: UnsafeCell<Links>,
     waker: UnsafeCell<Option<Waker>>,
-    stage: AtomicU32,
-    ticket: Ticket,
+    state: AtomicU32,
+    generation: Generation,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -67,16 +68,16 @@ struct Links {
     next: *const Node,
 }
 
-/// In no list. Nobody but the owner knows the node.
+/// Not in the list. Only the owner has access to the node.
 const UNLISTED: u32 = 0;
-/// In the list: dropping must take it out.
+/// In the list: dropping must unlink it.
 const LISTED: u32 = 1;
 /// A release was given to it. Not in the list.
 const RELEASED: u32 = 2;
-/// The owner has used its release up. Not in the list.
+/// The owner has used up the release. Not in the list.
 const CLAIMED: u32 = 3;
 
-/// Who counts those who wait stops here.
+/// Upper bound on the waiters that are counted for `Debug`.
 const MOST_COUNTED: usize = 1 << 16;
 
 impl Queue {
@@ -91,17 +92,17 @@ impl Queue {
         }
     }
 
-    /// Releases, first come first served, everyone whose ticket is within `cohort`, and wakes them in batches outside
-    /// the lock. If a waker panics the others are woken all the same, and the first panic goes on afterwards.
+    /// Releases, in order, the waiters of `last` and of earlier generations, and wakes them in batches outside of the
+    /// lock. If a waker panics, the others are woken nevertheless, and then the first panic propagates.
     #[cold]
-    pub(crate) fn release_cohort(&self, cohort: Ticket) {
+    pub(crate) fn release_up_to(&self, last: Generation) {
         let mut wakers = Wakers::new();
         loop {
             let guard = self.lock.lock();
-            // A drain may be held up for so long that the generation comes half around, and `is_within` turns over.
-            // So the word is asked too, which no newcomer's ticket agrees with.
+            // A drain may be delayed for so long that the generation advances by half of its range, where `is_within`
+            // inverts. So the word must release the generation too, which excludes new waiters.
             let now = Word::from_bits(self.word.load(Acquire));
-            let belongs = |ticket: Ticket| ticket.is_within(cohort) && now.releases(ticket);
+            let belongs = |generation: Generation| generation.is_within(last) && now.releases(generation);
             // SAFETY: the lock is held.
             let rest = unsafe { self.take_front(|waker| wakers.push(waker), BATCH, belongs) };
             if rest == Rest::Empty {
@@ -116,8 +117,8 @@ impl Queue {
         wakers.resume_panic();
     }
 
-    /// Gives one release to the first in the queue, whose waker the caller has to wake; or, if the queue is empty,
-    /// calls `store` under the lock. `last` is called under the lock when the queue has become empty.
+    /// Gives one release to the first waiter, whose waker the caller must wake; or, if the queue is empty, calls
+    /// `store` under the lock. `last` is called under the lock when the queue has become empty.
     #[cold]
     #[must_use = "the task sleeps until its waker is woken"]
     pub(crate) fn release_one(&self, last: impl FnOnce(&AtomicU32), store: impl FnOnce(&AtomicU32)) -> Option<Waker> {
@@ -133,8 +134,8 @@ impl Queue {
         first
     }
 
-    /// How many are in the queue now; a snapshot, in time linear in the answer. No more than [`MOST_COUNTED`], so
-    /// that nobody else is kept waiting for the lock.
+    /// How many waiters are queued now, in time linear in the answer. At most [`MOST_COUNTED`], to bound the time for
+    /// which the lock is held.
     pub(crate) fn len(&self) -> usize {
         let _guard = self.lock.lock();
         let mut count = 0;
@@ -153,13 +154,13 @@ impl Queue {
         self.head().is_null()
     }
 
-    /// How many threads and tasks wait now; a snapshot.
+    /// How many threads and tasks wait now.
     pub(crate) fn waiting(&self) -> usize {
         usize::from(self.sleepers.load(Relaxed)) + self.len()
     }
 
-    /// Counts the calling thread as asleep on the word while `sleep` runs, which may panic: a callback of
-    /// [`interruptible`](crate::interruptible) runs in it.
+    /// Counts the calling thread as asleep on the word while `sleep` runs. `sleep` may panic, because it calls the
+    /// callback of [`interruptible`](crate::interruptible).
     pub(crate) fn counting_sleeper<R>(&self, sleep: impl FnOnce() -> R) -> R {
         struct Counted<'a>(&'a AtomicU16);
 
@@ -184,13 +185,18 @@ impl Queue {
         self.head.with_mut(|head| unsafe { *head = node });
     }
 
-    /// Takes nodes from the front while `belongs` says so and `limit` allows, marks them released, and gives their
-    /// wakers to `taken`.
+    /// Unlinks up to `limit` nodes from the front while `belongs` holds, marks them released, and passes their wakers
+    /// to `taken`.
     ///
     /// # Safety
     ///
     /// The caller holds the lock.
-    unsafe fn take_front(&self, mut taken: impl FnMut(Waker), limit: usize, belongs: impl Fn(Ticket) -> bool) -> Rest {
+    unsafe fn take_front(
+        &self,
+        mut taken: impl FnMut(Waker),
+        limit: usize,
+        belongs: impl Fn(Generation) -> bool,
+    ) -> Rest {
         let head = self.head();
         if head.is_null() {
             return Rest::Empty;
@@ -205,7 +211,7 @@ impl Queue {
             }
             // SAFETY: as above; the node has not been released yet.
             let node = unsafe { &*cursor };
-            if !belongs(node.ticket) {
+            if !belongs(node.generation) {
                 break Rest::Others;
             }
             if count == limit {
@@ -217,8 +223,8 @@ impl Queue {
             if let Some(waker) = node.waker.with_mut(|waker| unsafe { (*waker).take() }) {
                 taken(waker);
             }
-            // The last touch: from here on the owner may free the node.
-            node.stage.store(RELEASED, Release);
+            // The last access: from here on the owner may free the node.
+            node.state.store(RELEASED, Release);
         };
         if cursor != head {
             self.set_head(cursor);
@@ -231,7 +237,7 @@ impl Queue {
         rest
     }
 
-    /// Appends a node. The caller holds the lock, and takes the node out again before it dies.
+    /// Appends a node. The caller holds the lock, and unlinks the node before it is freed.
     fn append(&self, node: &Node) {
         let this: *const Node = node;
         let head = self.head();
@@ -251,7 +257,7 @@ impl Queue {
         first.set_links(Links { prev: this, ..first.links() });
     }
 
-    /// Takes a node out of the middle. The caller holds the lock, and the node is listed.
+    /// Unlinks a node. The caller holds the lock, and the node is listed.
     fn unlink(&self, node: &Node) {
         let this: *const Node = node;
         let Links { prev, next } = node.links();
@@ -263,7 +269,7 @@ impl Queue {
             let before = unsafe { &*prev };
             before.set_links(Links { next, ..before.links() });
         }
-        // Who now keeps `prev`: the follower, or, if we were the tail, the head that remembers the tail.
+        // The node that now refers to `prev`: the next one, or, if this was the tail, the head.
         let heir = if !next.is_null() {
             next
         } else if head != this {
@@ -277,14 +283,14 @@ impl Queue {
     }
 }
 
-/// What `take_front` left behind.
+/// What `take_front` has left in the list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rest {
     /// Nothing.
     Empty,
-    /// Nodes that do not belong.
+    /// Nodes for which `belongs` does not hold.
     Others,
-    /// Nodes that belong; the limit was reached.
+    /// More nodes: the limit was reached.
     More,
 }
 
@@ -302,7 +308,7 @@ impl Node {
     }
 }
 
-/// One who waits in a queue: the node, and the queue it belongs to for life.
+/// A waiter: its node, and its queue.
 #[derive(Debug)]
 pub(crate) struct Waiter<'a> {
     queue: &'a Queue,
@@ -318,15 +324,15 @@ unsafe impl Sync for Waiter<'_> {}
 
 impl<'a> Waiter<'a> {
     #[inline]
-    pub(crate) fn new(queue: &'a Queue, ticket: Ticket) -> Waiter<'a> {
+    pub(crate) fn new(queue: &'a Queue, generation: Generation) -> Waiter<'a> {
         let nowhere = Links { prev: ptr::null(), next: ptr::null() };
         Waiter {
             queue,
             node: Node {
                 links: UnsafeCell::new(nowhere),
                 waker: UnsafeCell::new(None),
-                stage: AtomicU32::new(UNLISTED),
-                ticket,
+                state: AtomicU32::new(UNLISTED),
+                generation,
             },
             _pinned: PhantomPinned,
         }
@@ -338,36 +344,36 @@ impl<'a> Waiter<'a> {
     }
 
     #[inline]
-    pub(crate) fn ticket(&self) -> Ticket {
-        self.node.ticket
+    pub(crate) fn generation(&self) -> Generation {
+        self.node.generation
     }
 
-    /// Whether this waiter stands in no line and holds nothing: not yet polled, or withdrawn.
+    /// Whether this waiter is not queued and has no release: not yet polled, or withdrawn.
     #[inline]
     pub(crate) fn is_unlisted(&self) -> bool {
-        self.node.stage.load(Acquire) == UNLISTED
+        self.node.state.load(Acquire) == UNLISTED
     }
 
     /// Whether a release was given to this waiter (and not yet used up).
     #[inline]
     pub(crate) fn is_released(&self) -> bool {
-        self.node.stage.load(Acquire) == RELEASED
+        self.node.state.load(Acquire) == RELEASED
     }
 
-    /// Whether this waiter has used its release up.
+    /// Whether this waiter has used up its release.
     #[inline]
     pub(crate) fn is_claimed(&self) -> bool {
         // Only the owner writes CLAIMED.
-        self.node.stage.load(Relaxed) == CLAIMED
+        self.node.state.load(Relaxed) == CLAIMED
     }
 
-    /// Ready once a release was given. Until then the waiter is in the queue, and `waker` is the one to be woken.
+    /// Ready once a release was given. Until then the waiter is queued, with `waker` as its waker.
     ///
-    /// A waiter that is not in the queue enters it if `admit` agrees; `admit` is asked under the lock. If it does not
-    /// agree, the waiter counts as released.
+    /// A waiter that is not queued is appended if `admit`, which is called under the lock, returns `true`. Otherwise it
+    /// is released.
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
-        match self.node.stage.load(Acquire) {
+        match self.node.state.load(Acquire) {
             UNLISTED => self.enlist(waker, admit),
             LISTED => self.renew(waker),
             _ => Poll::Ready(()),
@@ -379,23 +385,23 @@ impl<'a> Waiter<'a> {
         let guard = self.queue.lock.lock();
         if !admit(&self.queue.word) {
             drop(guard);
-            // Nobody else knows the node.
-            self.node.stage.store(RELEASED, Relaxed);
+            // No other thread has access to the node.
+            self.node.state.store(RELEASED, Relaxed);
             return Poll::Ready(());
         }
         // SAFETY: the lock is held, and the node is not listed: the waker is ours.
         self.node.waker.with_mut(|slot| unsafe { *slot = Some(waker) });
-        // The node stays where it is and is taken out before it dies: it is pinned, and its drop withdraws it.
+        // The node does not move and is unlinked before it is freed: it is pinned, and its drop withdraws it.
         self.queue.append(&self.node);
-        self.node.stage.store(LISTED, Relaxed);
+        self.node.state.store(LISTED, Relaxed);
         drop(guard);
         Poll::Pending
     }
 
-    /// A listed waiter is polled again: make sure that the right task will be woken.
+    /// A listed waiter is polled again, perhaps by another task.
     fn renew(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
         let guard = self.queue.lock.lock();
-        if self.node.stage.load(Relaxed) != LISTED {
+        if self.node.state.load(Relaxed) != LISTED {
             return Poll::Ready(());
         }
         // SAFETY: the lock is held and the node is listed. Comparing wakers runs no foreign code.
@@ -406,7 +412,7 @@ impl<'a> Waiter<'a> {
         }
         let waker = waker.clone();
         let guard = self.queue.lock.lock();
-        if self.node.stage.load(Relaxed) != LISTED {
+        if self.node.state.load(Relaxed) != LISTED {
             drop(guard);
             return Poll::Ready(());
         }
@@ -417,10 +423,10 @@ impl<'a> Waiter<'a> {
         Poll::Pending
     }
 
-    /// Leaves the queue, if it is in there. A release that was given stays given.
+    /// Leaves the queue, if it is queued. A release that was given stays given.
     #[inline]
     pub(crate) fn withdraw(&mut self) {
-        if self.node.stage.load(Acquire) == LISTED {
+        if self.node.state.load(Acquire) == LISTED {
             self.unlist();
         }
     }
@@ -428,29 +434,29 @@ impl<'a> Waiter<'a> {
     #[inline(never)]
     fn unlist(&self) {
         let guard = self.queue.lock.lock();
-        if self.node.stage.load(Relaxed) != LISTED {
+        if self.node.state.load(Relaxed) != LISTED {
             return;
         }
         self.queue.unlink(&self.node);
         // SAFETY: the lock is held and the node is listed.
         let waker = self.node.waker.with_mut(|waker| unsafe { (*waker).take() });
-        self.node.stage.store(UNLISTED, Relaxed);
+        self.node.state.store(UNLISTED, Relaxed);
         drop(guard);
         if let Some(waker) = waker {
             drop_from_drop(waker);
         }
     }
 
-    /// Notes a release that was had without waiting in the queue.
+    /// Records a release that was taken without being queued.
     pub(crate) fn mark_released(self: Pin<&mut Self>) {
-        debug_assert_ne!(self.node.stage.load(Relaxed), LISTED);
-        self.node.stage.store(RELEASED, Relaxed);
+        debug_assert_ne!(self.node.state.load(Relaxed), LISTED);
+        self.node.state.store(RELEASED, Relaxed);
     }
 
-    /// Uses the release up: it will not be handed on.
+    /// Uses up the release, so that it is not handed on.
     pub(crate) fn claim(self: Pin<&mut Self>) {
         debug_assert!(self.is_released());
-        self.node.stage.store(CLAIMED, Relaxed);
+        self.node.state.store(CLAIMED, Relaxed);
     }
 }
 
@@ -466,20 +472,20 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
-    /// A drain that was held up while the generation went half around meets a newcomer.
+    /// A drain that was delayed while the generation advanced by half of its range meets a new waiter.
     #[test]
-    fn a_drain_from_half_the_world_ago_releases_no_newcomer() {
-        let old = Word::NEW.ticket();
+    fn a_drain_that_was_delayed_for_half_the_range_releases_no_new_waiter() {
+        let old = Word::NEW.generation();
         // Beyond half the range, where "earlier" and "later" have changed places.
         let queue = Queue::new((1 << 31) + (1 << 16));
         let now = Word::from_bits(queue.word.load(Acquire));
-        assert!(now.ticket().is_within(old), "the arithmetic alone would release it");
-        let mut newcomer = pin!(Waiter::new(&queue, now.ticket()));
+        assert!(now.generation().is_within(old), "the arithmetic alone would release it");
+        let mut newcomer = pin!(Waiter::new(&queue, now.generation()));
         assert!(newcomer.as_mut().poll(Waker::noop(), |_| true).is_pending());
-        queue.release_cohort(old);
+        queue.release_up_to(old);
         assert!(!newcomer.is_released());
         queue.word.store(now.set().bits(), Release);
-        queue.release_cohort(now.ticket());
+        queue.release_up_to(now.generation());
         assert!(newcomer.is_released());
     }
 }

@@ -13,21 +13,21 @@ use crate::external::{External, InPlace};
 use crate::stored;
 use crate::sync::AtomicU32;
 use crate::tasks::{Queue, Waiter};
-use crate::word::{Ticket, Word};
+use crate::word::{Generation, Word};
 
 /// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or was set since the
 /// future was made.
 ///
-/// It is 48 bytes, allocates nothing, and is inert until polled: only then is its task in the event's queue. The
-/// pulse guarantee counts from its creation all the same, because that is when it remembers the state.
+/// It is 48 bytes and allocates nothing. Its task is queued with the first poll. A `set` counts from the creation of
+/// the future, because the future remembers the state of the event at that moment.
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment leaves the queue and loses nothing for anyone else.
+/// Dropping it at any moment removes it from the queue, and affects no other wait.
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` that releases the future is visible to the task when it is ready.
+/// All that happened before the `set` that released the future is visible to the task once the future is ready.
 ///
 /// # Fairness
 ///
@@ -43,7 +43,7 @@ impl<'a> Wait<'a> {
     #[inline]
     pub(crate) fn new(queue: &'a Queue) -> Wait<'a> {
         let word = Word::from_bits(queue.word.load(Acquire));
-        Wait { waiter: Waiter::new(queue, word.ticket()) }
+        Wait { waiter: Waiter::new(queue, word.generation()) }
     }
 
     #[inline]
@@ -55,11 +55,11 @@ impl<'a> Wait<'a> {
 
     pub(crate) fn is_released(&self) -> bool {
         self.waiter.is_released()
-            || Word::from_bits(self.waiter.queue().word.load(Acquire)).releases(self.waiter.ticket())
+            || Word::from_bits(self.waiter.queue().word.load(Acquire)).releases(self.waiter.generation())
     }
 }
 
-// What holds for the event holds for its futures: a panic leaves them in order.
+// A panic leaves the futures in a valid state, as it does the events.
 impl UnwindSafe for Wait<'_> {}
 impl RefUnwindSafe for Wait<'_> {}
 impl UnwindSafe for AutoResetWait<'_> {}
@@ -71,28 +71,29 @@ impl Future for Wait<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let waiter = self.waiter();
-        // A drained node says so itself: no look at the word, which other processors may be writing.
+        // A drained node is released. The word need not be read, which other processors may be writing.
         if waiter.is_released() {
             return Poll::Ready(());
         }
-        let ticket = waiter.ticket();
-        if Word::from_bits(waiter.queue().word.load(Acquire)).releases(ticket) {
-            // Whatever the drain has come to: the generation decides. It may still find the node, and wake in vain.
+        let generation = waiter.generation();
+        if Word::from_bits(waiter.queue().word.load(Acquire)).releases(generation) {
+            // The generation decides. A drain that is not done yet may still find the node, and wake needlessly.
             return Poll::Ready(());
         }
-        waiter.poll(context.waker(), |word| admit(word, ticket))
+        waiter.poll(context.waker(), |word| admit(word, generation))
     }
 }
 
-/// Asked under the queue's lock: may a task with this ticket wait, and does the word say that someone does?
+/// Called under the queue's lock, before a task of this generation is queued: turns TASKS on, or returns `false` if the
+/// wait is released.
 ///
-/// Either a `set` finds TASKS on and drains after us, or we find its generation and do not wait. If TASKS is on
-/// already, the load suffices: a `set` that it misses has yet to take the lock, and will find us.
-fn admit(word: &AtomicU32, ticket: Ticket) -> bool {
+/// Either a `set` finds TASKS on and drains afterwards, or this finds the `set`'s generation. If TASKS is on already,
+/// the load suffices: a `set` that it does not see takes the lock later, and finds the task.
+fn admit(word: &AtomicU32, generation: Generation) -> bool {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
-        if now.releases(ticket) {
+        if now.releases(generation) {
             return false;
         }
         if now.has_tasks() {
@@ -114,24 +115,24 @@ impl fmt::Debug for Wait<'_> {
 /// The future of [`AutoResetEvent::wait_async`](crate::AutoResetEvent::wait_async): ready once one release was given
 /// to it.
 ///
-/// It has its place in the line from its first poll on.
+/// It is queued with its first poll.
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped after a release was given to it, but before it was ready, hands that release on: to the
-/// next in line, or to the event, which stores it.
+/// A future that is dropped after a release was given to it, but before it was ready, hands that release on to the next
+/// waiter, or to the event, which stores it.
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` whose release the future got is visible to the task when it is ready.
+/// All that happened before the `set` whose release the future got is visible to the task once the future is ready.
 ///
 /// # Fairness
 ///
-/// First polled, first served.
+/// Releases are given in the order of the first polls.
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct AutoResetWait<'a> {
     waiter: Waiter<'a>,
@@ -140,17 +141,17 @@ pub struct AutoResetWait<'a> {
 impl<'a> AutoResetWait<'a> {
     #[inline]
     pub(crate) fn new(queue: &'a Queue) -> AutoResetWait<'a> {
-        AutoResetWait { waiter: Waiter::new(queue, Ticket::NONE) }
+        AutoResetWait { waiter: Waiter::new(queue, Generation::NONE) }
     }
 
     #[inline]
     fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<'a>> {
         // SAFETY: structural pinning of the only field: it is not moved out of anywhere, AutoResetWait is not packed,
-        // its Drop only looks and withdraws, and it is not Unpin because Waiter is not.
+        // its Drop does not move it, and it is not Unpin because Waiter is not.
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
     }
 
-    /// Ready once a release is held; it is handed on when dropped unless it is claimed.
+    /// Ready once it has a release, which is handed on when it is dropped, unless it was claimed.
     fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let waiter = self.waiter();
         assert!(!waiter.is_claimed(), "AutoResetWait polled again after it was ready");
@@ -193,11 +194,11 @@ impl fmt::Debug for AutoResetWait<'_> {
 /// One event of an `any` or an `all`.
 #[derive(Debug)]
 pub enum Slot<'a> {
-    /// Released by the event's generation, which latches by itself.
+    /// Stays released once the event's generation has changed.
     Event(Wait<'a>),
-    /// Holds the release that it was given until it is claimed, or dropped and so handed on.
+    /// Keeps the release that it was given until it is claimed, or dropped and so handed on.
     AutoReset(AutoResetWait<'a>),
-    /// Latches by itself.
+    /// Stays released.
     External(InPlace<'a>),
 }
 
@@ -267,8 +268,8 @@ impl<'a> Slots<'a> {
         Poll::Ready(())
     }
 
-    /// Ready once the slot is released, or will never be. A release that was given to the slot stays with it,
-    /// unclaimed.
+    /// Ready once the slot is released, or has failed. A release that was given to the slot stays in it until it is
+    /// claimed.
     pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let blocks = self.blocks;
         match self.at(index) {
@@ -282,7 +283,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Uses up the release that the slot holds.
+    /// Uses up the release in the slot.
     pub(crate) fn claim(&mut self, index: usize) {
         if let Projected::AutoReset(wait) = self.at(index) {
             wait.waiter().claim();

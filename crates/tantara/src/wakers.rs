@@ -1,12 +1,11 @@
-//! Foreign code: the wakers of tasks. They are woken and dropped here, and never under a queue's lock.
+//! Wakers are foreign code. They are woken and dropped here, never under a queue's lock.
 //!
-//! A waker may drop futures, when it is woken as well as when it is dropped: the waker of a task whose executor has
-//! been closed drops the task. The destructor of such a future calls the next waker: it hands a release on, or it
-//! drops the waker that the future had left in the queue. A chain of n waits would therefore take n nested calls. So
-//! [`call_from_drop`] counts how deeply its calls are nested on this thread. The first [`NESTED`] of them are made at
-//! once, because a waker may run for long (that of an executor that polls inside of `wake`) and those who come after it
-//! must not have to wait for that. Calls that are nested more deeply are queued, and the innermost of those that were
-//! made at once makes them when its own waker has returned.
+//! Waking or dropping a waker may drop futures: the waker of a task whose executor has been closed drops the task. The
+//! destructor of such a future calls the next waker, either to hand a release on, or to drop the waker that the future
+//! left in the queue. A chain of n waits would therefore take n nested calls. So [`call_from_drop`] counts how deeply
+//! its calls are nested on this thread. The first [`NESTED`] are made at once, because a waker may run for long (an
+//! executor may poll inside of `wake`) and later waiters must not be delayed by that. Deeper calls are queued, and the
+//! innermost of the calls that were made at once makes them after its own waker has returned.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -20,13 +19,13 @@ use crate::sync::{BATCH, per_thread};
 const NESTED: u32 = 8;
 
 per_thread! {
-    /// How many of these calls are under way.
+    /// How many of these calls are on the stack.
     static DEPTH: Cell<u32> = const { Cell::new(0) }
 }
 
 per_thread! {
-    /// The calls that are too deeply nested. `ManuallyDrop`, so that the queue can be used to the very end of the
-    /// thread, when executors in thread-locals are dropped; an empty queue has nothing to free.
+    /// Calls that were too deeply nested. `ManuallyDrop`, so that the queue can be used until the thread ends, when
+    /// executors in thread-locals are dropped. An empty queue has nothing to free.
     static LATER: ManuallyDrop<Cell<Vec<Call>>> = const { ManuallyDrop::new(Cell::new(Vec::new())) }
 }
 
@@ -58,10 +57,10 @@ pub(crate) fn drop_from_drop(waker: Waker) {
     call_from_drop(waker, drop, Call::Drop);
 }
 
-/// `later` is the same as `call`, for the queue.
+/// `later` is `call` in the form that can be queued.
 #[inline]
 fn call_from_drop(waker: Waker, call: impl FnOnce(Waker), later: impl FnOnce(Waker) -> Call) {
-    // Only a model's thread-locals come to an end before the thread does.
+    // Only loom destroys this thread-local before the thread ends.
     let depth = DEPTH.try_with(Cell::get).unwrap_or(0);
     if depth >= NESTED {
         return call_deep_down(depth, later(waker));
@@ -98,15 +97,15 @@ fn set_depth(depth: u32) {
     let _ = DEPTH.try_with(|kept| kept.set(depth));
 }
 
-/// Runs foreign code in a place that must not panic. The panic has been reported by its hook; it ends here.
+/// Runs foreign code in a place that must not panic. The panic hook has reported the panic.
 pub(crate) fn quietly(foreign: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
         discard(panic);
     }
 }
 
-/// Drops the payload of a panic. Its destructor may panic too; the payload of that second panic is leaked, because its
-/// destructor could go on like that for ever.
+/// Drops the payload of a panic. If its destructor panics too, the payload of that second panic is leaked, because its
+/// destructor could panic again, without end.
 fn discard(panic: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(second);
@@ -115,8 +114,8 @@ fn discard(panic: Box<dyn Any + Send>) {
 
 /// The wakers of one batch, and the first panic of any.
 pub(crate) struct Wakers {
-    /// Those from `woken` to `filled` are initialised, and each is read once. One that is never read is leaked, not
-    /// lost in a worse way; but nothing can get between filling and waking.
+    /// Initialised from `woken` to `filled`; each is read once. Wakers that are never read would be leaked, but every
+    /// batch that is filled is woken.
     batch: [MaybeUninit<Waker>; BATCH],
     filled: usize,
     woken: usize,
@@ -145,10 +144,10 @@ impl Wakers {
         Some(unsafe { self.batch[self.woken - 1].assume_init_read() })
     }
 
-    /// Wakes all, in order, and is empty again.
+    /// Wakes all in order, and empties the batch.
     pub(crate) fn wake(&mut self) {
         loop {
-            // Each turn ends the batch or passes one waker that panics, so everyone is woken.
+            // Each turn ends the batch or passes one waker that panics, so all are woken.
             let turn = catch_unwind(AssertUnwindSafe(|| {
                 while let Some(waker) = self.pop_front() {
                     waker.wake();

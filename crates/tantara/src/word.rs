@@ -1,5 +1,4 @@
-//! The state word of an [`Event`](crate::Event): its layout and its transitions, as pure functions. No atomics live
-//! here.
+//! The state word of an [`Event`](crate::Event): its layout and its transitions, as pure functions without atomics.
 //!
 //! ```text
 //!   31                                    3    2     1      0
@@ -8,26 +7,26 @@
 //!  └───────────────────────────────────────┴─────┴───────┴───────┘
 //! ```
 //!
-//! * **generation** grows by one whenever the flag is raised. A waiter remembers the generation that it saw, its
-//!   [`Ticket`], and is released as soon as the generation *differs*: level ("it is set") and pulse ("it was set
-//!   since") are one comparison, and the flag is never read again after a wake-up. A wait that begins on a set event
-//!   gets the ticket of the generation before, which is released already.
-//! * **SET**: the flag. To lower it is to switch this bit off, in one operation that needs to know nothing.
-//! * **THREADS**: threads may be asleep on this word, so a `set` owes them a wake-up call.
-//! * **TASKS**: the queue may hold waiters, so a `set` owes it a drain.
+//! * **generation** grows by one whenever the flag is raised. A waiter remembers the [`Generation`] in which it began,
+//!   and is released as soon as the word's generation *differs*. So level ("it is set") and pulse ("it was set since")
+//!   are one comparison, and the flag is never read again after a wake-up. A wait that begins on a set event gets the
+//!   generation before, which is released already.
+//! * **SET**: the flag. `clear` turns this bit off, whatever the other bits are.
+//! * **THREADS**: threads may sleep on this word, so a `set` must wake them.
+//! * **TASKS**: the queue may hold waiters, so a `set` must drain it.
 //!
 //! | before | `set` | `clear` | a thread goes to sleep | a task is queued |
 //! |---|---|---|---|---|
 //! | unset | SET, next generation, THREADS off; wakes and drains as the bits said | unchanged | THREADS on | TASKS on |
 //! | set | unchanged | SET off | never: it is released | never: it is released |
 //!
-//! Invariants, which the other rooms lean on:
+//! Invariants:
 //!
-//! 1. SET implies not THREADS: nobody goes to sleep on a set event.
-//! 2. The generation never goes back. It wraps after 2^29 sets; a waiter would be misled only if the event were set
-//!    exactly that often (or a multiple) during one single sleep and that waiter did not run once meanwhile.
-//! 3. TASKS may be on while the queue is empty (a leaver does not tidy up), never off while it is not and nobody
-//!    holds the queue's lock.
+//! 1. SET implies not THREADS: no thread goes to sleep on a set event.
+//! 2. The generation never goes back. It wraps after 2^29 sets. A waiter would be misled only if the event were set
+//!    exactly that often (or a multiple) during a single sleep of that waiter.
+//! 3. While the queue's lock is free and the queue is not empty, TASKS is on. It may be on while the queue is empty,
+//!    because a waiter that leaves does not turn it off.
 
 #![forbid(unsafe_code)]
 
@@ -37,19 +36,19 @@ const TASKS: u32 = 0b010;
 const SET: u32 = 0b100;
 /// One generation.
 const GENERATION: u32 = 0b1000;
-/// All that is not the generation.
+/// All bits but the generation.
 const BITS: u32 = GENERATION - 1;
 
 /// One value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Word(u32);
 
-/// What a waiter remembers: the generation that it saw, in the word's own position.
+/// The generation in which a wait began, at its position in the word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ticket(u32);
+pub(crate) struct Generation(u32);
 
 impl Word {
-    /// A new event's: unset, nobody waits.
+    /// The word of a new event: unset, without waiters.
     pub(crate) const NEW: Word = Word(0);
 
     #[inline]
@@ -67,7 +66,7 @@ impl Word {
         self.0 & SET != 0
     }
 
-    /// Whether the `set` that found this word has someone to wake: it was unset and one of the low bits is on.
+    /// Whether the `set` that found this word has waiters to wake.
     #[inline]
     pub(crate) const fn owes_a_wake(self) -> bool {
         !self.is_set() && self.0 & (THREADS | TASKS) != 0
@@ -83,16 +82,17 @@ impl Word {
         self.0 & TASKS != 0
     }
 
-    /// The flag raised. Whoever stores this over an unset word must wake those whom that word told of.
+    /// The word with the flag raised. Storing this over an unset word obliges to wake the waiters that its bits
+    /// announce.
     #[inline]
     pub(crate) const fn set(self) -> Word {
         if self.is_set() { self } else { Word((self.0.wrapping_add(GENERATION) | SET) & !THREADS) }
     }
 
-    /// The flag lowered is the word `and` this.
+    /// Lowers the flag, by `and`.
     pub(crate) const ALL_BUT_SET: u32 = !SET;
 
-    /// The word of an empty queue is the word `and` this.
+    /// Says that the queue is empty, by `and`.
     pub(crate) const ALL_BUT_TASKS: u32 = !TASKS;
 
     #[inline]
@@ -105,27 +105,27 @@ impl Word {
         Word(self.0 | TASKS)
     }
 
-    /// The ticket of a wait that begins now. If the event is set, the ticket is released already.
+    /// The generation of a wait that begins now. On a set event it is released already.
     #[inline]
-    pub(crate) const fn ticket(self) -> Ticket {
+    pub(crate) const fn generation(self) -> Generation {
         let generation = self.0 & !BITS;
-        Ticket(if self.is_set() { generation.wrapping_sub(GENERATION) } else { generation })
+        Generation(if self.is_set() { generation.wrapping_sub(GENERATION) } else { generation })
     }
 
-    /// Whether a waiter with this ticket is released: the event is set, or was set since the wait began.
+    /// Whether a wait of this generation is released: the event is set, or was set since the wait began.
     #[inline]
-    pub(crate) const fn releases(self, ticket: Ticket) -> bool {
-        self.0 & !BITS != ticket.0
+    pub(crate) const fn releases(self, generation: Generation) -> bool {
+        self.0 & !BITS != generation.0
     }
 }
 
-impl Ticket {
-    /// For a waiter that needs no ticket.
-    pub(crate) const NONE: Ticket = Ticket(0);
+impl Generation {
+    /// For a waiter of an event without generations.
+    pub(crate) const NONE: Generation = Generation(0);
 
-    /// Whether a waiter with this ticket belongs to the cohort of a `set` that found `at`: it began to wait no later.
+    /// Whether a `set` that found the generation `at` releases waiters of this one: they began to wait no later.
     #[inline]
-    pub(crate) const fn is_within(self, at: Ticket) -> bool {
+    pub(crate) const fn is_within(self, at: Generation) -> bool {
         // A difference below half the range means "earlier or equal" in wrapping arithmetic.
         at.0.wrapping_sub(self.0) <= u32::MAX / 2
     }
@@ -161,10 +161,10 @@ mod tests {
             let set = word.set();
             assert!(set.is_set());
             assert!(!set.has_threads(), "nobody sleeps on a set event");
-            assert_eq!(set.has_tasks(), word.has_tasks(), "the queue is not set's to declare empty");
+            assert_eq!(set.has_tasks(), word.has_tasks(), "only a drain may declare the queue empty");
             assert_eq!(set.set(), set);
-            assert_eq!(set.ticket(), word.ticket(), "who comes while it is set is released by the same set");
-            assert!(!set.owes_a_wake(), "a second set owes nobody anything");
+            assert_eq!(set.generation(), word.generation(), "a wait on a set event is released by that set");
+            assert!(!set.owes_a_wake(), "a second set has no waiters to wake");
         }
     }
 
@@ -175,29 +175,29 @@ mod tests {
             assert!(!cleared.is_set());
             assert_eq!(cleared.clear(), cleared);
             assert_eq!((cleared.has_tasks(), cleared.has_threads()), (word.has_tasks(), word.has_threads()));
-            assert_eq!(cleared.ticket() == word.ticket(), !word.is_set(), "newcomers get a new ticket");
+            assert_eq!(cleared.generation() == word.generation(), !word.is_set(), "a new wait has a new generation");
         }
     }
 
     #[test]
     fn a_ticket_is_released_by_level_and_by_pulse_and_by_nothing_else() {
         for word in every_kind_of_word() {
-            let ticket = word.ticket();
-            assert_eq!(word.releases(ticket), word.is_set(), "level");
+            let generation = word.generation();
+            assert_eq!(word.releases(generation), word.is_set(), "level");
             for other in [word.with_threads(), word.with_tasks(), word.without_tasks()] {
-                assert_eq!(other.releases(ticket), word.is_set(), "the low bits say nothing about the flag");
+                assert_eq!(other.releases(generation), word.is_set(), "the low bits say nothing about the flag");
             }
             let pulsed = word.set().clear();
-            assert!(pulsed.releases(ticket), "pulse");
-            assert!(!pulsed.releases(pulsed.ticket()), "newcomers wait for the next set");
+            assert!(pulsed.releases(generation), "pulse");
+            assert!(!pulsed.releases(pulsed.generation()), "a new wait waits for the next set");
         }
     }
 
     #[test]
-    fn a_cohort_holds_everyone_up_to_the_set_and_no_newcomer() {
+    fn a_set_releases_earlier_generations_and_no_later_ones() {
         for word in every_kind_of_word() {
-            let at = word.ticket();
-            let newcomer = word.set().clear().ticket();
+            let at = word.generation();
+            let newcomer = word.set().clear().generation();
             assert!(at.is_within(at));
             assert!(at.is_within(newcomer), "a later set also releases those who came before");
             assert!(!newcomer.is_within(at));
@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn owing_a_wake_is_exactly_unset_with_someone_there() {
+    fn a_wake_is_owed_exactly_over_an_unset_word_with_waiters() {
         for word in every_kind_of_word() {
             let someone = word.has_threads() || word.has_tasks();
             assert_eq!(word.owes_a_wake(), !word.is_set() && someone);
         }
     }
 
-    /// Every sequence of eight transitions from every kind of start, beside the plainest possible model.
+    /// Every sequence of eight transitions, from every kind of start, compared with a plain flag.
     #[test]
     fn every_sequence_of_transitions_agrees_with_a_plain_flag() {
         // Miri needs minutes for eight, and there is no unsafe code in here.
@@ -220,7 +220,7 @@ mod tests {
         for start in [Word::NEW, Word(LAST * GENERATION), Word(((LAST - 2) * GENERATION) | SET)] {
             for script in 0..4u32.pow(STEPS) {
                 let (mut word, mut flag, mut pulses) = (start, start.is_set(), u32::from(start.is_set()));
-                let ticket = start.ticket();
+                let generation = start.generation();
                 for step in 0..STEPS {
                     match script >> (2 * step) & 3 {
                         0 => {
@@ -237,7 +237,7 @@ mod tests {
                         _ => word = word.with_tasks(),
                     }
                     assert_eq!(word.is_set(), flag);
-                    assert_eq!(word.releases(ticket), pulses > 0);
+                    assert_eq!(word.releases(generation), pulses > 0);
                     assert!(!(word.is_set() && word.has_threads()), "invariant 1");
                 }
             }

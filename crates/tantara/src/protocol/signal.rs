@@ -164,10 +164,10 @@ mod models {
 
     /// Waits as a thread does: whether it was released, not told that the event is gone.
     fn wait(word: &AtomicU32, is_writable: bool) -> bool {
-        let ticket = look(word).ticket();
+        let generation = look(word).generation();
         loop {
             let now = look(word);
-            if now.releases(ticket) {
+            if now.releases(generation) {
                 return true;
             }
             if now.is_gone() {
@@ -254,9 +254,9 @@ mod models {
 
     /// Its own pulse or set releases a wait that began before.
     fn is_released_by(word: &AtomicU32, signal: fn(&AtomicU32)) {
-        let ticket = look(word).ticket();
+        let generation = look(word).generation();
         signal(word);
-        assert!(look(word).releases(ticket));
+        assert!(look(word).releases(generation));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!
 //! * **counter**: to set is to make it odd, which is one OR, so that the kernel can do it in the same system call that
 //!   wakes those who sleep. To clear is to make it even again by adding one. A waiter remembers the even number that it
-//!   saw, its [`Ticket`], and is released as soon as the counter differs from it.
+//!   saw, its [`Generation`], and is released as soon as the counter differs from it.
 //! * **SLEEPERS**: somebody may be asleep until it is set. A `set` that finds it off needs no system call.
 //! * **WATCHED**: somebody may be asleep until it is cleared.
 //! * **READERS**: there may be sleepers that can say nothing, because they may only read. Every `set` wakes.
@@ -60,7 +60,7 @@ pub(crate) struct Word(u32);
 
 /// What a waiter remembers: the even counter that it saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ticket(u32);
+pub(crate) struct Generation(u32);
 
 impl Word {
     /// What stands where the word was, once the page is lost: not set, gone, and like no word that can be.
@@ -194,22 +194,22 @@ impl Word {
         generation(self).wrapping_sub(generation(earlier)) & (u32::MAX >> (SET.trailing_zeros() + 1))
     }
 
-    /// The ticket of a wait that begins now. If the event is set, the ticket is released already.
+    /// The generation of a wait that begins now. If the event is set, the generation is released already.
     #[inline]
-    pub(crate) const fn ticket(self) -> Ticket {
-        Ticket(self.0 & !FLAGS & !SET)
+    pub(crate) const fn generation(self) -> Generation {
+        Generation(self.0 & !FLAGS & !SET)
     }
 
-    /// Whether a waiter with this ticket is released: the event is set, or was set since the wait began.
+    /// Whether a waiter with this generation is released: the event is set, or was set since the wait began.
     #[inline]
-    pub(crate) const fn releases(self, ticket: Ticket) -> bool {
-        self.effective() & !FLAGS != ticket.0 && !self.is_lost()
+    pub(crate) const fn releases(self, generation: Generation) -> bool {
+        self.effective() & !FLAGS != generation.0 && !self.is_lost()
     }
 }
 
-impl Ticket {
+impl Generation {
     /// As a number of 26 bits.
-    pub(crate) const fn generation(self) -> u32 {
+    pub(crate) const fn number(self) -> u32 {
         self.0 >> (SET.trailing_zeros() + 1)
     }
 }
@@ -257,17 +257,17 @@ mod tests {
     #[test]
     fn a_ticket_is_released_by_level_and_by_pulse_and_by_nothing_else() {
         for word in every_kind_of_word().filter(|word| !word.is_lost()) {
-            let ticket = word.ticket();
-            assert_eq!(word.releases(ticket), word.is_set(), "level");
+            let generation = word.generation();
+            assert_eq!(word.releases(generation), word.is_set(), "level");
             for flag in [SLEEPERS, WATCHED, READERS] {
                 let other = Word(word.bits() ^ flag);
-                assert!(other.is_lost() || other.releases(ticket) == word.is_set(), "flags say nothing");
+                assert!(other.is_lost() || other.releases(generation) == word.is_set(), "flags say nothing");
             }
-            assert!(word.set().cleared().releases(ticket), "pulse");
+            assert!(word.set().cleared().releases(generation), "pulse");
             if !word.is_set() {
                 for pulsed in [word.set().cleared(), word.pulsed()].into_iter().filter(|pulsed| !pulsed.is_lost()) {
                     assert!(
-                        pulsed.releases(ticket) && !pulsed.releases(pulsed.ticket()),
+                        pulsed.releases(generation) && !pulsed.releases(pulsed.generation()),
                         "newcomers wait for the next"
                     );
                 }
@@ -286,7 +286,7 @@ mod tests {
             {
                 assert!(changed.is_set() && changed.is_held());
                 assert_eq!(changed.counter(), word.counter(), "nobody sees a change");
-                assert!(changed.releases(word.ticket()) && changed.releases(changed.ticket()));
+                assert!(changed.releases(word.generation()) && changed.releases(changed.generation()));
                 assert_eq!(changed.sets_since(word), 0);
                 assert_eq!(changed.last_raised(), word.last_raised());
             }
@@ -300,12 +300,12 @@ mod tests {
         for word in every_kind_of_word().filter(|word| !word.is_held() && !word.is_lost()) {
             let held = Word(word.bits() | HELD);
             let ended = held.released_by_holder();
-            assert!(held.releases(word.ticket()) && ended.releases(word.ticket()));
+            assert!(held.releases(word.generation()) && ended.releases(word.generation()));
             assert_eq!(held.sets_since(word), u32::from(!word.is_set()), "it counts as a set");
             assert_eq!(ended.sets_since(word), held.sets_since(word));
             assert!(ended.counter() == 0 || ended.last_raised() == held.last_raised());
             assert_eq!(ended.is_set(), word.is_set(), "it is set afterwards if it was before");
-            assert!(word.is_set() || !ended.releases(ended.ticket()), "newcomers wait");
+            assert!(word.is_set() || !ended.releases(ended.generation()), "newcomers wait");
             assert_eq!(ended.bits() & (READERS | GONE), word.bits() & (READERS | GONE));
             assert!(held.set().released_by_holder().is_set(), "it was set meanwhile");
             assert!(!held.cleared().released_by_holder().is_set(), "it was cleared meanwhile");
@@ -317,7 +317,7 @@ mod tests {
     fn a_lost_page_releases_nobody() {
         assert!(Word::LOST.is_gone() && Word::LOST.is_lost() && !Word::LOST.is_set());
         for word in every_kind_of_word() {
-            assert!(!Word::LOST.releases(word.ticket()));
+            assert!(!Word::LOST.releases(word.generation()));
         }
         assert!(!Word(u32::MAX).is_lost(), "what the kernel compares with is not it");
     }

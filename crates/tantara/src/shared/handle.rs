@@ -4,9 +4,9 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -15,9 +15,10 @@ use crate::event::Event;
 use crate::interrupt;
 use crate::protocol::layout::{LastSet, Page};
 use crate::protocol::signal::{self, Gone};
-use crate::protocol::word::{Ticket, Word};
+use crate::protocol::word::{Generation, Word};
 use crate::shared::file::{EventFile, Standing};
 use crate::shared::registry::{self, Registry};
+use crate::sync::lock;
 use crate::sys::{self, Awake, shared};
 
 /// One opening of an event.
@@ -27,14 +28,14 @@ pub(crate) struct Handle {
     pub(crate) path: Option<PathBuf>,
     registry: Registry,
     /// Notified when the word has changed: this process's tasks wait for it. See [`reactor`](crate::shared::reactor).
-    pub(crate) bell: Event,
+    pub(crate) local_event: Event,
     /// The helper that attends to this: one more than the number of forks before it, or zero. See the bridge.
-    pub(crate) attended_by: AtomicU32,
-    /// The mark that the bridge has left on behalf of those who listen to the bell.
-    mark_of_bridge: Mutex<Option<registry::Mark>>,
-    /// Whether there is one. Whoever leaves it then looks for listeners; whoever leaves the bell's queue then looks for
-    /// the mark. The queue's lock puts the two in order, so the mark does not stay without listeners.
-    has_mark_of_bridge: AtomicBool,
+    pub(crate) registered_in: AtomicU32,
+    /// The mark that the bridge has left on behalf of those who listen to the local_event.
+    mark_of_tasks: Mutex<Option<registry::Mark>>,
+    /// Whether there is one. Whoever leaves it then looks for listeners; whoever leaves the local_event's queue then
+    /// looks for the mark. The queue's lock puts the two in order, so the mark does not stay without listeners.
+    has_mark_of_tasks: AtomicBool,
     /// How many threads of this process sleep: a figure for `Debug`.
     sleepers: AtomicU32,
     /// The file was found to have lost its name.
@@ -87,10 +88,10 @@ impl Handle {
             file,
             path,
             registry: Registry::default(),
-            bell: Event::new(),
-            attended_by: AtomicU32::new(0),
-            mark_of_bridge: Mutex::new(None),
-            has_mark_of_bridge: AtomicBool::new(false),
+            local_event: Event::new(),
+            registered_in: AtomicU32::new(0),
+            mark_of_tasks: Mutex::new(None),
+            has_mark_of_tasks: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
         }
@@ -184,13 +185,13 @@ impl Handle {
 
     /// Released, still waiting, or never to be released.
     #[inline]
-    pub(crate) fn look(&self, ticket: Ticket) -> Result<bool, Error> {
-        self.judge(self.word(), ticket)
+    pub(crate) fn look(&self, generation: Generation) -> Result<bool, Error> {
+        self.judge(self.word(), generation)
     }
 
     #[inline]
-    fn judge(&self, now: Word, ticket: Ticket) -> Result<bool, Error> {
-        if now.releases(ticket) {
+    fn judge(&self, now: Word, generation: Generation) -> Result<bool, Error> {
+        if now.releases(generation) {
             return self.check_whole().map(|()| true);
         }
         if now.is_gone() || self.is_abandoned() { Err(self.gone(now)) } else { Ok(false) }
@@ -213,28 +214,28 @@ impl Handle {
         if first.is_gone() {
             return Err(self.gone(first));
         }
-        let ticket = first.ticket();
-        if first.releases(ticket) {
+        let generation = first.generation();
+        if first.releases(generation) {
             return Ok(true);
         }
         if deadline.has_passed() {
-            return self.look(ticket);
+            return self.look(generation);
         }
         let is_over = || {
             let now = self.word();
-            now.releases(ticket) || now.is_gone()
+            now.releases(generation) || now.is_gone()
         };
         // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
         if first.has_sleepers() {
-            return self.sleep(ticket, deadline);
+            return self.sleep(generation, deadline);
         }
         if sys::spin::until(deadline, is_over) {
-            return self.look(ticket);
+            return self.look(generation);
         }
-        sys::spin::noting_sleep(|| self.sleep(ticket, deadline))
+        sys::spin::noting_sleep(|| self.sleep(generation, deadline))
     }
 
-    fn sleep(&self, ticket: Ticket, deadline: Deadline) -> Result<bool, Error> {
+    fn sleep(&self, generation: Generation, deadline: Deadline) -> Result<bool, Error> {
         let mut sleeper = Sleeper::new(self);
         let mut nap = ANONYMOUS_NAP;
         // When the nap is over: known only to those who were woken before, and not released. (Signals may do that to a
@@ -242,7 +243,7 @@ impl Handle {
         let mut nap_ends = None;
         let outcome = loop {
             let now = self.word();
-            match self.judge(now, ticket) {
+            match self.judge(now, generation) {
                 Ok(false) => {}
                 over => break over,
             }
@@ -255,7 +256,7 @@ impl Handle {
                 left => signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)),
             };
             if awake != Awake::Called && interrupt::gives_up(deadline) {
-                break self.look(ticket);
+                break self.look(generation);
             }
             if awake != Awake::TimedOut {
                 nap_ends.get_or_insert_with(|| Instant::now() + longest);
@@ -264,10 +265,10 @@ impl Handle {
             nap_ends = None;
             if deadline.has_passed() {
                 // The tie: whoever set it in the meantime wins.
-                break self.look(ticket);
+                break self.look(generation);
             }
             if nap == ANONYMOUS_NAP && sleeper.mark.is_none() {
-                sleeper.mark = self.enter(ticket, ANONYMOUS_NAP);
+                sleeper.mark = self.enter(generation, ANONYMOUS_NAP);
                 nap = SHORTEST_NAP;
             } else {
                 nap = LONGEST_NAP.min(nap * 2);
@@ -280,35 +281,35 @@ impl Handle {
 
     /// How many threads and tasks of this process wait through this handle.
     pub(crate) fn waiting(&self) -> usize {
-        self.sleepers.load(Relaxed) as usize + self.bell.queue().len()
+        self.sleepers.load(Relaxed) as usize + self.local_event.queue().len()
     }
 
-    fn enter(&self, ticket: Ticket, waited: Duration) -> Option<registry::Mark> {
+    fn enter(&self, generation: Generation, waited: Duration) -> Option<registry::Mark> {
         let namespace = self.page().index_of_namespace(shared::pid_namespace(), self.file.is_writable);
-        self.registry.enter(&self.file.file, namespace, ticket, waited)
+        self.registry.enter(&self.file.file, namespace, generation, waited)
     }
 
-    /// Shows, on behalf of those who listen to the bell, that somebody waits; unless that is shown already.
-    pub(crate) fn enter_for_listeners(&self, ticket: Ticket, waited: Duration) {
-        let mut mark = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Shows, on behalf of those who listen to the local_event, that somebody waits; unless that is shown already.
+    pub(crate) fn enter_for_listeners(&self, generation: Generation, waited: Duration) {
+        let mut mark = lock(&self.mark_of_tasks);
         // In the child of a fork the parent's mark says nothing of this process.
         if mark.as_ref().is_none_or(|mark| !mark.is_own()) {
-            *mark = self.enter(ticket, waited);
-            self.has_mark_of_bridge.store(mark.is_some(), Relaxed);
+            *mark = self.enter(generation, waited);
+            self.has_mark_of_tasks.store(mark.is_some(), Relaxed);
         }
     }
 
     /// Nobody listens any more, or all were released.
     pub(crate) fn leave_for_listeners(&self, is_released: bool) {
-        let mut mark = self.mark_of_bridge.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mark = lock(&self.mark_of_tasks);
         if let Some(mark) = mark.take() {
             self.registry.leave(&self.file.file, mark, is_released);
         }
-        self.has_mark_of_bridge.store(false, Relaxed);
+        self.has_mark_of_tasks.store(false, Relaxed);
     }
 
     pub(crate) fn is_marked_for_listeners(&self) -> bool {
-        self.has_mark_of_bridge.load(Relaxed)
+        self.has_mark_of_tasks.load(Relaxed)
     }
 
     /// See [`signal::announce_sleep`].

@@ -28,11 +28,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::protocol::layout::{HOLDS, Page};
-use crate::protocol::word::Ticket;
+use crate::protocol::word::Generation;
+use crate::sync::lock;
 use crate::sys::files::{self, Range};
 use crate::sys::shared;
 
@@ -91,8 +92,8 @@ pub(crate) struct Mark {
 impl Registry {
     /// Marks this thread, of the namespace with that index, as waiting, for so long already. If the file system knows
     /// no locks, or there are too many, nobody will see it, and it waits all the same.
-    pub(crate) fn enter(&self, file: &File, namespace: u32, ticket: Ticket, waited: Duration) -> Option<Mark> {
-        let mut void = self.void();
+    pub(crate) fn enter(&self, file: &File, namespace: u32, generation: Generation, waited: Duration) -> Option<Mark> {
+        let mut void = lock(&self.void);
         for mark in void.drain(..) {
             mark.take_off(file);
         }
@@ -101,7 +102,7 @@ impl Registry {
         drop(void);
         let since = SystemTime::now().checked_sub(waited)?;
         let told =
-            Told { namespace, thread: shared::thread(), since: milliseconds(since), generation: ticket.generation() };
+            Told { namespace, thread: shared::thread(), since: milliseconds(since), generation: generation.number() };
         let range = told.to_range();
         files::mark(file, range).is_ok().then_some(Mark { range, forks: shared::forks() })
     }
@@ -109,14 +110,10 @@ impl Registry {
     /// The wait is over. A mark that is not void by itself is taken off.
     pub(crate) fn leave(&self, file: &File, mark: Mark, is_released: bool) {
         if is_released {
-            self.void().push(mark);
+            lock(&self.void).push(mark);
         } else {
             mark.take_off(file);
         }
-    }
-
-    fn void(&self) -> std::sync::MutexGuard<'_, Vec<Mark>> {
-        self.void.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,7 +134,7 @@ impl Mark {
 /// which nobody waits; marks that were left through it would not be seen.
 pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
     let word = page.word();
-    let is_void = |told: &Told| word.is_set() || told.generation != word.ticket().generation();
+    let is_void = |told: &Told| word.is_set() || told.generation != word.generation().number();
     let mut marks: Vec<_> = marks(file)?.into_iter().filter_map(Told::from_range).collect();
     marks.retain(|mark| !is_void(mark));
     // A thread that has several handles of the same event is one waiter.

@@ -1,4 +1,4 @@
-//! The futures of a [`SharedEvent`](crate::SharedEvent): they listen to the handle's bell, which the
+//! The futures of a [`SharedEvent`](crate::SharedEvent): they listen to the handle's local_event, which the
 //! [`reactor`] rings when the word has changed, and decide by the word alone.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::external::External;
-use crate::protocol::word::{Ticket, Word};
+use crate::protocol::word::{Generation, Word};
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::reactor::{self, BLIND};
 use crate::wait::Wait;
@@ -60,13 +60,13 @@ impl fmt::Debug for State {
     }
 }
 
-/// Listens to a handle's bell.
+/// Listens to a handle's local_event.
 struct Listening<'a> {
     /// Replaced after each ring.
-    ring: Wait<'a>,
+    notified: Wait<'a>,
     alone: Option<Box<Alone>>,
-    /// Dropped after the ring has left the bell's queue.
-    handle: Farewell<'a>,
+    /// Dropped after the ring has left the local_event's queue.
+    handle: Listener<'a>,
 }
 
 /// No helper could be started for a thread that blocks: it is polled every [`BLIND`](reactor::BLIND), and does itself
@@ -78,11 +78,11 @@ struct Alone {
 }
 
 /// The handle that one listens to. Who is the last to leave takes the mark off that says that somebody waits.
-struct Farewell<'a>(&'a Arc<Handle>);
+struct Listener<'a>(&'a Arc<Handle>);
 
-impl Drop for Farewell<'_> {
+impl Drop for Listener<'_> {
     fn drop(&mut self) {
-        if self.0.is_marked_for_listeners() && !self.0.bell.has_listeners() {
+        if self.0.is_marked_for_listeners() && !self.0.local_event.has_listeners() {
             self.0.leave_for_listeners(false);
         }
     }
@@ -90,7 +90,7 @@ impl Drop for Farewell<'_> {
 
 impl<'a> Listening<'a> {
     fn new(handle: &'a Arc<Handle>) -> Listening<'a> {
-        Listening { ring: handle.bell.wait_async(), alone: None, handle: Farewell(handle) }
+        Listening { notified: handle.local_event.wait_async(), alone: None, handle: Listener(handle) }
     }
 
     /// Ready once `is_over` finds something in the word.
@@ -106,14 +106,14 @@ impl<'a> Listening<'a> {
             if let Some(over) = is_over(seen) {
                 return Poll::Ready(Ok(over));
             }
-            if self.as_mut().ring().poll(context).is_ready() {
-                let again = handle.bell.wait_async();
-                self.as_mut().ring().set(again);
+            if self.as_mut().notified().poll(context).is_ready() {
+                let again = handle.local_event.wait_async();
+                self.as_mut().notified().set(again);
                 continue;
             }
             // Whoever changes the word from here on finds us listening. Whoever has changed it before is found by the
             // bridge, which compares with what we saw, or is found now.
-            if let Err(error) = self.as_mut().attend(seen, blocks) {
+            if let Err(error) = self.as_mut().register(seen, blocks) {
                 return Poll::Ready(Err(error));
             }
             return match is_over(handle.known_word()) {
@@ -125,14 +125,14 @@ impl<'a> Listening<'a> {
 
     /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
     /// helper.
-    fn attend(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
+    fn register(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
         let handle = self.handle.0;
         // SAFETY: `alone` is not pinned: nobody has a pinned reference to it.
         let alone = unsafe { &mut self.get_unchecked_mut().alone };
         if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
             return Ok(());
         }
-        match reactor::attend(handle, seen) {
+        match reactor::register(handle, seen) {
             Ok(()) => *alone = None,
             Err(error) if !blocks => return Err(error),
             Err(_) => {
@@ -141,7 +141,7 @@ impl<'a> Listening<'a> {
                 alone.next_look = now + if is_first { ANONYMOUS_NAP } else { SHORTEST_NAP };
                 if !is_first {
                     if !seen.is_set() {
-                        handle.enter_for_listeners(seen.ticket(), now - alone.since);
+                        handle.enter_for_listeners(seen.generation(), now - alone.since);
                     }
                     handle.check_place();
                 }
@@ -150,10 +150,10 @@ impl<'a> Listening<'a> {
         Ok(())
     }
 
-    fn ring(self: Pin<&mut Self>) -> Pin<&mut Wait<'a>> {
+    fn notified(self: Pin<&mut Self>) -> Pin<&mut Wait<'a>> {
         // SAFETY: structural pinning of this one field: it is not moved out of anywhere, Listening is not packed and
         // has no Drop of its own, and is not Unpin because Wait is not.
-        unsafe { self.map_unchecked_mut(|listening| &mut listening.ring) }
+        unsafe { self.map_unchecked_mut(|listening| &mut listening.notified) }
     }
 }
 
@@ -171,23 +171,23 @@ impl<'a> Listening<'a> {
 pub struct SharedWait<'a> {
     listening: Listening<'a>,
     /// Nothing releases a wait that began on an event that was gone.
-    ticket: Option<Ticket>,
+    generation: Option<Generation>,
 }
 
 impl<'a> SharedWait<'a> {
     #[inline]
     pub(crate) fn new(handle: &'a Arc<Handle>) -> SharedWait<'a> {
         let word = handle.known_word();
-        SharedWait { listening: Listening::new(handle), ticket: (!word.is_gone()).then(|| word.ticket()) }
+        SharedWait { listening: Listening::new(handle), generation: (!word.is_gone()).then(|| word.generation()) }
     }
 
     fn is_released_by(&self, word: Word) -> bool {
-        self.ticket.is_some_and(|ticket| word.releases(ticket))
+        self.generation.is_some_and(|generation| word.releases(generation))
     }
 
     fn poll_released(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<(), Error>> {
-        let (handle, ticket) = (self.listening.handle.0, self.ticket);
-        let is_released = |word: Word| ticket.is_some_and(|ticket| word.releases(ticket));
+        let (handle, generation) = (self.listening.handle.0, self.generation);
+        let is_released = |word: Word| generation.is_some_and(|generation| word.releases(generation));
         let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
         // SAFETY: structural pinning, as above.
         let listening = unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) };
@@ -212,7 +212,7 @@ impl External for SharedWait<'_> {
     }
 
     fn needs_poll(&self) -> bool {
-        let is_notified = self.listening.ring.is_released();
+        let is_notified = self.listening.notified.is_released();
         self.listening.alone.is_some() || is_notified && !self.is_released_by(self.listening.handle.0.word())
     }
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use tantara::{All, Any, AutoResetEvent, AutoResetWait, Event, Wait, Waitable, all, any};
 
-use crate::{Bell, poll};
+use crate::{WakeCounter, poll};
 
 const fn shared<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
 const fn sent<T: Send>() {}
@@ -21,7 +21,7 @@ const _: () = {
 };
 
 static DOOR: Event = Event::new();
-static TURNSTILE: AutoResetEvent = AutoResetEvent::new();
+static AUTO_RESET: AutoResetEvent = AutoResetEvent::new();
 
 #[test]
 fn events_are_small() {
@@ -37,13 +37,13 @@ fn events_are_small() {
 fn events_live_in_statics() {
     let guest = thread::spawn(|| {
         DOOR.wait();
-        TURNSTILE.wait();
+        AUTO_RESET.wait();
     });
     DOOR.set();
-    TURNSTILE.set();
+    AUTO_RESET.set();
     guest.join().unwrap();
     assert!(DOOR.is_set());
-    assert!(!TURNSTILE.is_set());
+    assert!(!AUTO_RESET.is_set());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn debug_says_whether_it_is_set_and_how_many_wait() {
     let event = Event::default();
     assert_eq!(format!("{event:?}"), "Event { set: false, waiting: 0 }");
     let mut waits = [Box::pin(event.wait_async()), Box::pin(event.wait_async())];
-    waits.iter_mut().for_each(|wait| assert!(poll(wait, &Bell::new().1).is_pending()));
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &WakeCounter::new().1).is_pending()));
     assert_eq!(format!("{event:?}"), "Event { set: false, waiting: 2 }");
     assert_eq!(format!("{:?}", waits[0]), "Wait { released: false, .. }");
     event.set();
@@ -70,20 +70,20 @@ fn any_and_all_take_whatever_iterates_over_references() {
     b.set();
     let vec = vec![Event::new(), Event::new()];
     vec.iter().for_each(Event::set);
-    let turnstile = AutoResetEvent::new();
-    turnstile.set();
+    let auto_reset = AutoResetEvent::new();
+    auto_reset.set();
 
     assert_eq!(any([&a, &b]).wait(), 1);
     assert_eq!(any(vec![&a, &b]).wait(), 1);
     assert_eq!(any(&vec).wait(), 0);
     assert_eq!(any(vec.iter().skip(1)).wait(), 0);
-    assert_eq!(any([&a as &dyn Waitable, &turnstile]).wait(), 1);
+    assert_eq!(any([&a as &dyn Waitable, &auto_reset]).wait(), 1);
     all(&vec).wait();
     all([&b, &vec[0]]).wait();
     let shared = [Arc::new(Event::new()), Arc::new(Event::new())];
     shared[1].set();
     assert_eq!(any(&shared).wait(), 1);
-    assert_eq!(any([&shared[0] as &dyn Waitable, &turnstile]).wait_timeout(std::time::Duration::ZERO), None);
+    assert_eq!(any([&shared[0] as &dyn Waitable, &auto_reset]).wait_timeout(std::time::Duration::ZERO), None);
     assert_eq!(any([&&b]).wait(), 0);
     let mixed: Vec<Box<dyn Waitable>> = vec![Box::new(Event::new()), Box::new(AutoResetEvent::new())];
     assert!(!all(&mixed).wait_timeout(std::time::Duration::ZERO));

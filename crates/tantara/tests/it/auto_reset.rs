@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tantara::AutoResetEvent;
 
-use crate::{Bell, LONG, poll, until_waiting, waiting};
+use crate::{LONG, WakeCounter, poll, until_waiting, waiting};
 
 #[test]
 fn a_set_is_stored_once() {
@@ -36,7 +36,7 @@ fn clear_takes_the_stored_release_back() {
 fn a_set_releases_exactly_one() {
     let event = Arc::new(AutoResetEvent::new());
     let out = Arc::new(AtomicUsize::new(0));
-    let parties: Vec<_> = (0..6)
+    let participants: Vec<_> = (0..6)
         .map(|number| {
             let (event, out) = (Arc::clone(&event), Arc::clone(&out));
             thread::spawn(move || {
@@ -59,7 +59,7 @@ fn a_set_releases_exactly_one() {
         thread::sleep(Duration::from_millis(2));
         assert_eq!(out.load(SeqCst), released, "a set released more than one");
     }
-    parties.into_iter().for_each(|party| party.join().unwrap());
+    participants.into_iter().for_each(|participant| participant.join().unwrap());
     assert!(!event.is_set());
 }
 
@@ -67,9 +67,9 @@ fn a_set_releases_exactly_one() {
 fn first_come_first_served_threads_and_tasks_alike() {
     let event = Arc::new(AutoResetEvent::new());
     let (sender, order) = std::sync::mpsc::channel();
-    let parties: Vec<_> = (0..8)
+    let participants: Vec<_> = (0..8)
         .map(|number| {
-            let party = thread::spawn({
+            let participant = thread::spawn({
                 let (event, sender) = (Arc::clone(&event), sender.clone());
                 move || {
                     if number % 2 == 0 {
@@ -81,24 +81,24 @@ fn first_come_first_served_threads_and_tasks_alike() {
                 }
             });
             until_waiting(&*event, number + 1);
-            party
+            participant
         })
         .collect();
     for expected in 0..8 {
         event.set();
         assert_eq!(order.recv_timeout(LONG), Ok(expected));
     }
-    parties.into_iter().for_each(|party| party.join().unwrap());
+    participants.into_iter().for_each(|participant| participant.join().unwrap());
 }
 
 #[test]
 fn a_newcomer_cannot_snatch_a_release_that_was_handed_out() {
     let event = AutoResetEvent::new();
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     let mut first = Box::pin(event.wait_async());
     assert!(poll(&mut first, &waker).is_pending());
     event.set();
-    assert_eq!(bell.rings(), 1);
+    assert_eq!(counter.wakes(), 1);
     assert!(!event.wait_timeout(Duration::ZERO));
     assert!(poll(&mut Box::pin(event.wait_async()), &waker).is_pending());
     assert!(poll(&mut first, &waker).is_ready());
@@ -107,14 +107,14 @@ fn a_newcomer_cannot_snatch_a_release_that_was_handed_out() {
 #[test]
 fn a_dropped_wait_passes_its_release_on() {
     let event = AutoResetEvent::new();
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     let mut first = Box::pin(event.wait_async());
     let mut second = Box::pin(event.wait_async());
-    assert!(poll(&mut first, &Bell::new().1).is_pending());
+    assert!(poll(&mut first, &WakeCounter::new().1).is_pending());
     assert!(poll(&mut second, &waker).is_pending());
     event.set();
     drop(first);
-    assert_eq!(bell.rings(), 1);
+    assert_eq!(counter.wakes(), 1);
     // Nobody is left behind it: back into the store.
     drop(second);
     assert!(event.is_set());
@@ -125,8 +125,8 @@ fn a_wait_that_was_used_up_passes_nothing_on() {
     let event = AutoResetEvent::new();
     event.set();
     let mut wait = Box::pin(event.wait_async());
-    assert!(poll(&mut wait, &Bell::new().1).is_ready());
-    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut wait, &Bell::new().1))).is_err(), "documented to panic");
+    assert!(poll(&mut wait, &WakeCounter::new().1).is_ready());
+    assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut wait, &WakeCounter::new().1))).is_err(), "documented to panic");
     drop(wait);
     assert!(!event.is_set());
 }
@@ -134,8 +134,8 @@ fn a_wait_that_was_used_up_passes_nothing_on() {
 #[test]
 fn leavers_leave_the_line_in_order() {
     let event = AutoResetEvent::new();
-    let bells: Vec<_> = (0..5).map(|_| Bell::new()).collect();
-    let mut waits: Vec<_> = bells
+    let counters: Vec<_> = (0..5).map(|_| WakeCounter::new()).collect();
+    let mut waits: Vec<_> = counters
         .iter()
         .map(|(_, waker)| {
             let mut wait = Box::pin(event.wait_async());
@@ -150,7 +150,7 @@ fn leavers_leave_the_line_in_order() {
     assert_eq!(waiting(&event), 2);
     event.set();
     event.set();
-    let rings: Vec<_> = bells.iter().map(|(bell, _)| bell.rings()).collect();
+    let rings: Vec<_> = counters.iter().map(|(counter, _)| counter.wakes()).collect();
     assert_eq!(rings, [0, 1, 0, 1, 0]);
-    waits.iter_mut().for_each(|wait| assert!(poll(wait, &Bell::new().1).is_ready()));
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &WakeCounter::new().1).is_ready()));
 }

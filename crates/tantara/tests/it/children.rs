@@ -1,7 +1,7 @@
-//! Children that a party forks, and what the kernel tells of them.
+//! Children that a participant forks, and what the kernel tells of them.
 //!
-//! A fork takes a fraction of a millisecond, where to start this program anew takes ten. Only parties fork, because
-//! they do one thing: in a process that runs tests side by side a fork could find any lock taken.
+//! A fork takes a fraction of a millisecond, where to start this program anew takes ten. Only participants fork,
+//! because they do one thing: in a process that runs tests side by side a fork could find any lock taken.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,8 +18,8 @@ pub(crate) struct Child {
 impl Child {
     /// The child runs `body` and ends: with 0, or with 1 if that has panicked.
     pub(crate) fn fork(body: impl FnOnce()) -> Child {
-        // SAFETY: the child has one thread, a copy of this one. The others of a party only wait for this one, so they
-        // hold no lock that the child could need.
+        // SAFETY: the child has one thread, a copy of this one. The others of a participant only wait for this one, so
+        // they hold no lock that the child could need.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
             // SAFETY: takes numbers. Who is left alone ends as well.
@@ -28,7 +28,7 @@ impl Child {
             // SAFETY: ends the process, without what the parent wants to have done at its own end.
             unsafe { libc::_exit(i32::from(outcome.is_err())) };
         }
-        assert!(pid > 0, "the party cannot fork");
+        assert!(pid > 0, "the participant cannot fork");
         Child { pid, has_ended: false }
     }
 

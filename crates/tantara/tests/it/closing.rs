@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tantara::{AutoResetEvent, Event, Waitable, all, any};
 
-use crate::{Bell, LONG, leaked, poll, until_waiting, waiting};
+use crate::{LONG, WakeCounter, leaked, poll, until_waiting, waiting};
 
 /// So many nested calls overflow any thread's stack here. (Miri needs no more than are queued.)
 const MANY: usize = if cfg!(miri) { 50 } else { 20_000 };
@@ -122,17 +122,17 @@ fn wakers_that_own_the_next_wait() {
         next.unwrap()
     }
 
-    let (event, turnstile): &'static (Event, AutoResetEvent) = leaked(Default::default());
-    let both: [&dyn Waitable; 2] = [event, turnstile];
+    let (event, auto_reset): &'static (Event, AutoResetEvent) = leaked(Default::default());
+    let both: [&dyn Waitable; 2] = [event, auto_reset];
     let both: &'static [&dyn Waitable; 2] = leaked(both);
     drop(chain(|| Box::pin(event.wait_async())));
-    drop(chain(|| Box::pin(turnstile.wait_async())));
+    drop(chain(|| Box::pin(auto_reset.wait_async())));
     drop(chain(|| Box::pin(async move { _ = any(both.iter().copied()).await })));
     // Woken and not only dropped: the drain of the first drops the rest.
     let first = chain(|| Box::pin(event.wait_async()));
     event.set();
     drop(first);
-    assert_eq!((waiting(event), waiting(turnstile)), (0, 0));
+    assert_eq!((waiting(event), waiting(auto_reset)), (0, 0));
 }
 
 /// At the end of a thread, when its thread-locals are dropped.
@@ -145,7 +145,7 @@ fn an_executor_in_a_thread_local() {
     let event: &'static AutoResetEvent = leaked(AutoResetEvent::new());
     let tasks = thread::spawn(move || {
         let mut first: Boxed = Box::pin(event.wait_async());
-        assert!(first.as_mut().poll(&mut Context::from_waker(&Bell::new().1)).is_pending());
+        assert!(first.as_mut().poll(&mut Context::from_waker(&WakeCounter::new().1)).is_pending());
         TASKS.with_borrow_mut(|tasks| tasks.push(first));
         let tasks = in_line(event);
         event.set();
@@ -176,7 +176,7 @@ fn a_release_is_handed_on_before_the_waker_around_it_returns() {
     let (outer, inner): &'static (AutoResetEvent, AutoResetEvent) = leaked(Default::default());
     let done: &'static Event = leaked(Event::new());
     let mut dropped_by_waker = Box::pin(inner.wait_async());
-    assert!(poll(&mut dropped_by_waker, &Bell::new().1).is_pending());
+    assert!(poll(&mut dropped_by_waker, &WakeCounter::new().1).is_pending());
     let waiter = thread::spawn(|| {
         inner.wait();
         done.set();
@@ -185,7 +185,7 @@ fn a_release_is_handed_on_before_the_waker_around_it_returns() {
     inner.set();
     let mut first = Box::pin(outer.wait_async());
     let mut second = Box::pin(outer.wait_async());
-    assert!(poll(&mut first, &Bell::new().1).is_pending());
+    assert!(poll(&mut first, &WakeCounter::new().1).is_pending());
     let in_time = Arc::new(AtomicUsize::new(0));
     let nested =
         Nested { drops: Mutex::new(Some(dropped_by_waker)), then_waits_for: done, in_time: Arc::clone(&in_time) };
@@ -214,7 +214,7 @@ fn a_waker_that_panics_in_the_middle_of_the_chain() {
     let woken = Arc::new(AtomicUsize::new(1));
     for _ in 0..2 {
         let mut first = Box::pin(event.wait_async());
-        assert!(poll(&mut first, &Bell::new().1).is_pending());
+        assert!(poll(&mut first, &WakeCounter::new().1).is_pending());
         let tasks: Vec<_> = (0..100)
             .map(|_| {
                 let task = Arc::new(Closed(Mutex::new(Some(Box::pin(event.wait_async()) as Boxed))));

@@ -66,20 +66,20 @@ macro_rules! contract {
 }
 pub(crate) use contract;
 
-/// Starts `count` parties that wait, and returns once all of them do.
+/// Starts `count` participants that wait, and returns once all of them do.
 fn waiters<R: Reach>(event: &R, count: usize) -> Vec<thread::JoinHandle<bool>> {
-    let parties = (0..count)
+    let participants = (0..count)
         .map(|_| {
             let event = event.clone();
             thread::spawn(move || event.wait_timeout(LONG))
         })
         .collect();
     event.until_waiting(count);
-    parties
+    participants
 }
 
-fn all_released(parties: Vec<thread::JoinHandle<bool>>) -> bool {
-    parties.into_iter().all(|party| party.join().unwrap())
+fn all_released(participants: Vec<thread::JoinHandle<bool>>) -> bool {
+    participants.into_iter().all(|participant| participant.join().unwrap())
 }
 
 pub(crate) fn starts_unset_and_set_and_clear_are_idempotent<R: Reach>() {
@@ -109,39 +109,39 @@ pub(crate) fn a_wait_on_a_set_event_returns_at_once<R: Reach>() {
 
 pub(crate) fn set_releases_everyone_who_waits<R: Reach>() {
     let event = R::new();
-    let parties = waiters(&event, 8);
+    let participants = waiters(&event, 8);
     event.set();
-    assert!(all_released(parties));
+    assert!(all_released(participants));
     event.assert_left();
 }
 
 pub(crate) fn a_set_then_clear_releases_everyone_who_waited<R: Reach>() {
     for _ in 0..if cfg!(miri) { 2 } else { 20 } {
         let event = R::new();
-        let parties = waiters(&event, 8);
+        let participants = waiters(&event, 8);
         event.set();
         event.clear();
-        assert!(all_released(parties), "a signal was lost");
+        assert!(all_released(participants), "a signal was lost");
         assert!(!event.is_set());
     }
 }
 
 pub(crate) fn nobody_is_released_without_a_set<R: Reach>() {
     let event = R::new();
-    let parties: Vec<_> = (0..4)
+    let participants: Vec<_> = (0..4)
         .map(|_| {
             let event = event.clone();
             thread::spawn(move || event.wait_timeout(2 * R::SHORT))
         })
         .collect();
     event.until_waiting(4);
-    for party in &parties {
+    for participant in &participants {
         // What a foreign library may do to a thread at any time.
-        party.thread().unpark();
+        participant.thread().unpark();
     }
     event.clear();
-    for party in parties {
-        assert!(!party.join().unwrap());
+    for participant in participants {
+        assert!(!participant.join().unwrap());
     }
 }
 
@@ -172,13 +172,13 @@ pub(crate) fn a_timeout_says_so_and_leaves_no_trace<R: Reach>() {
 
 pub(crate) fn the_longest_timeout_waits<R: Reach>() {
     let event = R::new();
-    let party = {
+    let participant = {
         let event = event.clone();
         thread::spawn(move || event.wait_timeout(Duration::MAX))
     };
     event.until_waiting(1);
     event.set();
-    assert!(party.join().unwrap());
+    assert!(participant.join().unwrap());
 }
 
 pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
@@ -188,7 +188,7 @@ pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
             event.set();
             event.clear();
         }
-        let party = {
+        let participant = {
             let (event, letter) = (event.clone(), Arc::clone(&letter));
             thread::spawn(move || {
                 event.wait();
@@ -197,7 +197,7 @@ pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
         };
         letter.store(7, Relaxed);
         event.set();
-        assert_eq!(party.join().unwrap(), 7);
+        assert_eq!(participant.join().unwrap(), 7);
     }
 }
 
@@ -210,19 +210,19 @@ pub(crate) fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
         })
         .collect();
     event.until_waiting(4);
-    let parties: Vec<_> = (0..4)
+    let participants: Vec<_> = (0..4)
         .map(|_| {
             let event = event.clone();
             thread::spawn(move || event.wait_timeout(LONG))
         })
         .collect();
-    for party in short {
-        assert!(!party.join().unwrap());
+    for participant in short {
+        assert!(!participant.join().unwrap());
     }
     event.until_waiting(4);
     event.set();
     event.clear();
-    assert!(all_released(parties));
+    assert!(all_released(participants));
 }
 
 pub(crate) fn newcomers_wait_for_the_next_set<R: Reach>() {
@@ -240,14 +240,14 @@ pub(crate) fn newcomers_wait_for_the_next_set<R: Reach>() {
 pub(crate) fn any_says_which<R: Reach>() {
     let events = [R::new(), R::new(), R::new()];
     for index in [2, 0, 1] {
-        let party = {
+        let participant = {
             let events = events.clone();
             thread::spawn(move || R::any(&events, LONG))
         };
         events.iter().for_each(|event| event.until_waiting(1));
         events[index].set();
         events[index].clear();
-        assert_eq!(party.join().unwrap(), Some(index));
+        assert_eq!(participant.join().unwrap(), Some(index));
         events.iter().for_each(|event| event.assert_left());
     }
     events[1].set();
@@ -257,17 +257,17 @@ pub(crate) fn any_says_which<R: Reach>() {
 
 pub(crate) fn all_latches<R: Reach>() {
     let events = [R::new(), R::new(), R::new()];
-    let party = {
+    let participant = {
         let events = events.clone();
         thread::spawn(move || R::all(&events, LONG))
     };
     events[0].until_waiting(1);
     for event in events.iter().rev() {
-        assert!(!party.is_finished());
+        assert!(!participant.is_finished());
         event.set();
         event.clear();
     }
-    assert!(party.join().unwrap());
+    assert!(participant.join().unwrap());
 }
 
 pub(crate) fn any_and_all_time_out<R: Reach>() {

@@ -15,7 +15,7 @@ use tantara::{Error, SharedEvent, any};
 use tempfile::TempDir;
 
 use crate::LONG;
-use crate::party::{Party, REMOVED, YES};
+use crate::child_process::{ChildProcess, REMOVED, YES};
 
 /// How long a page is, and where its word stands; see `layout.rs`.
 const PAGE: usize = 4096;
@@ -197,28 +197,28 @@ fn every_word_behaves() {
         let event = SharedEvent::open_in(&home, "x").unwrap();
         try_everything(&event);
         // Whatever stood there, a waiter is released by a set.
-        let party = {
+        let participant = {
             let event = SharedEvent::open_in(&home, "x").unwrap();
             event.clear().unwrap();
             thread::spawn(move || event.wait_timeout(LONG).unwrap())
         };
-        while !party.is_finished() {
+        while !participant.is_finished() {
             event.set().unwrap();
             thread::yield_now();
         }
-        assert!(party.join().unwrap(), "{word:#x}");
+        assert!(participant.join().unwrap(), "{word:#x}");
         fs::remove_file(home.path().join("x")).unwrap();
     }
 }
 
 /// Starts a process that waits, and returns once it sleeps.
-fn sleeper(home: &Path, name: &str) -> Party {
-    let party = Party::start(["wait", home.to_str().unwrap(), name]);
+fn sleeper(home: &Path, name: &str) -> ChildProcess {
+    let participant = ChildProcess::start(["wait", home.to_str().unwrap(), name]);
     let event = SharedEvent::open_in(home, name).unwrap();
     while event.waiters().unwrap().is_empty() {
         thread::sleep(Duration::from_millis(1));
     }
-    party
+    participant
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
         let then = if length > WORD as u64 { length } else { then };
         let home = directory();
         let event = SharedEvent::open_in(&home, "x").unwrap();
-        let mut party = sleeper(home.path(), "x");
+        let mut participant = sleeper(home.path(), "x");
         let (looking, local) = (event.clone(), SharedEvent::open_in(&home, "x").unwrap());
         let looker = thread::spawn(move || while !looking.is_removed() {});
         let awaiting = thread::spawn(move || pollster::block_on(local.wait_async()));
@@ -237,12 +237,12 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
         file.set_len(then).unwrap();
         if length > WORD as u64 {
             // The word is still there; those who sleep find out that the file is too short.
-            assert_eq!(party.answer(), REMOVED);
+            assert_eq!(participant.answer(), REMOVED);
         }
         for error in [event.set(), event.clear()].map(Result::unwrap_err) {
             assert!(error.is_removed(), "{error}");
         }
-        assert_eq!(party.answer(), REMOVED);
+        assert_eq!(participant.answer(), REMOVED);
         assert!(awaiting.join().unwrap().unwrap_err().is_removed());
         looker.join().unwrap();
         assert!(event.wait().unwrap_err().is_removed());
@@ -264,10 +264,10 @@ fn a_file_that_was_cut_off_while_nobody_looked_is_lost() {
 #[test]
 fn a_fault_that_is_not_ours_still_ends_the_process() {
     let home = directory();
-    let mut party = Party::start(["fault_elsewhere", home.path().to_str().unwrap(), "x"]);
-    assert_eq!(party.end().signal(), Some(libc::SIGBUS));
-    let mut party = Party::start(["fault_with_handler", home.path().to_str().unwrap(), "x"]);
-    assert_eq!(party.answer(), YES, "whoever handled it before is asked");
+    let mut participant = ChildProcess::start(["fault_elsewhere", home.path().to_str().unwrap(), "x"]);
+    assert_eq!(participant.end().signal(), Some(libc::SIGBUS));
+    let mut participant = ChildProcess::start(["fault_with_handler", home.path().to_str().unwrap(), "x"]);
+    assert_eq!(participant.answer(), YES, "whoever handled it before is asked");
 }
 
 #[test]
@@ -279,14 +279,14 @@ fn a_file_that_is_taken_away_leaves_nobody_asleep() {
     // Another event is moved to the place of the second.
     SharedEvent::open_in(&home, "z").unwrap();
     fs::rename(home.path().join("z"), home.path().join("y")).unwrap();
-    for mut party in [first, second] {
-        assert_eq!(party.answer(), REMOVED);
+    for mut participant in [first, second] {
+        assert_eq!(participant.answer(), REMOVED);
     }
     assert!(old.set().unwrap_err().is_removed());
     // The new one works, and is nobody's business but its own.
-    let mut party = sleeper(home.path(), "y");
+    let mut participant = sleeper(home.path(), "y");
     SharedEvent::open_in(&home, "y").unwrap().set().unwrap();
-    assert_eq!(party.answer(), YES);
+    assert_eq!(participant.answer(), YES);
 }
 
 /// Whether we may pretend to be others.
@@ -307,7 +307,7 @@ fn what_one_may_not_do_is_said() {
     }
     let home = directory();
     let path = home.path().to_str().unwrap();
-    let as_nobody = |verb: &str, name: &str| Party::start(["as_nobody", path, verb, name]).answer();
+    let as_nobody = |verb: &str, name: &str| ChildProcess::start(["as_nobody", path, verb, name]).answer();
     // Another user's directory, closed.
     fs::set_permissions(&home, PermissionsExt::from_mode(0o700)).unwrap();
     assert_eq!(as_nobody("open_is_denied", "x"), YES);
@@ -323,24 +323,24 @@ fn what_one_may_not_do_is_said() {
 #[test]
 fn the_default_directory_is_the_users_own() {
     let home = directory();
-    let party = |home: &Path| {
-        let mut command = Party::command(["open_by_default", home.to_str().unwrap(), "x"]);
-        Party(command.env("XDG_RUNTIME_DIR", home).spawn().unwrap()).answer()
+    let participant = |home: &Path| {
+        let mut command = ChildProcess::command(["open_by_default", home.to_str().unwrap(), "x"]);
+        ChildProcess(command.env("XDG_RUNTIME_DIR", home).spawn().unwrap()).answer()
     };
-    assert_eq!(party(home.path()), YES);
+    assert_eq!(participant(home.path()), YES);
     let place = home.path().join("tantara");
     assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(place.join("x").metadata().unwrap().permissions().mode() & 0o777, 0o600);
     fs::set_permissions(&place, PermissionsExt::from_mode(0o777)).unwrap();
-    assert_eq!(party(home.path()), REFUSED, "others could put things there");
+    assert_eq!(participant(home.path()), REFUSED, "others could put things there");
     fs::remove_dir_all(&place).unwrap();
     symlink("/tmp", &place).unwrap();
-    assert_eq!(party(home.path()), REFUSED, "a link could lead anywhere");
+    assert_eq!(participant(home.path()), REFUSED, "a link could lead anywhere");
     fs::remove_file(&place).unwrap();
     if is_root("the rest of the_default_directory_is_the_users_own") {
         fs::create_dir(&place).unwrap();
         std::os::unix::fs::chown(&place, Some(NOBODY), None).unwrap();
-        assert_eq!(party(home.path()), REFUSED, "it is someone else's");
+        assert_eq!(participant(home.path()), REFUSED, "it is someone else's");
     }
 }
 
@@ -352,7 +352,7 @@ fn limits_of_the_system_are_errors_and_leave_what_is_open_alone() {
     let home = directory();
     let path = home.path().to_str().unwrap();
     for verb in ["without_descriptors", "without_disk", "without_waitv", "without_wake_op"] {
-        assert_eq!(Party::start([verb, path, "x"]).answer(), YES, "{verb}");
+        assert_eq!(ChildProcess::start([verb, path, "x"]).answer(), YES, "{verb}");
         assert_eq!(
             fs::read_dir(&home).unwrap().filter(|file| !file_is(file, "x")).count(),
             0,
@@ -479,7 +479,7 @@ fn who_may_not_take_a_name_away_cannot_remove_the_event_either() {
     for mode in [0o755, 0o1777] {
         fs::set_permissions(&home, PermissionsExt::from_mode(mode)).unwrap();
         let path = home.path().to_str().unwrap();
-        assert_eq!(Party::start(["as_nobody", path, "removal_is_denied", "x"]).answer(), YES);
+        assert_eq!(ChildProcess::start(["as_nobody", path, "removal_is_denied", "x"]).answer(), YES);
         assert!(!event.is_removed());
     }
     event.set().unwrap();

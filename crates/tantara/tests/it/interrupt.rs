@@ -59,11 +59,11 @@ fn under_signals<R>(waits: impl FnOnce() -> R) -> R {
 
 /// Every wait that can say that it was not released.
 fn waits_of_every_kind(check: impl Fn(&str, &mut dyn FnMut() -> bool)) {
-    let (event, turnstile, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
-    let mixed: [&dyn Waitable; 3] = [&event, &turnstile, &shared];
+    let (event, auto_reset, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
+    let mixed: [&dyn Waitable; 3] = [&event, &auto_reset, &shared];
     check("event", &mut || event.wait_timeout(Duration::MAX));
     check("event, deadline", &mut || event.wait_deadline(Instant::now() + LONG));
-    check("turnstile", &mut || turnstile.wait_timeout(Duration::MAX));
+    check("auto_reset", &mut || auto_reset.wait_timeout(Duration::MAX));
     check("shared", &mut || shared.wait_timeout(Duration::MAX).unwrap());
     check("shared, deadline", &mut || shared.wait_deadline(Instant::now() + LONG).unwrap());
     check("any", &mut || any(mixed).wait_timeout(Duration::MAX).is_some());
@@ -99,7 +99,7 @@ fn who_goes_on_waits_until_it_is_released_or_its_time_has_passed() {
 #[test]
 fn who_is_asked_may_pulse_the_event() {
     static EVENT: Event = Event::new();
-    static TURNSTILE: AutoResetEvent = AutoResetEvent::new();
+    static AUTO_RESET: AutoResetEvent = AutoResetEvent::new();
     let pulses = || {
         EVENT.set();
         EVENT.clear();
@@ -107,26 +107,26 @@ fn who_is_asked_may_pulse_the_event() {
     };
     assert!(under_signals(|| interruptible(pulses, || EVENT.wait_timeout(LONG))));
     let sets = || {
-        TURNSTILE.set();
+        AUTO_RESET.set();
         true
     };
-    assert!(under_signals(|| interruptible(sets, || TURNSTILE.wait_timeout(LONG))), "on a tie, released wins");
-    assert!(!TURNSTILE.is_set());
+    assert!(under_signals(|| interruptible(sets, || AUTO_RESET.wait_timeout(LONG))), "on a tie, released wins");
+    assert!(!AUTO_RESET.is_set());
 }
 
 #[test]
 fn a_plain_wait_and_one_outside_are_not_asked() {
-    let (event, turnstile) = (Event::new(), AutoResetEvent::new());
+    let (event, auto_reset) = (Event::new(), AutoResetEvent::new());
     thread::scope(|scope| {
         scope.spawn(|| {
             thread::sleep(Duration::from_millis(20));
             event.set();
-            turnstile.set();
+            auto_reset.set();
         });
         under_signals(|| {
             interruptible(gives_up, || {
                 event.wait();
-                turnstile.wait();
+                auto_reset.wait();
             });
             let empty: [&Event; 0] = [];
             interruptible(|| true, || assert!(!interruptible(goes_on, || any(empty).wait_timeout(SHORT).is_some())));
@@ -149,11 +149,11 @@ fn a_signal_that_came_just_before_the_sleep_is_noticed() {
 
 #[test]
 fn a_panic_of_who_is_asked_loses_nothing() {
-    let turnstile = AutoResetEvent::new();
+    let auto_reset = AutoResetEvent::new();
     let panics = || -> bool { std::panic::panic_any("asked") };
-    let wait = || interruptible(panics, || turnstile.wait_timeout(LONG));
+    let wait = || interruptible(panics, || auto_reset.wait_timeout(LONG));
     assert!(catch_unwind(|| under_signals(wait)).is_err());
-    turnstile.set();
-    assert!(turnstile.wait_timeout(Duration::ZERO));
-    assert!(!under_signals(|| turnstile.wait_timeout(SHORT)), "the question is gone with the panic");
+    auto_reset.set();
+    assert!(auto_reset.wait_timeout(Duration::ZERO));
+    assert!(!under_signals(|| auto_reset.wait_timeout(SHORT)), "the question is gone with the panic");
 }

@@ -1,4 +1,4 @@
-//! A party is killed at every single instruction of a verb, and everyone else is none the worse for it.
+//! A participant is killed at every single instruction of a verb, and everyone else is none the worse for it.
 //!
 //! Those who sleep wake up by themselves after a while, to look after the event's file; so that they come back proves
 //! nothing. What is asked is whether somebody *is asleep*, according to the kernel, on an event that is set.
@@ -71,7 +71,7 @@ enum Others {
     Come,
 }
 
-/// A party is killed at each instruction of `verb`. The event is set before that, if `is_set`, else unset.
+/// A participant is killed at each instruction of `verb`. The event is set before that, if `is_set`, else unset.
 fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
     let directory = tempfile::tempdir().unwrap();
     let event = SharedEvent::open_in(&directory, "event").unwrap();
@@ -213,8 +213,8 @@ fn asleep() {
     }
 }
 
-/// Whoever listens to an event is told of a `clear` whose party was killed in the middle, at the latest when it looks
-/// by itself. Each instruction has an event of its own, so that all can wait for that at the same time.
+/// Whoever listens to an event is told of a `clear` whose participant was killed in the middle, at the latest when it
+/// looks by itself. Each instruction has an event of its own, so that all can wait for that at the same time.
 #[test]
 fn clear_while_others_watch() {
     let directory = tempfile::tempdir().unwrap();

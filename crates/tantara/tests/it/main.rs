@@ -4,6 +4,8 @@
 mod api;
 mod auto_reset;
 #[cfg(shared_events)]
+mod child_process;
+#[cfg(shared_events)]
 mod children;
 mod closing;
 mod contract;
@@ -18,8 +20,6 @@ mod many;
 mod names;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
 mod naming;
-#[cfg(shared_events)]
-mod party;
 #[cfg(shared_events)]
 mod processes;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
@@ -73,21 +73,21 @@ fn until_waiting(event: &impl Debug, count: usize) {
 
 /// Counts how often it was woken.
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct WakeCounter(AtomicUsize);
 
-impl Wake for Bell {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, SeqCst);
     }
 }
 
-impl Bell {
-    fn new() -> (Arc<Bell>, Waker) {
-        let bell = Arc::new(Bell::default());
-        (Arc::clone(&bell), Waker::from(bell))
+impl WakeCounter {
+    fn new() -> (Arc<WakeCounter>, Waker) {
+        let counter = Arc::new(WakeCounter::default());
+        (Arc::clone(&counter), Waker::from(counter))
     }
 
-    fn rings(&self) -> usize {
+    fn wakes(&self) -> usize {
         self.0.load(SeqCst)
     }
 }

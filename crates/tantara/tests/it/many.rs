@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tantara::{__private as private, AutoResetEvent, Event, Wait, Waitable, all, any};
 
-use crate::{Bell, LONG, poll, until_waiting, waiting};
+use crate::{LONG, WakeCounter, poll, until_waiting, waiting};
 
 #[test]
 fn any_of_none_is_never_released_and_all_of_none_is_at_once() {
@@ -25,7 +25,7 @@ fn there_is_no_limit_on_the_number() {
     const MANY: usize = if cfg!(miri) { 100 } else { 10_000 };
     const RELEASED: usize = MANY / 4 * 3;
     let events: Arc<Vec<_>> = Arc::new((0..MANY).map(|_| Event::new()).collect());
-    let party = thread::spawn({
+    let participant = thread::spawn({
         let events = Arc::clone(&events);
         move || (any(&*events).wait(), all(&*events).wait_timeout(LONG))
     });
@@ -35,52 +35,52 @@ fn there_is_no_limit_on_the_number() {
     until_waiting(&events[MANY - 1], 0);
     until_waiting(&events[0], 1);
     events.iter().for_each(Event::set);
-    assert_eq!(party.join().unwrap(), (RELEASED, true));
+    assert_eq!(participant.join().unwrap(), (RELEASED, true));
 }
 
 #[test]
 fn any_uses_up_the_release_that_it_reports_and_no_other() {
-    let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new()];
-    let (bell, waker) = Bell::new();
-    let mut either = Box::pin(any(&turnstiles));
+    let auto_resets = [AutoResetEvent::new(), AutoResetEvent::new()];
+    let (counter, waker) = WakeCounter::new();
+    let mut either = Box::pin(any(&auto_resets));
     assert!(poll(&mut either, &waker).is_pending());
-    turnstiles[1].set();
-    turnstiles[0].set();
-    assert_eq!(bell.rings(), 2);
+    auto_resets[1].set();
+    auto_resets[0].set();
+    assert_eq!(counter.wakes(), 2);
     assert_eq!(poll(&mut either, &waker), std::task::Poll::Ready(0));
-    assert!(!turnstiles[0].is_set());
-    assert!(turnstiles[1].is_set(), "a release got lost");
+    assert!(!auto_resets[0].is_set());
+    assert!(auto_resets[1].is_set(), "a release got lost");
 }
 
 #[test]
 fn all_that_is_dropped_or_times_out_gives_back_what_it_had() {
-    let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new(), AutoResetEvent::new()];
-    turnstiles[0].set();
-    assert!(!all(&turnstiles).wait_timeout(Duration::from_millis(5)));
-    assert!(turnstiles[0].is_set());
-    let mut every = Box::pin(all(&turnstiles));
-    assert!(poll(&mut every, &Bell::new().1).is_pending());
-    turnstiles[2].set();
+    let auto_resets = [AutoResetEvent::new(), AutoResetEvent::new(), AutoResetEvent::new()];
+    auto_resets[0].set();
+    assert!(!all(&auto_resets).wait_timeout(Duration::from_millis(5)));
+    assert!(auto_resets[0].is_set());
+    let mut every = Box::pin(all(&auto_resets));
+    assert!(poll(&mut every, &WakeCounter::new().1).is_pending());
+    auto_resets[2].set();
     drop(every);
-    assert!(turnstiles[0].is_set() && turnstiles[2].is_set());
-    turnstiles[1].set();
-    assert!(all(&turnstiles).wait_timeout(Duration::ZERO));
-    turnstiles.iter().for_each(|turnstile| assert!(!turnstile.is_set()));
+    assert!(auto_resets[0].is_set() && auto_resets[2].is_set());
+    auto_resets[1].set();
+    assert!(all(&auto_resets).wait_timeout(Duration::ZERO));
+    auto_resets.iter().for_each(|auto_reset| assert!(!auto_reset.is_set()));
 }
 
 #[test]
 fn kinds_mix() {
-    let (gate, turnstile) = (Event::new(), AutoResetEvent::new());
+    let (gate, auto_reset) = (Event::new(), AutoResetEvent::new());
     thread::scope(|scope| {
-        let both = scope.spawn(|| all([&gate as &dyn Waitable, &turnstile]).wait_timeout(LONG));
-        until_waiting(&turnstile, 1);
-        turnstile.set();
+        let both = scope.spawn(|| all([&gate as &dyn Waitable, &auto_reset]).wait_timeout(LONG));
+        until_waiting(&auto_reset, 1);
+        auto_reset.set();
         gate.set();
         gate.clear();
         assert!(both.join().unwrap());
     });
-    assert!(!turnstile.is_set());
-    assert_eq!((waiting(&gate), waiting(&turnstile)), (0, 0));
+    assert!(!auto_reset.is_set());
+    assert_eq!((waiting(&gate), waiting(&auto_reset)), (0, 0));
 }
 
 #[test]
@@ -99,25 +99,25 @@ fn the_wait_begins_when_it_is_made() {
 #[test]
 fn all_is_not_woken_for_every_event() {
     let events: Vec<_> = (0..if cfg!(miri) { 50 } else { 1_000 }).map(|_| Event::new()).collect();
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     let mut every = Box::pin(all(&events));
     assert!(poll(&mut every, &waker).is_pending());
     events[1..].iter().for_each(Event::set);
-    assert_eq!(bell.rings(), 0);
+    assert_eq!(counter.wakes(), 0);
     events[0].set();
-    assert_eq!(bell.rings(), 1);
+    assert_eq!(counter.wakes(), 1);
     assert!(poll(&mut every, &waker).is_ready());
 }
 
 #[test]
 fn the_same_event_twice_is_fine() {
-    let turnstile = AutoResetEvent::new();
-    let mut twice = Box::pin(all([&turnstile, &turnstile]));
-    let (_, waker) = Bell::new();
+    let auto_reset = AutoResetEvent::new();
+    let mut twice = Box::pin(all([&auto_reset, &auto_reset]));
+    let (_, waker) = WakeCounter::new();
     assert!(poll(&mut twice, &waker).is_pending());
-    turnstile.set();
+    auto_reset.set();
     assert!(poll(&mut twice, &waker).is_pending());
-    turnstile.set();
+    auto_reset.set();
     assert!(poll(&mut twice, &waker).is_ready());
     let gate = Event::new();
     gate.set();
@@ -180,7 +180,7 @@ fn an_event_of_another_crate_takes_part() {
     let both: [&dyn Waitable; 2] = [&own, &other];
     assert_eq!(any(both).wait_timeout(Duration::from_millis(1)), None);
     assert_eq!(waiting(&other.0), 0, "a wait that timed out has left");
-    let (_, waker) = Bell::new();
+    let (_, waker) = WakeCounter::new();
     let mut each = Box::pin(all(both));
     assert!(poll(&mut each, &waker).is_pending());
     assert_eq!(waiting(&other.0), 1);
@@ -198,7 +198,7 @@ fn an_event_of_another_crate_takes_part() {
 #[test]
 fn a_wait_that_has_failed_keeps_no_release_and_stands_in_no_line() {
     let (held, later) = (AutoResetEvent::new(), AutoResetEvent::new());
-    let (_, waker) = Bell::new();
+    let (_, waker) = WakeCounter::new();
     held.set();
     let mut every = Box::pin(all([&held as &dyn Waitable, &later, &Failing]));
     assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut every, &waker))).is_err(), "documented to panic");

@@ -15,12 +15,12 @@ use tantara::SharedEvent;
 use tempfile::TempDir;
 
 use crate::LONG;
+use crate::child_process::{ChildProcess, REMOVED, YES};
 use crate::children::Child;
-use crate::party::{Party, REMOVED, YES};
 use crate::refused::forbid_nameless_files;
 use crate::shared::until_waiters;
 
-/// The verbs of parties that this module needs.
+/// The verbs of participants that this module needs.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     Some(match (verb, words) {
         // By a path that means something else as soon as it waits.
@@ -52,27 +52,27 @@ fn open(directory: &Path, name: &str) -> SharedEvent {
 }
 
 /// A process that waits for the event, and has slept for a moment.
-fn sleeper(verb: &str, directory: &Path, name: &str) -> Party {
+fn sleeper(verb: &str, directory: &Path, name: &str) -> ChildProcess {
     let event = open(directory, name);
-    let party = Party::start([verb, directory.to_str().unwrap(), name]);
+    let participant = ChildProcess::start([verb, directory.to_str().unwrap(), name]);
     until_waiters(&event, 1);
-    party
+    participant
 }
 
 /// It would wait for ever if it were not told.
-fn answer(party: &mut Party) -> i32 {
+fn answer(participant: &mut ChildProcess) -> i32 {
     let deadline = Instant::now() + LONG;
-    while party.0.try_wait().unwrap().is_none() {
+    while participant.0.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "nobody has told it");
         thread::sleep(Duration::from_millis(5));
     }
-    party.answer()
+    participant.answer()
 }
 
 #[test]
 fn who_waits_for_a_name_that_is_moved_away_is_told() {
     let home = directory();
-    let (event, mut party) = (open(home.path(), "x"), sleeper("wait", home.path(), "x"));
+    let (event, mut participant) = (open(home.path(), "x"), sleeper("wait", home.path(), "x"));
     let task = thread::spawn({
         let own = open(home.path(), "x");
         move || pollster::block_on(own.wait_async())
@@ -81,7 +81,7 @@ fn who_waits_for_a_name_that_is_moved_away_is_told() {
     fs::rename(home.path().join("x"), home.path().join("y")).unwrap();
     let moved = open(home.path(), "y");
     let mut other = sleeper("wait", home.path(), "y");
-    assert_eq!(answer(&mut party), REMOVED);
+    assert_eq!(answer(&mut participant), REMOVED);
     assert!(task.join().unwrap().unwrap_err().is_removed());
     // Those who know it by its new name have lost nothing.
     assert!(!moved.is_removed());
@@ -98,24 +98,24 @@ fn who_waits_for_one_of_two_names_is_told_when_it_goes() {
     open(home.path(), "x");
     fs::hard_link(&path, &twin).unwrap();
     let twin = open(home.path(), "twin");
-    let mut party = sleeper("wait", home.path(), "x");
+    let mut participant = sleeper("wait", home.path(), "x");
     let mut other = sleeper_beside(&twin, home.path(), "twin", 2);
     fs::remove_file(&path).unwrap();
-    assert_eq!(answer(&mut party), REMOVED);
+    assert_eq!(answer(&mut participant), REMOVED);
     assert!(!twin.is_removed(), "it lives on by its other name");
     twin.set().unwrap();
     assert_eq!(answer(&mut other), YES);
 }
 
-fn sleeper_beside(event: &SharedEvent, directory: &Path, name: &str, waiters: usize) -> Party {
-    let party = Party::start(["wait", directory.to_str().unwrap(), name]);
+fn sleeper_beside(event: &SharedEvent, directory: &Path, name: &str, waiters: usize) -> ChildProcess {
+    let participant = ChildProcess::start(["wait", directory.to_str().unwrap(), name]);
     until_waiters(event, waiters);
-    party
+    participant
 }
 
 /// An event that lies beside the one that is looked at, and whose name is taken away: whoever waits for it has looked
 /// twice when it says so, and those who began to wait before have looked as well.
-struct Probe(Party);
+struct Probe(ChildProcess);
 
 impl Probe {
     fn new(directory: &Path) -> Probe {
@@ -133,7 +133,8 @@ fn a_directory_that_is_renamed_or_entered_removes_nothing() {
     let home = directory();
     let (place, renamed) = (home.path().join("place"), home.path().join("renamed"));
     let event = SharedEvent::open_in(&place, "x").unwrap();
-    let mut parties = ["wait", "wait_elsewhere"].map(|verb| Party::start([verb, place.to_str().unwrap(), "x"]));
+    let mut participants =
+        ["wait", "wait_elsewhere"].map(|verb| ChildProcess::start([verb, place.to_str().unwrap(), "x"]));
     until_waiters(&event, 2);
     let probe = Probe::new(&place);
     fs::rename(&place, &renamed).unwrap();
@@ -141,8 +142,8 @@ fn a_directory_that_is_renamed_or_entered_removes_nothing() {
     assert!(!event.is_removed());
     assert_eq!(event.waiters().unwrap().len(), 2, "they wait as before");
     open(&renamed, "x").set().unwrap();
-    for party in &mut parties {
-        assert_eq!(answer(party), YES);
+    for participant in &mut participants {
+        assert_eq!(answer(participant), YES);
     }
 }
 
@@ -154,14 +155,14 @@ fn a_directory_that_is_unmounted_removes_nothing() {
         return println!("a_directory_that_is_unmounted_removes_nothing is left out: nothing can be mounted here");
     }
     let event = open(home.path(), "x");
-    let mut party = sleeper("wait", home.path(), "x");
+    let mut participant = sleeper("wait", home.path(), "x");
     let probe = Probe::new(home.path());
     let descriptor = File::open(home.path()).unwrap();
     assert!(Command::new("umount").arg("-l").arg(home.path()).status().unwrap().success());
     probe.until_looked(Path::new(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&descriptor))));
     assert!(!event.is_removed());
     event.set().unwrap();
-    assert_eq!(answer(&mut party), YES);
+    assert_eq!(answer(&mut participant), YES);
 }
 
 /// Nobody lets a process in that waits to write to a pipe, and its data is not lost.
@@ -366,9 +367,13 @@ fn forks(directory: &Path) {
 #[test]
 fn the_child_of_a_fork_hangs_in_no_call() {
     let home = directory();
-    let mut party = Party::command(["forks", home.path().to_str().unwrap()]);
-    let mut party = party.env("XDG_RUNTIME_DIR", home.path()).stdout(std::process::Stdio::inherit()).spawn().map(Party);
-    assert_eq!(party.as_mut().unwrap().answer(), YES);
+    let mut participant = ChildProcess::command(["forks", home.path().to_str().unwrap()]);
+    let mut participant = participant
+        .env("XDG_RUNTIME_DIR", home.path())
+        .stdout(std::process::Stdio::inherit())
+        .spawn()
+        .map(ChildProcess);
+    assert_eq!(participant.as_mut().unwrap().answer(), YES);
 }
 
 /// Where files cannot be made without a name, those of killed makers are removed when they are old, and no others.
@@ -403,5 +408,5 @@ fn drafts(directory: &Path) {
 #[test]
 fn drafts_of_killed_makers_are_removed() {
     let home = directory();
-    assert_eq!(Party::start(["drafts", home.path().to_str().unwrap()]).answer(), YES);
+    assert_eq!(ChildProcess::start(["drafts", home.path().to_str().unwrap()]).answer(), YES);
 }

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use tantara::{Error, SharedEvent};
 
 use crate::LONG;
-use crate::party::{Party, YES};
+use crate::child_process::{ChildProcess, YES};
 use crate::ptrace::{self, Traced};
 use crate::refused::{forbid_nameless_files, forbid_safe_renaming};
 
@@ -330,9 +330,9 @@ pub(crate) fn stop(directory: &Path, words: &[&str]) {
 
 fn ends_well(task: &str) {
     let directory = tempfile::tempdir().unwrap();
-    let mut party = Party::command(["stop", directory.path().to_str().unwrap(), task]);
-    let mut party = party.stdout(Stdio::inherit()).spawn().map(Party).unwrap();
-    assert_eq!(party.answer(), YES);
+    let mut participant = ChildProcess::command(["stop", directory.path().to_str().unwrap(), task]);
+    let mut participant = participant.stdout(Stdio::inherit()).spawn().map(ChildProcess).unwrap();
+    assert_eq!(participant.answer(), YES);
 }
 
 #[test]

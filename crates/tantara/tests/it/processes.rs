@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tantara::{SharedEvent, all, any};
 use tempfile::TempDir;
 
+use crate::child_process::{ChildProcess, INDEX, NO};
 use crate::contract::Reach;
-use crate::party::{INDEX, NO, Party};
 use crate::shared::until_waiters;
 
 /// Threads of one process that wait for an event between processes, all through one handle.
@@ -69,7 +69,7 @@ impl Named {
 
     /// Another process waits for it, blocking or awaiting.
     fn wait_in_another(&self, verb: &str, timeout: Duration) -> bool {
-        Party::start([verb, &directory(), &timeout.as_nanos().to_string(), &self.name]).says_yes()
+        ChildProcess::start([verb, &directory(), &timeout.as_nanos().to_string(), &self.name]).says_yes()
     }
 }
 
@@ -78,9 +78,9 @@ fn directory() -> String {
     DIRECTORY.path().to_str().unwrap().to_owned()
 }
 
-fn of_many(verb: &str, timeout: Duration, names: impl Iterator<Item = String>) -> Party {
+fn of_many(verb: &str, timeout: Duration, names: impl Iterator<Item = String>) -> ChildProcess {
     let task = [verb.to_owned(), directory(), timeout.as_nanos().to_string()];
-    Party::start(task.into_iter().chain(names))
+    ChildProcess::start(task.into_iter().chain(names))
 }
 
 /// What two reaches share: who sets is this process, who waits is another.

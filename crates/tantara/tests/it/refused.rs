@@ -1,4 +1,4 @@
-//! What a party does to have the system refuse it something, which cannot be done in the process of the tests.
+//! What a participant does to have the system refuse it something, which cannot be done in the process of the tests.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tantara::{SharedEvent, any};
 
-use crate::party::{NO, REMOVED, YES};
+use crate::child_process::{NO, REMOVED, YES};
 
 const NOBODY: u32 = 65_534;
 const REFUSED: i32 = 20;
@@ -153,7 +153,7 @@ fn works(event: &SharedEvent) -> i32 {
         event.clear().unwrap();
         // One that came too late for the pulse.
         event.set().unwrap();
-        waiting.into_iter().for_each(|party| party.join().unwrap().unwrap());
+        waiting.into_iter().for_each(|participant| participant.join().unwrap().unwrap());
         awaiting.join().unwrap().unwrap();
     });
     event.clear().unwrap();

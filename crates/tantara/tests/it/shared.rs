@@ -15,10 +15,10 @@ use tantara::{Error, SharedEvent, Waiter, all, any};
 use tempfile::TempDir;
 
 use crate::LONG;
-use crate::party::{NO, Party, REMOVED, YES};
+use crate::child_process::{ChildProcess, NO, REMOVED, YES};
 use crate::refused::become_nobody;
 
-/// The verbs of parties that this room needs.
+/// The verbs of participants that this room needs.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     Some(match (verb, words) {
         ("wait_for_inherited", [number]) => match SharedEvent::inherited(number.parse().unwrap()) {
@@ -54,8 +54,8 @@ fn open(directory: &TempDir, name: &str) -> SharedEvent {
     SharedEvent::open_in(directory, name).unwrap()
 }
 
-fn start(verb: &str, directory: &TempDir, words: &[&str]) -> Party {
-    Party::start([verb, directory.path().to_str().unwrap()].iter().chain(words))
+fn start(verb: &str, directory: &TempDir, words: &[&str]) -> ChildProcess {
+    ChildProcess::start([verb, directory.path().to_str().unwrap()].iter().chain(words))
 }
 
 /// Returns once so many wait for it, with what is known of them.
@@ -104,9 +104,9 @@ fn read_only(event: &SharedEvent) -> i32 {
     REMOVED
 }
 
-/// A party that only reads, and an event that it may read; none, with a line that says so, if we cannot pretend to be
-/// others. The file's mode is changed to `mode` before it was opened by anybody who may write, or after.
-fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent, Party)> {
+/// A participant that only reads, and an event that it may read; none, with a line that says so, if we cannot pretend
+/// to be others. The file's mode is changed to `mode` before it was opened by anybody who may write, or after.
+fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent, ChildProcess)> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         println!("left out: it needs to be root");
         return None;
@@ -119,37 +119,37 @@ fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent
     drop(event);
     let event = open(directory, name);
     fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
-    let party = start("read", directory, &[name]);
-    // Three threads that block, two of them through the helper, which counts once.
+    let participant = start("read", directory, &[name]);
+    // Three threads that block, two of them through the reactor thread, which counts once.
     until_waiters(&event, 2);
-    Some((event, party))
+    Some((event, participant))
 }
 
 #[test]
 fn who_may_only_read_waits_and_does_not_set() {
     let home = directory();
     for (name, is_late) in [("at-once", false), ("late", true)] {
-        let Some((event, mut party)) = reader(&home, name, is_late) else { return };
+        let Some((event, mut participant)) = reader(&home, name, is_late) else { return };
         event.set().unwrap();
         event.clear().unwrap();
-        assert_eq!(party.answer(), YES, "{name}");
+        assert_eq!(participant.answer(), YES, "{name}");
     }
 }
 
 #[test]
 fn who_may_only_read_is_told_of_a_removal() {
     let home = directory();
-    let Some((event, mut party)) = reader(&home, "x", false) else { return };
+    let Some((event, mut participant)) = reader(&home, "x", false) else { return };
     event.remove().unwrap();
-    assert_eq!(party.answer(), REMOVED);
+    assert_eq!(participant.answer(), REMOVED);
 }
 
 #[test]
 fn who_may_only_read_finds_out_that_the_file_is_taken_away() {
     let home = directory();
-    let Some((_, mut party)) = reader(&home, "x", false) else { return };
+    let Some((_, mut participant)) = reader(&home, "x", false) else { return };
     fs::remove_file(home.path().join("x")).unwrap();
-    assert_eq!(party.answer(), REMOVED);
+    assert_eq!(participant.answer(), REMOVED);
 }
 
 // How they are handed on.
@@ -158,22 +158,22 @@ fn who_may_only_read_finds_out_that_the_file_is_taken_away() {
 fn an_event_is_handed_down_to_a_program() {
     let home = directory();
     for event in [SharedEvent::anonymous().unwrap(), open(&home, "x")] {
-        let mut party = Party::command(["wait_for_inherited", "."]);
-        let number = event.inherit(&mut party).unwrap();
+        let mut participant = ChildProcess::command(["wait_for_inherited", "."]);
+        let number = event.inherit(&mut participant).unwrap();
         let start = |command: &mut Command| {
             let task = format!("wait_for_inherited\n.\n{number}");
-            Party(command.env("TANTARA_TEST_PARTY", task).spawn().unwrap())
+            ChildProcess(command.env("TANTARA_TEST_TASK", task).spawn().unwrap())
         };
-        let mut parties = [start(&mut party), start(&mut party)];
+        let mut participants = [start(&mut participant), start(&mut participant)];
         let waiters = until_waiters(&event, 2);
-        for party in &parties {
-            assert!(waiters.iter().any(|waiter| waiter.pid == Some(party.0.id())));
+        for participant in &participants {
+            assert!(waiters.iter().any(|waiter| waiter.pid == Some(participant.0.id())));
         }
         // Nobody else has got it.
-        assert!(!start(&mut Party::command(["wait_for_inherited"])).says_yes());
+        assert!(!start(&mut ChildProcess::command(["wait_for_inherited"])).says_yes());
         event.set().unwrap();
-        for party in &mut parties {
-            assert!(party.says_yes());
+        for participant in &mut participants {
+            assert!(participant.says_yes());
         }
     }
 }
@@ -182,11 +182,12 @@ fn an_event_is_handed_down_to_a_program() {
 #[test]
 fn who_has_inherited_and_is_killed_waits_no_longer() {
     let event = SharedEvent::anonymous().unwrap();
-    let mut command = Party::command([""]);
+    let mut command = ChildProcess::command([""]);
     let number = event.inherit(&mut command).unwrap();
-    let party = command.env("TANTARA_TEST_PARTY", format!("wait_for_inherited\n.\n{number}")).spawn().map(Party);
+    let participant =
+        command.env("TANTARA_TEST_TASK", format!("wait_for_inherited\n.\n{number}")).spawn().map(ChildProcess);
     until_waiters(&event, 1);
-    drop(party);
+    drop(participant);
     assert_eq!(event.waiters().unwrap(), []);
 }
 
@@ -196,13 +197,13 @@ fn a_descriptor_stands_for_the_event() {
     for event in [SharedEvent::anonymous().unwrap(), open(&home, "x")] {
         let twin = SharedEvent::from_fd(event.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert!(twin.is_writable() && twin.path().is_none());
-        let party = thread::spawn({
+        let participant = thread::spawn({
             let twin = twin.clone();
             move || twin.wait_timeout(LONG).unwrap()
         });
         assert_eq!(until_waiters(&event, 1), until_waiters(&twin, 1));
         event.set().unwrap();
-        assert!(party.join().unwrap() && twin.is_set().unwrap());
+        assert!(participant.join().unwrap() && twin.is_set().unwrap());
         twin.clear().unwrap();
         assert!(!event.is_set().unwrap());
         let error = twin.remove().unwrap_err();
@@ -234,7 +235,7 @@ fn everyone_who_waits_is_told_of_a_removal() {
     let home = directory();
     let (event, other) = (open(&home, "x"), open(&home, "y"));
     let local = tantara::Event::new();
-    let mut party = start("wait", &home, &["x"]);
+    let mut participant = start("wait", &home, &["x"]);
     thread::scope(|scope| {
         let waits: [Box<dyn FnOnce() -> Result<(), Error> + Send>; 7] = [
             Box::new(|| event.wait()),
@@ -247,17 +248,17 @@ fn everyone_who_waits_is_told_of_a_removal() {
             Box::new(|| all([&local as &dyn tantara::Waitable, &other, &event]).try_wait_timeout(LONG).map(drop)),
         ];
         let panicking = scope.spawn(|| complaint(|| assert!(any([&other, &event]).wait() > 1)));
-        let parties = waits.map(|wait| scope.spawn(wait));
-        // The other process, two threads that block, and the helper.
+        let participants = waits.map(|wait| scope.spawn(wait));
+        // The other process, two threads that block, and the reactor thread.
         until_waiters(&event, 4);
         event.remove().unwrap();
-        for party in parties {
-            let error = party.join().unwrap().unwrap_err();
+        for participant in participants {
+            let error = participant.join().unwrap().unwrap_err();
             assert!(error.is_removed() && error.to_string().ends_with("x was removed"), "{error}");
         }
         assert!(panicking.join().unwrap().ends_with("x was removed"));
     });
-    assert_eq!(party.answer(), REMOVED);
+    assert_eq!(participant.answer(), REMOVED);
     assert!(other.waiters().unwrap().is_empty());
 }
 
@@ -331,11 +332,11 @@ fn what_is_marked_as_gone_is_buried_by_whoever_comes_next() {
 fn signals_do_not_keep_a_waiter_from_its_duties() {
     let home = directory();
     let event = open(&home, "x");
-    let mut parties = [start("interrupted", &home, &["x"]), start("interrupted", &home, &["x"])];
+    let mut participants = [start("interrupted", &home, &["x"]), start("interrupted", &home, &["x"])];
     until_waiters(&event, 2);
     fs::remove_file(home.path().join("x")).unwrap();
-    for party in &mut parties {
-        assert_eq!(party.answer(), REMOVED);
+    for participant in &mut participants {
+        assert_eq!(participant.answer(), REMOVED);
     }
 }
 
@@ -347,17 +348,20 @@ fn waiters_are_told_of_as_they_are() {
     let event = open(&home, "x");
     assert_eq!(event.waiters().unwrap(), []);
     let began = SystemTime::now() - Duration::from_millis(1);
-    let mut party = start("wait_timeout", &home, &[&LONG.as_nanos().to_string(), "x"]);
+    let mut participant = start("wait_timeout", &home, &[&LONG.as_nanos().to_string(), "x"]);
     let waiter = until_waiters(&event, 1).remove(0);
-    assert_eq!(waiter.pid, Some(party.0.id()));
+    assert_eq!(waiter.pid, Some(participant.0.id()));
     assert!(fs::exists(format!("/proc/{}/task/{}", waiter.pid.unwrap(), waiter.tid.unwrap())).unwrap());
     assert!((began..=SystemTime::now()).contains(&waiter.since), "{waiter:?}");
     let arguments = waiter.command.split_once(' ').unwrap().1;
-    assert_eq!(arguments, "party::party --exact --nocapture --test-threads 1");
-    // A task shows up by the helper of its process; those who have waited longest come first.
+    assert_eq!(arguments, "child_process::child_process --exact --nocapture --test-threads 1");
+    // A task shows up by the reactor thread of its process; those who have waited longest come first.
     let task = start("wait_async", &home, &[&LONG.as_nanos().to_string(), "x"]);
     let waiters = until_waiters(&event, 2);
-    assert_eq!(waiters.iter().map(|waiter| waiter.pid).collect::<Vec<_>>(), [Some(party.0.id()), Some(task.0.id())]);
+    assert_eq!(
+        waiters.iter().map(|waiter| waiter.pid).collect::<Vec<_>>(),
+        [Some(participant.0.id()), Some(task.0.id())]
+    );
     assert_eq!(SharedEvent::list_in(&home).unwrap().remove(0).unwrap().waiters, waiters);
     // Killed.
     drop(task);
@@ -365,12 +369,12 @@ fn waiters_are_told_of_as_they_are() {
     // Released.
     event.set().unwrap();
     assert_eq!(event.waiters().unwrap(), []);
-    assert!(party.says_yes());
+    assert!(participant.says_yes());
     event.clear().unwrap();
     assert_eq!(event.waiters().unwrap(), []);
     // Out of time.
-    let mut party = start("wait_timeout", &home, &[&Duration::from_millis(100).as_nanos().to_string(), "x"]);
-    assert!(!party.says_yes());
+    let mut participant = start("wait_timeout", &home, &[&Duration::from_millis(100).as_nanos().to_string(), "x"]);
+    assert!(!participant.says_yes());
     assert_eq!(event.waiters().unwrap(), []);
 }
 
@@ -383,9 +387,9 @@ fn the_last_set_is_told_of() {
     assert_eq!(event.last_set().unwrap(), None);
     // The clock ticks every few milliseconds.
     let began = SystemTime::now() - Duration::from_millis(50);
-    let mut party = start("set", &home, &["x"]);
-    let process = party.0.id();
-    assert!(party.says_yes());
+    let mut participant = start("set", &home, &["x"]);
+    let process = participant.0.id();
+    assert!(participant.says_yes());
     let last = event.last_set().unwrap().unwrap();
     assert_eq!(last.pid, Some(process));
     assert!((began..=SystemTime::now()).contains(&last.at), "{last:?}");

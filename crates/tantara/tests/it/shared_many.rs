@@ -1,4 +1,4 @@
-//! Events between processes in numbers: many in one wait, kinds mixed, tasks that come and go, and the helper threads
+//! Events between processes in numbers: many in one wait, kinds mixed, tasks that come and go, and the reactor threads
 //! that sleep for them.
 
 use std::fs;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any};
 
+use crate::child_process::{ChildProcess, YES};
 use crate::children::{self, Child};
-use crate::party::{Party, YES};
 use crate::refused::allow_descriptors;
 use crate::shared::until_waiters;
-use crate::{Bell, LONG, poll};
+use crate::{LONG, WakeCounter, poll};
 
-/// The verbs of parties that this room needs.
+/// The verbs of participants that this room needs.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     match (verb, words) {
         ("ping_pong", [rounds]) => ping_pong(rounds.parse().unwrap()),
@@ -23,11 +23,11 @@ pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
         ("rest", []) => rest(),
         ("leave", [name]) => {
             let event = SharedEvent::open_in(directory, name).unwrap();
-            let waker = Bell::new().1;
+            let waker = WakeCounter::new().1;
             let mut wait = Box::pin(event.wait_async());
             assert!(poll(&mut wait, &waker).is_pending());
             until_waiters(&event, 1);
-            // The helper sleeps, and this thread ends the process.
+            // The reactor thread sleeps, and this thread ends the process.
         }
         _ => return None,
     }
@@ -119,50 +119,50 @@ fn each_of_a_thousand_is_needed_by_all() {
 
 #[test]
 fn kinds_are_mixed() {
-    let (local, turnstile, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
-    let events: [&dyn Waitable; 3] = [&local, &turnstile, &shared];
-    let signals: [&(dyn Fn() + Sync); 3] = [&|| local.set(), &|| turnstile.set(), &|| shared.set().unwrap()];
+    let (local, auto_reset, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
+    let events: [&dyn Waitable; 3] = [&local, &auto_reset, &shared];
+    let signals: [&(dyn Fn() + Sync); 3] = [&|| local.set(), &|| auto_reset.set(), &|| shared.set().unwrap()];
     for (index, signal) in signals.iter().enumerate() {
         thread::scope(|scope| {
-            let party = scope.spawn(|| any(events).wait_timeout(LONG));
+            let participant = scope.spawn(|| any(events).wait_timeout(LONG));
             until_waiters(&shared, 1);
             signal();
-            assert_eq!(party.join().unwrap(), Some(index));
+            assert_eq!(participant.join().unwrap(), Some(index));
         });
         local.clear();
         shared.clear().unwrap();
-        assert!(!turnstile.is_set(), "it was used up");
+        assert!(!auto_reset.is_set(), "it was used up");
     }
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         thread::scope(|scope| {
-            let party = scope.spawn(|| all(events).wait_timeout(LONG));
+            let participant = scope.spawn(|| all(events).wait_timeout(LONG));
             until_waiters(&shared, 1);
             for index in order {
-                assert!(!party.is_finished());
+                assert!(!participant.is_finished());
                 signals[index]();
                 local.clear();
                 shared.clear().unwrap();
             }
-            assert!(party.join().unwrap());
+            assert!(participant.join().unwrap());
         });
     }
-    // What a turnstile had given to a wait that fails is handed on.
+    // What a auto_reset had given to a wait that fails is handed on.
     let home = tempfile::tempdir().unwrap();
     let doomed = SharedEvent::open_in(&home, "doomed").unwrap();
     thread::scope(|scope| {
-        let party = scope.spawn(|| all([&turnstile as &dyn Waitable, &local, &doomed]).try_wait());
+        let participant = scope.spawn(|| all([&auto_reset as &dyn Waitable, &local, &doomed]).try_wait());
         until_waiters(&doomed, 1);
-        turnstile.set();
+        auto_reset.set();
         doomed.remove().unwrap();
-        assert!(party.join().unwrap().unwrap_err().is_removed());
+        assert!(participant.join().unwrap().unwrap_err().is_removed());
     });
-    assert!(turnstile.is_set());
+    assert!(auto_reset.is_set());
 }
 
 #[test]
 fn futures_that_are_dropped_leave_no_trace() {
     let events = anonymous(3);
-    let waker = Bell::new().1;
+    let waker = WakeCounter::new().1;
     for _ in 0..3 {
         let mut single = Box::pin(events[0].wait_async());
         let mut several = Box::pin(any(&events));
@@ -181,12 +181,13 @@ fn futures_that_are_dropped_leave_no_trace() {
     }
 }
 
-/// Waits begin and end all the time, so the helper lets go of the event again and again, just when another wait begins.
+/// Waits begin and end all the time, so the reactor thread lets go of the event again and again, just when another
+/// wait begins.
 #[test]
 fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
     const ROUNDS: u32 = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
     let event = SharedEvent::anonymous().unwrap();
-    let (round, waker) = (AtomicU32::new(0), Bell::new().1);
+    let (round, waker) = (AtomicU32::new(0), WakeCounter::new().1);
     thread::scope(|scope| {
         scope.spawn(|| {
             for number in 1..=ROUNDS {
@@ -213,29 +214,29 @@ fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
     });
 }
 
-fn party(words: &[&str]) -> i32 {
+fn participant(words: &[&str]) -> i32 {
     let home = tempfile::tempdir().unwrap();
     let (verb, words) = words.split_first().unwrap();
-    Party::start([*verb, home.path().to_str().unwrap()].iter().chain(words)).answer()
+    ChildProcess::start([*verb, home.path().to_str().unwrap()].iter().chain(words)).answer()
 }
 
 #[test]
-fn a_process_ends_while_its_helper_sleeps() {
-    assert_eq!(party(&["leave", "x"]), YES);
+fn a_process_ends_while_its_reactor_thread_sleeps() {
+    assert_eq!(participant(&["leave", "x"]), YES);
 }
 
-/// Helpers: threads by the name of this library.
-fn helpers() -> usize {
+/// Reactor threads: threads by the name of this library.
+fn reactor_threads() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap();
     let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
     names.filter(|name| name.trim_end() == "tantara").count()
 }
 
 /// A thread takes a moment to have its name, and one to end.
-fn until_helpers(count: usize) {
+fn until_reactor_threads(count: usize) {
     let deadline = Instant::now() + LONG;
-    while helpers() != count {
-        assert!(Instant::now() < deadline, "there are {} helpers, not {count}", helpers());
+    while reactor_threads() != count {
+        assert!(Instant::now() < deadline, "there are {} reactor threads, not {count}", reactor_threads());
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -244,35 +245,35 @@ fn until_helpers(count: usize) {
 fn rest() {
     let events = anonymous(200);
     for _ in 0..2 {
-        assert_eq!(helpers(), 0);
-        let waker = Bell::new().1;
+        assert_eq!(reactor_threads(), 0);
+        let waker = WakeCounter::new().1;
         let mut wait = Box::pin(any(&events));
         assert!(poll(&mut wait, &waker).is_pending());
-        until_helpers(2);
+        until_reactor_threads(2);
         events[150].set().unwrap();
         assert_eq!(pollster::block_on(wait), 150);
         events[150].clear().unwrap();
-        until_helpers(0);
+        until_reactor_threads(0);
     }
 }
 
 #[test]
-fn helpers_end_when_there_is_nothing_to_do() {
-    assert_eq!(party(&["rest"]), YES);
+fn reactor_threads_end_when_there_is_nothing_to_do() {
+    assert_eq!(participant(&["rest"]), YES);
 }
 
-/// A child of a fork has its parent's events, and no helper.
+/// A child of a fork has its parent's events, and no reactor thread.
 fn await_after_fork() {
     let (ping, pong) = (SharedEvent::anonymous().unwrap(), SharedEvent::anonymous().unwrap());
-    let waker = Bell::new().1;
+    let waker = WakeCounter::new().1;
     let mut wait = Box::pin(pong.wait_async());
     assert!(poll(&mut wait, &waker).is_pending());
-    until_helpers(1);
+    until_reactor_threads(1);
     let mut child = Child::fork(|| {
-        assert_eq!(helpers(), 0);
+        assert_eq!(reactor_threads(), 0);
         pollster::block_on(any([&ping, &pong]));
         assert!(ping.is_set().unwrap());
-        until_helpers(1);
+        until_reactor_threads(1);
         pong.set().unwrap();
     });
     until_waiters(&ping, 1);
@@ -284,7 +285,7 @@ fn await_after_fork() {
 
 #[test]
 fn a_child_of_a_fork_awaits_by_a_helper_of_its_own() {
-    assert_eq!(party(&["await_after_fork"]), YES);
+    assert_eq!(participant(&["await_after_fork"]), YES);
 }
 
 /// Each writes to memory that they share, and signals; the other reads what was written before the signal, whether it
@@ -323,5 +324,5 @@ fn ping_pong(rounds: u32) {
 
 #[test]
 fn what_came_before_the_set_is_visible_in_the_other_process() {
-    assert_eq!(party(&["ping_pong", "5000"]), YES);
+    assert_eq!(participant(&["ping_pong", "5000"]), YES);
 }

@@ -1,4 +1,4 @@
-//! A party that has children do one thing with an event, and kills each at a given instruction.
+//! A participant that has children do one thing with an event, and kills each at a given instruction.
 //!
 //! It is asked over its standard input, one line at a time, and answers over its standard output. To get a child to an
 //! instruction by single steps would take too long for thousands of them. So one child is stepped all the way, and the
@@ -15,30 +15,31 @@ use std::time::Duration;
 
 use tantara::SharedEvent;
 
+use crate::child_process::ChildProcess;
 use crate::children::is_asleep;
-use crate::party::Party;
 use crate::ptrace::{self, Traced};
 
 /// What answers begin with; the test harness has things to say on standard output, too.
 const ANSWER: &str = "> ";
 
-/// The party, seen from the test.
+/// The participant, seen from the test.
 #[derive(Debug)]
 pub(crate) struct Stepper {
     questions: ChildStdin,
     answers: BufReader<ChildStdout>,
-    _party: Party,
+    _party: ChildProcess,
 }
 
 impl Stepper {
-    /// A party whose children do `verb` to events of `directory`; if `warm`, it has done so itself before they were
-    /// forked, so that they find everything ready that is made once in a process. None, with a line that says so, where
-    /// tracing is forbidden.
+    /// A participant whose children do `verb` to events of `directory`; if `warm`, it has done so itself before they
+    /// were forked, so that they find everything ready that is made once in a process. None, with a line that says so,
+    /// where tracing is forbidden.
     pub(crate) fn start(directory: &Path, verb: &str, warm: bool) -> Option<Stepper> {
         let task = ["step", directory.to_str().unwrap(), verb, if warm { "warm" } else { "cold" }];
-        let mut party = Party::command(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(Party).unwrap();
-        let (questions, answers) = (party.0.stdin.take().unwrap(), party.0.stdout.take().unwrap());
-        let mut stepper = Stepper { questions, answers: BufReader::new(answers), _party: party };
+        let mut participant =
+            ChildProcess::command(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(ChildProcess).unwrap();
+        let (questions, answers) = (participant.0.stdin.take().unwrap(), participant.0.stdout.take().unwrap());
+        let mut stepper = Stepper { questions, answers: BufReader::new(answers), _party: participant };
         if stepper.answer() == "ready" {
             return Some(stepper);
         }
@@ -95,7 +96,7 @@ impl Stepper {
     }
 }
 
-/// The party, seen from within.
+/// The participant, seen from within.
 #[derive(Default)]
 struct Steps {
     directory: PathBuf,

@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tantara::{SharedEvent, all, any};
 
 use crate::LONG;
+use crate::child_process::{ChildProcess, YES};
 use crate::children::Child;
 use crate::hostile::Random;
-use crate::party::{Party, YES};
 use crate::refused::forbid_nameless_files;
 
 /// The events of a storm.
@@ -154,7 +154,7 @@ fn numbers(list: &Path) -> HashSet<u64> {
     bytes.chunks_exact(8).map(|number| u64::from_ne_bytes(number.try_into().unwrap())).collect()
 }
 
-pub(crate) fn party(directory: &Path, words: &[&str]) {
+pub(crate) fn participant(directory: &Path, words: &[&str]) {
     let number = |word: &str| word.parse::<u64>().unwrap();
     match *words {
         [kind @ ("sail" | "sink"), processes, seed, kills] => {
@@ -257,7 +257,7 @@ fn storm(directory: &Path, storm: Storm) {
     }
     way_home.write_all(&vec![0; sailors.len()]).unwrap();
     for mut sailor in sailors {
-        assert_eq!(sailor.status(), 0, "a party of the storm has failed");
+        assert_eq!(sailor.status(), 0, "a participant of the storm has failed");
     }
 }
 
@@ -332,8 +332,9 @@ fn ends_well<const N: usize>(words: [&str; N]) {
     // In memory, if there is such a place: there no two files ever have the same number.
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let task = ["storm", directory.path().to_str().unwrap()].into_iter().chain(words);
-    let mut party = Party::command(task).stdout(std::process::Stdio::inherit()).spawn().map(Party).unwrap();
-    assert_eq!(party.answer(), YES);
+    let mut participant =
+        ChildProcess::command(task).stdout(std::process::Stdio::inherit()).spawn().map(ChildProcess).unwrap();
+    assert_eq!(participant.answer(), YES);
 }
 
 #[test]

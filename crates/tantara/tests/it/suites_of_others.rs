@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 
 use tantara::{AutoResetEvent, Event, all, any};
 
-use crate::{Bell, LONG, poll, until_waiting};
+use crate::{LONG, WakeCounter, poll, until_waiting};
 
 /// futures-intrusive: cancelling waits in the middle and at the end leaves the others alone.
 #[test]
 fn cancelled_waits_between_others() {
     let event = Event::new();
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     let mut waits: Vec<_> = (0..5).map(|_| Box::pin(event.wait_async())).collect();
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
     drop(waits.remove(3));
     drop(waits.remove(1));
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
-    assert_eq!(bell.rings(), 0);
+    assert_eq!(counter.wakes(), 0);
     event.set();
-    assert_eq!(bell.rings(), 3);
+    assert_eq!(counter.wakes(), 3);
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_ready()));
 }
 
@@ -31,7 +31,7 @@ fn cancelled_waits_between_others() {
 #[test]
 fn cancelled_waits_at_the_end() {
     let event = Event::new();
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     let mut early: Vec<_> = (0..2).map(|_| Box::pin(event.wait_async())).collect();
     early.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
     for _ in 0..2 {
@@ -41,7 +41,7 @@ fn cancelled_waits_at_the_end() {
     late.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
     event.set();
     early.iter_mut().chain(&mut late).for_each(|wait| assert!(poll(wait, &waker).is_ready()));
-    assert_eq!(bell.rings(), 4);
+    assert_eq!(counter.wakes(), 4);
 }
 
 /// futures-intrusive: on a set event a wait is ready without its waker being touched.
@@ -49,9 +49,9 @@ fn cancelled_waits_at_the_end() {
 fn a_set_event_is_ready_at_the_first_poll() {
     let event = Event::new();
     event.set();
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     assert!(poll(&mut Box::pin(event.wait_async()), &waker).is_ready());
-    assert_eq!((bell.rings(), Arc::strong_count(&bell)), (0, 2));
+    assert_eq!((counter.wakes(), Arc::strong_count(&counter)), (0, 2));
 }
 
 /// tokio: a notification that nobody uses up is not lost by `notify_waiters` before it.
@@ -59,35 +59,35 @@ fn a_set_event_is_ready_at_the_first_poll() {
 fn a_release_after_a_dropped_wait_is_stored() {
     let event = AutoResetEvent::new();
     let mut wait = Box::pin(event.wait_async());
-    assert!(poll(&mut wait, &Bell::new().1).is_pending());
+    assert!(poll(&mut wait, &WakeCounter::new().1).is_pending());
     drop(wait);
     event.set();
-    assert!(poll(&mut Box::pin(event.wait_async()), &Bell::new().1).is_ready());
+    assert!(poll(&mut Box::pin(event.wait_async()), &WakeCounter::new().1).is_ready());
 }
 
 /// tokio: two notifications for two who wait, the first of whom is dropped after it was notified.
 #[test]
 fn two_waiting_and_the_notified_one_is_dropped() {
     let event = AutoResetEvent::new();
-    let ((first_bell, first_waker), (second_bell, second_waker)) = (Bell::new(), Bell::new());
+    let ((first_bell, first_waker), (second_bell, second_waker)) = (WakeCounter::new(), WakeCounter::new());
     let mut first = Box::pin(event.wait_async());
     let mut second = Box::pin(event.wait_async());
     assert!(poll(&mut first, &first_waker).is_pending());
     assert!(poll(&mut second, &second_waker).is_pending());
     event.set();
-    assert_eq!((first_bell.rings(), second_bell.rings()), (1, 0));
+    assert_eq!((first_bell.wakes(), second_bell.wakes()), (1, 0));
     drop(first);
-    assert_eq!(second_bell.rings(), 1);
+    assert_eq!(second_bell.wakes(), 1);
     assert!(poll(&mut second, &second_waker).is_ready());
 }
 
 /// pevents #5: waiting for all of many with a timeout of zero, all of them set.
 #[test]
 fn all_of_many_set_events_with_a_timeout_of_zero() {
-    let turnstiles: Vec<_> = (0..63).map(|_| AutoResetEvent::new()).collect();
-    turnstiles.iter().for_each(AutoResetEvent::set);
-    assert!(all(&turnstiles).wait_timeout(Duration::ZERO));
-    assert!(turnstiles.iter().all(|turnstile| !turnstile.is_set()));
+    let auto_resets: Vec<_> = (0..63).map(|_| AutoResetEvent::new()).collect();
+    auto_resets.iter().for_each(AutoResetEvent::set);
+    assert!(all(&auto_resets).wait_timeout(Duration::ZERO));
+    assert!(auto_resets.iter().all(|auto_reset| !auto_reset.is_set()));
     let gates: Vec<_> = (0..63).map(|_| Event::new()).collect();
     gates.iter().for_each(Event::set);
     assert!(all(&gates).wait_timeout(Duration::ZERO));
@@ -98,23 +98,23 @@ fn all_of_many_set_events_with_a_timeout_of_zero() {
 /// before it can take all of them; ours holds the release meanwhile, and gives it back. See `all`.)
 #[test]
 fn a_wait_for_all_that_times_out_swallows_nothing() {
-    let turnstiles = [AutoResetEvent::new(), AutoResetEvent::new()];
-    turnstiles[0].set();
+    let auto_resets = [AutoResetEvent::new(), AutoResetEvent::new()];
+    auto_resets[0].set();
     for _ in 0..10 {
-        assert!(!all(&turnstiles).wait_timeout(Duration::from_millis(1)));
-        assert!(turnstiles[0].is_set());
+        assert!(!all(&auto_resets).wait_timeout(Duration::from_millis(1)));
+        assert!(auto_resets[0].is_set());
     }
 }
 
 /// .NET: manual-reset stays signalled for any number of waits, auto-reset for one.
 #[test]
 fn manual_and_auto_reset_differ_in_what_a_wait_uses_up() {
-    let (gate, turnstile) = (Event::new(), AutoResetEvent::new());
+    let (gate, auto_reset) = (Event::new(), AutoResetEvent::new());
     gate.set();
-    turnstile.set();
+    auto_reset.set();
     assert!((0..3).all(|_| gate.wait_timeout(Duration::ZERO)));
-    assert!(turnstile.wait_timeout(Duration::ZERO));
-    assert!(!turnstile.wait_timeout(Duration::ZERO));
+    assert!(auto_reset.wait_timeout(Duration::ZERO));
+    assert!(!auto_reset.wait_timeout(Duration::ZERO));
 }
 
 /// .NET: two threads that answer each other through a pair of auto-reset events.
@@ -141,11 +141,11 @@ fn ping_pong_with_wait_any() {
 fn set_and_clear_at_once_with_sleeping_threads() {
     let event = Event::new();
     thread::scope(|scope| {
-        let parties: Vec<_> = (0..5).map(|_| scope.spawn(|| event.wait_timeout(LONG))).collect();
+        let participants: Vec<_> = (0..5).map(|_| scope.spawn(|| event.wait_timeout(LONG))).collect();
         until_waiting(&event, 5);
         event.set();
         event.clear();
-        assert!(parties.into_iter().all(|party| party.join().unwrap()));
+        assert!(participants.into_iter().all(|participant| participant.join().unwrap()));
     });
     let began = Instant::now();
     assert!(!event.wait_timeout(Duration::from_millis(50)));
@@ -158,9 +158,9 @@ fn set_clear_and_set_again() {
     let event = Event::new();
     for _ in 0..10 {
         thread::scope(|scope| {
-            let parties: Vec<_> = (0..3).map(|_| scope.spawn(|| event.wait_timeout(LONG))).collect();
+            let participants: Vec<_> = (0..3).map(|_| scope.spawn(|| event.wait_timeout(LONG))).collect();
             event.set();
-            assert!(parties.into_iter().all(|party| party.join().unwrap()));
+            assert!(participants.into_iter().all(|participant| participant.join().unwrap()));
         });
         event.clear();
         assert!(!event.wait_timeout(Duration::ZERO));

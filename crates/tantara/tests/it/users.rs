@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tantara::SharedEvent;
 
+use crate::child_process::{ChildProcess, YES};
 use crate::children::Child;
-use crate::party::{Party, YES};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct User {
@@ -28,7 +28,7 @@ const CAROL: User = User { number: 1_003, group: None };
 const DAVE: User = User { number: 1_004, group: Some(TEAM) };
 const USERS: [User; 5] = [ROOT, ALICE, BOB, CAROL, DAVE];
 
-/// What this module's parties do.
+/// What this module's participants do.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     match (verb, words) {
         ("users", ["modes"]) => modes(directory),
@@ -337,16 +337,16 @@ fn killed_remover(directory: &Path) {
     assert_eq!(BOB.tries(directory), SETS);
 }
 
-/// A directory that everybody may enter, and a party that can be anybody in it.
+/// A directory that everybody may enter, and a participant that can be anybody in it.
 fn as_many_users(test: &str, task: &str) {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return println!("{test} is left out: it needs to be root");
     }
     let home = tempfile::tempdir().unwrap();
     fs::set_permissions(&home, Permissions::from_mode(0o755)).unwrap();
-    let mut party = Party::command(["users", home.path().to_str().unwrap(), task]);
-    let mut party = party.stdout(std::process::Stdio::inherit()).spawn().map(Party).unwrap();
-    assert_eq!(party.answer(), YES);
+    let mut participant = ChildProcess::command(["users", home.path().to_str().unwrap(), task]);
+    let mut participant = participant.stdout(std::process::Stdio::inherit()).spawn().map(ChildProcess).unwrap();
+    assert_eq!(participant.answer(), YES);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tantara::{AutoResetEvent, Event, SharedEvent, all, any, interruptible};
 
+use crate::child_process::{ChildProcess, REMOVED, YES};
 use crate::children::Child;
-use crate::party::{Party, REMOVED, YES};
 use crate::refused::{become_nobody, forbid, limit};
 use crate::shared::until_waiters;
 use crate::{LONG, waiting};
@@ -26,8 +26,8 @@ pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
         ("without_handler", [name]) => without_handler(directory, name),
         ("cut_off_after_fork", [name]) => cut_off_after_fork(directory, name),
         ("without_threads", names) => without_threads(directory, names),
-        ("helpers_under_signals", [rounds]) => helpers_under_signals(rounds.parse().unwrap()),
-        ("idle_helper", [errno]) => idle_helper(errno.parse().unwrap()),
+        ("reactor_threads_under_signals", [rounds]) => reactor_threads_under_signals(rounds.parse().unwrap()),
+        ("idle_reactor_thread", [errno]) => idle_reactor_thread(errno.parse().unwrap()),
         _ => return None,
     })
 }
@@ -75,7 +75,7 @@ fn a_wait_that_ends_by_a_panic_of_the_callback_is_not_counted_any_more() {
     assert!(panicked(|| _ = any([&shared]).wait_timeout(LONG)));
     assert!(panicked(|| _ = all([&shared]).wait_timeout(LONG)));
     assert_eq!(waiting(&shared), 0);
-    // The helper may be about to say that somebody waits, and takes that back.
+    // The reactor thread may be about to say that somebody waits, and takes that back.
     until_waiters(&shared, 0);
     shared.set().unwrap();
     assert!(shared.wait_timeout(Duration::ZERO).unwrap());
@@ -87,7 +87,7 @@ fn a_wait_that_ends_by_a_panic_of_the_callback_is_not_counted_any_more() {
 fn debug_tells_of_this_process_alone() {
     let home = tempfile::tempdir().unwrap();
     let event = open(home.path(), "x");
-    let mut other = Party::start(["wait", home.path().to_str().unwrap(), "x"]);
+    let mut other = ChildProcess::start(["wait", home.path().to_str().unwrap(), "x"]);
     until_waiters(&event, 1);
     assert_eq!(waiting(&event), 0, "the one that waits is another process: {event:?}");
     thread::scope(|scope| {
@@ -161,7 +161,7 @@ fn a_file_that_is_cut_off_is_no_fault_where_no_more_mappings_are_to_be_had() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    let mut process = Party::start(["without_mappings", home.path().to_str().unwrap(), "100"]);
+    let mut process = ChildProcess::start(["without_mappings", home.path().to_str().unwrap(), "100"]);
     assert_eq!(process.answer(), YES);
 }
 
@@ -176,7 +176,7 @@ fn without_handler(directory: &Path, name: &str) -> i32 {
 #[test]
 fn a_program_that_wants_no_handler_has_none() {
     let home = tempfile::tempdir().unwrap();
-    let mut process = Party::start(["without_handler", home.path().to_str().unwrap(), "x"]);
+    let mut process = ChildProcess::start(["without_handler", home.path().to_str().unwrap(), "x"]);
     assert_eq!(process.end().signal(), Some(libc::SIGBUS));
     let event = open(home.path(), "y");
     assert!(!SharedEvent::disable_sigbus_handler(), "too late");
@@ -200,10 +200,10 @@ fn cut_off_after_fork(directory: &Path, name: &str) -> i32 {
 #[test]
 fn a_file_that_is_cut_off_is_no_fault_in_the_child_of_a_fork() {
     let home = tempfile::tempdir().unwrap();
-    assert_eq!(Party::start(["cut_off_after_fork", home.path().to_str().unwrap(), "x"]).answer(), YES);
+    assert_eq!(ChildProcess::start(["cut_off_after_fork", home.path().to_str().unwrap(), "x"]).answer(), YES);
 }
 
-// Helper threads.
+// Reactor threads.
 
 /// Waits where no thread can be started: for any of the events, until it is told to go on; and for all of them, until
 /// one is removed.
@@ -218,7 +218,7 @@ fn without_threads(directory: &Path, names: &[&str]) -> i32 {
     assert_eq!(any(&events).wait_timeout(short), None);
     assert!(!all(&events).wait_timeout(short));
     let error = pollster::block_on(any(&events).try_wait_async()).unwrap_err();
-    assert!(error.to_string().contains("helper thread") && !error.is_removed(), "{error}");
+    assert!(error.to_string().contains("reactor thread") && !error.is_removed(), "{error}");
     assert!(pollster::block_on(events[0].wait_async()).is_err());
     // One on another thread's behalf that is set and cleared at once is not missed.
     let pulsed = any(&events);
@@ -245,7 +245,7 @@ fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
         fs::set_permissions(home.path().join(name), PermissionsExt::from_mode(0o666)).unwrap();
         event
     });
-    let mut process = Party::start(["without_threads", home.path().to_str().unwrap(), "x", "y"]);
+    let mut process = ChildProcess::start(["without_threads", home.path().to_str().unwrap(), "x", "y"]);
     until_waiters(&events[1], 1);
     // It may have been one of the short waits that was seen.
     while until_waiters(&events[0], 1)[0].since.elapsed().unwrap_or_default() < Duration::from_millis(200) {
@@ -266,9 +266,9 @@ fn thread_number() -> u32 {
     (unsafe { libc::syscall(libc::SYS_gettid) }) as u32
 }
 
-/// Starts helpers in children of forks, on a thread that alone can be interrupted, while signals come all the time: no
-/// handler runs on a helper.
-fn helpers_under_signals(rounds: u32) -> i32 {
+/// Starts reactor threads in children of forks, on a thread that alone can be interrupted, while signals come all the
+/// time: no handler runs on a reactor thread.
+fn reactor_threads_under_signals(rounds: u32) -> i32 {
     extern "C" fn handler(_: libc::c_int) {
         if thread_number() != HANDLED_BY.load(SeqCst) {
             ELSEWHERE.store(true, SeqCst);
@@ -305,7 +305,7 @@ fn helpers_under_signals(rounds: u32) -> i32 {
                     mask(libc::SIG_BLOCK);
                 });
             });
-            assert!(!ELSEWHERE.load(SeqCst), "a handler has run on a helper");
+            assert!(!ELSEWHERE.load(SeqCst), "a handler has run on a reactor thread");
         });
         assert_eq!(child.status(), 0);
     }
@@ -313,19 +313,19 @@ fn helpers_under_signals(rounds: u32) -> i32 {
 }
 
 #[test]
-fn no_handler_of_a_signal_runs_on_a_helper() {
-    assert_eq!(Party::start(["helpers_under_signals", "/", "300"]).answer(), YES);
+fn no_handler_of_a_signal_runs_on_a_reactor_thread() {
+    assert_eq!(ChildProcess::start(["reactor_threads_under_signals", "/", "300"]).answer(), YES);
 }
 
-/// Whether this process's helper sleeps.
-fn helper_sleeps() -> bool {
+/// Whether this process's reactor thread sleeps.
+fn reactor_thread_sleeps() -> bool {
     let stats =
         fs::read_dir("/proc/self/task").unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
     stats.flatten().find_map(|stat| stat.split_once("(tantara) ").map(|(_, rest)| rest.starts_with('S'))).unwrap()
 }
 
 /// The kernel answers that to every sleep on many words.
-fn idle_helper(errno: i32) -> i32 {
+fn idle_reactor_thread(errno: i32) -> i32 {
     forbid(libc::SYS_futex_waitv, errno).unwrap();
     let event = SharedEvent::anonymous().unwrap();
     thread::scope(|scope| {
@@ -334,9 +334,9 @@ fn idle_helper(errno: i32) -> i32 {
         let began = Instant::now();
         let mut sleeps = 0;
         while sleeps < 10 {
-            assert!(began.elapsed() < LONG / 4, "the helper spins");
+            assert!(began.elapsed() < LONG / 4, "the reactor thread spins");
             thread::sleep(Duration::from_millis(1));
-            sleeps += u32::from(helper_sleeps());
+            sleeps += u32::from(reactor_thread_sleeps());
         }
         event.set().unwrap();
         assert_eq!(waiting.join().unwrap(), Some(0));
@@ -347,6 +347,6 @@ fn idle_helper(errno: i32) -> i32 {
 #[test]
 fn a_kernel_that_refuses_sleeps_on_many_words_makes_nobody_spin() {
     for errno in [libc::ENOMEM, libc::EINVAL, libc::ENOSYS, libc::EPERM] {
-        assert_eq!(Party::start(["idle_helper", "/", &errno.to_string()]).answer(), YES, "{errno}");
+        assert_eq!(ChildProcess::start(["idle_reactor_thread", "/", &errno.to_string()]).answer(), YES, "{errno}");
     }
 }

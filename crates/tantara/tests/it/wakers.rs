@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 
 use tantara::{AutoResetEvent, Event, Wait, all, any};
 
-use crate::{Bell, leaked, poll, waiting};
+use crate::{WakeCounter, leaked, poll, waiting};
 
 /// A waker that does what it is told, when woken and when dropped.
 struct Foreign {
@@ -47,10 +47,10 @@ fn a_waker_may_use_the_event_that_wakes_it() {
             event.wait();
             event.set();
             let mut newcomer = Box::pin(event.wait_async());
-            assert!(poll(&mut newcomer, &Bell::new().1).is_ready());
+            assert!(poll(&mut newcomer, &WakeCounter::new().1).is_ready());
             event.clear();
             let mut newcomer = Box::pin(event.wait_async());
-            assert!(poll(&mut newcomer, &Bell::new().1).is_pending());
+            assert!(poll(&mut newcomer, &WakeCounter::new().1).is_pending());
             let _ = format!("{event:?}");
             event.set();
         }
@@ -105,8 +105,8 @@ fn a_replaced_or_cancelled_waker_is_dropped_outside_the_lock() {
 #[test]
 fn a_panicking_waker_robs_nobody() {
     let event = Event::new();
-    let bells: Vec<_> = (0..100).map(|_| Bell::new()).collect();
-    let mut waits: Vec<_> = bells
+    let counters: Vec<_> = (0..100).map(|_| WakeCounter::new()).collect();
+    let mut waits: Vec<_> = counters
         .iter()
         .enumerate()
         .map(|(number, (_, waker))| {
@@ -119,10 +119,10 @@ fn a_panicking_waker_robs_nobody() {
     let panic = catch_unwind(AssertUnwindSafe(|| event.set())).unwrap_err();
     assert_eq!(panic.downcast_ref::<String>().unwrap(), "waker 5", "the first panic goes on");
     assert!(event.is_set());
-    for (number, (bell, _)) in bells.iter().enumerate() {
-        assert_eq!(bell.rings(), usize::from(number % 10 != 5), "waiter {number}");
+    for (number, (counter, _)) in counters.iter().enumerate() {
+        assert_eq!(counter.wakes(), usize::from(number % 10 != 5), "waiter {number}");
     }
-    waits.iter_mut().for_each(|wait| assert!(poll(wait, &bells[0].1).is_ready()));
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &counters[0].1).is_ready()));
     event.clear();
     assert!(!event.is_set());
 }
@@ -156,7 +156,7 @@ fn the_payloads_of_panics_that_do_not_go_on_are_dropped() {
         let dropped = Arc::clone(&dropped);
         move || std::panic::panic_any(Payload(Arc::clone(&dropped)))
     });
-    let (event, turnstile) = (Event::new(), AutoResetEvent::new());
+    let (event, auto_reset) = (Event::new(), AutoResetEvent::new());
     let mut waits: Vec<_> = (0..4).map(|_| Box::pin(event.wait_async())).collect();
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &panics).is_pending()));
     let first = catch_unwind(AssertUnwindSafe(|| event.set())).unwrap_err();
@@ -164,11 +164,11 @@ fn the_payloads_of_panics_that_do_not_go_on_are_dropped() {
     drop(first);
     assert_eq!(dropped.load(SeqCst), 4);
     // In a destructor none goes on.
-    let mut given = Box::pin(turnstile.wait_async());
-    let mut next = Box::pin(turnstile.wait_async());
-    assert!(poll(&mut given, &Bell::new().1).is_pending());
+    let mut given = Box::pin(auto_reset.wait_async());
+    let mut next = Box::pin(auto_reset.wait_async());
+    assert!(poll(&mut given, &WakeCounter::new().1).is_pending());
     assert!(poll(&mut next, &panics).is_pending());
-    turnstile.set();
+    auto_reset.set();
     drop(given);
     assert_eq!(dropped.load(SeqCst), 5);
 }
@@ -176,31 +176,31 @@ fn the_payloads_of_panics_that_do_not_go_on_are_dropped() {
 #[test]
 fn the_last_waker_is_the_one_that_is_woken() {
     let event = Event::new();
-    let (first, first_waker) = Bell::new();
-    let (second, second_waker) = Bell::new();
+    let (first, first_waker) = WakeCounter::new();
+    let (second, second_waker) = WakeCounter::new();
     let mut wait = Box::pin(event.wait_async());
     assert!(poll(&mut wait, &first_waker).is_pending());
     assert!(poll(&mut wait, &second_waker).is_pending());
     assert!(poll(&mut wait, &second_waker).is_pending());
     event.set();
-    assert_eq!((first.rings(), second.rings()), (0, 1));
+    assert_eq!((first.wakes(), second.wakes()), (0, 1));
 }
 
 /// Wakers are neither leaked nor dropped twice, whichever way a wait ends.
 #[test]
 fn waker_counts_return_to_where_they_were() {
-    let (bell, waker) = Bell::new();
+    let (counter, waker) = WakeCounter::new();
     let event = Event::new();
-    let turnstile = AutoResetEvent::new();
+    let auto_reset = AutoResetEvent::new();
     for way in 0..5 {
         let mut wait = Box::pin(event.wait_async());
-        let mut turn = Box::pin(turnstile.wait_async());
+        let mut turn = Box::pin(auto_reset.wait_async());
         let _ = poll(&mut wait, &waker);
         let _ = poll(&mut turn, &waker);
         match way {
             0 => {}
             1 => event.set(),
-            2 => turnstile.set(),
+            2 => auto_reset.set(),
             3 => {
                 event.set();
                 assert!(poll(&mut wait, &waker).is_ready());
@@ -212,8 +212,8 @@ fn waker_counts_return_to_where_they_were() {
         drop(wait);
         drop(turn);
         event.clear();
-        turnstile.clear();
-        assert_eq!(Arc::strong_count(&bell), 2, "after way {way}");
+        auto_reset.clear();
+        assert_eq!(Arc::strong_count(&counter), 2, "after way {way}");
     }
 }
 
@@ -240,7 +240,7 @@ fn a_set_ends_although_newcomers_keep_coming() {
     EVENT.set();
     assert_eq!(CALLS.load(SeqCst), 100);
     assert_eq!(waiting(&EVENT), 100);
-    waits.iter_mut().for_each(|wait| assert!(poll(wait, &Bell::new().1).is_ready()));
+    waits.iter_mut().for_each(|wait| assert!(poll(wait, &WakeCounter::new().1).is_ready()));
 }
 
 #[test]
@@ -265,57 +265,57 @@ fn tasks_are_woken_in_the_order_in_which_they_came() {
 mod strangers {
     use super::*;
 
-    /// A stranger in the line of `turnstile`, whose waker panics.
-    fn stranger(turnstile: &'static AutoResetEvent) -> std::pin::Pin<Box<tantara::AutoResetWait<'static>>> {
-        let mut wait = Box::pin(turnstile.wait_async());
+    /// A stranger in the line of `auto_reset`, whose waker panics.
+    fn stranger(auto_reset: &'static AutoResetEvent) -> std::pin::Pin<Box<tantara::AutoResetWait<'static>>> {
+        let mut wait = Box::pin(auto_reset.wait_async());
         assert!(poll(&mut wait, &on_wake(|| panic!("a stranger's waker"))).is_pending());
         wait
     }
 
-    fn turnstiles() -> &'static [AutoResetEvent; 2] {
+    fn auto_resets() -> &'static [AutoResetEvent; 2] {
         leaked([AutoResetEvent::new(), AutoResetEvent::new()])
     }
 
     #[test]
     fn any_keeps_its_release_though_the_other_goes_to_a_stranger_who_panics() {
-        let turnstiles = turnstiles();
-        let (_, waker) = Bell::new();
-        let mut either = Box::pin(any(turnstiles));
+        let auto_resets = auto_resets();
+        let (_, waker) = WakeCounter::new();
+        let mut either = Box::pin(any(auto_resets));
         assert!(poll(&mut either, &waker).is_pending());
-        let stranger = stranger(&turnstiles[1]);
-        turnstiles.iter().for_each(AutoResetEvent::set);
+        let stranger = stranger(&auto_resets[1]);
+        auto_resets.iter().for_each(AutoResetEvent::set);
         assert_eq!(poll(&mut either, &waker), std::task::Poll::Ready(0));
         drop(stranger);
-        assert!(turnstiles[1].is_set(), "the stranger got the other release, and handed it on");
+        assert!(auto_resets[1].is_set(), "the stranger got the other release, and handed it on");
     }
 
     #[test]
     fn all_hands_on_two_releases_to_two_strangers_who_panic() {
-        let turnstiles = turnstiles();
+        let auto_resets = auto_resets();
         let third = leaked(AutoResetEvent::new());
-        let mut every = Box::pin(all(turnstiles.iter().chain([third])));
-        assert!(poll(&mut every, &Bell::new().1).is_pending());
-        let strangers = turnstiles.each_ref().map(|turnstile| stranger(turnstile));
-        turnstiles.iter().for_each(AutoResetEvent::set);
+        let mut every = Box::pin(all(auto_resets.iter().chain([third])));
+        assert!(poll(&mut every, &WakeCounter::new().1).is_pending());
+        let strangers = auto_resets.each_ref().map(|auto_reset| stranger(auto_reset));
+        auto_resets.iter().for_each(AutoResetEvent::set);
         drop(every);
         drop(strangers);
-        assert!(turnstiles.iter().all(AutoResetEvent::is_set));
+        assert!(auto_resets.iter().all(AutoResetEvent::is_set));
     }
 
     #[test]
     fn a_wait_that_is_dropped_by_a_panic_hands_on_to_a_stranger_who_panics() {
-        let turnstile = &turnstiles()[0];
-        let mut wait = Box::pin(turnstile.wait_async());
-        assert!(poll(&mut wait, &Bell::new().1).is_pending());
-        let stranger = stranger(turnstile);
-        turnstile.set();
+        let auto_reset = &auto_resets()[0];
+        let mut wait = Box::pin(auto_reset.wait_async());
+        assert!(poll(&mut wait, &WakeCounter::new().1).is_pending());
+        let stranger = stranger(auto_reset);
+        auto_reset.set();
         let panic = catch_unwind(AssertUnwindSafe(move || {
             let _wait = wait;
             panic!("our own");
         }));
         assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"our own"));
         drop(stranger);
-        assert!(turnstile.is_set());
+        assert!(auto_reset.is_set());
     }
 
     #[test]
@@ -338,11 +338,11 @@ mod strangers {
         let mut fresh = Box::pin(event.wait_async());
         assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut fresh, &waker))).is_err());
         assert_eq!(waiting(&event), 0);
-        let (bell, good) = Bell::new();
+        let (counter, good) = WakeCounter::new();
         assert!(poll(&mut fresh, &good).is_pending());
         assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut fresh, &waker))).is_err());
         event.set();
-        assert_eq!(bell.rings(), 1);
+        assert_eq!(counter.wakes(), 1);
         assert!(poll(&mut fresh, &good).is_ready());
     }
 }

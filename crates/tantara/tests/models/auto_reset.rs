@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tantara::AutoResetEvent;
 
-use crate::world::{Bell, Letter, SOON, block_on, explore, leaked, poll, thread};
+use crate::fixture::{Letter, SOON, WakeCounter, block_on, explore, leaked, poll, thread};
 
 struct Post {
     event: AutoResetEvent,
@@ -44,16 +44,16 @@ fn a_task_is_released_once() {
 fn two_in_line_get_two_releases() {
     explore(None, || {
         let post = post();
-        let (bells, mut waits): (Vec<_>, Vec<_>) =
-            (0..2).map(|_| (Bell::new(), Box::pin(post.event.wait_async()))).unzip();
-        for (wait, (_, waker)) in waits.iter_mut().zip(&bells) {
+        let (counters, mut waits): (Vec<_>, Vec<_>) =
+            (0..2).map(|_| (WakeCounter::new(), Box::pin(post.event.wait_async()))).unzip();
+        for (wait, (_, waker)) in waits.iter_mut().zip(&counters) {
             assert!(poll(wait, waker).is_pending());
         }
         let other = thread::spawn(|| post.event.set());
         post.event.set();
         other.join().unwrap();
-        for (wait, (bell, waker)) in waits.iter_mut().zip(&bells) {
-            assert_eq!(bell.rings(), 1);
+        for (wait, (counter, waker)) in waits.iter_mut().zip(&counters) {
+            assert_eq!(counter.wakes(), 1);
             assert!(poll(wait, waker).is_ready());
         }
         assert!(!post.event.is_set());
@@ -67,13 +67,13 @@ fn a_release_in_the_hands_of_a_leaver_passes_on() {
         let post = post();
         let mut first = Box::pin(post.event.wait_async());
         let mut second = Box::pin(post.event.wait_async());
-        let (bell, waker) = Bell::new();
-        assert!(poll(&mut first, &Bell::new().1).is_pending());
+        let (counter, waker) = WakeCounter::new();
+        assert!(poll(&mut first, &WakeCounter::new().1).is_pending());
         assert!(poll(&mut second, &waker).is_pending());
         let setter = thread::spawn(|| post.event.set());
         drop(first);
         setter.join().unwrap();
-        assert_eq!(bell.rings(), 1, "the release got lost, or was given twice");
+        assert_eq!(counter.wakes(), 1, "the release got lost, or was given twice");
         assert!(poll(&mut second, &waker).is_ready());
         assert!(!post.event.is_set());
     });
@@ -115,12 +115,12 @@ fn a_clear_takes_nothing_from_a_waiter() {
     explore(None, || {
         let post = post();
         let mut wait = Box::pin(post.event.wait_async());
-        let (bell, waker) = Bell::new();
+        let (counter, waker) = WakeCounter::new();
         assert!(poll(&mut wait, &waker).is_pending());
         let clearer = thread::spawn(|| post.event.clear());
         post.event.set();
         clearer.join().unwrap();
-        assert_eq!(bell.rings(), 1);
+        assert_eq!(counter.wakes(), 1);
         assert!(poll(&mut wait, &waker).is_ready());
     });
 }

@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use tantara::{Event, Wait};
 
-use crate::world::{Arc, AtomicUsize, Bell, Letter, Ordering, SOON, block_on, explore, poll, thread};
+use crate::fixture::{Arc, AtomicUsize, Letter, Ordering, SOON, WakeCounter, block_on, explore, poll, thread};
 
 /// An event, and a letter that only the event protects.
 struct Post {
@@ -23,7 +23,7 @@ impl Post {
     }
 }
 
-/// How a party of a model waits for the post.
+/// How a participant of a model waits for the post.
 #[derive(Clone, Copy)]
 enum Waiting {
     Blocking,
@@ -49,13 +49,13 @@ impl Waiting {
             }
             Waiting::MovedTask => {
                 let mut wait = Box::pin(post.event.wait_async());
-                let _ = poll(&mut wait, &Bell::new().1);
+                let _ = poll(&mut wait, &WakeCounter::new().1);
                 block_on(wait);
                 true
             }
             Waiting::DroppedTask => {
                 let mut wait = Box::pin(post.event.wait_async());
-                poll(&mut wait, &Bell::new().1).is_ready()
+                poll(&mut wait, &WakeCounter::new().1).is_ready()
             }
         };
         if released {
@@ -68,7 +68,7 @@ impl Waiting {
 fn delivery(bound: Option<usize>, waiting: &'static [Waiting]) {
     explore(bound, move || {
         let post = Post::new();
-        let parties: Vec<_> = waiting
+        let participants: Vec<_> = waiting
             .iter()
             .map(|&waiting| {
                 let post = Arc::clone(&post);
@@ -76,8 +76,8 @@ fn delivery(bound: Option<usize>, waiting: &'static [Waiting]) {
             })
             .collect();
         post.send();
-        for party in parties {
-            party.join().unwrap();
+        for participant in participants {
+            participant.join().unwrap();
         }
         assert!(post.event.is_set(), "nobody who leaves may touch the flag");
     });
@@ -171,7 +171,7 @@ impl OwnedWait {
     }
 
     fn poll_once_and_drop(mut self) {
-        let _ = poll(&mut self.wait, &Bell::new().1);
+        let _ = poll(&mut self.wait, &WakeCounter::new().1);
     }
 }
 
@@ -192,8 +192,8 @@ fn a_drain_survives_a_leaver_between_its_batches() {
     explore(None, || {
         let post = Post::new();
         let mut waits: Vec<_> = (0..3).map(|_| OwnedWait::new(&post)).collect();
-        let bells: Vec<_> = (0..3).map(|_| Bell::new()).collect();
-        for (wait, (_, waker)) in waits.iter_mut().zip(&bells) {
+        let counters: Vec<_> = (0..3).map(|_| WakeCounter::new()).collect();
+        for (wait, (_, waker)) in waits.iter_mut().zip(&counters) {
             assert!(poll(&mut wait.wait, waker).is_pending());
         }
         let setter = {
@@ -205,9 +205,9 @@ fn a_drain_survives_a_leaver_between_its_batches() {
         };
         drop(waits.remove(1));
         setter.join().unwrap();
-        for (mut wait, bell) in waits.into_iter().zip([0, 2]) {
-            assert_eq!(bells[bell].0.rings(), 1, "a waiter was not woken, or woken twice");
-            assert_eq!(poll(&mut wait.wait, &bells[bell].1), Poll::Ready(()));
+        for (mut wait, counter) in waits.into_iter().zip([0, 2]) {
+            assert_eq!(counters[counter].0.wakes(), 1, "a waiter was not woken, or woken twice");
+            assert_eq!(poll(&mut wait.wait, &counters[counter].1), Poll::Ready(()));
         }
     });
 }
@@ -218,7 +218,7 @@ fn a_pulse_does_not_release_newcomers() {
     explore(Some(4), || {
         let post = Post::new();
         let mut old = OwnedWait::new(&post);
-        let (bell, waker) = Bell::new();
+        let (counter, waker) = WakeCounter::new();
         assert!(poll(&mut old.wait, &waker).is_pending());
         let other = {
             let post = Arc::clone(&post);
@@ -227,19 +227,19 @@ fn a_pulse_does_not_release_newcomers() {
         };
         let newcomer = pulse_then_wait(&post);
         let other = other.join().unwrap();
-        assert!(bell.rings() == 1, "the old waiter is woken once");
+        assert!(counter.wakes() == 1, "the old waiter is woken once");
         assert!(poll(&mut old.wait, &waker).is_ready());
         // A newcomer may have been released by the other's pulse, but somebody pulsed last.
         assert!(!(newcomer && other), "both newcomers were released, one of them by a pulse before it began to wait");
     });
 }
 
-/// Says whether a wait that began after this party's own pulse was released.
+/// Says whether a wait that began after this participant's own pulse was released.
 fn pulse_then_wait(post: &Arc<Post>) -> bool {
     post.event.set();
     post.event.clear();
     let mut wait = OwnedWait::new(post);
-    poll(&mut wait.wait, &Bell::new().1).is_ready()
+    poll(&mut wait.wait, &WakeCounter::new().1).is_ready()
 }
 
 /// Set and clear race; whatever comes of it, the next set reaches a waiter.
@@ -293,8 +293,8 @@ fn a_replaced_waker_is_not_missed() {
     explore(None, || {
         let post = Post::new();
         let mut wait = OwnedWait::new(&post);
-        let (_, first) = Bell::new();
-        let (bell, second) = Bell::new();
+        let (_, first) = WakeCounter::new();
+        let (counter, second) = WakeCounter::new();
         assert!(poll(&mut wait.wait, &first).is_pending());
         let setter = {
             let post = Arc::clone(&post);
@@ -302,7 +302,7 @@ fn a_replaced_waker_is_not_missed() {
         };
         let polled = poll(&mut wait.wait, &second);
         setter.join().unwrap();
-        assert!(polled.is_ready() || bell.rings() == 1, "the task would sleep for ever");
+        assert!(polled.is_ready() || counter.wakes() == 1, "the task would sleep for ever");
         assert!(poll(&mut wait.wait, &second).is_ready());
         post.letter.read();
     });
@@ -315,8 +315,8 @@ fn a_moved_task_and_a_leaving_neighbour() {
         let post = Post::new();
         let mut neighbour = OwnedWait::new(&post);
         let mut wait = OwnedWait::new(&post);
-        assert!(poll(&mut neighbour.wait, &Bell::new().1).is_pending());
-        assert!(poll(&mut wait.wait, &Bell::new().1).is_pending());
+        assert!(poll(&mut neighbour.wait, &WakeCounter::new().1).is_pending());
+        assert!(poll(&mut wait.wait, &WakeCounter::new().1).is_pending());
         let setter = {
             let post = Arc::clone(&post);
             thread::spawn(move || {
@@ -325,11 +325,11 @@ fn a_moved_task_and_a_leaving_neighbour() {
             })
         };
         let leaver = thread::spawn(move || drop(neighbour));
-        let (bell, waker) = Bell::new();
+        let (counter, waker) = WakeCounter::new();
         let polled = poll(&mut wait.wait, &waker);
         setter.join().unwrap();
         leaver.join().unwrap();
-        assert!(polled.is_ready() || bell.rings() == 1, "the task would sleep for ever");
+        assert!(polled.is_ready() || counter.wakes() == 1, "the task would sleep for ever");
         assert!(poll(&mut wait.wait, &waker).is_ready());
         post.letter.read();
     });
@@ -340,17 +340,17 @@ fn a_moved_task_and_a_leaving_neighbour() {
 #[test]
 fn a_clear_sees_what_came_with_the_set_that_it_undoes() {
     explore(None, || {
-        let desk = Arc::new((Event::new(), AtomicUsize::new(0)));
+        let inbox = Arc::new((Event::new(), AtomicUsize::new(0)));
         let client = {
-            let desk = Arc::clone(&desk);
+            let inbox = Arc::clone(&inbox);
             thread::spawn(move || {
-                desk.1.store(1, Ordering::Relaxed);
-                desk.0.set();
+                inbox.1.store(1, Ordering::Relaxed);
+                inbox.0.set();
             })
         };
-        desk.0.clear();
-        let work = desk.1.load(Ordering::Relaxed);
+        inbox.0.clear();
+        let work = inbox.1.load(Ordering::Relaxed);
         client.join().unwrap();
-        assert!(work == 1 || desk.0.is_set(), "the worker would sleep with work on the desk");
+        assert!(work == 1 || inbox.0.is_set(), "the worker would sleep with work on the inbox");
     });
 }

@@ -1,4 +1,4 @@
-//! Models of every race that the events must survive, with up to three parties.
+//! Models of every race that the events must survive, with up to three participants.
 //!
 //! Under loom (`RUSTFLAGS="--cfg loom" cargo test -p tantara --release --test models`) each is checked in every
 //! interleaving that the memory model allows; without it, the same models run on real threads as stress tests, and
@@ -6,5 +6,5 @@
 
 mod auto_reset;
 mod event;
+mod fixture;
 mod many;
-mod world;

@@ -2,7 +2,7 @@
 
 use tantara::{AutoResetEvent, Event, Waitable, all, any};
 
-use crate::world::{Letter, SOON, block_on, explore, leaked, thread};
+use crate::fixture::{Letter, SOON, block_on, explore, leaked, thread};
 
 #[test]
 fn any_is_released_by_either() {
@@ -23,7 +23,7 @@ fn any_is_released_by_either() {
     });
 }
 
-/// Of two turnstiles that open at once, `any` goes through one and leaves the other as it was.
+/// Of two auto_resets that open at once, `any` goes through one and leaves the other as it was.
 #[test]
 fn any_uses_up_one_release_only() {
     explore(Some(3), || {

@@ -8,24 +8,24 @@ use std::time::Duration;
 
 use tantara::{SharedEvent, all, any};
 
-/// What a party is asked to do is in the environment: a verb and its arguments, one per line.
-const TASK: &str = "TANTARA_TEST_PARTY";
+/// What a participant is asked to do is in the environment: a verb and its arguments, one per line.
+const TASK: &str = "TANTARA_TEST_TASK";
 
 /// A process that does one thing. It is killed if it is dropped before it has ended.
 #[derive(Debug)]
-pub(crate) struct Party(pub(crate) Child);
+pub(crate) struct ChildProcess(pub(crate) Child);
 
-impl Party {
+impl ChildProcess {
     pub(crate) fn command<S: AsRef<OsStr>>(task: impl IntoIterator<Item = S>) -> Command {
         let words: Vec<_> = task.into_iter().map(|word| word.as_ref().to_owned()).collect();
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["party::party", "--exact", "--nocapture", "--test-threads", "1"]);
+        command.args(["child_process::child_process", "--exact", "--nocapture", "--test-threads", "1"]);
         command.env(TASK, words.join(OsStr::new("\n"))).stdout(Stdio::null());
         command
     }
 
-    pub(crate) fn start<S: AsRef<OsStr>>(task: impl IntoIterator<Item = S>) -> Party {
-        Party(Party::command(task).spawn().unwrap())
+    pub(crate) fn start<S: AsRef<OsStr>>(task: impl IntoIterator<Item = S>) -> ChildProcess {
+        ChildProcess(ChildProcess::command(task).spawn().unwrap())
     }
 
     pub(crate) fn end(&mut self) -> ExitStatus {
@@ -37,17 +37,17 @@ impl Party {
         match self.answer() {
             YES => true,
             NO => false,
-            other => panic!("the party failed: {other}"),
+            other => panic!("the participant failed: {other}"),
         }
     }
 
     pub(crate) fn answer(&mut self) -> i32 {
         let status = self.end();
-        status.code().unwrap_or_else(|| panic!("the party ended with {status}"))
+        status.code().unwrap_or_else(|| panic!("the participant ended with {status}"))
     }
 }
 
-impl Drop for Party {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -61,9 +61,9 @@ pub(crate) const INDEX: i32 = 100;
 /// The event was removed.
 pub(crate) const REMOVED: i32 = 12;
 
-/// Not a test: what a party does.
+/// Not a test: what a participant does.
 #[test]
-fn party() {
+fn child_process() {
     let Ok(task) = env::var(TASK) else { return };
     let mut words = task.split('\n');
     let (verb, directory) = (words.next().unwrap(), PathBuf::from(words.next().unwrap()));
@@ -108,7 +108,7 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
             let wait = async { tokio::time::timeout(duration(timeout), all(&events)).await.is_ok() };
             return yes_or_no(runtime().block_on(wait));
         }
-        ("storm", words) => crate::storm::party(directory, words),
+        ("storm", words) => crate::storm::participant(directory, words),
         #[cfg(target_arch = "x86_64")]
         ("step", words) => crate::stepper::step(directory, words),
         #[cfg(target_arch = "x86_64")]
@@ -120,7 +120,7 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
                 .or_else(|| crate::names::run(verb, directory, words))
                 .or_else(|| crate::shared_many::run(verb, directory, words))
                 .or_else(|| crate::waiting::run(verb, directory, words));
-            return answer.unwrap_or_else(|| panic!("a party knows no {verb:?} with {words:?}"));
+            return answer.unwrap_or_else(|| panic!("a participant knows no {verb:?} with {words:?}"));
         }
     }
     YES

@@ -34,16 +34,16 @@ mod imp {
     /// mutexes do, ThreadSanitizer does not see.
     pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         let mut future = Box::pin(future);
-        let (bell, waker) = super::Bell::new();
+        let (counter, waker) = super::WakeCounter::new();
         let mut heard = 0;
         loop {
             if let std::task::Poll::Ready(output) = super::poll(&mut future, &waker) {
                 return output;
             }
-            while bell.rings() == heard {
+            while counter.wakes() == heard {
                 thread::yield_now();
             }
-            heard = bell.rings();
+            heard = counter.wakes();
         }
     }
 
@@ -120,9 +120,9 @@ impl Letter {
 
 /// Counts how often it was woken.
 #[derive(Debug)]
-pub(crate) struct Bell(AtomicUsize);
+pub(crate) struct WakeCounter(AtomicUsize);
 
-struct Ring(Arc<Bell>);
+struct Ring(Arc<WakeCounter>);
 
 impl Wake for Ring {
     fn wake(self: std::sync::Arc<Self>) {
@@ -130,13 +130,13 @@ impl Wake for Ring {
     }
 }
 
-impl Bell {
-    pub(crate) fn new() -> (Arc<Bell>, Waker) {
-        let bell = Arc::new(Bell(AtomicUsize::new(0)));
-        (Arc::clone(&bell), Waker::from(std::sync::Arc::new(Ring(bell))))
+impl WakeCounter {
+    pub(crate) fn new() -> (Arc<WakeCounter>, Waker) {
+        let counter = Arc::new(WakeCounter(AtomicUsize::new(0)));
+        (Arc::clone(&counter), Waker::from(std::sync::Arc::new(Ring(counter))))
     }
 
-    pub(crate) fn rings(&self) -> usize {
+    pub(crate) fn wakes(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
