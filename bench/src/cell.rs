@@ -2,7 +2,7 @@
 
 use crate::crowd::release;
 use crate::machines;
-use crate::names::{FLOOR_TASKS, FLOOR_THREADS, Figures, OURS, number};
+use crate::names::{BASELINE_TASKS, BASELINE_THREADS, Figures, OURS, number};
 use crate::pin;
 use crate::processes;
 use crate::tasks::{self, AsyncEvent, TaskEvent, TokioWatch, WakerVec, lifetime};
@@ -10,7 +10,7 @@ use crate::threads::{self, BareFutex, EventListener, ParkingLot, StdCondvar, Thr
 use crate::visit;
 
 const THREADS: [&str; 8] = [
-    FLOOR_THREADS,
+    BASELINE_THREADS,
     OURS,
     "std Mutex + Condvar",
     "parking_lot",
@@ -21,7 +21,7 @@ const THREADS: [&str; 8] = [
 ];
 
 const TASKS: [&str; 9] = [
-    FLOOR_TASKS,
+    BASELINE_TASKS,
     OURS,
     "tokio Notify",
     "tokio watch",
@@ -70,7 +70,7 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
             let waiters = if smoke { 50 } else { number(waiters)? };
             pin::to(&pin::processors()[..1]);
             match contender {
-                FLOOR_TASKS => Ok(of_tasks::<WakerVec>(waiters, smoke)),
+                BASELINE_TASKS => Ok(of_tasks::<WakerVec>(waiters, smoke)),
                 OURS => Ok(of_tasks::<tantara::Event>(waiters, smoke)),
                 "tokio Notify" => Ok(of_tasks::<tokio::sync::Notify>(waiters, smoke)),
                 "tokio watch" => Ok(of_tasks::<TokioWatch>(waiters, smoke)),
@@ -83,7 +83,7 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
             }
         }
         _ => match contender {
-            FLOOR_THREADS => of_threads::<BareFutex>(&parts, smoke),
+            BASELINE_THREADS => of_threads::<BareFutex>(&parts, smoke),
             OURS => of_threads::<tantara::Event>(&parts, smoke),
             "std Mutex + Condvar" => of_threads::<StdCondvar>(&parts, smoke),
             "parking_lot" => of_threads::<ParkingLot>(&parts, smoke),

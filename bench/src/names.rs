@@ -3,29 +3,29 @@
 /// Named figures; the name says the unit where it is not nanoseconds.
 pub type Figures = Vec<(&'static str, f64)>;
 
-pub const FLOOR_THREADS: &str = "bare futex word";
-pub const FLOOR_TASKS: &str = "Vec of wakers";
+pub const BASELINE_THREADS: &str = "bare futex word";
+pub const BASELINE_TASKS: &str = "Vec of wakers";
 pub const OURS: &str = "tantara";
 /// All floors: the bare mechanism of each workload. Where there are two, the ratios are to the one that comes first
 /// here.
-pub const FLOORS: [&str; 9] = [
-    FLOOR_THREADS,
-    FLOOR_TASKS,
-    processes::FLOOR_OPEN,
-    processes::FLOOR_LIST,
-    processes::FLOOR_COMMAND,
-    machines::FLOOR,
+pub const BASELINES: [&str; 9] = [
+    BASELINE_THREADS,
+    BASELINE_TASKS,
+    processes::BASELINE_OPEN,
+    processes::BASELINE_LIST,
+    processes::BASELINE_COMMAND,
+    machines::BASELINE,
     machines::TRANSACTIONS,
-    machines::FLOOR_CROWD,
-    machines::FLOOR_COMMAND,
+    machines::BASELINE_CROWD,
+    machines::BASELINE_COMMAND,
 ];
 
 /// The contenders between processes.
 pub mod processes {
-    pub const FLOOR: &str = super::FLOOR_THREADS;
-    pub const FLOOR_OPEN: &str = "open, mmap";
-    pub const FLOOR_LIST: &str = "open, read, close of each";
-    pub const FLOOR_COMMAND: &str = "/bin/true";
+    pub const BASELINE: &str = super::BASELINE_THREADS;
+    pub const BASELINE_OPEN: &str = "open, mmap";
+    pub const BASELINE_LIST: &str = "open, read, close of each";
+    pub const BASELINE_COMMAND: &str = "/bin/true";
     pub const PYTHON: &str = "Python multiprocessing";
     pub const EVENTFD: &str = "eventfd, poll";
     pub const FIFO: &str = "FIFO, poll";
@@ -37,10 +37,10 @@ pub mod processes {
 
 /// The contenders between machines.
 pub mod machines {
-    pub const FLOOR: &str = "bare put, range, watch";
+    pub const BASELINE: &str = "bare put, range, watch";
     pub const TRANSACTIONS: &str = "the same transactions, bare";
-    pub const FLOOR_CROWD: &str = "bare watch, Vec of wakers";
-    pub const FLOOR_COMMAND: &str = "connect, put";
+    pub const BASELINE_CROWD: &str = "bare watch, Vec of wakers";
+    pub const BASELINE_COMMAND: &str = "connect, put";
     pub const WATCH_EACH: &str = "a bare watch for each";
 
     /// The figure that counts watches at the server.

@@ -1,11 +1,11 @@
-//! The plot: for each workload a bar per contender, as the ratio to the floor on a logarithmic scale.
+//! The plot: for each workload a bar per contender, as the ratio to the baseline on a logarithmic scale.
 
 use svg::Document;
 use svg::node::element::{Group, Line, Rectangle, Text};
 
-use crate::names::{FLOORS, OURS};
+use crate::names::{BASELINES, OURS};
 use crate::record::Record;
-use crate::report::{floor_of, ratio as shown};
+use crate::report::{baseline_of, ratio as shown};
 
 /// The figures that are drawn, as (workload, figure, title).
 const PANELS: [(&str, &str, &str); 15] = [
@@ -40,7 +40,13 @@ pub fn draw(record: &Record) -> String {
     let mut document = Document::new();
     let mut y = 34.0;
     let mut body = Group::new()
-        .add(text("Time as a ratio to the floor (1 = the bare mechanism; shorter is better)", 16.0, y, 15.0, "#1f2430"))
+        .add(text(
+            "Time as a ratio to the baseline (1 = the bare mechanism; shorter is better)",
+            16.0,
+            y,
+            15.0,
+            "#1f2430",
+        ))
         .add(text(
             format!("{}, commit {}, {}", origin.date, origin.commit, origin.machine),
             16.0,
@@ -50,8 +56,8 @@ pub fn draw(record: &Record) -> String {
         ));
     y += 46.0;
     for (workload, name, title) in PANELS {
-        let Some(floor) = floor_of(record, workload, name) else { continue };
-        let (panel, height) = panel(record, workload, name, floor);
+        let Some(baseline) = baseline_of(record, workload, name) else { continue };
+        let (panel, height) = panel(record, workload, name, baseline);
         body = body
             .add(text(title, 16.0, y, 12.0, "#1f2430").set("font-weight", 600))
             .add(panel.set("transform", format!("translate(0 {})", y + 8.0)));
@@ -67,9 +73,9 @@ pub fn draw(record: &Record) -> String {
     document.to_string() + "\n"
 }
 
-fn panel(record: &Record, workload: &str, name: &str, floor: f64) -> (Group, f64) {
+fn panel(record: &Record, workload: &str, name: &str, baseline: f64) -> (Group, f64) {
     let contenders = record.contenders(workload);
-    let ratio = |contender: &str| record.median(workload, contender, name).0.map(|value| value / floor);
+    let ratio = |contender: &str| record.median(workload, contender, name).0.map(|value| value / baseline);
     let ratios: Vec<f64> = contenders.iter().filter_map(|contender| ratio(contender)).collect();
     // A little beyond the outermost, so that every bar has a length.
     let low = ratios.iter().copied().fold(1.0, f64::min) / 1.5;
@@ -83,7 +89,7 @@ fn panel(record: &Record, workload: &str, name: &str, floor: f64) -> (Group, f64
         let y = ROW * row as f64;
         let colour = match *contender {
             OURS => "#2f7d6b",
-            floor if FLOORS.contains(&floor) => "#9ca3af",
+            baseline if BASELINES.contains(&baseline) => "#9ca3af",
             _ => "#b8c4d6",
         };
         let label = text(*contender, LEFT - 8.0, y + 13.0, 11.0, "#1f2430").set("text-anchor", "end");

@@ -216,7 +216,7 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
             None => std::thread::sleep(Duration::from_millis(2)),
         }
     };
-    processes::crew::remove_leftovers(child.id());
+    processes::children::remove_leftovers(child.id());
     let Some(status) = ended else { return Ok(None) };
     let mut text = String::new();
     let read = child.stdout.take().map(|mut out| out.read_to_string(&mut text));

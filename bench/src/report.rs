@@ -1,4 +1,4 @@
-//! The tables: a row for each contender, with the ratio to the floor in each cell, and ours to the best peer below.
+//! The tables: a row for each contender, with the ratio to the baseline in each cell, and ours to the best peer below.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
-use crate::names::{FLOORS, OURS, machines};
+use crate::names::{BASELINES, OURS, machines};
 use crate::processes::killed;
 use crate::record::Record;
 
@@ -14,7 +14,7 @@ use crate::record::Record;
 pub fn tables(record: &Record) -> String {
     let origin = &record.origin;
     let mut text = format!(
-        "Measured {} at commit {} on {}, by `{}`. Medians; in brackets the ratio to the floor of the same run.\n",
+        "Measured {} at commit {} on {}, by `{}`. Medians; in brackets the ratio to the baseline of the same run.\n",
         origin.date, origin.commit, origin.machine, origin.command
     );
     let mut last = "";
@@ -66,7 +66,7 @@ fn title(workload: &str) -> String {
         }
         ["processes", "command"] => "`tantara set` and `tantara wait` on a set event, from start to exit (ns)".into(),
         ["machines", "verbs", nodes, unit] => {
-            format!("The verbs, and from a set until a waiter elsewhere is out, {nodes} {unit}")
+            format!("The methods, and from a set until a waiter elsewhere is released, {nodes} {unit}")
         }
         ["machines", "crowd", waiters] => format!("{waiters} tasks of one process on one event, 1 node"),
         ["machines", "command", nodes, unit] => format!("`tantara --etcd … set`, from start to exit, {nodes} {unit}"),
@@ -78,16 +78,16 @@ fn title(workload: &str) -> String {
     }
 }
 
-pub fn floor_of(record: &Record, workload: &str, name: &str) -> Option<f64> {
-    FLOORS.into_iter().find_map(|floor| record.median(workload, floor, name).0)
+pub fn baseline_of(record: &Record, workload: &str, name: &str) -> Option<f64> {
+    BASELINES.into_iter().find_map(|baseline| record.median(workload, baseline, name).0)
 }
 
-/// The best of those who are neither the floor nor ours.
+/// The best of those who are neither the baseline nor ours.
 pub fn best_peer<'a>(record: &'a Record, workload: &str, name: &str) -> Option<(&'a str, f64)> {
     record
         .contenders(workload)
         .into_iter()
-        .filter(|contender| *contender != OURS && !FLOORS.contains(contender))
+        .filter(|contender| *contender != OURS && !BASELINES.contains(contender))
         // A peer that hangs has not done the work.
         .filter(|contender| record.median(workload, contender, name).1 == 0)
         .filter_map(|contender| Some((contender, record.median(workload, contender, name).0?)))
@@ -102,9 +102,9 @@ fn table(record: &Record, workload: &str) -> Table {
     for contender in record.contenders(workload) {
         let cells = names.iter().map(|name| {
             let is_time = !name.ends_with("bytes") && *name != machines::WATCHES;
-            let floor = floor_of(record, workload, name).filter(|floor| is_time && *floor > 0.0);
-            match (record.median(workload, contender, name), floor) {
-                ((Some(value), 0), Some(floor)) => format!("{} ({})", figure(value), ratio(value / floor)),
+            let baseline = baseline_of(record, workload, name).filter(|baseline| is_time && *baseline > 0.0);
+            match (record.median(workload, contender, name), baseline) {
+                ((Some(value), 0), Some(baseline)) => format!("{} ({})", figure(value), ratio(value / baseline)),
                 ((Some(value), 0), None) => figure(value),
                 ((Some(value), _), _) => format!("{}, hangs", figure(value)),
                 ((None, _), _) => "hangs".to_owned(),
@@ -126,10 +126,10 @@ fn table(record: &Record, workload: &str) -> Table {
     }
     if workload.starts_with("machines-command") {
         let more = names.iter().map(|name| {
-            let both = record.median(workload, OURS, name).0.zip(floor_of(record, workload, name));
-            both.map_or_else(String::new, |(ours, floor)| figure(ours - floor))
+            let both = record.median(workload, OURS, name).0.zip(baseline_of(record, workload, name));
+            both.map_or_else(String::new, |(ours, baseline)| figure(ours - baseline))
         });
-        table.add_row(["tantara − floor".to_owned()].into_iter().chain(more));
+        table.add_row(["tantara − baseline".to_owned()].into_iter().chain(more));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -18,7 +18,7 @@ pub trait TaskEvent: 'static {
     fn set(&self);
 }
 
-/// The floor: a flag and a vector of wakers. Nobody can leave it.
+/// The baseline: a flag and a vector of wakers. Nobody can leave it.
 pub struct WakerVec(AtomicBool, Mutex<Vec<Waker>>);
 
 struct WakerVecWait<'a>(&'a WakerVec);
@@ -198,7 +198,7 @@ pub fn lifetime<E: TaskEvent>(waiters: usize, smoke: bool) -> Lifetime {
     let mut bytes = (0, 0);
     let mut phases: [Vec<Duration>; 4] = Default::default();
     for turn in 0..turns + 1 {
-        // A fresh event for each half: not every contender's can be cleared, and the floor forgets nobody who left.
+        // A fresh event for each half: not every contender's can be cleared, and the baseline forgets nobody who left.
         let timed = turn_of([&E::new(), &E::new()], waiters, &waker, &mut bytes);
         // The first turn warms the allocator up.
         if turn > 0 {

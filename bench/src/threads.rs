@@ -16,7 +16,7 @@ pub trait ThreadEvent: Send + Sync + 'static {
     fn wait(&self);
 }
 
-/// The floor: a bare futex word. No pulse, no tasks, no timeouts; 0 unset, 1 set, 2 unset with sleepers.
+/// The baseline: a bare futex word. No pulse, no tasks, no timeouts; 0 unset, 1 set, 2 unset with sleepers.
 pub struct BareFutex(AtomicU32);
 
 impl ThreadEvent for BareFutex {

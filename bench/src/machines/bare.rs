@@ -1,5 +1,5 @@
-//! The floor: the part of etcd's protocol that an event takes, spoken as directly as tonic allows. It promises nothing:
-//! whoever loses the connection, or the answer, is lost.
+//! The baseline: the part of etcd's protocol that an event takes, spoken as directly as tonic allows. It promises
+//! nothing: whoever loses the connection, or the answer, is lost.
 //!
 //! The messages are written by hand, with the fields that are used, so that nobody needs a protobuf compiler.
 

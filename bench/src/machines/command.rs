@@ -3,17 +3,17 @@
 use std::process::Command;
 
 use super::bare::{self, Connection, KEY, servers};
-use super::verbs;
-use crate::names::machines::{FLOOR_COMMAND, PUT};
+use super::methods;
+use crate::names::machines::{BASELINE_COMMAND, PUT};
 use crate::names::{Figures, OURS, millis};
 use crate::processes::command::{median_of, target};
 
 pub fn spawn(contender: &str, nodes: usize, smoke: bool) -> Result<Option<Figures>, String> {
     let times = if smoke { 3 } else { 50 };
     let servers = servers(nodes);
-    let endpoint = verbs::setter(&servers);
+    let endpoint = methods::setter(&servers);
     let time = match contender {
-        FLOOR_COMMAND => {
+        BASELINE_COMMAND => {
             let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
             let time = median_of(times, || {
                 let mut command = Command::new(&own);
@@ -38,7 +38,7 @@ pub fn spawn(contender: &str, nodes: usize, smoke: bool) -> Result<Option<Figure
     Ok(Some(vec![("set, ms", millis(time))]))
 }
 
-/// The floor.
+/// The baseline.
 pub fn put(endpoint: &str) {
     bare::runtime().block_on(async { Connection::to(endpoint).await.put(KEY, "1").await.expect("a put") });
 }

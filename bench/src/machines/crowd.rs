@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use tokio::task::yield_now;
 
 use super::bare::{self, Connection, KEY};
-use crate::names::machines::{FLOOR_CROWD, WATCH_EACH, WATCHES};
+use crate::names::machines::{BASELINE_CROWD, WATCH_EACH, WATCHES};
 use crate::names::{Figures, OURS, millis};
-use crate::processes::crew;
+use crate::processes::children;
 use crate::processes::workloads::median;
 use crate::tasks::{TaskEvent, WakerVec};
 
@@ -28,7 +28,7 @@ pub fn release(contender: &str, waiters: usize, smoke: bool) -> Option<Figures> 
     let runtime = bare::runtime();
     let (turns, watches) = match contender {
         OURS => runtime.block_on(ours(&servers, waiters, turns)),
-        FLOOR_CROWD => runtime.block_on(wakers(&servers, waiters, turns)),
+        BASELINE_CROWD => runtime.block_on(wakers(&servers, waiters, turns)),
         WATCH_EACH => runtime.block_on(watch_each(&servers, waiters, turns)),
         _ => return None,
     };
@@ -53,7 +53,7 @@ async fn ours(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
         let setter = setter.clone();
         let waits = waits.into_iter().map(|wait| async { wait.await.expect("a release") });
         let set = move || {
-            let began = crew::now();
+            let began = children::now();
             setter.set().expect("a set");
             began
         };
@@ -64,7 +64,7 @@ async fn ours(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
     (all, watches)
 }
 
-/// The floor: one watch, and whoever hears it wakes all.
+/// The baseline: one watch, and whoever hears it wakes all.
 async fn wakers(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
     let endpoint = servers[0].endpoint();
     let mut watch = Connection::to(&endpoint).await.watch(KEY, "", 1).await;
@@ -116,7 +116,7 @@ fn putter(endpoint: &str) -> impl FnOnce() -> u64 + Send + 'static {
     move || {
         bare::runtime().block_on(async {
             let mut connection = Connection::to(&endpoint).await;
-            let began = crew::now();
+            let began = children::now();
             connection.put(KEY, "1").await.expect("a put");
             began
         })
@@ -135,7 +135,7 @@ where
             tokio::spawn(async move {
                 asleep.fetch_add(1, Relaxed);
                 wait.await;
-                crew::now()
+                children::now()
             })
         })
         .collect();

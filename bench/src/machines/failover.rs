@@ -12,9 +12,9 @@ use tantara_etcd::Cluster;
 use tokio::time::{sleep, timeout};
 
 use super::bare::{self, Connection, KEY};
-use crate::names::machines::{FLOOR, WAIT, WAIT_BARE};
+use crate::names::machines::{BASELINE, WAIT, WAIT_BARE};
 use crate::names::{Figures, OURS, millis};
-use crate::processes::crew;
+use crate::processes::children;
 
 /// No longer is waited for an answer to a write before it is sent again. While there is no leader, none comes.
 const ATTEMPT: Duration = Duration::from_millis(100);
@@ -25,32 +25,32 @@ const SETTLED: Duration = Duration::from_millis(500);
 pub fn survive(contender: &str, processes: usize) -> Result<Option<Figures>, String> {
     let servers = Servers::three();
     let (leader, followers) = (servers.leader(), servers.followers());
-    let (figures, crew) = match contender {
+    let (figures, children) = match contender {
         OURS => {
             let all = servers.endpoints().join(",");
             let event = Cluster::connect(&all).expect("a cluster").event("event");
             event.clear().expect("it is cleared");
-            let (crew, reports) = start(processes, WAIT, |_| all.clone())?;
+            let (children, reports) = start(processes, WAIT, |_| all.clone())?;
             let set = || match event.set() {
                 Ok(()) => true,
                 // To set it again is always right.
                 Err(error) if error.is_unreachable() || error.is_unknown() => false,
                 Err(error) => panic!("{error}"),
             };
-            (fail_over(&servers, leader, processes, reports, || while !set() {}), crew)
+            (fail_over(&servers, leader, processes, reports, || while !set() {}), children)
         }
         // At members that stay: a bare watch is lost with its server.
-        FLOOR => {
-            let (crew, reports) =
+        BASELINE => {
+            let (children, reports) =
                 start(processes, WAIT_BARE, |index| servers[followers[index % followers.len()]].endpoint())?;
             let endpoint = servers[followers[0]].endpoint();
-            (fail_over(&servers, leader, processes, reports, || _ = put_until_accepted(&endpoint, KEY)), crew)
+            (fail_over(&servers, leader, processes, reports, || _ = put_until_accepted(&endpoint, KEY)), children)
         }
         _ => return Ok(None),
     };
-    for mut process in crew {
+    for mut process in children {
         let status = process.wait().map_err(|error| format!("cannot wait for a process: {error}"))?;
-        assert!(status.success(), "a process of the crew failed ({status})");
+        assert!(status.success(), "a process of the children failed ({status})");
     }
     Ok(Some(figures))
 }
@@ -71,14 +71,14 @@ fn start(
         // SAFETY: between fork and exec it makes system calls only.
         unsafe {
             command.pre_exec(move || {
-                crew::end_with(parent);
+                children::end_with(parent);
                 Ok(())
             })
         };
         command.spawn()
     };
-    let crew = (0..processes).map(start_one).collect::<Result<_, _>>();
-    Ok((crew.map_err(|error| format!("a process cannot be started: {error}"))?, BufReader::new(reports)))
+    let children = (0..processes).map(start_one).collect::<Result<_, _>>();
+    Ok((children.map_err(|error| format!("a process cannot be started: {error}"))?, BufReader::new(reports)))
 }
 
 /// Kills the leader when all wait, and sets at once.
@@ -102,12 +102,12 @@ fn fail_over(
     }
     thread::sleep(SETTLED);
     let probed = servers[servers.followers()[1]].endpoint();
-    let killed = crew::now();
+    let killed = children::now();
     servers[leader].kill();
     // Who sets may be asleep between two attempts when writes are accepted again, and that counts.
     let probe = thread::spawn(move || put_until_accepted(&probed, "/bare/probe"));
     set();
-    let returned = crew::now();
+    let returned = children::now();
     let accepted = probe.join().expect("a write is accepted");
     let outs = (0..processes).map(|_| {
         let line = next();
@@ -129,7 +129,7 @@ fn put_until_accepted(endpoint: &str, key: &str) -> u64 {
     bare::runtime().block_on(async {
         let mut connection = Connection::to(endpoint).await;
         loop {
-            let began = crew::now();
+            let began = children::now();
             if let Ok(Ok(())) = timeout(ATTEMPT, connection.put(key, "1")).await {
                 return began;
             }
@@ -145,15 +145,15 @@ pub fn wait(endpoints: &str) {
     wait.begun().expect("a wait");
     println!("begun");
     wait.wait().expect("a release");
-    println!("out {}", crew::now());
+    println!("out {}", children::now());
 }
 
-/// … and one at the floor.
+/// … and one at the baseline.
 pub fn wait_bare(endpoint: &str) {
     bare::runtime().block_on(async {
         let mut watch = Connection::to(endpoint).await.watch(KEY, "", 1).await;
         println!("begun");
         bare::change(&mut watch).await;
-        println!("out {}", crew::now());
+        println!("out {}", children::now());
     });
 }

@@ -7,27 +7,29 @@ mod bare;
 mod command;
 mod crowd;
 mod failover;
-mod verbs;
+mod methods;
 
 use std::panic;
 use std::process::Command;
 
-use crate::names::machines::{FLOOR, FLOOR_COMMAND, FLOOR_CROWD, PUT, TRANSACTIONS, WAIT, WAIT_BARE, WATCH_EACH};
+use crate::names::machines::{
+    BASELINE, BASELINE_COMMAND, BASELINE_CROWD, PUT, TRANSACTIONS, WAIT, WAIT_BARE, WATCH_EACH,
+};
 use crate::names::{Figures, OURS, number};
-use crate::processes::crew;
-use verbs::{Bare, Ours};
+use crate::processes::children;
+use methods::{Bare, Ours};
 
 /// Every workload with its contenders.
 pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     let mut cells: Vec<(_, &[_])> = Vec::new();
     for workload in ["machines-verbs-1-node", "machines-verbs-3-nodes"] {
-        cells.push((workload, &[FLOOR, TRANSACTIONS, OURS]));
+        cells.push((workload, &[BASELINE, TRANSACTIONS, OURS]));
     }
-    cells.push(("machines-crowd-10000", &[FLOOR_CROWD, OURS, WATCH_EACH]));
+    cells.push(("machines-crowd-10000", &[BASELINE_CROWD, OURS, WATCH_EACH]));
     for workload in ["machines-command-1-node", "machines-command-3-nodes"] {
-        cells.push((workload, &[FLOOR_COMMAND, OURS]));
+        cells.push((workload, &[BASELINE_COMMAND, OURS]));
     }
-    cells.push(("machines-failover-500", &[FLOOR, OURS]));
+    cells.push(("machines-failover-500", &[BASELINE, OURS]));
     cells
 }
 
@@ -53,15 +55,15 @@ pub fn version() -> Result<String, String> {
 
 /// Runs one cell in this process, and in those that it starts.
 pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
-    crew::raise_limits();
+    children::raise_limits();
     let count = |text: &str, few: usize| if smoke { Ok(few) } else { number(text) };
     let figures = match *workload {
         ["verbs", nodes, _] => {
             let nodes = number(nodes)?;
             match contender {
-                FLOOR => Some(verbs::verbs::<Bare<false>>(nodes, smoke)),
-                TRANSACTIONS => Some(verbs::verbs::<Bare<true>>(nodes, smoke)),
-                OURS => Some(verbs::verbs::<Ours>(nodes, smoke)),
+                BASELINE => Some(methods::methods::<Bare<false>>(nodes, smoke)),
+                TRANSACTIONS => Some(methods::methods::<Bare<true>>(nodes, smoke)),
+                OURS => Some(methods::methods::<Ours>(nodes, smoke)),
                 _ => None,
             }
         }

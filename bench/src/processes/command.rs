@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tantara::SharedEvent;
 
-use super::crew;
+use super::children;
 use super::workloads::median;
-use crate::names::processes::FLOOR_COMMAND;
+use crate::names::processes::BASELINE_COMMAND;
 use crate::names::{Figures, OURS};
 
 /// Where cargo puts what it builds for the product's workspace.
@@ -34,10 +34,10 @@ pub fn build() -> Result<(), String> {
 /// Nanoseconds from the start of a command to its end: one that sets an event, and one that waits for a set one.
 pub fn spawn(contender: &str, smoke: bool) -> Result<Option<Figures>, String> {
     let times = if smoke { 3 } else { 100 };
-    let directory = crew::directory("events");
+    let directory = children::directory("events");
     let event = || SharedEvent::find_in(&directory, "x").ok().flatten();
     Ok(match contender {
-        FLOOR_COMMAND => {
+        BASELINE_COMMAND => {
             let time = median_of(times, || Command::new("/bin/true"))?;
             Some(vec![("set", time), ("wait", time)])
         }

@@ -9,20 +9,20 @@ use std::time::Instant;
 
 use tantara::SharedEvent;
 
-use super::crew::{self, Member};
+use super::children::{self, Member};
 use super::iceoryx::Iceoryx;
 use super::peers::{Fifo, Semaphore, Signal};
 use super::workloads::median;
-use crate::names::processes::{FIFO, FLOOR_LIST, FLOOR_OPEN, ICEORYX, SEMAPHORE};
+use crate::names::processes::{BASELINE_LIST, BASELINE_OPEN, FIFO, ICEORYX, SEMAPHORE};
 use crate::names::{Figures, OURS};
 
 const PAGE: usize = 4096;
 
 /// One that is opened by its name: how long it takes to open what exists, and to close it again.
 pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
-    let directory = crew::directory("opened");
+    let directory = children::directory("opened");
     Some(match contender {
-        FLOOR_OPEN => {
+        BASELINE_OPEN => {
             let path = directory.join("page");
             File::create(&path).and_then(|mut file| file.write_all(&[0; PAGE])).expect("a page in a file");
             timed(smoke, || map(&path), |(file, page)| unmap(file, page))
@@ -69,7 +69,7 @@ fn timed<T>(smoke: bool, open: impl Fn() -> T, close: impl Fn(T)) -> Figures {
     vec![("open", median(opened)), ("open, close", median(closed))]
 }
 
-/// The floor: what it takes to have a page of a file in memory.
+/// The baseline: what it takes to have a page of a file in memory.
 fn map(path: &Path) -> (File, *mut libc::c_void) {
     let file = OpenOptions::new().read(true).write(true).open(path).expect("the file");
     let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -89,7 +89,7 @@ fn unmap(file: File, page: *mut libc::c_void) {
 
 /// How long it takes to list so many events, of which every tenth is set, in milliseconds.
 pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
-    let directory = crew::directory("listed");
+    let directory = children::directory("listed");
     for index in 0..count {
         let event = SharedEvent::open_in(&directory, &format!("event-{index}")).expect("an event");
         if index % 10 == 0 {
@@ -97,7 +97,7 @@ pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
         }
     }
     let look: fn(&Path) -> usize = match contender {
-        FLOOR_LIST => by_hand,
+        BASELINE_LIST => by_hand,
         OURS => by_list,
         _ => return None,
     };
@@ -109,7 +109,7 @@ pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
     Some(vec![("milliseconds", median(times.collect()) / 1e6)])
 }
 
-/// The floor: to read the beginning of every file.
+/// The baseline: to read the beginning of every file.
 fn by_hand(directory: &Path) -> usize {
     let mut head = [0; 104];
     let files = fs::read_dir(directory).expect("the directory").map(|entry| {
@@ -136,12 +136,12 @@ pub fn memory<E: Signal>(smoke: bool) -> Figures {
     let event = E::open(&first);
     event.set();
     event.clear();
-    let before = crew::bytes_in_files();
-    let crew: Vec<Member> = (0..sleepers).map(|_| crew::start(|| E::open(&first).wait())).collect();
-    crew::until_asleep(&crew);
-    let of_sleepers = (crew::bytes_in_files() - before) as f64;
+    let before = children::bytes_in_files();
+    let children: Vec<Member> = (0..sleepers).map(|_| children::start(|| E::open(&first).wait())).collect();
+    children::until_asleep(&children);
+    let of_sleepers = (children::bytes_in_files() - before) as f64;
     event.set();
-    crew.into_iter().for_each(Member::join);
+    children.into_iter().for_each(Member::join);
 
     let before = resident();
     let mut kept = Vec::with_capacity(count);

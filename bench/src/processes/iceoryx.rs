@@ -10,7 +10,7 @@ use iceoryx2::port::notifier::Notifier;
 use iceoryx2::prelude::{LogLevel, Path, SemanticString, ServiceName, SignalHandlingMode, set_log_level};
 use iceoryx2::service::ipc;
 
-use super::crew;
+use super::children;
 use super::peers::Signal;
 
 /// One process's share in a service.
@@ -55,13 +55,13 @@ impl Signal for Iceoryx {
     type Place = Service;
 
     fn make(name: &str, waiters: usize) -> Service {
-        let root = crew::directory(name);
+        let root = children::directory(name);
         // It would say that it has found no file of settings.
         set_log_level(LogLevel::Error);
         let mut config = Config::global_config().clone();
         let root = root.to_str().expect("a path of letters");
         config.global.set_root_path(&Path::new(root.as_bytes()).expect("a path"));
-        let prefix = format!("{}{name}-", crew::prefix(std::process::id()));
+        let prefix = format!("{}{name}-", children::prefix(std::process::id()));
         config.global.prefix = SemanticString::new(prefix.as_bytes()).expect("the beginning of a name");
         config.global.creation_timeout = Duration::from_secs(5);
         Service { config, name: ServiceName::new(name).expect("a name"), users: waiters + 1 }

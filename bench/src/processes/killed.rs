@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::crew::{self, Alone, Member};
+use super::children::{self, Alone, Member};
 use super::peers::Signal;
 use crate::names::Figures;
 
@@ -34,11 +34,11 @@ struct Steps {
 pub fn survive<E: Signal>(smoke: bool) -> Figures {
     let kills = if smoke { 4 } else { 100 };
     let place = E::make("event", 3);
-    let steps: &Steps = crew::in_common();
+    let steps: &Steps = children::in_common();
     let (setter, waiter) =
-        (crew::start(|| set_and_clear(&E::open(&place), steps)), crew::start(|| wait(&E::open(&place), steps)));
+        (children::start(|| set_and_clear(&E::open(&place), steps)), children::start(|| wait(&E::open(&place), steps)));
     assert!(get_on(steps), "they hang before anybody was killed");
-    let mut random = crew::now() | 1;
+    let mut random = children::now() | 1;
     let survived = (0..kills).take_while(|kill| {
         // Every second victim sleeps when it is killed, as far as that can be arranged.
         kill_one::<E>(&place, steps, kill % 2 == 1, &mut random);
@@ -81,7 +81,7 @@ fn kill_one<E: Signal>(place: &E::Place, steps: &Steps, asleep: bool, random: &m
         comes_true(|| steps.rested.0.load(Acquire) == rest);
     }
     let before = steps.victim.0.load(Acquire);
-    let victim = crew::start(|| {
+    let victim = children::start(|| {
         let event = E::open(place);
         steps.victim.0.fetch_add(1, Release);
         loop {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tantara::SharedEvent;
 
-use super::crew::{self, Alone};
+use super::children::{self, Alone};
 use super::peers::{Descriptor, Signal};
 use super::workloads::median;
 use crate::names::Figures;
@@ -58,16 +58,16 @@ pub fn any<E: Many>(count: usize, smoke: bool) -> Figures {
     let turns = if smoke { 2 } else { 11 };
     let chosen = |turn: usize| (turn * 7919 + count - 1) % count;
     let places: Vec<_> = (0..count).map(|index| E::make(&format!("event-{index}"), 1)).collect();
-    let answers: &Answers = crew::in_common();
+    let answers: &Answers = children::in_common();
     let cpus = pin::processors();
-    let waiter = crew::start(|| {
+    let waiter = children::start(|| {
         pin::to(&cpus[cpus.len() - 1..]);
         let events: Vec<E> = places.iter().map(E::open).collect();
         for turn in 0..turns {
-            let before = crew::time_of_process();
+            let before = children::time_of_process();
             let index = E::any(&events);
-            answers.released.0.store(crew::now(), Release);
-            answers.spent.0.store(crew::time_of_process() - before, Release);
+            answers.released.0.store(children::now(), Release);
+            answers.spent.0.store(children::time_of_process() - before, Release);
             assert_eq!(index, chosen(turn), "the one that was set");
             answers.done.0.store(turn + 1, Release);
             until(&answers.cleared.0, turn + 1);
@@ -77,8 +77,8 @@ pub fn any<E: Many>(count: usize, smoke: bool) -> Figures {
     let events: Vec<E> = places.iter().map(E::open).collect();
     let (mut released, mut spent) = (Vec::new(), Vec::new());
     for turn in 0..turns {
-        crew::until_asleep(std::slice::from_ref(&waiter));
-        let began = crew::now();
+        children::until_asleep(std::slice::from_ref(&waiter));
+        let began = children::now();
         events[chosen(turn)].set();
         until(&answers.done.0, turn + 1);
         released.push(answers.released.0.load(Acquire) - began);
@@ -90,9 +90,9 @@ pub fn any<E: Many>(count: usize, smoke: bool) -> Figures {
     let when_set = {
         events[count - 1].set();
         let times = (0..turns * 10).map(|_| {
-            let began = crew::now();
+            let began = children::now();
             assert_eq!(black_box(E::any(&events)), count - 1, "the one that is set");
-            crew::now() - began
+            children::now() - began
         });
         median(times.collect())
     };

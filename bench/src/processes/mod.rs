@@ -1,7 +1,7 @@
 //! Events between processes: which workloads there are, who contends in which, and how one cell is run.
 
+pub mod children;
 pub mod command;
-pub mod crew;
 mod crowd;
 mod files;
 mod iceoryx;
@@ -14,15 +14,16 @@ pub mod workloads;
 use tantara::SharedEvent;
 
 use crate::names::processes::{
-    CONDVAR, EVENTFD, FIFO, FLOOR, FLOOR_COMMAND, FLOOR_LIST, FLOOR_OPEN, ICEORYX, PYTHON, ROBUST, SEMAPHORE,
+    BASELINE, BASELINE_COMMAND, BASELINE_LIST, BASELINE_OPEN, CONDVAR, EVENTFD, FIFO, ICEORYX, PYTHON, ROBUST,
+    SEMAPHORE,
 };
 use crate::names::{Figures, OURS, number};
 use crate::pin;
 use iceoryx::Iceoryx;
 use peers::{Condvar, EventFd, Fifo, Semaphore, SharedFutex};
 
-const LEVELS: [&str; 8] = [FLOOR, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, PYTHON];
-const SIGNALS: [&str; 9] = [FLOOR, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, ICEORYX, PYTHON];
+const LEVELS: [&str; 8] = [BASELINE, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, PYTHON];
+const SIGNALS: [&str; 9] = [BASELINE, OURS, EVENTFD, FIFO, SEMAPHORE, CONDVAR, ROBUST, ICEORYX, PYTHON];
 
 /// Every workload with its contenders.
 pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
@@ -39,18 +40,18 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     for workload in ["processes-any-127", "processes-any-128", "processes-any-1000"] {
         cells.push((workload, &[OURS, EVENTFD, FIFO]));
     }
-    cells.push(("processes-open", &[FLOOR_OPEN, OURS, FIFO, SEMAPHORE, ICEORYX]));
-    cells.push(("processes-list-10000", &[FLOOR_LIST, OURS]));
-    cells.push(("processes-memory", &[FLOOR, OURS, SEMAPHORE, CONDVAR, ICEORYX, PYTHON]));
+    cells.push(("processes-open", &[BASELINE_OPEN, OURS, FIFO, SEMAPHORE, ICEORYX]));
+    cells.push(("processes-list-10000", &[BASELINE_LIST, OURS]));
+    cells.push(("processes-memory", &[BASELINE, OURS, SEMAPHORE, CONDVAR, ICEORYX, PYTHON]));
     cells.push(("processes-killed", &SIGNALS));
-    cells.push(("processes-command", &[FLOOR_COMMAND, OURS]));
+    cells.push(("processes-command", &[BASELINE_COMMAND, OURS]));
     cells
 }
 
 /// What is run with `$event` as the type of a contender that has a level; nothing if it is not one of those.
 macro_rules! of_level {
     ($contender:expr, $event:ident => $run:expr) => {
-        of_level!($contender, $event => $run, FLOOR SharedFutex, OURS SharedEvent, EVENTFD EventFd, FIFO Fifo,
+        of_level!($contender, $event => $run, BASELINE SharedFutex, OURS SharedEvent, EVENTFD EventFd, FIFO Fifo,
             SEMAPHORE Semaphore, CONDVAR Condvar<false>, ROBUST Condvar<true>)
     };
     ($contender:expr, $event:ident => $run:expr, $($name:ident $type:ty),+) => {
@@ -73,7 +74,7 @@ macro_rules! of_signal {
 
 /// Runs one cell in this process, and in those that it starts.
 pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
-    crew::raise_limits();
+    children::raise_limits();
     let cpus = pin::processors();
     let (first, last) = (cpus[0], cpus[cpus.len() - 1]);
     let on = |cores: &str| if cores == "1" { [first; 2] } else { [first, last] };

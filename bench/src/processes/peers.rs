@@ -12,7 +12,7 @@ use std::{fs, ptr};
 
 use tantara::SharedEvent;
 
-use super::crew;
+use super::children;
 
 /// What a contender between processes can do.
 pub trait Signal: Sized {
@@ -34,15 +34,15 @@ pub trait Level: Signal {
     fn stay_set(&self) {}
 }
 
-/// The floor: a bare futex word in memory that all have in common. It promises nothing if somebody is killed. 0 unset,
-/// 1 set, 2 unset with sleepers.
+/// The baseline: a bare futex word in memory that all have in common. It promises nothing if somebody is killed. 0
+/// unset, 1 set, 2 unset with sleepers.
 pub struct SharedFutex(&'static AtomicU32);
 
 impl Signal for SharedFutex {
     type Place = &'static AtomicU32;
 
     fn make(_: &str, _: usize) -> Self::Place {
-        &crew::in_common::<crew::Alone<AtomicU32>>().0
+        &children::in_common::<children::Alone<AtomicU32>>().0
     }
     fn open(place: &Self::Place) -> Self {
         SharedFutex(place)
@@ -82,7 +82,7 @@ impl Signal for SharedEvent {
     type Place = (PathBuf, String);
 
     fn make(name: &str, _: usize) -> Self::Place {
-        let place = (crew::directory("events"), name.to_owned());
+        let place = (children::directory("events"), name.to_owned());
         <SharedEvent as Signal>::open(&place);
         place
     }
@@ -138,7 +138,7 @@ impl<const FIFO: bool> Descriptor<FIFO> {
 impl Fifo {
     /// A FIFO's path.
     pub fn create(name: &str) -> PathBuf {
-        let path = crew::path(name);
+        let path = children::path(name);
         let text = CString::new(path.to_str().expect("a path of letters")).expect("no zero in it");
         // SAFETY: the text ends with a zero.
         let result = unsafe { libc::mkfifo(text.as_ptr(), 0o600) };
@@ -214,7 +214,7 @@ pub struct Semaphore {
 impl Semaphore {
     /// The name of a new one.
     pub fn create(name: &str) -> CString {
-        let name = CString::new(format!("/{}{name}", crew::prefix(std::process::id()))).expect("no zero in it");
+        let name = CString::new(format!("/{}{name}", children::prefix(std::process::id()))).expect("no zero in it");
         // SAFETY: the name ends with a zero.
         let made = unsafe { libc::sem_open(name.as_ptr(), libc::O_CREAT | libc::O_EXCL, 0o600, 0) };
         assert_ne!(made, libc::SEM_FAILED, "no semaphore: {}", std::io::Error::last_os_error());
@@ -334,7 +334,7 @@ impl<const ROBUST: bool> Signal for Condvar<ROBUST> {
     type Place = &'static Guarded;
 
     fn make(_: &str, _: usize) -> Self::Place {
-        let shared: &'static Guarded = crew::in_common();
+        let shared: &'static Guarded = children::in_common();
         let mut attributes = MaybeUninit::uninit();
         // SAFETY: initialises what it points to.
         unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };

@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use super::crew;
+use super::children;
 
 const PROGRAM: &str = include_str!("python.py");
 
@@ -24,7 +24,7 @@ pub fn run(workload: &str, cpus: &[usize], smoke: bool) -> Result<(), String> {
     // SAFETY: between fork and exec it makes system calls only.
     unsafe {
         command.pre_exec(move || {
-            crew::end_with(own);
+            children::end_with(own);
             Ok(())
         })
     };

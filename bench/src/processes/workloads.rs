@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
 
-use super::crew::{self, Alone};
+use super::children::{self, Alone};
 use super::peers::{Level, Signal};
 use crate::names::Figures;
 use crate::pin;
@@ -53,8 +53,8 @@ pub fn round_trip<E: Signal>(cpus: [usize; 2], smoke: bool) -> f64 {
     let rounds: u64 = if smoke { 50 } else { 20_000 };
     let places = [E::make("ping", 1), E::make("pong", 1)];
     // At first they count along, so that nobody is released too early without being noticed.
-    let (rehearsal, count) = (rounds / 10, crew::in_common::<Alone<AtomicU64>>());
-    let other = crew::start(|| {
+    let (rehearsal, count) = (rounds / 10, children::in_common::<Alone<AtomicU64>>());
+    let other = children::start(|| {
         pin::to(&cpus[1..]);
         let [ping, pong] = places.each_ref().map(E::open);
         for round in 0..rehearsal {
@@ -71,7 +71,7 @@ pub fn round_trip<E: Signal>(cpus: [usize; 2], smoke: bool) -> f64 {
     });
     pin::to(&cpus[..1]);
     let [ping, pong] = places.each_ref().map(E::open);
-    crew::until_asleep(std::slice::from_ref(&other));
+    children::until_asleep(std::slice::from_ref(&other));
     for round in 0..rehearsal {
         count.0.store(2 * round + 1, Relaxed);
         ping.set();
@@ -96,35 +96,35 @@ pub fn wake<E: Signal>(cpus: [usize; 2], smoke: bool) -> Figures {
     const BUSY: u64 = 200_000;
     let rounds = if smoke { 20 } else { 1_500 };
     let places = [E::make("ping", 1), E::make("pong", 1)];
-    let answered = crew::in_common::<Alone<AtomicU64>>();
+    let answered = children::in_common::<Alone<AtomicU64>>();
     let busy = || {
-        let until = crew::now() + BUSY;
-        while crew::now() < until {
+        let until = children::now() + BUSY;
+        while children::now() < until {
             std::hint::spin_loop();
         }
     };
-    let other = crew::start(|| {
+    let other = children::start(|| {
         pin::to(&cpus[1..]);
         let [ping, pong] = places.each_ref().map(E::open);
         for _ in 0..rounds {
             ping.wait();
             ping.clear();
             busy();
-            answered.0.store(crew::now(), Release);
+            answered.0.store(children::now(), Release);
             pong.set();
         }
     });
     pin::to(&cpus[..1]);
     let [ping, pong] = places.each_ref().map(E::open);
-    crew::until_asleep(std::slice::from_ref(&other));
+    children::until_asleep(std::slice::from_ref(&other));
     let (mut set, mut woken) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         busy();
-        let began = crew::now();
+        let began = children::now();
         ping.set();
-        set.push(crew::now() - began);
+        set.push(children::now() - began);
         pong.wait();
-        woken.push(crew::now() - answered.0.load(Acquire));
+        woken.push(children::now() - answered.0.load(Acquire));
         pong.clear();
     }
     other.join();

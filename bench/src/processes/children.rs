@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// A process of the crew. Dropping it ends it, at whatever instruction.
+/// A process of the children. Dropping it ends it, at whatever instruction.
 pub struct Member(libc::pid_t);
 
 /// Starts a process that does this and ends. The caller must have one thread only: a fork copies no other.
@@ -21,7 +21,7 @@ pub fn start(work: impl FnOnce()) -> Member {
     let parent = unsafe { libc::getpid() };
     // SAFETY: there is one thread, so nothing that the child needs can be locked by another.
     let process = unsafe { libc::fork() };
-    assert!(process >= 0, "no process for the crew: {}", std::io::Error::last_os_error());
+    assert!(process >= 0, "no process for the children: {}", std::io::Error::last_os_error());
     if process > 0 {
         return Member(process);
     }
@@ -48,7 +48,10 @@ impl Member {
     pub fn join(self) {
         let status = self.reap();
         std::mem::forget(self);
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "a process of the crew failed ({status})");
+        assert!(
+            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+            "a process of the children failed ({status})"
+        );
     }
 
     /// Kills it, at whatever instruction.
@@ -67,7 +70,7 @@ impl Member {
         let mut status = 0;
         // SAFETY: the pointer is to a status that outlives the call.
         let reaped = unsafe { libc::waitpid(self.0, &mut status, 0) };
-        assert_eq!(reaped, self.0, "a process of the crew is gone");
+        assert_eq!(reaped, self.0, "a process of the children is gone");
         status
     }
 }
@@ -81,10 +84,10 @@ impl Drop for Member {
 }
 
 /// Returns once all of them sleep, and have slept for so long that they are done with what they do at first.
-pub fn until_asleep(crew: &[Member]) {
+pub fn until_asleep(children: &[Member]) {
     let mut looks = 0;
     while looks < 2 {
-        if crew.iter().all(Member::is_asleep) {
+        if children.iter().all(Member::is_asleep) {
             looks += 1;
             thread::sleep(Duration::from_millis(20));
         } else {

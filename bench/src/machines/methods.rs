@@ -1,5 +1,5 @@
-//! The verbs of one who waits and of one who sets, each over a connection of its own; where there are three members, at
-//! two that do not lead, so that the way is the longest for everyone.
+//! The methods of one who waits and of one who sets, each over a connection of its own; where there are three members,
+//! at two that do not lead, so that the way is the longest for everyone.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -11,10 +11,10 @@ use tonic::Streaming;
 
 use super::bare::{self, Compare, Connection, KEY, Op, Txn, WatchAnswer, servers};
 use crate::names::{Figures, micros};
-use crate::processes::crew;
+use crate::processes::children;
 
 /// What a contender can do.
-pub trait Party {
+pub trait Participant {
     /// Connects to the member over which is set, and to the one over which is waited.
     fn connect(setter: &str, waiter: &str) -> Self;
     fn set(&mut self);
@@ -24,7 +24,7 @@ pub trait Party {
 }
 
 /// How long each verb takes alone, and how long it is from a set until the waiter is out.
-pub fn verbs<P: Party>(nodes: usize, smoke: bool) -> Figures {
+pub fn methods<P: Participant>(nodes: usize, smoke: bool) -> Figures {
     let times = if smoke { 20 } else { 1_000 };
     let servers = servers(nodes);
     let mut party = P::connect(&setter(&servers), &waiter(&servers));
@@ -59,9 +59,9 @@ fn waiter(servers: &Servers) -> String {
 
 fn timed(times: usize, mut act: impl FnMut()) -> Vec<u64> {
     sorted((0..times).map(|_| {
-        let began = crew::now();
+        let began = children::now();
         act();
-        crew::now() - began
+        children::now() - began
     }))
 }
 
@@ -76,9 +76,9 @@ fn at(sorted: &[u64], share: f64) -> f64 {
     micros(sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)] as f64)
 }
 
-/// The floor: a put, a read, and a watch that hears of the put, in one thread. Or, to see what a floor that does as
-/// much as we do would take, the same with the transactions of tantara: a set that would be done once however often it
-/// was sent, and a read of all that makes an event set.
+/// The baseline: a put, a read, and a watch that hears of the put, in one thread. Or, to see what a baseline that does
+/// as much as we do would take, the same with the transactions of tantara: a set that would be done once however often
+/// it was sent, and a read of all that makes an event set.
 pub struct Bare<const TRANSACTIONS: bool> {
     runtime: Runtime,
     setter: Connection,
@@ -110,7 +110,7 @@ async fn set<const TRANSACTIONS: bool>(setter: &mut Connection, slot: &mut i64) 
     *slot = answer.header.expect("every answer has one").revision;
 }
 
-impl<const TRANSACTIONS: bool> Party for Bare<TRANSACTIONS> {
+impl<const TRANSACTIONS: bool> Participant for Bare<TRANSACTIONS> {
     fn connect(setter: &str, waiter: &str) -> Self {
         let runtime = bare::runtime();
         let [setter, waiter] = [setter, waiter].map(|endpoint| runtime.block_on(Connection::to(endpoint)));
@@ -139,10 +139,10 @@ impl<const TRANSACTIONS: bool> Party for Bare<TRANSACTIONS> {
                     none.insert(self.waiter.watch(key, end, 1).await)
                 }
             };
-            let began = crew::now();
+            let began = children::now();
             let hear = async {
                 bare::change(watch).await;
-                crew::now()
+                children::now()
             };
             let ((), out) = tokio::join!(set::<TRANSACTIONS>(&mut self.setter, &mut self.slot), hear);
             (began, out)
@@ -158,7 +158,7 @@ pub struct Ours {
     out: Receiver<u64>,
 }
 
-impl Party for Ours {
+impl Participant for Ours {
     fn connect(setter: &str, waiter: &str) -> Self {
         let [event, same] = [setter, waiter].map(|at| Cluster::connect(at).expect("a cluster").event("event"));
         let ((begin, to_begin), (has_begun, begun), (is_out, out)) = (channel(), channel(), channel());
@@ -169,7 +169,7 @@ impl Party for Ours {
                 wait.begun().expect("a wait");
                 let _ = has_begun.send(());
                 wait.wait().expect("a release");
-                let _ = is_out.send(crew::now());
+                let _ = is_out.send(children::now());
             }
         });
         Ours { event, begin, begun, out }
@@ -184,7 +184,7 @@ impl Party for Ours {
         self.event.clear().expect("it is cleared");
         self.begin.send(()).expect("somebody who waits");
         self.begun.recv().expect("a wait has begun");
-        let began = crew::now();
+        let began = children::now();
         self.event.set().expect("a set");
         (began, self.out.recv().expect("the waiter is out"))
     }
