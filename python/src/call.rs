@@ -6,12 +6,15 @@
 //! way; the calls here do the same for Python code, which may give the lock away and ask for it again.
 
 use std::ffi::{CStr, c_char};
+use std::hint::black_box;
 
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-// As in `pyo3::ffi`, but these may unwind.
+// As in `pyo3::ffi`, but these may unwind. They are called through pointers that the optimiser cannot see through:
+// where it links the modules of all crates, it may merge a declaration with that of `pyo3::ffi`, which says that the
+// function never unwinds, and leave the guards out.
 unsafe extern "C-unwind" {
     fn PyImport_ImportModule(name: *const c_char) -> *mut PyObject;
     fn PyObject_Call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
@@ -30,9 +33,10 @@ impl Drop for Guard {
 
 /// Imports a module.
 pub(crate) fn import<'py>(py: Python<'py>, name: &CStr) -> PyResult<Bound<'py, PyAny>> {
+    let import: unsafe extern "C-unwind" fn(_) -> _ = black_box(PyImport_ImportModule);
     let guard = Guard;
     // SAFETY: `py` shows that the thread is attached, and `name` is a string that ends with a null byte.
-    let module = unsafe { PyImport_ImportModule(name.as_ptr()) };
+    let module = unsafe { import(name.as_ptr()) };
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, module) }
@@ -45,9 +49,10 @@ pub(crate) fn call<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = function.py();
     let arguments = arguments.into_pyobject(py).map_err(Into::into)?;
+    let call: unsafe extern "C-unwind" fn(_, _, _) -> _ = black_box(PyObject_Call);
     let guard = Guard;
     // SAFETY: the thread is attached, the references are valid, and null stands for no keyword arguments.
-    let result = unsafe { PyObject_Call(function.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
+    let result = unsafe { call(function.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, result) }
