@@ -1,4 +1,4 @@
-"""The build backend: maturin, after a look at the Python that the package is for."""
+"""The build backend: maturin, after a check of the Python that it builds for."""
 
 import platform
 import sys
@@ -10,14 +10,14 @@ from maturin import *  # noqa: F403
 def _why_not():
     name, version = platform.python_implementation(), platform.python_version()
     if name != "CPython":
-        return f"this is {name} {version}; the package is for CPython, 3.9 or newer"
+        return f"this is {name} {version}; the package needs CPython 3.9 or newer"
     if sysconfig.get_config_var("Py_GIL_DISABLED") and sys.version_info < (3, 14):
         return (
             f"this is the free-threaded build of CPython {version}, which was experimental; "
             "use a free-threaded CPython 3.14 or newer, or CPython 3.9 or newer with the interpreter's lock"
         )
     if sys.platform != "linux":
-        return f"this is {sys.platform}; the package is for Linux"
+        return f"this is {sys.platform}; the package needs Linux"
     return None
 
 

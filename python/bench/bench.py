@@ -1,4 +1,4 @@
-"""tantara beside CPython's own events: the same work in one run, by turns, as ratios.
+"""tantara compared with CPython's own events: the same work in one run, alternately, as ratios.
 
     python bench.py [--quick]
 
@@ -24,7 +24,7 @@ QUICK = False
 
 
 def each(statement, **names):
-    """Nanoseconds for one run of a statement, as timeit measures it, with the loop around it."""
+    """Return the nanoseconds of one execution of a statement by timeit, including its loop."""
     timer = timeit.Timer(statement, globals=names)
     count = 20
     while True:
@@ -52,7 +52,7 @@ def pin(cpus):
 
 
 def round_trip(make, cpus):
-    """Two threads answer each other."""
+    """Measure the round trip of two threads."""
     rounds = 50 if QUICK else 3_000
     ping, pong = make(), make()
     before = os.sched_getaffinity(0)
@@ -79,7 +79,7 @@ def round_trip(make, cpus):
 
 
 def crowd(make, size):
-    """Sleeping threads are released, again and again, and at last they end: until the last is out, for each."""
+    """Release sleeping threads repeatedly: time per thread until the last has returned, and until all have ended."""
     size, turns = (8, 2) if QUICK else (size, 5)
     events, out = [make(), make()], [0] * size
 
@@ -106,7 +106,7 @@ def crowd(make, size):
 
 
 def tasks(make, wait, size):
-    """Tasks that await are released: how long set() takes, and how long until the last is out."""
+    """Release waiting tasks: the time of set(), and until the last task has run."""
     size = 20 if QUICK else size
 
     async def main():

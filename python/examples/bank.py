@@ -1,9 +1,9 @@
-"""A day at the bank: two events, four customers, a pool of threads.
+"""The bank scenario: two events, four customers, a pool of threads.
 
     python bank.py [--customers N] [--workers N] [--pace FACTOR] [--asyncio]
 
-Customers wait for the bank to open, and those who withdraw money for its transactions to open too. The same events serve
-threads and, with --asyncio, tasks.
+Customers wait for the bank to open, and those who withdraw money also for transactions to open. Threads and, with
+--asyncio, tasks use the same events.
 """
 
 import argparse
@@ -17,11 +17,11 @@ STORY = [("Customer 1", True), ("Customer 2", False), ("Customer 3", True), ("Cu
 
 bank_open = Event()
 transactions_open = Event()
-closed = Event()  # by Ctrl-C: whoever still waits for a door goes home
+closed = Event()  # set by Ctrl-C: customers who still wait leave
 
 
 def visit(name, withdraws, pace):
-    """A customer, as a thread."""
+    """Run a customer in a thread."""
     print(f"{name} is waiting for the bank to open.")
     if wait_any([closed, bank_open]) == 0:
         return
@@ -36,7 +36,7 @@ def visit(name, withdraws, pace):
 
 
 async def visit_async(name, withdraws, pace):
-    """The same customer, as a task."""
+    """Run a customer in a task."""
     print(f"{name} is waiting for the bank to open.")
     await bank_open.wait_async()
     print(f"{name} entered the bank")
@@ -49,7 +49,7 @@ async def visit_async(name, withdraws, pace):
 
 
 def manage(pace):
-    """The manager, on a thread of its own: an event does not mind who sets it."""
+    """Run the manager. With --asyncio it has a thread of its own, because any thread may set an event."""
     print("Bank manager is preparing to open the bank.")
     if closed.wait(2 * pace):
         return
@@ -83,17 +83,17 @@ async def by_tasks(customers, pace):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--customers", type=int, metavar="N", help="how many; four by default, as the story goes")
-    parser.add_argument("--workers", type=int, metavar="N", help="how many threads; one for each customer by default")
-    parser.add_argument("--pace", type=float, default=1.0, metavar="FACTOR", help="0.1 is ten times faster")
+    parser.add_argument("--customers", type=int, metavar="N", help="the number of customers (default: 4)")
+    parser.add_argument("--workers", type=int, metavar="N", help="the number of threads (default: one for each customer)")
+    parser.add_argument("--pace", type=float, default=1.0, metavar="FACTOR", help="multiply every pause by FACTOR")
     parser.add_argument("--asyncio", action="store_true", help="customers are tasks, not threads")
     options = parser.parse_args()
     if not 0 <= options.pace <= 1_000 or (options.customers or 1) < 1 or (options.workers or 1) < 1:
-        parser.error("a number must not be below one, and the pace is between 0 and 1000")
+        parser.error("numbers must be at least 1, and the pace must be between 0 and 1000")
     customers = STORY
     if options.customers:
         customers = [(f"Customer {number}", number % 2 == 1) for number in range(1, options.customers + 1)]
-    # A customer who finds no free worker waits in the street, but never keeps the bank from opening.
+    # The manager needs no worker, so the bank opens even if all workers are busy.
     try:
         if options.asyncio:
             asyncio.run(by_tasks(customers, options.pace))

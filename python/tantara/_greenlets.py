@@ -7,9 +7,9 @@ from typing import Any, Optional
 def refusal() -> Optional[RuntimeError]:
     """Return the error to raise instead of blocking if this thread runs greenlets, else None.
 
-    A thread runs greenlets if gevent has created a hub for it, or if an eventlet hub runs or has something to run. A hub
-    runs other greenlets while one of them waits, but it does not know of waits for tantara's events. The threads of
-    either library's pool have no hub, so they may block.
+    A thread runs greenlets if gevent has created a hub for it, or if an eventlet hub runs or has something to run. A
+    hub runs other greenlets while one of them waits, but it does not know of waits for tantara's events. The threads
+    of either library's pool have no hub, so they may block.
     """
     gevent: Any = sys.modules.get("gevent._hub_local")
     if gevent is not None and gevent.get_hub_if_exists() is not None:

@@ -7,8 +7,8 @@ from typing import NamedTuple, Optional
 class Waiter(NamedTuple):
     """A thread that waits for a SharedEvent.
 
-    pid and tid are valid in the PID namespace of the process that asks. If the thread is in another one, such as another
-    container, pid and tid are None, and command is empty.
+    pid and tid are valid in the PID namespace of the process that asks. If the thread is in another one, such as
+    another container, pid and tid are None, and command is empty.
     """
 
     pid: Optional[int]

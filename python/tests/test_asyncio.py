@@ -1,4 +1,4 @@
-"""Waiting in asyncio."""
+"""Waits in asyncio."""
 
 import asyncio
 import gc
@@ -67,7 +67,7 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
             await asyncio.sleep(0.01)
             auto_reset.set()
             if is_told:
-                # The release is told to the first, which is cancelled before it runs.
+                # The release is reported to the first, which is cancelled before it runs.
                 while not first._fut_waiter.done():
                     await asyncio.sleep(0)
             first.cancel()
@@ -130,7 +130,7 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
                 await event.wait_async()
 
     async def test_a_release_by_the_loop_takes_one_pass(self):
-        """As many as asyncio's own event takes, also for one that passes on from a task that was cancelled."""
+        """As many passes as with asyncio's own event, also for a release that a cancelled task passes on."""
         loop = asyncio.get_running_loop()
         passes = 0
 
@@ -173,7 +173,7 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         handle.cancel()
 
     async def test_set_by_another_thread_and_by_the_loop_at_once(self):
-        """Whoever of them comes first to the queue, both are seen."""
+        """Both are seen, whichever is queued first."""
         for _ in range(300):
             mine, theirs = AutoResetEvent(), AutoResetEvent()
             tasks = [asyncio.create_task(event.wait_async()) for event in (mine, theirs)]
@@ -190,7 +190,7 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         task._log_destroy_pending = False
         await asyncio.sleep(0.01)
         gone = weakref.ref(task)
-        # The loop knows its tasks weakly: what keeps this one is the cycle of the task and its wait.
+        # The loop has weak references to its tasks. Only the cycle of the task and its wait keeps this one.
         del task
         gc.collect()
         self.assertIsNone(gone())
@@ -200,10 +200,10 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
 @unittest.skipIf(importlib.util.find_spec("uvloop") is None, "uvloop is not installed (pip install uvloop)")
 class UvLoop(unittest.TestCase):
     def test_everything_runs_there_too(self):
-        """Each of the tests above, in a loop of uvloop's."""
+        """The tests above in a loop of uvloop."""
         import uvloop
         names = unittest.defaultTestLoader.getTestCaseNames(Tasks)
-        # Two look into asyncio's own loop and its tasks.
+        # Two tests depend on internals of asyncio's own loop and tasks.
         for name in set(names) - {"test_a_release_by_the_loop_takes_one_pass"}:
             loop = uvloop.new_event_loop()
             try:
@@ -234,7 +234,7 @@ class Loops(unittest.TestCase):
             each.close()
 
     def test_set_under_load(self):
-        """Threads set and clear while tasks come, wait, go and are cancelled."""
+        """Threads set and clear while tasks begin to wait, are released and are cancelled."""
         event, auto_reset, stop = Event(), AutoResetEvent(), Event()
 
         def pulse():

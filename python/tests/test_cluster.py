@@ -41,7 +41,7 @@ from test_signals import run, signal_when_asleep
 
 
 def program():
-    """Where etcd is: $ETCD, or on the path, or where `cargo xtask etcd` puts it."""
+    """Return the path of etcd: $ETCD, in $PATH, or where `cargo xtask etcd` unpacks it."""
     unpacked = pathlib.Path(__file__).parents[2] / "target/etcd/usr/bin/etcd"
     places = [os.environ.get("ETCD"), shutil.which("etcd"), "/usr/bin/etcd", unpacked]
     found = [place for place in places if place and os.path.isfile(place)]
@@ -57,16 +57,16 @@ def free_port():
 
 
 class Etcd:
-    """A server, with its data in memory where that can be had."""
+    """A server with its data in memory, if there is a file system in memory."""
 
     def __init__(self, *flags):
         etcd = program()
         self.home = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         for _ in range(3):
-            # A port that was free may be taken by somebody else before etcd takes it.
+            # Another process may take a free port before etcd does.
             self.endpoint, peer = f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
             client = f"http://{self.endpoint}"
-            # It must not outlive tests that are killed.
+            # It must end even if the tests are killed.
             keeper = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
             arguments = [
                 *keeper, etcd, "--data-dir", tempfile.mkdtemp(dir=self.home), "--log-level", "error",
@@ -85,7 +85,7 @@ class Etcd:
         raise AssertionError("etcd does not start")
 
     def ask(self, what, **body):
-        """By its gateway."""
+        """Call the HTTP gateway."""
         request = urllib.request.Request(f"http://{self.endpoint}/v3/{what}", json.dumps(body).encode())
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=LONG) as answer:
             return json.load(answer)
@@ -100,7 +100,7 @@ class Etcd:
 
 
 class Network:
-    """Stands before a server, and loses its answers when told to."""
+    """A proxy that drops the answers of its server on demand."""
 
     def __init__(self, server):
         self.server, self.loses = server.endpoint, False
@@ -154,7 +154,7 @@ class OnCluster(unittest.TestCase):
         self.cluster = self.connect(record_waits=True)
 
     def connect(self, **options):
-        """A connection to a namespace of this test."""
+        """Connect to a namespace of this test."""
         cluster = Cluster(ETCD.endpoint, namespace=self._testMethodName, **options)
         self.addCleanup(cluster.close)
         return cluster
@@ -253,7 +253,7 @@ class Verbs(OnCluster):
         thread.join(LONG)
 
     def test_times_that_no_calendar_knows(self):
-        """Whatever others have written."""
+        """Foreign values do not break it."""
         import base64
         key = base64.b64encode(f"/{self.cluster.namespace}/w/x/1".encode()).decode()
         ETCD.ask("kv/put", key=key, value=base64.b64encode(b"9999999999999999 7 1 0 h").decode())
@@ -394,7 +394,7 @@ class Holds(OnCluster):
         until(lambda: not event.is_set())
 
     def test_lost(self):
-        # One that lasts for two seconds is looked after twice in that time.
+        # A lease of two seconds is renewed twice in that time.
         cluster = self.connect(hold_ttl=2)
         for is_awaited in (False, True):
             hold = cluster.event("up").hold()
@@ -423,7 +423,7 @@ class Holds(OnCluster):
 
 class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        # These tests hold the loop up.
+        # These tests block the loop.
         asyncio.get_running_loop().slow_callback_duration = LONG
 
     async def test_verbs(self):
@@ -466,7 +466,7 @@ class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
             self.assertIs(await tasks[2], True)
 
     async def test_a_release_that_has_come_by_the_time_wins(self):
-        """The level was lowered again, and no message of it is read any more before the time has passed."""
+        """The event was cleared again, and the message about the set is not read before the timeout expires."""
         event = self.cluster.event("x")
         wait = asyncio.create_task(event.wait_async(0.3))
         while not await asyncio.to_thread(event.waiters):
@@ -630,14 +630,14 @@ class Outages(unittest.TestCase):
         for broken in (lambda: 1 / 0, lambda: 7):
             with self.assertRaises(PermissionError) as caught:
                 Cluster(self.etcd.endpoint, user="root", password=broken)
-            self.assertIn("no credentials", str(caught.exception))
+            self.assertIn("the provider of credentials has failed", str(caught.exception))
         with Cluster(self.etcd.endpoint, **{**who, "user": "guest"}) as cluster:
             for verb in (cluster.event("x").set, cluster.event("x").wait, lambda: wait_any([cluster.event("x")])):
                 with self.assertRaises(PermissionError):
                     verb()
 
     def test_a_password_in_clear_is_warned_of(self):
-        # A network that nobody has (RFC 5737).
+        # An address for documentation (RFC 5737), which is unreachable.
         far = {"endpoints": "192.0.2.1:2379", "user": "ann", "password": "sesame", "connect_timeout": 0.1}
         with self.assertWarnsRegex(UserWarning, "192.0.2.1:2379 without TLS") as caught:
             with self.assertRaises(ClusterUnreachable):

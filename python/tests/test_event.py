@@ -1,4 +1,4 @@
-"""Event in the place of threading.Event: what a program could notice."""
+"""Event as a replacement for threading.Event: everything that a program could notice."""
 
 import contextlib
 import copy
@@ -22,7 +22,7 @@ LONG = 60
 
 
 def until_asleep(thread, seconds=LONG):
-    """Returns once the thread sleeps in the kernel, outside of Python."""
+    """Return once the thread sleeps in the kernel, outside of Python."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
@@ -56,7 +56,7 @@ class TheSameAsThreadings(unittest.TestCase):
         self.assertLessEqual(names, set(dir(Event)))
 
     def test_repr(self):
-        # CPython's own has this form from 3.11 on.
+        # The form of CPython's own repr since 3.11.
         for kind in (threading.Event, Event) if sys.version_info >= (3, 11) else (Event,):
             event = kind()
             form = rf"<{kind.__module__}\.Event at {id(event):#x}: "
@@ -167,7 +167,7 @@ class TheSameAsThreadings(unittest.TestCase):
             self.assertTrue(kind())
 
     def test_instead_of_threadings(self):
-        """The whole of threading runs on it."""
+        """The threading module works with it."""
         script = (
             "import threading, tantara; threading.Event = tantara.Event\n"
             "done = []; thread = threading.Thread(target=done.append, args=(1,)); thread.start(); thread.join()\n"
@@ -347,13 +347,13 @@ class Threads(unittest.TestCase):
             for _ in range(1_000_000 if act is event.wait else 100_000):
                 act()
             after = count()
-            # The interpreter itself counts some uses of None and True.
+            # The interpreter itself changes the counts of None and True.
             self.assertTrue(all(abs(new - old) < 100 for old, new in zip(before, after)), (before, after))
 
 
 class Memory(unittest.TestCase):
     def test_rejected_calls_leave_nothing(self):
-        """Also where no other method is called after them."""
+        """Even if no other method is called afterwards."""
         class Broken:
             def __index__(self):
                 raise KeyError("broken")
@@ -389,7 +389,7 @@ class Memory(unittest.TestCase):
             for wait in (lambda door: door.wait_async(), lambda door: tantara.wait_any_async([door, Event(), door]),
                          lambda door: tantara.wait_all_async([door])):
                 with warnings.catch_warnings():
-                    # That a coroutine was never awaited.
+                    # The warning that a coroutine was never awaited.
                     warnings.simplefilter("ignore")
                     door = Door(wait)
                     gc.collect()
@@ -504,7 +504,7 @@ class Documentation(unittest.TestCase):
     def test_examples_of_the_readme(self):
         with open(os.path.join(os.path.dirname(__file__), "..", "README.md")) as file:
             blocks = re.findall(r"^```python\n(.*?)^```", file.read(), re.DOTALL | re.MULTILINE)
-        # The one of the clusters is run by test_cluster.py.
+        # test_cluster.py runs the example with a cluster.
         blocks = [block for block in blocks if "Cluster" not in block]
         self.assertEqual(len(blocks), 4)
         for block in blocks:

@@ -1,4 +1,4 @@
-"""Under gevent and eventlet a wait would block all greenlets of its thread, so it is refused."""
+"""Under gevent and eventlet, a wait raises instead of blocking all greenlets of its thread."""
 
 import importlib.util
 import subprocess

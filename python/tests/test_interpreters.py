@@ -68,7 +68,7 @@ class Interpreters(unittest.TestCase):
         )
 
     def test_an_event_that_two_interpreters_fork_with(self):
-        """Forks are noticed whichever interpreter has imported the package first."""
+        """Forks are detected, whichever interpreter imported the package first."""
         self.runs(
             "import os\n"
             "assert _testcapi.run_in_subinterp('import tantara') == 0\n"

@@ -1,4 +1,4 @@
-"""SharedEvent in the place of multiprocessing.Event."""
+"""SharedEvent as a replacement for multiprocessing.Event."""
 
 import copy
 import errno
@@ -94,7 +94,7 @@ class Children(Shared):
 
     @unittest.skipIf(importlib.util.find_spec("multiprocess") is None, "multiprocess is not installed (pip install multiprocess)")
     def test_children_of_multiprocess(self):
-        """A copy of multiprocessing with a pickler and keys of its own. (And of both in one program.)"""
+        """multiprocess is a copy of multiprocessing with its own pickler and keys. One program may use both."""
         multiprocess = importlib.import_module("multiprocess")
         for library in (multiprocess, multiprocessing):
             for method in ("fork", "spawn", "forkserver"):

@@ -21,8 +21,8 @@ WAITS = {
 
 
 def use_default_signals():
-    """In this process and so in those that it starts: what was ignored when it was started, as under nohup or behind the
-    & of a script, stays so in all of them otherwise."""
+    """Restore signals that were ignored at the start, as under nohup or after & in a script, in this process and its
+    children."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -40,10 +40,10 @@ def run(script, stdin=subprocess.DEVNULL, preamble="import os, signal, sys, thre
 
 
 def signal_when_asleep(process, number):
-    """To a process that has said all that it has to say before it waits."""
+    """Signal a process once it sleeps in a wait. It must have printed everything before."""
     while process.poll() is None:
         with open(f"/proc/{process.pid}/syscall") as file:
-            if file.read().split()[0] in ("202", "232", "281", "441"):  # futex, epoll_wait and its sisters
+            if file.read().split()[0] in ("202", "232", "281", "441"):  # futex, epoll_wait, epoll_pwait, epoll_pwait2
                 process.send_signal(number)
                 return
 
@@ -83,7 +83,7 @@ class Interrupts(unittest.TestCase):
                 "signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\n"
                 "began = time.monotonic()\n"
                 f"print({wait}, time.monotonic() - began >= 0.3, len(count) > 5)\n"
-                # Handlers end before the program does.
+                # The handler ends before the program.
                 "signal.setitimer(signal.ITIMER_REAL, 0)"
             )
             self.ends(run(script), 0, "False True True\n", "")
@@ -128,7 +128,7 @@ class Interrupts(unittest.TestCase):
             self.ends(process, 0, "raised\n", "")
 
     def test_control_c_when_another_thread_has_imported_threading_first(self):
-        """`threading.main_thread()` is that thread then, until CPython 3.12."""
+        """Until CPython 3.12, `threading.main_thread()` then returns that thread."""
         script = (
             "import _thread\n"
             "lock = _thread.allocate_lock(); lock.acquire()\n"
@@ -176,7 +176,7 @@ class Interrupts(unittest.TestCase):
         )
         process = run(script)
         out, err = process.communicate(timeout=LONG)
-        # CPython delivers signals to the forking thread only where it has become the main one.
+        # In the child, CPython runs signal handlers in the forking thread only if that has become the main thread.
         self.assertEqual((process.returncode, out), (0, "ended\n"), err)
 
     def test_control_c_closes_the_bank(self):

@@ -1,4 +1,4 @@
-"""CPython's own tests of its events, run in place against ours."""
+"""CPython's own tests of its events, run against tantara's."""
 
 import importlib
 import multiprocessing
@@ -10,7 +10,7 @@ try:
     lock_tests = importlib.import_module("test.lock_tests")
     multiprocessing_tests = importlib.import_module("test._test_multiprocessing")
 except ImportError:
-    # Debian keeps them apart, in libpython3-testsuite.
+    # Debian packages them separately, in libpython3-testsuite.
     lock_tests = multiprocessing_tests = None
 
 
@@ -23,13 +23,13 @@ class OfThreading(lock_tests.EventTests if lock_tests else unittest.TestCase):
         pass
 
     if hasattr(lock_tests and lock_tests.EventTests, "test_reset_internal_locks"):
-        # What that test was called before.
+        # The former name of that test.
         test_reset_internal_locks = test_at_fork_reinit
         del test_at_fork_reinit
 
 
 class Event(tantara.SharedEvent):
-    """By the name that the suite expects to see in the repr."""
+    """A class with the name that the suite expects in the repr."""
 
 
 @unittest.skipIf(multiprocessing_tests is None, "as above")

@@ -1,4 +1,4 @@
-"""Waiting in trio, and in anyio on both of its backends."""
+"""Waits in trio, and in anyio on both of its backends."""
 
 import asyncio
 import gc
@@ -94,7 +94,7 @@ class Trio(unittest.TestCase):
         self.run_in_trio(main)
 
     def test_a_cancelled_wait_takes_nothing_along(self):
-        """Whether the release was given to it before, or is on its way from another thread."""
+        """Whether it was released before, or another thread releases it at the same time."""
 
         async def main():
             for by_thread in (False, True):
@@ -122,7 +122,7 @@ class Trio(unittest.TestCase):
         self.run_in_trio(main)
 
     def test_under_load(self):
-        """Threads set while tasks come, wait, time out and are cancelled; every release is used once."""
+        """Threads set while tasks begin to wait, time out and are cancelled; every release is consumed once."""
         gate, used, count = AutoResetEvent(), [], 300
 
         async def client():
@@ -185,7 +185,7 @@ class Trio(unittest.TestCase):
         self.assertFalse(thread.is_alive())
 
     def test_as_a_guest_of_asyncio(self):
-        """Both run on one thread, and each is told of its own waits."""
+        """Both run on one thread, and each completes its own waits."""
         event, results = Event(), []
 
         async def guest():
