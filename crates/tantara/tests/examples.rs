@@ -12,6 +12,8 @@ fn example(name: &str) -> PathBuf {
     if !program.exists() {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "tantara", "--example", name]);
+        // By name: the directory that `$CARGO_TARGET_DIR` names may be relative, and not to that of this process.
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
