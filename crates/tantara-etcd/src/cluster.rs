@@ -64,20 +64,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Async form of [`connect`](Cluster::connect), for any runtime.
-    ///
-    /// # Errors
-    ///
-    /// As for [`connect`](Cluster::connect).
+    /// Async form of [`connect`](Cluster::connect), for any runtime, with the same errors.
     pub async fn connect_async(endpoints: impl Endpoints) -> Result<Cluster, Error> {
         Cluster::connect_with_async(endpoints, Options::new()).await
     }
 
-    /// Async form of [`connect_with`](Cluster::connect_with), for any runtime.
-    ///
-    /// # Errors
-    ///
-    /// As for [`connect_with`](Cluster::connect_with).
+    /// Async form of [`connect_with`](Cluster::connect_with), for any runtime, with the same
+    /// errors.
     pub async fn connect_with_async(endpoints: impl Endpoints, options: Options) -> Result<Cluster, Error> {
         let (cluster, reply) = Cluster::begin(endpoints, options)?;
         reply.into_future().await?;
@@ -128,11 +121,7 @@ impl Cluster {
         self.runtime.run(list::events)?.wait()
     }
 
-    /// Async form of [`list`](Cluster::list).
-    ///
-    /// # Errors
-    ///
-    /// As for [`list`](Cluster::list).
+    /// Async form of [`list`](Cluster::list), with the same errors.
     pub async fn list_async(&self) -> Result<Vec<ClusterEntry>, Error> {
         self.runtime.run(list::events)?.into_future().await
     }

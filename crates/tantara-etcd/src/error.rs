@@ -365,11 +365,7 @@ impl Pending {
         self.0.resolve()
     }
 
-    /// Async form of [`resolve`](Pending::resolve).
-    ///
-    /// # Errors
-    ///
-    /// As for [`resolve`](Pending::resolve).
+    /// Async form of [`resolve`](Pending::resolve), with the same errors.
     pub async fn resolve_async(&self) -> Result<bool, Error> {
         self.0.resolve_async().await
     }

@@ -105,11 +105,7 @@ impl ClusterEvent {
         self.request_is_set()?.wait()
     }
 
-    /// Async form of [`is_set`](ClusterEvent::is_set).
-    ///
-    /// # Errors
-    ///
-    /// As for [`is_set`](ClusterEvent::is_set).
+    /// Async form of [`is_set`](ClusterEvent::is_set), with the same errors.
     pub async fn is_set_async(&self) -> Result<bool, Error> {
         self.request_is_set()?.into_future().await
     }
@@ -132,11 +128,8 @@ impl ClusterEvent {
         self.write(SET, put_set)?.wait()
     }
 
-    /// Async form of [`set`](ClusterEvent::set). Dropping the future does not cancel the request.
-    ///
-    /// # Errors
-    ///
-    /// As for [`set`](ClusterEvent::set).
+    /// Async form of [`set`](ClusterEvent::set), with the same errors. Dropping the future does not
+    /// cancel the request.
     pub async fn set_async(&self) -> Result<(), Error> {
         self.write(SET, put_set)?.into_future().await
     }
@@ -150,12 +143,8 @@ impl ClusterEvent {
         self.write(CLEAR, put_clear)?.wait()
     }
 
-    /// Async form of [`clear`](ClusterEvent::clear). Dropping the future does not cancel the
-    /// request.
-    ///
-    /// # Errors
-    ///
-    /// As for [`set`](ClusterEvent::set).
+    /// Async form of [`clear`](ClusterEvent::clear), with the same errors. Dropping the future does not
+    /// cancel the request.
     pub async fn clear_async(&self) -> Result<(), Error> {
         self.write(CLEAR, put_clear)?.into_future().await
     }
@@ -169,12 +158,8 @@ impl ClusterEvent {
         self.write(SET, put_pulse)?.wait()
     }
 
-    /// Async form of [`pulse`](ClusterEvent::pulse). Dropping the future does not cancel the
-    /// request.
-    ///
-    /// # Errors
-    ///
-    /// As for [`set`](ClusterEvent::set).
+    /// Async form of [`pulse`](ClusterEvent::pulse), with the same errors. Dropping the future does not
+    /// cancel the request.
     pub async fn pulse_async(&self) -> Result<(), Error> {
         self.write(SET, put_pulse)?.into_future().await
     }
@@ -189,12 +174,8 @@ impl ClusterEvent {
         self.request_remove()?.wait()
     }
 
-    /// Async form of [`remove`](ClusterEvent::remove). Dropping the future does not cancel the
-    /// request.
-    ///
-    /// # Errors
-    ///
-    /// As for [`set`](ClusterEvent::set).
+    /// Async form of [`remove`](ClusterEvent::remove), with the same errors. Dropping the future does not
+    /// cancel the request.
     pub async fn remove_async(&self) -> Result<bool, Error> {
         self.request_remove()?.into_future().await
     }
@@ -286,11 +267,7 @@ impl ClusterEvent {
         self.run(list::waiters)?.wait()
     }
 
-    /// Async form of [`waiters`](ClusterEvent::waiters).
-    ///
-    /// # Errors
-    ///
-    /// As for [`is_set`](ClusterEvent::is_set).
+    /// Async form of [`waiters`](ClusterEvent::waiters), with the same errors.
     pub async fn waiters_async(&self) -> Result<Vec<ClusterWaiter>, Error> {
         self.run(list::waiters)?.into_future().await
     }

@@ -72,11 +72,7 @@ impl ClusterEvent {
         self.request_hold()?.wait()
     }
 
-    /// Async form of [`hold`](ClusterEvent::hold).
-    ///
-    /// # Errors
-    ///
-    /// As for [`hold`](ClusterEvent::hold).
+    /// Async form of [`hold`](ClusterEvent::hold), with the same errors.
     pub async fn hold_async(&self) -> Result<Hold, Error> {
         self.request_hold()?.into_future().await
     }

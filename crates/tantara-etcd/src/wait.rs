@@ -91,11 +91,7 @@ impl ClusterWait {
         self.state.result().unwrap_or(Ok(true)).map(drop)
     }
 
-    /// Async form of [`begun`](ClusterWait::begun).
-    ///
-    /// # Errors
-    ///
-    /// As for [`begun`](ClusterWait::begun).
+    /// Async form of [`begun`](ClusterWait::begun), with the same errors.
     pub async fn begun_async(&mut self) -> Result<(), Error> {
         self.state.begun.wait_async().await;
         self.state.result().unwrap_or(Ok(true)).map(drop)

@@ -1,4 +1,4 @@
-//! Who may connect, and how: users, roles, TLS, and servers that are not what they should be.
+//! Users, roles, TLS, and servers that are no etcd, or too old.
 
 use std::net::TcpListener;
 use std::thread;
@@ -19,14 +19,14 @@ fn with_users() -> Servers {
 }
 
 #[test]
-fn users_may_do_what_their_roles_allow() {
+fn users_may_do_what_their_roles_permit() {
     let servers = with_users();
     let shop = |user: &str| connect(&servers, Options::new().namespace("shop").user(user, "sesame")).unwrap();
     let ann = shop("ann").event("door");
     let bob = shop("bob").event("door");
     ann.clear().unwrap();
     assert!(!bob.is_set().unwrap());
-    // To read is enough to wait.
+    // Waiting requires permission to read only.
     let mut wait = bob.wait_async();
     wait.begun().unwrap();
     ann.pulse().unwrap();
@@ -34,7 +34,7 @@ fn users_may_do_what_their_roles_allow() {
     let error = bob.set().unwrap_err();
     assert!(error.is_permission_denied() && !error.is_unknown(), "{error}");
     assert!(error.to_string().contains(&servers.endpoints()[0]), "{error}");
-    // Somebody else's namespace.
+    // Another user's namespace.
     let eve = shop("eve");
     let refusals = [
         eve.event("door").is_set().map(drop),
@@ -52,28 +52,28 @@ fn users_may_do_what_their_roles_allow() {
 }
 
 #[test]
-fn changes_are_told_to_a_user_of_the_namespace_alone() {
+fn a_user_of_one_namespace_may_follow_its_changes() {
     let servers = with_users();
     let cluster = connect(&servers, Options::new().namespace("shop").user("ann", "sesame")).unwrap();
     let mut changes = cluster.changes().unwrap();
     cluster.event("door").pulse().unwrap();
-    let change = changes.next_timeout(LONG).unwrap().expect("the pulse is told");
+    let change = changes.next_timeout(LONG).unwrap().expect("the pulse is a change");
     assert_eq!((&*change.name, change.sets, change.is_set), ("door", 1, false));
 }
 
 #[test]
-fn a_wrong_or_missing_password_is_told_at_once() {
+fn a_wrong_or_missing_password_is_an_error_at_once() {
     let servers = with_users();
     let began = Instant::now();
     let wrong = connect(&servers, Options::new().user("ann", "open")).unwrap_err();
     assert!(wrong.is_permission_denied() && !wrong.is_unreachable(), "{wrong}");
     assert!(wrong.to_string().contains("ann") && wrong.to_string().contains(&servers.endpoints()[0]), "{wrong}");
-    assert!(!wrong.to_string().contains("open"), "a password is shown to nobody");
+    assert!(!wrong.to_string().contains("open"), "the password is hidden");
     let nobody = connect(&servers, Options::new()).unwrap().event("door").set().unwrap_err();
     assert!(nobody.is_permission_denied(), "{nobody}");
     assert!(nobody.to_string().contains("user"), "{nobody}");
     assert!(began.elapsed() < LONG);
-    // One who gives a password where nobody asks for it is let in.
+    // A password that is not required does no harm.
     assert!(connect(&server(), Options::new().user("ann", "sesame")).is_ok());
 }
 
@@ -85,7 +85,7 @@ fn credentials_that_expire_are_renewed_under_a_sleeping_wait() {
     event.clear().unwrap();
     let mut old = event.wait_async();
     old.begun().unwrap();
-    // Tokens last for two seconds, if nobody uses them.
+    // Unused tokens expire after two seconds.
     thread::sleep(Duration::from_secs(5));
     assert!(!event.is_set().unwrap());
     // A new watch on the old stream.
@@ -96,7 +96,7 @@ fn credentials_that_expire_are_renewed_under_a_sleeping_wait() {
     cluster.event("window").pulse().unwrap();
     old.wait().unwrap();
     new.wait().unwrap();
-    // The server forgets its tokens when it is started again.
+    // A restart of the server invalidates its tokens.
     let mut wait = event.wait_async();
     wait.begun().unwrap();
     servers[0].kill();
@@ -129,7 +129,7 @@ fn tls_with_certificates_of_both_sides() {
     event.set().unwrap();
     wait.wait().unwrap();
     let short = |options: Options| options.timeout(Duration::from_secs(1));
-    // Nobody that is not trusted, nobody without a certificate, and nobody who speaks in clear.
+    // An untrusted server, a client without a certificate, and a client without TLS.
     for options in [Options::new().tls(Tls::new()), Options::new().tls(tls()), Options::new()] {
         let error = connect(&servers, short(options)).unwrap_err();
         assert!(error.is_unreachable(), "{error}");
@@ -151,14 +151,14 @@ fn a_server_that_is_too_old_is_named() {
             assert!(error.is_unsupported(), "{error}");
             assert!(error.to_string().contains("3.3.") && error.to_string().contains(&proxy.endpoint()), "{error}");
         }
-        // One that is newer than 3.4 has nothing to be forged.
+        // Versions after 3.4 are not forged.
         Ok(_) => assert!(!format!("{:?}", server.call("maintenance/status", &json!({}))).contains("3.4.")),
     }
 }
 
 #[test]
 fn what_is_no_etcd_is_unreachable_in_time() {
-    // Nobody; somebody who says nothing; somebody who says something else.
+    // A closed port, a server that sends nothing, and a server of another protocol.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let chatty = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoints =
@@ -173,7 +173,7 @@ fn what_is_no_etcd_is_unreachable_in_time() {
         let error = Cluster::connect_with(endpoint, options).unwrap_err();
         assert!(error.is_unreachable() && error.to_string().contains(endpoint), "{error}");
     }
-    // One good endpoint among bad ones is enough.
+    // One good endpoint is enough.
     let good = server();
     let mut all = endpoints.to_vec();
     all.extend(good.endpoints());
@@ -183,7 +183,7 @@ fn what_is_no_etcd_is_unreachable_in_time() {
 }
 
 #[test]
-fn what_others_write_into_the_namespace_is_not_believed() {
+fn external_keys_in_the_namespace_are_ignored() {
     let servers = Servers::one();
     let cluster = connect(&servers, Options::new().namespace("wild")).unwrap();
     for (key, value) in [

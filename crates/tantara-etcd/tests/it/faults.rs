@@ -1,4 +1,4 @@
-//! Servers that die, stop and forget, and a network that swallows what it likes.
+//! Servers that are killed, stopped or reset, and a network that loses data.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
 
 use crate::{LONG, alone, namespace, until};
 
-/// A cluster, with a proxy before each member. The client's first connection is to the member that is named.
+/// A cluster with a proxy in front of each member.
 struct Net {
     servers: Servers,
     proxies: Vec<Proxy>,
@@ -21,17 +21,17 @@ impl Net {
         Net { servers, proxies, namespace: namespace() }
     }
 
-    /// What the servers tell of where they are would lead around the proxies.
+    /// Learnt addresses would bypass the proxies.
     fn options(&self) -> Options {
         Options::new().namespace(&self.namespace).learn_members(false)
     }
 
-    /// Somebody whose network is good.
+    /// A client that bypasses the proxies.
     fn other(&self) -> ClusterEvent {
         Cluster::connect_with(self.servers.endpoints(), self.options()).unwrap().event("event")
     }
 
-    /// Somebody behind the proxies, who is connected to one member first.
+    /// A client behind the proxies, which is connected to this member first.
     fn client_of(&self, member: usize, options: Options) -> ClusterEvent {
         let others = || self.proxies.iter().enumerate().filter(move |(index, _)| *index != member);
         others().for_each(|(_, proxy)| proxy.refuse());
@@ -41,13 +41,13 @@ impl Net {
         event
     }
 
-    /// How often the event was set.
+    /// The number of times that the event was set.
     fn sets(&self) -> i64 {
         self.servers.puts(&format!("/{}/e/event/p", self.namespace))
     }
 }
 
-/// Begins a wait, and goes on with it in a thread.
+/// Begins a wait, which goes on in a thread.
 fn sleeper(event: &ClusterEvent) -> JoinHandle<Result<bool, Error>> {
     let mut wait = event.wait_async();
     wait.begun().unwrap();
@@ -60,13 +60,13 @@ fn pulse(event: &ClusterEvent) {
 }
 
 #[test]
-fn nobody_is_left_behind_when_the_leader_is_killed() {
+fn no_wait_is_lost_when_the_leader_is_killed() {
     let net = Net::new(Servers::three());
     let leader = net.servers.leader();
     let sleepers: Vec<_> = (0..3).map(|member| sleeper(&net.client_of(member, net.options()))).collect();
     net.servers[leader].kill();
     let other = net.other();
-    // Requests outlast an election.
+    // Requests survive an election.
     pulse(&other);
     for sleeper in sleepers {
         assert!(sleeper.join().unwrap().unwrap());
@@ -76,7 +76,7 @@ fn nobody_is_left_behind_when_the_leader_is_killed() {
 }
 
 #[test]
-fn nobody_is_left_behind_when_the_leader_stops_in_the_middle_of_its_work() {
+fn no_wait_is_lost_when_the_leader_is_stopped() {
     let net = Net::new(Servers::three());
     let leader = net.servers.leader();
     let client = net.client_of(leader, net.options());
@@ -84,7 +84,7 @@ fn nobody_is_left_behind_when_the_leader_stops_in_the_middle_of_its_work() {
     net.servers[leader].pause();
     pulse(&net.other());
     assert!(sleeper.join().unwrap().unwrap(), "over another member");
-    // The client's requests find another member too.
+    // The client's requests use another member, too.
     client.set().unwrap();
     net.servers[leader].resume();
     net.servers.wait_healthy();
@@ -92,7 +92,7 @@ fn nobody_is_left_behind_when_the_leader_stops_in_the_middle_of_its_work() {
 }
 
 #[test]
-fn a_pulse_that_the_network_swallows_is_found_afterwards() {
+fn a_pulse_whose_message_is_lost_is_found_afterwards() {
     let net = Net::new(Servers::one());
     let client = net.client_of(0, net.options());
     let other = net.other();
@@ -140,7 +140,7 @@ fn a_compacted_history_hides_no_pulse() {
     net.proxies[0].close_all();
     net.proxies[0].pass();
     assert!(asleep.join().unwrap().unwrap());
-    // And one under whoever sleeps undisturbed.
+    // The same while the connection is up.
     let asleep = sleeper(&client);
     (0..10).for_each(|_| other.clear().unwrap());
     net.servers.compact_now();
@@ -149,7 +149,7 @@ fn a_compacted_history_hides_no_pulse() {
 }
 
 #[test]
-fn a_server_that_is_started_again_still_knows() {
+fn a_restarted_server_still_has_the_event() {
     let servers = Servers::one();
     let cluster = alone(&servers);
     let event = cluster.event("event");
@@ -164,11 +164,11 @@ fn a_server_that_is_started_again_still_knows() {
 }
 
 #[test]
-fn a_server_that_has_forgotten_everything_can_be_told_anew() {
+fn a_wait_survives_a_server_that_lost_its_data() {
     for is_back in [false, true] {
         let servers = Servers::one();
         let event = alone(&servers).event("event");
-        // A history that is longer than the new one will be.
+        // This history is longer than the new one will be.
         (0..20).for_each(|_| pulse(&event));
         let asleep = sleeper(&event);
         servers[0].kill();
@@ -185,7 +185,7 @@ fn a_server_that_has_forgotten_everything_can_be_told_anew() {
 }
 
 #[test]
-fn a_watch_that_never_tells_delays_and_loses_nothing() {
+fn a_silent_watch_delays_a_wait_and_does_not_lose_it() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     stand_in.answer(Manner::SilentWatches);
@@ -227,7 +227,7 @@ fn an_unreachable_cluster_is_no_timeout() {
     let error = tantara::all([&client, &client]).try_wait_timeout(Duration::from_millis(300)).unwrap_err();
     assert!(error.to_string().contains("reached"), "{error}");
     net.servers[0].resume();
-    // One that had begun before outlasts it, and its time may pass while nobody can tell.
+    // A wait that has begun survives the outage; if its time passes meanwhile, it fails.
     let mut wait = client.wait_async();
     wait.begun().unwrap();
     net.servers[0].kill();
@@ -272,9 +272,9 @@ fn a_write_whose_answer_is_lost_is_made_once() {
         until("it was set", || net.sets() > before);
         net.proxies[0].pass();
         setting.join().unwrap().unwrap();
-        assert_eq!(net.sets(), before + 1, "sent again, and done once");
+        assert_eq!(net.sets(), before + 1, "sent again, and made once");
     }
-    // What was swallowed on its way, and is sent again.
+    // A request that is lost, and sent again.
     let before = net.sets();
     net.proxies[0].drop_everything();
     let setting = {
@@ -300,9 +300,9 @@ fn an_unknown_outcome_can_be_found_out() {
     assert!(pending.resolve().unwrap_err().is_unreachable(), "not yet");
     net.proxies[0].pass();
     assert!(pending.resolve().unwrap(), "it was set");
-    assert!(pending.resolve().unwrap(), "and that stays so");
+    assert!(pending.resolve().unwrap(), "and the answer stays the same");
     assert_eq!(net.sets(), before + 1);
-    // One that never got there. It has a slot already, and so nothing to read first.
+    // A request that is lost. A free slot is known, so there is no read before it.
     client.set().unwrap();
     net.proxies[0].drop_everything();
     let error = client.clear().unwrap_err();
@@ -317,7 +317,7 @@ fn an_unknown_outcome_can_be_found_out() {
 }
 
 #[test]
-fn what_a_process_holds_ends_when_it_is_cut_off() {
+fn a_hold_ends_when_its_process_is_cut_off() {
     let net = Net::new(Servers::one());
     let ttl = Duration::from_secs(2);
     let holder = net.client_of(0, net.options().hold_ttl(ttl).timeout(Duration::from_secs(2)));
@@ -328,15 +328,15 @@ fn what_a_process_holds_ends_when_it_is_cut_off() {
     assert!(other.is_set().unwrap() && !hold.is_lost());
     other.clear().unwrap();
     assert!(other.is_set().unwrap(), "it is held");
-    // Kept alive for longer than it lasts by itself.
+    // The lease is kept alive.
     assert!(!hold.lost().wait_timeout(2 * ttl));
     assert!(other.is_set().unwrap());
     net.proxies[0].drop_everything();
     assert!(hold.lost().wait_timeout(LONG));
-    until("the cluster lets go", || !other.is_set().unwrap());
+    until("the cluster has ended the hold", || !other.is_set().unwrap());
     net.proxies[0].pass();
     drop(hold);
-    // Let go by hand: at once.
+    // Dropping the hold ends it at once.
     let hold = holder.hold().unwrap();
     assert!(other.is_set().unwrap());
     drop(hold);
@@ -355,7 +355,7 @@ fn a_lost_lease_ends_holds_and_is_replaced_for_writes() {
     assert!(hold.lost().wait_timeout(LONG));
     event.set().unwrap();
     assert!(event.is_set().unwrap());
-    // Removed, together with whoever holds it.
+    // Removing the event ends its holds.
     let hold = event.hold().unwrap();
     event.remove().unwrap();
     assert!(!event.is_set().unwrap());
@@ -363,7 +363,7 @@ fn a_lost_lease_ends_holds_and_is_replaced_for_writes() {
 }
 
 #[test]
-fn a_removal_is_told_also_afterwards() {
+fn a_removal_is_noticed_after_an_outage() {
     let net = Net::new(Servers::one());
     let client = net.client_of(0, net.options());
     let other = net.other();
@@ -374,20 +374,20 @@ fn a_removal_is_told_also_afterwards() {
             net.proxies[0].drop_everything();
         }
         assert!(other.remove().unwrap());
-        assert!(!other.remove().unwrap(), "there is none any more");
+        assert!(!other.remove().unwrap(), "it does not exist any more");
         if is_cut_off {
             net.servers.compact_now();
             net.proxies[0].pass();
         }
         assert!(asleep.join().unwrap().unwrap_err().is_removed());
     }
-    // Set, and then removed, behind the back of somebody for whom it did not exist.
+    // Set and removed while the client is cut off, for which the event did not exist.
     let asleep = sleeper(&client);
     net.proxies[0].drop_everything();
     other.set().unwrap();
     other.remove().unwrap();
     net.proxies[0].pass();
-    assert!(asleep.join().unwrap().unwrap(), "the history tells");
+    assert!(asleep.join().unwrap().unwrap(), "the history shows the set");
 }
 
 #[test]
@@ -403,11 +403,11 @@ fn nothing_is_left_behind() {
     until("the wait is recorded", || event.waiters().unwrap().len() == 1);
     assert!(servers.leases() >= 2);
     drop((wait, hold, event, cluster));
-    until("all leases are given back", || servers.leases() == 0);
+    until("all leases are revoked", || servers.leases() == 0);
     let keys: Vec<String> = servers.keys("/tidy/").into_iter().map(|(key, _)| key).collect();
     let (slots, keys): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.starts_with("/tidy/o/"));
     assert_eq!(keys, ["/tidy/e/event/l", "/tidy/e/event/p", "/tidy/e/held/p"]);
-    assert!(slots.len() <= 4, "a few of those that all writers share: {slots:?}");
+    assert!(slots.len() <= 4, "a few of the shared slots: {slots:?}");
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn an_event_that_could_not_be_created_is_created_when_the_cluster_is_back() {
     let net = Net::new(Servers::one());
     let client = net.client_of(0, net.options().timeout(Duration::from_millis(500)));
     let asleep = sleeper(&client);
-    // Before the wait has lasted for the tenth of a second after which its event is created.
+    // At once: the event is created when the wait has lasted for a tenth of a second.
     net.proxies[0].drop_everything();
     thread::sleep(Duration::from_secs(2));
     net.proxies[0].pass();

@@ -1,16 +1,21 @@
-//! A history checker: many clients do what they like while the cluster is tormented, everything is written down with
-//! the time at which it began and ended, and afterwards the record has to make sense.
+//! A history checker: many clients do what they like while the cluster is tormented, everything is
+//! written down with the time at which it began and ended, and afterwards the record has to make
+//! sense.
 //!
-//! * **Nobody lost**: a wait that says that its time has passed saw no set between its begin and its end; and every
-//!   wait that did see one is released once the cluster is well, without another set.
-//! * **Nobody falsely released**: a wait that was released could have seen the event set at some moment.
-//! * **Nobody falsely told of a removal**: a wait that failed as removed could have seen one; and every wait that did
-//!   see one ends.
-//! * **Linearizable**: `set`, `clear` and `is_set` could have happened one after the other, each between its begin and
-//!   its end. (By keeping all possible worlds, as in "Testing for Linearizability", G. Lowe 2017.)
+//! * **Nobody lost**: a wait that says that its time has passed saw no set between its begin and
+//!   its end; and every wait that did see one is released once the cluster is well, without another
+//!   set.
+//! * **Nobody falsely released**: a wait that was released could have seen the event set at some
+//!   moment.
+//! * **Nobody falsely told of a removal**: a wait that failed as removed could have seen one; and
+//!   every wait that did see one ends.
+//! * **Linearizable**: `set`, `clear` and `is_set` could have happened one after the other, each
+//!   between its begin and its end. (By keeping all possible worlds, as in "Testing for
+//!   Linearizability", G. Lowe 2017.)
 //! * **At most once**: the cluster counts as many sets as have succeeded.
 //!
-//! `$TANTARA_FAULTS` says how many faults; `$TANTARA_SEED` repeats a run's choices, though not its timing.
+//! `$TANTARA_FAULTS` says how many faults; `$TANTARA_SEED` repeats a run's choices, though not its
+//! timing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -175,14 +180,14 @@ impl Torture {
                 }
                 Ok(()) => {}
             }
-            let ticket = random.u64(..);
+            let id = random.u64(..);
             let limited = random.bool();
             let (limit, outcome) = if limited {
                 let timeout = Duration::from_millis(random.u64(1..400));
                 let limit = Instant::now() + timeout;
                 (Some(limit), wait.wait_deadline(limit))
             } else {
-                self.record.lock().unwrap().asleep.insert(ticket, (event, counted));
+                self.record.lock().unwrap().asleep.insert(id, (event, counted));
                 (None, wait.wait().map(|()| true))
             };
             let ended = Instant::now();
@@ -196,7 +201,7 @@ impl Torture {
                 }
             };
             let mut record = self.record.lock().unwrap();
-            record.asleep.remove(&ticket);
+            record.asleep.remove(&id);
             record.waited.push(Waited { event, began, counted, limit: limit.unwrap_or(ended), ended, outcome });
         }
     }
@@ -279,15 +284,15 @@ fn the_record_of_a_tormented_cluster_makes_sense() {
     let seed = number("TANTARA_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("TANTARA_SEED={seed}");
     let mut random = Rng::with_seed(seed);
-    // What was set and removed while a client was cut off, and then compacted, nobody can tell it. So half of the runs
-    // compact nothing, and only these look for such a loss.
+    // What was set and removed while a client was cut off, and then compacted, nobody can tell it.
+    // So half of the runs compact nothing, and only these look for such a loss.
     let compacts = random.bool();
     let servers = Servers::three();
     let proxies = servers.endpoints().iter().map(|endpoint| Proxy::to(endpoint)).collect();
     let torture = Arc::new(Torture { servers, proxies, record: Mutex::default(), is_over: AtomicBool::new(false) });
-    let begin = |count: usize, party: fn(&Torture, Rng), random: &mut Rng| -> Vec<_> {
-        let parties = (0..count).map(|_| (Arc::clone(&torture), random.fork()));
-        parties.map(|(torture, random)| thread::spawn(move || party(&torture, random))).collect()
+    let begin = |count: usize, client: fn(&Torture, Rng), random: &mut Rng| -> Vec<_> {
+        let clients = (0..count).map(|_| (Arc::clone(&torture), random.fork()));
+        clients.map(|(torture, random)| thread::spawn(move || client(&torture, random))).collect()
     };
     let writers = begin(WRITERS, Torture::write, &mut random);
     let waiters = begin(WAITERS, Torture::wait, &mut random);
@@ -360,7 +365,8 @@ fn is_lost(waited: &Waited, done: &[Done]) -> bool {
     waited.outcome == Outcome::TimedOut && done.iter().any(|done| within(&done))
 }
 
-/// Whether the wait was released, and no set can have been the reason; or failed as removed without a removal.
+/// Whether the wait was released, and no set can have been the reason; or failed as removed without
+/// a removal.
 fn is_false(waited: &Waited, done: &[Done]) -> bool {
     if waited.outcome == Outcome::Removed {
         let is_reason = |done: &Done| done.kind == Kind::Remove && done.began < waited.ended;
@@ -378,8 +384,8 @@ fn is_false(waited: &Waited, done: &[Done]) -> bool {
     waited.outcome == Outcome::Released && !done.iter().any(|set| can_be_seen(&set))
 }
 
-/// Walks through the record, keeping every world that is possible: whether the event is set, and which of the
-/// operations that go on have taken effect already.
+/// Walks through the record, keeping every world that is possible: whether the event is set, and
+/// which of the operations that go on have taken effect already.
 fn check_linearizable(mut done: Vec<Done>) {
     done.sort_by_key(|done| done.began);
     let mut moments: Vec<(Instant, bool, usize)> = Vec::new();

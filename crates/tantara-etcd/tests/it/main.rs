@@ -3,11 +3,11 @@
 mod access;
 #[path = "../../../tantara/tests/it/contract.rs"]
 mod contract;
+mod external;
 mod faults;
-mod foreign;
 mod history;
+mod methods;
 mod reaches;
-mod verbs;
 mod versions;
 
 use std::cell::RefCell;
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use etcd_for_tests::Servers;
 use tantara_etcd::{Cluster, Options};
 
-/// Long enough for anything that happens at all; a test that waits this long fails instead of hanging.
+/// A generous limit, after which a test fails instead of hanging.
 const LONG: Duration = Duration::from_secs(60);
 
-/// One server for all tests that do it no harm, for as long as one of them runs.
+/// A server that tests share, for as long as one of them runs.
 fn server() -> Arc<Servers> {
     static SERVER: Mutex<Weak<Servers>> = Mutex::new(Weak::new());
     thread_local! {
-        /// For as long as this test's thread.
+        /// Keeps the server for as long as the thread of this test.
         static KEPT: RefCell<Option<Arc<Servers>>> = const { RefCell::new(None) };
     }
     let mut known = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,16 +49,17 @@ fn alone(server: &Servers) -> Cluster {
     Cluster::connect_with(server.endpoints(), Options::new().namespace(namespace())).unwrap()
 }
 
-/// Returns once it is so.
+/// Waits until a condition holds.
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + LONG;
     while !is_so() {
-        assert!(Instant::now() < deadline, "it does not come to pass: {what}");
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-// What the contract asks of events that can be asked directly; those between machines leave records instead.
+// The contract's helpers for events that know their waiters. Events between machines have records
+// instead.
 
 fn waiting(_: &impl Debug) -> usize {
     unreachable!("every reach of this crate counts by its records")

@@ -1,4 +1,4 @@
-//! The contract between machines: whoever waits has a connection of their own, or shares one with all others.
+//! The contract between machines: waits with a connection of their own, and waits that share one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tantara_etcd::{Cluster, ClusterEvent, Options};
 use crate::contract::{Reach, contract};
 use crate::{namespace, server, until};
 
-/// An event, a connection to it, and the server where it is.
+/// An event, its connection, and its server.
 struct Place {
     server: Arc<Servers>,
     namespace: String,
@@ -43,10 +43,10 @@ impl fmt::Debug for Place {
     }
 }
 
-/// What all of them have in common.
-macro_rules! verbs {
+/// The methods that all of them share.
+macro_rules! methods {
     () => {
-        /// Records of several parties are left one after the other.
+        /// Long enough for several waits to be recorded.
         const SHORT: Duration = Duration::from_millis(1_500);
 
         fn is_set(&self) -> bool {
@@ -62,11 +62,11 @@ macro_rules! verbs {
         }
 
         fn until_waiting(&self, count: usize) {
-            until("so many wait", || self.0.waiting() as usize == count);
+            until("so many waits are recorded", || self.0.waiting() as usize == count);
         }
 
         fn assert_left(&self) {
-            until("nobody waits", || self.0.waiting() == 0);
+            until("no wait is recorded", || self.0.waiting() == 0);
         }
     };
 }
@@ -108,7 +108,7 @@ impl Reach for Threads {
         Threads(Arc::new(Place::new(server(), namespace())))
     }
 
-    verbs!();
+    methods!();
     waits_of_threads!();
 }
 
@@ -117,12 +117,12 @@ impl Reach for Machines {
         Machines(Place::new(server(), namespace()))
     }
 
-    verbs!();
+    methods!();
     waits_of_threads!();
 }
 
-/// Tasks under tokio, whose timer cancels the wait by dropping it. A wait that is shorter than the way to the cluster
-/// ends with a look.
+/// Tasks under tokio, whose timer cancels the wait by dropping it. Then the event is read, since
+/// the timeout may be shorter than a round trip.
 #[derive(Clone, Debug)]
 struct TokioTasks(Arc<Place>);
 
@@ -135,7 +135,7 @@ impl Reach for TokioTasks {
         TokioTasks(Arc::new(Place::new(server(), namespace())))
     }
 
-    verbs!();
+    methods!();
 
     fn wait(&self) {
         tokio(self.0.event.wait_async()).unwrap();
@@ -175,7 +175,7 @@ struct SmolTasks(Arc<Place>);
 
 async fn within<T>(wait: impl Future<Output = T>, timeout: Duration) -> Option<T> {
     smol::future::or(async { Some(wait.await) }, async {
-        // Its timer does not take the longest time.
+        // Its timer does not accept `Duration::MAX`.
         smol::Timer::after(timeout.min(Duration::from_secs(86_400))).await;
         None
     })
@@ -187,7 +187,7 @@ impl Reach for SmolTasks {
         SmolTasks(Arc::new(Place::new(server(), namespace())))
     }
 
-    verbs!();
+    methods!();
 
     fn wait(&self) {
         smol::block_on(self.0.event.wait_async()).unwrap();

@@ -1,4 +1,5 @@
-//! Other versions of etcd, members that do not serve, members that come and go, slow disks and full ones.
+//! Other versions of etcd, members that do not serve, changes of membership, slow disks and full
+//! ones.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,18 +10,18 @@ use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
 
 use crate::{LONG, namespace, until};
 
-/// Without the addresses that a member tells, which would lead around its stand-in.
+/// Learnt addresses would bypass the stand-in.
 fn options() -> Options {
     Options::new().namespace(namespace()).learn_members(false).timeout(LONG)
 }
 
-/// How often a request was made.
+/// The number of requests of a kind.
 fn count(stand_in: &StandIn, path: &str) -> usize {
     stand_in.requests().iter().filter(|request| request.ends_with(path)).count()
 }
 
 #[test]
-fn users_are_served_by_versions_that_keep_the_status_of_members_from_them() {
+fn users_are_served_by_versions_that_refuse_them_the_status_of_members() {
     let servers = Servers::build().user("ann", "sesame", "/shop/").start();
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     for manner in [Manner::AdminsOnly, Manner::WantsToken, Manner::Pass] {
@@ -33,7 +34,7 @@ fn users_are_served_by_versions_that_keep_the_status_of_members_from_them() {
         event.pulse().unwrap();
         assert!(wait.wait_timeout(LONG).unwrap());
         assert!(!event.is_set().unwrap());
-        // Without a user it is the user that is missed, and not the cluster.
+        // Without a user, the error is about the user.
         let nobody = Cluster::connect_with(stand_in.endpoint(), options().namespace("shop"));
         let error = nobody.and_then(|cluster| cluster.event("door").set()).unwrap_err();
         assert!(error.is_permission_denied(), "{error}");
@@ -47,31 +48,31 @@ fn a_member_that_does_not_serve_is_left_for_another() {
     for manner in [Manner::Learner, Manner::OldLearner, Manner::NotCapable] {
         let stand_in = StandIn::of(&real);
         let endpoints = [stand_in.endpoint(), real.clone()];
-        // Each begins with any of the two.
+        // Each connection begins with a random endpoint.
         for _ in 0..8 {
             stand_in.answer(manner);
             let event = Cluster::connect_with(&endpoints, options()).unwrap().event("event");
             event.set().unwrap();
             assert!(event.is_set().unwrap());
         }
-        // One that is about to become such a member.
+        // A member that becomes such a member.
         stand_in.answer(Manner::Pass);
         let cluster = Cluster::connect_with([stand_in.endpoint(), "127.0.0.1:1".to_owned()], options()).unwrap();
         let event = cluster.event(format!("{manner:?}"));
         let mut wait = event.wait_async();
         wait.begun().unwrap();
-        // From here on the set is the first request.
+        // The next request is the `set`.
         until("it is watched", || servers.watchers() == 1);
         stand_in.answer(manner);
         let setting = {
             let event = event.clone();
             thread::spawn(move || event.set())
         };
-        until("it is left", || cluster.outage().is_some());
+        until("the member is left", || cluster.outage().is_some());
         stand_in.answer(Manner::Pass);
         setting.join().unwrap().unwrap();
         assert!(wait.wait_timeout(LONG).unwrap());
-        // There is no other.
+        // There is no other member.
         stand_in.answer(manner);
         let alone = options().connect_timeout(Duration::from_secs(1));
         let error = Cluster::connect_with(stand_in.endpoint(), alone).unwrap_err();
@@ -101,8 +102,8 @@ fn a_slow_answer_is_waited_for_and_its_request_is_sent_once() {
     stand_in.answer(Manner::Slow(Duration::from_secs(2)));
     event.clear().unwrap();
     assert_eq!(count(&stand_in, "KV/Txn"), before.0 + 1);
-    assert!(count(&stand_in, "Health/Check") > 1, "the member was asked whether it serves");
-    // Nor is a timeout an error, because the answer to the last question takes its time.
+    assert!(count(&stand_in, "Health/Check") > 1, "the member was probed");
+    // A slow answer to the last read of a wait is no error.
     assert!(!event.wait_timeout(Duration::from_millis(50)).unwrap());
     stand_in.answer(Manner::Pass);
     assert!(!event.is_set().unwrap());
@@ -121,7 +122,7 @@ fn a_set_is_one_commit() {
 }
 
 #[test]
-fn slow_disks_are_outlasted() {
+fn requests_survive_slow_disks() {
     if !Build::can_delay_disks() {
         println!("skipped: strace may not trace here");
         return;
@@ -141,7 +142,7 @@ fn slow_disks_are_outlasted() {
 const MEMBER_LISTS: &str = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"MemberList\"";
 
 #[test]
-fn a_wait_outlasts_that_all_endpoints_are_replaced() {
+fn a_wait_survives_that_all_endpoints_are_replaced() {
     let mut servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     let options = Options::new().namespace(namespace()).recheck(Duration::from_millis(200)).timeout(LONG);
@@ -149,10 +150,10 @@ fn a_wait_outlasts_that_all_endpoints_are_replaced() {
     let mut wait = event.wait_async();
     wait.begun().unwrap();
     let new = [servers.grow(), servers.grow()];
-    // At whichever member: it may have left the stand-in for an address that was told before.
+    // At any member: the client may have left the stand-in for a learnt address.
     let asked = || -> u64 { (0..3).map(|index| servers[index].metric(MEMBER_LISTS)).sum() };
     let before = asked();
-    until("it has asked twice since", || asked() > before + 1);
+    until("it has asked twice", || asked() > before + 1);
     servers.remove(0);
     servers.wait_healthy();
     let other = new.map(|index| servers[index].endpoint());
@@ -162,7 +163,7 @@ fn a_wait_outlasts_that_all_endpoints_are_replaced() {
 }
 
 #[test]
-fn addresses_that_are_told_wrongly_do_no_harm() {
+fn wrong_addresses_of_members_do_no_harm() {
     let (servers, strangers) = (Servers::one(), Servers::one());
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     let stranger = format!("http://{}", strangers.endpoints()[0]);
@@ -175,8 +176,8 @@ fn addresses_that_are_told_wrongly_do_no_harm() {
     let mut wait = event.wait_async();
     wait.begun().unwrap();
     servers[0].kill();
-    // Long enough for every address to be tried.
-    until("it is out of reach", || cluster.outage().is_some_and(|outage| outage.lasted > Duration::from_secs(5)));
+    // Long enough to try every address.
+    until("the outage has lasted", || cluster.outage().is_some_and(|outage| outage.lasted > Duration::from_secs(5)));
     let outage = cluster.outage().unwrap();
     assert!(outage.reason.is_unreachable(), "{}", outage.reason);
     assert!(outage.reason.to_string().contains(&stand_in.endpoint()), "{}", outage.reason);
@@ -185,14 +186,14 @@ fn addresses_that_are_told_wrongly_do_no_harm() {
     event.set().unwrap();
     assert!(wait.wait_timeout(LONG).unwrap());
     assert!(cluster.outage().is_none());
-    assert!(strangers.keys("/").is_empty(), "another cluster is not this one");
+    assert!(strangers.keys("/").is_empty(), "another cluster is not used");
 }
 
 #[test]
 fn a_request_that_was_lost_with_its_leader_is_sent_again() {
     let servers = Servers::three();
     let follower = servers.followers()[0];
-    // To the follower alone, which passes the request on to a leader that has stopped.
+    // The follower forwards the request to a leader that is stopped.
     let event = Cluster::connect_with(servers[follower].endpoint(), options()).unwrap().event("event");
     event.clear().unwrap();
     let leader = servers.leader();
@@ -209,7 +210,7 @@ fn a_full_database_refuses_writes_and_answers_reads() {
     let (set, unset) = (cluster.event("set"), cluster.event("unset"));
     set.set().unwrap();
     unset.clear().unwrap();
-    // Small enough to get past the quota: 3.5.0 to 3.5.6 refuse reads in transactions from there on.
+    // Small values, to exceed the quota: from then on 3.5.0 to 3.5.6 refuse reads in transactions.
     let fill = json!({"key": "Zg==", "value": "eHh4eHh4".repeat(1_700)});
     until("it is full", || servers.call("kv/put", &fill).is_err_and(|error| error.contains("space exceeded")));
     assert!(set.is_set().unwrap() && !unset.is_set().unwrap());
@@ -236,7 +237,7 @@ fn a_changed_password_is_asked_for_again_under_a_sleeping_wait() {
     let mut wait = event.wait_async();
     wait.begun().unwrap();
     servers.call("auth/user/changepw", &json!({"name": "ann", "password": "open"})).unwrap();
-    // It forgets all tokens.
+    // A restart invalidates all tokens.
     servers[0].kill();
     servers[0].start();
     servers.wait_healthy();
@@ -244,7 +245,7 @@ fn a_changed_password_is_asked_for_again_under_a_sleeping_wait() {
     until("the old password is refused", refused);
     let text = cluster.outage().unwrap().reason.to_string();
     assert!(text.contains("ann") && text.contains("password") && !text.contains("sesame"), "{text}");
-    // Whoever connects anew is told at once.
+    // A new connection fails at once.
     let error = Cluster::connect_with(servers.endpoints(), ann).unwrap_err();
     assert!(error.is_permission_denied(), "{error}");
     "open".clone_into(&mut password.lock().unwrap());
@@ -252,14 +253,14 @@ fn a_changed_password_is_asked_for_again_under_a_sleeping_wait() {
     assert!(wait.wait_timeout(LONG).unwrap());
 }
 
-/// Waits in a thread of its own, without a timeout, so that no last question releases it.
+/// Waits in a thread, without a timeout, so that no last read releases the wait.
 fn sleeper(event: &ClusterEvent) -> thread::JoinHandle<Result<(), Error>> {
     let mut wait = event.wait_async();
     wait.begun().unwrap();
     thread::spawn(move || wait.wait())
 }
 
-/// Never reads an event again for no reason.
+/// Without the periodic reads.
 fn without_rechecks() -> Options {
     options().recheck(Duration::from_secs(86_400))
 }
@@ -294,7 +295,7 @@ fn a_watch_that_is_refused_for_good_is_requested_less_and_less_often_and_its_eve
     let refused = sleeper(&cluster.event("refused"));
     thread::sleep(Duration::from_secs(5));
     let (count, lasted) = (stand_in.refused_watches(), began.elapsed());
-    // Six pauses until the limit is reached; then an eighth of a second is the shortest one.
+    // Some pauses are shorter than the limit; then the shortest one is an eighth of a second.
     let most = 10 + lasted.as_millis() as usize / 125;
     assert!(count <= most, "refused {count} times in {lasted:?}");
     assert!(count >= 1);

@@ -1,4 +1,5 @@
-//! Foreign keys: whoever may write under the prefix of one event can spoil that event, and no other.
+//! External keys: a user who may write under the prefix of one event can spoil that event, and no
+//! other.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use tantara_etcd::{Cluster, ClusterEvent, Options};
 
 use crate::{LONG, until};
 
-/// Four of them are more than a client accepts in one answer, and one is less than a server accepts in a request.
+/// Four values of this size exceed what a client accepts in one answer. One is accepted by servers.
 const LARGE: usize = 1_400_000;
 
 const NAMESPACE: &str = "wild";
 
-/// Large values take their time on a busy machine.
+/// Large values take a while on a busy machine.
 fn options() -> Options {
     Options::new().namespace(NAMESPACE).record_waits(true).timeout(LONG)
 }
@@ -23,7 +24,8 @@ fn connect(servers: &Servers) -> Cluster {
     Cluster::connect_with(servers.endpoints(), options()).unwrap()
 }
 
-/// Puts foreign keys of all kinds under the prefix of event A: between its keys, behind them, and before its holds.
+/// Puts external keys under the prefix of event A: between its keys, behind them, and before its
+/// holds.
 fn spoil(servers: &Servers) {
     let large = vec![b'x'; LARGE];
     let key = |rest: &str| format!("/{NAMESPACE}/e/A/{rest}");
@@ -32,28 +34,28 @@ fn spoil(servers: &Servers) {
     }
     servers.put_raw(&key(&format!("h/0{}", "9".repeat(LARGE))), "");
     for rest in ["", "h/x", "h/0x", "h/0000000000000007", "h/1x", "l!", "l/1", "z"] {
-        servers.put_raw(&key(rest), "foreign");
+        servers.put_raw(&key(rest), "external");
     }
 }
 
-/// Begins a wait for A or B, and returns once both of them have been read for it. Nobody else waits.
+/// Waits for A or B in a thread. Returns once the wait has begun. There is no other wait.
 fn sleeper(events: [ClusterEvent; 2]) -> thread::JoinHandle<usize> {
     let until_waiting = |count| {
-        until("so many wait", || events.iter().all(|event| event.waiters().unwrap().len() == count));
+        until("so many waits are recorded", || events.iter().all(|event| event.waiters().unwrap().len() == count));
     };
     until_waiting(0);
     let asleep = {
         let events = events.clone();
         thread::spawn(move || any(&events).try_wait().unwrap())
     };
-    // They are recorded when they have begun.
+    // A wait is recorded after it has begun.
     until_waiting(1);
     asleep
 }
 
-/// The cluster says that none of them is set. It has a second to do so, which may not be enough on a busy machine.
+/// Waits until a timeout confirms that none is set. On a busy machine the last read may fail.
 fn until_timed_out(events: &[ClusterEvent]) {
-    until("the cluster says that none is set", || match any(events).try_wait_timeout(Duration::from_millis(200)) {
+    until("a timeout confirms that none is set", || match any(events).try_wait_timeout(Duration::from_millis(200)) {
         Ok(released) => {
             assert_eq!(released, None);
             true
@@ -66,7 +68,7 @@ fn until_timed_out(events: &[ClusterEvent]) {
 }
 
 #[test]
-fn foreign_keys_under_one_event_harm_no_event() {
+fn external_keys_under_one_event_harm_no_event() {
     let servers = Servers::one();
     let other = connect(&servers);
     let mut changes = other.changes().unwrap();
@@ -90,13 +92,13 @@ fn foreign_keys_under_one_event_harm_no_event() {
         (entry.is_set, entry.last_set.is_some(), entry.holders.len())
     };
     assert_eq!((state("A"), state("B")), ((false, true, 0), (false, true, 0)));
-    // A real hold stands behind the foreign keys.
+    // A real hold behind the external keys.
     let hold = other.event("A").hold().unwrap();
     assert!(a.is_set().unwrap());
     assert_eq!(any([&a, &b]).try_wait().unwrap(), 0);
     drop(hold);
-    until("it is let go", || !a.is_set().unwrap());
-    // All of that was told to whoever follows the changes, and more foreign keys are passed over.
+    until("the hold has ended", || !a.is_set().unwrap());
+    // `Changes` has reported all of that, and ignores external keys.
     spoil(&servers);
     other.event("last").set().unwrap();
     let mut sets = [0, 0];
@@ -117,7 +119,7 @@ fn foreign_keys_under_one_event_harm_no_event() {
 }
 
 #[test]
-fn foreign_keys_under_one_event_do_not_keep_others_asleep_after_a_reconnect() {
+fn external_keys_under_one_event_do_not_delay_others_after_a_reconnect() {
     let servers = Servers::one();
     let proxy = Proxy::to(&servers.endpoints()[0]);
     let cluster = Cluster::connect_with(proxy.endpoint(), options()).unwrap();
@@ -139,12 +141,12 @@ fn foreign_keys_under_one_event_do_not_keep_others_asleep_after_a_reconnect() {
 }
 
 #[test]
-fn what_stands_in_the_keys_of_one_event_does_not_spoil_another() {
+fn large_values_of_one_event_do_not_spoil_another() {
     let servers = Servers::one();
     let cluster = connect(&servers);
     let large = vec![b'1'; LARGE];
     let long = "9".repeat(LARGE);
-    // Exact keys of one event: together they are too large for one answer.
+    // The event's own keys: together they are too large for one answer.
     for (key, value) in [("l", &large[..]), ("p", &large[..]), (&format!("h/0{long}"), b"")] {
         servers.put_raw(&format!("/{NAMESPACE}/e/A/{key}"), value);
     }
@@ -155,13 +157,13 @@ fn what_stands_in_the_keys_of_one_event_does_not_spoil_another() {
     events[1].set().unwrap();
     assert_eq!(any(&events).try_wait().unwrap(), 1);
     assert_eq!(cluster.list().unwrap().iter().filter(|entry| entry.is_set).count(), 1);
-    // And they can still be set.
+    // The events can still be set.
     events.iter().for_each(|event| event.pulse().unwrap());
     waits.into_iter().for_each(|wait| wait.wait().unwrap());
 }
 
 #[test]
-fn a_foreign_key_is_no_set() {
+fn an_external_key_is_no_set() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     for manner in [Manner::Pass, Manner::SilentWatches] {
@@ -185,7 +187,7 @@ fn a_foreign_key_is_no_set() {
 }
 
 #[test]
-fn what_may_not_be_read_fails_alone() {
+fn an_event_that_may_not_be_read_fails_alone() {
     let prefix = format!("/{NAMESPACE}/e/B/");
     let servers = Servers::build().user("ann", "sesame", &prefix).root("root").start();
     let options = Options::new().namespace(NAMESPACE).recheck(Duration::from_millis(100));
@@ -199,7 +201,7 @@ fn what_may_not_be_read_fails_alone() {
         waits[1].begun().unwrap();
         assert!(any([&a, &b]).try_wait_timeout(Duration::from_millis(50)).is_err());
     }
-    servers.put_raw(&format!("{prefix}p"), "set by somebody else");
+    servers.put_raw(&format!("{prefix}p"), "an external set");
     asleep.wait().unwrap();
 }
 

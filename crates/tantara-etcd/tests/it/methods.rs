@@ -1,4 +1,4 @@
-//! What can be done with events between machines, beyond the contract.
+//! Methods beyond the contract.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn everything_can_be_sent_between_threads() {
 }
 
 #[test]
-fn a_name_that_cannot_be_is_refused_by_every_verb_before_anything_is_done() {
+fn every_method_refuses_an_invalid_name_before_anything_is_sent() {
     let server = server();
     let cluster = alone(&server);
     for name in ["", "a/b", "../x", "a b", "-a", "a\nb", &"x".repeat(300)] {
@@ -53,31 +53,31 @@ fn a_name_that_cannot_be_is_refused_by_every_verb_before_anything_is_done() {
     assert!(cluster.list().unwrap().is_empty());
 }
 
-/// A connection that leaves records of who waits.
+/// A connection that records its waits.
 fn recording(server: &Servers) -> Cluster {
     let options = Options::new().namespace(namespace()).record_waits(true);
     Cluster::connect_with(server.endpoints(), options).unwrap()
 }
 
-/// Returns once so many events of the cluster are waited for. They are recorded when the waits have begun.
+/// Waits until waits for so many events are recorded, which happens after they have begun.
 fn until_waited_for(cluster: &Cluster, count: usize) {
     let waited_for = || cluster.list().unwrap().iter().filter(|entry| !entry.waiters.is_empty()).count();
-    until("they are waited for", || waited_for() == count);
+    until("the waits are recorded", || waited_for() == count);
 }
 
 #[test]
 fn kinds_mix() {
     let server = server();
     let cluster = recording(&server);
-    let (local, turnstile) = (Event::new(), AutoResetEvent::new());
+    let (local, auto_reset) = (Event::new(), AutoResetEvent::new());
     let shared = SharedEvent::anonymous().unwrap();
     let far = [cluster.event("one"), cluster.event("two")];
-    let mixed: [&dyn Waitable; 5] = [&far[0], &local, &turnstile, &shared, &far[1]];
+    let mixed: [&dyn Waitable; 5] = [&far[0], &local, &auto_reset, &shared, &far[1]];
     assert_eq!(any(mixed).try_wait_timeout(Duration::from_millis(20)).unwrap(), None);
     for (index, release) in [
         (0, &(|| far[0].pulse().unwrap()) as &(dyn Fn() + Sync)),
         (1, &|| local.set()),
-        (2, &|| turnstile.set()),
+        (2, &|| auto_reset.set()),
         (3, &|| shared.set().unwrap()),
         (4, &|| far[1].pulse().unwrap()),
     ] {
@@ -97,13 +97,13 @@ fn kinds_mix() {
         until_waited_for(&cluster, 2);
         far[1].pulse().unwrap();
         shared.set().unwrap();
-        turnstile.set();
+        auto_reset.set();
         local.set();
         assert!(!waiting.is_finished());
         far[0].pulse().unwrap();
         assert!(waiting.join().unwrap());
     });
-    // What fails out of its turn is told all the same.
+    // A failure ends `all` even if an earlier event is unset.
     until_waited_for(&cluster, 0);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all([&Event::new() as &dyn Waitable, &far[0]]).try_wait().unwrap_err());
@@ -117,7 +117,7 @@ fn kinds_mix() {
 fn many_are_read_at_one_moment() {
     let server = server();
     let cluster = recording(&server);
-    // More than fit into one transaction.
+    // More events than are read in one transaction.
     let events: Vec<ClusterEvent> = (0..200).map(|number| cluster.event(format!("event-{number}"))).collect();
     assert_eq!(any(&events).try_wait_timeout(Duration::ZERO).unwrap(), None);
     events[150].set().unwrap();
@@ -129,23 +129,23 @@ fn many_are_read_at_one_moment() {
     until_waited_for(&cluster, 0);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| all(&events).try_wait_timeout(LONG).unwrap());
-        // Two are set, so nobody waits for them.
+        // Waits for the two that are set end at once.
         until_waited_for(&cluster, events.len() - 2);
         events.iter().for_each(|event| event.pulse().unwrap());
         assert!(waiting.join().unwrap());
     });
 }
 
-/// A wait makes its event exist after a tenth of a second. One whose time passes just then is decided by a read that
-/// may show what was before. `$TANTARA_TRIES` says how often that is tried.
+/// A wait creates its event after a tenth of a second. If its time passes just then, the last read
+/// may show the state before. `$TANTARA_TRIES` is the number of rounds.
 #[test]
-fn nobody_is_told_of_a_removal_that_did_not_happen() {
+fn no_wait_fails_as_removed_without_a_removal() {
     let tries = std::env::var("TANTARA_TRIES").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let server = server();
     for number in 0..tries {
         let cluster = alone(&server);
         let events: Vec<ClusterEvent> = (0..100).map(|number| cluster.event(format!("event-{number}"))).collect();
-        // Beside those whose time passes there are some who wait without a limit.
+        // There are also waits without a timeout.
         let asleep: Vec<_> = events.iter().map(ClusterEvent::wait_async).collect();
         let timeout = Duration::from_millis([95, 100, 105, 110, 115][number % 5]);
         assert_eq!(any(&events).try_wait_timeout(timeout).unwrap(), None);
@@ -176,7 +176,7 @@ fn thousands_wait_in_one_process_with_one_watch() {
 }
 
 #[test]
-fn a_dropped_wait_leaves_nothing_and_a_lingering_watch_ends() {
+fn a_dropped_wait_leaves_nothing_and_an_unused_watch_ends() {
     let servers = etcd_for_tests::Servers::one();
     let cluster = alone(&servers);
     let event = cluster.event("event");
@@ -191,7 +191,7 @@ fn a_dropped_wait_leaves_nothing_and_a_lingering_watch_ends() {
 }
 
 #[test]
-fn changes_are_told_in_their_order() {
+fn changes_are_reported_in_order() {
     let server = server();
     let cluster = alone(&server);
     let event = cluster.event("door");
@@ -211,16 +211,16 @@ fn changes_are_told_in_their_order() {
     assert_eq!(next(), (0, false, false));
     assert_eq!(next(), (1, false, false));
     assert_eq!(next(), (1, true, false), "held");
-    assert_eq!(next(), (0, false, false), "let go");
+    assert_eq!(next(), (0, false, false), "the hold has ended");
     event.remove().unwrap();
     assert_eq!(next(), (0, false, true));
-    // What came while the stream was broken off is told then.
+    // Created again.
     event.set().unwrap();
     assert_eq!(next(), (1, true, false));
 }
 
 #[test]
-fn changes_outlast_outages() {
+fn changes_survive_outages() {
     let servers = etcd_for_tests::Servers::one();
     let cluster = alone(&servers);
     let event = cluster.event("door");
