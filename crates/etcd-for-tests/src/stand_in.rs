@@ -1,8 +1,9 @@
-//! A stand-in for members that cannot be run here: it passes gRPC requests on to a real member, and refuses what other
-//! versions of etcd refuse, with their codes and words.
+//! A stand-in for versions of etcd that cannot be run here: it forwards gRPC requests to a real
+//! member, and refuses what these versions refuse, with their codes and messages.
 //!
-//! The codes and the messages are those of etcd's `api/v3rpc/rpctypes/error.go`; which requests are refused is from
-//! `server/etcdserver/api/v3rpc/interceptor.go` and `maintenance.go`; how a watch is refused is from `watch.go`.
+//! The codes and the messages are those of etcd's `api/v3rpc/rpctypes/error.go`. Which requests are
+//! refused, and how, is from `interceptor.go`, `maintenance.go` and `watch.go` in
+//! `server/etcdserver/api/v3rpc`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -22,34 +23,36 @@ use crate::lock;
 /// How a [`StandIn`] answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// As the member behind it.
+    /// Like the member behind it.
     Pass,
-    /// As 3.5.28 to 3.5.31 and 3.6.0 to 3.6.11 answer users: the status of a member and the list of the members are
-    /// for administrators only.
+    /// Like 3.5.28 to 3.5.31 and 3.6.0 to 3.6.11: users may not read the status of a member and the
+    /// list of the members.
     AdminsOnly,
-    /// As 3.5.32, 3.6.12 and 3.7 answer users: the status and the list want a token.
+    /// Like 3.5.32, 3.6.12 and 3.7: the status and the list require a token.
     WantsToken,
-    /// As a learner of 3.6 or later.
+    /// Like a learner of 3.6 or later.
     Learner,
-    /// As a learner of 3.4 or 3.5.
+    /// Like a learner of 3.4 or 3.5.
     OldLearner,
-    /// As a member of 3.6 or later that does not know the version of its cluster yet.
+    /// Like a member of 3.6 or later that does not know the version of its cluster yet.
     NotCapable,
-    /// As a member whose disk is slow: reads and writes take this much longer, all else is answered at once.
+    /// Like a member whose disk is slow: reads and writes take this much longer, other requests do
+    /// not.
     Slow(Duration),
-    /// As 3.5.28 or later, when the token of every watch stream that is open now has expired: new watches are refused
-    /// there, and none of the refusals names its watch.
+    /// Like 3.5.28 or later when the tokens of all open watch streams have expired: new watches on
+    /// them are refused, with the ID -1.
     ExpiredStreams,
-    /// As 3.5.28 or later, to a user who may read the keys that contain this, and may not watch them.
+    /// Like 3.5.28 or later to a user who may read the keys that contain this text, and may not
+    /// watch them.
     Unwatchable(&'static str),
-    /// As a member that shows no change: watches begin, and their streams stay alive.
+    /// A member whose watches begin and send no changes.
     SilentWatches,
-    /// As no etcd does: every read is answered with no key, and with the claim that there are more.
+    /// A hostile server: it answers every read without keys, and announces more.
     EmptyPages,
 }
 
-/// A server on a loopback port of its own that answers in a [`Manner`]. It speaks plain HTTP/2, as the member behind it
-/// has to.
+/// A server on a loopback port that answers in a [`Manner`]. It uses HTTP/2 without TLS, and so
+/// must the member behind it.
 #[derive(Debug)]
 pub struct StandIn {
     address: SocketAddr,
@@ -61,20 +64,20 @@ pub struct StandIn {
 #[derive(Debug)]
 struct Shared {
     member: String,
-    /// Since when it answers in this manner, too.
+    /// The manner, and since when.
     manner: Mutex<(Manner, Instant)>,
     requests: Mutex<Vec<String>>,
     refused_watches: Mutex<usize>,
-    /// What the members say of where they are, instead of what they say.
+    /// The client URLs that the list of the members has instead of the real ones.
     addresses: Mutex<Option<Vec<String>>>,
 }
 
 impl StandIn {
-    /// A stand-in for a member, `HOST:PORT`, that answers as that does.
+    /// A stand-in for the member at `HOST:PORT`, which answers like it.
     ///
     /// # Panics
     ///
-    /// If there is no port or no thread left.
+    /// If it cannot bind a port or start a thread.
     #[must_use]
     pub fn of(endpoint: &str) -> StandIn {
         let shared = Arc::new(Shared {
@@ -99,7 +102,7 @@ impl StandIn {
         StandIn { address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Where clients find it: `127.0.0.1:PORT`.
+    /// Its endpoint, `127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         self.address.to_string()
@@ -110,7 +113,7 @@ impl StandIn {
         *lock(&self.shared.manner) = (manner, Instant::now());
     }
 
-    /// Says that the members are at these URLs, whatever the cluster says.
+    /// Lists members at these URLs, instead of the real ones.
     pub fn claim_members_at(&self, urls: &[&str]) {
         *lock(&self.shared.addresses) = Some(urls.iter().map(ToString::to_string).collect());
     }
@@ -121,7 +124,7 @@ impl StandIn {
         lock(&self.shared.requests).clone()
     }
 
-    /// How many watches it has refused so far.
+    /// The number of watches that it has refused so far.
     #[must_use]
     pub fn refused_watches(&self) -> usize {
         *lock(&self.shared.refused_watches)
@@ -142,7 +145,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Serves a connection with a connection of its own to the member, so that a dead member is a dead stand-in.
+/// Serves a connection by a separate one to the member, so that it ends if the member dies.
 async fn serve(client: TcpStream, shared: Arc<Shared>) -> Option<()> {
     let member = TcpStream::connect(&shared.member).await.ok()?;
     let _ = member.set_nodelay(true);
@@ -174,7 +177,7 @@ async fn handle(
     lock(&shared.requests).push(path.clone());
     let (head, mut body) = request.into_parts();
     let (manner, _) = *lock(&shared.manner);
-    // What decides stands in the first message; none of the requests that count here has another.
+    // The first message decides. A unary request has no other.
     let first = if manner == Manner::Pass { None } else { body.data().await.and_then(Result::ok) };
     if let Some(first) = &first {
         let _ = body.flow_control().release_capacity(first.len());
@@ -219,7 +222,7 @@ async fn handle(
     if ends { Some(()) } else { pass(body, to_client).await }
 }
 
-/// Passes a watch stream on, message by message, and answers the requests for watches that the manner refuses.
+/// Forwards a watch stream message by message, and refuses watches according to the manner.
 async fn watch(
     request: Request<RecvStream>,
     first: Option<Bytes>,
@@ -230,7 +233,7 @@ async fn watch(
     let opened = Instant::now();
     let (head, mut body) = request.into_parts();
     let (answered, mut to_member) = member.send_request(Request::from_parts(head, ()), false).ok()?;
-    // The member answers nothing at all before it gets a request.
+    // The member answers nothing before the first request, which may be refused here.
     let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
     let to_client = Arc::new(AsyncMutex::new(answer.send_response(head, false).ok()?));
     let (answers, answering) = (Arc::clone(&to_client), Arc::clone(&shared));
@@ -256,13 +259,13 @@ async fn watch(
     loop {
         let data = match next.take() {
             Some(first) => first,
-            None => match body.data().await {
-                Some(Ok(data)) => data,
-                Some(Err(_)) => return None,
-                None => return to_member.send_data(Bytes::new(), true).ok(),
-            },
+            None => {
+                let Some(data) = body.data().await else { return to_member.send_data(Bytes::new(), true).ok() };
+                let data = data.ok()?;
+                let _ = body.flow_control().release_capacity(data.len());
+                data
+            }
         };
-        let _ = body.flow_control().release_capacity(data.len());
         for message in messages.take(&data) {
             let manner = *lock(&shared.manner);
             match why_refused(manner, opened, &message) {
@@ -276,7 +279,7 @@ async fn watch(
     }
 }
 
-/// Why a message of a watch stream is refused; `None` if it is not.
+/// The reason to refuse a request of a watch stream; `None` to forward it.
 fn why_refused((manner, since): (Manner, Instant), opened: Instant, message: &[u8]) -> Option<&'static str> {
     // create_request = 1, and in it key = 1
     let Some(Field::Bytes(create)) = field(message.get(5..)?, 1) else { return None };
@@ -295,12 +298,13 @@ fn has_events(message: &[u8]) -> bool {
     field(message.get(5..).unwrap_or_default(), 11).is_some()
 }
 
-/// A `WatchResponse` that refuses a watch: watch_id = 2, created = 3, canceled = 4, cancel_reason = 6.
+/// A `WatchResponse` that refuses a watch: watch_id = 2, created = 3, canceled = 4, cancel_reason =
+/// 6.
 fn refused_watch(why: &str) -> Vec<u8> {
     [varint(2, u64::MAX), varint(3, 1), varint(4, 1), bytes(6, why.as_bytes())].concat()
 }
 
-/// Puts messages together again that come in pieces. Each keeps gRPC's prefix of a flag and a length.
+/// Splits a stream into messages, each with gRPC's prefix of a flag and a length.
 #[derive(Default)]
 struct Messages(Vec<u8>);
 
@@ -387,7 +391,7 @@ enum Field<'m> {
     Bytes(&'m [u8]),
 }
 
-/// The first field of this number. The fields before it are skipped by their kinds.
+/// The first field with this number. Fields before it are skipped by their wire types.
 fn field(mut rest: &[u8], number: u64) -> Option<Field<'_>> {
     let varint = |rest: &mut &[u8]| {
         let mut value = 0u64;
@@ -444,14 +448,14 @@ fn framed(message: &[u8]) -> Bytes {
     [&[0][..], &length.to_be_bytes(), message].concat().into()
 }
 
-/// An answer that has no body, as gRPC writes a refusal.
+/// An error, which gRPC sends without a body.
 fn status(code: u8, message: &str) -> Response<()> {
     let head = Response::builder().header("content-type", "application/grpc");
     let head = head.header("grpc-status", code.to_string()).header("grpc-message", message);
     head.body(()).expect("the headers are well formed")
 }
 
-/// A `MemberListResponse`: a member at each address, in a cluster of the number 0.
+/// A `MemberListResponse`: a member at each URL, in a cluster with the ID 0.
 fn members_at(urls: &[String]) -> Vec<u8> {
     // members = 2, clientURLs = 4
     urls.iter().flat_map(|url| bytes(2, &bytes(4, url.as_bytes()))).collect()
@@ -472,7 +476,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_serializable_read_is_told_from_others() {
+    fn a_serializable_read_is_recognized() {
         assert!(is_serializable(&framed(b"\x0a\x03key\x38\x01")));
         assert!(!is_serializable(&framed(b"\x0a\x03key\x38\x00")));
         assert!(!is_serializable(&framed(b"\x0a\x0338\x01")));
@@ -480,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_come_in_pieces_are_put_together() {
+    fn a_stream_is_split_into_messages() {
         let two = [framed(b"one"), framed(b"")].concat();
         let mut messages = Messages::default();
         let whole: Vec<Bytes> = two.chunks(2).flat_map(|piece| messages.take(piece)).collect();

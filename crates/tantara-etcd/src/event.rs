@@ -143,8 +143,8 @@ impl ClusterEvent {
         self.write(CLEAR, put_clear)?.wait()
     }
 
-    /// Async form of [`clear`](ClusterEvent::clear), with the same errors. Dropping the future does not
-    /// cancel the request.
+    /// Async form of [`clear`](ClusterEvent::clear), with the same errors. Dropping the future does
+    /// not cancel the request.
     pub async fn clear_async(&self) -> Result<(), Error> {
         self.write(CLEAR, put_clear)?.into_future().await
     }
@@ -158,8 +158,8 @@ impl ClusterEvent {
         self.write(SET, put_pulse)?.wait()
     }
 
-    /// Async form of [`pulse`](ClusterEvent::pulse), with the same errors. Dropping the future does not
-    /// cancel the request.
+    /// Async form of [`pulse`](ClusterEvent::pulse), with the same errors. Dropping the future does
+    /// not cancel the request.
     pub async fn pulse_async(&self) -> Result<(), Error> {
         self.write(SET, put_pulse)?.into_future().await
     }
@@ -174,8 +174,8 @@ impl ClusterEvent {
         self.request_remove()?.wait()
     }
 
-    /// Async form of [`remove`](ClusterEvent::remove), with the same errors. Dropping the future does not
-    /// cancel the request.
+    /// Async form of [`remove`](ClusterEvent::remove), with the same errors. Dropping the future
+    /// does not cancel the request.
     pub async fn remove_async(&self) -> Result<bool, Error> {
         self.request_remove()?.into_future().await
     }

@@ -331,7 +331,7 @@ impl Connection {
             }
         };
         let (name, password) =
-            credentials.get().map_err(|error| refused(format!("the provider of credentials has failed: {error}")))?;
+            credentials.get().map_err(|error| refused(format!("no credentials: the provider has failed: {error}")))?;
         let user = shown_user(&name);
         match transport.unary(Authenticate { name, password }).await {
             Ok(answer) => transport.log_in(&answer.token),

@@ -1,6 +1,7 @@
 //! Results on their way from the runtime thread to other threads and tasks, which block on them or
 //! await them.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -116,6 +117,11 @@ impl WaitState {
         self.end.is_done.is_set()
     }
 
+    /// Whether no one waits for the result any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.has_left.load(Relaxed) || self.is_over()
+    }
+
     /// The owner has dropped the wait.
     pub(crate) fn leave(&self) {
         self.has_left.store(true, Relaxed);
@@ -127,28 +133,23 @@ impl WaitState {
 pub(crate) struct Completer(pub(crate) Arc<WaitState>);
 
 impl Completer {
-    /// Whether no one waits for the result any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        self.0.has_left.load(Relaxed) || self.0.is_over()
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.is_over()
-    }
-
-    pub(crate) fn complete(&self, end: Result<bool, Error>) {
-        self.0.complete(end);
-    }
-
     /// Whether both are of the same wait.
     pub(crate) fn is(&self, other: &Completer) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
+impl Deref for Completer {
+    type Target = WaitState;
+
+    fn deref(&self) -> &WaitState {
+        &self.0
+    }
+}
+
 impl Drop for Completer {
     fn drop(&mut self) {
-        self.0.end.abandon();
-        self.0.begun.set();
+        self.end.abandon();
+        self.begun.set();
     }
 }

@@ -152,7 +152,7 @@ impl Driver {
         for request in requests.drain(..) {
             match request {
                 Request::Join(wait, until) => {
-                    let waiters = self.events.entry(Arc::clone(&wait.0.name)).or_insert_with(|| Waiters::new(now));
+                    let waiters = self.events.entry(Arc::clone(&wait.name)).or_insert_with(|| Waiters::new(now));
                     if waiters.is_idle() {
                         waiters.restart(now);
                     }
@@ -183,7 +183,7 @@ impl Driver {
     /// not released.
     fn decide(&mut self, mut waits: Vec<Completer>) {
         waits.retain(|wait| !wait.is_over());
-        let mut names: Vec<_> = waits.iter().map(|wait| Arc::clone(&wait.0.name)).collect();
+        let mut names: Vec<_> = waits.iter().map(|wait| Arc::clone(&wait.name)).collect();
         names.sort_unstable();
         names.dedup();
         self.reads += 1;
@@ -239,7 +239,7 @@ impl Driver {
         let now = Instant::now();
         let states: HashMap<&Arc<str>, _> = names.iter().zip(&snapshot.states).collect();
         for wait in waits {
-            match (states.get(&wait.0.name), self.events.get_mut(&wait.0.name)) {
+            match (states.get(&wait.name), self.events.get_mut(&wait.name)) {
                 // This read alone decides a wait that has not begun.
                 (Some(Ok(state)), _) if state.is_set() => wait.complete(Ok(true)),
                 (Some(Err(error)), _) => wait.complete(Err(error.clone())),

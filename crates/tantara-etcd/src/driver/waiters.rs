@@ -280,7 +280,7 @@ impl Waiters {
         }
         let before = self.begun.len();
         self.begun.extend(begun);
-        self.begun[before..].iter().for_each(|waiter| waiter.wait.0.begun.set());
+        self.begun[before..].iter().for_each(|waiter| waiter.wait.begun.set());
         // A newer fact was applied before these waits began.
         self.is_stale |= view.revision < self.newest.0 && self.begun.len() > before;
         Vec::new()

@@ -1,21 +1,18 @@
-//! A history checker: many clients do what they like while the cluster is tormented, everything is
-//! written down with the time at which it began and ended, and afterwards the record has to make
-//! sense.
+//! A history checker: many clients use events while faults are injected into the cluster.
+//! Everything is recorded with its time, and afterwards the record has to be explainable.
 //!
-//! * **Nobody lost**: a wait that says that its time has passed saw no set between its begin and
-//!   its end; and every wait that did see one is released once the cluster is well, without another
-//!   set.
-//! * **Nobody falsely released**: a wait that was released could have seen the event set at some
-//!   moment.
-//! * **Nobody falsely told of a removal**: a wait that failed as removed could have seen one; and
-//!   every wait that did see one ends.
+//! * **No lost wait**: a wait that timed out saw no `set` between its begin and its end. Every wait
+//!   that saw one is released once the faults are over, without another `set`.
+//! * **No false release**: a wait that was released could have seen the event set at some moment.
+//! * **No false removal**: a wait that failed as removed could have seen a removal, and every wait
+//!   that saw one ends.
 //! * **Linearizable**: `set`, `clear` and `is_set` could have happened one after the other, each
-//!   between its begin and its end. (By keeping all possible worlds, as in "Testing for
+//!   between its begin and its end. (By keeping all possible states, as in "Testing for
 //!   Linearizability", G. Lowe 2017.)
 //! * **At most once**: the cluster counts as many sets as have succeeded.
 //!
-//! `$TANTARA_FAULTS` says how many faults; `$TANTARA_SEED` repeats a run's choices, though not its
-//! timing.
+//! `$TANTARA_FAULTS` is the number of faults. `$TANTARA_SEED` repeats the choices of a run, though
+//! not its timing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -29,7 +26,7 @@ use tantara_etcd::{Cluster, ClusterEvent, Options};
 
 use crate::until;
 
-/// The last one is removed now and then.
+/// The last one is sometimes removed.
 const EVENTS: [&str; 4] = ["red", "green", "blue", "grey"];
 const REMOVED: usize = 3;
 const WRITERS: usize = 4;
@@ -40,9 +37,9 @@ enum Kind {
     Set,
     Clear,
     Pulse,
-    /// There was one to be removed.
+    /// The event existed.
     Remove,
-    /// `is_set`, and what it said.
+    /// `is_set`, and its result.
     Look(bool),
 }
 
@@ -52,7 +49,7 @@ impl Kind {
     }
 }
 
-/// Something that was done, for certain.
+/// An operation that was certainly made.
 #[derive(Clone, Copy, Debug)]
 struct Done {
     event: usize,
@@ -72,10 +69,10 @@ enum Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Waited {
     event: usize,
-    /// When it was asked for, and when it counted.
+    /// When it was requested, and when it had begun.
     began: Instant,
     counted: Instant,
-    /// When its time was over; of a wait that had no limit, when it ended.
+    /// Its deadline; of a wait without one, when it ended.
     limit: Instant,
     ended: Instant,
     outcome: Outcome,
@@ -85,20 +82,20 @@ struct Waited {
 struct Record {
     done: Vec<Done>,
     waited: Vec<Waited>,
-    /// The waits without a limit that have begun: which event, and since when.
+    /// The waits without a deadline that have begun: of which event, and when.
     asleep: HashMap<u64, (usize, Instant)>,
     unknown: usize,
     refused: usize,
 }
 
-struct Torture {
+struct Fixture {
     servers: Servers,
     proxies: Vec<Proxy>,
     record: Mutex<Record>,
     is_over: AtomicBool,
 }
 
-impl Torture {
+impl Fixture {
     fn client(&self) -> Vec<ClusterEvent> {
         let endpoints: Vec<String> = self.proxies.iter().map(Proxy::endpoint).collect();
         let options = Options::new().timeout(Duration::from_secs(4)).recheck(Duration::from_secs(2));
@@ -111,7 +108,7 @@ impl Torture {
         self.is_over.load(SeqCst)
     }
 
-    /// Sets, clears and looks.
+    /// Sets, clears, removes and reads events.
     fn write(&self, mut random: Rng) {
         let events = self.client();
         while !self.is_over() {
@@ -141,7 +138,7 @@ impl Torture {
                     record.refused += usize::from(error.is_unreachable());
                     drop(record);
                     if let Some(pending) = error.pending() {
-                        // Found out sooner or later.
+                        // The outcome is found out once the cluster can be reached.
                         let made = (0..).find_map(|_| match pending.resolve() {
                             Ok(made) => Some(made),
                             Err(error) if error.is_unreachable() => None,
@@ -284,30 +281,31 @@ fn the_record_of_a_tormented_cluster_makes_sense() {
     let seed = number("TANTARA_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("TANTARA_SEED={seed}");
     let mut random = Rng::with_seed(seed);
-    // What was set and removed while a client was cut off, and then compacted, nobody can tell it.
-    // So half of the runs compact nothing, and only these look for such a loss.
+    // If an event is set and removed while a client is cut off, and the history is compacted, the
+    // client cannot learn of the `set`. So half of the runs do not compact, and only these look for
+    // such a loss.
     let compacts = random.bool();
     let servers = Servers::three();
     let proxies = servers.endpoints().iter().map(|endpoint| Proxy::to(endpoint)).collect();
-    let torture = Arc::new(Torture { servers, proxies, record: Mutex::default(), is_over: AtomicBool::new(false) });
-    let begin = |count: usize, client: fn(&Torture, Rng), random: &mut Rng| -> Vec<_> {
-        let clients = (0..count).map(|_| (Arc::clone(&torture), random.fork()));
-        clients.map(|(torture, random)| thread::spawn(move || client(&torture, random))).collect()
+    let fixture = Arc::new(Fixture { servers, proxies, record: Mutex::default(), is_over: AtomicBool::new(false) });
+    let begin = |count: usize, client: fn(&Fixture, Rng), random: &mut Rng| -> Vec<_> {
+        let clients = (0..count).map(|_| (Arc::clone(&fixture), random.fork()));
+        clients.map(|(fixture, random)| thread::spawn(move || client(&fixture, random))).collect()
     };
-    let writers = begin(WRITERS, Torture::write, &mut random);
-    let waiters = begin(WAITERS, Torture::wait, &mut random);
+    let writers = begin(WRITERS, Fixture::write, &mut random);
+    let waiters = begin(WAITERS, Fixture::wait, &mut random);
     let mut injected: HashMap<&str, usize> = HashMap::new();
     for _ in 0..faults {
         thread::sleep(Duration::from_millis(random.u64(50..400)));
-        *injected.entry(torture.inject(&mut random, compacts)).or_default() += 1;
+        *injected.entry(fixture.inject(&mut random, compacts)).or_default() += 1;
         assert!(!writers.iter().chain(&waiters).any(thread::JoinHandle::is_finished), "somebody has given up");
     }
-    torture.servers.wait_healthy();
-    torture.is_over.store(true, SeqCst);
+    fixture.servers.wait_healthy();
+    fixture.is_over.store(true, SeqCst);
     writers.into_iter().for_each(|writer| writer.join().unwrap());
-    // The cluster is well, and nobody sets or removes anything any more.
+    // The faults are over, and no event is set or removed any more.
     until("whoever saw a set or a removal knows", || {
-        let record = torture.record.lock().unwrap();
+        let record = fixture.record.lock().unwrap();
         let ends = |done: &Done| done.kind.sets() || done.kind == Kind::Remove;
         let saw_one = |(event, counted): &(usize, Instant)| {
             let can_be_told = *event != REMOVED || !compacts;
@@ -315,13 +313,13 @@ fn the_record_of_a_tormented_cluster_makes_sense() {
         };
         !record.asleep.values().any(saw_one)
     });
-    let last = torture.client();
+    let last = fixture.client();
     let finally = Instant::now();
     last.iter().for_each(|event| event.set().unwrap());
     drop(last);
     let last = (0..EVENTS.len()).map(|event| Done { event, kind: Kind::Set, began: finally, ended: Instant::now() });
     waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
-    let mut record = std::mem::take(&mut *torture.record.lock().unwrap());
+    let mut record = std::mem::take(&mut *fixture.record.lock().unwrap());
     record.done.extend(last);
     println!(
         "{faults} faults ({injected:?}), {} operations, {} of unknown outcome and found out, {} not made, {} waits",
@@ -336,7 +334,7 @@ fn the_record_of_a_tormented_cluster_makes_sense() {
         let lost = waited.iter().filter(|waited| is_lost(waited, &done)).count();
         let falsely = waited.iter().filter(|waited| is_false(waited, &done)).count();
         let sets = done.iter().filter(|done| done.kind.sets()).count();
-        let puts = torture.servers.puts(&format!("/tantara/e/{name}/p"));
+        let puts = fixture.servers.puts(&format!("/tantara/e/{name}/p"));
         let removals = done.iter().filter(|done| done.kind == Kind::Remove).count();
         let told = waited.iter().filter(|waited| waited.outcome == Outcome::Removed).count();
         println!(
@@ -351,15 +349,15 @@ fn the_record_of_a_tormented_cluster_makes_sense() {
             println!("{waited:?} among {:#?}", done.iter().filter(around).collect::<Vec<_>>());
         }
         assert_eq!((if event == REMOVED && compacts { 0 } else { lost }, falsely), (0, 0));
-        // A removal takes the count along.
+        // A removal resets the count.
         assert!(puts == sets as i64 || event == REMOVED && puts <= sets as i64);
         check_linearizable(done);
     }
-    // Whoever is gone leaves nothing behind.
-    until("all leases are given back", || torture.servers.leases() == 0);
+    // Clients that have ended leave nothing behind.
+    until("all leases are given back", || fixture.servers.leases() == 0);
 }
 
-/// Whether the wait says that there was no set, and there was one between its begin and its end.
+/// Whether the wait timed out although there was a `set` between its begin and its end.
 fn is_lost(waited: &Waited, done: &[Done]) -> bool {
     let within = |done: &&Done| done.kind.sets() && done.began > waited.counted && done.ended < waited.limit;
     waited.outcome == Outcome::TimedOut && done.iter().any(|done| within(&done))
@@ -377,14 +375,14 @@ fn is_false(waited: &Waited, done: &[Done]) -> bool {
             let clears = matches!(clear.kind, Kind::Clear | Kind::Pulse | Kind::Remove);
             clears && clear.began > set.ended && clear.ended < waited.began
         };
-        // A pulse leaves nothing to be seen by those who come later.
+        // A later wait does not see a pulse.
         let lasts = set.kind == Kind::Set || set.ended > waited.began;
         set.kind.sets() && set.began < waited.ended && lasts && !done.iter().any(is_over)
     };
     waited.outcome == Outcome::Released && !done.iter().any(|set| can_be_seen(&set))
 }
 
-/// Walks through the record, keeping every world that is possible: whether the event is set, and
+/// Walks through the record, keeping every state that is possible: whether the event is set, and
 /// which of the operations that go on have taken effect already.
 fn check_linearizable(mut done: Vec<Done>) {
     done.sort_by_key(|done| done.began);
@@ -392,19 +390,19 @@ fn check_linearizable(mut done: Vec<Done>) {
     for (index, done) in done.iter().enumerate() {
         moments.extend([(done.began, false, index), (done.ended, true, index)]);
     }
-    // What began at the moment at which another ended is taken to be concurrent with it.
+    // An operation that began when another one ended counts as concurrent with it.
     moments.sort_by_key(|(at, ends, _)| (*at, *ends));
     let mut going_on: Vec<usize> = Vec::new();
-    let mut worlds: HashSet<(bool, Vec<usize>)> = HashSet::from([(false, Vec::new())]);
+    let mut states: HashSet<(bool, Vec<usize>)> = HashSet::from([(false, Vec::new())]);
     for (_, ends, index) in moments {
         if !ends {
             going_on.push(index);
             continue;
         }
         let mut reached = HashSet::new();
-        let mut to_visit: Vec<_> = worlds.drain().collect();
-        while let Some(world) = to_visit.pop() {
-            let (is_set, effective) = &world;
+        let mut to_visit: Vec<_> = states.drain().collect();
+        while let Some(state) = to_visit.pop() {
+            let (is_set, effective) = &state;
             for next in going_on.iter().filter(|next| !effective.contains(next)) {
                 let after = match done[*next].kind {
                     Kind::Set => true,
@@ -419,21 +417,21 @@ fn check_linearizable(mut done: Vec<Done>) {
                     to_visit.push((after, effective));
                 }
             }
-            reached.insert(world);
+            reached.insert(state);
         }
         for (is_set, mut effective) in reached {
-            // Whatever has ended has taken effect.
+            // An operation that has ended has taken effect.
             if let Some(place) = effective.iter().position(|known| *known == index) {
                 effective.remove(place);
-                worlds.insert((is_set, effective));
+                states.insert((is_set, effective));
             }
         }
         going_on.retain(|known| *known != index);
-        assert!(!worlds.is_empty(), "no order explains {:?}", done[index]);
+        assert!(!states.is_empty(), "no order explains {:?}", done[index]);
     }
 }
 
-/// The checker notices what it is for.
+/// The checker rejects impossible records.
 #[test]
 fn the_checker_sees_through_bad_records() {
     let start = Instant::now();

@@ -1,11 +1,10 @@
-//! Tests of the rules, fact by fact.
+//! Tests of the rules, one fact at a time.
 
 use super::*;
 use crate::client::proto::{KeyValue, RangeAnswer};
 use crate::driver::completion::WaitState;
 
-/// An event as a read shows it: its last set, if it was ever set, and its level, made at revision
-/// 1.
+/// The state of an event: the revision of its last `set`, and its level, created at revision 1.
 fn state(last_set: Option<i64>, level: Option<&str>) -> State {
     let kv = |key: &str, value: &str, mod_revision| KeyValue {
         key: key.into(),
@@ -102,7 +101,7 @@ fn a_wait_ends_by_a_set_that_its_first_read_did_not_show() {
 }
 
 #[test]
-fn a_read_that_had_begun_before_decides_nothing() {
+fn a_read_that_began_before_the_wait_decides_nothing() {
     let mut one = One::begun(state(Some(5), Some("0")));
     for older in [state(Some(3), Some("1")), absent()] {
         assert_eq!(one.read(1, 9, older), "None");
@@ -112,13 +111,13 @@ fn a_read_that_had_begun_before_decides_nothing() {
 #[test]
 fn a_read_from_before_the_event_was_made_removes_nothing() {
     let mut one = One::begun(absent());
-    // This read begins, the event is made at revision 20, and the read is answered with what was
+    // A read begins, the event is created at revision 20, and the read is answered with the state
     // before.
     one.reads = 2;
     one.waiters.on_created(20, 2);
     assert_eq!(one.read(2, 15, absent()), "None");
     assert_eq!(one.after_doubt(), "None");
-    // The same if a message or a later read has told first that it exists.
+    // The same if a message or a later read has shown first that it exists.
     let mut one = One::begun(absent());
     one.change(Part::Level, false, 20);
     assert_eq!((one.read(2, 15, absent()), one.after_doubt()), ("None".into(), "None".into()));
@@ -126,7 +125,7 @@ fn a_read_from_before_the_event_was_made_removes_nothing() {
     one.reads = 3;
     assert_eq!(one.read(3, 20, state(None, Some("0"))), "None");
     assert_eq!((one.read(2, 15, absent()), one.after_doubt()), ("None".into(), "None".into()));
-    // A removal that is newer is one, in whatever order it is learnt.
+    // A newer removal counts, in whatever order the facts are learnt.
     assert_eq!((one.read(4, 25, absent()), one.after_doubt()), ("None".into(), REMOVED.into()));
     let mut one = One::begun(absent());
     assert_eq!(one.read(2, 25, absent()), "None");
@@ -141,22 +140,22 @@ fn messages_count_from_the_revision_of_the_first_read() {
     assert_eq!(one.change(Part::Pulse, false, 10), "None");
     assert_eq!(one.change(Part::Level, false, 11), "None");
     assert_eq!(one.waiters.watch_from(), 12);
-    // Although a later read has shown nothing new.
+    // Also after a later read that showed nothing new.
     assert_eq!(one.read(2, 20, state(Some(5), Some("0"))), "None");
     assert_eq!(one.change(Part::Pulse, false, 15), "true");
 }
 
 #[test]
-fn a_removal_is_told_by_a_message_when_both_keys_are_gone() {
+fn a_message_ends_waits_as_removed_when_both_keys_are_gone() {
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.change(Part::Level, true, 11), "None");
     assert_eq!(one.change(Part::Pulse, true, 11), REMOVED);
-    // Half of it was deleted: it exists.
+    // If one key is left, the event exists.
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.change(Part::Level, true, 11), "None");
     assert_eq!(one.read(2, 12, state(Some(5), None)), "None");
     assert_eq!(one.after_doubt(), "None");
-    // A removal from before the wait is none of it.
+    // A removal before the wait does not count.
     let mut one = One::begun(absent());
     assert_eq!(one.change(Part::Level, true, 10), "None");
     assert_eq!(one.change(Part::Level, false, 11), "None");
@@ -167,20 +166,20 @@ fn a_removal_is_told_by_a_message_when_both_keys_are_gone() {
 fn a_set_before_a_removal_releases_although_a_read_shows_the_removal_first() {
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 20, absent()), "None");
-    assert_eq!(one.waiters.watch_from(), 11, "what came before is asked for");
+    assert_eq!(one.waiters.watch_from(), 11, "the watch begins with what came before");
     assert_eq!(one.change(Part::Pulse, false, 12), "true");
-    // If there was none, the message tells that.
+    // The watch shows that there was no `set`.
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 20, absent()), "None");
     one.change(Part::Level, true, 15);
     assert_eq!(one.change(Part::Pulse, true, 15), REMOVED);
-    // If nothing tells, the removal counts.
+    // The watch cannot show more.
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 20, absent()), "None");
     one.waiters.on_watch_lost(one.now);
     one.waiters.advance(one.now, "x");
     assert_eq!(one.outcome(), REMOVED);
-    // Also if it was made again in the meantime.
+    // The same if the event was created again meanwhile.
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 20, absent()), "None");
     assert_eq!(one.read(3, 21, state(None, Some("0"))), "None");
@@ -195,7 +194,7 @@ fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
         one.waiters.on_watch_begun(one.now);
         one.waiters.on_interrupted();
         assert_eq!(one.read(2, 20, absent()), "None");
-        // The next stream takes its time to open, and then the server to begin the watch.
+        // The next stream opens slowly, and then the server begins the watch slowly.
         one.now += 3 * DOUBT;
         assert_eq!(one.after_doubt(), "None");
         one.waiters.begin_watch(2, 20);
@@ -210,7 +209,7 @@ fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
         }
         assert_eq!(one.after_doubt(), outcome);
     }
-    // A wait whose time has passed does not wait for that.
+    // A wait whose time has passed does not wait for the watch to begin.
     let mut one = One::begun(state(Some(5), Some("0")));
     one.waiters.on_interrupted();
     assert_eq!(one.read(2, 20, absent()), "None");
@@ -218,7 +217,7 @@ fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
     one.waiters.advance(one.now, "x");
     assert_eq!(one.outcome(), "None");
     assert_eq!(one.after_doubt(), REMOVED);
-    // Nor is a watch waited for that never begins.
+    // A watch that never begins is not waited for.
     let mut one = One::begun(state(Some(5), Some("0")));
     one.waiters.on_interrupted();
     one.read(2, 20, absent());
@@ -252,7 +251,7 @@ fn a_watch_that_is_lost_again_and_again_is_begun_after_ever_longer_pauses() {
         assert_eq!(one.read(revision as u64, revision, state(Some(5), Some("0"))), "None");
     }
     assert!(*pauses.last().unwrap() > 5 * pauses[0], "{pauses:?}");
-    // One that the server has begun.
+    // A watch that has begun resets the pause.
     one.waiters.begin_watch(30, 30);
     one.waiters.on_watch_begun(one.now);
     assert!(one.waiters.on_watch_lost(one.now) - one.now < *pauses.last().unwrap() / 5);
@@ -304,9 +303,9 @@ fn a_watch_begins_after_the_last_read_that_leaves_no_question() {
         (state(Some(5), Some("0")), 21),
         (state(Some(5), None), 21),
         (state(None, Some("0")), 21),
-        // It may have been set, and was removed.
+        // It was removed, and may have been set before.
         (absent(), 11),
-        // It was made again after the first read.
+        // It was created again after the first read.
         (State { created: 15, ..state(None, Some("0")) }, 11),
     ] {
         let mut one = One::begun(state(Some(5), Some("0")));
@@ -316,7 +315,7 @@ fn a_watch_begins_after_the_last_read_that_leaves_no_question() {
         one.read(3, 30, absent());
         assert_eq!(one.waiters.watch_from(), 31, "the history is gone");
     }
-    // An undisturbed watch has told what came before the read before.
+    // An uninterrupted watch has shown what came before the read before.
     let mut one = One::begun(absent());
     one.waiters.watch = Some(1);
     for (at, watch, from) in [(20, 1, 11), (30, 1, 11), (40, 1, 21), (50, 2, 21), (60, 2, 21), (70, 2, 51)] {
@@ -333,10 +332,10 @@ fn a_watch_begins_after_the_last_read_that_leaves_no_question() {
 fn a_history_that_was_replaced_removes_nothing() {
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 3, absent()), "None");
-    assert_eq!(one.waiters.watch_from(), 4, "a watch would wait for long");
+    assert_eq!(one.waiters.watch_from(), 4, "a later revision would take long to come");
     assert_eq!(one.after_doubt(), "None");
     assert_eq!(one.read(3, 4, state(Some(4), Some("0"))), "true");
-    // By one that is longer than the wait is old.
+    // The new history is longer than the revision of the wait.
     let mut one = One::begun(state(Some(5), Some("0")));
     assert_eq!(one.read(2, 100, state(Some(5), Some("0"))), "None");
     assert_eq!(one.read(3, 50, absent()), "None");
@@ -346,7 +345,7 @@ fn a_history_that_was_replaced_removes_nothing() {
 }
 
 #[test]
-fn whoever_waits_for_an_event_that_is_set_is_released_by_the_first_read() {
+fn a_wait_for_an_event_that_is_set_is_released_by_the_first_read() {
     let mut one = One::new(1);
     let wait = Arc::clone(&one.wait);
     assert_eq!(one.read_and_begin(1, 10, &state(Some(5), Some("1")), Some(&wait)), "true");
@@ -364,7 +363,7 @@ fn a_wait_that_begins_with_an_older_read_is_read_for_again() {
 
 #[test]
 fn a_newer_read_that_began_before_the_waits_own_came_back_releases() {
-    // The deadline's read begins while the wait's own is on its way; a pulse lies between the two.
+    // The last read begins before the first one is answered, and a pulse is made between the two.
     let mut one = One::new(2);
     let wait = Arc::clone(&one.wait);
     assert_eq!(one.read_and_begin(1, 10, &state(Some(5), Some("0")), Some(&wait)), "None");
