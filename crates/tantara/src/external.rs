@@ -36,7 +36,7 @@ pub trait External: fmt::Debug + Send + Sync {
 /// Large enough for every wait; a larger one does not compile.
 type Storage = MaybeUninit<[u64; 10]>;
 
-/// A wait of any type, in place: a box for each event would make `any` over many events half as fast again.
+/// A wait of any type, in place. With a box for each event, `any` over many events would take half as long again.
 pub struct InPlace<'a> {
     /// Holds the wait, from `new` until `drop`.
     storage: Storage,

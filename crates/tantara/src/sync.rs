@@ -15,9 +15,9 @@ mod backend {
 
     pub(crate) use crate::lock::Lock;
 
-    /// Whether to look again for a while before giving the processor away.
+    /// Whether to spin before sleeping.
     pub(crate) const SPINS: bool = true;
-    /// How many wakers a drain takes out before it lets go of the lock to wake them.
+    /// How many wakers a drain takes before it releases the lock to wake them.
     pub(crate) const BATCH: usize = 32;
 
     /// `std`'s cell behind loom's interface.
@@ -48,10 +48,10 @@ mod backend {
 
         pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
-        /// In how many buckets words are spread.
+        /// How many buckets there are.
         pub(crate) const BUCKETS: usize = 64;
 
-        /// Waits for a call, or until `deadline`; says whether that has passed.
+        /// Waits for a call, or until `deadline`. Whether that has passed.
         pub(crate) fn wait_until<'a, T>(
             condvar: &Condvar,
             guard: MutexGuard<'a, T>,
@@ -61,7 +61,7 @@ mod backend {
                 return (guard, true);
             };
             let (guard, _) = condvar.wait_timeout(guard, left).unwrap();
-            // Not every system's timer agrees with its clock to the last microsecond.
+            // On some systems the timer and the clock differ by microseconds.
             (guard, Instant::now() >= deadline)
         }
 
@@ -73,7 +73,7 @@ mod backend {
         pub(crate) use process_wide;
     }
 
-    /// Declares a constructor that is `const` wherever atomics can be made in a `const`: everywhere but under loom.
+    /// Declares a constructor that is `const`, except under loom, whose atomics cannot be made in a `const`.
     macro_rules! const_new {
         ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {
             $(#[$attr])* $vis const fn $name($($arg: $ty),*) -> Self $body
@@ -87,7 +87,7 @@ mod backend {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
     pub(crate) use loom::thread::yield_now;
-    // A figure for `Debug`, which no model looks at.
+    // Only for `Debug`, which no model uses.
     pub(crate) use std::sync::atomic::AtomicU16;
 
     use loom::sync::Mutex;
@@ -97,7 +97,7 @@ mod backend {
     /// Small, so that models of three tasks cross the boundary between batches.
     pub(crate) const BATCH: usize = 2;
 
-    /// A hint to the processor is nothing that another thread could see.
+    /// Has no effect that another thread could see.
     pub(crate) fn spin_loop() {}
 
     /// Loom has no clock.
@@ -105,7 +105,7 @@ mod backend {
         yield_now();
     }
 
-    /// Loom's mutex in the place of [`crate::lock::Lock`], which has a model of its own.
+    /// Loom's mutex instead of [`crate::lock::Lock`], which has a model of its own.
     #[derive(Debug)]
     pub(crate) struct Lock(Mutex<()>);
 
@@ -126,11 +126,11 @@ mod backend {
         pub(crate) use loom::lazy_static as process_wide;
         pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 
-        /// Addresses differ from run to run, and loom wants each run alike: one bucket for all.
+        /// One, because addresses differ between runs, and loom needs identical runs.
         pub(crate) const BUCKETS: usize = 1;
 
         /// Loom has no clock: a wait with a deadline lets the others run and then times out, which explores a timeout
-        /// at every point of what the others do. The caller's bucket is let go of and taken again, as a wait does.
+        /// at every point of their execution. The lock is released and taken again, as by a wait.
         pub(crate) fn wait_until<'a, T>(
             _: &Condvar,
             guard: MutexGuard<'a, T>,

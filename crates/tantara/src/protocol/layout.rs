@@ -1,4 +1,4 @@
-//! The page that processes share: what stands where in it. For the state word see [`word`](crate::protocol::word).
+//! The layout of the page that processes share. For the state word see [`word`](crate::protocol::word).
 //!
 //! | byte | holds |
 //! |---|---|
@@ -11,25 +11,24 @@
 //! | 384, 448 | why: a text of up to 64 bytes for each of them |
 //! | 1024 | PID namespaces: 256 numbers |
 //!
-//! All else is zero, and reserved: nobody looks at it. Numbers are in the byte order
-//! of the machine, which all who can share the page have in common, and have 32 bits, which every processor changes in
-//! one step.
+//! All other bytes are zero and reserved. Numbers have 32 bits, which every processor changes in one step, and the byte
+//! order of the machine, which all processes that share the page have in common.
 //!
-//! The seal is always the same. If the file is cut off before it, what is left of the page reads as zeros; and a word
-//! of zeros without a seal is no word.
+//! The seal is constant. If the file is truncated before it, the rest of the page reads as zeros; a word of zeros
+//! without a seal is not valid.
 //!
-//! What different processes write at the same time stands 128 bytes apart, where processors do not fetch it together: a
-//! waiter that looks at the word does not slow down a setter that notes that it is about to set.
+//! Data that different processes write at the same time is 128 bytes apart, in cache lines that are not fetched
+//! together. So a waiter that reads the word does not slow down a setter that records its set.
 //!
-//! Beside the word stands, for the last two generations each, who raised it and when ([`Raised`]). It is noted before
-//! the word changes, and counts only if the generation that it names has come: a setter that is killed in between has
-//! not spoilt the note of the set before.
+//! For each of the last two generations, the page records who raised the flag and when ([`Raised`]). This is recorded
+//! before the word changes, and counts only once the word has reached the generation that it names. So a setter that is
+//! killed in between does not spoil the record of the set before.
 //!
-//! A process number means something in its own PID namespace alone, so the number of that namespace's inode
-//! (`/proc/self/ns/pid`, never zero) stands beside it. A lock cannot carry that number. It carries an index of
-//! `namespaces`, which is a table of the namespaces whose processes have used the event: one more than the place, or
-//! zero if the table is full. A process that does not find its own namespace puts it into the first place that is zero,
-//! in one step; whoever makes the event begins with its own.
+//! A process number is valid only in its own PID namespace, so the inode number of that namespace (`/proc/self/ns/pid`,
+//! never zero) is recorded with it. The range of a lock has no room for that number. It contains an index into
+//! `namespaces`, a table of the namespaces whose processes have used the event: the position plus one, or zero if the
+//! table is full. A process that does not find its namespace writes it to the first free place, in one step. The first
+//! entry is that of the process that made the event.
 
 #![forbid(unsafe_code)]
 
@@ -41,26 +40,26 @@ use std::time::{Duration, SystemTime};
 
 use crate::protocol::word::Word;
 
-/// How long a page is, and so a file.
+/// Length of a page, and of a file.
 pub(crate) const PAGE: usize = 4096;
-/// How much of it holds anything.
+/// Length of the part that is used.
 pub(crate) const HEAD: usize = 2048;
-/// Where the word stands.
+/// Offset of the word.
 pub(crate) const WORD_AT: usize = 128;
-/// Where it is noted who raised it.
+/// Offset of the records of who raised the flag.
 const RAISED_AT: usize = 256;
 const NOTES_AT: usize = 384;
 const NAMESPACES_AT: usize = 1024;
 
 const MAGIC: [u8; 8] = *b"tantara\n";
 pub(crate) const VERSION: u32 = 2;
-/// The one kind that there is: an event that stays set until it is cleared.
+/// The only kind so far: an event that stays set until it is cleared.
 const EVENT: u32 = 1;
 
-/// What stands behind the word.
+/// The constant behind the word.
 const SEAL: u32 = u32::from_ne_bytes(*b"seal");
 
-/// Where the locks of holders are: bytes that no file has, below those of the marks of waiters.
+/// The range of the locks of holders, beyond the end of the file and below the marks of waiters.
 pub(crate) const HOLDS: Range<u64> = 0..1 << 41;
 
 /// The page, as it is mapped.
@@ -71,10 +70,10 @@ pub(crate) struct Page {
     version: AtomicU32,
     kind: AtomicU32,
     _reserved: [AtomicU32; (WORD_AT - 16) / 4],
-    /// The state.
+    /// The state word.
     pub(crate) word: AtomicU32,
     seal: AtomicU32,
-    /// How often `set` was called, but for calls that changed the counter.
+    /// How often `set` was called without changing the counter.
     repeats: AtomicU32,
     _apart: [AtomicU32; (RAISED_AT - WORD_AT) / 4 - 3],
     raised: [Raised; 2],
@@ -95,13 +94,13 @@ const _: () = assert!(std::mem::offset_of!(Page, namespaces) == NAMESPACES_AT &&
 #[repr(C)]
 #[derive(Debug)]
 struct Raised {
-    /// The counter that this made. It is written last.
+    /// The counter after this set. It is written last.
     counter: AtomicU32,
     /// The process.
     process: AtomicU32,
-    /// The PID namespace in which it has that number, or zero if that is not known.
+    /// Its PID namespace, or zero if that is not known.
     namespace: AtomicU32,
-    /// Seconds since 1970, which will do until 2106.
+    /// Seconds since 1970, until 2106.
     seconds: AtomicU32,
     nanoseconds: AtomicU32,
     _reserved: [AtomicU32; 3],
@@ -110,23 +109,22 @@ struct Raised {
 /// When an event was last raised, and by which process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LastSet {
-    /// When: the time of day, to within some milliseconds.
+    /// When, to within some milliseconds.
     pub at: SystemTime,
-    /// The process that set it, if it has a number here: not if it is in another PID namespace (in another container,
-    /// say).
+    /// The process that set it. `None` if it is in another PID namespace, for example in another container.
     pub pid: Option<u32>,
 }
 
-/// Why a page is no event.
+/// Why a page is not an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mismatch {
-    /// It does not begin as events do.
+    /// It does not begin with the magic number.
     Magic,
     /// It is damaged.
     Seal,
-    /// It was made by another version of the library.
+    /// It has the layout of another version of the library.
     Version(u32),
-    /// It is something else that a later library made.
+    /// It is of a kind that only a later version of the library knows.
     Kind(u32),
 }
 
@@ -144,7 +142,7 @@ impl Page {
         bytes
     }
 
-    /// The same from bytes that were read, for those who only look.
+    /// A page from bytes that were read, for inspection.
     pub(crate) fn from_bytes(bytes: &[u8; HEAD]) -> Page {
         // The fields stand in the order of the page.
         let mut words =
@@ -174,13 +172,13 @@ impl Page {
         }
     }
 
-    /// Whether this is an event's page.
+    /// Checks that this is an event's page.
     pub(crate) fn check(&self) -> Result<(), Mismatch> {
         let magic = self.magic.each_ref().map(|half| half.load(Relaxed).to_ne_bytes());
         if magic.as_flattened() != MAGIC {
             return Err(Mismatch::Magic);
         }
-        // Another version may have its seal elsewhere.
+        // Other versions may have the seal elsewhere.
         if self.version.load(Relaxed) == VERSION && !self.is_whole() {
             return Err(Mismatch::Seal);
         }
@@ -194,13 +192,13 @@ impl Page {
 
     #[inline]
     pub(crate) fn word(&self) -> Word {
-        // Of atomics in memory that may only be read, the language promises no more than a relaxed load.
+        // For atomics in read-only memory, the language permits relaxed loads only.
         let word = self.word.load(Relaxed);
         fence(Acquire);
         Word::from_bits(word)
     }
 
-    /// Whether the word is one, and not what is left where the file was cut off.
+    /// Whether the word is valid, and not what is left of a truncated file.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
         self.seal.load(Relaxed) == SEAL
@@ -212,8 +210,7 @@ impl Page {
         self.repeats.fetch_add(1, Release);
     }
 
-    /// The index of a PID namespace; zero if it has none, and gets none because the table is full, or because this
-    /// process may only read.
+    /// The index of a PID namespace. Zero if it has none, and the table is full or this process may only read.
     pub(crate) fn index_of_namespace(&self, namespace: u32, is_writable: bool) -> u32 {
         if namespace == 0 {
             return 0;
@@ -234,12 +231,12 @@ impl Page {
         namespace != 0 && place.is_some_and(|place| place.load(Relaxed) == namespace)
     }
 
-    /// Notes who is about to raise the flag over `before`: a process by its number, and the PID namespace of that.
+    /// Records the process, with its PID namespace, that is about to raise the flag over `before`.
     #[inline]
     pub(crate) fn note_raising(&self, before: Word, (process, namespace): (u32, u32), at: Duration) {
         let counter = before.set().counter();
         let raised = self.raised(counter);
-        // Of several who raise it at once one is noted, perhaps with the time of another.
+        // If several processes raise it at once, one is recorded, perhaps with the time of another.
         raised.process.store(process, Relaxed);
         raised.namespace.store(namespace, Relaxed);
         raised.seconds.store(at.as_secs() as u32, Relaxed);
@@ -251,7 +248,7 @@ impl Page {
         &self.raised[counter as usize >> 1 & 1]
     }
 
-    /// When the event was last raised, if that was noted, as it is seen from a PID namespace.
+    /// When the event was last raised, if that was recorded, as seen from a PID namespace.
     pub(crate) fn last_set(&self, namespace: u32) -> Option<LastSet> {
         let last = self.word().last_raised()?;
         let raised = self.raised(last);
@@ -260,18 +257,18 @@ impl Page {
             return None;
         }
         let is_here = namespace != 0 && raised.namespace.load(Relaxed) == namespace;
-        // A hostile process may write any number, and the kernel has another meaning for zero and for negative ones.
+        // A hostile process may write any number. Zero and negative numbers have another meaning to the kernel.
         let is_process = |pid: &u32| (1..=i32::MAX as u32).contains(pid);
         let pid = is_here.then(|| raised.process.load(Relaxed)).filter(is_process);
         let (seconds, nanoseconds) = (raised.seconds.load(Relaxed), raised.nanoseconds.load(Relaxed));
         let at = Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds.into());
         let at = SystemTime::UNIX_EPOCH.checked_add(at)?;
-        // The place is used again two sets later.
+        // The record is overwritten two sets later.
         fence(Acquire);
         is_noted().then_some(LastSet { at, pid })
     }
 
-    /// Says so that there may be sleepers that only read.
+    /// Records that there may be sleepers that may only read.
     pub(crate) fn admit_readers(&self) {
         if !self.word().has_readers() {
             self.word.fetch_or(Word::ADMIT_READERS, Release);
@@ -284,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_two_sets_are_noted_and_one_that_did_not_come_about_is_not() {
+    fn the_last_set_is_shown_and_one_that_did_not_happen_is_not() {
         let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
         page.check().unwrap();
         assert_eq!(page.last_set(7), None);
@@ -304,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_number_is_told_in_its_own_namespace_alone() {
+    fn a_process_number_is_shown_in_its_own_namespace_only() {
         let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
         page.note_raising(page.word(), (1, 7), Duration::from_secs(1));
         page.word.store(page.word().set().bits(), Relaxed);
@@ -316,7 +313,7 @@ mod tests {
     fn each_namespace_has_one_index_until_the_table_is_full() {
         let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
         assert_eq!(page.index_of_namespace(7, false), 1, "the maker's");
-        assert_eq!(page.index_of_namespace(8, false), 0, "who may only read puts nothing there");
+        assert_eq!(page.index_of_namespace(8, false), 0, "a process that may only read writes nothing");
         for _ in 0..2 {
             for namespace in 8..263 {
                 assert_eq!(page.index_of_namespace(namespace, true), namespace - 6);
@@ -329,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_event_says_why() {
+    fn a_page_that_is_not_an_event_is_refused_with_a_reason() {
         let with = |at: usize, value: u8| {
             let mut bytes = Page::new_bytes(true, 0);
             bytes[at] = value;
@@ -342,7 +339,7 @@ mod tests {
         assert!(matches!(with(12, 9), Err(Mismatch::Kind(_))));
         assert_eq!(with(WORD_AT + 4, 0), Err(Mismatch::Seal));
         for reserved in [16, WORD_AT - 1, WORD_AT + 12, RAISED_AT - 1, NOTES_AT, NAMESPACES_AT, HEAD, PAGE - 1] {
-            assert_eq!(with(reserved, 9), Ok(()), "what is not used yet may be used later");
+            assert_eq!(with(reserved, 9), Ok(()), "reserved bytes may be used by later versions");
         }
     }
 

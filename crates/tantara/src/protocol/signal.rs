@@ -1,10 +1,9 @@
-//! The protocol on the shared word: to set, to clear, to pulse, to remove, and to go to sleep. It knows no files, and
-//! is what the models at the end run in every interleaving.
+//! How the shared word is changed: set, clear, pulse, remove, and going to sleep. There are no files here. The models
+//! at the end run this in every interleaving.
 //!
-//! Whoever is killed at any point has either changed the word or not; what a change owes to those who sleep is done in
-//! the same system call, or is owed to nobody (the table and invariants 1 and 2 of [`word`](crate::protocol::word)).
-//! The one exception is a `clear` that somebody watches, which wakes in a second step: who watches also looks by itself
-//! every few seconds.
+//! A process that is killed has either changed the word or not. A change that has sleepers to wake does so in the same
+//! system call (see the table and invariants 1 and 2 of [`word`](crate::protocol::word)). The one exception is a
+//! `clear` with watchers, which wakes them in a second step; watchers also look at the word every few seconds.
 
 #![forbid(unsafe_code)]
 
@@ -15,12 +14,12 @@ use crate::protocol::word::Word;
 use crate::sync::AtomicU32;
 use crate::sys::{Awake, shared};
 
-/// The event was removed, or its page lost; this is its word.
+/// The event was removed, or its page lost. Contains its word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Gone(pub(crate) Word);
 
-/// Raises the flag and wakes who sleeps. `note` is called before the flag is raised over the word that it is given;
-/// `repeat` is called after a change that may not have moved the counter.
+/// Raises the flag and wakes all sleepers. `note` is called before the flag is raised, with the word over which it is
+/// raised. `repeat` is called after a change that may not have changed the counter.
 #[inline]
 pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
@@ -33,12 +32,12 @@ pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) 
             note(now);
             if now.owes_a_wake_when_set() {
                 shared::raise_and_wake_all(word, Word::RAISE_SET);
-                // Another may have been first. The kernel does not say.
+                // Another process may have set it first. The system call does not tell.
                 repeat();
                 return Ok(());
             }
         }
-        // If it is set already it is stored all the same: whoever observes it sees what we did before.
+        // A set word is stored again, so that whoever observes it sees all that happened before this call.
         match word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
             Ok(_) => {
                 if now.is_set() {
@@ -51,7 +50,7 @@ pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) 
     }
 }
 
-/// Lowers the flag, and wakes who watches.
+/// Lowers the flag, and wakes watchers.
 #[inline]
 pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
@@ -73,7 +72,7 @@ pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
     }
 }
 
-/// Raises the flag and lowers it at once, so that nobody sees it up, and wakes who sleeps. A set event is cleared.
+/// Raises the flag and lowers it in one step, and wakes all sleepers. A set event is cleared.
 pub(crate) fn pulse(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
@@ -94,7 +93,7 @@ pub(crate) fn pulse(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()
         }
         note(now);
         if now.owes_a_wake_when_set() {
-            // If it is set in between, it stays set: the pulse has been before that.
+            // If it is set in between, it stays set, as if the pulse came first.
             shared::add_and_wake_all(word, Word::ADD_PULSE);
             return Ok(());
         }
@@ -113,7 +112,7 @@ fn wake_watchers(word: &AtomicU32, before: Word) {
     }
 }
 
-/// Nobody holds the event any more: the caller has found no holder's lock.
+/// Ends a hold: the caller has found no lock of a holder.
 pub(crate) fn end_hold(word: &AtomicU32) {
     let mut seen = word.load(Acquire);
     loop {
@@ -128,13 +127,13 @@ pub(crate) fn end_hold(word: &AtomicU32) {
     }
 }
 
-/// Marks the event as gone and wakes everyone who has to know.
+/// Marks the event as gone and wakes all sleepers.
 pub(crate) fn remove(word: &AtomicU32) {
     shared::raise_and_wake_all(word, Word::RAISE_GONE);
 }
 
-/// Says in the word that somebody is about to sleep on it, and returns what it is then; nothing, if it is no longer
-/// `now`, which the caller has found to be worth a sleep. Who may only read says nothing.
+/// Announces a sleeper in the word, and returns the new word; `None` if the word is no longer `now`. A process that may
+/// only read changes nothing.
 pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> Option<Word> {
     if !is_writable {
         return Some(now);
@@ -144,7 +143,7 @@ pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> 
     told.then_some(asleep)
 }
 
-/// Sleeps until the word is no longer `now`, for as long as a nap at most, or for no reason at all.
+/// Sleeps until the word is no longer `now`, or for at most `nap`. May return early.
 pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, nap: Option<Duration>) -> Awake {
     match announce_sleep(word, now, is_writable) {
         Some(asleep) => shared::wait(word, asleep.bits(), nap),
@@ -162,7 +161,7 @@ mod models {
         Word::from_bits(word.load(Acquire))
     }
 
-    /// Waits as a thread does: whether it was released, not told that the event is gone.
+    /// Waits as a thread does. Whether it was released, and the event not gone.
     fn wait(word: &AtomicU32, is_writable: bool) -> bool {
         let generation = look(word).generation();
         loop {
@@ -177,7 +176,7 @@ mod models {
         }
     }
 
-    /// Watches until the first pulse is over. (The counter starts at nought.)
+    /// Watches until the first pulse is over. (The counter starts at zero.)
     fn watches(word: &AtomicU32) {
         loop {
             let now = look(word);
@@ -188,28 +187,28 @@ mod models {
         }
     }
 
-    fn model(bits: u32, parties: &'static [fn(&AtomicU32)]) {
+    fn model(bits: u32, participants: &'static [fn(&AtomicU32)]) {
         let mut builder = loom::model::Builder::new();
-        if parties.len() > 2 {
+        if participants.len() > 2 {
             builder.preemption_bound = Some(3);
         }
         builder.check(move || {
             let word = Arc::new(AtomicU32::new(bits));
-            let (last, others) = parties.split_last().unwrap();
+            let (last, others) = participants.split_last().unwrap();
             let others: Vec<_> = others
                 .iter()
-                .map(|&party| {
+                .map(|&participant| {
                     let word = Arc::clone(&word);
-                    thread::spawn(move || party(&word))
+                    thread::spawn(move || participant(&word))
                 })
                 .collect();
             last(&word);
-            others.into_iter().for_each(|party| party.join().unwrap());
+            others.into_iter().for_each(|other| other.join().unwrap());
         });
     }
 
     const NEW: u32 = 0;
-    /// A word that some may only read.
+    /// A word that some processes may only read.
     const READ: u32 = 0b0100;
 
     fn waits(word: &AtomicU32) {
@@ -231,14 +230,14 @@ mod models {
     }
 
     #[test]
-    fn loom_nobody_sleeps_on_a_set_event() {
+    fn loom_no_waiter_sleeps_on_a_set_event() {
         model(NEW, &[waits, sets]);
         model(NEW, &[waits, waits, sets]);
         model(NEW, &[waits, sets, sets]);
     }
 
     #[test]
-    fn loom_nobody_sleeps_through_a_pulse_that_is_followed_by_a_set() {
+    fn loom_no_waiter_sleeps_through_a_pulse_that_is_followed_by_a_set() {
         model(NEW, &[waits, pulses_then_sets]);
         model(NEW, &[waits, waits, pulses_then_sets]);
     }
@@ -252,7 +251,7 @@ mod models {
         sets(word);
     }
 
-    /// Its own pulse or set releases a wait that began before.
+    /// A pulse or set releases a wait of its own thread that began before.
     fn is_released_by(word: &AtomicU32, signal: fn(&AtomicU32)) {
         let generation = look(word).generation();
         signal(word);
@@ -277,7 +276,7 @@ mod models {
     }
 
     #[test]
-    fn loom_the_end_of_a_hold_tells_who_watches() {
+    fn loom_the_end_of_a_hold_wakes_watchers() {
         const HELD: u32 = 0b1_0000;
         model(HELD, &[watches, end_hold]);
         model(HELD, &[watches, end_hold, end_hold]);
@@ -285,19 +284,19 @@ mod models {
     }
 
     #[test]
-    fn loom_who_may_only_read_is_woken_too() {
+    fn loom_sleepers_that_may_only_read_are_woken_too() {
         model(READ, &[|word| assert!(wait(word, false)), pulses_then_sets]);
         model(READ, &[|word| assert!(wait(word, false)), waits, sets]);
     }
 
     #[test]
-    fn loom_who_watches_is_told_of_the_clear() {
+    fn loom_a_clear_wakes_watchers() {
         model(NEW, &[watches, pulses]);
         model(NEW, &[watches, waits, pulses_then_sets]);
     }
 
     #[test]
-    fn loom_a_removal_tells_everyone() {
+    fn loom_a_removal_wakes_all_sleepers() {
         model(
             NEW,
             &[

@@ -1,4 +1,4 @@
-//! The state word of the shared page: its transitions, as pure functions. What the word means to the kernel is in
+//! The state word of the shared page: its transitions, as pure functions. The system calls on it are in
 //! [`sys::shared`](crate::sys).
 //!
 //! ```text
@@ -11,10 +11,10 @@
 //! * **counter**: to set is to make it odd, which is one OR, so that the kernel can do it in the same system call that
 //!   wakes those who sleep. To clear is to make it even again by adding one. A waiter remembers the even number that it
 //!   saw, its [`Generation`], and is released as soon as the counter differs from it.
-//! * **SLEEPERS**: somebody may be asleep until it is set. A `set` that finds it off needs no system call.
-//! * **WATCHED**: somebody may be asleep until it is cleared.
-//! * **READERS**: there may be sleepers that can say nothing, because they may only read. Every `set` wakes.
-//! * **GONE**: the event was removed. Nothing changes it any more.
+//! * **SLEEPERS**: waiters may sleep until it is set. A `set` that finds it off needs no system call.
+//! * **WATCHED**: watchers may sleep until it is cleared.
+//! * **READERS**: there may be sleepers that cannot turn SLEEPERS on, because they may only read. Every `set` wakes.
+//! * **GONE**: the event was removed. The word does not change any more.
 //! * **HELD**: a process holds the event, so it is set whatever the counter says. With an even counter,
 //!   a word with HELD counts as the word with the next odd counter, for every waiter and watcher. The
 //!   holder has a *write* lock on one byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an
@@ -34,14 +34,14 @@
 //!
 //! Invariants:
 //!
-//! 1. Nobody sleeps on a set event waiting for it to be set: the kernel looks at the word before it lets anyone sleep,
-//!    and the one call that sets over SLEEPERS wakes all who do.
-//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, owes nobody a call, and may
-//!    be killed right after it.
-//! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets; a waiter would be misled only if the
-//!    event were set exactly that often (or a multiple) while that waiter was not running.
-//! 4. Every `set` moves the counter, or is counted in the page's `repeats`, or both. So whoever waits for the next
-//!    `set`, on a set event too, compares both.
+//! 1. No waiter sleeps on a set event: the kernel compares the word before a thread falls asleep, and the one system
+//!    call that sets over SLEEPERS wakes all sleepers.
+//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, has nobody to wake, and its
+//!    process may be killed right after it.
+//! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets. A waiter would be misled only if the
+//!    event were set exactly that often (or a multiple) while the waiter does not run.
+//! 4. Every `set` changes the counter, or is counted in the page's `repeats`, or both. So a wait for the next `set`
+//!    compares both.
 
 #![forbid(unsafe_code)]
 
@@ -58,20 +58,20 @@ const FLAGS: u32 = SET - 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Word(u32);
 
-/// What a waiter remembers: the even counter that it saw.
+/// The generation in which a wait began: the even counter that it saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Generation(u32);
 
 impl Word {
-    /// What stands where the word was, once the page is lost: not set, gone, and like no word that can be.
+    /// The word of a page whose file was truncated: not set, gone, and different from every other word.
     pub(crate) const LOST: Word = Word(!(SET | HELD));
-    /// What to raise in order to set.
+    /// Sets, by `or`.
     pub(crate) const RAISE_SET: u32 = SET;
-    /// What to add to an unset word in order to set and clear it.
+    /// Sets and clears an unset word, by addition.
     pub(crate) const ADD_PULSE: u32 = 2 * SET;
-    /// What to raise to say that some may only read.
+    /// Says that some processes may only read, by `or`.
     pub(crate) const ADMIT_READERS: u32 = READERS;
-    /// What to raise in order to remove.
+    /// Removes, by `or`.
     pub(crate) const RAISE_GONE: u32 = GONE;
 
     pub(crate) const fn new(has_readers: bool) -> Word {
@@ -94,7 +94,7 @@ impl Word {
         self.0 & (SET | HELD) != 0
     }
 
-    /// Whether somebody holds it, or was killed while holding it.
+    /// Whether a process holds it, or was killed while it held it.
     #[inline]
     pub(crate) const fn is_held(self) -> bool {
         self.0 & HELD != 0
@@ -120,7 +120,7 @@ impl Word {
         self.0 & READERS != 0
     }
 
-    /// Whether somebody has said that they sleep until it is set.
+    /// Whether sleepers may wait until it is set.
     #[inline]
     pub(crate) const fn has_sleepers(self) -> bool {
         self.0 & SLEEPERS != 0
@@ -143,43 +143,43 @@ impl Word {
         Word(self.0 | SET)
     }
 
-    /// The flag lowered. It must be up, or held; what is held stays set.
+    /// The word with the flag lowered. It must be set or held; a held word stays set.
     #[inline]
     pub(crate) const fn cleared(self) -> Word {
         if self.is_held() { Word(self.0 & !SET) } else { Word(self.0.wrapping_add(SET) & !(SLEEPERS | WATCHED)) }
     }
 
-    /// The flag raised and lowered at once. It must be down.
+    /// The word after the flag was raised and lowered. It must be unset.
     #[inline]
     pub(crate) const fn pulsed(self) -> Word {
         Word(self.0.wrapping_add(Word::ADD_PULSE))
     }
 
-    /// Nobody holds it any more. Somebody must have.
+    /// The word after the end of a hold. It must be held.
     pub(crate) const fn released_by_holder(self) -> Word {
         let without = Word(self.0 & !HELD);
         if without.is_set() { without } else { Word(without.pulsed().0 & !(SLEEPERS | WATCHED)) }
     }
 
-    /// Before somebody goes to sleep on it: until it is set, or, if it is, until it is cleared.
+    /// The word that announces a sleeper: until it is set, or, if it is set, until it is cleared.
     #[inline]
     pub(crate) const fn with_sleeper(self) -> Word {
         Word(self.0 | if self.is_set() { WATCHED } else { SLEEPERS })
     }
 
-    /// The word with the flag up, if it is held.
+    /// The word with the flag raised if it is held.
     #[inline]
     const fn effective(self) -> u32 {
         self.0 | if self.is_held() { SET } else { 0 }
     }
 
-    /// How often it was set and cleared: twice the number of generations, and one more while it is set or held.
+    /// How often it was set and cleared: twice the number of generations, plus one while it is set or held.
     #[inline]
     pub(crate) const fn counter(self) -> u32 {
         self.effective() >> SET.trailing_zeros()
     }
 
-    /// The counter that the last `set` or hold made, if there was one.
+    /// The counter after the last `set` or hold, if there was one.
     pub(crate) const fn last_raised(self) -> Option<u32> {
         match self.counter() {
             0 => None,
@@ -188,19 +188,19 @@ impl Word {
         }
     }
 
-    /// How often it was set since the word was `earlier`, as long as that was not 2^26 times or more.
+    /// How often it was set since the word was `earlier`, modulo 2^26.
     pub(crate) fn sets_since(self, earlier: Word) -> u32 {
         let generation = |word: Word| word.counter().div_ceil(2);
         generation(self).wrapping_sub(generation(earlier)) & (u32::MAX >> (SET.trailing_zeros() + 1))
     }
 
-    /// The generation of a wait that begins now. If the event is set, the generation is released already.
+    /// The generation of a wait that begins now. On a set event it is released already.
     #[inline]
     pub(crate) const fn generation(self) -> Generation {
         Generation(self.0 & !FLAGS & !SET)
     }
 
-    /// Whether a waiter with this generation is released: the event is set, or was set since the wait began.
+    /// Whether a wait of this generation is released: the event is set, or was set since the wait began.
     #[inline]
     pub(crate) const fn releases(self, generation: Generation) -> bool {
         self.effective() & !FLAGS != generation.0 && !self.is_lost()
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn clear_makes_the_next_even_number_and_forgets_those_who_were_woken() {
+    fn clear_makes_the_next_even_number_and_turns_off_the_flags_of_sleepers() {
         for word in every_kind_of_word().filter(|word| word.is_set() && !word.is_held()) {
             let cleared = word.cleared();
             assert!(!cleared.is_set());
@@ -250,7 +250,7 @@ mod tests {
             let [pulsed, one_by_one] = [word.pulsed(), word.set().cleared()];
             assert_eq!(pulsed.counter(), one_by_one.counter());
             assert_eq!(pulsed.sets_since(word), 1);
-            assert_eq!(pulsed.bits() & FLAGS, word.bits() & FLAGS, "an addition leaves the flags alone");
+            assert_eq!(pulsed.bits() & FLAGS, word.bits() & FLAGS, "an addition does not change the flags");
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
                 for pulsed in [word.set().cleared(), word.pulsed()].into_iter().filter(|pulsed| !pulsed.is_lost()) {
                     assert!(
                         pulsed.releases(generation) && !pulsed.releases(pulsed.generation()),
-                        "newcomers wait for the next"
+                        "new waits wait for the next"
                     );
                 }
             }
@@ -280,23 +280,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_set_whatever_is_set_or_cleared() {
+    fn a_held_event_is_set_whatever_is_set_or_cleared() {
         for word in every_held_word() {
             for changed in [word.set(), word.cleared(), word.set().cleared(), word.cleared().set(), word.with_sleeper()]
             {
                 assert!(changed.is_set() && changed.is_held());
-                assert_eq!(changed.counter(), word.counter(), "nobody sees a change");
+                assert_eq!(changed.counter(), word.counter(), "the counter does not change");
                 assert!(changed.releases(word.generation()) && changed.releases(changed.generation()));
                 assert_eq!(changed.sets_since(word), 0);
                 assert_eq!(changed.last_raised(), word.last_raised());
             }
-            assert_eq!(word.with_sleeper().bits(), word.bits() | WATCHED, "nobody sleeps until it is set");
+            assert_eq!(word.with_sleeper().bits(), word.bits() | WATCHED, "no sleeper waits for a set");
             assert_eq!(word.gone().counter(), word.counter());
         }
     }
 
     #[test]
-    fn whoever_waits_when_a_hold_begins_is_released_by_it_even_after_its_end() {
+    fn a_hold_releases_earlier_waits_even_after_its_end() {
         for word in every_kind_of_word().filter(|word| !word.is_held() && !word.is_lost()) {
             let held = Word(word.bits() | HELD);
             let ended = held.released_by_holder();
@@ -305,7 +305,7 @@ mod tests {
             assert_eq!(ended.sets_since(word), held.sets_since(word));
             assert!(ended.counter() == 0 || ended.last_raised() == held.last_raised());
             assert_eq!(ended.is_set(), word.is_set(), "it is set afterwards if it was before");
-            assert!(word.is_set() || !ended.releases(ended.generation()), "newcomers wait");
+            assert!(word.is_set() || !ended.releases(ended.generation()), "new waits wait");
             assert_eq!(ended.bits() & (READERS | GONE), word.bits() & (READERS | GONE));
             assert!(held.set().released_by_holder().is_set(), "it was set meanwhile");
             assert!(!held.cleared().released_by_holder().is_set(), "it was cleared meanwhile");
@@ -319,7 +319,7 @@ mod tests {
         for word in every_kind_of_word() {
             assert!(!Word::LOST.releases(word.generation()));
         }
-        assert!(!Word(u32::MAX).is_lost(), "what the kernel compares with is not it");
+        assert!(!Word(u32::MAX).is_lost(), "it differs from the value that the kernel compares with");
     }
 
     #[test]

@@ -26,72 +26,72 @@ use crate::shared::wait::{Changed, SharedWait, State};
 use crate::sys::files;
 use crate::wait::Slot;
 
-/// A flag that processes wait for: the same methods as [`Event`](crate::Event), for everyone who knows its name or was
-/// given its descriptor.
+/// A flag that processes wait for, with the methods of [`Event`](crate::Event). Processes open it by name, or are given
+/// its descriptor.
 ///
-/// It lives in one file of one page, with no daemon. Whoever dies, at whatever instruction, takes nobody along: there
-/// is no lock that could stay locked, a `set` is either whole or has not happened, and a waiter that is killed leaves
-/// nothing behind. What an `Event` promises holds here too, line by line: level and pulse, timeouts, publication,
-/// cancel safety, cohorts, and [`any`](crate::any) and [`all`](crate::all), in which the two kinds can be mixed.
+/// The event is a file of one page. There is no daemon. A process may be killed at any instruction without affecting
+/// others: there is no lock that could stay locked, a `set` happens completely or not at all, and a killed waiter
+/// leaves nothing behind. The contract is that of `Event`: level and pulse, timeouts, publication, cancel safety, no
+/// effect on new waits. [`any`](crate::any) and [`all`](crate::all) can mix the two kinds.
 ///
-/// A clone is the same event through the same descriptor; two that were opened by the same name are the same event.
+/// A clone is the same event through the same descriptor. Two openings of the same name are the same event.
 ///
-/// # Who may do what
+/// # Permissions
 ///
 /// The directory is the policy. Users who may create files in a directory may create, set and clear its events, and
 /// remove them, unless the directory is sticky: then the owner of the event or of the directory, and root, may. Users
 /// who may only read the directory may wait. So a group's directory (mode 2775), a container's volume (1777) and a
 /// private directory (0700) behave as their permissions say.
 ///
-/// An event's file is made with the directory's permissions to read and write, whatever the umask, with its group, and
-/// with its access control list, if it has one; a process that may give files away gives it the directory's owner, too.
-/// A process that may not give it the directory's group gives the file's group what everybody has. A file that grants
-/// less than its directory is an error that names the file's owner. (Who may read a file can also look on, and delay
-/// the releases of others by a second or two, by what the kernel lets one do with words that one can see.)
+/// A new event's file gets the directory's read and write permissions, whatever the umask; its group; and its access
+/// control list, if it has one. A process that may change owners also gives it the directory's owner. If the process
+/// may not set the directory's group, the file's group gets the permissions of all others. A file that grants less
+/// than its directory is an error that names the file's owner. (A user who may only read the file can delay the
+/// releases of others by a second or two, by misusing futex operations on the word.)
 ///
 /// # Errors
 ///
-/// Two things can happen to an event that lies outside of the process: that it may only be read, and that it is
-/// removed. So every method returns a `Result`, as those of `tantara_etcd::ClusterEvent` do; nothing that another
-/// process does to an event panics this one. A wait that was released before the event was removed is released.
+/// The event may be read-only for this process, and another process may remove it. So every method returns a `Result`,
+/// as those of `tantara_etcd::ClusterEvent` do. No action of another process makes a method panic. A wait that was
+/// released before the event was removed is released.
 ///
-/// If a file is removed or cut off by other means, those who sleep find out within some seconds. If it is renamed, or
-/// loses one of several names, those who know it by that name are told that it was removed; whoever has it open by
-/// another name goes on. (The directory is the one that was opened: to rename it, to unmount it or to change the
-/// current directory is no removal.) To cut off a file that is mapped would end the process (SIGBUS); a handler for
-/// that signal, installed with the first event that has a file, turns it into an error, and hands every other fault to
-/// whoever handled it before. (A thread that blocks that signal cannot be helped. A program that wants no handler calls
+/// If the file is removed or truncated by other means, sleeping waiters get an error within some seconds. If it is
+/// renamed, or loses one of several names, waits that opened it by that name get the error that it was removed; waits
+/// that opened it by another name go on. (Renaming or unmounting the directory, or changing the current directory,
+/// removes nothing.) Access to a truncated file that is mapped raises SIGBUS. A handler, installed with the first
+/// event that has a file, turns that into an error, and passes every other fault to the handler that was installed
+/// before. (It does not run on a thread that blocks the signal. A program that wants no handler calls
 /// [`disable_sigbus_handler`](SharedEvent::disable_sigbus_handler) first.)
 ///
 /// # Signal handlers
 ///
 /// [`set`](SharedEvent::set), [`clear`](SharedEvent::clear), [`pulse`](SharedEvent::pulse) and
 /// [`is_set`](SharedEvent::is_set) may be called in a signal handler, on a handle that was opened before, whatever the
-/// interrupted thread is doing. When they succeed, they neither lock nor allocate, and `errno` stays as it was. (An
-/// error allocates memory, so make sure that the event is writable, and that nobody removes it.) Tasks are woken by a
-/// helper thread. No other method may be called there.
+/// interrupted thread is doing. When they succeed, they neither lock nor allocate, and do not change `errno`. (An
+/// error allocates memory, so make sure that the event is writable and is not removed.) Tasks are woken by a reactor
+/// thread. No other method may be called there.
 ///
 /// # Memory ordering
 ///
-/// All that a process did before `set`, in memory that it shares with others or in files, is visible to whoever
-/// observes the event set or is released by it.
+/// All that a process did before `set`, in shared memory or in files, is visible to whoever observes the event set or
+/// is released by it.
 ///
 /// # Fairness
 ///
-/// None among processes: all who sleep are woken by one system call. The tasks of a process are woken in the order in
+/// None among processes: all sleepers are woken by one system call. The tasks of a process are woken in the order in
 /// which they were first polled.
 ///
 /// # Complexity
 ///
-/// A `set` that nobody sleeps for, a `clear` and `is_set` make no system call. With sleepers, `set` is one. An event
-/// takes one page of memory, and two file descriptors if it has a name, else one; a waiter takes none.
+/// `is_set`, `clear`, and a `set` without sleepers make no system call. With sleepers, `set` makes one. An event takes
+/// one page of memory, and two file descriptors if it has a name, else one. A waiter takes none.
 ///
 /// # Platforms
 ///
-/// Linux. Events are shared through the kernel that processes have in common, so also between containers that share
-/// the directory; processes of other PID namespaces are shown without their numbers. Not on an overlay file system,
-/// where readers and writers may have different files. The child of a fork of a process with threads does well to open
-/// its events anew, as with everything that has locks.
+/// Linux. Processes must run on the same kernel, so containers that share the directory share its events. Processes of
+/// other PID namespaces are shown without their numbers. Overlay file systems are not supported, because readers and
+/// writers may have different files there. The child of a fork of a process with threads should open its events anew,
+/// as with everything that has locks.
 ///
 /// # Examples
 ///
@@ -114,20 +114,21 @@ pub struct SharedEvent {
 }
 
 impl SharedEvent {
-    /// The event of that name, among the events of this user. It is made, unset, if it does not exist.
+    /// Opens the event of that name in this user's [`default_directory`](SharedEvent::default_directory). It is made,
+    /// unset, if it does not exist.
     ///
-    /// They lie in [`default_directory`](SharedEvent::default_directory). A name is made of letters and digits, of any
-    /// script, and of `. _ - + : @ = , % ~`; it begins with none of `.`, `-`, `~` and has at most 200 bytes.
+    /// A name consists of letters and digits of any script, and of `. _ - + : @ = , % ~`. It must not begin with `.`,
+    /// `-` or `~`, and has at most 200 bytes.
     ///
     /// # Errors
     ///
-    /// If the name cannot be, if something else lies there, or if the system refuses.
+    /// If the name is not valid, if another kind of file has it, or if the system refuses.
     pub fn open(name: &str) -> Result<SharedEvent, Error> {
         SharedEvent::open_at(&Place::of_user(name)?)
     }
 
-    /// The event of that name in a directory. Both are made if they do not exist, the directory if only its last part
-    /// is missing.
+    /// Opens the event of that name in a directory. Both are made if they do not exist, the directory only if its
+    /// parent exists.
     ///
     /// # Errors
     ///
@@ -140,7 +141,7 @@ impl SharedEvent {
         naming::open(place).map(|file| SharedEvent::new(file, Some(place.path.clone())))
     }
 
-    /// The event of that name in a directory, if it exists.
+    /// Opens the event of that name in a directory, if it exists.
     ///
     /// # Errors
     ///
@@ -153,7 +154,7 @@ impl SharedEvent {
         Ok(naming::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
     }
 
-    /// Looks at every event of a directory, in the order of their names. A directory that does not exist has none.
+    /// Reads every event of a directory, in the order of their names. A directory that does not exist has none.
     ///
     /// A file that is no event is reported with an error. Files whose names begin with a dot are passed over, but an
     /// event whose maker or remover was killed half-way is listed under its own name. Nothing is made, changed, or
@@ -165,7 +166,7 @@ impl SharedEvent {
     ///
     /// # Complexity
     ///
-    /// Linear in the number of events, some system calls each; for those with waiters see
+    /// Linear in the number of events, with some system calls each; for events with waiters see
     /// [`waiters`](SharedEvent::waiters).
     ///
     /// # Examples
@@ -186,59 +187,59 @@ impl SharedEvent {
         list::list(directory.as_ref())
     }
 
-    /// Whether an event can have that name; see [`open`](SharedEvent::open).
+    /// Checks a name; see [`open`](SharedEvent::open).
     ///
     /// # Errors
     ///
-    /// If it cannot: the error says why.
+    /// If the name is not valid. The error says why.
     pub fn check_name(name: &str) -> Result<(), Error> {
         name::check(name)
     }
 
-    /// Where the events of this user lie: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`;
-    /// where there is no such place `/dev/shm/tantara-UID`.
+    /// Where this user's events lie: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`; if
+    /// `/run/user/UID` does not exist, `/dev/shm/tantara-UID`.
     #[must_use]
     pub fn default_directory() -> PathBuf {
         name::default_directory()
     }
 
-    /// For programs that want no handler of SIGBUS: none is installed from now on. To be called before the first event
-    /// is opened; says whether that was in time, and changes nothing if not.
+    /// Prevents the library from installing a handler of SIGBUS. `false`, without an effect, if one was installed
+    /// already: call it before the first event is opened.
     ///
-    /// Without the handler, an event's file that is cut off while the event is in use ends the process, as with every
-    /// mapped file. Events without a name cannot be cut off.
+    /// Without the handler, truncating the file of an event in use ends the process, as with every mapped file. Events
+    /// without a name cannot be truncated.
     pub fn disable_sigbus_handler() -> bool {
         mapping::disable_handler()
     }
 
-    /// An event without a name, for processes that are given its descriptor: by [`inherit`](SharedEvent::inherit), by a
-    /// socket, or by a fork. It ends with the last who has it.
+    /// Makes an event without a name, for processes that are given its descriptor: by
+    /// [`inherit`](SharedEvent::inherit), by a socket, or by a fork. It exists as long as a process has it open.
     ///
     /// # Errors
     ///
-    /// If the system refuses: too many open files, or no memory.
+    /// If there are too many open files, or too little memory.
     pub fn anonymous() -> Result<SharedEvent, Error> {
         EventFile::anonymous().map(|file| SharedEvent::new(file, None))
     }
 
-    /// The event that a descriptor stands for, named or not: the other side of [`AsFd`].
+    /// The event of a descriptor, with a name or without: the inverse of [`AsFd`].
     ///
     /// # Errors
     ///
-    /// If it is no event.
+    /// If it is not an event.
     pub fn from_fd(descriptor: OwnedFd) -> Result<SharedEvent, Error> {
         let nowhere = Path::new("descriptor");
         let given = File::from(descriptor);
-        // Nothing else is opened again: to open a pipe does something to whoever is at its other end.
+        // Checked before it is reopened, because opening a pipe affects the process at its other end.
         file::check_file(&given, nowhere)?;
         let is_writable = files::is_writable(&given);
-        // With a description of its own, what dies with this process is told from what lives on in others.
+        // With a description of its own, the marks of this process end with it, and not with other processes.
         let file = EventFile::reopen(&given, is_writable).unwrap_or(given);
         EventFile::check(file, is_writable, nowhere, None).map(|file| SharedEvent::new(file, None))
     }
 
-    /// Lets the program that `command` will start have the event. The answer is the number by which that program finds
-    /// it, with [`inherited`](SharedEvent::inherited); tell it, for example in an argument.
+    /// Passes the event to the program that `command` will start. Returns the number with which that program opens it,
+    /// by [`inherited`](SharedEvent::inherited). Pass the number too, for example as an argument.
     ///
     /// # Errors
     ///
@@ -264,7 +265,7 @@ impl SharedEvent {
         Ok(files::hand_down(command, copy))
     }
 
-    /// The event that this process was given under that number by [`inherit`](SharedEvent::inherit).
+    /// The event that this process was given by [`inherit`](SharedEvent::inherit), under that number.
     ///
     /// # Errors
     ///
@@ -279,7 +280,7 @@ impl SharedEvent {
         SharedEvent { handle: Arc::new(Handle::new(file, path)) }
     }
 
-    /// Where its file lies, if it was opened by name.
+    /// The path of its file, if it was opened by name.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.handle.path.as_deref()
@@ -289,7 +290,7 @@ impl SharedEvent {
         self.handle.name()
     }
 
-    /// Whether it may be set and cleared here, not only waited for.
+    /// Whether this process may set and clear it.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.handle.file.is_writable
@@ -305,13 +306,13 @@ impl SharedEvent {
         self.handle.is_set()
     }
 
-    /// Whether the event was removed, or its file destroyed as far as is known, so that nobody can set it any more.
+    /// Whether the event was removed, or its file destroyed, as far as is known. Such an event can no longer be set.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.handle.known_word().is_gone()
     }
 
-    /// Raises the flag and releases everyone who waits, in all processes. Setting a set event changes nothing.
+    /// Raises the flag and releases all waiters, in all processes. Setting a set event changes nothing.
     ///
     /// # Errors
     ///
@@ -321,7 +322,7 @@ impl SharedEvent {
         self.handle.set()
     }
 
-    /// Lowers the flag. Clearing an unset event changes nothing. Nobody who was released is called back.
+    /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay released.
     ///
     /// # Errors
     ///
@@ -331,7 +332,7 @@ impl SharedEvent {
         self.handle.clear()
     }
 
-    /// Raises the flag and lowers it in one step: everyone who waits is released, and nobody sees the event set. A set
+    /// Raises the flag and lowers it in one step: all waiters are released, and the event is never seen set. A set
     /// event is cleared.
     ///
     /// # Errors
@@ -345,7 +346,7 @@ impl SharedEvent {
     ///
     /// # Errors
     ///
-    /// If the event was removed, or is while it is waited for.
+    /// If the event was removed, or is removed during the wait.
     #[inline]
     pub fn wait(&self) -> Result<(), Error> {
         self.handle.wait(|| Deadline::Never).map(drop)
@@ -375,31 +376,31 @@ impl SharedEvent {
 
     /// A future that is ready once the event is set, or was set since the future was made. Any runtime will do.
     ///
-    /// The first such wait in a process starts a helper thread, which sleeps for up to 127 events and ends some time
-    /// after the last wait; for more events there are more helpers.
+    /// The first such wait in a process starts a reactor thread, which sleeps for up to 127 events and ends some time
+    /// after the last wait. More events need more threads.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any moment loses nothing for anyone else. The pulse guarantee counts from this call.
+    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on.
     ///
     /// # Errors
     ///
-    /// The future's, if the event was removed, or is while it is awaited, or if no helper thread can be started. (A
-    /// thread that blocks needs none, not even in [`any`](crate::any) and [`all`](crate::all): without it, it looks
-    /// every 5 ms.)
+    /// The future's, if the event was removed, or is removed while it is awaited, or if no reactor thread can be
+    /// started. (A thread that blocks can do without, also in [`any`](crate::any) and [`all`](crate::all): then it
+    /// looks every 5 ms.)
     #[inline]
     pub fn wait_async(&self) -> SharedWait<'_> {
         SharedWait::new(&self.handle)
     }
 
-    /// What the event is at this moment, to be compared with a later moment.
+    /// The state of the event at this moment, to be compared with a later one.
     #[must_use]
     pub fn state(&self) -> State {
         State::new(self.handle.known_word())
     }
 
-    /// A future that is ready once the event is no longer what it was: set, cleared, or removed. What it yields tells
-    /// how often the event was set in the meantime.
+    /// A future that is ready once the event's state differs from an earlier one: it was set, cleared, or removed. The
+    /// state that it returns tells how often the event was set in between.
     ///
     /// # Cancel safety
     ///
@@ -420,9 +421,10 @@ impl SharedEvent {
         Changed::new(&self.handle, since)
     }
 
-    /// When it was last set, and by whom. `None` if it never was, or if its setter was killed before it said so.
+    /// When it was last set, and by which process. `None` if it never was, or if the setter was killed before it
+    /// recorded that.
     ///
-    /// This is what setters say of themselves. Setting a set event does not count.
+    /// Setters record this themselves, so it proves nothing. Setting a set event does not count.
     ///
     /// # Errors
     ///
@@ -431,32 +433,32 @@ impl SharedEvent {
         self.handle.last_set()
     }
 
-    /// Who waits, in all processes that share the kernel, those who have waited longest first.
+    /// The waiters, in all processes on the same kernel, those who have waited longest first.
     ///
-    /// A waiter shows up when it has slept for a twentieth of a second. A process whose tasks wait shows up once, by
-    /// its helper thread. This is what waiters say of themselves; the kernel vouches for their being alive.
+    /// A waiter appears after 50 ms of sleep. A process whose tasks wait appears once, by its reactor thread. Waiters
+    /// record this themselves. The kernel removes the records of processes that have ended.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened again (too many open files, no /proc), or knows no locks.
+    /// If the file cannot be reopened (too many open files, no /proc), or its file system has no locks.
     ///
     /// # Complexity
     ///
-    /// Quadratic in their number, inside the kernel: a thousand take some milliseconds.
+    /// Quadratic in the number of waiters, inside the kernel: a thousand take some milliseconds.
     pub fn waiters(&self) -> Result<Vec<Waiter>, Error> {
         let failed = |error| Error::system("asked who waits", Path::new(&self.name()), error);
         let file = EventFile::reopen(&self.handle.file.file, false).map_err(failed)?;
         registry::waiters(&file, self.handle.page()).map_err(failed)
     }
 
-    /// Removes the event: everyone who waits for it is told so and not left asleep, and the name is free.
+    /// Removes the event: all waiters get an error, and the name is free.
     ///
-    /// Whoever was released before is released. Those who open the name again make a new event. `false` if it had been
+    /// Waits that were released before are released. Opening the name again makes a new event. `false` if it was
     /// removed before.
     ///
     /// # Errors
     ///
-    /// If the event may only be read, has no name, or its directory may not be written to.
+    /// If the event is read-only or has no name, or if its directory is not writable.
     pub fn remove(&self) -> Result<bool, Error> {
         let Some(place) = &self.handle.file.place else { return Err(Error::new(Kind::Nameless)) };
         if !self.is_writable() {
@@ -480,8 +482,8 @@ impl AsFd for SharedEvent {
     }
 }
 
-/// Says whether it is set, where it lies, and how many threads and tasks of this process wait through this handle and
-/// its clones. It looks at memory alone; for all who wait see [`waiters`](SharedEvent::waiters).
+/// Shows whether it is set, its path, and how many threads and tasks of this process wait through this handle and its
+/// clones. It makes no system call; for all waiters see [`waiters`](SharedEvent::waiters).
 impl fmt::Debug for SharedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.handle.known_word();

@@ -1,8 +1,7 @@
-//! An event's file: how it is opened and checked. What lies in a directory is hostile until checked.
+//! An event's file: how it is opened and checked. Files may come from an attacker until they are checked.
 //!
-//! Nothing but a regular file is ever opened, because to open a pipe or a device does something to whoever is at its
-//! other end. So a name is first turned into a descriptor that only stands for what is there (`O_PATH`), and that file,
-//! once it was found to be regular, is opened through `/proc/self/fd`.
+//! Only regular files are opened, because opening a pipe or a device affects the process at its other end. So a name is
+//! first resolved with `O_PATH`, and if the file is regular, it is opened through `/proc/self/fd`.
 //!
 //! How files get their names and lose them is in [`naming`](crate::shared::naming).
 
@@ -28,30 +27,30 @@ use crate::sys::{files, shared};
 pub(crate) struct EventFile {
     pub(crate) mapping: Mapping,
     pub(crate) file: File,
-    /// Whether the event may be set and cleared, not just waited for.
+    /// Whether this process may set and clear the event.
     pub(crate) is_writable: bool,
     /// Where it was found, if it was opened by name.
     pub(crate) place: Option<Place>,
-    /// Since when its name is missing, by the coarse clock; zero while it is not.
+    /// Since when its name has been missing, by the coarse clock; zero while it is there.
     missing_since: AtomicU32,
 }
 
 /// Whether others can find an event by its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Standing {
-    /// They can, as far as is known.
+    /// Yes, as far as is known.
     InPlace,
-    /// They cannot. Others may have it open all the same.
+    /// No. Other processes may still have it open by another name.
     Missing,
-    /// Nobody can: the file has no name at all, or has lost some of its length.
+    /// No: the file has no name at all, or was truncated.
     Gone,
 }
 
-/// For how long a name has to be missing: it may be on its way.
+/// How long a name must be missing to count as missing, because it may be in the middle of a rename.
 const LONG_MISSING_MS: u32 = 500;
 
 impl EventFile {
-    /// What lies in a directory under that name, gone or not.
+    /// The event with that name in the directory, gone or not.
     pub(crate) fn look(place: &Place, name: &CStr) -> Result<Option<EventFile>, Error> {
         let Some((file, is_writable)) = open(place, name, true)? else { return Ok(None) };
         EventFile::check(file, is_writable, &place.path, Some(place)).map(Some)
@@ -61,7 +60,7 @@ impl EventFile {
         self.mapping.page().word().is_gone()
     }
 
-    /// Makes sure that an open file is an event, and maps it.
+    /// Checks that an open file is an event, and maps it.
     pub(crate) fn check(file: File, is_writable: bool, path: &Path, place: Option<&Place>) -> Result<EventFile, Error> {
         let metadata = file.metadata().map_err(|error| Error::system("opened", path, error))?;
         check_metadata(&metadata).map_err(|why| not_an_event(path, why))?;
@@ -83,18 +82,18 @@ impl EventFile {
         let nowhere = Path::new("anonymous event");
         let file = files::sealed_memory(&Page::new_bytes(false, shared::pid_namespace()));
         let file = file.map_err(|error| Error::system("made", nowhere, error))?;
-        // It is just what was written: to look at it would only cost a page fault.
+        // Its content was just written, so it need not be checked.
         let mapping = Mapping::of_sealed(&file).map_err(|error| Error::system("mapped", nowhere, error))?;
         Ok(EventFile { mapping, file, is_writable: true, place: None, missing_since: AtomicU32::new(0) })
     }
 
-    /// Whether the file has lost some of its length.
+    /// Whether the file was truncated.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.len() < PAGE as u64)
     }
 
-    /// Whether others can find it. A name is judged to be missing when two looks in a row have not found it, some time
-    /// apart. Where the system does not tell, it is in place.
+    /// Whether others can find it. A name counts as missing if two checks, some time apart, have not found it. If the
+    /// system returns an error, it counts as in place.
     pub(crate) fn standing(&self) -> Standing {
         let Some(place) = &self.place else { return Standing::InPlace };
         let Ok(metadata) = self.file.metadata() else { return Standing::InPlace };
@@ -102,8 +101,8 @@ impl EventFile {
             return Standing::Gone;
         }
         let is_at = |name| place.is_at(name, &self.file).unwrap_or(true);
-        // It may go from the one to the other in between, but hardly each time.
-        // In the slot it can be found only while nothing else has the name.
+        // It may be renamed from the one to the other between the checks, but hardly each time. An event in the slot is
+        // found only while nothing else has the name.
         let is_in_slot = || is_at(&place.slot) && !place.is_at_all(&place.name).unwrap_or(false);
         if is_at(&place.name) || is_in_slot() || is_at(&place.name) {
             self.missing_since.store(0, Relaxed);
@@ -118,7 +117,7 @@ impl EventFile {
         Standing::InPlace
     }
 
-    /// A description of its own for the same file, whose marks are told from those of `file`, and end with it.
+    /// A new description of the same file, whose marks are separate from those of `file`.
     pub(crate) fn reopen(file: &File, is_writable: bool) -> io::Result<File> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         OpenOptions::new().read(true).write(is_writable).open(path)
@@ -129,8 +128,8 @@ pub(crate) fn not_an_event(path: &Path, why: String) -> Error {
     Error::new(Kind::NotAnEvent { path: path.to_owned(), why })
 }
 
-/// Opens what has that name in the directory of `place`, for writing too if that is wanted and allowed. Links are not
-/// followed, and nothing but a regular file is opened.
+/// Opens the file with that name in the directory of `place`, also for writing if that is wanted and allowed. Symbolic
+/// links are not followed, and only regular files are opened.
 pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool) -> Result<Option<(File, bool)>, Error> {
     let failed = |error| Error::system("opened", &place.path, error);
     let there = match files::open_at(&place.directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
@@ -150,7 +149,7 @@ pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool) -> Result<O
             Ok(file) => return Ok(Some((file, true))),
             Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                // Whoever may make events in the directory may set them.
+                // A process that may make events in the directory may set them.
                 if files::may(&place.directory, libc::W_OK | libc::X_OK) {
                     return Err(grants_less(place, &metadata, "written to", error));
                 }
@@ -169,7 +168,7 @@ pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool) -> Result<O
     }
 }
 
-/// By its name once more, in the hope that it is still the same.
+/// By its name once more. Fails if it is another file now.
 fn open_again(place: &Place, name: &CStr, seen: &Metadata, is_writable: bool) -> io::Result<File> {
     let access = if is_writable { libc::O_RDWR } else { libc::O_RDONLY };
     let harmless = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -179,7 +178,7 @@ fn open_again(place: &Place, name: &CStr, seen: &Metadata, is_writable: bool) ->
     if is_same { Ok(file) } else { Err(ErrorKind::NotFound.into()) }
 }
 
-/// The directory is the policy, and the file grants less.
+/// The error for a file that grants less than its directory.
 fn grants_less(place: &Place, metadata: &Metadata, what: &str, error: io::Error) -> Error {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let why = format!(
@@ -189,7 +188,7 @@ fn grants_less(place: &Place, metadata: &Metadata, what: &str, error: io::Error)
     Error::new(Kind::Refused { path: place.path.clone(), why, error })
 }
 
-/// Whether a file can be an event, as far as can be told from outside.
+/// Whether a file can be an event, judged by its metadata.
 fn check_metadata(metadata: &Metadata) -> Result<(), String> {
     check_kind(metadata)?;
     if metadata.len() != PAGE as u64 {
@@ -232,7 +231,7 @@ pub(crate) fn check_page(page: &Page) -> Result<(), String> {
     })
 }
 
-/// Whether somebody may read the file and not write to it.
+/// Whether some users may read the file but not write to it.
 pub(crate) fn has_readers(metadata: &Metadata) -> bool {
     let mode = metadata.permissions().mode();
     [6, 3, 0].into_iter().any(|class| mode >> class & 0o6 == 0o4)

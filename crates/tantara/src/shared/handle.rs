@@ -1,5 +1,5 @@
-//! One opening of an event: what the verbs of [`SharedEvent`](crate::SharedEvent) do, with its file, its marks, and the
-//! clock. The protocol on the word itself is in [`signal`].
+//! One opening of an event: what the methods of [`SharedEvent`](crate::SharedEvent) do with its file, its marks, and
+//! the clock. How the word is changed is in [`signal`].
 
 #![forbid(unsafe_code)]
 
@@ -29,20 +29,22 @@ pub(crate) struct Handle {
     registry: Registry,
     /// Notified when the word has changed: this process's tasks wait for it. See [`reactor`](crate::shared::reactor).
     pub(crate) local_event: Event,
-    /// The helper that attends to this: one more than the number of forks before it, or zero. See the bridge.
+    /// One more than the number of forks, while a reactor thread of this process sleeps on the word; else zero. See
+    /// [`reactor`](crate::shared::reactor).
     pub(crate) registered_in: AtomicU32,
-    /// The mark that the bridge has left on behalf of those who listen to the local_event.
+    /// The mark that shows that tasks wait. The reactor thread sets it.
     mark_of_tasks: Mutex<Option<registry::Mark>>,
-    /// Whether there is one. Whoever leaves it then looks for listeners; whoever leaves the local_event's queue then
-    /// looks for the mark. The queue's lock puts the two in order, so the mark does not stay without listeners.
+    /// Whether there is one. The reactor thread sets the mark and then checks for listeners. A task leaves the queue
+    /// of the local event and then checks for the mark. The queue's lock orders the two, so no mark stays without
+    /// listeners.
     has_mark_of_tasks: AtomicBool,
-    /// How many threads of this process sleep: a figure for `Debug`.
+    /// How many threads of this process sleep; for `Debug`.
     sleepers: AtomicU32,
     /// The file was found to have lost its name.
     is_abandoned: AtomicBool,
 }
 
-/// A thread that sleeps. Its mark is taken off when the wait ends, also by a panic of a callback of
+/// A thread that sleeps. Its mark is removed when the wait ends, also by a panic of the callback of
 /// [`interruptible`](crate::interruptible).
 struct Sleeper<'a> {
     handle: &'a Handle,
@@ -66,12 +68,12 @@ impl Drop for Sleeper<'_> {
     }
 }
 
-/// How long a sleep lasts before it is worth to say who sleeps.
+/// How long a thread sleeps before it sets a mark.
 pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(50);
-/// How long to sleep until looking whether the file is still there, at first and at most.
+/// How long to sleep between checks whether the file is still there, at first and at most.
 pub(crate) const SHORTEST_NAP: Duration = Duration::from_secs(1);
 const LONGEST_NAP: Duration = Duration::from_secs(2);
-/// How often to look when nobody can be told that one sleeps.
+/// How often to look at the word if setters do not know of this sleeper.
 const BLIND_NAP: Duration = Duration::from_millis(20);
 
 /// This process, and the PID namespace in which it has that number.
@@ -82,7 +84,7 @@ fn who_sets() -> (u32, u32) {
 
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
-        // Asked for now: a signal handler may call `set`, and the first question takes locks and allocates.
+        // Determined now, because a signal handler may call `set`, and the first call takes locks and allocates.
         let _ = who_sets();
         Handle {
             file,
@@ -107,11 +109,11 @@ impl Handle {
         self.page().word()
     }
 
-    /// The word, and that the event is gone, if this handle has found that out and could not say so in the word.
+    /// The word; marked as gone if this handle has found out that the event is gone, and could not write that.
     pub(crate) fn known_word(&self) -> Word {
         let word = self.word();
         if !self.page().is_whole() {
-            // The file was cut off and made longer again behind the back of everybody: nobody has met a fault.
+            // The file was truncated and extended again without a fault in between.
             return Word::LOST;
         }
         if self.is_abandoned() { word.gone() } else { word }
@@ -177,13 +179,13 @@ impl Handle {
         self.check_whole()
     }
 
-    /// The page is not what is left of one: see [`Page::is_whole`].
+    /// An error if the page is what is left of a truncated file: see [`Page::is_whole`].
     #[inline]
     pub(crate) fn check_whole(&self) -> Result<(), Error> {
         if self.page().is_whole() { Ok(()) } else { Err(self.gone(Word::LOST)) }
     }
 
-    /// Released, still waiting, or never to be released.
+    /// Whether it is released; an error if the event is gone.
     #[inline]
     pub(crate) fn look(&self, generation: Generation) -> Result<bool, Error> {
         self.judge(self.word(), generation)
@@ -225,7 +227,7 @@ impl Handle {
             let now = self.word();
             now.releases(generation) || now.is_gone()
         };
-        // Where others sleep already the next signal costs a system call anyhow, and a crowd that spins helps nobody.
+        // Do not spin when others sleep already: the next `set` needs a system call anyway.
         if first.has_sleepers() {
             return self.sleep(generation, deadline);
         }
@@ -238,8 +240,8 @@ impl Handle {
     fn sleep(&self, generation: Generation, deadline: Deadline) -> Result<bool, Error> {
         let mut sleeper = Sleeper::new(self);
         let mut nap = ANONYMOUS_NAP;
-        // When the nap is over: known only to those who were woken before, and not released. (Signals may do that to a
-        // thread all the time.) Everyone else is spared the look at the clock.
+        // When the nap is over. Determined only after the sleep was interrupted, as signals may do again and again; in
+        // the usual case no look at the clock is needed.
         let mut nap_ends = None;
         let outcome = loop {
             let now = self.word();
@@ -264,7 +266,7 @@ impl Handle {
             }
             nap_ends = None;
             if deadline.has_passed() {
-                // The tie: whoever set it in the meantime wins.
+                // On a tie, released wins.
                 break self.look(generation);
             }
             if nap == ANONYMOUS_NAP && sleeper.mark.is_none() {
@@ -289,17 +291,17 @@ impl Handle {
         self.registry.enter(&self.file.file, namespace, generation, waited)
     }
 
-    /// Shows, on behalf of those who listen to the local_event, that somebody waits; unless that is shown already.
+    /// Sets the mark of waiting tasks, unless there is one.
     pub(crate) fn enter_for_listeners(&self, generation: Generation, waited: Duration) {
         let mut mark = lock(&self.mark_of_tasks);
-        // In the child of a fork the parent's mark says nothing of this process.
+        // In the child of a fork, the parent's mark does not stand for this process.
         if mark.as_ref().is_none_or(|mark| !mark.is_own()) {
             *mark = self.enter(generation, waited);
             self.has_mark_of_tasks.store(mark.is_some(), Relaxed);
         }
     }
 
-    /// Nobody listens any more, or all were released.
+    /// Removes the mark of waiting tasks: none waits any more, or all were released.
     pub(crate) fn leave_for_listeners(&self, is_released: bool) {
         let mut mark = lock(&self.mark_of_tasks);
         if let Some(mark) = mark.take() {
@@ -317,16 +319,16 @@ impl Handle {
         signal::announce_sleep(&self.page().word, now, self.file.is_writable)
     }
 
-    /// `nap`, or less where nobody knows that one sleeps.
+    /// `nap`, or less if setters do not know of this sleeper.
     pub(crate) fn longest_nap(&self, nap: Duration) -> Duration {
         let now = self.word();
         let is_heard = self.file.is_writable || (now.has_readers() && !now.is_set());
         if is_heard { nap } else { nap.min(BLIND_NAP) }
     }
 
-    /// Looks whether others can still find the event, as far as its file tells. One that has lost its last name, or its
-    /// page, without having been removed is gone all the same, and this tells everyone. One that has only lost the name
-    /// that it was opened by is gone for this handle: others may have it open by another name.
+    /// Checks whether others can still find the event. An event whose file has lost its last name, or its page, is gone
+    /// even if it was not removed, and is marked so for all. One that has lost only the name by which it was opened is
+    /// gone for this handle, because others may have opened it by another name.
     pub(crate) fn check_place(&self) {
         let standing = if self.page().is_whole() { self.file.standing() } else { Standing::Gone };
         if standing == Standing::InPlace {

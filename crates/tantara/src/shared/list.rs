@@ -1,4 +1,4 @@
-//! The events of a directory, looked at without being opened for use.
+//! The events of a directory, read without being opened for use.
 
 #![forbid(unsafe_code)]
 
@@ -16,7 +16,7 @@ use crate::shared::name::{self, Place, SLOT};
 use crate::shared::registry::{self, Waiter};
 use crate::sys::shared;
 
-/// An event of a directory, as it was when it was looked at.
+/// An event of a directory, as it was when it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Entry {
@@ -26,7 +26,7 @@ pub struct Entry {
     pub is_set: bool,
     /// When it was last set, and by whom, as far as is known.
     pub last_set: Option<LastSet>,
-    /// Who waits, those who have waited longest first.
+    /// The waiters, those who have waited longest first.
     pub waiters: Vec<Waiter>,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn list(path: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
     let Some(directory) = name::open_directory(path)?.map(Arc::new) else { return Ok(Vec::new()) };
     let names: Result<Vec<OsString>, _> =
         fs::read_dir(path).map_err(failed)?.map(|file| Ok(file?.file_name())).collect();
-    // An event that is in its slot has no other name: its remover or its maker was stopped or killed.
+    // An event in its slot has no other name: the process that was removing or making it was stopped or killed.
     let names: BTreeSet<String> = names.map_err(failed)?.iter().filter_map(|name| name_of_event(name)).collect();
     Ok(names.into_iter().filter_map(|name| look(&directory, path, &name).transpose()).collect())
 }
@@ -62,7 +62,7 @@ fn look(directory: &Arc<File>, path: &Path, name: &str) -> Result<Option<Entry>,
         Some((opened, _)) => read(&place, opened, name),
         None => Ok(None),
     };
-    // Whatever else is in the slot is no event, as for everybody who opens one.
+    // Anything else in the slot is ignored, as it is by `open`.
     if let Ok(Some(entry)) = in_slot() {
         return Ok(Some(entry));
     }

@@ -1,24 +1,24 @@
-//! The page in memory, and what happens when its file is cut off under it.
+//! The page in memory, and what happens when its file is truncated.
 //!
-//! Whoever may write to a file may also make it shorter, and then the next access to the page is a fault, SIGBUS, which
-//! ends the process. A file that nobody can shorten (sealed memory) needs no care. For every other one a handler is
-//! installed, once for the process: if the fault is in a page that is listed here, it maps a page of zeros over it,
-//! writes "lost" into it ([`Word::LOST`]), and the instruction runs again. Any other fault goes to the handler that was
-//! installed before. [`disable_handler`] is for programs that want no handler.
+//! A process that may write to a file may also truncate it. Then the next access to the page is a fault, SIGBUS, which
+//! ends the process. Sealed memory cannot be truncated. For all other files a handler is installed, once per process:
+//! if the fault is in a page that is listed here, it maps a page of zeros over it, writes [`Word::LOST`] into it, and
+//! the instruction runs again. Any other fault goes to the handler that was installed before. Programs that want no
+//! handler call [`disable_handler`].
 //!
-//! The kernel refuses a new mapping when the process has as many as it may (`vm.max_map_count`), even a mapping that
-//! takes the place of another. So some mappings are kept in reserve, and the handler gives one back if it has to.
+//! The kernel refuses a new mapping if the process has reached its limit (`vm.max_map_count`), even if it replaces
+//! another. So some mappings are kept in reserve, which the handler unmaps if it has to.
 //!
-//! Discipline:
+//! Invariants:
 //!
-//! 1. A [`Listing`] lives for ever; its `page` is an address exactly while a [`Mapping`] owns it and its page is
+//! 1. A [`Listing`] is never freed. Its `page` is an address exactly while a [`Mapping`] owns it and its page is
 //!    mapped.
 //! 2. The list of all listings only grows, at its head, by a compare-exchange. So the handler can walk it at any
-//!    moment; it takes no lock and allocates nothing but the page that it maps.
+//!    moment, without a lock. It allocates nothing but the page that it maps.
 //! 3. Nothing here takes a lock, because the child of a fork would wait for ever for a lock that another thread of its
-//!    parent had. A fork in the middle of a step loses at most a listing or a reserve.
-//! 4. The page of zeros is in place before it says "lost". Until then it has no seal, so whoever reads it sees that it
-//!    is no event's page ([`Page::is_whole`]).
+//!    parent held. A fork in the middle of a step leaks at most a listing or a reserve.
+//! 4. The page of zeros is mapped before LOST is written. Until then it has no seal, so readers see that it is not an
+//!    event's page ([`Page::is_whole`]).
 
 use std::fs::File;
 use std::io;
@@ -31,14 +31,14 @@ use crate::protocol::layout::{PAGE, Page, WORD_AT};
 use crate::protocol::word::Word;
 use crate::sys::{files, keeping_errno};
 
-/// A page of a file, shared with all others who have it mapped.
+/// A page of a file, shared with all processes that have it mapped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     page: NonNull<Page>,
     listing: Option<&'static Listing>,
 }
 
-// SAFETY: the page is reached through shared references to atomics only, and is unmapped by the last owner.
+// SAFETY: the page is accessed through shared references to atomics only, and is unmapped by the last owner.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -73,8 +73,8 @@ impl Mapping {
 
     #[inline]
     pub(crate) fn page(&self) -> &Page {
-        // SAFETY: mapped as long as `self` lives, page-aligned, long enough, and all fields are atomics, for which
-        // every pattern of bits is valid and which others may write to at any time.
+        // SAFETY: mapped as long as `self` lives, page-aligned and long enough. All fields are atomics, for which every
+        // bit pattern is valid, and which other processes may write at any time.
         unsafe { self.page.as_ref() }
     }
 }
@@ -84,7 +84,7 @@ impl Drop for Mapping {
         if let Some(listing) = self.listing {
             listing.page.store(CLAIMED, Release);
         }
-        // SAFETY: the page was mapped by `new`, and nobody refers to it any more.
+        // SAFETY: the page was mapped by `new`, and no reference to it is left.
         unsafe {
             libc::munmap(self.page.as_ptr().cast(), PAGE);
         }
@@ -92,22 +92,22 @@ impl Drop for Mapping {
     }
 }
 
-/// A page that may be cut off.
+/// A page whose file may be truncated.
 #[derive(Debug)]
 struct Listing {
-    /// Its address; [`UNUSED`] while nobody uses the listing, [`CLAIMED`] while its owner has no page.
+    /// Its address; [`UNUSED`] while the listing has no owner, [`CLAIMED`] while its owner has no page.
     page: AtomicUsize,
     next: AtomicPtr<Listing>,
 }
 
-/// No address of a page is one of these.
+/// Not addresses of pages.
 const UNUSED: usize = 0;
 const CLAIMED: usize = 1;
 
 static LISTINGS: AtomicPtr<Listing> = AtomicPtr::new(ptr::null_mut());
-/// How many listings are unused, but for those that a thread has decided to claim.
+/// How many listings are unused, without those that threads are about to claim.
 static UNUSED_LISTINGS: AtomicUsize = AtomicUsize::new(0);
-/// Where to begin to look for an unused one.
+/// Where to begin the search for an unused one.
 static HINT: AtomicPtr<Listing> = AtomicPtr::new(ptr::null_mut());
 
 impl Listing {
@@ -128,11 +128,11 @@ impl Listing {
         }
     }
 
-    /// Finds an unused listing. There is one, because the caller has taken it off the count.
+    /// Finds an unused listing. There is one, because the caller has decremented the count.
     fn claim() -> &'static Listing {
         let mut cursor = HINT.load(Acquire);
         loop {
-            // SAFETY: listings live for ever (discipline 1).
+            // SAFETY: listings are never freed (invariant 1).
             let Some(listing) = (unsafe { cursor.as_ref() }) else {
                 cursor = LISTINGS.load(Acquire);
                 continue;
@@ -153,7 +153,7 @@ impl Listing {
 
     fn is_listed(page: usize) -> bool {
         let mut cursor = LISTINGS.load(Acquire);
-        // SAFETY: listings live for ever (discipline 1).
+        // SAFETY: listings are never freed (invariant 1).
         while let Some(listing) = unsafe { cursor.as_ref() } {
             if listing.page.load(Acquire) == page {
                 return true;
@@ -164,15 +164,15 @@ impl Listing {
     }
 }
 
-/// Whether the process has our handler.
+/// Whether the process has the handler.
 static HANDLING: AtomicU32 = AtomicU32::new(NOT_YET);
 const NOT_YET: u32 = 0;
-/// Some thread has decided to install it.
+/// A thread is about to install it.
 const BEGUN: u32 = 1;
 const INSTALLED: u32 = 2;
 const DISABLED: u32 = 3;
 
-/// What was to be done about SIGBUS before: the handler, or one of SIG_DFL and SIG_IGN, and its flags.
+/// The action for SIGBUS before: the handler, or one of SIG_DFL and SIG_IGN, and its flags.
 static HANDLER_BEFORE: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static FLAGS_BEFORE: AtomicI32 = AtomicI32::new(0);
 
@@ -181,8 +181,8 @@ pub(crate) fn disable_handler() -> bool {
     matches!(HANDLING.compare_exchange(NOT_YET, DISABLED, AcqRel, Acquire), Ok(_) | Err(DISABLED))
 }
 
-/// Installs the handler, unless that was done before. Several threads may do it at the same time (discipline 3): each
-/// step can be repeated, and none of them takes our own handler for the one before.
+/// Installs the handler, unless it is installed. Several threads may do it at the same time (invariant 3): each step
+/// can be repeated, and none takes this handler for the one before.
 fn install_handler() {
     // From the first step on it is too late to disable the handler.
     let before = HANDLING.compare_exchange(NOT_YET, BEGUN, AcqRel, Acquire);
@@ -202,42 +202,41 @@ fn install_handler() {
     let mut before = action;
     // SAFETY: asks for what is installed; the pointer is valid.
     unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &mut before) };
-    // Before ours can be called.
+    // Before this handler can be called.
     note(&before);
     // SAFETY: the handler is of the kind that SA_SIGINFO asks for; both pointers are valid.
     unsafe { libc::sigaction(libc::SIGBUS, &action, &mut before) };
-    // Another one may have been installed in between.
+    // Another handler may have been installed in between.
     note(&before);
     HANDLING.store(INSTALLED, Release);
 }
 
-/// Mappings that are given back when a fault finds that the process has as many as it may. The handler fills the gap
-/// that it makes, so more than one is needed only if other threads take what it has given back. They can take only so
-/// many in the moment before the handler does, so it gives back more each time.
+/// Mappings that are unmapped if a fault finds that the process has reached its limit. The handler uses the gap at
+/// once, so more than one is needed only if other threads take it first. So the handler unmaps more with each try.
 static RESERVES: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
 
-/// Maps what is missing in the reserves, as far as the kernel allows it. The handler may do that too.
+/// Refills the reserves, as far as the kernel allows. The handler calls this too.
 fn fill_reserves() {
     for reserve in RESERVES.iter().filter(|reserve| reserve.load(Relaxed) == 0) {
-        // Shared ones have a file each, so the kernel does not merge neighbours into one mapping.
+        // Shared mappings have a file each, so the kernel does not merge neighbours into one.
         let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping where the kernel likes, which nobody looks into.
+        // SAFETY: a new mapping at an address of the kernel's choice, which is never accessed.
         let new = unsafe { libc::mmap(ptr::null_mut(), PAGE, libc::PROT_NONE, kind, -1, 0) };
         if new == libc::MAP_FAILED {
             return;
         }
         if reserve.compare_exchange(0, new.addr(), AcqRel, Relaxed).is_err() {
-            // SAFETY: the page was mapped above, and nobody else knows of it.
+            // SAFETY: the page was mapped above, and no other thread has access to it.
             unsafe { libc::munmap(new, PAGE) };
         }
     }
 }
 
-/// Gives one of the reserves back to the kernel, if there is one.
+/// Unmaps one of the reserves, if there is one.
 fn give_reserve_back() -> bool {
     let taken = RESERVES.iter().map(|reserve| reserve.swap(0, AcqRel)).find(|page| *page != 0);
     let Some(page) = taken else { return false };
-    // SAFETY: it was mapped by `fill_reserves`, and whoever takes it out of the reserves owns it.
+    // SAFETY: it was mapped by `fill_reserves`, and the thread that takes it out of the reserves owns it.
     unsafe { libc::munmap(ptr::without_provenance_mut(page), PAGE) == 0 }
 }
 
@@ -255,7 +254,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     match handler {
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: restores the default, and the fault, or the signal that is raised anew, ends the process.
+            // SAFETY: restores the default. The repeated fault, or the signal that is raised again, ends the process.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
             if !is_fault {
                 // SAFETY: takes a number.
@@ -263,7 +262,7 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
             }
         }
         handler if is_given_more => {
-            // SAFETY: it was installed as a function of this kind, and is called as the kernel would.
+            // SAFETY: it was installed as a function of this type, and is called as the kernel would.
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
                 unsafe { std::mem::transmute(handler) };
             handler(signal, info, context);
@@ -276,10 +275,10 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     }
 }
 
-/// How often to try to map the page, when other threads take what was given back.
+/// How often to try to map the page while other threads take what was unmapped.
 const TRIES: u32 = 100;
 
-/// Maps a page over this one that says "lost".
+/// Maps a page with [`Word::LOST`] over this one.
 fn replace(page: usize) -> bool {
     let is_replaced = (0..TRIES).any(|tries| {
         if map_over(page) {
@@ -287,7 +286,7 @@ fn replace(page: usize) -> bool {
         }
         let given_back = (0..1 << tries.min(4)).take_while(|_| give_reserve_back()).count();
         if given_back == 0 {
-            // Another thread's handler has them, and fills them again.
+            // Another thread's handler has taken them, and refills them.
             // SAFETY: takes nothing.
             unsafe { libc::sched_yield() };
         }
@@ -301,14 +300,14 @@ fn map_over(page: usize) -> bool {
     let there = ptr::without_provenance_mut::<libc::c_void>(page);
     let (access, kind) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
-    // SAFETY: the page that is replaced, in one step, is one of ours: it is mapped, and reached through atomics only.
+    // SAFETY: the page that is replaced, in one step, is listed: it is mapped, and accessed through atomics only.
     let new = unsafe { libc::mmap(there, PAGE, access, kind, -1, 0) };
     if new == libc::MAP_FAILED {
         return false;
     }
     // SAFETY: inside the page.
     let word = unsafe { new.byte_add(WORD_AT) }.cast::<u32>();
-    // SAFETY: it is aligned, mapped for writing, and reached by everybody as an atomic.
+    // SAFETY: it is aligned, mapped for writing, and always accessed as an atomic.
     let word = unsafe { AtomicU32::from_ptr(word) };
     word.store(Word::LOST.bits(), Release);
     true

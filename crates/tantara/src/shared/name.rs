@@ -1,4 +1,4 @@
-//! In which directory events lie, and under which names. Names are hostile until checked.
+//! In which directory events lie, and under which names. A name may come from an attacker until it is checked.
 
 #![forbid(unsafe_code)]
 
@@ -12,26 +12,26 @@ use std::sync::Arc;
 use crate::error::{Error, Kind};
 use crate::sys::{files, shared};
 
-/// Where an event lies: a directory that exists, and a name that can be.
+/// Where an event lies: an existing directory, and a valid name.
 ///
-/// The directory is a descriptor, which stays the same directory whatever is renamed, mounted or entered meanwhile.
+/// The directory is held as a descriptor, so it stays the same whatever is renamed, mounted or entered.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// For people.
+    /// For messages.
     pub(crate) path: PathBuf,
     pub(crate) directory: Arc<File>,
     pub(crate) name: CString,
-    /// The name that a file has on its way to `name`, and on its way from there.
+    /// The name of a file that is being made or removed.
     pub(crate) slot: CString,
 }
 
 /// What the name of a slot begins with; the event's name follows.
 pub(crate) const SLOT: &str = ".moved-";
 
-/// Checks a name, which may come from anywhere.
+/// Checks a name from any source.
 pub(crate) fn check(name: &str) -> Result<(), Error> {
     let Err(why) = crate::name::check(name) else { return Ok(()) };
-    // It may be of any length, and is quoted with its control characters escaped.
+    // Shortened, because it may be of any length. `Debug` escapes control characters.
     let mut shown: String = name.chars().take(60).collect();
     if shown.len() < name.len() {
         shown.push('…');
@@ -55,17 +55,17 @@ pub(crate) fn default_directory() -> PathBuf {
 }
 
 impl Place {
-    /// In the directory of this user's events, which is made if need be and is nobody else's.
+    /// In the directory of this user's events. It is made if it is missing, and must belong to this user only.
     pub(crate) fn of_user(name: &str) -> Result<Place, Error> {
         check(name)?;
         let path = default_directory();
         let unfit = |why: String| Err(Error::new(Kind::Directory { path: path.clone(), why }));
-        // A link in its place is not followed.
+        // A symbolic link is not followed.
         let opened = make(&path, 0o700).and_then(|()| open(&path, libc::O_NOFOLLOW));
         let directory = match opened {
             Ok(directory) => directory,
             Err(error) if is_other(&error) => return unfit("it is not a directory".into()),
-            // The variable may have come along from another user's session.
+            // The variable may come from another user's session.
             Err(error) => {
                 let why = format!("it cannot be made ({error}); look at $XDG_RUNTIME_DIR, or name another directory");
                 return Err(Error::new(Kind::Refused { path, why, error }));
@@ -81,7 +81,7 @@ impl Place {
         Place::at(&Arc::new(directory), &path, name)
     }
 
-    /// In a directory that the caller names. It is made if only its last part is missing.
+    /// In a given directory. It is made if only its last component is missing.
     pub(crate) fn in_directory(directory: &Path, name: &str) -> Result<Place, Error> {
         check(name)?;
         if let Some(there) = open_directory(directory)? {
@@ -124,7 +124,7 @@ impl Place {
     }
 }
 
-/// A directory that the caller has named, if it is there. A link is followed: the caller has chosen it.
+/// A given directory, if it exists. Symbolic links are followed, because the caller has chosen the path.
 pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
     if path.as_os_str().is_empty() {
         let why = "the path is empty; the current directory is \".\"".to_owned();
@@ -145,7 +145,7 @@ fn open(path: &Path, flags: libc::c_int) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | flags).open(path)
 }
 
-/// Something else is in the place of a directory.
+/// Whether the path leads to something other than a directory.
 fn is_other(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP))
 }

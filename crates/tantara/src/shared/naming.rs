@@ -1,28 +1,27 @@
 //! How the file of an event gets its name, and how it loses it.
 //!
-//! The kernel takes a name away from whatever has it by then, and not from the file that a process meant when it last
-//! looked: a process may be stopped in between for any time. So a file has another name, fixed for its event, on both
-//! ways: its *slot*, `.moved-NAME`.
+//! The kernel unlinks whichever file has the name at that moment, which may not be the file that the process compared
+//! before: the process may have been stopped in between. So a file that is being made or removed has a fixed second
+//! name, the *slot* `.moved-NAME`.
 //!
-//! * **To make an event**: the file is written without a name, gets the slot as its name if the slot is free, and is
-//!   renamed from there to its name, if nobody has that.
-//! * **To remove one**: the name is compared with the file, and renamed to the slot if that is free. Then the slot is
-//!   compared, for it may be another file by now: that one is renamed back. The right one is marked as gone, which
-//!   tells everyone who has it open, and is then taken out of the slot.
-//! * **Whoever finds no event under the name** looks into the slot, and renames a live event from there to its name:
-//!   its remover, or its maker, was stopped or killed. Who cannot rename uses it where it is.
+//! * **Making an event**: the file is written without a name, linked to the slot if that is free, and renamed from
+//!   there to its name if that is free.
+//! * **Removing an event**: the name is compared with the file, and renamed to the slot if that is free. The slot is
+//!   then compared, because it may be another file by now, which is renamed back. The right file is marked as gone,
+//!   which tells all processes that have it open, and is unlinked from the slot.
+//! * **Opening an event whose name is missing**: a live event in the slot is renamed to its name, because the process
+//!   that was making or removing it was stopped or killed. A process that may not rename uses it in the slot.
 //!
-//! Nothing here replaces a file (`RENAME_NOREPLACE`). (A file system that cannot promise that, such as an old NFS,
-//! gets a link and an unlink instead; the names are compared before the unlink, with a moment in between.) And
-//! whoever takes a file out of the slot, to its name or for good, has the file's advisory lock and has compared the
-//! slot since, so it takes no other file. So a process can be stopped or killed between any two calls, and others
-//! make, remove and open events of that name meanwhile, without harm to any of them. A process that is stopped
-//! while it has the lock keeps the file in the slot; an event that is gone is then in nobody's way, and a live one
-//! is used where it is. The kernel gives the lock back when a process dies.
+//! Nothing here replaces a file (`RENAME_NOREPLACE`). (A file system without that, such as an old NFS, gets a link and
+//! an unlink instead; the names are compared before the unlink, with a moment in between.) A process that takes a file
+//! out of the slot holds the file's advisory lock and has compared the slot since it got the lock, so it takes no
+//! other file. So a process can be stopped or killed between any two calls while others make, remove and open events
+//! of that name, and no event is lost. A process that is stopped with the lock keeps the file in the slot: an event
+//! that is gone is then in nobody's way, and a live one is used there. The kernel releases the lock when the process
+//! dies.
 //!
-//! In a directory like /tmp, only its owner can take out of the slot what a process has left there that was killed.
-//! Then others do without the slot: a file is linked to its name directly, and a name is taken away after it was
-//! compared, with a moment in between.
+//! In a directory like /tmp, only the owner can clean up a slot after a killed process. Other users then do without the
+//! slot: a file is linked to its name directly, and a name is unlinked after it was compared, with a moment in between.
 
 #![forbid(unsafe_code)]
 
@@ -45,12 +44,12 @@ use crate::shared::name::Place;
 use crate::shared::policy;
 use crate::sys::{files, shared};
 
-/// How often to begin again when others make and remove the event in between.
+/// How often to try again when other processes make and remove the event in between.
 const TRIES: u32 = 1_000;
-/// How long to wait for others who are in the middle of it, in milliseconds. If one is stopped, it may take for ever.
+/// How long to wait for another process that is making or removing the event, in milliseconds. It may be stopped.
 const PATIENCE_MS: u32 = 200;
 
-/// The event at `place`; it is made if it is not there.
+/// The event at `place`, which is made if it is missing.
 pub(crate) fn open(place: &Place) -> Result<EventFile, Error> {
     for _ in 0..TRIES {
         match EventFile::look(place, &place.name)? {
@@ -82,7 +81,7 @@ pub(crate) fn open(place: &Place) -> Result<EventFile, Error> {
     Err(Error::system("opened", &place.path, unlucky()))
 }
 
-/// The event at `place`, if it is there.
+/// The event at `place`, if it exists.
 pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
     for _ in 0..TRIES {
         if let Some(event) = EventFile::look(place, &place.name)? {
@@ -100,8 +99,8 @@ pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
     Err(Error::system("opened", &place.path, unlucky()))
 }
 
-/// Marks the event as gone, wakes everyone who has to know, and takes its name away. Nothing happens to an event whose
-/// name may not be taken away. `false` if it was marked before.
+/// Marks the event as gone, wakes all who wait, and unlinks its name. Nothing happens if the name may not be unlinked.
+/// `false` if it was marked before.
 pub(crate) fn remove(place: &Place, event: &EventFile) -> Result<bool, Error> {
     let was_gone = event.is_gone();
     take_away(place, event).map_err(|error| Error::system("removed", &place.path, error))?;
@@ -112,7 +111,7 @@ fn unlucky() -> io::Error {
     io::Error::new(ErrorKind::ResourceBusy, "others make and remove it all the time")
 }
 
-/// Others have been quicker.
+/// Whether another process was faster.
 fn is_race(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists) || error.raw_os_error() == Some(libc::ENOENT)
 }
@@ -121,7 +120,7 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
-/// What a killed remover has left at the name, and may not be taken away by this user.
+/// The error for a removed event whose name a killed process has left, and that this user may not unlink.
 fn in_the_way(place: &Place, gone: &EventFile, error: io::Error) -> Error {
     if !is_refused(&error) {
         return Error::system("removed", &place.path, error);
@@ -139,7 +138,7 @@ enum Slot {
     Free,
     Live(EventFile),
     Gone(EventFile),
-    /// By something else, or something that may not be opened.
+    /// By something that is not an event, or may not be opened.
     Occupied,
 }
 
@@ -153,10 +152,10 @@ fn look_into_slot(place: &Place) -> Result<Slot, Error> {
     }
 }
 
-/// Takes the lock of what is in the slot, does that, and says whether the file is in the slot no more. `event` is an
-/// opening of the caller's own.
+/// Takes the lock of the file in the slot and calls `take`. `true` if the file is no longer in the slot. The caller has
+/// `event` for itself.
 fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
-    // Others have the lock for the moment of two system calls; or they are stopped, or mean ill.
+    // Others hold the lock for two system calls, unless they are stopped or hostile.
     for _ in 0..PATIENCE_MS {
         if !place.is_at(&place.slot, &event.file)? {
             return Ok(true);
@@ -166,7 +165,7 @@ fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Resu
             // Not every file system has such locks.
             _ => {
                 let taken = if place.is_at(&place.slot, &event.file)? { take() } else { Ok(()) };
-                // In a child that another thread forks right now the file stays open.
+                // Unlocked explicitly, because a child that another thread forks right now keeps the file open.
                 files::unlock(&event.file);
                 return taken.map(|()| true);
             }
@@ -175,7 +174,7 @@ fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Resu
     Ok(false)
 }
 
-/// Renames a live event in the slot to its name, and says whether to look for it there.
+/// Renames a live event in the slot to its name. `true` if it should be looked for there.
 fn restore(place: &Place, event: &EventFile) -> bool {
     let rename = || match files::rename_at(&place.directory, &place.slot, &place.name) {
         Err(error) if is_race(&error) => Ok(()),
@@ -184,13 +183,13 @@ fn restore(place: &Place, event: &EventFile) -> bool {
     out_of_slot(place, event, rename).unwrap_or(false)
 }
 
-/// Takes an event that is gone out of the slot, if it is there, and says whether it is there no more.
+/// Unlinks an event that is gone from the slot, if it is there. `true` if it is no longer there.
 fn clear(place: &Place, event: &EventFile) -> io::Result<bool> {
     debug_assert!(event.is_gone());
     out_of_slot(place, event, || files::unlink_at(&place.directory, &place.slot))
 }
 
-/// Takes the name away from the event, which is marked as gone as soon as it is certain that the name can be.
+/// Unlinks the name of the event, which is marked as gone as soon as it is certain that its name can be unlinked.
 fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
     for _ in 0..TRIES {
         if place.is_at(&place.slot, &event.file)? {
@@ -207,7 +206,7 @@ fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
                     cleared => _ = cleared?,
                 }
             }
-            // A process that had found it alive may have renamed it to its name before the mark.
+            // A process that found it alive may have renamed it to its name before it was marked.
             if !place.is_at(&place.name, &event.file)? {
                 return Ok(());
             }
@@ -215,13 +214,13 @@ fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
             if place.is_at(&place.slot, &event.file)? {
                 continue;
             }
-            // It has lost the name already, or never had it.
+            // It has lost the name, or never had it.
             mark_as_gone(event);
             return Ok(());
         }
         match files::rename_at(&place.directory, &place.name, &place.slot) {
             Ok(()) if !place.is_at(&place.slot, &event.file)? => {
-                // Another has been quicker, and this is a new event.
+                // Another process was faster, and this is a new event.
                 if let Some(new) = look(place, &place.slot)?
                     && !new.is_gone()
                 {
@@ -238,7 +237,7 @@ fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
     Err(unlucky())
 }
 
-/// Frees the slot of another file than the one that has the name; `false` if that cannot be.
+/// Frees the slot of a file other than the one that has the name. `false` if that is not possible.
 fn free_slot(place: &Place) -> io::Result<bool> {
     for tries in 0..PATIENCE_MS {
         let Some(own) = look(place, &place.slot)? else { return Ok(!place.is_at_all(&place.slot)?) };
@@ -251,14 +250,14 @@ fn free_slot(place: &Place) -> io::Result<bool> {
                 cleared => cleared,
             };
         }
-        // It is being made, beside the one that has the name. Nobody uses it, and it goes away, unless its maker was
-        // stopped or killed.
+        // It is being made beside the file that has the name. Its maker will unlink it, unless it was stopped or
+        // killed.
         thread::sleep(Duration::from_millis(1));
     }
     Ok(false)
 }
 
-/// An opening of what has that name, if it is an event.
+/// Opens the file with that name, if it is an event.
 fn look(place: &Place, name: &CStr) -> io::Result<Option<EventFile>> {
     match EventFile::look(place, name) {
         Ok(event) => Ok(event),
@@ -273,11 +272,11 @@ fn mark_as_gone(event: &EventFile) {
     }
 }
 
-/// The same without the slot, which is occupied by what cannot be taken out of it.
+/// As [`take_away`], without the slot, which is occupied.
 fn take_away_directly(place: &Place, event: &EventFile) -> io::Result<()> {
     may_unlink(place, &event.file)?;
     mark_as_gone(event);
-    // Whoever takes the name away has the lock.
+    // A name is unlinked under the lock.
     let Some(own) = look(place, &place.name)? else { return Ok(()) };
     let mut patience = PATIENCE_MS;
     while files::try_lock(&own.file).is_err() && patience > 0 {
@@ -287,7 +286,7 @@ fn take_away_directly(place: &Place, event: &EventFile) -> io::Result<()> {
     if place.is_at(&place.name, &event.file)? { files::unlink_at(&place.directory, &place.name) } else { Ok(()) }
 }
 
-/// Whether the user may take names away in the directory.
+/// Whether this user may unlink the file in the directory.
 fn may_unlink(place: &Place, file: &File) -> io::Result<()> {
     let (home, own, user) = (place.directory.metadata()?, file.metadata()?, files::user());
     let is_sticky = home.permissions().mode() & libc::S_ISVTX != 0;
@@ -298,7 +297,7 @@ fn may_unlink(place: &Place, file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the file. It appears complete: it is written before it has a name.
+/// Makes the file. It is written before it has a name, so others find it complete.
 fn make(place: &Place, has_slot: bool) -> io::Result<()> {
     let directory = &place.directory;
     let first = if has_slot { &place.slot } else { &place.name };
@@ -314,18 +313,18 @@ fn make(place: &Place, has_slot: bool) -> io::Result<()> {
     };
     let renamed = if has_slot { leave_slot(place, &file) } else { Ok(()) };
     if renamed.is_ok() {
-        // The last step: in a sticky directory who has given a file away may not rename it any more.
+        // The last step, because in a sticky directory the file cannot be renamed afterwards.
         policy::give(&file, directory);
     }
-    // In a child that another thread forks right now the file stays open.
+    // Unlocked explicitly, because a child that another thread forks right now keeps the file open.
     files::unlock(&file);
     renamed
 }
 
-/// Renames a new file, whose lock we have, to its name.
+/// Renames a new file, which is locked, from the slot to its name.
 fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
     match files::rename_at(&place.directory, &place.slot, &place.name) {
-        // The directory is a file system without locks, and another process has renamed it.
+        // The file system has no locks, and another process has renamed it.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             // Another event has the name by now. Processes that found no event under the name may use this one.
@@ -339,16 +338,16 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
     }
 }
 
-/// Every byte is written, so that the disk has a place for it.
+/// Writes every byte, so that disk space is allocated.
 fn fill(mut file: &File, directory: &File) -> io::Result<()> {
     let has_readers = policy::apply(file, directory)?;
     file.write_all(&Page::new_bytes(has_readers, shared::pid_namespace()))?;
-    // Nobody else knows the file yet.
+    // No other process has access to the file yet.
     let _ = files::try_lock(file);
     Ok(())
 }
 
-/// Not every file system has files without a name, and not every process has /proc.
+/// Whether the file system has no files without a name, or the process has no /proc.
 fn is_unable(error: &io::Error) -> bool {
     let unable = [libc::EOPNOTSUPP, libc::EISDIR, libc::EINVAL, libc::ENOENT, libc::EXDEV, libc::EPERM];
     error.raw_os_error().is_some_and(|error| unable.contains(&error))
@@ -364,7 +363,7 @@ fn make_by_name(place: &Place, first: &CStr) -> io::Result<File> {
         remove_old_drafts(place);
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    // No other draft ever has that name.
+    // Unique.
     let name = format!("{DRAFT}{}-{}-{now:x}", shared::process(), number);
     let name = CString::new(name)?;
     let file = files::open_at(directory, &name, libc::O_CREAT | libc::O_EXCL | libc::O_RDWR, 0o600)?;
@@ -373,10 +372,10 @@ fn make_by_name(place: &Place, first: &CStr) -> io::Result<File> {
     linked.map(|()| file)
 }
 
-/// How old a draft is whose maker was killed.
+/// From which age on a draft is taken to be left by a killed process.
 const OLD: Duration = Duration::from_secs(60);
 
-/// Drafts of makers that were killed. One that is not finished has its maker's lock, or is young.
+/// Removes the drafts of killed processes. A draft that is in use is locked, or young.
 fn remove_old_drafts(place: &Place) {
     let Some(files) = place.path.parent().and_then(|directory| fs::read_dir(directory).ok()) else { return };
     let drafts = files.flatten().map(|file| file.file_name());
@@ -385,7 +384,7 @@ fn remove_old_drafts(place: &Place) {
     }
 }
 
-/// Whether [`make_by_name`] gives such names. Files of other programs may begin in the same way.
+/// Whether the name has the form that [`make_by_name`] uses. Other programs' files may begin with the same prefix.
 fn is_draft(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(DRAFT.as_bytes()) else { return false };
     let parts: Vec<&[u8]> = rest.split(|byte| *byte == b'-').collect();

@@ -1,8 +1,8 @@
 //! The directory is the policy: what users may do with a new event follows from what they may do in its directory.
 //!
-//! A new file gets the directory's permissions to read and to write, whatever the umask, and its group; its access
-//! control list, if it has one; and its owner, if the process may give files away. A process that may not give the file
-//! the directory's group gives the group that the file has what everybody has.
+//! A new file gets the directory's read and write permissions, whatever the umask; its group; its access control list,
+//! if it has one; and its owner, if the process may change owners. If the process may not set the directory's group,
+//! the file's group gets the permissions of all others.
 
 #![forbid(unsafe_code)]
 
@@ -15,16 +15,16 @@ use crate::sys::files;
 
 const READ_AND_WRITE: u32 = 0o666;
 
-/// Gives a new file the permissions of an event in that directory, and says whether somebody may only read it. The
-/// owner comes last ([`give`]): who has given a file away may not change it any more.
+/// Gives a new file the permissions of an event in that directory. `true` if some users may only read it. The owner is
+/// changed last ([`give`]), because the process may not change the file afterwards.
 pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
     let home = directory.metadata()?;
-    // The kernel has done it, or the group's number may mean nothing here (in a user namespace).
+    // With SGID the kernel has set it; and in a user namespace the group's number may not be valid.
     let has_group = home.mode() & libc::S_ISGID != 0 || fchown(file, None, Some(home.gid())).is_ok();
     let with_group = |mode: u32, group: u32| mode & !0o070 | group << 3;
     let mode = home.mode() & READ_AND_WRITE;
     let everybodys = mode & 0o007;
-    // What the directory's default list has given to the file is not what the directory grants.
+    // The directory's default list is not what the directory itself grants.
     files::drop_access_list(file);
     let list = files::access_list(directory);
     let is_known = list.is_ok();
@@ -39,30 +39,30 @@ pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
             with_group(mode, list.group().unwrap_or(everybodys) & mode >> 3)
         }
         None if has_group && is_known => mode,
-        // There may be a list that cannot be read; then the group's bits are its mask.
+        // There may be a list that cannot be read. Then the group's bits are its mask.
         None if has_group => with_group(mode, everybodys & mode >> 3),
         None => with_group(mode, everybodys),
     };
     match file.set_permissions(Permissions::from_mode(mode)) {
-        // A file system whose modes are fixed.
+        // The file system has fixed modes.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
         set => set?,
     }
     Ok(file::has_readers(&file.metadata()?))
 }
 
-/// Gives the file to the owner of the directory, if that is allowed.
+/// Gives the file to the directory's owner, if that is allowed.
 pub(crate) fn give(file: &File, directory: &File) {
     let owners = [directory, file].map(|file| file.metadata().ok().map(|metadata| metadata.uid()));
     if let [Some(to), Some(from)] = owners
         && to != from
     {
-        // Who may not do that keeps it.
+        // If it is not allowed, the owner stays.
         let _ = fchown(file, Some(to), None);
     }
 }
 
-/// An access control list, as the kernel writes it: a version, and entries of a tag, permissions, and who is meant.
+/// An access control list in the kernel's format: a version, and entries of a tag, permissions, and a user or group.
 struct AccessList(Vec<u8>);
 
 const VERSION: u32 = 2;
@@ -81,13 +81,13 @@ impl AccessList {
         self.0[4..].chunks_exact(ENTRY).find(|entry| number(entry, 0) == tag).map(|entry| number(entry, 2))
     }
 
-    /// What the owning group may do.
+    /// The permissions of the owning group.
     fn group(&self) -> Option<u32> {
         self.permissions(OWNING_GROUP).map(|permissions| u32::from(permissions) & 0o6)
     }
 
-    /// The list for a file of the directory: nothing is executed, and a group that is not the directory's may do what
-    /// everybody may.
+    /// The list for a file in the directory: without the right to execute. If the file's group is not the directory's,
+    /// it gets the permissions of all others.
     fn of_file(mut self, has_group: bool) -> AccessList {
         let others = self.permissions(OTHERS).unwrap_or(0);
         for entry in self.0[4..].chunks_exact_mut(ENTRY) {

@@ -1,7 +1,7 @@
-//! Who waits, and since when: each sleeper leaves a mark on the event's file, which the kernel takes off if it dies.
+//! Who waits, and since when: each sleeper sets a mark on the event's file, which the kernel removes when it dies.
 //!
-//! A mark is a read lock of the open file description on a range of bytes that need not exist. Nothing is stored there;
-//! the range itself is the message:
+//! A mark is a read lock of the open file description on a range of bytes that need not exist. The position and length
+//! of the range carry the data:
 //!
 //! ```text
 //!   start = thread (22 bits) | PID namespace (9 bits) | 0 | upper half of the message (31 bits)
@@ -9,17 +9,17 @@
 //!   message = when it began to wait (36 bits: milliseconds since 2025, in a round of two years) | generation (26 bits)
 //! ```
 //!
-//! The number of a thread means something in its own PID namespace alone. The namespace is an index of the table in the
-//! page; elsewhere, and if the table has no place for it, all that can be told is that somebody waits, and since when.
+//! A thread number is valid only in its own PID namespace. The namespace is an index into the table in the page. Seen
+//! from another namespace, or if the table is full, a mark only tells that a thread waits, and since when.
 //!
-//! Ranges of different threads, and of threads with the same number in different namespaces, neither meet nor are they
-//! adjacent: the kernel does not merge them, and a question never finds one in the place of another. Read locks exclude
-//! nobody, and nobody asks for any other; only [`waiters`] asks which lock *would* be in the way of a write lock.
+//! Ranges of different threads, and of threads with the same number in different namespaces, neither overlap nor touch,
+//! so the kernel does not merge them. Read locks exclude nobody. [`waiters`] asks which lock *would* conflict with a
+//! write lock, and takes none.
 //!
-//! To leave a mark costs a system call, and so does to take it off. The first is not done before a sleep has lasted for
-//! a while ([`crate::shared::handle`]). The second is not done at all by those who are released: their marks
-//! name a generation that has passed, which makes them void. They are taken off when next someone leaves a mark
-//! through the same handle, or with the handle.
+//! Setting a mark costs a system call, and so does removing it. A mark is set only after a sleep has lasted for a
+//! while ([`crate::shared::handle`]). A released waiter does not remove its mark: it names a generation that has
+//! passed, which makes it void. Void marks are removed when the next mark is set through the same handle, or with the
+//! handle.
 
 #![forbid(unsafe_code)]
 
@@ -42,7 +42,7 @@ const EPOCH: Duration = Duration::from_secs(1_735_689_600);
 const TIME_BITS: u32 = 36;
 const GENERATION_BITS: u32 = 26;
 const HALF_BITS: u32 = (TIME_BITS + GENERATION_BITS) / 2;
-/// A bit more than half of a message has, to keep neighbours apart.
+/// One bit more than half of a message has, so that ranges do not touch.
 const NAMESPACE_AT: u32 = HALF_BITS + 1;
 const NAMESPACE_BITS: u32 = 9;
 const THREAD_AT: u32 = NAMESPACE_AT + NAMESPACE_BITS;
@@ -54,28 +54,28 @@ const fn low(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// No more questions are asked than this, two for each mark: a hostile party can leave any number.
+/// Upper bound on the queries, two for each mark, because a hostile process can set any number of marks.
 const MOST_QUESTIONS: usize = 10_000;
 
-/// One who waits for an event between processes.
+/// A waiter of an event between processes.
 ///
-/// The numbers of processes and threads are those of the PID namespace of whoever asks. Who waits in another namespace
-/// (in another container, say) has none of them.
+/// Process and thread numbers are those of the caller's PID namespace. Waiters in other namespaces, for example in
+/// other containers, have none.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The process, if it is known here. It is not if the process is in another PID namespace, and may not be if the
-    /// system hides the processes of others (`hidepid`).
+    /// The process. `None` if it is in another PID namespace; perhaps also if the system hides the processes of other
+    /// users (`hidepid`).
     pub pid: Option<u32>,
-    /// The thread in it that waits, by the number that the kernel knows it by, if it is of this PID namespace.
+    /// The thread that waits, by its kernel thread ID. `None` if it is in another PID namespace.
     pub tid: Option<u32>,
-    /// Since when it waits, by the time of day.
+    /// Since when it waits.
     pub since: SystemTime,
-    /// The program and its arguments, with spaces between them; empty if that is not known here.
+    /// The program and its arguments, separated by spaces; empty if they are not known.
     pub command: String,
 }
 
-/// The marks that were left through one handle and are void.
+/// The void marks that were set through one handle.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     void: Mutex<Vec<Mark>>,
@@ -85,19 +85,19 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 pub(crate) struct Mark {
     range: Range,
-    /// The child of a fork has the parent's marks in its memory, and must leave them alone.
+    /// The child of a fork has the parent's marks in its memory, and must not remove them.
     forks: u32,
 }
 
 impl Registry {
-    /// Marks this thread, of the namespace with that index, as waiting, for so long already. If the file system knows
-    /// no locks, or there are too many, nobody will see it, and it waits all the same.
+    /// Marks this thread, of the namespace with that index, as having waited for `waited`. `None` if the file system
+    /// has no locks, or too many are held; then the wait is not shown.
     pub(crate) fn enter(&self, file: &File, namespace: u32, generation: Generation, waited: Duration) -> Option<Mark> {
         let mut void = lock(&self.void);
         for mark in void.drain(..) {
             mark.take_off(file);
         }
-        // So that a release need not ask for memory.
+        // A release must not allocate.
         void.reserve(1);
         drop(void);
         let since = SystemTime::now().checked_sub(waited)?;
@@ -107,7 +107,7 @@ impl Registry {
         files::mark(file, range).is_ok().then_some(Mark { range, forks: shared::forks() })
     }
 
-    /// The wait is over. A mark that is not void by itself is taken off.
+    /// The wait is over. A mark that has not become void is removed.
     pub(crate) fn leave(&self, file: &File, mark: Mark, is_released: bool) {
         if is_released {
             lock(&self.void).push(mark);
@@ -118,7 +118,7 @@ impl Registry {
 }
 
 impl Mark {
-    /// Whether this process has left it, and not the parent that it was forked from.
+    /// Whether this process has set it, and not the parent that it was forked from.
     pub(crate) fn is_own(&self) -> bool {
         self.forks == shared::forks()
     }
@@ -130,8 +130,8 @@ impl Mark {
     }
 }
 
-/// Everyone who waits for the event of this page, those who have waited longest first. `file` is a description through
-/// which nobody waits; marks that were left through it would not be seen.
+/// All waiters of the event of this page, those who have waited longest first. `file` is a description through which no
+/// mark was set, because its own marks would not be found.
 pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
     let word = page.word();
     let is_void = |told: &Told| word.is_set() || told.generation != word.generation().number();
@@ -146,7 +146,7 @@ pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
     Ok(marks.into_iter().filter_map(|mark| identify(&mark, page, now)).collect())
 }
 
-/// All marks. Each question finds one, and splits what is left to be asked about in two.
+/// All marks. Each query finds one, and splits the remaining range in two.
 fn marks(file: &File) -> io::Result<BTreeSet<Range>> {
     let mut found = BTreeSet::new();
     let mut open = vec![(0, i64::MAX as u64)];
@@ -164,12 +164,12 @@ fn marks(file: &File) -> io::Result<BTreeSet<Range>> {
     Ok(found)
 }
 
-/// What a mark says.
+/// The data in a mark.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Told {
     namespace: u32,
     thread: u32,
-    /// In milliseconds; what is read from a range is without whole rounds.
+    /// In milliseconds; modulo the round if it was read from a range.
     since: u64,
     generation: u32,
 }
@@ -187,7 +187,7 @@ impl Told {
         Range { start, length: 1 + (message & low(HALF_BITS)) }
     }
 
-    /// Nothing, if no mark has such a range.
+    /// `None` if the range is not a mark.
     fn from_range(range: Range) -> Option<Told> {
         let (upper, lower) = (range.start & low(NAMESPACE_AT), range.length - 1);
         if upper > low(HALF_BITS) || lower > low(HALF_BITS) {
@@ -196,22 +196,21 @@ impl Told {
         let message = upper << HALF_BITS | lower;
         Some(Told {
             namespace: (range.start >> NAMESPACE_AT & low(NAMESPACE_BITS)) as u32,
-            // No thread has the number zero, by which the kernel would mean whoever asks.
+            // No thread has the number zero. The kernel would take it for the caller.
             thread: u32::try_from(range.start >> THREAD_AT).ok().filter(|thread| *thread != 0)?,
             since: message >> GENERATION_BITS,
             generation: (message & low(GENERATION_BITS)) as u32,
         })
     }
 
-    /// For how many milliseconds it has waited. A moment of the other half of the round is to come, by a clock that was
-    /// set back in the meantime.
+    /// For how many milliseconds it has waited. Zero if the clock was set back in the meantime.
     fn waited(&self, now: u64) -> u64 {
         let waited = now.wrapping_sub(self.since) & low(TIME_BITS);
         if waited > low(TIME_BITS - 1) { 0 } else { waited }
     }
 }
 
-/// Who left the mark, as far as that can be told from here. Nothing, if that thread has ended: a mark can outlive its
+/// Who set the mark, as far as it is known in this namespace. `None` if that thread has ended: a mark outlives its
 /// thread if another process has inherited the descriptor.
 fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
     let since = EPOCH + Duration::from_millis(now.saturating_sub(mark.waited(now)));
@@ -224,7 +223,7 @@ fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
         return None;
     }
     waiter.tid = Some(mark.thread);
-    // In a /proc of another namespace the same number is another thread, or none.
+    // In the /proc of another namespace, the number is that of another thread.
     let is_own_proc = fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&shared::process().to_string()));
     let home = PathBuf::from(format!("/proc/{}", mark.thread));
     let status = if is_own_proc { fs::read_to_string(home.join("status")).ok() } else { None };
@@ -234,7 +233,7 @@ fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
             let command = fs::read(home.join("cmdline")).unwrap_or_default();
             waiter.command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
         }
-        // There is no /proc of ours, or it hides others' processes.
+        // There is no /proc of this namespace, or it hides the processes of other users.
         None => waiter.pid = shared::is_first_thread(mark.thread).then_some(mark.thread),
     }
     Some(waiter)

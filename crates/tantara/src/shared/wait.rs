@@ -1,5 +1,5 @@
-//! The futures of a [`SharedEvent`](crate::SharedEvent): they listen to the handle's local_event, which the
-//! [`reactor`] rings when the word has changed, and decide by the word alone.
+//! The futures of a [`SharedEvent`](crate::SharedEvent): they wait for the handle's local event, which the [`reactor`]
+//! notifies when the word has changed, and decide by the word.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::reactor::{self, BLIND};
 use crate::wait::Wait;
 
-/// What a [`SharedEvent`](crate::SharedEvent) was at one moment. The default is what every event is when it is new.
+/// The state of a [`SharedEvent`](crate::SharedEvent) at one moment. The default is the state of a new event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct State(Word);
 
@@ -36,14 +36,14 @@ impl State {
         self.0.is_set()
     }
 
-    /// Whether it had been removed, or lost.
+    /// Whether it was removed, or lost.
     #[must_use]
     pub fn is_removed(self) -> bool {
         self.0.is_gone()
     }
 
-    /// How often the event was set between an earlier moment and this one (modulo 2^27). Of one that was lost: 0, for
-    /// nobody can tell.
+    /// How often the event was set between an earlier moment and this one, modulo 2^27. 0 if the event was lost,
+    /// because that is not known then.
     #[must_use]
     pub fn sets_since(self, earlier: State) -> u32 {
         if self.0.is_lost() { 0 } else { self.0.sets_since(earlier.0) }
@@ -60,24 +60,24 @@ impl fmt::Debug for State {
     }
 }
 
-/// Listens to a handle's local_event.
+/// Waits for changes of a handle's word.
 struct Listening<'a> {
-    /// Replaced after each ring.
+    /// Replaced after each notification.
     notified: Wait<'a>,
     alone: Option<Box<Alone>>,
-    /// Dropped after the ring has left the local_event's queue.
+    /// Dropped after `notified` has left the queue of the local event.
     handle: Listener<'a>,
 }
 
-/// No helper could be started for a thread that blocks: it is polled every [`BLIND`](reactor::BLIND), and does itself
-/// what the helper would do from time to time.
+/// No reactor thread could be started for a thread that blocks. It polls every [`BLIND`], and does the
+/// periodic work of a reactor thread itself.
 struct Alone {
     since: Instant,
-    /// When to look after the file, and to try again to start a helper.
+    /// When to check the file, and to try again to start a reactor thread.
     next_look: Instant,
 }
 
-/// The handle that one listens to. Who is the last to leave takes the mark off that says that somebody waits.
+/// The handle. When the last listener leaves, it removes the mark that shows waiting tasks.
 struct Listener<'a>(&'a Arc<Handle>);
 
 impl Drop for Listener<'_> {
@@ -93,7 +93,7 @@ impl<'a> Listening<'a> {
         Listening { notified: handle.local_event.wait_async(), alone: None, handle: Listener(handle) }
     }
 
-    /// Ready once `is_over` finds something in the word.
+    /// Ready once `is_over` returns something for the word. `blocks` if a thread blocks on it.
     fn poll<T>(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -111,8 +111,8 @@ impl<'a> Listening<'a> {
                 self.as_mut().notified().set(again);
                 continue;
             }
-            // Whoever changes the word from here on finds us listening. Whoever has changed it before is found by the
-            // bridge, which compares with what we saw, or is found now.
+            // A change of the word from here on notifies this task. An earlier one is found by the reactor thread,
+            // which compares with `seen`, or below.
             if let Err(error) = self.as_mut().register(seen, blocks) {
                 return Poll::Ready(Err(error));
             }
@@ -124,7 +124,7 @@ impl<'a> Listening<'a> {
     }
 
     /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
-    /// helper.
+    /// reactor thread.
     fn register(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
         let handle = self.handle.0;
         // SAFETY: `alone` is not pinned: nobody has a pinned reference to it.
@@ -162,15 +162,15 @@ impl<'a> Listening<'a> {
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment loses nothing for anyone else. A future that was ready stays ready.
+/// Dropping it at any moment affects no other wait. A future that was ready stays ready.
 ///
 /// # Errors
 ///
-/// If the event was removed, or is while it is awaited, or if no helper thread can be started.
+/// If the event was removed, or is removed while it is awaited, or if no reactor thread can be started.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct SharedWait<'a> {
     listening: Listening<'a>,
-    /// Nothing releases a wait that began on an event that was gone.
+    /// `None` if the event was gone already: nothing releases such a wait.
     generation: Option<Generation>,
 }
 
@@ -228,12 +228,12 @@ impl fmt::Debug for SharedWait<'_> {
     }
 }
 
-/// The future of [`SharedEvent::changed`](crate::SharedEvent::changed): ready with what the event is, once that is no
-/// longer what it was.
+/// The future of [`SharedEvent::changed`](crate::SharedEvent::changed): ready with the new state, once the event's
+/// state differs from an earlier one.
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment loses nothing for anyone else.
+/// Dropping it at any moment affects no other wait.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Changed<'a> {
     listening: Listening<'a>,

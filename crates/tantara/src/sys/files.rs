@@ -1,4 +1,4 @@
-//! Linux: the few calls on files that the standard library does not offer.
+//! Linux: the few operations on files that the standard library does not have.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -12,15 +12,15 @@ fn done(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// The user on whose behalf files are opened.
+/// The user whose permissions apply.
 pub(crate) fn user() -> u32 {
     // SAFETY: takes nothing and always succeeds.
     unsafe { libc::geteuid() }
 }
 
-/// A file of `size` bytes that lives in memory, has no name, and never changes its size.
+/// A file in memory with this content. It has no name, and its size is sealed.
 pub(crate) fn sealed_memory(content: &[u8]) -> io::Result<File> {
-    // Not to be executed: some systems insist on that being said, and older ones do not know how.
+    // Not executable. Some systems require this flag, and older kernels do not know it.
     const NOEXEC_SEAL: libc::c_uint = 0x8;
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string.
@@ -38,14 +38,14 @@ pub(crate) fn sealed_memory(content: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether nobody can ever make the file shorter.
+/// Whether the file can never be truncated.
 pub(crate) fn is_sealed(file: &File) -> bool {
     // SAFETY: F_GET_SEALS takes nothing; on a file that knows no seals it fails.
     let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
     seals != -1 && seals & libc::F_SEAL_SHRINK != 0
 }
 
-/// Opens what has a name in a directory (`man 2 openat`).
+/// Opens a file by its name in a directory (`man 2 openat`).
 pub(crate) fn open_at(directory: &File, name: &CStr, flags: libc::c_int, mode: u32) -> io::Result<File> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: the name is a C string; the mode has the type that variadic arguments are passed as.
@@ -54,7 +54,7 @@ pub(crate) fn open_at(directory: &File, name: &CStr, flags: libc::c_int, mode: u
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
-/// Gives a file another name, or its first one, in a directory, if nothing is there.
+/// Gives a file another name, or its first one, in a directory, if the name is free.
 pub(crate) fn link_at(file: &File, directory: &File, name: &CStr) -> io::Result<()> {
     let from = own_link(file)?;
     let follow = libc::AT_SYMLINK_FOLLOW;
@@ -63,7 +63,7 @@ pub(crate) fn link_at(file: &File, directory: &File, name: &CStr) -> io::Result<
     Ok(())
 }
 
-/// Gives what has one name in a directory another one as well, if nothing is there.
+/// Gives a file of a directory another name there, if the name is free.
 pub(crate) fn link_name_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let number = directory.as_raw_fd();
     // SAFETY: both are C strings that live until the end of this function.
@@ -71,14 +71,14 @@ pub(crate) fn link_name_at(directory: &File, from: &CStr, to: &CStr) -> io::Resu
     Ok(())
 }
 
-/// Renames within a directory, if nothing has the new name.
+/// Renames within a directory, if the new name is free.
 pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let number = directory.as_raw_fd();
     let flags = libc::RENAME_NOREPLACE;
     // SAFETY: both are C strings that live until the end of this function.
     let renamed = unsafe { libc::syscall(libc::SYS_renameat2, number, from.as_ptr(), number, to.as_ptr(), flags) };
     match if renamed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) } {
-        // Some file systems do not know how. To link never replaces anything either.
+        // Some file systems cannot do that. Linking never replaces a file either.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
             link_name_at(directory, from, to)?;
             unlink_twin(directory, from, to)
@@ -87,8 +87,8 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
     }
 }
 
-/// Takes the name `name` away from the file that has the name `other` as well. If it has lost the one or the other
-/// meanwhile, others have renamed it.
+/// Unlinks the name `name` of the file that also has the name `other`. If it has lost one of them, another process has
+/// renamed it.
 fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
     let number = |name| {
         let metadata = open_at(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?.metadata()?;
@@ -105,14 +105,14 @@ fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
     }
 }
 
-/// Takes a name away.
+/// Unlinks a name.
 pub(crate) fn unlink_at(directory: &File, name: &CStr) -> io::Result<()> {
     // SAFETY: the name is a C string that lives until the end of this function.
     done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })?;
     Ok(())
 }
 
-/// Whether the user may do that (`R_OK`, `W_OK`, `X_OK`) in a directory.
+/// Whether the user has these permissions (`R_OK`, `W_OK`, `X_OK`) on a directory.
 pub(crate) fn may(directory: &File, access: libc::c_int) -> bool {
     // SAFETY: the path is a C string.
     unsafe { libc::faccessat(directory.as_raw_fd(), c".".as_ptr(), access, libc::AT_EACCESS) == 0 }
@@ -120,7 +120,7 @@ pub(crate) fn may(directory: &File, access: libc::c_int) -> bool {
 
 const ACCESS_LIST: &CStr = c"system.posix_acl_access";
 
-/// The access control list of a directory, if it has one, as the kernel writes it (`man 5 acl`).
+/// The access control list of a directory, if it has one, in the kernel's format (`man 5 acl`).
 pub(crate) fn access_list(directory: &File) -> io::Result<Option<Vec<u8>>> {
     let path = own_link(directory)?;
     let mut list = vec![0; 4096];
@@ -135,7 +135,7 @@ pub(crate) fn access_list(directory: &File) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(list))
 }
 
-/// Takes a file's access control list away, if it has one.
+/// Removes a file's access control list, if it has one.
 pub(crate) fn drop_access_list(file: &File) {
     // SAFETY: the name is a C string.
     unsafe { libc::fremovexattr(file.as_raw_fd(), ACCESS_LIST.as_ptr()) };
@@ -149,57 +149,57 @@ pub(crate) fn set_access_list(file: &File, list: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The path by which this process finds an open file again.
+/// The path by which this process can open an open file again.
 fn own_link(file: &File) -> io::Result<CString> {
     Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
-/// Takes the file's advisory lock (`man 2 flock`), if nobody has it; it goes with the open file description.
+/// Takes the file's advisory lock (`man 2 flock`), if it is free. The lock ends with the open file description.
 pub(crate) fn try_lock(file: &File) -> io::Result<()> {
     // SAFETY: takes two numbers.
     done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
     Ok(())
 }
 
-/// Gives it back.
+/// Releases the lock.
 pub(crate) fn unlock(file: &File) {
     // SAFETY: takes two numbers.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
 }
 
-/// Whether the descriptor is open for writing too.
+/// Whether the descriptor is open for reading and writing.
 pub(crate) fn is_writable(file: &File) -> bool {
     // SAFETY: F_GETFL takes nothing.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     flags != -1 && flags & libc::O_ACCMODE == libc::O_RDWR
 }
 
-/// A range of bytes that somebody has locked, whether the file has them or not.
+/// A range of bytes that is locked, within the file or beyond its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Range {
     pub(crate) start: u64,
     pub(crate) length: u64,
 }
 
-/// Marks the range with a read lock of the open file description (`man 2 fcntl`), which ends with it.
+/// Marks the range by a read lock of the open file description (`man 2 fcntl`). The lock ends with the description.
 pub(crate) fn mark(file: &File, range: Range) -> io::Result<()> {
     range_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, range).map(drop)
 }
 
-/// Takes the mark off.
+/// Removes the mark.
 pub(crate) fn unmark(file: &File, range: Range) {
-    // It could fail only for want of memory, if the range had to be split.
+    // Fails only if the range must be split and there is no memory for that.
     let _ = range_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, range);
 }
 
-/// A range that another open file description has locked and that meets this one, and whether it is a mere mark.
+/// A range that another open file description has locked and that overlaps this one, and whether it is a mark.
 pub(crate) fn find_mark(file: &File, range: Range) -> io::Result<Option<(Range, bool)>> {
     let lock = range_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, range)?;
     if i32::from(lock.l_type) == libc::F_UNLCK {
         return Ok(None);
     }
     let start = lock.l_start.try_into().unwrap_or(0);
-    // Zero stands for "to the end of all files".
+    // Zero means without an end.
     let length = lock.l_len.try_into().ok().filter(|&length| length > 0).unwrap_or(u64::MAX / 2 - start);
     Ok(Some((Range { start, length }, i32::from(lock.l_type) == libc::F_RDLCK)))
 }
@@ -207,7 +207,7 @@ pub(crate) fn find_mark(file: &File, range: Range) -> io::Result<Option<(Range, 
 /// Whether another open file description has a write lock in the range.
 pub(crate) fn is_write_locked(file: &File, range: std::ops::Range<u64>) -> io::Result<bool> {
     let range = Range { start: range.start, length: range.end - range.start };
-    // A read lock would be refused only because of a write lock.
+    // Only a write lock conflicts with a read lock.
     let lock = range_lock(file, libc::F_OFD_GETLK, libc::F_RDLCK, range)?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
@@ -222,8 +222,7 @@ fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range
         l_pid: 0,
     };
     let lock_pointer: *mut libc::flock64 = &mut lock;
-    // Not by the library's `fcntl`: on processors of 32 bits glibc's takes a structure with offsets of 32 bits for
-    // these commands.
+    // Not by the C library's `fcntl`, because glibc's expects 32-bit offsets for these commands on 32-bit processors.
     #[cfg(target_pointer_width = "32")]
     let call = libc::SYS_fcntl64;
     #[cfg(not(target_pointer_width = "32"))]
@@ -235,15 +234,15 @@ fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range
     Ok(lock)
 }
 
-/// A descriptor of one's own for what `number` stands for.
+/// A duplicate of the descriptor `number`.
 pub(crate) fn duplicate(number: RawFd) -> io::Result<File> {
-    // SAFETY: F_DUPFD_CLOEXEC takes a number; if `number` stands for nothing it fails.
+    // SAFETY: F_DUPFD_CLOEXEC takes a number; if `number` is not open it fails.
     let number = done(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
     // SAFETY: the descriptor is new, and nobody else's.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
-/// Lets the program that `command` will start have the file, under the file's own number.
+/// Passes the file to the program that `command` will start, under the same number.
 pub(crate) fn hand_down(command: &mut Command, file: File) -> RawFd {
     let number = file.as_raw_fd();
     let keep = move || {

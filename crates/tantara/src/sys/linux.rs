@@ -1,4 +1,4 @@
-//! Linux: the futex (`man 2 futex`). What is exported here is private to the process.
+//! Linux: the futex (`man 2 futex`), private to the process.
 
 pub(crate) mod files;
 pub(crate) mod shared;
@@ -22,8 +22,8 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
 }
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
-    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is, and taken anew for each sleep so that early
-    // returns add up to nothing.
+    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is. It is computed anew for each sleep, so early
+    // returns do not add up.
     let left = match deadline.instant() {
         None => None,
         Some(deadline) => {
@@ -40,27 +40,27 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
     }
 }
 
-/// The kernel's own `long`, which does not depend on the C library's `time_t`.
+/// The kernel's `long`, which does not depend on the C library's `time_t`.
 #[cfg(any(target_pointer_width = "64", target_arch = "x86_64"))]
 type KernelLong = i64;
 #[cfg(not(any(target_pointer_width = "64", target_arch = "x86_64")))]
 type KernelLong = i32;
 
-/// How long, as `SYS_futex` reads it: on a processor of 32 bits in numbers of 32 bits, even where `libc::timespec` has
-/// 64. That is enough, because the time is relative.
+/// The timeout of `SYS_futex`: 32-bit numbers on 32-bit processors, even where `libc::timespec` has 64 bits. That is
+/// enough, because the time is relative.
 #[repr(C)]
 struct Timeout {
     seconds: KernelLong,
     nanoseconds: KernelLong,
 }
 
-/// How long to sleep where the kernel refuses to let anybody sleep on a word.
+/// How long to sleep if the kernel refuses a futex wait.
 const REFUSED_NAP: Duration = Duration::from_millis(1);
 
-/// `flags` say who may wake.
+/// `flags`: private to the process, or shared.
 pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, timeout: Option<Duration>) -> Awake {
     let kernel_timeout = timeout.map(|timeout| Timeout {
-        // A time beyond the range is some decades, after which the caller looks again.
+        // A time beyond the range is decades, after which the caller looks again.
         seconds: timeout.as_secs().try_into().unwrap_or(KernelLong::MAX),
         nanoseconds: timeout.subsec_nanos() as KernelLong,
     });
@@ -76,9 +76,9 @@ pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, ti
     match std::io::Error::last_os_error().raw_os_error() {
         Some(libc::ETIMEDOUT) => Awake::TimedOut,
         Some(libc::EINTR) => Awake::Interrupted,
-        // The word has changed; or its page is not there any more, which the caller's next look shows.
+        // The word has changed, or its page is no longer mapped, which the caller's next look shows.
         Some(libc::EAGAIN | libc::EFAULT) => Awake::Called,
-        // The kernel has no memory for it, or a sandbox forbids it. The caller looks again, but not in a hot loop.
+        // The kernel has no memory for it, or a sandbox forbids it. Sleep, so that the caller does not spin.
         _ => {
             std::thread::sleep(timeout.map_or(REFUSED_NAP, |timeout| timeout.min(REFUSED_NAP)));
             Awake::Called
@@ -98,10 +98,10 @@ fn wake(word: &AtomicU32, most: i32) {
     futex_wake(word, libc::FUTEX_PRIVATE_FLAG, most);
 }
 
-/// `flags` say who sleeps.
+/// `flags`: as for [`futex_wait`].
 pub(super) fn futex_wake(word: &AtomicU32, flags: libc::c_int, most: i32) {
     keeping_errno(|| {
-        // SAFETY: FUTEX_WAKE uses the address as a key alone; it neither reads nor writes the word.
+        // SAFETY: FUTEX_WAKE uses the address only as a key; it neither reads nor writes the word.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | flags, most) }
     });
 }

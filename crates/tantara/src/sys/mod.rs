@@ -1,15 +1,15 @@
-//! Sleeping on a word and waking those who sleep: one file per platform.
+//! Sleeping on a word and waking sleepers: one file per platform.
 //!
-//! Each offers the same three functions, which promise the same:
+//! Each has the same three functions, with the same contract:
 //!
-//! * `wait(word, expected, deadline)` sleeps if `word` still holds `expected`, until a wake-up call for `word`, until
-//!   the deadline, until it is interrupted, or for no reason at all: the caller looks again. The look at the word and
-//!   the falling asleep are one step for every `wake_*` that follows a change of the word. [`TimedOut`] is said only
-//!   when the deadline has passed.
-//! * `wake_one(word)`, `wake_all(word)` wake one or all who sleep on `word`.
+//! * `wait(word, expected, deadline)` sleeps if `word` still is `expected`, until a wake-up call for `word`, until the
+//!   deadline, or until it is interrupted. It may return early. Comparing the word and falling asleep are one step
+//!   with respect to every `wake_*` that follows a change of the word. [`TimedOut`] is returned only if the deadline
+//!   has passed or the wait was given up.
+//! * `wake_one(word)` and `wake_all(word)` wake one or all sleepers on `word`.
 //!
-//! And beside them [`spin`], which decides whether looking again a few times is worth more than sleeping at once; and
-//! on Linux what events between processes need: `shared.rs` and `files.rs`.
+//! [`spin`] decides whether to spin before sleeping. On Linux, `shared.rs` and `files.rs` have what events between
+//! processes need.
 
 #[cfg(linux_native)]
 #[path = "linux.rs"]
@@ -25,14 +25,14 @@ pub(crate) use platform::*;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimedOut;
 
-/// Why the kernel has ended a sleep.
+/// Why a sleep has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(dead_code, reason = "only the kernel's futex tells")]
+#[allow(dead_code, reason = "only a futex distinguishes them")]
 pub(crate) enum Awake {
-    /// By a wake-up call, because the word has changed, or for no reason at all.
+    /// A wake-up call, a change of the word, or a spurious wake-up.
     Called,
     /// The time has passed.
     TimedOut,
-    /// A signal's handler has run.
+    /// A signal handler has run.
     Interrupted,
 }

@@ -1,7 +1,8 @@
-//! Every other platform, and loom: a small table of mutexes and condition variables, found by the word's address.
+//! All other platforms, and loom: a small table of mutexes and condition variables, indexed by the word's address.
 //!
-//! Two words may share a bucket; then each wakes the other's sleepers too, who look and sleep again. The bucket's
-//! mutex makes the look at the word and the falling asleep one step: a waker takes it after the word has changed.
+//! Words may share a bucket. Then a wake-up for one also wakes the sleepers of the other, which sleep again. The
+//! bucket's mutex makes comparing the word and falling asleep one step, because a waker locks it after the word has
+//! changed.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +20,7 @@ use crate::interrupt;
 use crate::sync::AtomicU32;
 use crate::sync::condvar::{BUCKETS, Condvar, Mutex, process_wide, wait_until};
 
-/// No errors of the system are reported where events lie within the process.
+/// Events within the process report no errors of the system.
 pub(crate) fn advice(_: &io::Error) -> &'static str {
     ""
 }
@@ -34,7 +35,7 @@ fn bucket(word: &AtomicU32) -> &'static Bucket {
         static ref TABLE: [Bucket; BUCKETS] =
             std::array::from_fn(|_| Bucket { sleepers: Mutex::new(0), wake: Condvar::new() });
     }
-    // Fibonacci hashing of the address: neighbours spread over the table.
+    // Fibonacci hashing spreads neighbouring addresses over the table.
     let hash = (std::ptr::from_ref(word).addr() as u64 >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     &TABLE[(hash >> 32) as usize % BUCKETS]
 }
@@ -42,7 +43,7 @@ fn bucket(word: &AtomicU32) -> &'static Bucket {
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
     let bucket = bucket(word);
     let mut sleepers = bucket.sleepers.lock().unwrap();
-    // Relaxed: the mutex orders this look with the look of a waker; what the word says is read again by the caller.
+    // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word again.
     if word.load(Relaxed) != expected {
         return Ok(());
     }
@@ -61,7 +62,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
 }
 
 pub(crate) fn wake_one(word: &AtomicU32) {
-    // The one may be another word's sleeper, so all must look.
+    // The one that wakes up may sleep on another word, so all are woken.
     wake_all(word);
 }
 

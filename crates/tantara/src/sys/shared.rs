@@ -1,5 +1,5 @@
-//! Linux: sleeping on words that other processes can reach, by the futex that is not private (`man 2 futex`), and
-//! what else a process must know of itself and of the time to share them.
+//! Linux: sleeping on words in shared memory, by the futex that is not private (`man 2 futex`); and process numbers,
+//! namespaces and clocks.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use super::{futex_wait, futex_wake, keeping_errno};
 use crate::sys::Awake;
 
-/// See [`super::wait`]; the wake-up call may come from any process that has the word's page mapped. The time is counted
-/// from now, which spares those a look at the clock who have no deadline of their own.
+/// See [`wait`](crate::sys::wait). The wake-up call may come from any process that has the word's page mapped. The time
+/// is relative, which saves waits without a deadline a look at the clock.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     futex_wait(word, 0, expected, nap)
 }
@@ -24,8 +24,8 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     futex_wake(word, 0, i32::MAX);
 }
 
-/// Switches `bits` on and wakes all who sleep on the word, in one system call: whoever is killed while in it has done
-/// both or neither.
+/// Turns `bits` on and wakes all sleepers on the word, in one system call. A process that is killed has done both or
+/// neither.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     if !change_and_wake_all(word, libc::FUTEX_OP_OR, bits) {
         word.fetch_or(bits, AcqRel);
@@ -33,7 +33,7 @@ pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     }
 }
 
-/// Adds a number and wakes all who sleep on the word, in one system call, as above.
+/// Adds a number and wakes all sleepers on the word, in one system call, as above.
 pub(crate) fn add_and_wake_all(word: &AtomicU32, number: u32) {
     if !change_and_wake_all(word, libc::FUTEX_OP_ADD, number) {
         word.fetch_add(number, AcqRel);
@@ -41,13 +41,13 @@ pub(crate) fn add_and_wake_all(word: &AtomicU32, number: u32) {
     }
 }
 
-/// `false`, and nothing is changed, on a kernel without that operation: it takes two steps then.
+/// `false`, without a change, if the kernel does not have that operation, or a sandbox forbids it.
 fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -> bool {
     debug_assert!(operand < 1 << 11, "the operand has twelve bits and a sign");
     let operation = (operation as u32) << 28 | operand << 12;
-    // The kernel may wake again if the old value meets a condition; ours is that it was all ones, which no word is.
+    // The kernel wakes again if the old value meets a condition. The condition here is all ones, which no word is.
     let never = (libc::FUTEX_OP_CMP_EQ as u32) << 24 | 0xfff;
-    // Not every processor's kernel promises that what we did before is seen before the change.
+    // Not on every processor does the kernel order earlier writes before the change.
     fence(SeqCst);
     keeping_errno(|| {
         // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes it atomically. If its
@@ -67,7 +67,7 @@ fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -
     })
 }
 
-/// A word to sleep on, beside others.
+/// A word to sleep on, together with others.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sleep {
@@ -82,34 +82,34 @@ pub(crate) const MOST_WORDS: usize = 128;
 /// A 32-bit word.
 const FUTEX_32: u32 = 2;
 
-/// Why [`wait_many`] has not waited.
+/// Why [`wait_many`] has ended, or has not slept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ManyError {
     /// The deadline has passed.
     TimedOut,
-    /// The kernel has no memory for it now.
+    /// The kernel is short of memory.
     OutOfMemory,
-    /// The kernel does not know how (before Linux 5.16), or not so, or a sandbox forbids it.
+    /// The kernel does not have the system call (before Linux 5.16), or a sandbox forbids it.
     Unsupported,
 }
 
 impl ManyError {
-    /// What an error of `futex_waitv` means to the caller; nothing, if it has to look again.
+    /// Classifies an error of `futex_waitv`. `Ok` if the caller has to look at the words again.
     fn of(errno: Option<i32>) -> Result<(), ManyError> {
         match errno {
-            // A word has changed; a signal's handler has run; a page is not there any more, which a look at it shows.
+            // A word has changed, a signal handler has run, or a page is no longer mapped, which a look at it shows.
             Some(libc::EAGAIN | libc::EINTR | libc::EFAULT) => Ok(()),
             Some(libc::ETIMEDOUT) => Err(ManyError::TimedOut),
             Some(libc::ENOMEM) => Err(ManyError::OutOfMemory),
-            // ENOSYS, EPERM, EACCES, EINVAL, or whatever a sandbox says: it would be the same the next time.
+            // ENOSYS, EPERM, EACCES, EINVAL, or any error of a sandbox: the next call would fail as well.
             _ => Err(ManyError::Unsupported),
         }
     }
 }
 
 impl Sleep {
-    /// On a word that other processes can reach. It may go away meanwhile: the kernel looks at it when the sleep
-    /// begins, reports EFAULT if it is not there, and after that knows the file that it belongs to.
+    /// On a word in shared memory. It may be unmapped at any time: the kernel reads it when the sleep begins, reports
+    /// EFAULT if it is not mapped, and identifies it by its file from then on.
     pub(crate) fn on(word: &AtomicU32, expected: u32) -> Sleep {
         Sleep { expected: expected.into(), address: word.as_ptr().addr() as u64, flags: FUTEX_32, reserved: 0 }
     }
@@ -120,20 +120,20 @@ impl Sleep {
     }
 }
 
-/// Sleeps while each of the words holds what is expected of it, until a wake-up call for any of them, until the
-/// deadline, or for no reason at all.
+/// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or until the deadline. May
+/// return early.
 pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyError> {
     #[repr(C)]
     struct Moment {
         seconds: i64,
         nanoseconds: i64,
     }
-    // The call wants a moment of the clock that `Instant` is read from, which keeps it to itself.
+    // The system call takes a time of CLOCK_MONOTONIC, which `Instant` does not reveal.
     let at = now(libc::CLOCK_MONOTONIC) + deadline.saturating_duration_since(Instant::now());
     let at = Moment { seconds: at.as_secs().try_into().unwrap_or(i64::MAX), nanoseconds: at.subsec_nanos().into() };
     let at: *const Moment = &at;
-    // SAFETY: the array and the moment live until the end of this function; the kernel only reads them, and the words
-    // that they point to it reads as it would any address that a process names.
+    // SAFETY: the array and the moment live until the end of this function, and the kernel only reads them. It checks
+    // the addresses of the words.
     let woken =
         unsafe { libc::syscall(libc::SYS_futex_waitv, words.as_ptr(), words.len(), 0_u32, at, libc::CLOCK_MONOTONIC) };
     if woken >= 0 {
@@ -143,27 +143,27 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
 }
 
 fn now(clock: libc::clockid_t) -> Duration {
-    // SAFETY: all zeros are a valid moment. (Where 32-bit processors have a 64-bit `time_t`, it has a hidden field.)
+    // SAFETY: all zeros are a valid timespec. (With a 64-bit `time_t` on 32-bit processors, it has a hidden field.)
     let mut time: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: `time` is valid for writing. The clocks that are asked for exist on every Linux.
+    // SAFETY: `time` is valid for writing. The clocks that are used exist on every Linux.
     unsafe {
         libc::clock_gettime(clock, &mut time);
     }
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The time since 1970, as of the kernel's last tick: some milliseconds coarse, and cheap.
+/// The time since 1970, at the kernel's last tick: cheap, with a resolution of some milliseconds.
 #[inline]
 pub(crate) fn coarse_time() -> Duration {
     now(libc::CLOCK_REALTIME_COARSE)
 }
 
-/// A clock for times of some seconds, in milliseconds; never zero. It goes round after seven weeks.
+/// A clock for short times, in milliseconds; never zero. It wraps after seven weeks.
 pub(crate) fn coarse_milliseconds() -> u32 {
     now(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u32 | 1
 }
 
-/// This process. The kernel is asked once, and once more in the child of a fork.
+/// This process's number, which is cached until a fork.
 #[inline]
 pub(crate) fn process() -> u32 {
     match PROCESS.load(Relaxed) {
@@ -172,14 +172,14 @@ pub(crate) fn process() -> u32 {
     }
 }
 
-/// A number that is another one after each fork, as soon as this was used.
+/// A number that changes with each fork, once this was called.
 pub(crate) fn forks() -> u32 {
     process();
     FORKS.load(Relaxed)
 }
 
-/// The PID namespace of this process, by the number of its inode; zero if the system does not tell. Elsewhere the
-/// numbers of this process and its threads mean other processes, or none.
+/// The inode number of this process's PID namespace; zero if it is not known. In other namespaces the numbers of this
+/// process and its threads are those of others.
 #[inline]
 pub(crate) fn pid_namespace() -> u32 {
     match PID_NAMESPACE.load(Relaxed) {
@@ -191,25 +191,25 @@ pub(crate) fn pid_namespace() -> u32 {
 
 #[cold]
 fn ask_for_pid_namespace() -> u32 {
-    // So that a child of a fork asks again: it may be in another one.
+    // Registers the fork handler: a child may be in another namespace.
     process();
-    // The first to ask after a fork may be a `set` in a signal handler.
+    // After a fork, a `set` in a signal handler may be the first to need it.
     let namespace =
         keeping_errno(|| std::fs::metadata("/proc/self/ns/pid")).map_or(0, |metadata| metadata.ino() as u32);
     PID_NAMESPACE.store(if namespace == 0 { UNKNOWN } else { namespace }, Relaxed);
     namespace
 }
 
-/// Whether a thread of this PID namespace exists, also if others' processes are hidden in /proc.
+/// Whether a thread of this PID namespace exists, even if /proc hides the processes of other users.
 pub(crate) fn exists(thread: u32) -> bool {
-    // SAFETY: takes numbers; the signal zero does nothing.
+    // SAFETY: takes numbers; signal zero has no effect.
     let is_found = unsafe { libc::kill(thread as libc::pid_t, 0) } == 0;
     is_found || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// Whether a thread of this PID namespace is the first of its process, so that its number is the process's too.
+/// Whether a thread of this PID namespace is the main thread, so that its number is also the process's.
 pub(crate) fn is_first_thread(thread: u32) -> bool {
-    // SAFETY: takes numbers. The answer is a new descriptor, which is closed on exec.
+    // SAFETY: takes numbers. Returns a new descriptor, which is closed on exec.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, thread as libc::pid_t, 0) };
     if descriptor >= 0 {
         // SAFETY: the descriptor is ours.
@@ -220,7 +220,7 @@ pub(crate) fn is_first_thread(thread: u32) -> bool {
 
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 static PID_NAMESPACE: AtomicU32 = AtomicU32::new(0);
-/// That the system does not tell. No inode has that number.
+/// The namespace is not known. No inode has this number.
 const UNKNOWN: u32 = u32::MAX;
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -231,8 +231,8 @@ fn ask_for_process() -> u32 {
         PID_NAMESPACE.store(0, Relaxed);
         FORKS.fetch_add(1, Relaxed);
     }
-    // No lock and no `Once`: the child of a fork might wait for ever for another thread of its parent to be done with
-    // it. Several threads may register the handler, each before it relies on it; `FORKS` then makes larger steps.
+    // No lock and no `Once`, because the child of a fork could wait for ever for a thread of its parent. Several
+    // threads may register the handler, each before it relies on it; then `FORKS` grows in larger steps.
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
     if !IS_REGISTERED.load(Acquire) {
         // SAFETY: the handler only stores to atomics, which a child of a fork may do.
@@ -244,14 +244,13 @@ fn ask_for_process() -> u32 {
     process
 }
 
-/// A variable of the environment. The standard library reads it under a lock, which a thread of the parent of a fork
-/// may have had; so the child of a fork asks the C library, as every program does that has only one thread.
+/// A variable of the environment. The standard library reads it under a lock, which another thread of the parent may
+/// have held at a fork. So the child of a fork asks the C library, as single-threaded programs do.
 pub(crate) fn variable(name: &CStr) -> Option<OsString> {
     if forks() == 0 {
         return std::env::var_os(OsStr::from_bytes(name.to_bytes()));
     }
-    // SAFETY: the name is a C string. Whoever changes the environment beside other threads has promised that they do
-    // not look.
+    // SAFETY: the name is a C string. A program that changes the environment must ensure that no other thread reads it.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
         return None;
@@ -261,22 +260,21 @@ pub(crate) fn variable(name: &CStr) -> Option<OsString> {
     Some(OsStr::from_bytes(value.to_bytes()).to_owned())
 }
 
-/// This thread, by the number that the kernel knows it by.
+/// This thread's kernel thread ID.
 pub(crate) fn thread() -> u32 {
     // SAFETY: takes nothing and always succeeds.
     let thread = unsafe { libc::syscall(libc::SYS_gettid) };
     thread as u32
 }
 
-/// Runs `start`, which starts a thread. No handler of the program's runs on that thread, not even before its first
-/// instruction: it inherits a mask that leaves all signals to the other threads, but for those that a fault of its own
-/// raises.
+/// Runs `start`, which starts a thread on which no signal handler of the program runs, from its first instruction on:
+/// it inherits a mask that blocks all signals but those that its own faults raise.
 pub(crate) fn starting_without_signals<R>(start: impl FnOnce() -> R) -> R {
     struct Restore(libc::sigset_t);
 
     impl Drop for Restore {
         fn drop(&mut self) {
-            // SAFETY: the mask is the one that this thread had.
+            // SAFETY: the mask is the previous one of this thread.
             unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, ptr::null_mut()) };
         }
     }
@@ -300,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_of_a_sleep_on_many_words_is_looked_at_or_slept_out() {
+    fn each_error_of_a_sleep_on_many_words_is_classified() {
         for errno in [libc::EAGAIN, libc::EINTR, libc::EFAULT] {
             assert_eq!(ManyError::of(Some(errno)), Ok(()), "{errno}");
         }

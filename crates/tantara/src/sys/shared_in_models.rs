@@ -1,4 +1,4 @@
-//! Under loom: what `shared.rs` asks of the kernel, by the portable backend.
+//! Under loom: the system calls of `shared.rs`, by the portable backend.
 
 #![forbid(unsafe_code)]
 #![allow(dead_code, reason = "only the models use it")]
@@ -20,7 +20,8 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Aw
     }
 }
 
-/// In the kernel these are one step. Nobody can tell: who goes to sleep in between finds that the word has changed.
+/// In the kernel this is one step. The difference does not show, because a thread that goes to sleep in between finds
+/// that the word has changed.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     word.fetch_or(bits, AcqRel);
     wake_all(word);

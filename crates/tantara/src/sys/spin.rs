@@ -1,15 +1,14 @@
-//! Whether to look again for a while before going to sleep.
+//! Whether to spin before going to sleep.
 //!
-//! A signal between two processors that are awake arrives in well under a microsecond; to fall asleep and be woken
-//! takes tens of them. So a waiter looks again first: always for a moment ([`MOMENT`] looks), and, if its last sleep
-//! was a short one, for about as long as a sleep costs ([`WORTH`]), which is at worst twice the best choice (Karlin,
-//! Manasse, Rudolph, Sleator, "Competitive Snoopy Caching", 1988). The moment alone would not do: two threads that
-//! answer each other and have both fallen asleep wake each other up again and again, and no answer ever comes within
-//! a moment.
+//! A signal between two running processors arrives in well under a microsecond, but falling asleep and being woken
+//! takes tens of them. So a waiter spins first: always for [`MOMENT`] looks, and if its last sleep was short, for
+//! about as long as a sleep costs ([`WORTH`]), which is at worst twice the best choice (Karlin, Manasse, Rudolph,
+//! Sleator, "Competitive Snoopy Caching", 1988). [`MOMENT`] looks alone would not suffice: two threads that answer
+//! each other and both sleep would wake each other again and again, and no answer would come that fast.
 //!
-//! Where it does not pay, because the other needs this very processor or because signals are just far apart, a thread
-//! gives it up: after each time in vain it sleeps at once twice as many times, up to [`MOST_SKIPPED`], before it
-//! tries again. The first success makes it try every time. Each thread keeps this habit to itself.
+//! Spinning does not pay if the other thread needs this processor, or if signals are far apart. So after each failure
+//! a thread skips it twice as many times, up to [`MOST_SKIPPED`], and after each success it spins the next time. This
+//! state is kept per thread.
 
 #![forbid(unsafe_code)]
 
@@ -19,20 +18,20 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::sync::{SPINS, per_thread, spin_loop};
 
-/// Looks in a moment, and between two looks at the clock.
+/// Looks of a short spin, and between two looks at the clock.
 const MOMENT: u32 = 24;
-/// About what it costs to sleep and be woken.
+/// About the cost of falling asleep and being woken.
 const WORTH: Duration = Duration::from_micros(50);
-/// A thread tries at least once in so many waits.
+/// A thread spins at least once in this many waits.
 const MOST_SKIPPED: u32 = 4_096;
 
 #[derive(Clone, Copy)]
 struct Habit {
-    /// How many waits will go to sleep at once.
+    /// How many of the next waits do not spin.
     skip: u32,
-    /// How many will after the next time in vain.
+    /// How many will not spin after the next failure.
     skip_next: u32,
-    /// The last sleep that was timed was hardly worth it.
+    /// The last sleep that was timed was short.
     slept_shortly: bool,
 }
 
@@ -40,13 +39,13 @@ per_thread! {
     static HABIT: Cell<Habit> = const { Cell::new(Habit { skip: 0, skip_next: 1, slept_shortly: false }) }
 }
 
-/// Looks at `released` again and again for a while, if that promises anything. Says whether it came true.
+/// Calls `released` repeatedly for a while, unless that is not worth it. Whether it returned `true`.
 #[inline]
 pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
     if !SPINS {
         return false;
     }
-    // A thread that is being torn down has no habits any more: it sleeps.
+    // A thread whose thread-locals are being destroyed does not spin.
     let Ok(mut habit) = HABIT.try_with(Cell::get) else { return false };
     let mut came = false;
     if habit.skip > 0 {
@@ -79,7 +78,7 @@ fn look(deadline: Deadline, for_long: bool, released: impl Fn() -> bool) -> bool
     }
 }
 
-/// Sleeps, and notes whether the sleep was a short one, if the next wait but one will want to know.
+/// Sleeps, and records whether the sleep was short, if one of the next two waits will spin.
 #[inline]
 pub(crate) fn noting_sleep<R>(sleep: impl FnOnce() -> R) -> R {
     if !SPINS || !HABIT.try_with(Cell::get).is_ok_and(|habit| habit.skip <= 1) {
@@ -87,7 +86,7 @@ pub(crate) fn noting_sleep<R>(sleep: impl FnOnce() -> R) -> R {
     }
     let began = Instant::now();
     let outcome = sleep();
-    // Twice, for both sides of an exchange may sleep.
+    // Twice, because both sides of an exchange may sleep.
     let slept_shortly = began.elapsed() < 2 * WORTH;
     let _ = HABIT.try_with(|kept| kept.set(Habit { slept_shortly, ..kept.get() }));
     outcome

@@ -1,4 +1,4 @@
-//! What the types promise: their sizes, what they are usable for, what they say of themselves.
+//! Properties of the types: size, auto traits, `Debug`.
 
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;

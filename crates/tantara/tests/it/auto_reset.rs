@@ -115,7 +115,7 @@ fn a_dropped_wait_passes_its_release_on() {
     event.set();
     drop(first);
     assert_eq!(counter.wakes(), 1);
-    // Nobody is left behind it: back into the store.
+    // No other waiter is queued, so the release is stored again.
     drop(second);
     assert!(event.is_set());
 }

@@ -1,4 +1,4 @@
-//! Other processes: this very program, started anew to do one thing with events and to say how it ended.
+//! Child processes: this program again, started to do one task with events and to exit with the outcome.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tantara::{SharedEvent, all, any};
 
-/// What a participant is asked to do is in the environment: a verb and its arguments, one per line.
+/// The task of a child process, in the environment: its name and its arguments, one per line.
 const TASK: &str = "TANTARA_TEST_TASK";
 
-/// A process that does one thing. It is killed if it is dropped before it has ended.
+/// A child process with one task. It is killed if it is dropped before it has ended.
 #[derive(Debug)]
 pub(crate) struct ChildProcess(pub(crate) Child);
 
@@ -32,7 +32,7 @@ impl ChildProcess {
         self.0.wait().unwrap()
     }
 
-    /// Whether it has answered yes, not no. Anything else is a failure.
+    /// Whether it has answered YES, and not NO. Anything else is a failure.
     pub(crate) fn says_yes(&mut self) -> bool {
         match self.answer() {
             YES => true,
@@ -56,12 +56,12 @@ impl Drop for ChildProcess {
 
 pub(crate) const YES: i32 = 10;
 pub(crate) const NO: i32 = 11;
-/// The first of the answers to "which one".
+/// The answer for index 0.
 pub(crate) const INDEX: i32 = 100;
 /// The event was removed.
 pub(crate) const REMOVED: i32 = 12;
 
-/// Not a test: what a participant does.
+/// Not a test, but the entry point of child processes.
 #[test]
 fn child_process() {
     let Ok(task) = env::var(TASK) else { return };

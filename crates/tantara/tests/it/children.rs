@@ -1,14 +1,14 @@
-//! Children that a participant forks, and what the kernel tells of them.
+//! Children that a child process forks, and what the kernel tells about them.
 //!
-//! A fork takes a fraction of a millisecond, where to start this program anew takes ten. Only participants fork,
-//! because they do one thing: in a process that runs tests side by side a fork could find any lock taken.
+//! A fork takes a fraction of a millisecond; starting this program anew takes ten. Only child processes fork, because
+//! they do one thing: in a process that runs tests side by side, any lock could be held at a fork.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
-/// A child that was forked. It is killed when this is dropped.
+/// A forked child. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Child {
     pub(crate) pid: libc::pid_t,
@@ -16,7 +16,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// The child runs `body` and ends: with 0, or with 1 if that has panicked.
+    /// The child runs `body` and exits with 0, or with 1 if `body` has panicked.
     pub(crate) fn fork(body: impl FnOnce()) -> Child {
         // SAFETY: the child has one thread, a copy of this one. The others of a participant only wait for this one, so
         // they hold no lock that the child could need.
@@ -32,7 +32,7 @@ impl Child {
         Child { pid, has_ended: false }
     }
 
-    /// Waits until something has become of it, and says what: see `man 2 wait`.
+    /// Waits until its state changes, and returns the new one: see `man 2 wait`.
     pub(crate) fn status(&mut self) -> libc::c_int {
         let mut status = 0;
         // SAFETY: the child is ours and has not been waited for to its end; `status` is valid for writing.
@@ -42,7 +42,7 @@ impl Child {
         status
     }
 
-    /// Whether it has come to its end, without having failed.
+    /// Whether it has ended. Panics if it has failed.
     pub(crate) fn has_ended(&mut self) -> bool {
         let mut status = 0;
         // SAFETY: the child is ours and has not been waited for to its end; `status` is valid for writing.
@@ -52,7 +52,7 @@ impl Child {
         self.has_ended
     }
 
-    /// Kills it, and returns when it is gone. It must not have failed before.
+    /// Kills it and waits for its end. It must not have failed before.
     pub(crate) fn kill(mut self) {
         self.send_kill();
         let status = self.status();
@@ -65,7 +65,7 @@ impl Child {
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
     }
 
-    /// The call to the kernel in which its first thread sleeps, if it does.
+    /// The system call in which its main thread sleeps, if it does.
     pub(crate) fn call(&self) -> Option<libc::c_long> {
         call(self.pid as u32, self.pid as u32).map(|(number, _)| number)
     }
@@ -87,11 +87,11 @@ impl Drop for Child {
     }
 }
 
-/// Whether a thread is asleep on a word that other processes can reach, according to the kernel. A thread that was
-/// woken is not, even if it has not run since.
+/// Whether a thread sleeps on a word in shared memory, according to the kernel. A thread that was woken does not, even
+/// if it has not run since.
 pub(crate) fn is_asleep(process: u32, thread: u32) -> bool {
-    // One that is on its way to its processor still shows the call that it slept in, but not the state; and when it has
-    // arrived, it soon sleeps in another call.
+    // A thread that was woken still shows the system call in which it slept, but not the state; once it runs, it soon
+    // sleeps in another call.
     let is_in_shared_futex = || {
         call(process, thread)
             .is_some_and(|(number, operation)| number == libc::SYS_futex && operation == Some(libc::FUTEX_WAIT as u64))
@@ -99,7 +99,7 @@ pub(crate) fn is_asleep(process: u32, thread: u32) -> bool {
     is_in_shared_futex() && is_sleeping(process, thread) && is_in_shared_futex()
 }
 
-/// The call that a thread sleeps in, and the second argument.
+/// The system call in which a thread sleeps, and its second argument.
 fn call(process: u32, thread: u32) -> Option<(libc::c_long, Option<u64>)> {
     let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).ok()?;
     let mut words = call.split_whitespace();
@@ -113,7 +113,7 @@ fn is_sleeping(process: u32, thread: u32) -> bool {
     status.rsplit_once(") ").is_some_and(|(_, status)| status.starts_with('S'))
 }
 
-/// A number that this process shares with the children that it forks from here on.
+/// A number in memory that is shared with children forked from here on.
 pub(crate) fn shared_memory() -> &'static AtomicU32 {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping where the kernel likes.

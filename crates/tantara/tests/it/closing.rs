@@ -1,4 +1,4 @@
-//! Executors that close: to wake a task then drops it, and its wait hands on to the next. Such a chain must not use the
+//! Closed executors: waking a task drops it, and its wait hands the release on to the next. Such a chain must not use
 //! stack in proportion to its length.
 
 use std::cell::RefCell;
@@ -14,15 +14,15 @@ use tantara::{AutoResetEvent, Event, Waitable, all, any};
 
 use crate::{LONG, WakeCounter, leaked, poll, until_waiting, waiting};
 
-/// So many nested calls overflow any thread's stack here. (Miri needs no more than are queued.)
+/// This many nested calls overflow the stack of any thread here. (Under Miri a few suffice.)
 const MANY: usize = if cfg!(miri) { 50 } else { 20_000 };
 
-/// Longer than it takes to queue the tasks; if it is not, the first of them gets the release from `set` itself.
+/// Longer than queueing the tasks takes; otherwise the first of them gets the release from `set` itself.
 const SOME_TIME: Duration = Duration::from_secs(2);
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A task of an executor that has been closed: to wake it drops it.
+/// A task of a closed executor: waking it drops it.
 struct Closed(Mutex<Option<Boxed>>);
 
 impl Wake for Closed {
@@ -33,7 +33,7 @@ impl Wake for Closed {
 }
 
 impl Closed {
-    /// A task that has been polled once and waits.
+    /// A task that was polled once and waits.
     fn waiting(future: impl Future<Output = ()> + Send + 'static) -> Arc<Closed> {
         let task = Arc::new(Closed(Mutex::new(Some(Box::pin(future)))));
         let waker = Waker::from(Arc::clone(&task));
@@ -72,7 +72,7 @@ fn it_passes_tasks_that_wait_for_any_of_many() {
     assert_eq!(waiting(&events[0]), 0);
 }
 
-/// Each task holds a release of its own event, and stands in the line of its neighbour's.
+/// Each task has a release of its own event, and is queued at its neighbour's.
 #[test]
 fn a_chain_across_as_many_events() {
     let events: &'static [AutoResetEvent] = leaked((0..=MANY).map(|_| AutoResetEvent::new()).collect::<Vec<_>>());
@@ -102,7 +102,7 @@ fn a_blocking_wait_that_times_out_hands_on_to_them() {
     assert!(held.is_set());
 }
 
-/// Each wait's waker owns the next wait: to leave the queue drops the waker, which drops the next.
+/// Each wait's waker owns the next wait: leaving the queue drops the waker, which drops the next wait.
 #[test]
 fn wakers_that_own_the_next_wait() {
     struct Owner(#[expect(dead_code, reason = "it is dropped")] Mutex<Option<Boxed>>);
@@ -128,7 +128,7 @@ fn wakers_that_own_the_next_wait() {
     drop(chain(|| Box::pin(event.wait_async())));
     drop(chain(|| Box::pin(auto_reset.wait_async())));
     drop(chain(|| Box::pin(async move { _ = any(both.iter().copied()).await })));
-    // Woken and not only dropped: the drain of the first drops the rest.
+    // Woken, and not only dropped: the drain of the first drops the others.
     let first = chain(|| Box::pin(event.wait_async()));
     event.set();
     drop(first);
@@ -156,7 +156,7 @@ fn an_executor_in_a_thread_local() {
     assert!(event.is_set());
 }
 
-/// A waker that runs for long, for it waits for what another thread does with the release that it has handed on.
+/// A waker that runs for long, because it waits for what another thread does with the release that was handed on.
 #[test]
 fn a_release_is_handed_on_before_the_waker_around_it_returns() {
     struct Nested {
@@ -196,7 +196,7 @@ fn a_release_is_handed_on_before_the_waker_around_it_returns() {
     assert_eq!(in_time.load(SeqCst), 1, "the release was queued behind the waker");
 }
 
-/// A panic in the middle of the chain stops nothing, and leaves the count of nested calls as it was.
+/// A panic in the middle of the chain does not stop it, and does not change the count of nested calls.
 #[test]
 fn a_waker_that_panics_in_the_middle_of_the_chain() {
     struct Panics(Arc<Closed>, Arc<AtomicUsize>);

@@ -1,4 +1,4 @@
-//! The contract, line by line: each test runs at every reach, here and in the crates that build upon this one.
+//! The contract, line by line. Each test runs at every scope, here and in the crates that build upon this one.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::LONG;
 
-/// One reach of the contract: an event, and how one waits for it.
+/// One scope of the contract: an event, and a way to wait for it.
 pub(crate) trait Reach: Clone + Debug + Send + 'static {
-    /// A timeout that is long enough for several to be seen waiting at once. (Miri's clock counts steps.)
+    /// A timeout long enough for several waiters to be seen at once. (Miri's clock counts steps.)
     const SHORT: Duration = if cfg!(miri) { Duration::from_secs(10) } else { Duration::from_millis(100) };
 
     fn new() -> Self;
@@ -28,13 +28,13 @@ pub(crate) trait Reach: Clone + Debug + Send + 'static {
         crate::until_waiting(self, count);
     }
 
-    /// That nobody waits any more.
+    /// Asserts that there are no waiters left.
     fn assert_left(&self) {
         assert_eq!(crate::waiting(self), 0);
     }
 }
 
-/// Makes a module of tests for each reach.
+/// Makes a module of tests for each scope.
 macro_rules! contract {
     ($($(#[$attribute:meta])* $module:ident: $reach:ty;)*) => {$(
         $(#[$attribute])*
@@ -66,7 +66,7 @@ macro_rules! contract {
 }
 pub(crate) use contract;
 
-/// Starts `count` participants that wait, and returns once all of them do.
+/// Starts `count` waiters, and returns once all of them wait.
 fn waiters<R: Reach>(event: &R, count: usize) -> Vec<thread::JoinHandle<bool>> {
     let participants = (0..count)
         .map(|_| {
@@ -136,7 +136,7 @@ pub(crate) fn nobody_is_released_without_a_set<R: Reach>() {
         .collect();
     event.until_waiting(4);
     for participant in &participants {
-        // What a foreign library may do to a thread at any time.
+        // What another library may do to a thread at any time.
         participant.thread().unpark();
     }
     event.clear();

@@ -1,5 +1,4 @@
-//! What lies in a directory is hostile, names are, and the system may refuse anything: each gives a clear error and
-//! harms nobody.
+//! Hostile files and names, and refusals of the system: each gives a clear error, and harms no other process.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -17,7 +16,7 @@ use tempfile::TempDir;
 use crate::LONG;
 use crate::child_process::{ChildProcess, REMOVED, YES};
 
-/// How long a page is, and where its word stands; see `layout.rs`.
+/// Length of the page, and offset of the word; see `layout.rs`.
 const PAGE: usize = 4096;
 const WORD: usize = 128;
 const SEAL: usize = 132;
@@ -33,7 +32,7 @@ fn page() -> Vec<u8> {
     fs::read(directory.path().join("model")).unwrap()
 }
 
-/// Everything that can be done with what lies there says that it is no event, and why, and leaves it alone.
+/// Every method reports that the file is not an event, and why, and does not change it.
 fn is_refused(directory: &Path, name: &str, why: &str) {
     let errors: [Error; 2] =
         [SharedEvent::open_in(directory, name).unwrap_err(), SharedEvent::find_in(directory, name).unwrap_err()];
@@ -92,7 +91,7 @@ fn what_is_no_event_is_refused_and_left_alone() {
     let _listener = UnixListener::bind(home.join("socket")).unwrap();
     is_refused(home, "socket", "socket");
 
-    // A second name for an event is as good as the first.
+    // A hard link to an event is the same event.
     fs::hard_link(home.join("target"), home.join("twin")).unwrap();
     SharedEvent::open_in(home, "twin").unwrap().set().unwrap();
     assert!(SharedEvent::open_in(home, "target").unwrap().is_set().unwrap());
@@ -118,7 +117,7 @@ fn names_that_cannot_be_make_nothing() {
     assert_eq!(fs::read_dir(&home).unwrap().count(), 0);
 }
 
-/// A small generator, so that a failure can be repeated (splitmix64).
+/// A small random number generator, so that a failure can be repeated (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -131,7 +130,7 @@ impl Random {
     }
 }
 
-/// Every verb, on whatever it was that could be opened, ends and does not panic.
+/// Every method returns without a panic, whatever the file is that could be opened.
 fn try_everything(event: &SharedEvent) {
     let moment = Duration::from_millis(1);
     let _ = (event.is_set(), event.is_removed(), event.last_set(), event.waiters().unwrap());
@@ -159,9 +158,9 @@ fn random_pages_are_refused_or_behave() {
     for round in 0..3_000 {
         let mut bytes = good.clone();
         match round % 3 {
-            // Anything at all.
+            // Random bytes.
             0 => bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&random.next().to_ne_bytes())),
-            // A proper head, and anything after it.
+            // A valid header, and random bytes behind it.
             1 => {
                 bytes[16..].chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&random.next().to_ne_bytes()));
                 bytes[SEAL..SEAL + 4].copy_from_slice(&good[SEAL..SEAL + 4]);
@@ -179,7 +178,7 @@ fn random_pages_are_refused_or_behave() {
             Err(error) => assert!(error.is_not_an_event(), "{round}: {error}"),
         }
         let _ = SharedEvent::list_in(&home).unwrap();
-        // One that was marked as gone was buried and made anew.
+        // One that was marked as gone was unlinked and made anew.
         let _ = fs::remove_file(&path);
     }
     assert!(opened > 1_000, "{opened}");
@@ -196,7 +195,7 @@ fn every_word_behaves() {
         fs::write(home.path().join("x"), bytes).unwrap();
         let event = SharedEvent::open_in(&home, "x").unwrap();
         try_everything(&event);
-        // Whatever stood there, a waiter is released by a set.
+        // A set releases a waiter, whatever the word was.
         let participant = {
             let event = SharedEvent::open_in(&home, "x").unwrap();
             event.clear().unwrap();
@@ -236,7 +235,7 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
         file.set_len(length).unwrap();
         file.set_len(then).unwrap();
         if length > WORD as u64 {
-            // The word is still there; those who sleep find out that the file is too short.
+            // The word is still there. Sleepers find out that the file is too short.
             assert_eq!(participant.answer(), REMOVED);
         }
         for error in [event.set(), event.clear()].map(Result::unwrap_err) {
@@ -276,20 +275,20 @@ fn a_file_that_is_taken_away_leaves_nobody_asleep() {
     let (first, second) = (sleeper(home.path(), "x"), sleeper(home.path(), "y"));
     let old = SharedEvent::open_in(&home, "y").unwrap();
     fs::remove_file(home.path().join("x")).unwrap();
-    // Another event is moved to the place of the second.
+    // Another event is renamed to the name of the second.
     SharedEvent::open_in(&home, "z").unwrap();
     fs::rename(home.path().join("z"), home.path().join("y")).unwrap();
     for mut participant in [first, second] {
         assert_eq!(participant.answer(), REMOVED);
     }
     assert!(old.set().unwrap_err().is_removed());
-    // The new one works, and is nobody's business but its own.
+    // The new event works.
     let mut participant = sleeper(home.path(), "y");
     SharedEvent::open_in(&home, "y").unwrap().set().unwrap();
     assert_eq!(participant.answer(), YES);
 }
 
-/// Whether we may pretend to be others.
+/// Whether the test may become other users.
 pub(crate) fn is_root(test: &str) -> bool {
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !is_root {
@@ -308,13 +307,13 @@ fn what_one_may_not_do_is_said() {
     let home = directory();
     let path = home.path().to_str().unwrap();
     let as_nobody = |verb: &str, name: &str| ChildProcess::start(["as_nobody", path, verb, name]).answer();
-    // Another user's directory, closed.
+    // Another user's directory without permissions.
     fs::set_permissions(&home, PermissionsExt::from_mode(0o700)).unwrap();
     assert_eq!(as_nobody("open_is_denied", "x"), YES);
-    // One that may only be read.
+    // A directory that may only be read.
     fs::set_permissions(&home, PermissionsExt::from_mode(0o555)).unwrap();
     assert_eq!(as_nobody("open_is_denied", "x"), YES);
-    // An event of which one may know nothing.
+    // An event without permissions.
     SharedEvent::open_in(&home, "x").unwrap();
     fs::set_permissions(home.path().join("x"), PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(as_nobody("open_is_denied", "x"), YES);
@@ -344,7 +343,7 @@ fn the_default_directory_is_the_users_own() {
     }
 }
 
-/// The answer of `open_by_default` if the directory is not fit.
+/// The answer of `open_by_default` if the directory is refused.
 const REFUSED: i32 = 20;
 
 #[test]
@@ -393,13 +392,13 @@ fn a_full_disk_is_an_error_before_anything_is_made() {
     outcome.unwrap();
 }
 
-/// The kernel takes the number zero for whoever asks, so it would seem to be alive.
+/// The kernel takes process 0 for the caller, which seems to be alive.
 #[test]
 fn a_mark_or_a_note_of_process_zero_is_no_process() {
     let home = directory();
     let event = SharedEvent::open_in(&home, "x").unwrap();
     let file = OpenOptions::new().read(true).write(true).open(home.path().join("x")).unwrap();
-    // The first place of the table of namespaces is the maker's.
+    // The first entry of the table of namespaces is that of the process that made the event.
     for start in [1_u64 << 32, 1] {
         let lock = libc::flock64 {
             l_type: libc::F_RDLCK as _,
@@ -442,7 +441,7 @@ fn whoever_keeps_the_lock_delays_a_removal_and_nothing_else() {
     SharedEvent::open_in(&home, "x").unwrap().set().unwrap();
 }
 
-/// Of many who remove the same event, and others who make a new one, nobody takes the new one's name.
+/// When many processes remove an event while another makes a new one, none unlinks the new one.
 #[test]
 fn removers_take_no_name_but_the_one_that_they_mean() {
     let home = directory();
@@ -475,7 +474,7 @@ fn who_may_not_take_a_name_away_cannot_remove_the_event_either() {
     let home = directory();
     let event = SharedEvent::open_in(&home, "x").unwrap();
     fs::set_permissions(home.path().join("x"), PermissionsExt::from_mode(0o666)).unwrap();
-    // In a directory of someone else's, and in one like /tmp.
+    // In another user's directory, and in one like /tmp.
     for mode in [0o755, 0o1777] {
         fs::set_permissions(&home, PermissionsExt::from_mode(mode)).unwrap();
         let path = home.path().to_str().unwrap();

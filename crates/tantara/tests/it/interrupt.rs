@@ -11,7 +11,7 @@ use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any, interrupti
 use crate::LONG;
 
 thread_local! {
-    /// How often this thread was asked.
+    /// How often the callback was called on this thread.
     static ASKED: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -29,7 +29,7 @@ fn goes_on() -> bool {
     false
 }
 
-/// Runs `waits` while its thread gets signals all the time.
+/// Runs `waits` while its thread keeps getting signals.
 fn under_signals<R>(waits: impl FnOnce() -> R) -> R {
     extern "C" fn handler(_: libc::c_int) {}
     static HANDLES: Once = Once::new();
@@ -57,7 +57,7 @@ fn under_signals<R>(waits: impl FnOnce() -> R) -> R {
     .unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// Every wait that can say that it was not released.
+/// Every wait that can time out.
 fn waits_of_every_kind(check: impl Fn(&str, &mut dyn FnMut() -> bool)) {
     let (event, auto_reset, shared) = (Event::new(), AutoResetEvent::new(), SharedEvent::anonymous().unwrap());
     let mixed: [&dyn Waitable; 3] = [&event, &auto_reset, &shared];
@@ -139,7 +139,7 @@ const SHORT: Duration = Duration::from_millis(5);
 
 #[test]
 fn a_signal_that_came_just_before_the_sleep_is_noticed() {
-    // Nobody sends one here: what would have been noted by its handler is there from the beginning.
+    // No signal is sent here. What its handler would record is set from the beginning.
     waits_of_every_kind(|kind, wait| {
         let began = Instant::now();
         assert!(!interruptible(gives_up, wait), "{kind}");

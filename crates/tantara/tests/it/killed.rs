@@ -1,7 +1,7 @@
-//! A participant is killed at every single instruction of a verb, and everyone else is none the worse for it.
+//! A process is killed at every single instruction of an operation, without an effect on any other.
 //!
-//! Those who sleep wake up by themselves after a while, to look after the event's file; so that they come back proves
-//! nothing. What is asked is whether somebody *is asleep*, according to the kernel, on an event that is set.
+//! Sleepers wake up by themselves after a while to check the event's file, so a wait that ends proves nothing. The
+//! test asks the kernel whether a thread *sleeps* on an event that is set.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -17,7 +17,7 @@ use crate::LONG;
 use crate::children::is_asleep;
 use crate::stepper::Stepper;
 
-/// A thread that waits for an event when it is told to, through an opening of its own.
+/// A thread that waits for an event on request, through an opening of its own.
 struct Sleeper {
     thread: u32,
     orders: Sender<()>,
@@ -62,16 +62,16 @@ impl Sleeper {
     }
 }
 
-/// What the one who is killed finds.
+/// The waiters beside the process that is killed.
 #[derive(Clone, Copy, PartialEq)]
 enum Others {
-    /// Two sleep on the event.
+    /// Two threads sleep on the event.
     Sleep,
-    /// Nobody does; two will after the kill.
+    /// None; two begin to wait after the kill.
     Come,
 }
 
-/// A participant is killed at each instruction of `verb`. The event is set before that, if `is_set`, else unset.
+/// A process is killed at each instruction of `verb`. The event is set before that if `is_set`, else unset.
 fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
     let directory = tempfile::tempdir().unwrap();
     let event = SharedEvent::open_in(&directory, "event").unwrap();
@@ -112,13 +112,13 @@ fn conclude(story: &str, points: &[usize], outcome: &str) {
     assert!(kills > 20 && (cfg!(debug_assertions) || kills == length + 1), "not at every instruction");
 }
 
-/// Tries again until it says that it has reached its instruction.
+/// Tries again until the child has reached the instruction.
 fn until_reached(attempt: impl FnMut() -> bool) {
     assert!(std::iter::repeat_with(attempt).take(20).any(|reached| reached), "a child is not where it should be");
 }
 
-/// Nobody is asleep on a set event; a `set` by somebody else releases all; the verbs work; and who was killed does not
-/// wait any more.
+/// No thread sleeps on a set event, a `set` of another process releases all, all methods work, and the killed process
+/// does not wait any more.
 fn all_is_well(event: &SharedEvent, sleepers: &[Sleeper], killed: u32, story: &str) {
     if !event.is_set().unwrap() {
         for sleeper in sleepers {
@@ -169,8 +169,8 @@ fn clear_of_what_is_unset() {
     at_every_instruction("clear", true, false, Others::Sleep);
 }
 
-/// With a look around before it sleeps, since nobody else does; through two sleeps, a short one and one from which it
-/// is woken by a `set`.
+/// A wait that spins before it sleeps, because there are no other sleepers; through two sleeps, a short one and one
+/// from which a `set` wakes it.
 #[test]
 fn wait_while_nobody_sleeps() {
     at_every_instruction("wait", true, false, Others::Come);
@@ -213,8 +213,8 @@ fn asleep() {
     }
 }
 
-/// Whoever listens to an event is told of a `clear` whose participant was killed in the middle, at the latest when it
-/// looks by itself. Each instruction has an event of its own, so that all can wait for that at the same time.
+/// A watcher learns of a `clear` whose process was killed in the middle, at the latest when it looks at the word
+/// itself. Each instruction has an event of its own, so that all can wait for that at the same time.
 #[test]
 fn clear_while_others_watch() {
     let directory = tempfile::tempdir().unwrap();
@@ -250,7 +250,7 @@ fn clear_while_others_watch() {
     assert!(cleared > 1 && cleared < points.len());
 }
 
-/// Returns once the event's file says that somebody is told when it is cleared.
+/// Returns once the word shows a watcher.
 fn until_watched(event: &SharedEvent) {
     const WORD_AT: usize = 128;
     const WATCHED: u8 = 2;
@@ -292,8 +292,8 @@ fn remove() {
     assert!(removed > 1 && removed < points.len());
 }
 
-/// Nobody is killed here: an event is set, pulsed or removed at each instruction of a wait, and the wait comes to its
-/// end from there without sleeping (again). Of a pulse that is so once the wait has begun.
+/// Without a kill: an event is set, pulsed or removed at each instruction of a wait, and the wait ends from there
+/// without sleeping (again). A pulse has this effect only after the wait has begun.
 fn signalled_at_every_instruction(signal: &str) {
     let directory = tempfile::tempdir().unwrap();
     let open = || SharedEvent::open_in(&directory, "event").unwrap();

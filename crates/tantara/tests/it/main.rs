@@ -1,4 +1,4 @@
-//! The events from outside, on real threads and real executors.
+//! The public API, on real threads and real executors.
 #![cfg(not(loom))]
 
 mod api;
@@ -54,10 +54,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-/// Long enough for anything that happens at all; a test that waits this long fails instead of hanging.
+/// Longer than anything takes. A test that waits this long fails instead of hanging.
 const LONG: Duration = Duration::from_secs(60);
 
-/// How many threads and tasks wait, according to the event's own Debug.
+/// How many threads and tasks wait, according to `Debug`.
 fn waiting(event: &impl Debug) -> usize {
     let debug = format!("{event:?}");
     let (_, rest) = debug.split_once("waiting: ").expect("Debug says how many wait");
@@ -92,12 +92,12 @@ impl WakeCounter {
     }
 }
 
-/// A value that is never dropped, so that waits may borrow it for as long as they like.
+/// A value that is never dropped, so that waits may borrow it without a lifetime.
 fn leaked<T: Sync + 'static>(value: T) -> &'static T {
     let value: &'static T = Box::leak(Box::new(value));
     #[cfg(miri)]
     {
-        // Miri reports memory that nothing leads to any more.
+        // Keep a reference, because Miri reports memory without one as a leak.
         static LEAKED: std::sync::Mutex<Vec<&'static dyn Sync>> = std::sync::Mutex::new(Vec::new());
         LEAKED.lock().unwrap().push(value);
     }

@@ -1,4 +1,4 @@
-//! `any` and `all`: no limit, kinds mix, nothing that was not used is lost.
+//! `any` and `all`: no limit on the number, kinds can be mixed, unused releases are not lost.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,7 +31,7 @@ fn there_is_no_limit_on_the_number() {
     });
     until_waiting(&events[MANY - 1], 1);
     events[RELEASED].set();
-    // The first wait has left every line, and the second waits for the first event.
+    // The first wait has left every queue, and the second waits for the first event.
     until_waiting(&events[MANY - 1], 0);
     until_waiting(&events[0], 1);
     events.iter().for_each(Event::set);
@@ -95,7 +95,7 @@ fn the_wait_begins_when_it_is_made() {
     assert!(both.wait_timeout(Duration::ZERO));
 }
 
-/// A thousand signals, one by one, wake the task for the one that it needs next and for no other.
+/// Of a thousand signals, only the one for the next event that is needed wakes the task.
 #[test]
 fn all_is_not_woken_for_every_event() {
     let events: Vec<_> = (0..if cfg!(miri) { 50 } else { 1_000 }).map(|_| Event::new()).collect();
@@ -124,7 +124,7 @@ fn the_same_event_twice_is_fine() {
     all([&gate, &gate]).wait();
 }
 
-/// An event of another crate, which fails as soon as it is looked at.
+/// An event of another crate that fails at the first poll.
 #[derive(Debug)]
 struct Failing;
 
@@ -146,7 +146,7 @@ impl private::External for Failing {
     }
 }
 
-/// An event of another crate, which is released when the event in it is.
+/// An event of another crate that wraps an event.
 struct Wrapping(Event);
 
 impl Waitable for Wrapping {}
@@ -194,7 +194,7 @@ fn an_event_of_another_crate_takes_part() {
     drop(any(both));
 }
 
-/// While the future that has failed is still there.
+/// While the future that has failed still exists.
 #[test]
 fn a_wait_that_has_failed_keeps_no_release_and_stands_in_no_line() {
     let (held, later) = (AutoResetEvent::new(), AutoResetEvent::new());

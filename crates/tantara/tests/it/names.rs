@@ -1,5 +1,5 @@
-//! What becomes of those who wait when files and directories are renamed and taken away by other programs; what is not
-//! opened; and what the child of a fork can do.
+//! Waiters of files and directories that are renamed and removed by other programs; files that are not opened;
+//! children of forks.
 
 use std::env;
 use std::fs::{self, File};
@@ -20,10 +20,10 @@ use crate::children::Child;
 use crate::refused::forbid_nameless_files;
 use crate::shared::until_waiters;
 
-/// The verbs of participants that this module needs.
+/// The tasks of this file.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     Some(match (verb, words) {
-        // By a path that means something else as soon as it waits.
+        // By a path that leads elsewhere as soon as it waits.
         ("wait_elsewhere", [name]) => {
             env::set_current_dir(directory.parent().unwrap()).unwrap();
             let event = SharedEvent::open_in(directory.file_name().unwrap(), name).unwrap();
@@ -59,7 +59,7 @@ fn sleeper(verb: &str, directory: &Path, name: &str) -> ChildProcess {
     participant
 }
 
-/// It would wait for ever if it were not told.
+/// The answer of a process that must not wait for ever.
 fn answer(participant: &mut ChildProcess) -> i32 {
     let deadline = Instant::now() + LONG;
     while participant.0.try_wait().unwrap().is_none() {
@@ -83,11 +83,11 @@ fn who_waits_for_a_name_that_is_moved_away_is_told() {
     let mut other = sleeper("wait", home.path(), "y");
     assert_eq!(answer(&mut participant), REMOVED);
     assert!(task.join().unwrap().unwrap_err().is_removed());
-    // Those who know it by its new name have lost nothing.
+    // Waiters that opened the new name are not affected.
     assert!(!moved.is_removed());
     moved.set().unwrap();
     assert_eq!(answer(&mut other), YES);
-    // And who opens the old name makes a new event.
+    // Opening the old name makes a new event.
     assert!(!open(home.path(), "x").is_set().unwrap());
 }
 
@@ -113,8 +113,8 @@ fn sleeper_beside(event: &SharedEvent, directory: &Path, name: &str, waiters: us
     participant
 }
 
-/// An event that lies beside the one that is looked at, and whose name is taken away: whoever waits for it has looked
-/// twice when it says so, and those who began to wait before have looked as well.
+/// An event beside the one under test, whose name is moved away. Its waiter checks its file twice before it reports
+/// that, and waiters that began before it have checked theirs as well.
 struct Probe(ChildProcess);
 
 impl Probe {
@@ -165,7 +165,7 @@ fn a_directory_that_is_unmounted_removes_nothing() {
     assert_eq!(answer(&mut participant), YES);
 }
 
-/// Nobody lets a process in that waits to write to a pipe, and its data is not lost.
+/// A process that waits to write to a pipe is not let in, and its data is not lost.
 #[test]
 fn a_pipe_is_not_opened() {
     let home = directory();
@@ -182,7 +182,7 @@ fn a_pipe_is_not_opened() {
         assert!(!writer.is_finished());
         thread::sleep(Duration::from_millis(1));
     }
-    // By its descriptor, too: it would be opened again.
+    // By its descriptor too, which would be reopened.
     let only_stands_for_it = File::options().read(true).custom_flags(libc::O_PATH).open(&pipe).unwrap();
     assert!(SharedEvent::from_fd(only_stands_for_it.into()).unwrap_err().is_not_an_event());
     assert!(!writer.is_finished());
@@ -192,7 +192,7 @@ fn a_pipe_is_not_opened() {
     writer.join().unwrap();
 }
 
-/// Whatever lies in the slot, by which events are made and removed, is in nobody's way, and is left alone.
+/// Whatever is in the slot, events can be made and removed without it, and it is not changed.
 #[test]
 fn a_slot_that_is_occupied_is_done_without() {
     type Occupy = fn(&Path);
@@ -220,8 +220,7 @@ fn a_slot_that_is_occupied_is_done_without() {
     }
 }
 
-/// A process that keeps the lock of an event on its way, because it is stopped or means ill, keeps nobody from the
-/// name.
+/// A process that keeps the lock of an event in the slot, because it is stopped or hostile, does not block the name.
 #[test]
 fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
     let home = directory();
@@ -232,7 +231,7 @@ fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
         assert_eq!(unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&file), libc::LOCK_EX) }, 0);
         file
     };
-    // It is gone, and cannot be taken out of the slot.
+    // It is gone, and cannot be unlinked from the slot.
     let old = open(home.path(), "x");
     let locked = lock(&path);
     assert!(old.remove().unwrap());
@@ -246,7 +245,7 @@ fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
     drop(locked);
     assert!(open(home.path(), "x").remove().unwrap());
     assert_eq!(fs::read_dir(&home).unwrap().count(), 0, "it was taken out as soon as it could be");
-    // It lives, and cannot be renamed to its name: it is used where it is.
+    // It is alive, and cannot be renamed to its name. It is used in the slot.
     let event = open(home.path(), "x");
     let locked = lock(&path);
     fs::rename(&path, &slot).unwrap();
@@ -258,7 +257,8 @@ fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
     assert!(path.exists() && !slot.exists());
 }
 
-/// A process that was killed while it removed or made an event has left it in its slot. Those who open it find it.
+/// A process that was killed while it removed or made an event has left the event in its slot. Opening the name finds
+/// it.
 #[test]
 fn a_list_shows_an_event_that_is_in_its_slot() {
     let home = directory();
@@ -277,12 +277,12 @@ fn a_list_shows_an_event_that_is_in_its_slot() {
     assert!(slot.exists(), "to list changes nothing");
     assert!(SharedEvent::find_in(&home, "b").unwrap().unwrap().is_set().unwrap());
     assert_eq!(list(), both);
-    // What has the name counts, and not what is in the slot.
+    // The file with the name counts, not the one in the slot.
     fs::rename(&path, &slot).unwrap();
     fs::rename(home.path().join("a"), &path).unwrap();
     assert_eq!(list(), [("b".to_owned(), false)]);
     fs::remove_file(&path).unwrap();
-    // What cannot be an event's, is none, or was removed.
+    // Not slots of events, not events, or removed.
     for other in [".moved-", ".moved-.x", ".moved-no event", ".moved-c", "..moved-d"] {
         fs::write(home.path().join(other), "no event").unwrap();
     }
@@ -305,7 +305,7 @@ fn an_empty_path_is_no_directory() {
 #[test]
 fn a_directory_that_cannot_be_entered_is_not_an_empty_one() {
     let home = directory();
-    // What may not be entered for want of permission is in `users.rs`.
+    // Missing permissions are tested in `users.rs`.
     fs::write(home.path().join("file"), "").unwrap();
     std::os::unix::fs::symlink("loop", home.path().join("loop")).unwrap();
     for name in ["file", "file/below", "loop"] {
@@ -318,7 +318,7 @@ fn a_directory_that_cannot_be_entered_is_not_an_empty_one() {
 
 const FORKS: u32 = 5_000;
 
-/// Threads open events all the time, and the main thread forks. Each child can do everything with an event.
+/// The main thread forks while other threads open events. Each child can do everything with an event.
 fn forks(directory: &Path) {
     let (is_over, opened) = (AtomicBool::new(false), AtomicU32::new(0));
     open(directory, "go").set().unwrap();
@@ -376,7 +376,7 @@ fn the_child_of_a_fork_hangs_in_no_call() {
     assert_eq!(participant.as_mut().unwrap().answer(), YES);
 }
 
-/// Where files cannot be made without a name, those of killed makers are removed when they are old, and no others.
+/// Where files cannot be made without a name, old drafts of killed processes are removed, and no other files.
 fn drafts(directory: &Path) {
     forbid_nameless_files();
     let make = |name: &str, is_old: bool| {
@@ -388,7 +388,7 @@ fn drafts(directory: &Path) {
     };
     make(".draft-1-0-a", true);
     make(".draft-1-0-b", false);
-    // What others have made is theirs, even if its name begins so.
+    // Files of other programs whose names begin in the same way.
     for name in ["draft-1-0-c", ".draft-letter.md", ".draft-1-0-", ".draft-1-0-a-1"] {
         make(name, true);
     }

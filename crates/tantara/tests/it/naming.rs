@@ -1,5 +1,5 @@
-//! A process is stopped in front of every call to the kernel that it makes while it removes or makes an event. Others
-//! remove, make, open and wait meanwhile; then it goes on, or is killed. Nobody loses an event that was not meant.
+//! A process is stopped before every system call of a removal or a creation of an event. Others remove, make, open and
+//! wait meanwhile. Then the process goes on, or is killed. No other event is lost.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -18,7 +18,7 @@ use crate::child_process::{ChildProcess, YES};
 use crate::ptrace::{self, Traced};
 use crate::refused::{forbid_nameless_files, forbid_safe_renaming};
 
-/// What becomes of the one that was stopped.
+/// What happens to the process that was stopped.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Fate {
     GoesOn,
@@ -29,7 +29,7 @@ fn open(directory: &Path) -> SharedEvent {
     SharedEvent::open_in(directory, "x").unwrap()
 }
 
-/// Somebody who waits for the event, through an opening of its own, and sleeps.
+/// A thread that sleeps on the event, through an opening of its own.
 fn sleeper(event: &SharedEvent) -> JoinHandle<Result<bool, Error>> {
     let own = SharedEvent::from_fd(std::os::fd::AsFd::as_fd(event).try_clone_to_owned().unwrap()).unwrap();
     let (tell, told) = std::sync::mpsc::channel();
@@ -44,7 +44,7 @@ fn sleeper(event: &SharedEvent) -> JoinHandle<Result<bool, Error>> {
     sleeper
 }
 
-/// The event is the one that others find, it is alive, and who sleeps on it is released by its set.
+/// The event is the one that others find, it is alive, and a `set` releases its sleeper.
 fn is_well(event: &SharedEvent, sleeper: JoinHandle<Result<bool, Error>>, directory: &Path, story: &str) {
     assert!(!event.is_removed(), "{story}: an innocent event was removed");
     let found = SharedEvent::find_in(directory, "x").unwrap();
@@ -57,8 +57,8 @@ fn is_well(event: &SharedEvent, sleeper: JoinHandle<Result<bool, Error>>, direct
     assert!(left.is_empty(), "{story}: {left:?} is left");
 }
 
-/// A child does `act`, and is stopped in front of the call with that number, if it makes so many; then `others` do
-/// something, and the child meets its fate.
+/// A child runs `act`, and is stopped before the system call with this number, if it makes that many. Then `others`
+/// runs, and the child meets its fate.
 fn stopped<T>(act: impl FnOnce(), call: usize, fate: Fate, others: impl FnOnce() -> T) -> Option<(T, i64)> {
     let mut child = Traced::start(|| {
         act();
@@ -79,7 +79,7 @@ fn stopped<T>(act: impl FnOnce(), call: usize, fate: Fate, others: impl FnOnce()
     Some((did, number))
 }
 
-/// Does that at each call; `act` is told where to begin: behind its first mark.
+/// Runs `at` for each system call, counted from the first mark.
 fn at_every_call(what: &str, mut at: impl FnMut(usize, Fate, &str) -> bool) {
     let mut calls = 0;
     while [Fate::GoesOn, Fate::IsKilled]
@@ -92,11 +92,11 @@ fn at_every_call(what: &str, mut at: impl FnMut(usize, Fate, &str) -> bool) {
     assert!(calls > 5, "{calls}");
 }
 
-/// The event that a remover means is removed by another, and a new one is made, while it is stopped.
+/// While a remover is stopped, its event is removed by another process, and a new one is made.
 fn remover_and_a_new_event(directory: &Path) {
     at_every_call("a remover, and a new event", |call, fate, story| {
         let old = open(directory);
-        // It has the event from its parent, so it is this one that it means.
+        // The child has the event from its parent, so it removes this one.
         let remover = || {
             ptrace::mark();
             let _ = old.remove();
@@ -120,7 +120,7 @@ fn remover_and_a_new_event(directory: &Path) {
 fn remover_and_users(directory: &Path) {
     at_every_call("a remover, and those who use the event", |call, fate, story| {
         let old = open(directory);
-        // It has the event from its parent, so it is this one that it means.
+        // The child has the event from its parent, so it removes this one.
         let remover = || {
             ptrace::mark();
             let _ = old.remove();
@@ -143,17 +143,17 @@ fn remover_and_users(directory: &Path) {
     });
 }
 
-/// Two are stopped, both in the middle of a removal, the second when the first has been.
+/// Two processes are stopped in the middle of a removal, the second while the first is.
 fn two_removers(directory: &Path) {
     at_every_call("two removers", |call, fate, story| {
         let old = open(directory);
-        // It has the event from its parent, so it is this one that it means.
+        // The child has the event from its parent, so it removes this one.
         let remover = || {
             ptrace::mark();
             let _ = old.remove();
         };
         let outcome = stopped(remover, call, fate, || {
-            // As far on as the first one.
+            // At the same call as the first one.
             stopped(remover, call, fate, || {
                 let _ = old.remove();
                 let new = open(directory);
@@ -161,7 +161,7 @@ fn two_removers(directory: &Path) {
             })
         });
         let Some((Some(((sleeper, new), _)), _)) = outcome else {
-            // One of them has had less to do. What is left is old.
+            // One of them made fewer calls. What is left is the old event.
             let _ = old.remove();
             return outcome.is_some();
         };
@@ -170,7 +170,7 @@ fn two_removers(directory: &Path) {
     });
 }
 
-/// Others use the event while its maker is stopped.
+/// Others use the event while the process that makes it is stopped.
 fn maker_and_users(directory: &Path) {
     at_every_call("a maker, and those who use the event", |call, fate, story| {
         let maker = || {
@@ -190,7 +190,7 @@ fn maker_and_users(directory: &Path) {
     });
 }
 
-/// A maker that was killed leaves its draft, which others remove when it is old.
+/// A process that was killed while it made an event leaves its draft, which others remove when it is old.
 fn is_well_with_drafts(event: &SharedEvent, sleeper: JoinHandle<Result<bool, Error>>, directory: &Path, story: &str) {
     let drafts = fs::read_dir(directory).unwrap().map(|file| file.unwrap());
     for draft in drafts.filter(|file| file.file_name().to_string_lossy().starts_with(".draft-")) {
@@ -199,7 +199,7 @@ fn is_well_with_drafts(event: &SharedEvent, sleeper: JoinHandle<Result<bool, Err
     is_well(event, sleeper, directory, story);
 }
 
-/// Gives the file `y` the name `x` too, and says whether nothing had that name.
+/// Links the file `y` to the name `x` too. `false` if the name was taken.
 fn another_takes_the_name(directory: &Path) -> bool {
     fs::hard_link(directory.join("y"), directory.join("x")).is_ok()
 }
@@ -237,7 +237,7 @@ fn restorer_without_safe_renaming(directory: &Path) {
     });
 }
 
-/// Somebody uses the event that is being made, before it has its name, and another event gets that name.
+/// Another process uses the event that is being made, before it has its name, and a third event gets that name.
 fn maker_and_another_event(directory: &Path) {
     let mut used = 0;
     at_every_call("a maker, and another event", |call, fate, story| {
@@ -263,7 +263,7 @@ fn maker_and_another_event(directory: &Path) {
     assert!(used > 0, "the maker was never overtaken");
 }
 
-/// A process opens its first event, and is stopped while another thread of it disables the handler of SIGBUS.
+/// A process that opens its first event is stopped while another of its threads disables the handler of SIGBUS.
 fn opener_and_a_thread_that_disables_the_handler(directory: &Path) {
     let is_default = || {
         // SAFETY: all-zero is a valid sigaction.
@@ -279,7 +279,7 @@ fn opener_and_a_thread_that_disables_the_handler(directory: &Path) {
             // SAFETY: the action is the system's own, whatever this test's process had.
             unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
             let mut teller_of_thread = teller.try_clone().unwrap();
-            // A thread that the parent does not stop.
+            // The parent does not stop this thread.
             thread::spawn(move || {
                 begin.read_exact(&mut [0]).unwrap();
                 teller_of_thread.write_all(&[SharedEvent::disable_sigbus_handler().into()]).unwrap();
@@ -299,7 +299,7 @@ fn opener_and_a_thread_that_disables_the_handler(directory: &Path) {
         });
         let Some((first, _)) = outcome else { return false };
         if fate == Fate::GoesOn {
-            // At the last calls the opener has answered before the thread.
+            // At the last calls the opener answers before the thread.
             assert_eq!(first, next_answer(), "{story}: what the thread was told is not so");
             outcomes[usize::from(first)] += 1;
         }

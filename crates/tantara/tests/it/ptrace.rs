@@ -1,15 +1,15 @@
-//! A child that is run instruction by instruction, and killed where it stands (`man 2 ptrace`).
+//! A child that is run instruction by instruction, and killed anywhere (`man 2 ptrace`).
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
 use crate::children::Child;
 
-/// The instruction that stops a child, and is one byte long.
+/// The instruction that traps, one byte long.
 const TRAP: u8 = 0xcc;
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-/// A child that stands still, between two instructions. It is killed when this is dropped.
+/// A stopped child, between two instructions. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Traced {
     child: Child,
@@ -17,14 +17,14 @@ pub(crate) struct Traced {
     traps: Vec<(u64, u8)>,
 }
 
-/// A call to the kernel that the child is about to make.
+/// A system call that the child is about to make.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Call {
     pub(crate) number: i64,
     pub(crate) arguments: [u64; 4],
 }
 
-/// Stops the child that comes by here. Where nobody traces it, this ends the process.
+/// Stops a traced child. Without a tracer this ends the process.
 #[inline]
 pub(crate) fn mark() {
     // SAFETY: a trap; whoever traces us lets us go on behind it.
@@ -32,7 +32,7 @@ pub(crate) fn mark() {
 }
 
 impl Traced {
-    /// Forks a child that runs `body` and ends, and returns once it has come to its first [`mark`].
+    /// Forks a child that runs `body`, and returns once it is at its first [`mark`].
     pub(crate) fn start(body: impl FnOnce()) -> Traced {
         let child = Child::fork(|| {
             ask_to_be_traced();
@@ -48,17 +48,17 @@ impl Traced {
         self.child.pid as u32
     }
 
-    /// Where it stands: the address of the instruction that is next.
+    /// The address of the next instruction.
     pub(crate) fn place(&self) -> u64 {
         self.registers().rip
     }
 
-    /// Whether it stands in front of a mark.
+    /// Whether it is before a mark.
     pub(crate) fn is_at_mark(&self) -> bool {
         self.code_at(self.place())[0] == TRAP
     }
 
-    /// The call to the kernel in front of which it stands.
+    /// The system call before which it is.
     pub(crate) fn call(&self) -> Option<Call> {
         let registers = self.registers();
         let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10];
@@ -72,20 +72,20 @@ impl Traced {
         self.until_stopped();
     }
 
-    /// Runs one instruction, without waiting for it to come back: it may be a call to the kernel that sleeps.
+    /// Runs one instruction without waiting for its end: it may be a system call that sleeps.
     pub(crate) fn begin_step(&self) {
         self.go(libc::PTRACE_SINGLESTEP);
     }
 
-    /// Returns once the instruction that was begun is done, or a trap or a mark is reached.
+    /// Returns once the instruction is done, or a trap or a mark is reached.
     pub(crate) fn until_stopped(&mut self) {
         let status = self.child.status();
         assert!(libc::WIFSTOPPED(status), "the child has ended by itself: {status:#x}");
         assert_eq!(libc::WSTOPSIG(status), libc::SIGTRAP, "the child was stopped by something else");
     }
 
-    /// Runs until it has begun a call to the kernel, which is not carried out before it goes on, and says which;
-    /// nothing, if it comes to a mark first.
+    /// Runs until it is about to make a system call, which is carried out when it goes on, and returns its number.
+    /// `None` if it comes to a mark first.
     pub(crate) fn until_call(&mut self) -> Option<i64> {
         self.go(libc::PTRACE_SYSCALL);
         self.until_stopped();
@@ -93,13 +93,13 @@ impl Traced {
         (self.code_at(registers.rip - 1)[0] != TRAP).then_some(registers.orig_rax as i64)
     }
 
-    /// Has the call carried out that it has begun.
+    /// Lets the system call happen.
     pub(crate) fn end_call(&mut self) {
         self.go(libc::PTRACE_SYSCALL);
         self.until_stopped();
     }
 
-    /// From now on it stops in front of the instruction at `place`.
+    /// Sets a trap at the instruction at `place`.
     pub(crate) fn trap(&mut self, place: u64) {
         if self.traps.iter().all(|&(trap, _)| trap != place) {
             self.traps.push((place, self.code_at(place)[0]));
@@ -107,7 +107,7 @@ impl Traced {
         }
     }
 
-    /// Runs until it stands in front of a trap, and says where; nothing, if it stands in front of a mark.
+    /// Runs until it is at a trap, and returns its place. `None` if it is at a mark.
     pub(crate) fn go_on(&mut self) -> Option<u64> {
         self.go(libc::PTRACE_CONT);
         self.until_stopped();
@@ -116,7 +116,7 @@ impl Traced {
         self.traps.iter().any(|&(trap, _)| trap == place).then_some(place)
     }
 
-    /// Does `step` with the instruction that stands behind a trap.
+    /// Runs `step` with the original instruction instead of the trap.
     pub(crate) fn over_trap(&mut self, step: impl FnOnce(&mut Traced)) {
         let place = self.place();
         let trap = self.traps.iter().find(|&&(trap, _)| trap == place).copied();
@@ -135,7 +135,7 @@ impl Traced {
         self.memory.write_all_at(bytes, place).unwrap();
     }
 
-    /// The code at `place`, as it would be without traps.
+    /// The original code at `place`.
     fn code_at(&self, place: u64) -> [u8; 2] {
         let mut code = self.peek(place);
         if let Some(&(_, byte)) = self.traps.iter().find(|&&(trap, _)| trap == place) {
@@ -166,7 +166,7 @@ impl Traced {
     }
 }
 
-/// Whether this process may trace its children at all: some containers forbid it.
+/// Whether this process may trace its children; some containers forbid it.
 pub(crate) fn is_allowed() -> bool {
     Child::fork(|| assert!(ask_to_be_traced())).status() == 0
 }

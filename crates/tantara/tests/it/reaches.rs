@@ -1,4 +1,4 @@
-//! The contract at every reach of this crate: threads, tasks under three executors, and processes.
+//! The contract at every scope of this crate: threads, tasks under three executors, and processes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tantara::{Event, all, any};
 
 use crate::contract::{Reach, contract};
 
-/// Everything but the waiting, which is the same for all who share an `Event`.
+/// All but the waiting, which is the same for all scopes that use an `Event`.
 macro_rules! verbs_of_event {
     () => {
         fn new() -> Self {

@@ -1,5 +1,5 @@
-//! Threads with real-time priorities beside ordinary ones: whoever wants the list's lock leaves the processor to the
-//! thread that holds it.
+//! Threads with real-time priorities beside ordinary ones: a thread that waits for the lock of the list leaves the
+//! processor to the thread that holds it.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use tantara::Event;
 
 use crate::poll;
 
-/// Makes the calling thread a real-time one of this priority, or an ordinary one (0).
+/// Gives the calling thread this real-time priority, or none (0).
 fn become_realtime(priority: i32) -> std::io::Result<()> {
     let policy = if priority > 0 { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
     // SAFETY: all-zero is a valid sched_param.
@@ -24,7 +24,7 @@ fn become_realtime(priority: i32) -> std::io::Result<()> {
     }
 }
 
-/// Binds the calling thread to one processor, the first that it may use.
+/// Binds the calling thread to the first processor that it may use.
 fn stay_on_one_processor() {
     // SAFETY: all-zero is an empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -44,15 +44,15 @@ fn stay_on_one_processor() {
     assert_eq!(unsafe { libc::sched_setaffinity(0, size, &only) }, 0);
 }
 
-/// Enters the list and leaves it, which takes its lock twice.
+/// Queues a waiter and removes it, which takes the lock twice.
 fn use_the_lock(event: &Event) {
     assert!(poll(&mut Box::pin(event.wait_async()), Waker::noop()).is_pending());
 }
 
-/// Ordinary threads use the lock of an event all the time, and so are preempted while they hold it. A real-time thread
-/// on the same processor uses it too: if that kept the processor while it waits for the lock, it would wait for ever,
-/// or until the kernel throttles it. How long it has waited at worst is printed, and bounded by nothing but the
-/// scheduler: see "Waiter list" in DESIGN.md.
+/// Ordinary threads use the lock of an event all the time, so they are preempted while they hold it. A real-time
+/// thread on the same processor uses it too. If it kept the processor while it waits for the lock, it would wait for
+/// ever, or until the kernel throttles it. The longest wait is printed. Only the scheduler bounds it: see "Waiter
+/// list" in DESIGN.md.
 #[test]
 fn a_realtime_thread_gets_the_lock_from_a_preempted_one() {
     static EVENT: Event = Event::new();

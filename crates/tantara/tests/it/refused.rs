@@ -1,4 +1,4 @@
-//! What a participant does to have the system refuse it something, which cannot be done in the process of the tests.
+//! Tasks for which the system refuses something, which needs a process of its own.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use crate::child_process::{NO, REMOVED, YES};
 const NOBODY: u32 = 65_534;
 const REFUSED: i32 = 20;
 
-/// Runs a verb of this room, if it is one.
+/// Runs a task of this file, if it is one.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     Some(match (verb, words) {
         ("fault_elsewhere", [name]) => fault_elsewhere(directory, name),
@@ -32,7 +32,7 @@ pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     })
 }
 
-/// Maps a file and cuts it off, with no event's help, and looks at it.
+/// Maps a file without an event, truncates it, and reads the page.
 fn cut_off_and_look(directory: &Path) -> u8 {
     let path = directory.join("other");
     fs::write(&path, [7; 4096]).unwrap();
@@ -60,7 +60,7 @@ fn fault_with_handler(directory: &Path, name: &str) -> i32 {
     fault_elsewhere(directory, name)
 }
 
-/// Gives up being root, for good.
+/// Gives up root permissions, for good.
 pub(crate) fn become_nobody() {
     // SAFETY: takes numbers.
     assert_eq!(unsafe { libc::setgroups(0, ptr::null()) }, 0);
@@ -97,12 +97,12 @@ fn open_by_default(name: &str) -> i32 {
     }
 }
 
-/// Makes sure that this process may have so many open files.
+/// Raises the limit of open files to at least this.
 pub(crate) fn allow_descriptors(count: usize) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is valid for writing.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
-    // Another test may ask at the same time: nobody lowers it.
+    // Another test may do this at the same time, so it is never lowered.
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: the structure is valid for reading.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
@@ -141,7 +141,7 @@ impl AsNumber for SharedEvent {
     }
 }
 
-/// The verbs of an event that is open.
+/// The methods of an open event work.
 fn works(event: &SharedEvent) -> i32 {
     assert!(!event.wait_timeout(Duration::from_millis(30)).unwrap());
     assert_eq!(any([event]).wait_timeout(Duration::from_millis(30)), None);
@@ -151,7 +151,7 @@ fn works(event: &SharedEvent) -> i32 {
         std::thread::sleep(Duration::from_millis(50));
         event.set().unwrap();
         event.clear().unwrap();
-        // One that came too late for the pulse.
+        // For a wait that began after the pulse.
         event.set().unwrap();
         waiting.into_iter().for_each(|participant| participant.join().unwrap().unwrap());
         awaiting.join().unwrap().unwrap();
@@ -170,7 +170,7 @@ fn without_disk(directory: &Path, name: &str) -> i32 {
     works(&event)
 }
 
-/// Waits on a thread that gets a signal every two milliseconds, as profilers send them.
+/// Waits on a thread that gets a signal every two milliseconds, as from a profiler.
 fn interrupted(directory: &Path, name: &str) -> i32 {
     extern "C" fn handler(_: libc::c_int) {}
     // SAFETY: the handler is of the kind that `signal` takes, and does nothing.
@@ -204,8 +204,8 @@ fn without_waitv(directory: &Path, name: &str) -> i32 {
     YES
 }
 
-/// Kernels and sandboxes that refuse the operation that changes the word and wakes. A signal handler may call `set` and
-/// `pulse`, which then leave `errno` alone.
+/// Kernels and sandboxes that refuse the operation that changes the word and wakes. `set` and `pulse` must not change
+/// `errno`, because a signal handler may call them.
 fn without_wake_op(directory: &Path, name: &str) -> i32 {
     const MARK: i32 = 77;
     // No other operation that is used here has this bit.
@@ -234,25 +234,24 @@ pub(crate) fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
     filter(call, None, errno)
 }
 
-/// Files without a name, which are opened with O_TMPFILE, are unknown from here on, as some file systems do not know
-/// them.
+/// From here on, files without a name (O_TMPFILE) cannot be made, as on some file systems.
 pub(crate) fn forbid_nameless_files() {
     filter(libc::SYS_openat, Some((2, libc::O_TMPFILE & !libc::O_DIRECTORY)), libc::EOPNOTSUPP).unwrap();
 }
 
-/// The kernel does not rename without replacing from here on, as on some file systems.
+/// From here on, the kernel cannot rename without replacing, as on some file systems.
 pub(crate) fn forbid_safe_renaming() {
     filter(libc::SYS_renameat2, Some((4, libc::RENAME_NOREPLACE as libc::c_int)), libc::EINVAL).unwrap();
 }
 
-/// From here on `call` fails with `errno`, if the argument that is named has one of these bits.
+/// From here on `call` fails with `errno`, if the given argument has one of these bits.
 fn filter(call: libc::c_long, argument: Option<(u32, libc::c_int)>, errno: i32) -> io::Result<()> {
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let load = |at: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at);
-    // Without an argument: what is loaded, the number of the call, has some bit.
+    // Without an argument, the number of the call is tested again, which has some bit.
     let (at, bits) = argument.map_or((0, u32::MAX), |(number, bits)| (16 + 8 * number, bits as u32));
     let mut filter = [
-        // The number of the call.
+        // The number of the system call.
         load(0),
         libc::sock_filter { jf: 3, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32) },
         load(at),

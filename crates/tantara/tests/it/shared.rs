@@ -1,5 +1,4 @@
-//! Events between processes: who may do what, how they are handed on and removed, and what is told of those who wait
-//! and set.
+//! Events between processes: permissions, passing them on, removal, and what is reported of waiters and setters.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,7 +17,7 @@ use crate::LONG;
 use crate::child_process::{ChildProcess, NO, REMOVED, YES};
 use crate::refused::become_nobody;
 
-/// The verbs of participants that this room needs.
+/// The tasks of this file.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     Some(match (verb, words) {
         ("wait_for_inherited", [number]) => match SharedEvent::inherited(number.parse().unwrap()) {
@@ -58,7 +57,7 @@ fn start(verb: &str, directory: &TempDir, words: &[&str]) -> ChildProcess {
     ChildProcess::start([verb, directory.path().to_str().unwrap()].iter().chain(words))
 }
 
-/// Returns once so many wait for it, with what is known of them.
+/// Returns the waiters once there are `count`.
 pub(crate) fn until_waiters(event: &SharedEvent, count: usize) -> Vec<Waiter> {
     let deadline = Instant::now() + LONG;
     loop {
@@ -71,14 +70,14 @@ pub(crate) fn until_waiters(event: &SharedEvent, count: usize) -> Vec<Waiter> {
     }
 }
 
-/// What a verb says when it panics.
+/// The message of a panic.
 fn complaint(verb: impl FnOnce()) -> String {
     *catch_unwind(AssertUnwindSafe(verb)).unwrap_err().downcast::<String>().unwrap()
 }
 
-// Who may do what.
+// Permissions.
 
-/// Of an event that may only be read, every way to wait is at one's disposal, and no other.
+/// An event that may only be read can be waited for in every way, and cannot be changed.
 fn read_only(event: &SharedEvent) -> i32 {
     assert!(!event.is_writable() && !event.is_set().unwrap());
     for error in [event.set(), event.clear(), event.pulse(), event.remove().map(drop)].map(Result::unwrap_err) {
@@ -104,8 +103,9 @@ fn read_only(event: &SharedEvent) -> i32 {
     REMOVED
 }
 
-/// A participant that only reads, and an event that it may read; none, with a line that says so, if we cannot pretend
-/// to be others. The file's mode is changed to `mode` before it was opened by anybody who may write, or after.
+/// A process that only reads, and an event that it may read. `None`, with a line that says so, if the test may not
+/// become other users. The file's mode is changed before a process that may write has opened the event, or, if
+/// `is_late`, after.
 fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent, ChildProcess)> {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         println!("left out: it needs to be root");
@@ -120,7 +120,7 @@ fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent
     let event = open(directory, name);
     fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
     let participant = start("read", directory, &[name]);
-    // Three threads that block, two of them through the reactor thread, which counts once.
+    // Three threads that block, and two waits through the reactor thread, which counts once.
     until_waiters(&event, 2);
     Some((event, participant))
 }
@@ -152,7 +152,7 @@ fn who_may_only_read_finds_out_that_the_file_is_taken_away() {
     assert_eq!(participant.answer(), REMOVED);
 }
 
-// How they are handed on.
+// Passing events on.
 
 #[test]
 fn an_event_is_handed_down_to_a_program() {
@@ -169,7 +169,7 @@ fn an_event_is_handed_down_to_a_program() {
         for participant in &participants {
             assert!(waiters.iter().any(|waiter| waiter.pid == Some(participant.0.id())));
         }
-        // Nobody else has got it.
+        // Other processes do not have it.
         assert!(!start(&mut ChildProcess::command(["wait_for_inherited"])).says_yes());
         event.set().unwrap();
         for participant in &mut participants {
@@ -178,7 +178,7 @@ fn an_event_is_handed_down_to_a_program() {
     }
 }
 
-/// Both have the same open file, but the mark of one who is killed does not live on with the other.
+/// Both have the same open file, but the mark of a killed process does not outlive it in the other.
 #[test]
 fn who_has_inherited_and_is_killed_waits_no_longer() {
     let event = SharedEvent::anonymous().unwrap();
@@ -228,7 +228,7 @@ fn a_descriptor_of_something_else_is_refused() {
     assert!(error.to_string().contains("descriptor 1000000"), "{error}");
 }
 
-// How they are removed.
+// Removal.
 
 #[test]
 fn everyone_who_waits_is_told_of_a_removal() {
@@ -243,7 +243,7 @@ fn everyone_who_waits_is_told_of_a_removal() {
             Box::new(|| pollster::block_on(event.wait_async())),
             Box::new(|| any([&other, &event]).try_wait().map(drop)),
             Box::new(|| any([&local as &dyn tantara::Waitable, &event]).try_wait_timeout(LONG).map(drop)),
-            // The first has still to come; the second never will.
+            // The first is not set yet; the second never will be.
             Box::new(|| all([&other, &event]).try_wait()),
             Box::new(|| all([&local as &dyn tantara::Waitable, &other, &event]).try_wait_timeout(LONG).map(drop)),
         ];
@@ -308,7 +308,7 @@ fn who_was_released_before_the_removal_is_released() {
     assert!(each.try_wait().is_ok());
 }
 
-/// Whoever removed it was killed in between.
+/// The process that removed it was killed in between.
 #[test]
 fn what_is_marked_as_gone_is_buried_by_whoever_comes_next() {
     let home = directory();
@@ -327,7 +327,7 @@ fn what_is_marked_as_gone_is_buried_by_whoever_comes_next() {
     assert!(fs::metadata(&path).unwrap().ino() != dead || fs::read(&path).unwrap() != gone);
 }
 
-/// A thread that is interrupted all the time shows up and finds out like any other.
+/// A thread that is interrupted all the time is listed and notices a removal like any other.
 #[test]
 fn signals_do_not_keep_a_waiter_from_its_duties() {
     let home = directory();
@@ -340,7 +340,7 @@ fn signals_do_not_keep_a_waiter_from_its_duties() {
     }
 }
 
-// What is told of those who wait and set.
+// What is reported of waiters and setters.
 
 #[test]
 fn waiters_are_told_of_as_they_are() {
@@ -355,7 +355,7 @@ fn waiters_are_told_of_as_they_are() {
     assert!((began..=SystemTime::now()).contains(&waiter.since), "{waiter:?}");
     let arguments = waiter.command.split_once(' ').unwrap().1;
     assert_eq!(arguments, "child_process::child_process --exact --nocapture --test-threads 1");
-    // A task shows up by the reactor thread of its process; those who have waited longest come first.
+    // A task is listed by the reactor thread of its process. Those who have waited longest come first.
     let task = start("wait_async", &home, &[&LONG.as_nanos().to_string(), "x"]);
     let waiters = until_waiters(&event, 2);
     assert_eq!(

@@ -1,5 +1,4 @@
-//! Events between processes in numbers: many in one wait, kinds mixed, tasks that come and go, and the reactor threads
-//! that sleep for them.
+//! Many events between processes: in one wait, with other kinds, tasks that come and go, and reactor threads.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +14,7 @@ use crate::refused::allow_descriptors;
 use crate::shared::until_waiters;
 use crate::{LONG, WakeCounter, poll};
 
-/// The verbs of participants that this room needs.
+/// The tasks of this file.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     match (verb, words) {
         ("ping_pong", [rounds]) => ping_pong(rounds.parse().unwrap()),
@@ -39,8 +38,8 @@ fn anonymous(count: usize) -> Vec<SharedEvent> {
     (0..count).map(|_| SharedEvent::anonymous().unwrap()).collect()
 }
 
-/// Each of so many releases a wait for any of them: one that blocks and one that awaits, half of them while they sleep
-/// and half before they do.
+/// Each of `count` events releases a wait for any of them: one that blocks and one that is awaited, half of them
+/// during the sleep and half before.
 fn each_releases_any(count: usize, step: usize) {
     let events = anonymous(count);
     for index in (0..count).step_by(step) {
@@ -82,13 +81,13 @@ fn some_of_a_thousand_release_any() {
     each_releases_any(1_000, 111);
 }
 
-/// All of so many, pulsed one by one, from both ends.
+/// All of `count` events, pulsed one by one, from both ends.
 fn each_is_needed_by_all(count: usize) {
     let events = anonymous(count);
     thread::scope(|scope| {
         let blocking = scope.spawn(|| all(&events).wait_timeout(LONG));
         let awaiting = scope.spawn(|| pollster::block_on(all(&events)));
-        // Each is in line with each of them before the first signal.
+        // Each wait is queued at each event before the first signal.
         until_waiters(&events[0], 1);
         until_waiters(&events[count - 1], 1);
         for index in (0..count / 2).flat_map(|index| [index, count - 1 - index]) {
@@ -146,7 +145,7 @@ fn kinds_are_mixed() {
             assert!(participant.join().unwrap());
         });
     }
-    // What a auto_reset had given to a wait that fails is handed on.
+    // A release of an auto-reset event that was given to a wait that fails is handed on.
     let home = tempfile::tempdir().unwrap();
     let doomed = SharedEvent::open_in(&home, "doomed").unwrap();
     thread::scope(|scope| {
@@ -181,7 +180,7 @@ fn futures_that_are_dropped_leave_no_trace() {
     }
 }
 
-/// Waits begin and end all the time, so the reactor thread lets go of the event again and again, just when another
+/// Waits begin and end all the time, so the reactor thread drops its registration again and again, just when another
 /// wait begins.
 #[test]
 fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
@@ -225,14 +224,14 @@ fn a_process_ends_while_its_reactor_thread_sleeps() {
     assert_eq!(participant(&["leave", "x"]), YES);
 }
 
-/// Reactor threads: threads by the name of this library.
+/// The number of reactor threads, by their name.
 fn reactor_threads() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap();
     let names = threads.filter_map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).ok());
     names.filter(|name| name.trim_end() == "tantara").count()
 }
 
-/// A thread takes a moment to have its name, and one to end.
+/// A thread gets its name a moment after its start, and ends a moment after its last work.
 fn until_reactor_threads(count: usize) {
     let deadline = Instant::now() + LONG;
     while reactor_threads() != count {
@@ -241,7 +240,7 @@ fn until_reactor_threads(count: usize) {
     }
 }
 
-/// They end when there is nothing to do, and others take their place when there is.
+/// They end without work, and others are started when there is work.
 fn rest() {
     let events = anonymous(200);
     for _ in 0..2 {
@@ -262,7 +261,7 @@ fn reactor_threads_end_when_there_is_nothing_to_do() {
     assert_eq!(participant(&["rest"]), YES);
 }
 
-/// A child of a fork has its parent's events, and no reactor thread.
+/// The child of a fork has its parent's events, and no reactor thread.
 fn await_after_fork() {
     let (ping, pong) = (SharedEvent::anonymous().unwrap(), SharedEvent::anonymous().unwrap());
     let waker = WakeCounter::new().1;
@@ -288,7 +287,7 @@ fn a_child_of_a_fork_awaits_by_a_helper_of_its_own() {
     assert_eq!(participant(&["await_after_fork"]), YES);
 }
 
-/// Each writes to memory that they share, and signals; the other reads what was written before the signal, whether it
+/// Each process writes to shared memory, and signals. The other reads what was written before the signal, whether it
 /// looks, blocks or awaits.
 fn ping_pong(rounds: u32) {
     let letter = children::shared_memory();

@@ -1,4 +1,9 @@
-//! A participant that has children do one thing with an event, and kills each at a given instruction.
+//! A process that lets its children do one thing with an event, and kills each at a given instruction.
+//!
+//! It reads requests from its standard input, one per line, and writes answers to its standard output. Single steps to
+//! each of thousands of instructions would take too long. So one child is stepped all the way, and its addresses are
+//! recorded. Every other child is stopped by a trap at the address, the given number of times. A child that takes
+//! another path (for example, a carry in a subtraction of times) is missed; the next one is stepped the last bit.
 //!
 //! It is asked over its standard input, one line at a time, and answers over its standard output. To get a child to an
 //! instruction by single steps would take too long for thousands of them. So one child is stepped all the way, and the
@@ -19,10 +24,10 @@ use crate::child_process::ChildProcess;
 use crate::children::is_asleep;
 use crate::ptrace::{self, Traced};
 
-/// What answers begin with; the test harness has things to say on standard output, too.
+/// The prefix of answers, because the test harness also writes to standard output.
 const ANSWER: &str = "> ";
 
-/// The participant, seen from the test.
+/// The process, as the test sees it.
 #[derive(Debug)]
 pub(crate) struct Stepper {
     questions: ChildStdin,
@@ -31,9 +36,8 @@ pub(crate) struct Stepper {
 }
 
 impl Stepper {
-    /// A participant whose children do `verb` to events of `directory`; if `warm`, it has done so itself before they
-    /// were forked, so that they find everything ready that is made once in a process. None, with a line that says so,
-    /// where tracing is forbidden.
+    /// A process whose children do `verb` to events of `directory`. If `warm`, it has done so itself before it forks,
+    /// so that what is made once per process exists. `None`, with a line that says so, where tracing is forbidden.
     pub(crate) fn start(directory: &Path, verb: &str, warm: bool) -> Option<Stepper> {
         let task = ["step", directory.to_str().unwrap(), verb, if warm { "warm" } else { "cold" }];
         let mut participant =
@@ -47,31 +51,31 @@ impl Stepper {
         None
     }
 
-    /// Has a child do it to the end, and says after how many instructions to kill others: after each, 0 to all, or
-    /// where the code is not optimised and takes thousands, after a thousand of them. If the child falls asleep for
-    /// long, the event is set.
+    /// Lets a child do it to the end, and returns after how many instructions to kill others: after each; or in code
+    /// that is not optimised and has thousands, after a thousand of them. If the child falls asleep for long, the
+    /// event is set.
     pub(crate) fn points(&mut self, name: &str) -> Vec<usize> {
         let points = self.ask(&format!("trace {name}"));
         points.split(' ').map(|point| point.parse().unwrap()).collect()
     }
 
-    /// Kills a child after so many instructions of it, and says whether that has been so, and which process that was.
-    /// If it has not been so, the child was missed and has done it to the end; another may be caught.
+    /// Kills a child after this many instructions, and returns its process. `None` if the child was missed and has
+    /// done it to the end; another may be caught.
     pub(crate) fn kill(&mut self, name: &str, instructions: usize) -> (bool, u32) {
         let answer = self.ask(&format!("kill {name} {instructions}"));
         let (outcome, process) = answer.split_once(' ').unwrap();
         (outcome == "killed", process.parse().unwrap())
     }
 
-    /// Kills a child in its sleep, the first one or another, and says which process that was. Before that,
-    /// `while_asleep` is called with it.
+    /// Kills a child in its sleep, the first one or another, and returns its process. Before that, `while_asleep` is
+    /// called with it.
     pub(crate) fn kill_asleep(&mut self, name: &str, sleep: usize, while_asleep: impl FnOnce(u32)) {
         while_asleep(self.ask(&format!("sleep {name} {sleep}")).parse().unwrap());
         assert_eq!(self.ask("kill"), "killed");
     }
 
-    /// Does `signal` to the event when a child has done so many instructions, and says whether the child comes to its
-    /// end from there without falling asleep. Nothing, if the child was missed.
+    /// Does `signal` to the event after this many instructions of a child. Whether the child ends from there without
+    /// falling asleep; `None` if it was missed.
     pub(crate) fn comes_through(&mut self, name: &str, instructions: usize, signal: &str) -> Option<bool> {
         match &*self.ask(&format!("signal {name} {instructions} {signal}")) {
             "missed" => None,
@@ -88,7 +92,7 @@ impl Stepper {
         loop {
             let mut line = String::new();
             assert!(self.answers.read_line(&mut line).unwrap() > 0, "the stepper has failed");
-            // The harness does not always end its line.
+            // The test harness does not always end its line.
             if let Some((_, answer)) = line.split_once(ANSWER) {
                 return answer.trim_end().to_owned();
             }
@@ -96,18 +100,18 @@ impl Stepper {
     }
 }
 
-/// The participant, seen from within.
+/// The process, as it sees itself.
 #[derive(Default)]
 struct Steps {
     directory: PathBuf,
     verb: String,
-    /// Where the first child was, instruction by instruction, and how often it had been there before.
+    /// The addresses of the first child, instruction by instruction, with the number of earlier visits.
     path: Vec<(u64, usize)>,
-    /// The calls in which it may fall asleep.
+    /// The system calls in which it may fall asleep.
     sleeps: Vec<u64>,
-    /// After how many instructions a child was last reached by a trap.
+    /// After how many instructions a trap last reached a child.
     last: usize,
-    /// After how many it could not be.
+    /// After how many instructions it did not.
     missed: HashSet<usize>,
 }
 
@@ -163,7 +167,7 @@ impl Steps {
         SharedEvent::open_in(&self.directory, name).unwrap()
     }
 
-    /// On a thread of its own: its habits are not those that the children inherit.
+    /// On a thread of its own, whose thread-locals the children do not inherit.
     fn warm_up(&self) {
         let event = self.open("warm-up");
         let work = move || {
@@ -203,12 +207,12 @@ impl Steps {
         points.map(|point| point.to_string()).collect::<Vec<_>>().join(" ")
     }
 
-    /// A child that has done so many instructions, and whether it has: if not, it has come to its end.
+    /// A child after this many instructions, and whether it got there; otherwise it has ended.
     fn reach(&mut self, name: &str, instructions: usize, signal: &str) -> (Traced, bool) {
         let directory = self.directory.clone();
         let signal = || perform(signal, &SharedEvent::open_in(&directory, name).unwrap());
         let (mut child, mut sleeps) = (self.child(name), 0);
-        // What cannot be reached by a trap is some steps from where another could.
+        // An instruction that no trap reaches is some steps from one that a trap reaches.
         let by_trap = if self.missed.contains(&instructions) { self.last } else { instructions };
         let (place, mut to_come) = self.path.get(by_trap).copied().unwrap_or_default();
         if by_trap < self.path.len() {
@@ -222,7 +226,7 @@ impl Steps {
             }
             if at.is_none() {
                 if !self.missed.insert(instructions) {
-                    // By a rare way, too.
+                    // Also by a rare path.
                     self.last = self.last.saturating_sub(50);
                 }
                 return (child, false);
@@ -278,7 +282,7 @@ impl Steps {
     }
 }
 
-/// The first sleep is a short one, and is over at once; in the second the sleeper is woken by `signal`.
+/// The first sleep is short and ends at once. `signal` wakes the sleeper from the second.
 fn one_step(child: &mut Traced, sleeps: &mut usize, signal: impl Fn()) {
     if !would_sleep(child) {
         return child.step();
@@ -293,7 +297,7 @@ fn one_step(child: &mut Traced, sleeps: &mut usize, signal: impl Fn()) {
     child.until_stopped();
 }
 
-/// Whether the child is about to sleep, and the word is what it expects, so that it will.
+/// Whether the child is about to sleep, and the word has the expected value.
 fn would_sleep(child: &Traced) -> bool {
     child.call().is_some_and(|call| {
         let [word, operation, expected, _] = call.arguments;
@@ -303,14 +307,14 @@ fn would_sleep(child: &Traced) -> bool {
     })
 }
 
-/// Changes for how long it is about to sleep.
+/// Changes how long it is about to sleep.
 fn sleep_for(child: &Traced, time: Duration) {
     let timeout = child.call().unwrap().arguments[3];
     child.poke(timeout, &time.as_secs().to_ne_bytes());
     child.poke(timeout + 8, &u64::from(time.subsec_nanos()).to_ne_bytes());
 }
 
-/// Returns once it sleeps, and will unless it is woken.
+/// Returns once it sleeps until it is woken.
 fn fall_asleep(child: &Traced) {
     sleep_for(child, Duration::from_secs(3_600));
     child.begin_step();

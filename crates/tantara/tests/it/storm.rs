@@ -1,6 +1,8 @@
-//! Storms: hundreds of processes do everything at once, and are killed or stopped at any moment. When it is over nobody
-//! is left asleep on an event that is set, or that is gone, and nobody was told that an event is gone which nobody
-//! removed.
+//! Storms: hundreds of processes do everything at once, and are killed or stopped at any moment. At the end no process
+//! sleeps on an event that is set or gone, and none was told that an event is gone that was not removed.
+//!
+//! The environment makes them longer: `TANTARA_STRESS_ROUNDS` is the number of kills. `cargo xtask storm` runs the
+//! storm with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
 //!
 //! The environment makes them longer: `TANTARA_STRESS_ROUNDS` says how many are killed. `cargo xtask storm` runs the
 //! one with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
@@ -25,12 +27,12 @@ use crate::refused::forbid_nameless_files;
 
 /// The events of a storm.
 const NAMES: [&str; 4] = ["wind", "rain", "thunder", CALM];
-/// The one that nobody removes.
+/// The one that is never removed.
 const CALM: &str = "calm";
 /// Set when the storm is over.
 const OVER: &str = "over";
 
-/// One of those who are in the storm.
+/// One process of the storm.
 struct Sailor {
     directory: String,
     random: Random,
@@ -72,7 +74,7 @@ impl Sailor {
         }
     }
 
-    /// Opens anew each time, and removes as well.
+    /// Opens the events anew each time, and removes them too.
     fn sink(&mut self) {
         self.events.clear();
         let event = self.event();
@@ -123,14 +125,14 @@ impl Sailor {
         }
     }
 
-    /// Keeps for the end of the storm which event that was, in one step, beside the directory of the events.
+    /// Records the event for the end of the storm, in one step, in a file outside of the events' directory.
     fn note(&self, list: &str, event: &SharedEvent) {
         let list = Path::new(&self.directory).with_file_name(list);
         let mut list = OpenOptions::new().append(true).create(true).open(list).unwrap();
         list.write_all(&number_of(event).to_ne_bytes()).unwrap();
     }
 
-    /// Nobody holds on to an event that others do not find.
+    /// No process keeps an event that others do not find.
     fn check_places(&self) {
         for (name, event) in &self.events {
             let there = fs::metadata(Path::new(&self.directory).join(name));
@@ -140,12 +142,12 @@ impl Sailor {
     }
 }
 
-/// The number of its file, which no other file of a file system in memory ever has.
+/// The number of its file, which a file system in memory never uses again.
 fn number_of(event: &SharedEvent) -> u64 {
     fs::File::from(event.as_fd().try_clone_to_owned().unwrap()).metadata().unwrap().ino()
 }
 
-/// Lists of events: those that somebody was about to remove, and those that somebody found gone.
+/// Lists of events: those that a process was about to remove, and those that a process found gone.
 const REMOVED: &str = "removed";
 const GONE: &str = "gone";
 
@@ -188,7 +190,7 @@ struct Storm {
     processes: u64,
     seed: u64,
     length: Length,
-    /// Whether processes are stopped too, and go on later.
+    /// Whether processes are also stopped and continued.
     stops: bool,
     method: fn(&mut Sailor),
 }
@@ -208,7 +210,7 @@ fn storm(directory: &Path, storm: Storm) {
         Child::fork(|| be_out(sailor, storm.method, &home))
     };
     let mut sailors: Vec<Child> = (0..storm.processes).map(|_| sailor(&mut random)).collect();
-    // Whoever is stopped, and until when.
+    // The stopped processes, and until when.
     let mut stopped: HashMap<libc::pid_t, Instant> = HashMap::new();
     let (mut kills, mut stops) = (0, 0);
     let began = Instant::now();
@@ -227,7 +229,7 @@ fn storm(directory: &Path, storm: Storm) {
         });
         let index = (random.next() % storm.processes) as usize;
         if storm.stops && random.next().is_multiple_of(2) {
-            // Some for longer than a sleeper takes to look after its file, twice.
+            // Some for longer than a sleeper takes to check its file twice.
             let longest = if random.next().is_multiple_of(16) { 6_000_000 } else { 50_000 };
             send(sailors[index].pid, libc::SIGSTOP);
             stopped.insert(sailors[index].pid, now + Duration::from_micros(random.next() % longest));
@@ -242,7 +244,7 @@ fn storm(directory: &Path, storm: Storm) {
     stopped.keys().for_each(|&pid| send(pid, libc::SIGCONT));
     println!("{kills} were killed and {stops} stopped in {:.1?}", began.elapsed());
     over.set().unwrap();
-    // Each waits once more, or still.
+    // Each waits once more, or is still waiting.
     until_all(&sailors, |sailor| is_home(sailor) || sailor.is_asleep() || is_parked(sailor));
     let [asleep, parked] = [Child::is_asleep, is_parked].map(|is| sailors.iter().filter(|sailor| is(sailor)).count());
     println!("{asleep} were asleep in the end, and {parked} awaited");
@@ -261,14 +263,14 @@ fn storm(directory: &Path, storm: Storm) {
     }
 }
 
-/// What a child does until the storm is over; then it waits to be called home.
+/// What a child does until the storm is over. Then it waits until it is asked to end.
 fn be_out(mut sailor: Sailor, verb: fn(&mut Sailor), mut home: &PipeReader) {
     let over = SharedEvent::open_in(&sailor.directory, OVER).unwrap();
     while !over.is_set().unwrap() {
         verb(&mut sailor);
         thread::sleep(2 * sailor.moment());
     }
-    // From here on nobody clears or removes anything.
+    // From here on nothing is cleared or removed.
     while sailor.event().wait().is_err() {
         sailor.events.clear();
     }
@@ -285,7 +287,7 @@ fn is_home(sailor: &Child) -> bool {
     sailor.call() == Some(libc::SYS_read)
 }
 
-/// Whether it sleeps on a word of its own, as one who awaits.
+/// Whether it sleeps on a word of its own, as the thread of an async wait does.
 fn is_parked(sailor: &Child) -> bool {
     sailor.call() == Some(libc::SYS_futex) && !sailor.is_asleep()
 }
@@ -300,7 +302,8 @@ fn until_all(sailors: &[Child], is: impl Fn(&Child) -> bool) {
     }
 }
 
-/// Two processes make the same events at the same time: each comes to be once, and each sees what the other does.
+/// Two processes make the same events at the same time. Each event is made once, and each process sees the changes of
+/// the other.
 fn meet(directory: &Path) {
     for _ in 0..200 {
         let start = SharedEvent::anonymous().unwrap();
@@ -329,7 +332,7 @@ fn rounds(default: u64) -> String {
 
 fn ends_well<const N: usize>(words: [&str; N]) {
     println!("{words:?}");
-    // In memory, if there is such a place: there no two files ever have the same number.
+    // In memory if possible, where numbers of files are not used again.
     let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let task = ["storm", directory.path().to_str().unwrap()].into_iter().chain(words);
     let mut participant =

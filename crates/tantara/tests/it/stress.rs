@@ -1,4 +1,4 @@
-//! Races on real processors, in numbers.
+//! Races on real processors, many times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use crate::LONG;
 
 const ROUNDS: u32 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
 
-/// Two threads that answer each other: the plainest thing an event is for, and where two published crates hang.
+/// Two threads that answer each other: the basic use of an event, in which two published crates hang.
 #[test]
 fn a_million_rounds_of_ping_pong() {
     let (ping, pong) = (Event::new(), Event::new());
@@ -57,7 +57,7 @@ fn a_million_rounds_of_ping_pong_through_turnstiles() {
     });
 }
 
-/// Timeouts of the same order as the time until the set: both sides win often, and nobody is lost.
+/// Timeouts as long as the time until the set: both sides win often, and no waiter is lost.
 #[test]
 fn timeouts_race_sets() {
     let (event, done) = (Event::new(), AtomicBool::new(false));
@@ -77,7 +77,7 @@ fn timeouts_race_sets() {
                     };
                     counts[usize::from(released)].fetch_add(1, Relaxed);
                 }
-                // Whatever the timeouts left behind, the last set reaches everyone.
+                // Whatever happened before, the last set releases all.
                 event.wait();
             });
         }
@@ -96,7 +96,7 @@ fn timeouts_race_sets() {
     assert!(timed_out > 0 && released > 0, "no race: {timed_out} timed out, {released} released");
 }
 
-/// As many releases as sets that were not merged: none lost, none doubled, although takers come, time out and go.
+/// As many releases as sets that were not merged: none lost, none doubled, although waits begin, time out and end.
 #[test]
 fn releases_are_counted_exactly() {
     let event = AutoResetEvent::new();
@@ -123,7 +123,7 @@ fn releases_are_counted_exactly() {
             let before = taken.load(SeqCst);
             event.set();
             given.fetch_add(1, SeqCst);
-            // The next only when this one was taken, so that none is merged.
+            // The next set only after this release was taken, so that none is merged.
             while taken.load(SeqCst) == before {
                 thread::yield_now();
             }
@@ -133,7 +133,7 @@ fn releases_are_counted_exactly() {
     assert_eq!(given.into_inner(), taken.into_inner() + usize::from(event.is_set()));
 }
 
-/// Tasks on a multi-threaded runtime, waiting, cancelled and moved about, while another thread pulses.
+/// Tasks on a multi-threaded runtime, which wait, are cancelled and move between threads, while another thread pulses.
 #[test]
 fn tasks_come_and_go_while_others_pulse() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
@@ -162,7 +162,7 @@ fn tasks_come_and_go_while_others_pulse() {
     assert_eq!(crate::waiting(&*event), 0);
 }
 
-/// A crowd of sleeping threads, pulsed again and again: everyone is out each time.
+/// Many sleeping threads, pulsed again and again: all are released each time.
 #[test]
 fn a_crowd_of_threads_is_out_every_time() {
     const CROWD: usize = 64;

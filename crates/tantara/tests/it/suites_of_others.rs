@@ -1,4 +1,7 @@
-//! What the test suites of related events ask, asked of ours; written anew, in our terms.
+//! The test suites of related libraries, written anew for these events.
+//!
+//! Sources: futures-intrusive `tests/manual_reset_event.rs`, tokio `tests/sync_notify.rs`, pevents `tests/*.cpp`,
+//! .NET's `EventWaitHandle` tests, and dask's `test_events.py`.
 //!
 //! Sources of the questions: futures-intrusive `tests/manual_reset_event.rs`, tokio `tests/sync_notify.rs`, pevents
 //! `tests/*.cpp`, .NET's `EventWaitHandle` tests, and dask's `test_events.py`.
@@ -11,7 +14,7 @@ use tantara::{AutoResetEvent, Event, all, any};
 
 use crate::{LONG, WakeCounter, poll, until_waiting};
 
-/// futures-intrusive: cancelling waits in the middle and at the end leaves the others alone.
+/// futures-intrusive: cancelling waits in the middle and at the end of the queue does not affect the others.
 #[test]
 fn cancelled_waits_between_others() {
     let event = Event::new();
@@ -27,7 +30,7 @@ fn cancelled_waits_between_others() {
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_ready()));
 }
 
-/// futures-intrusive: waits that come and go at the end of the line, between others that stay.
+/// futures-intrusive: waits that begin and end at the end of the queue, between others that stay.
 #[test]
 fn cancelled_waits_at_the_end() {
     let event = Event::new();
@@ -44,7 +47,7 @@ fn cancelled_waits_at_the_end() {
     assert_eq!(counter.wakes(), 4);
 }
 
-/// futures-intrusive: on a set event a wait is ready without its waker being touched.
+/// futures-intrusive: on a set event a wait is ready without using its waker.
 #[test]
 fn a_set_event_is_ready_at_the_first_poll() {
     let event = Event::new();
@@ -54,7 +57,7 @@ fn a_set_event_is_ready_at_the_first_poll() {
     assert_eq!((counter.wakes(), Arc::strong_count(&counter)), (0, 2));
 }
 
-/// tokio: a notification that nobody uses up is not lost by `notify_waiters` before it.
+/// tokio: a notification that is not used up is not lost by an earlier `notify_waiters`.
 #[test]
 fn a_release_after_a_dropped_wait_is_stored() {
     let event = AutoResetEvent::new();
@@ -65,7 +68,7 @@ fn a_release_after_a_dropped_wait_is_stored() {
     assert!(poll(&mut Box::pin(event.wait_async()), &WakeCounter::new().1).is_ready());
 }
 
-/// tokio: two notifications for two who wait, the first of whom is dropped after it was notified.
+/// tokio: two notifications for two waiters, the first of whom is dropped after it was notified.
 #[test]
 fn two_waiting_and_the_notified_one_is_dropped() {
     let event = AutoResetEvent::new();
@@ -81,7 +84,7 @@ fn two_waiting_and_the_notified_one_is_dropped() {
     assert!(poll(&mut second, &second_waker).is_ready());
 }
 
-/// pevents #5: waiting for all of many with a timeout of zero, all of them set.
+/// pevents #5: a wait for all of many set events, with a timeout of zero.
 #[test]
 fn all_of_many_set_events_with_a_timeout_of_zero() {
     let auto_resets: Vec<_> = (0..63).map(|_| AutoResetEvent::new()).collect();
@@ -94,8 +97,8 @@ fn all_of_many_set_events_with_a_timeout_of_zero() {
     assert!(gates.iter().all(Event::is_set));
 }
 
-/// pevents: a wait for all that times out leaves a stored release as it was. (There, as on Windows, it takes no release
-/// before it can take all of them; ours holds the release meanwhile, and gives it back. See `all`.)
+/// pevents: a wait for all that times out does not use up a stored release. (There, as on Windows, it takes no release
+/// before it can take all of them. Here it keeps the release meanwhile, and hands it on. See `all`.)
 #[test]
 fn a_wait_for_all_that_times_out_swallows_nothing() {
     let auto_resets = [AutoResetEvent::new(), AutoResetEvent::new()];
@@ -136,7 +139,7 @@ fn ping_pong_with_wait_any() {
     });
 }
 
-/// CPython (gh-57711): set and clear at once, with threads that sleep; and a wait that reports a timeout exactly.
+/// CPython (gh-57711): set and clear in a row, with sleeping threads; and a timeout that is reported exactly.
 #[test]
 fn set_and_clear_at_once_with_sleeping_threads() {
     let event = Event::new();
@@ -152,7 +155,7 @@ fn set_and_clear_at_once_with_sleeping_threads() {
     assert!(began.elapsed() >= Duration::from_millis(50));
 }
 
-/// dask: clearing and setting again while some wait and some do not.
+/// dask: clearing and setting again, with waits and without.
 #[test]
 fn set_clear_and_set_again() {
     let event = Event::new();

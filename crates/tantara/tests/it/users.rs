@@ -1,4 +1,5 @@
-//! The directory is the policy: what users and groups may do with events follows from what they may do in a directory.
+//! The directory is the policy: what users and groups may do with events follows from what they may do in the
+//! directory.
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write, pipe};
@@ -15,7 +16,7 @@ use crate::children::Child;
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct User {
     number: u32,
-    /// Beside the one that has the user's own number.
+    /// Besides the group with the user's own number.
     group: Option<u32>,
 }
 
@@ -28,7 +29,7 @@ const CAROL: User = User { number: 1_003, group: None };
 const DAVE: User = User { number: 1_004, group: Some(TEAM) };
 const USERS: [User; 5] = [ROOT, ALICE, BOB, CAROL, DAVE];
 
-/// What this module's participants do.
+/// The tasks of this file.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     match (verb, words) {
         ("users", ["modes"]) => modes(directory),
@@ -41,7 +42,7 @@ pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
 }
 
 impl User {
-    /// This process is that user from here on, with a umask that nobody else would profit from.
+    /// Makes this process that user, with a umask that grants nothing to others.
     fn become_this(self) {
         let groups: Vec<u32> = self.group.into_iter().collect();
         // SAFETY: the groups are as many as is said.
@@ -54,7 +55,7 @@ impl User {
         unsafe { libc::umask(0o077) };
     }
 
-    /// What `body` says in a process of this user.
+    /// The answer of `body` in a process of this user.
     fn says(self, body: impl FnOnce() -> String) -> String {
         let (mut answer, mut teller) = pipe().unwrap();
         let mut child = Child::fork(|| {
@@ -108,7 +109,7 @@ fn attempt(directory: &Path) -> String {
     }
 }
 
-/// Looks for the event, and at all.
+/// Looks for the event, and lists all.
 fn look(directory: &Path) -> String {
     let find = SharedEvent::find_in(directory, "x").map(|event| event.is_some());
     let list = SharedEvent::list_in(directory).map(|list| list.len());
@@ -148,7 +149,7 @@ fn modes(directory: &Path) {
             assert_eq!(creator.tries(&place), SETS, "{mode:o}, {creator:?}");
             let file = path.metadata().unwrap();
             let owner = if creator == ROOT { ALICE } else { creator };
-            // Alice may not give it to a group that she is not in, unless the directory does so by itself.
+            // Alice may not give it to a group without her, unless the directory is SGID.
             let has_group = mode & 0o2000 != 0 || creator != ALICE && creator != CAROL;
             let without = home.mode() & 0o606 | (home.mode() & 0o006) << 3;
             let expected = if has_group { home.mode() & 0o666 } else { without };
@@ -173,7 +174,7 @@ fn modes(directory: &Path) {
                     () => assert!(told.contains(&format!("belongs to user {}", owner.number)), "{story}"),
                 }
             }
-            // Whoever may remove names may remove events.
+            // Users who may unlink names may remove events.
             let stranger = USERS.into_iter().find(|user| {
                 let is_concerned = [creator, ALICE, ROOT].contains(user);
                 !is_concerned && user.may(&home, 0o3) && user.may(&file, 0o6)
@@ -192,7 +193,7 @@ fn modes(directory: &Path) {
     }
 }
 
-/// Changes the access control list; `false`, with a line that says so, where that cannot be.
+/// Changes the access control list. `false`, with a line that says so, where that is not possible.
 fn set_list(directory: &Path, entries: &str) -> bool {
     let changed = Command::new("setfacl").args(["-m", entries]).arg(directory).output();
     let is_done = changed.is_ok_and(|output| output.status.success());
@@ -203,7 +204,7 @@ fn set_list(directory: &Path, entries: &str) -> bool {
 }
 
 fn lists(directory: &Path) {
-    // Carol may do everything, although others may nothing, and the group may less than the mode says.
+    // Carol may do everything, other users nothing, and the group less than the mode shows.
     let place = directory.join("list");
     fs::create_dir(&place).unwrap();
     chown(&place, Some(ALICE.number), Some(TEAM)).unwrap();
@@ -237,7 +238,7 @@ fn lists(directory: &Path) {
         }
         assert_eq!(creator.says(|| remove(&place)), "removed");
     }
-    // A list for new files alone: Carol may do in the directory what others may, and no more to its events.
+    // A list for new files only: Carol may do in the directory what others may, and no more with its events.
     let place = directory.join("default");
     fs::create_dir(&place).unwrap();
     chown(&place, Some(ALICE.number), Some(TEAM)).unwrap();
@@ -250,7 +251,7 @@ fn lists(directory: &Path) {
     }
 }
 
-/// Bob is root in a namespace in which nobody else has a number.
+/// Bob is root in a namespace in which no other user has a number.
 fn in_a_user_namespace(directory: &Path) {
     let place = |mode: u32| {
         let place = directory.join(format!("{mode:o}"));
@@ -261,7 +262,8 @@ fn in_a_user_namespace(directory: &Path) {
     };
     let inside = |body: &dyn Fn() -> String| {
         BOB.says(|| {
-            // Who was another user before may not write to its own files in /proc, unless it says that it may be seen.
+            // After a change of user, a process may not write to its own files in /proc, unless it makes itself
+            // dumpable.
             // SAFETY: takes numbers.
             unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
             // SAFETY: takes a number.
@@ -285,7 +287,7 @@ fn in_a_user_namespace(directory: &Path) {
         let has_group = mode == 0o2775;
         assert_eq!((file.gid() == TEAM, DAVE.tries(&place) == SETS), (has_group, has_group || mode == 0o1777));
         assert_eq!(inside(&|| remove(&place)), "removed");
-        // What others have made.
+        // Events of others.
         assert_eq!(DAVE.tries(&place), SETS);
         assert_eq!(inside(&|| attempt(&place)), SETS, "{mode:o}");
         if mode == 0o1777 {
@@ -297,8 +299,8 @@ fn in_a_user_namespace(directory: &Path) {
     assert!(inside(&|| attempt(&place)).contains("ermission denied"));
 }
 
-/// In a sticky directory a remover was killed at its worst moments. Others can still use the name, or are told what to
-/// do.
+/// In a sticky directory a remover was killed at its worst moments. Others can still use the name, or get an error
+/// that tells what to do.
 fn killed_remover(directory: &Path) {
     chown(directory, Some(0), Some(0)).unwrap();
     fs::set_permissions(directory, Permissions::from_mode(0o1777)).unwrap();
@@ -314,7 +316,7 @@ fn killed_remover(directory: &Path) {
         chown(path, Some(ALICE.number), Some(ALICE.number)).unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
     };
-    // It was on its way, and marked: nobody but Alice can take it away, and the name is free.
+    // In the slot, and marked as gone: only Alice can unlink it, and the name is free.
     leave(&slot, &gone);
     assert_eq!(BOB.tries(directory), SETS);
     assert_eq!(CAROL.tries(directory), SETS);
@@ -323,13 +325,13 @@ fn killed_remover(directory: &Path) {
     assert_eq!(ALICE.tries(directory), SETS);
     assert!(path.exists() && !slot.exists(), "she has tidied up");
     assert_eq!(ALICE.says(|| remove(directory)), "removed");
-    // It was on its way, and not marked yet: it lives.
+    // In the slot, and not marked: it is alive.
     leave(&slot, &page);
     assert_eq!(BOB.tries(directory), SETS, "where it is");
     assert_eq!(ALICE.tries(directory), SETS);
     assert!(path.exists() && !slot.exists(), "she may put it back");
     fs::remove_file(&path).unwrap();
-    // It was marked and has its name, as older remains do.
+    // Marked, and under its name.
     leave(&path, &gone);
     let told = BOB.tries(directory);
     assert!(told.contains(&format!("user {}", ALICE.number)) && told.contains("delete the file"), "{told}");
@@ -337,7 +339,7 @@ fn killed_remover(directory: &Path) {
     assert_eq!(BOB.tries(directory), SETS);
 }
 
-/// A directory that everybody may enter, and a participant that can be anybody in it.
+/// A directory that all may enter, and a child process that can become any user.
 fn as_many_users(test: &str, task: &str) {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return println!("{test} is left out: it needs to be root");

@@ -1,4 +1,4 @@
-//! A wait leaves no trace, however it ends; and it goes on where the system refuses threads, mappings or calls.
+//! A wait leaves no trace, however it ends, and works where the system refuses threads, mappings or system calls.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +19,7 @@ use crate::refused::{become_nobody, forbid, limit};
 use crate::shared::until_waiters;
 use crate::{LONG, waiting};
 
-/// The tasks of child processes that this file needs.
+/// The tasks of this file.
 pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
     Some(match (verb, words) {
         ("without_mappings", [count]) => without_mappings(directory, count.parse().unwrap()),
@@ -40,13 +40,13 @@ fn cut_off(directory: &Path, name: &str) {
     OpenOptions::new().write(true).open(directory.join(name)).unwrap().set_len(0).unwrap();
 }
 
-// A wait that ends by a panic.
+// Waits that end by a panic.
 
 thread_local! {
     static SHARED: RefCell<Option<SharedEvent>> = const { RefCell::new(None) };
 }
 
-/// Panics as soon as the wait shows from outside.
+/// Panics once the wait is listed.
 fn panics_when_it_shows() -> bool {
     let is_shown = SHARED.with_borrow(|event| event.as_ref().is_none_or(|event| event.waiters().unwrap().len() == 1));
     if is_shown {
@@ -75,7 +75,7 @@ fn a_wait_that_ends_by_a_panic_of_the_callback_is_not_counted_any_more() {
     assert!(panicked(|| _ = any([&shared]).wait_timeout(LONG)));
     assert!(panicked(|| _ = all([&shared]).wait_timeout(LONG)));
     assert_eq!(waiting(&shared), 0);
-    // The reactor thread may be about to say that somebody waits, and takes that back.
+    // The reactor thread may be about to set the mark, and then removes it.
     until_waiters(&shared, 0);
     shared.set().unwrap();
     assert!(shared.wait_timeout(Duration::ZERO).unwrap());
@@ -104,9 +104,9 @@ fn debug_tells_of_this_process_alone() {
     assert!(format!("{event:?}").contains("removed: true"), "{event:?}");
 }
 
-// Files that are cut off.
+// Truncated files.
 
-/// Takes every mapping that the process may still have. Neighbours are made unlike, so that they stay apart.
+/// Makes mappings until the limit of the process is reached. Neighbours differ, so that they are not merged.
 fn take_all_mappings(taken: &mut usize) {
     loop {
         let access = if taken.is_multiple_of(2) { libc::PROT_NONE } else { libc::PROT_READ };
@@ -120,8 +120,8 @@ fn take_all_mappings(taken: &mut usize) {
     }
 }
 
-/// As many events as that are cut off while the process has as many mappings as it may, and another thread takes each
-/// that becomes free.
+/// This many events are truncated while the process is at its limit of mappings, and another thread takes each that
+/// becomes free.
 fn without_mappings(directory: &Path, count: usize) -> i32 {
     let names: Vec<String> = (0..count).map(|index| format!("e{index}")).collect();
     let events: Vec<SharedEvent> = names.iter().map(|name| open(directory, name)).collect();
@@ -139,7 +139,7 @@ fn without_mappings(directory: &Path, count: usize) -> i32 {
             }
         });
         for (file, event) in files.iter().zip(&events) {
-            // It has found that there is nothing left.
+            // It has found no free mapping.
             let before = looks.load(SeqCst);
             while looks.load(SeqCst) < before + 2 {
                 thread::yield_now();
@@ -205,7 +205,7 @@ fn a_file_that_is_cut_off_is_no_fault_in_the_child_of_a_fork() {
 
 // Reactor threads.
 
-/// Waits where no thread can be started: for any of the events, until it is told to go on; and for all of them, until
+/// Waits where no thread can be started: for any of the events, until it is told to go on, and for all of them, until
 /// one is removed.
 fn without_threads(directory: &Path, names: &[&str]) -> i32 {
     let events: Vec<SharedEvent> = names.iter().map(|name| open(directory, name)).collect();
@@ -220,11 +220,11 @@ fn without_threads(directory: &Path, names: &[&str]) -> i32 {
     let error = pollster::block_on(any(&events).try_wait_async()).unwrap_err();
     assert!(error.to_string().contains("reactor thread") && !error.is_removed(), "{error}");
     assert!(pollster::block_on(events[0].wait_async()).is_err());
-    // One on another thread's behalf that is set and cleared at once is not missed.
+    // A set and a clear by another thread are not missed.
     let pulsed = any(&events);
     events[1].pulse().unwrap();
     assert_eq!(pulsed.wait(), 1);
-    // What a signal's handler asks for ends this wait too.
+    // A callback of `interruptible` ends this wait too.
     assert_eq!(interruptible(|| true, || any(&events).wait_timeout(LONG)), None);
     assert_eq!(any(&events).wait(), 0);
     match all(&events).try_wait() {
@@ -247,7 +247,7 @@ fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
     });
     let mut process = ChildProcess::start(["without_threads", home.path().to_str().unwrap(), "x", "y"]);
     until_waiters(&events[1], 1);
-    // It may have been one of the short waits that was seen.
+    // It may have been seen in one of the short waits.
     while until_waiters(&events[0], 1)[0].since.elapsed().unwrap_or_default() < Duration::from_millis(200) {
         thread::sleep(Duration::from_millis(1));
     }
@@ -266,8 +266,8 @@ fn thread_number() -> u32 {
     (unsafe { libc::syscall(libc::SYS_gettid) }) as u32
 }
 
-/// Starts reactor threads in children of forks, on a thread that alone can be interrupted, while signals come all the
-/// time: no handler runs on a reactor thread.
+/// Starts reactor threads in children of forks, while one thread gets signals all the time. No handler runs on a
+/// reactor thread.
 fn reactor_threads_under_signals(rounds: u32) -> i32 {
     extern "C" fn handler(_: libc::c_int) {
         if thread_number() != HANDLED_BY.load(SeqCst) {
@@ -324,7 +324,7 @@ fn reactor_thread_sleeps() -> bool {
     stats.flatten().find_map(|stat| stat.split_once("(tantara) ").map(|(_, rest)| rest.starts_with('S'))).unwrap()
 }
 
-/// The kernel answers that to every sleep on many words.
+/// The kernel returns this error for every sleep on many words.
 fn idle_reactor_thread(errno: i32) -> i32 {
     forbid(libc::SYS_futex_waitv, errno).unwrap();
     let event = SharedEvent::anonymous().unwrap();

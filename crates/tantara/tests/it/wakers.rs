@@ -1,4 +1,4 @@
-//! Wakers are foreign code: they call back, they panic, they drop things, they are replaced.
+//! Wakers are foreign code: they use events, panic, drop things, and are replaced.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -9,7 +9,7 @@ use tantara::{AutoResetEvent, Event, Wait, all, any};
 
 use crate::{WakeCounter, leaked, poll, waiting};
 
-/// A waker that does what it is told, when woken and when dropped.
+/// A waker that runs a closure when it is woken, and one when it is dropped.
 struct Foreign {
     on_wake: Box<dyn Fn() + Send + Sync>,
     on_drop: Box<dyn Fn() + Send + Sync>,
@@ -55,7 +55,7 @@ fn a_waker_may_use_the_event_that_wakes_it() {
             event.set();
         }
     });
-    // More than one batch of them.
+    // More than one batch.
     let mut waits: Vec<_> = (0..100).map(|_| Box::pin(event.wait_async())).collect();
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &waker).is_pending()));
     event.set();
@@ -137,7 +137,7 @@ fn a_panicking_waker_takes_no_release_along() {
     assert!(event.is_set(), "the release passed on, into the store");
 }
 
-/// Of several panics the first goes on. The payloads of the others are dropped, even if that panics.
+/// The first of several panics propagates. The payloads of the others are dropped, even if that panics.
 #[test]
 fn the_payloads_of_panics_that_do_not_go_on_are_dropped() {
     struct Payload(Arc<AtomicUsize>);
@@ -163,7 +163,7 @@ fn the_payloads_of_panics_that_do_not_go_on_are_dropped() {
     assert_eq!(dropped.load(SeqCst), 3);
     drop(first);
     assert_eq!(dropped.load(SeqCst), 4);
-    // In a destructor none goes on.
+    // In a destructor none propagates.
     let mut given = Box::pin(auto_reset.wait_async());
     let mut next = Box::pin(auto_reset.wait_async());
     assert!(poll(&mut given, &WakeCounter::new().1).is_pending());
@@ -186,7 +186,7 @@ fn the_last_waker_is_the_one_that_is_woken() {
     assert_eq!((first.wakes(), second.wakes()), (0, 1));
 }
 
-/// Wakers are neither leaked nor dropped twice, whichever way a wait ends.
+/// Wakers are neither leaked nor dropped twice, however a wait ends.
 #[test]
 fn waker_counts_return_to_where_they_were() {
     let (counter, waker) = WakeCounter::new();
@@ -217,7 +217,7 @@ fn waker_counts_return_to_where_they_were() {
     }
 }
 
-/// A waker that registers anew each time: `set` must not serve the newcomers too, or it would never end.
+/// A waker that begins a new wait each time: `set` must not release that too, or it would never return.
 #[test]
 fn a_set_ends_although_newcomers_keep_coming() {
     static EVENT: Event = Event::new();
@@ -227,7 +227,7 @@ fn a_set_ends_although_newcomers_keep_coming() {
     fn again() -> Waker {
         on_wake(|| {
             assert!(CALLS.fetch_add(1, SeqCst) < 1_000, "the drain serves newcomers");
-            // The pulse is over before this one begins to wait.
+            // The pulse is over before this wait begins.
             EVENT.clear();
             let mut newcomer = Box::pin(EVENT.wait_async());
             assert!(poll(&mut newcomer, &again()).is_pending());
@@ -261,11 +261,11 @@ fn tasks_are_woken_in_the_order_in_which_they_came() {
     assert_eq!(*order.lock().unwrap(), expected);
 }
 
-/// A release that is handed on runs a stranger's waker in the middle of our own poll or drop: its panic is not ours.
+/// Handing a release on runs another task's waker during a poll or drop. Its panic does not propagate.
 mod strangers {
     use super::*;
 
-    /// A stranger in the line of `auto_reset`, whose waker panics.
+    /// Another waiter in the queue of `auto_reset`, whose waker panics.
     fn stranger(auto_reset: &'static AutoResetEvent) -> std::pin::Pin<Box<tantara::AutoResetWait<'static>>> {
         let mut wait = Box::pin(auto_reset.wait_async());
         assert!(poll(&mut wait, &on_wake(|| panic!("a stranger's waker"))).is_pending());
@@ -327,7 +327,7 @@ mod strangers {
         assert_eq!(waiting(event), 0);
     }
 
-    /// A waker whose clone panics: nothing was queued, and nothing is left locked.
+    /// A waker whose clone panics: nothing was queued, and no lock is left locked.
     #[test]
     fn a_waker_that_panics_when_it_is_cloned_leaves_the_event_usable() {
         use std::task::{RawWaker, RawWakerVTable};

@@ -39,7 +39,7 @@ fn a_task_is_released_once() {
     released_once(|event| block_on(event.wait_async()));
 }
 
-/// Two sets and two who are in line already: each gets one.
+/// Two sets and two queued waiters: each gets a release.
 #[test]
 fn two_in_line_get_two_releases() {
     explore(None, || {
@@ -60,7 +60,7 @@ fn two_in_line_get_two_releases() {
     });
 }
 
-/// The first in line leaves while a release may be on its way to it: the second gets it, by whichever road.
+/// The first waiter leaves while a release may be given to it: the second gets it in any case.
 #[test]
 fn a_release_in_the_hands_of_a_leaver_passes_on() {
     explore(None, || {
@@ -79,7 +79,7 @@ fn a_release_in_the_hands_of_a_leaver_passes_on() {
     });
 }
 
-/// A wait that times out as the release comes: either it was released, or the release is still there.
+/// A wait that times out as the release comes: either it was released, or the release is stored.
 #[test]
 fn a_timeout_loses_no_release() {
     explore(None, || {
@@ -95,7 +95,7 @@ fn a_timeout_loses_no_release() {
     });
 }
 
-/// Two who look, one release: one of them gets it.
+/// Two polls, one release: one of them gets it.
 #[test]
 fn one_release_is_used_once() {
     explore(None, || {
@@ -109,7 +109,7 @@ fn one_release_is_used_once() {
     });
 }
 
-/// A clear takes back what is stored, never what was given.
+/// A clear discards a stored release, never one that was given.
 #[test]
 fn a_clear_takes_nothing_from_a_waiter() {
     explore(None, || {

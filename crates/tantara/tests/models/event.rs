@@ -6,7 +6,7 @@ use tantara::{Event, Wait};
 
 use crate::fixture::{Arc, AtomicUsize, Letter, Ordering, SOON, WakeCounter, block_on, explore, poll, thread};
 
-/// An event, and a letter that only the event protects.
+/// An event, and data that only the event protects.
 struct Post {
     event: Event,
     letter: Letter,
@@ -23,13 +23,13 @@ impl Post {
     }
 }
 
-/// How a participant of a model waits for the post.
+/// How a participant waits for the data.
 #[derive(Clone, Copy)]
 enum Waiting {
     Blocking,
     Deadline,
     Task,
-    /// Polls with one waker, then with another, as a task does that is moved.
+    /// Polls with one waker, then with another, like a task that moves.
     MovedTask,
     /// Polls once and gives up.
     DroppedTask,
@@ -64,7 +64,7 @@ impl Waiting {
     }
 }
 
-/// One sends, the others wait: nobody is left behind, and whoever is released may read.
+/// One sends, the others wait: all are released, and may read the data.
 fn delivery(bound: Option<usize>, waiting: &'static [Waiting]) {
     explore(bound, move || {
         let post = Post::new();
@@ -125,11 +125,11 @@ fn a_dropped_task_robs_nobody() {
     delivery(Some(3), &[Waiting::DroppedTask, Waiting::Task]);
 }
 
-/// Futures that exist before a pulse are released by it, although the flag is down again when they run.
+/// Futures from before a pulse are released by it, although the flag is lowered when they run.
 fn pulse(bound: Option<usize>, tasks: usize, dropped: usize) {
     explore(bound, move || {
         let post = Post::new();
-        // The post outlives every wait: the threads are joined below, and own a share of it.
+        // The data outlives every wait, because the threads are joined below and share its ownership.
         let waits: Vec<_> = (0..tasks).map(|_| OwnedWait::new(&post)).collect();
         let setter = {
             let post = Arc::clone(&post);
@@ -151,7 +151,7 @@ fn pulse(bound: Option<usize>, tasks: usize, dropped: usize) {
     });
 }
 
-/// A wait that owns a share of what it borrows from.
+/// A wait that shares the ownership of the event it borrows.
 struct OwnedWait {
     // Declared first, so dropped first.
     wait: std::pin::Pin<Box<Wait<'static>>>,
@@ -185,8 +185,8 @@ fn a_pulse_releases_who_waited_while_another_leaves() {
     pulse(None, 2, 1);
 }
 
-/// Three listed tasks are more than a batch holds under loom: the drain lets go of the lock in between, and one of
-/// them leaves just then.
+/// Three listed tasks are more than one batch under loom: the drain releases the lock in between, and one of them
+/// leaves just then.
 #[test]
 fn a_drain_survives_a_leaver_between_its_batches() {
     explore(None, || {
@@ -212,7 +212,7 @@ fn a_drain_survives_a_leaver_between_its_batches() {
     });
 }
 
-/// Who begins to wait after the pulse is not released by it, even if the drain is still under way.
+/// A wait that begins after the pulse is not released by it, even if the drain is not done yet.
 #[test]
 fn a_pulse_does_not_release_newcomers() {
     explore(Some(4), || {
@@ -222,19 +222,19 @@ fn a_pulse_does_not_release_newcomers() {
         assert!(poll(&mut old.wait, &waker).is_pending());
         let other = {
             let post = Arc::clone(&post);
-            // Both pulse: each drain may meet the other's newcomer.
+            // Both pulse, so each drain may meet the new wait of the other.
             thread::spawn(move || pulse_then_wait(&post))
         };
         let newcomer = pulse_then_wait(&post);
         let other = other.join().unwrap();
         assert!(counter.wakes() == 1, "the old waiter is woken once");
         assert!(poll(&mut old.wait, &waker).is_ready());
-        // A newcomer may have been released by the other's pulse, but somebody pulsed last.
+        // A new wait may have been released by the other's pulse, but not after the last pulse.
         assert!(!(newcomer && other), "both newcomers were released, one of them by a pulse before it began to wait");
     });
 }
 
-/// Says whether a wait that began after this participant's own pulse was released.
+/// Whether a wait that began after this participant's own pulse was released.
 fn pulse_then_wait(post: &Arc<Post>) -> bool {
     post.event.set();
     post.event.clear();
@@ -242,7 +242,7 @@ fn pulse_then_wait(post: &Arc<Post>) -> bool {
     poll(&mut wait.wait, &WakeCounter::new().1).is_ready()
 }
 
-/// Set and clear race; whatever comes of it, the next set reaches a waiter.
+/// Set and clear race. In any case, the next set releases a waiter.
 #[test]
 fn set_and_clear_leave_the_event_in_order() {
     explore(None, || {
@@ -264,7 +264,7 @@ fn set_and_clear_leave_the_event_in_order() {
     });
 }
 
-/// What either of two setters did before is visible to whoever sees the event set by both.
+/// All that two setters did before is visible to a thread that sees the event set by both.
 #[test]
 fn a_set_of_a_set_event_publishes_too() {
     explore(None, || {
@@ -278,7 +278,8 @@ fn a_set_of_a_set_event_publishes_too() {
             })
         };
         posts.0.set();
-        // Only the other thread sets the second event, so it has set the first, which may have been set already.
+        // Only the other thread sets the second event, so it has called `set` on the first, which may have been set
+        // before.
         if posts.2.is_set() {
             assert!(posts.0.is_set());
             posts.1.read();
@@ -287,7 +288,7 @@ fn a_set_of_a_set_event_publishes_too() {
     });
 }
 
-/// The waker that was given last is the one that is woken.
+/// The last waker is the one that is woken.
 #[test]
 fn a_replaced_waker_is_not_missed() {
     explore(None, || {
@@ -308,7 +309,7 @@ fn a_replaced_waker_is_not_missed() {
     });
 }
 
-/// One is polled again with another waker while its neighbour leaves and a set comes.
+/// One wait is polled again with another waker while its neighbour leaves and a set comes.
 #[test]
 fn a_moved_task_and_a_leaving_neighbour() {
     explore(Some(3), || {
@@ -335,8 +336,8 @@ fn a_moved_task_and_a_leaving_neighbour() {
     });
 }
 
-/// Work is announced by a set; the worker clears, looks for work, and would wait if there is none. Whatever the clear
-/// undid, the work that came with it is seen.
+/// A set announces work. The worker clears, looks for work, and would wait if there is none. It sees the work of every
+/// set that the clear undid.
 #[test]
 fn a_clear_sees_what_came_with_the_set_that_it_undoes() {
     explore(None, || {

@@ -1,4 +1,4 @@
-//! Where a model runs: under loom, which tries every interleaving, or on real threads, many times over.
+//! How a model runs: under loom, which tries every interleaving, or on real threads, many times.
 
 #[cfg(loom)]
 mod imp {
@@ -8,12 +8,11 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering};
     pub(crate) use loom::thread;
 
-    /// A timeout that may pass before or after anything else happens. Loom has no clock: a sleep with a deadline
-    /// times out after others had a chance to run, however far the deadline is; and it must be far, for the real
-    /// clock's sake.
+    /// A timeout that may pass before or after anything else. Loom has no clock: a sleep with a deadline times out
+    /// after others had a chance to run. The deadline must be far away in real time.
     pub(crate) const SOON: std::time::Duration = std::time::Duration::from_secs(1 << 20);
 
-    /// Checks `model` under every interleaving; with `bound`, under those with at most so many preemptions.
+    /// Checks `model` under every interleaving, or with `bound`, with at most this many preemptions.
     pub(crate) fn explore(bound: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = bound;
@@ -30,8 +29,8 @@ mod imp {
     /// A timeout that may pass before or after anything else happens.
     pub(crate) const SOON: std::time::Duration = std::time::Duration::from_micros(20);
 
-    /// Polls whenever the future was woken. Only atomics of its own: what the standard library's executors and
-    /// mutexes do, ThreadSanitizer does not see.
+    /// Polls whenever the future was woken. It uses only atomics of its own, because ThreadSanitizer does not see the
+    /// synchronisation in the standard library's mutexes.
     pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         let mut future = Box::pin(future);
         let (counter, waker) = super::WakeCounter::new();
@@ -80,20 +79,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
 
-/// A value that is never dropped, so that waits may borrow it for as long as they like.
+/// A value that is never dropped, so that waits may borrow it without a lifetime.
 pub(crate) fn leaked<T: Sync + 'static>(value: T) -> &'static T {
     let value: &'static T = Box::leak(Box::new(value));
     #[cfg(miri)]
     {
-        // Miri reports memory that nothing leads to any more.
+        // Keep a reference, because Miri reports memory without one as a leak.
         static LEAKED: std::sync::Mutex<Vec<&'static dyn Sync>> = std::sync::Mutex::new(Vec::new());
         LEAKED.lock().unwrap().push(value);
     }
     value
 }
 
-/// A value without any synchronisation of its own: to read it before it was written is a data race, which loom and
-/// ThreadSanitizer report, and a wrong value, which the model reports.
+/// A value without synchronisation. Reading it before it was written is a data race, which loom and ThreadSanitizer
+/// report, and gives a wrong value, which the model reports.
 #[derive(Debug)]
 pub(crate) struct Letter(UnsafeCell<u32>);
 

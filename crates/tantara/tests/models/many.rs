@@ -23,7 +23,7 @@ fn any_is_released_by_either() {
     });
 }
 
-/// Of two auto_resets that open at once, `any` goes through one and leaves the other as it was.
+/// Of two auto-reset events that are set at once, `any` uses up one release and leaves the other.
 #[test]
 fn any_uses_up_one_release_only() {
     explore(Some(3), || {
@@ -38,7 +38,7 @@ fn any_uses_up_one_release_only() {
     });
 }
 
-/// Either the timed wait used the release up, or it is still there.
+/// Either the timed wait used up the release, or it is stored.
 #[test]
 fn a_timeout_of_any_loses_no_release() {
     explore(None, || {
@@ -53,7 +53,7 @@ fn a_timeout_of_any_loses_no_release() {
     });
 }
 
-/// Pulses that come one after the other are latched.
+/// Pulses one after the other are latched.
 #[test]
 fn all_remembers_pulses() {
     explore(Some(3), || {
@@ -73,7 +73,7 @@ fn all_remembers_pulses() {
     });
 }
 
-/// `all` that times out with one release in hand gives it back.
+/// `all` that times out with one release hands it back.
 #[test]
 fn a_timeout_of_all_gives_back_what_it_had() {
     explore(None, || {
@@ -86,7 +86,7 @@ fn a_timeout_of_all_gives_back_what_it_had() {
     });
 }
 
-/// `all` takes its releases together, at the end.
+/// `all` uses up its releases together, at the end.
 #[test]
 fn all_uses_up_each_release_once() {
     explore(Some(3), || {

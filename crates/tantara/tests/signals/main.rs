@@ -1,5 +1,5 @@
-//! What may be called in a signal's handler: a thread is interrupted at random in the middle of each operation, and the
-//! handler sets the very event that the operation is about. It must neither hang, nor allocate, nor change `errno`.
+//! What may be called in a signal handler: a thread is interrupted at random in the middle of each operation, and the
+//! handler sets the very event of the operation. It must neither hang, nor allocate, nor change `errno`.
 #![cfg(all(shared_events, not(miri)))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use tantara::{Event, SharedEvent, all, any};
 
-/// Long enough for anything that happens at all.
+/// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(120);
 /// How often each operation is interrupted.
 const HITS: usize = 1_000;
-/// Longer than a handler takes, so that the thread gets on in between.
+/// Longer than a handler takes, so that the thread makes progress in between.
 const PERIOD: Duration = Duration::from_micros(60);
 const BRIEFLY: Duration = Duration::from_micros(30);
 
@@ -26,7 +26,7 @@ thread_local! {
     static IS_IN_HANDLER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Notes whether a handler allocates or frees.
+/// Records whether a handler allocates or frees.
 struct Watched;
 
 static HANDLER_ALLOCATED: AtomicBool = AtomicBool::new(false);
@@ -55,13 +55,13 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-/// What the handlers of this process have done so far.
+/// What the handlers have done so far.
 struct Handled {
     calls: AtomicUsize,
     failures: AtomicUsize,
 }
 
-/// Runs `set` as a handler should: without a trace.
+/// Runs `set` as a handler must, and checks `errno`.
 fn handle(handled: &Handled, set: impl FnOnce() -> bool) {
     const MARK: i32 = 77;
     IS_IN_HANDLER.set(true);
@@ -144,7 +144,7 @@ fn poll_and_drop(future: impl Future) {
     let _ = pin!(future).poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// A thread that sleeps on the event again and again, so that the handlers have somebody to wake.
+/// A thread that sleeps on the event again and again, so that the handlers wake it.
 struct Sleeper {
     thread: thread::JoinHandle<()>,
     is_over: &'static AtomicBool,
@@ -238,7 +238,7 @@ fn shared_event_set_in_the_middle_of_every_operation() {
     sleeper.end(|| event.set().unwrap());
 }
 
-/// As long as only threads wait for it: see the documentation of [`Event`].
+/// If only threads wait for it: see the documentation of [`Event`].
 #[test]
 fn event_set_in_the_middle_of_what_threads_do() {
     static EVENT: Event = Event::new();
