@@ -1,4 +1,4 @@
-//! The bank of one process: its stage, and its two events.
+//! The bank within one process: its stage and its two events.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::script::Gate;
 use crate::stage::{Audience, Run, Stage};
 
-/// Shared by the manager and everyone who carries a customer.
+/// Shared by the manager and the workers.
 #[derive(Debug)]
 pub(crate) struct Bank {
     pub(crate) stage: Stage,
@@ -31,7 +31,7 @@ impl Bank {
         self.event(gate).set();
     }
 
-    /// Waits for everyone who carries a customer; a panic of one of them goes on here.
+    /// Waits until all customers have left. A panic of a worker is propagated.
     pub(crate) async fn last_has_left(visits: Vec<JoinHandle<()>>) {
         for visit in visits {
             if let Err(error) = visit.await {
@@ -40,11 +40,11 @@ impl Bank {
         }
     }
 
-    /// Ends the run. Nobody else may hold the bank any more.
+    /// Ends the run. This must be the last reference to the bank.
     pub(crate) fn close(bank: Arc<Bank>) -> Run {
         match Arc::try_unwrap(bank) {
             Ok(bank) => bank.stage.close(),
-            Err(_) => unreachable!("every visit has been awaited and the workers are gone"),
+            Err(_) => unreachable!("all visits have been awaited, and the workers have ended"),
         }
     }
 }

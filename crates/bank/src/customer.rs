@@ -1,15 +1,15 @@
-//! Who comes to the bank, and the lists they come from.
+//! Customers, and lists of them in CSV.
 
 use std::error::Error;
 use std::fmt;
 use std::io::Read;
 
-/// What a customer comes for.
+/// The type of a customer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kind {
-    /// Needs transactions to be open.
+    /// Waits for transactions to open.
     WithdrawMoney,
-    /// Needs only the bank to be open.
+    /// Waits only for the bank to open.
     CheckBalance,
 }
 
@@ -17,7 +17,7 @@ impl Kind {
     /// Every kind, for messages that list them.
     pub const ALL: [Kind; 2] = [Kind::WithdrawMoney, Kind::CheckBalance];
 
-    /// The name that customer lists use.
+    /// Its name in customer lists.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -38,17 +38,17 @@ impl Kind {
 pub struct Customer {
     /// Never empty, and without control characters, so that a line about a customer stays one line.
     pub name: Box<str>,
-    /// What they come for.
+    /// The type.
     pub kind: Kind,
 }
 
-/// The customers of the story: four, of whom the second only checks a balance.
+/// The default customers: four, of whom the second checks a balance.
 #[must_use]
 pub fn default_customers() -> Vec<Customer> {
     crowd(4)
 }
 
-/// `count` customers, in the default customers' pattern over and over.
+/// `count` customers, with the types of the default customers repeated.
 #[must_use]
 pub fn crowd(count: usize) -> Vec<Customer> {
     (1..=count)
@@ -59,7 +59,7 @@ pub fn crowd(count: usize) -> Vec<Customer> {
         .collect()
 }
 
-/// What is wrong with a customer list, and where.
+/// An error in a customer list, and its place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BadList {
     line: Option<u64>,
@@ -67,12 +67,12 @@ pub struct BadList {
 }
 
 impl BadList {
-    /// Trouble with the whole list.
+    /// An error of the whole list.
     fn all(what: impl Into<String>) -> BadList {
         BadList { line: None, what: what.into() }
     }
 
-    /// The line of the list, counted from 1, if the trouble has a place.
+    /// The line of the list, counted from 1, if the error is in a line.
     #[must_use]
     pub fn line(&self) -> Option<u64> {
         self.line
@@ -87,15 +87,14 @@ impl fmt::Display for BadList {
 
 impl Error for BadList {}
 
-/// The longest list that is read, in bytes: enough for some ten million customers, and an end for a list that has
-/// none.
+/// The maximum size of a list in bytes: enough for some ten million customers, and a limit for an endless input.
 const LONGEST: u64 = 1 << 30;
 
-/// Reads a list in CSV: the header `name,type`, then a customer a line. Blanks around a value do not count.
+/// Reads a CSV list: the header `name,type`, then one customer per line. Spaces around a value are ignored.
 ///
 /// # Errors
 ///
-/// At the first thing that is not as it should be, with its line: see [`BadList`].
+/// The first error in the list, with its line: see [`BadList`].
 pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
     let mut text = Vec::new();
     list.take(LONGEST + 1)
@@ -136,7 +135,8 @@ pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
     Ok(customers)
 }
 
-/// The line, from 1, on which a record begins. The reader's own count stops before the blank lines that it skips.
+/// The line, from 1, on which a record begins. The reader's own count does not include the blank lines that it skips
+/// before it.
 fn line_of(text: &[u8], position: Option<&csv::Position>) -> Option<u64> {
     let start = usize::try_from(position?.byte()).ok()?;
     let blank = text.get(start..)?.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -165,8 +165,8 @@ fn customer(fields: &[&str]) -> Result<Customer, String> {
     Ok(Customer { name: name.into(), kind })
 }
 
-/// Control characters, and what Unicode adds to them: separators of lines and the invisible rulers of direction, with
-/// which a name could rewrite the line that it stands in, and what is no character at all, which no picture can hold.
+/// Whether a character could break a line of output: control characters, and Unicode's line separators and direction
+/// overrides, which could rewrite the line. Also noncharacters, which SVG cannot contain.
 fn breaks_a_line(c: char) -> bool {
     let separates_lines = matches!(c, '\u{2028}' | '\u{2029}');
     let rules_direction = matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
@@ -191,10 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn the_default_customers_are_those_of_the_story() {
-        let story: Vec<_> = default_customers().into_iter().map(|c| (c.name, c.kind.name())).collect();
+    fn there_are_four_default_customers() {
+        let customers: Vec<_> = default_customers().into_iter().map(|c| (c.name, c.kind.name())).collect();
         assert_eq!(
-            story,
+            customers,
             [
                 ("Customer 1".into(), "WITHDRAW_MONEY"),
                 ("Customer 2".into(), "CHECK_BALANCE"),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line() {
+    fn an_error_is_reported_with_its_line() {
         let cases = [
             ("", None, "the list is empty, expected the header name,type"),
             ("name,type\n", None, "no customer follows the header, expected lines such as Ann,WITHDRAW_MONEY"),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_refused_with_their_line() {
+    fn invalid_utf8_is_reported_with_its_line() {
         let bad = read_customers(&b"name,type\nAnn,CHECK_BALANCE\n\xff\xfe,CHECK_BALANCE\n"[..]).unwrap_err();
         assert_eq!((bad.line(), bad.to_string().as_str()), (Some(3), "the line is not text, expected UTF-8"));
     }

@@ -1,12 +1,11 @@
-//! The bank: a scenario with two events, and one runner for each reach of `tantara`.
+//! The bank scenario: two events, and one runner for each scope of `tantara`.
 //!
-//! A bank is coordinated by two events, `bank_open` and `transactions_open`. Customers come in order; each waits for
-//! the bank to open, one who withdraws money also waits for transactions to open, and each is served and leaves. The
-//! manager opens the one and then the other.
+//! Two events, `bank_open` and `transactions_open`, coordinate a bank. Customers come in order. Each waits for the bank
+//! to open; those who withdraw money also wait for transactions to open; then each is served and leaves. The manager
+//! sets the first event and then the second.
 //!
-//! What everyone does and says is data ([`script`]); a runner ([`threads`], [`tasks`]; on Linux `processes`,
-//! `machines`) only performs it, and the [`Stage`] notes what happens. The pictures ([`timeline`], [`trace`]) are
-//! drawn from those notes.
+//! The steps and lines are data ([`script`]). A runner ([`threads`], [`tasks`]; on Linux `processes`, `machines`)
+//! executes them, and the [`Stage`] records what happens. [`timeline`] and [`trace`] draw pictures from the record.
 //!
 //! ```
 //! use bank::{Run, Plan, Reach};
@@ -42,17 +41,16 @@ pub use stage::{Audience, HearLine, HearLoss, Phase, Run, Span, Stage, Summary, 
 
 pub use script::{Pace, PaceError};
 
-/// How far the events reach within one process, and so who carries a customer. Beyond it, a runner needs to know how to
-/// start a worker: see `processes::run`.
+/// The runners within one process. The others need to know how to start a worker: see `processes::run`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// A pool of threads; a worker carries one customer at a time.
+    /// A pool of threads; a worker serves one customer at a time.
     Threads,
-    /// Async tasks on a pool of threads; each customer is a task, and all of them are there at once.
+    /// Async tasks on a pool of threads; each customer is a task, and all tasks exist at once.
     Tasks,
 }
 
-/// Runs the plan from the manager's first line to the last.
+/// Runs the scenario from the manager's first line to the last.
 ///
 /// # Errors
 ///

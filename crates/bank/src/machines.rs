@@ -1,21 +1,20 @@
 //! The bank on machines: manager and workers share an etcd cluster, and nothing else.
 //!
-//! Here the workers are processes of this machine, because somebody has to start them; but they have no pipe, no
-//! socket and no file in common with the manager. All that the two tell each other are events, and they would tell it
-//! as well from two ends of the world. Of a run whose number is RUN, and of its Nth worker:
+//! The manager starts the workers as processes of its own machine. But they share no pipe, socket or file: all
+//! communication is by events, and would work between distant machines too. In the run RUN, the Nth worker has:
 //!
-//! | event | who | what it says |
+//! | event | by | meaning |
 //! |---|---|---|
-//! | `bank-RUN.bank_open`, `bank-RUN.transactions_open` | set by the manager | the bank's own two |
-//! | `bank-RUN.manager` | held by the manager | that there is one. Without it workers end |
-//! | `bank-RUN.wN.alive` | held by the worker | that it lives. When the hold ends, its customer is lost |
-//! | `bank-RUN.wN.KIND` | set by the manager, cleared by the worker | a customer who comes for that; they are taken |
-//! | `bank-RUN.wN.home` | set by the manager | there are no customers any more |
-//! | `bank-RUN.wN.step` | pulsed by the worker | the next step of the script |
+//! | `bank-RUN.bank_open`, `bank-RUN.transactions_open` | set by the manager | the two events of the bank |
+//! | `bank-RUN.manager` | held by the manager | the manager lives. Without it workers end |
+//! | `bank-RUN.wN.alive` | held by the worker | the worker lives. When the hold ends, its customer is lost |
+//! | `bank-RUN.wN.KIND` | set by the manager, cleared by the worker | a customer of that type; accepted when cleared |
+//! | `bank-RUN.wN.home` | set by the manager | there are no more customers |
+//! | `bank-RUN.wN.step` | pulsed by the worker | the worker has reached the next step of the script |
 //!
-//! The manager hears all of it through one list of [changes](tantara_etcd::Changes), in the order in which the cluster
-//! made them. In the end it removes the events of the run; if it is killed or interrupted, the worker that is the last
-//! to leave does.
+//! The manager reads all of it from one list of [changes](tantara_etcd::Changes), in the order in which the cluster
+//! made them. At the end it removes the events of the run. If it is killed or interrupted, the worker that ends last
+//! does.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,29 +35,29 @@ use crate::script::Gate;
 use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
-/// How long a hold outlives its process, for runs. A short time reports a dead worker soon, and takes a worker for dead
-/// that a busy machine does not let run for as long.
+/// The time to live of holds in a run. A shorter one reports a dead worker sooner, but also a worker that a busy
+/// machine does not schedule for that time.
 pub const HOLDS_LAST: Duration = Duration::from_secs(5);
 
-/// How often the manager looks whether all is well.
+/// How often the manager checks its workers.
 const LOOKS: Duration = Duration::from_millis(250);
 
-/// How often a worker that waits looks whether it waits for nobody.
-const DOUBT: Duration = Duration::from_secs(2);
+/// How often a waiting worker checks whether the manager still lives.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// How many workers come into being at once. More would keep each other from connecting in time.
+/// The number of workers that start at once. More of them would delay each other's connections too much.
 const STARTING: usize = 32;
 
-/// How many events are removed at once, and how often somebody looks for what was still on its way to the cluster.
+/// How many events are removed at once, and how often the cluster is searched for events that arrived late.
 const REMOVING: usize = 64;
 const ROUNDS: usize = 5;
 
-/// How long a worker may take to go home, and how often somebody looks whether it has.
+/// How long a worker may take to end, and how often that is checked.
 const FAREWELL: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
 
-/// A worker that has not said that it lives after so long never will.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a worker to start.
+const MOST_FAILURES: Duration = Duration::from_secs(30);
 
 /// The events of a run.
 #[derive(Clone)]
@@ -95,7 +94,7 @@ impl Names {
         known
     }
 
-    /// Removes what there is of the run. What cannot be reached cannot be tidied.
+    /// Removes the events of the run, if the cluster can be reached.
     fn tidy(&self) {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
         for _ in 0..ROUNDS {
@@ -118,15 +117,15 @@ impl Names {
     }
 }
 
-/// Runs the plan on a cluster. `program` starts a worker: a program that connects to the same namespace of the same
-/// cluster, and calls [`work`] with the arguments that are added here.
+/// Runs the scenario on a cluster. `program` is the command of a worker, which connects to the same namespace of the
+/// same cluster, and calls [`work`] with the arguments that are added here.
 ///
-/// If a worker dies, the customer that it carries is lost; another takes its place.
+/// If a worker dies, its customer is lost, and another worker replaces it.
 ///
 /// # Errors
 ///
-/// If the cluster cannot be reached, if a worker cannot be started, or if workers die again and again before they take
-/// a customer. No worker is left behind, and none of the run's events, if the cluster can be reached.
+/// If the cluster cannot be reached, if a worker cannot be started, or if several workers in a row die before they
+/// accept a customer. No worker is left behind, and no event of the run if the cluster can be reached.
 pub fn run(
     plan: Plan,
     audience: Audience,
@@ -154,7 +153,7 @@ pub fn run(
     outcome
 }
 
-/// Removes what is left of the run.
+/// Removes the remaining events of the run.
 struct Tidying(Names);
 
 impl Drop for Tidying {
@@ -163,30 +162,30 @@ impl Drop for Tidying {
     }
 }
 
-/// What all of its workers share.
+/// What all workers share.
 struct Branch {
     names: Names,
     run: String,
     pace: Pace,
     program: Box<dyn Fn() -> Command + Send + Sync>,
-    /// How many have been started.
+    /// The number of workers that were started.
     workers: AtomicUsize,
     starting: Arc<Semaphore>,
     news: News,
     _manager: Hold,
 }
 
-/// What the changes of a worker's events say.
+/// The meaning of a change of a worker's event.
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     Lives,
     Died,
     Took,
-    /// So many steps.
+    /// The number of steps.
     Came(u64),
 }
 
-/// The queue of each worker's changes, by the worker's number.
+/// The queues of the workers' changes, by the number of the worker.
 #[derive(Clone, Default)]
 struct Inboxes(Arc<Mutex<HashMap<usize, mpsc::UnboundedSender<Told>>>>);
 
@@ -196,7 +195,7 @@ impl Inboxes {
     }
 }
 
-/// The changes of the run's events, handed to whoever looks after the worker.
+/// Reads the changes of the run's events, and passes them to the tasks that attend to the workers.
 struct News {
     desks: Inboxes,
     is_over: Arc<AtomicBool>,
@@ -214,7 +213,7 @@ impl News {
                     Ok(Some(change)) => change,
                     Ok(None) => continue,
                     Err(_) => {
-                        // A cluster that may not be followed any more tells nothing: all workers seem to have died.
+                        // Without changes from the cluster, all workers count as dead.
                         open.lock().clear();
                         thread::sleep(LOOKS);
                         continue;
@@ -223,9 +222,9 @@ impl News {
                 let Change { name, sets, is_set, is_removed, .. } = &change;
                 let told = name.strip_prefix(&prefix).and_then(|name| tell(name, *sets, *is_set, *is_removed));
                 let Some((worker, told)) = told else { continue };
-                if let Some(desk) = open.lock().get(&worker) {
-                    // Nobody listens to a worker that has died.
-                    let _ = desk.send(told);
+                if let Some(executor) = open.lock().get(&worker) {
+                    // The worker has died.
+                    let _ = executor.send(told);
                 }
             }
         };
@@ -234,13 +233,13 @@ impl News {
     }
 
     fn listen_to(&self, worker: usize) -> mpsc::UnboundedReceiver<Told> {
-        let (desk, told) = mpsc::unbounded_channel();
-        self.desks.lock().insert(worker, desk);
+        let (executor, told) = mpsc::unbounded_channel();
+        self.desks.lock().insert(worker, executor);
         told
     }
 }
 
-/// Reads what has changed, `N.WHAT`: how often it was set, whether it is, and whether it was removed.
+/// Interprets a change of the event `N.WHAT`.
 fn tell(name: &str, sets: u64, is_set: bool, is_removed: bool) -> Option<(usize, Told)> {
     let (worker, what) = name.split_once('.')?;
     let worker = worker.parse().ok()?;
@@ -282,16 +281,16 @@ impl Workers for Branch {
     }
 }
 
-/// A worker, as the manager sees it.
+/// The manager's side of a worker.
 struct Far {
     process: WorkerProcess,
     told: mpsc::UnboundedReceiver<Told>,
-    /// One for each kind of customer.
+    /// One for each type of customer.
     boxes: [ClusterEvent; 2],
     home: ClusterEvent,
-    /// Until it has said that it lives.
+    /// Until the worker has started.
     starting: Option<OwnedSemaphorePermit>,
-    /// What was told and not asked for yet.
+    /// Steps that were reported, but not awaited yet.
     steps: u64,
     taken: u64,
 }
@@ -319,7 +318,7 @@ impl Worker for Far {
         self.process.how_it_ended()
     }
 
-    /// Let go by itself, it gives back what it holds in the cluster.
+    /// Lets the worker end by itself, so that it releases its holds in the cluster.
     async fn dismiss(mut self) {
         if self.home.set_async().await.is_ok() {
             for _ in 0..FAREWELL.as_millis() / NAP.as_millis() {
@@ -344,9 +343,9 @@ impl Far {
         Ok(())
     }
 
-    /// Before it holds anything, only whoever has started it can see that it has died.
+    /// Before the worker holds its event, only its process shows that it has died.
     async fn first_word(&mut self) -> Option<Told> {
-        let looks = PATIENCE.as_millis() / LOOKS.as_millis();
+        let looks = MOST_FAILURES.as_millis() / LOOKS.as_millis();
         for _ in 0..looks {
             if let Ok(told) = tokio::time::timeout(LOOKS, self.told.recv()).await {
                 return told;
@@ -359,34 +358,33 @@ impl Far {
     }
 }
 
-/// What a worker does: takes customers, one at a time, until the manager has gone or the worker itself passes for dead.
-/// Neither is an error: nobody waits for it any more. `arguments` are those that [`run`] has added.
+/// Runs a worker: it serves customers until the manager ends, or until the worker's own hold is lost. Neither is an
+/// error. `arguments` are those that [`run`] has added.
 ///
 /// # Errors
 ///
-/// If this is no worker, and if the cluster fails it.
+/// If the process was not started by [`run`], or if the cluster fails.
 pub fn work(cluster: Cluster, arguments: &[String]) -> io::Result<()> {
-    let not_a_worker = || io::Error::new(io::ErrorKind::InvalidInput, "only the bank itself can start a worker");
+    let not_a_worker = || io::Error::new(io::ErrorKind::InvalidInput, "only the manager can start a worker");
     let [run, number, pace] = arguments else { return Err(not_a_worker()) };
     let number: usize = number.parse().map_err(|_| not_a_worker())?;
     let pace = pace.parse().ok().and_then(|factor| Pace::new(factor).ok()).ok_or_else(not_a_worker)?;
     let names = Names::of_run(cluster, run);
     let alive = names.of_worker(number, "alive").hold()?;
-    let desk = Desk { names, number, pace, alive };
-    let Err(error) = desk.serve() else { return Ok(()) };
-    match desk.names.manager().is_set() {
-        Ok(true) if !desk.alive.is_lost() => Err(error),
+    let executor = Executor { names, number, pace, alive };
+    let Err(error) = executor.serve() else { return Ok(()) };
+    match executor.names.manager().is_set() {
+        Ok(true) if !executor.alive.is_lost() => Err(error),
         Ok(false) => {
-            desk.leave();
+            executor.leave();
             Ok(())
         }
-        // The manager will have found out by itself.
+        // The manager sees the end of the hold by itself.
         Ok(true) | Err(_) => Ok(()),
     }
 }
 
-/// Returns `meanwhile` if the cluster could not be reached: an outage may pass for as long as the worker's hold is not
-/// lost.
+/// Returns `meanwhile` if the cluster cannot be reached. A worker survives an outage while its hold is not lost.
 fn outlast<T>(outcome: Result<T, impl Into<io::Error>>, meanwhile: T) -> io::Result<T> {
     match outcome.map_err(Into::into) {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(meanwhile),
@@ -394,22 +392,22 @@ fn outlast<T>(outcome: Result<T, impl Into<io::Error>>, meanwhile: T) -> io::Res
     }
 }
 
-/// Where a worker serves its customers.
-struct Desk {
+/// Executes the script in a worker.
+struct Executor {
     names: Names,
     number: usize,
     pace: Pace,
     alive: Hold,
 }
 
-impl Desk {
-    /// Until it is sent home.
+impl Executor {
+    /// Serves customers until there are no more.
     fn serve(&self) -> io::Result<()> {
         let [first, second] = Kind::ALL.map(Kind::name);
         let boxes = [first, second, "home"].map(|what| self.names.of_worker(self.number, what));
         let step = self.names.of_worker(self.number, "step");
         loop {
-            let Some(index) = outlast(any(&boxes).try_wait_timeout(DOUBT), None)? else {
+            let Some(index) = outlast(any(&boxes).try_wait_timeout(CHECK_EVERY), None)? else {
                 self.check()?;
                 continue;
             };
@@ -421,24 +419,24 @@ impl Desk {
 
     fn wait(&self, gate: Gate) -> io::Result<()> {
         let gate = self.names.gate(gate);
-        while !outlast(gate.wait_timeout(DOUBT), false)? {
+        while !outlast(gate.wait_timeout(CHECK_EVERY), false)? {
             self.check()?;
         }
         Ok(())
     }
 
-    /// Whether anybody waits for this worker still.
+    /// Fails if the manager has ended, or if the worker's hold is lost.
     fn check(&self) -> io::Result<()> {
         if self.alive.is_lost() || !outlast(self.names.manager().is_set(), true)? {
-            return Err(io::Error::other("nobody waits for this worker any more"));
+            return Err(io::Error::other("the manager has ended, or counts this worker as dead"));
         }
         Ok(())
     }
 
-    /// The manager was killed, and cannot tidy up. Whoever lives no more before it looks who does cannot overlook the
-    /// others, nor all of them each other: the last one tidies up.
+    /// Removes the events of the run if the manager was killed and this is the last worker. Each worker releases its
+    /// own hold before it looks for those of others, so at least the last one finds no others.
     fn leave(&self) {
-        // By then the holds of those have ended who were killed with the manager.
+        // By then the holds of workers that were killed with the manager have ended.
         thread::sleep(HOLDS_LAST);
         let _ = self.alive.event().remove();
         let lives = |entry: &ClusterEntry| entry.name.ends_with(".alive") && entry.is_set;

@@ -1,15 +1,15 @@
-//! What is to be run.
+//! The parameters of a run.
 
 use crate::customer::Customer;
 use crate::script::Pace;
 
-/// What is to be run.
+/// The parameters of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Who comes, in order.
+    /// The customers, in order.
     pub customers: Vec<Customer>,
-    /// How many workers serve them: threads of the pool or of the async runtime, or processes.
+    /// The number of workers: threads of the pool or of the async runtime, or processes.
     pub workers: usize,
-    /// How fast time passes.
+    /// The factor by which pauses are multiplied.
     pub pace: Pace,
 }

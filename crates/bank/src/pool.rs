@@ -1,8 +1,8 @@
-//! A pool of workers that are not in this process: what the manager does, however far away they are.
+//! The manager's side of a pool of worker processes, on this machine or on others.
 //!
-//! The events are what manager and workers share; beside them, the manager tells a worker what a customer comes for,
-//! and the worker tells the manager how far it has come in the [`script`], which both know. So it is the manager who
-//! speaks, counts and notes, a run looks the same at every reach, and nothing of it is lost with a worker.
+//! Manager and workers share the events. Apart from them, the manager sends a worker the type of a customer, and the
+//! worker reports each step of the [`script`]. The manager prints, counts and records, so a run looks the same at
+//! every scope, and nothing is lost with a worker.
 
 use std::future::Future;
 use std::io;
@@ -19,10 +19,10 @@ use crate::script::{self, CustomerStep, Gate, ManagerStep, SERVICE};
 use crate::stage::{Audience, OpenVisit, Phase, Run, Stage};
 use crate::{Kind, Pace, Plan};
 
-/// After so many workers in a row that have died before they took a customer, the next would do so too.
-pub(crate) const PATIENCE: usize = 5;
+/// The run fails after this many workers in a row have died before they accepted a customer.
+pub(crate) const MOST_FAILURES: usize = 5;
 
-/// What a worker says of a customer whom it has taken.
+/// A worker's message about the customer that it has accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Word {
     Says,
@@ -40,10 +40,10 @@ impl Word {
     }
 }
 
-/// The other side is not there any more.
+/// The other side has closed the connection.
 pub(crate) struct HungUp;
 
-/// Where workers come from, and the events that all of them wait for.
+/// How to start workers, and the events that they wait for.
 pub(crate) trait Workers: Send + Sync + 'static {
     type Worker: Worker;
 
@@ -53,46 +53,46 @@ pub(crate) trait Workers: Send + Sync + 'static {
     fn start(&self) -> impl Future<Output = io::Result<Self::Worker>> + Send;
 }
 
-/// A worker, as the manager sees it. It does not outlive this.
+/// The manager's side of a worker. Dropping it ends the worker.
 pub(crate) trait Worker: Send + 'static {
-    /// Hands it a customer who comes for this. Ready when the worker has taken them.
+    /// Sends it a customer of this type. Ready when the worker has accepted the customer.
     fn take(&mut self, kind: Kind) -> impl Future<Output = Result<(), HungUp>> + Send;
 
-    /// Ready when the worker has come to the next step of the script, which is this.
+    /// Ready when the worker has reached the next step of the script, which is this.
     fn hear(&mut self, word: Word) -> impl Future<Output = Result<(), HungUp>> + Send;
 
-    /// Of one that has hung up.
+    /// How the worker has ended, after it closed the connection.
     fn how_it_ended(self) -> String;
 
-    /// There are no customers any more.
+    /// Tells it that there are no more customers.
     fn dismiss(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Runs the plan. If one part of it fails, no worker is left behind.
+/// Runs the scenario. If it fails, no worker is left behind.
 pub(crate) fn run(plan: Plan, audience: Audience, workers: impl Workers) -> io::Result<Run> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let runtime = runtime.map_err(|error| failed("workers cannot be listened to", error))?;
+    let runtime = runtime.map_err(|error| failed("cannot start a runtime for the workers", error))?;
     let stage = Stage::new(plan, audience);
     let pool = Arc::new(Pool { stage, workers, next: AtomicUsize::new(0) });
     let outcome = runtime.block_on(manage(&pool));
-    // If one part of the run has failed, this drops the others, and with them their workers.
+    // If a part of the run has failed, this drops the other parts and their workers.
     drop(runtime);
     outcome?;
     match Arc::try_unwrap(pool) {
         Ok(pool) => Ok(pool.stage.close()),
-        Err(_) => unreachable!("whoever had a part in the run is gone"),
+        Err(_) => unreachable!("all parts of the run have ended"),
     }
 }
 
-/// Shared by the manager and those who look after a worker.
+/// Shared by the manager and the tasks that attend to a worker each.
 struct Pool<W> {
     stage: Stage,
     workers: W,
-    /// The customer who is next in the queue.
+    /// The index of the next customer.
     next: AtomicUsize,
 }
 
-/// The story, and beside it a task for each place in the pool. The first failure ends it all.
+/// Runs the manager's script, and a task for each place in the pool. The first failure ends all of them.
 async fn manage<W: Workers>(pool: &Arc<Pool<W>>) -> io::Result<()> {
     let mut parts = JoinSet::new();
     parts.spawn(tell(Arc::clone(pool)));
@@ -119,7 +119,7 @@ async fn tell<W: Workers>(pool: Arc<Pool<W>>) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps one place in the pool manned while there are customers.
+/// Serves customers by one worker at a time, and replaces it if it dies.
 async fn look_after_place<W: Workers>(pool: Arc<Pool<W>>) -> io::Result<()> {
     let mut idle = None;
     while let Some(customer) = pool.next_customer() {
@@ -140,7 +140,7 @@ async fn look_after_place<W: Workers>(pool: Arc<Pool<W>>) -> io::Result<()> {
     Ok(())
 }
 
-/// Follows a customer whom the worker has taken, from the door to the door.
+/// Follows a customer whom the worker has accepted, from the first step to the last.
 async fn follow(worker: &mut impl Worker, kind: Kind, visit: &mut OpenVisit<'_>) -> Result<(), HungUp> {
     for step in script::customer(kind) {
         let phase = match *step {
@@ -166,16 +166,16 @@ impl<W: Workers> Pool<W> {
         (next < self.stage.customers().len()).then_some(next)
     }
 
-    /// Finds a worker for a customer: the one who is idle, or a new one. Nobody is lost with a worker who had not taken
-    /// them yet.
+    /// Finds a worker for a customer: the idle one, or a new one. If a worker dies before it accepts the customer, the
+    /// customer is not lost.
     async fn who_takes(&self, kind: Kind, mut idle: Option<W::Worker>) -> io::Result<W::Worker> {
         let mut last = String::new();
-        for _ in 0..PATIENCE {
+        for _ in 0..MOST_FAILURES {
             let mut worker = match idle.take() {
                 Some(worker) => worker,
                 None => {
                     let started = self.workers.start().await;
-                    started.map_err(|error| failed("a worker cannot be started (fewer may do)", error))?
+                    started.map_err(|error| failed("cannot start a worker (try fewer)", error))?
                 }
             };
             if worker.take(kind).await.is_ok() {
@@ -183,7 +183,7 @@ impl<W: Workers> Pool<W> {
             }
             last = worker.how_it_ended();
         }
-        Err(io::Error::other(format!("{PATIENCE} workers in a row died before they took a customer: {last}")))
+        Err(io::Error::other(format!("{MOST_FAILURES} workers in a row died before they accepted a customer: {last}")))
     }
 }
 
@@ -191,7 +191,7 @@ fn failed(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// What a worker does with a customer whom it has taken.
+/// The worker's side: executes the script for a customer.
 pub(crate) fn act(
     kind: Kind,
     pace: Pace,
@@ -216,7 +216,7 @@ pub(crate) fn act(
     Ok(())
 }
 
-/// The process of a worker. It does not outlive this.
+/// The process of a worker. Dropping it kills the process.
 pub(crate) struct WorkerProcess(pub(crate) Child);
 
 impl WorkerProcess {
@@ -226,15 +226,15 @@ impl WorkerProcess {
         match self.end() {
             Ok(status) => {
                 let verb = if status.signal().is_some() { "was killed by" } else { "ended with" };
-                // The standard library says "signal: 9 (SIGKILL)".
+                // The standard library prints "signal: 9 (SIGKILL)".
                 format!("worker {number} {verb} {}", status.to_string().replacen(": ", " ", 1))
             }
-            Err(error) => format!("worker {number} has vanished: {error}"),
+            Err(error) => format!("cannot find out how worker {number} ended: {error}"),
         }
     }
 
-    /// Nobody can be lost with it any more, so this may be the way that is certain even for a process that is stopped.
-    /// It changes nothing about how one has ended that is dying already.
+    /// SIGKILL ends even a stopped process, and no customer can be lost any more. It does not change the status of a
+    /// process that is dying already.
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.0.kill()?;
         self.0.wait()
@@ -243,7 +243,7 @@ impl WorkerProcess {
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        // It has been waited for already, if that fails.
+        // An error means that the process has been waited for already.
         let _ = self.end();
     }
 }

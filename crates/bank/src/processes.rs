@@ -1,15 +1,15 @@
-//! The bank on a pool of processes: a worker is a process of its own, and carries one customer at a time.
+//! The bank on a pool of processes: each worker is a process, and serves one customer at a time.
 //!
-//! The events are the only thing that manager and workers share. What a worker does it tells the manager, who speaks,
-//! counts and notes; so a run looks the same as at any other reach, and nothing of it is lost with a worker.
+//! Manager and workers share only the events. Workers report their steps to the manager, which prints, counts and
+//! records, so a run looks the same as at any other scope, and nothing is lost with a worker.
 //!
-//! The two talk over a socket, which is the worker's standard input and output. The manager names what a customer comes
-//! for, in the words of customer lists; the worker answers a word a line: that it takes the customer, then where it is
-//! in the [`script`](crate::script), which both know. The socket is also how each learns that the other has died, by
-//! whatever cause: the manager then has lost a customer, and the worker ends.
+//! They communicate by a socket, which is the worker's standard input and output. The manager sends the type of a
+//! customer, as in customer lists. The worker answers one word per line: that it accepts the customer, then each step
+//! of the [`script`](crate::script). If either process dies, the other one finds the socket closed: the manager then
+//! reports a lost customer, and a worker ends.
 //!
-//! Workers are in process groups of their own. Ctrl-C at the terminal is for the manager alone; otherwise it would see
-//! its workers die in the moment before it ends itself, and mourn them.
+//! Workers have process groups of their own, so that Ctrl-C at the terminal signals the manager only. Otherwise it
+//! would report its workers as lost before it ends itself.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -28,27 +28,28 @@ use crate::script::Gate;
 use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
-/// The most workers that are sensible: each is a process, and one of the 1,024 files that a process may usually open.
+/// The maximum number of workers. Each takes one of the 1,024 descriptors that a process usually may open.
 pub const MOST_WORKERS: usize = 1_000;
 
-/// What a worker says first; the rest are [`Word`]s.
+/// A worker's first message about a customer; the others are [`Word`]s.
 const TAKES: &str = "takes";
 
-/// Runs the plan. `program` starts a worker: a program that calls [`work`] with the arguments that are added here.
+/// Runs the scenario. `program` is the command of a worker, which calls [`work`] with the arguments that are added
+/// here.
 ///
-/// If a worker dies, the customer that it carries is lost; another takes its place.
+/// If a worker dies, its customer is lost, and another worker replaces it.
 ///
 /// # Errors
 ///
-/// If the events cannot be made, if a worker cannot be started, or if workers die again and again before they take a
-/// customer. No worker is left behind.
+/// If the events cannot be created, if a worker cannot be started, or if several workers in a row die before they
+/// accept a customer. No worker is left behind.
 pub fn run(plan: Plan, audience: Audience, program: impl Fn() -> Command + Send + Sync + 'static) -> io::Result<Run> {
     let events = [SharedEvent::anonymous()?, SharedEvent::anonymous()?];
     let pace = plan.pace;
     pool::run(plan, audience, Branch { events, pace, program: Box::new(program) })
 }
 
-/// What all of its workers share.
+/// The events that all workers share.
 struct Branch {
     events: [SharedEvent; 2],
     pace: Pace,
@@ -62,7 +63,7 @@ impl Workers for Branch {
         Ok(self.events[gate as usize].set()?)
     }
 
-    /// Blocks for the millisecond that it takes.
+    /// Blocks for about a millisecond.
     async fn start(&self) -> io::Result<Teller> {
         let (ours, theirs) = Socket::pair()?;
         ours.set_nonblocking(true)?;
@@ -77,7 +78,7 @@ impl Workers for Branch {
     }
 }
 
-/// A worker, as the manager sees it.
+/// The manager's side of a worker.
 struct Teller {
     process: WorkerProcess,
     line: BufReader<UnixStream>,
@@ -98,12 +99,12 @@ impl Worker for Teller {
         self.process.how_it_ended()
     }
 
-    /// It has nothing that it would have to give back.
+    /// The worker holds nothing that it must release, so it is killed.
     async fn dismiss(self) {}
 }
 
 impl Teller {
-    /// Anything but the expected word is as good as silence.
+    /// An unexpected word is treated like a closed socket.
     async fn read(&mut self, expected: &str) -> Result<(), HungUp> {
         let mut word = String::new();
         match self.line.read_line(&mut word).await {
@@ -113,19 +114,19 @@ impl Teller {
     }
 }
 
-/// What a worker does: takes customers, one at a time, until the manager has gone, be it tidily or by `kill -9`; then
-/// the process ends, in the midst of whatever it does. `arguments` are those that [`run`] has added.
+/// Runs a worker: it serves customers until the manager ends, by `kill -9` too. Then the process ends at once.
+/// `arguments` are those that [`run`] has added.
 ///
 /// # Errors
 ///
-/// If this is no worker: if it was not started by [`run`].
+/// If the process was not started by [`run`].
 pub fn work(arguments: &[String]) -> io::Result<()> {
-    let not_a_worker = || io::Error::new(io::ErrorKind::InvalidInput, "only the bank itself can start a worker");
+    let not_a_worker = || io::Error::new(io::ErrorKind::InvalidInput, "only the manager can start a worker");
     let [bank_open, transactions_open, pace] = arguments else { return Err(not_a_worker()) };
     let event = |number: &String| -> io::Result<SharedEvent> {
         Ok(SharedEvent::inherited(number.parse().map_err(|_| not_a_worker())?)?)
     };
-    let desk = Desk {
+    let executor = Executor {
         events: [event(bank_open)?, event(transactions_open)?],
         pace: pace.parse().ok().and_then(|factor| Pace::new(factor).ok()).ok_or_else(not_a_worker)?,
     };
@@ -133,27 +134,27 @@ pub fn work(arguments: &[String]) -> io::Result<()> {
     thread::Builder::new().name("line to the manager".into()).spawn(move || {
         for order in io::stdin().lines().map_while(Result::ok) {
             let Some(kind) = Kind::named(&order) else { break };
-            // The desk closes only with the process.
+            // The receiver exists until the process ends.
             let _ = queue.send(kind);
         }
         std::process::exit(0)
     })?;
     for kind in customers {
-        if desk.serve(kind).is_err() {
-            // The manager has gone.
+        if executor.serve(kind).is_err() {
+            // The manager has ended.
             break;
         }
     }
     Ok(())
 }
 
-/// Where a worker serves its customer.
-struct Desk {
+/// Executes the script in a worker.
+struct Executor {
     events: [SharedEvent; 2],
     pace: Pace,
 }
 
-impl Desk {
+impl Executor {
     fn serve(&self, kind: Kind) -> io::Result<()> {
         report(TAKES)?;
         pool::act(kind, self.pace, |word| report(word.name()), |gate| Ok(self.event(gate).wait()?))
@@ -164,7 +165,7 @@ impl Desk {
     }
 }
 
-/// Every word at once, and whole.
+/// Writes a word as a whole line, without buffering.
 fn report(word: &str) -> io::Result<()> {
     let mut line = io::stdout().lock();
     writeln!(line, "{word}")?;
@@ -178,14 +179,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pool::PATIENCE;
+    use crate::pool::MOST_FAILURES;
     use crate::{Phase, Span, crowd, script};
 
     const SAYS: &str = "says";
     const BEGINS: &str = "begins";
     const ENDS: &str = "ends";
 
-    /// A worker that follows a customer who checks a balance up to so many words, and then does something else.
+    /// A worker that reports this many words about a customer who checks a balance, and then does something else.
     fn up_to(words: usize, then: &str) -> String {
         let visit = [TAKES, SAYS, BEGINS, ENDS, SAYS, BEGINS, ENDS, SAYS];
         let said: String = visit[..words].iter().map(|word| format!("echo {word}; ")).collect();
@@ -200,7 +201,7 @@ mod tests {
         command
     }
 
-    /// One place in the pool, and customers who check their balances. The run, what was said, and who was lost how.
+    /// A run with one worker and customers who check their balances; its lines, and the lost customers with reasons.
     fn run_with(
         customers: usize,
         program: impl Fn() -> Command + Send + Sync + 'static,
@@ -252,7 +253,7 @@ mod tests {
             let run = run.unwrap();
             assert_eq!((run.summary.customers, &*run.summary.lost), (2, &[1][..]), "after {words} words");
             assert_eq!(run.summary.released_by_bank_open, 2 + released, "after {words} words");
-            // Who is lost waits no more: the peak is that of one at a time.
+            // A lost customer no longer counts as waiting.
             assert_eq!(run.summary.peak_waiting, 1, "after {words} words");
             assert_eq!(phases(&run.visits[1].spans), did, "after {words} words");
             assert!(run.visits[1].lost.is_some() && run.visits[2].lost.is_none());
@@ -274,8 +275,8 @@ mod tests {
     #[test]
     fn a_customer_who_was_not_taken_goes_to_the_next_worker() {
         let starts = AtomicUsize::new(0);
-        // The first has died when the second customer comes; three more do, and the last that is tried does not.
-        let (run, _, losses) = run_with(2, move || match starts.fetch_add(1, Relaxed) % (PATIENCE - 1) {
+        // The first has died when the second customer comes; all later ones die at once.
+        let (run, _, losses) = run_with(2, move || match starts.fetch_add(1, Relaxed) % (MOST_FAILURES - 1) {
             0 => shell(&up_to(SERVED, "exit 0")),
             _ => shell("exit 1"),
         });
@@ -289,7 +290,7 @@ mod tests {
         {
             let (run, _, losses) = run_with(1, move || shell(script));
             let complaint = run.unwrap_err().to_string();
-            assert!(complaint.starts_with("5 workers in a row died before they took a customer"), "{complaint}");
+            assert!(complaint.starts_with("5 workers in a row died before they accepted a customer"), "{complaint}");
             assert!(complaint.contains(end), "{complaint}");
             assert_eq!(losses, [""; 0]);
         }
@@ -298,7 +299,7 @@ mod tests {
     #[test]
     fn a_program_that_cannot_be_started_fails_the_run() {
         let complaint = run_with(1, || Command::new("/no/such/program")).0.unwrap_err().to_string();
-        assert!(complaint.starts_with("a worker cannot be started (fewer may do): No such file"), "{complaint}");
+        assert!(complaint.starts_with("cannot start a worker (try fewer): No such file"), "{complaint}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The rules of the bank, as data: who does and says what, in which order. Nothing here runs.
+//! The rules of the bank as data: the steps and lines of the manager and of the customers, in order.
 
 use std::error::Error;
 use std::fmt;
@@ -29,9 +29,9 @@ impl Gate {
     }
 }
 
-/// What a customer says. [`Line::of`] puts the name in.
+/// A line about a customer. [`Line::of`] inserts the name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the lines speak for themselves")]
+#[allow(missing_docs, reason = "the names of the lines")]
 pub enum Line {
     WaitsForBank,
     EntersBank,
@@ -72,7 +72,7 @@ impl fmt::Display for Spoken<'_> {
 /// One step of a customer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CustomerStep {
-    /// Say a line.
+    /// Print a line.
     Say(Line),
     /// Wait for an event.
     Wait(Gate),
@@ -83,18 +83,18 @@ pub enum CustomerStep {
 /// One step of the manager.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ManagerStep {
-    /// Say a line.
+    /// Print a line.
     Say(&'static str),
-    /// Let time pass.
+    /// Pause.
     Pause(Duration),
     /// Set an event.
     Open(Gate),
 }
 
-/// How long a customer is served.
+/// The time that serving a customer takes.
 pub const SERVICE: Duration = Duration::from_secs(2);
 
-/// What the manager does until both events are set.
+/// The steps of the manager until both events are set.
 pub const MANAGER: &[ManagerStep] = &[
     ManagerStep::Say("Bank manager is preparing to open the bank."),
     ManagerStep::Pause(Duration::from_secs(2)),
@@ -105,13 +105,13 @@ pub const MANAGER: &[ManagerStep] = &[
     ManagerStep::Open(Gate::Transactions),
 ];
 
-/// The last line, when every customer is done.
+/// The last line, if all customers were served.
 pub const ALL_DONE: &str = "All customers have completed their transactions.";
 
-/// The last line, when customers were lost.
+/// The last line, if customers were lost.
 pub const OTHERS_DONE: &str = "All other customers have completed their transactions.";
 
-/// What a customer of this kind does, in order.
+/// The steps of a customer of this kind.
 #[must_use]
 pub const fn customer(kind: Kind) -> &'static [CustomerStep] {
     use CustomerStep::{BeServed, Say, Wait};
@@ -132,7 +132,7 @@ pub const fn customer(kind: Kind) -> &'static [CustomerStep] {
     }
 }
 
-/// How fast time passes: every pause is multiplied by it. 1 is the story's own time, 0 knows no pauses.
+/// The factor by which every pause is multiplied: 1 for the default, 0 for no pauses.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Pace(f64);
 
@@ -149,7 +149,7 @@ impl fmt::Display for PaceError {
 impl Error for PaceError {}
 
 impl Pace {
-    /// The slowest: a million times the story's time, which is some months.
+    /// The maximum: a million times the default, which takes some months.
     pub const MOST: f64 = 1e6;
 
     /// # Errors
@@ -159,7 +159,7 @@ impl Pace {
         if (0.0..=Pace::MOST).contains(&factor) { Ok(Pace(factor)) } else { Err(PaceError) }
     }
 
-    /// How long a pause of the story takes at this pace.
+    /// The length of a pause at this pace.
     #[must_use]
     pub fn of(self, pause: Duration) -> Duration {
         pause.mul_f64(self.0)
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_script_is_the_story_to_the_letter() {
+    fn the_script_has_the_exact_lines_in_order() {
         let said = |kind| -> Vec<String> {
             let say = |step: &CustomerStep| match step {
                 CustomerStep::Say(line) => line.of("Ann").to_string(),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_a_number_from_nought_up() {
+    fn a_pace_is_a_number_from_zero_up() {
         assert_eq!(Pace::new(0.0).unwrap().of(SERVICE), Duration::ZERO);
         assert_eq!(Pace::new(0.01).unwrap().of(SERVICE), Duration::from_millis(20));
         assert_eq!(Pace::new(1e6).unwrap().of(SERVICE), Duration::from_secs(2_000_000));

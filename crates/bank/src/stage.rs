@@ -1,4 +1,4 @@
-//! Where a run takes place: it speaks to the audience, counts, and keeps the notes that the pictures are drawn from.
+//! The record of a run: reports events to the [`Audience`], counts, and keeps the notes that pictures are drawn from.
 
 use std::fmt;
 use std::mem;
@@ -11,26 +11,26 @@ use crate::customer::Customer;
 use crate::plan::Plan;
 use crate::script::{self, Gate, Line, Pace};
 
-/// Hears a line.
+/// Receives a line.
 pub type HearLine = Box<dyn Fn(fmt::Arguments<'_>) + Send + Sync>;
 
-/// Hears that a customer was lost, and how.
+/// Receives a lost customer, and the reason.
 pub type HearLoss = Box<dyn Fn(&Customer, &str) + Send + Sync>;
 
-/// Who is told what happens, while it happens. Everything is called from many threads at once.
+/// The callbacks of a run. They are called by several threads at once.
 pub struct Audience {
-    /// Hears every line. `None` spares the work of making them.
+    /// Called with every line. `None` saves formatting them.
     pub lines: Option<HearLine>,
-    /// Is told of every customer who has left.
+    /// Called for every customer who was served.
     pub served: Option<Box<dyn Fn() + Send + Sync>>,
-    /// Is told of every customer who was lost, because who carried them has died.
+    /// Called for every customer who was lost because the worker process died.
     pub lost: Option<HearLoss>,
-    /// Whether to note what each customer did and when, for the pictures.
+    /// Whether to record the steps of each customer, for pictures.
     pub keeps_notes: bool,
 }
 
 impl Audience {
-    /// Nobody listens.
+    /// No callbacks.
     #[must_use]
     pub fn nobody() -> Audience {
         Audience { lines: None, served: None, lost: None, keeps_notes: false }
@@ -48,7 +48,7 @@ impl fmt::Debug for Audience {
     }
 }
 
-/// What a customer does for a while.
+/// A step of a customer that takes time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
     /// Waiting for an event.
@@ -57,59 +57,59 @@ pub enum Phase {
     Served,
 }
 
-/// A while: a phase with its begin and end, counted from the begin of the run.
+/// A phase with its beginning and end, since the beginning of the run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
-    /// What happened.
+    /// The phase.
     pub phase: Phase,
-    /// From when.
+    /// Its beginning.
     pub from: Duration,
-    /// Until when.
+    /// Its end.
     pub to: Duration,
 }
 
-/// What one customer did.
+/// The phases of one customer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Visit {
-    /// Which customer of the plan.
+    /// The index of the customer in the plan.
     pub customer: usize,
-    /// What they did, in order.
+    /// The phases, in order.
     pub spans: Vec<Span>,
-    /// When they were lost, if they were; what they did then is the last of the spans.
+    /// When the customer was lost, if so; the last span is the phase at that moment.
     pub lost: Option<Duration>,
 }
 
-/// What came of a run, in figures.
+/// The figures of a run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Summary {
-    /// How many customers were served.
+    /// The number of customers who were served.
     pub customers: usize,
-    /// Who was lost, by their places in the plan.
+    /// The indices of lost customers in the plan.
     pub lost: Vec<usize>,
-    /// From the first line to the last.
+    /// The time from the first line to the last.
     pub took: Duration,
-    /// The most who waited for an event at the same moment.
+    /// The maximum number of customers who waited at the same time.
     pub peak_waiting: usize,
-    /// How many waits `bank_open` ended.
+    /// The number of waits that `bank_open` released.
     pub released_by_bank_open: usize,
-    /// How many waits `transactions_open` ended.
+    /// The number of waits that `transactions_open` released.
     pub released_by_transactions_open: usize,
 }
 
-/// A run that is over: the figures, and the notes, if they were kept.
+/// The result of a run: the figures, and the record if it was kept.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// The figures.
     pub summary: Summary,
-    /// Who came.
+    /// The customers.
     pub customers: Vec<Customer>,
-    /// What everyone did, in the order of the plan. Empty if no notes were kept.
+    /// The visits, in the order of the plan. Empty if no record was kept.
     pub visits: Vec<Visit>,
     /// When each event was set.
     pub opened: Vec<(Gate, Duration)>,
 }
 
-/// The stage of one run. Runners call it for everything that happens.
+/// Records one run. Runners call it for everything that happens.
 #[derive(Debug)]
 pub struct Stage {
     plan: Plan,
@@ -154,25 +154,25 @@ impl Stage {
         self.plan.pace
     }
 
-    /// The manager says something.
+    /// Prints a line of the manager.
     pub(crate) fn announce(&self, line: &str) {
         if let Some(lines) = &self.audience.lines {
             lines(format_args!("{line}"));
         }
     }
 
-    /// The manager has set an event. Called before the event is set, so that nobody seems to enter before it.
+    /// Records that an event is set. Called just before, so that no customer seems to enter earlier.
     pub(crate) fn opens(&self, gate: Gate) {
         // Each event is set once.
         let _ = self.opened[gate as usize].set(self.began.elapsed());
     }
 
-    /// A customer comes in. The visit is theirs to note in until they leave.
+    /// Begins the visit of a customer.
     pub(crate) fn enter(&self, customer: usize) -> OpenVisit<'_> {
         OpenVisit { stage: self, visit: Visit { customer, spans: Vec::new(), lost: None }, phase: None }
     }
 
-    /// Says the last line and ends the run.
+    /// Prints the last line and ends the run.
     pub(crate) fn close(self) -> Run {
         let mut lost = mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
         lost.sort_unstable();
@@ -193,12 +193,12 @@ impl Stage {
     }
 }
 
-/// A customer inside the bank.
+/// The visit of a customer who has not left yet.
 #[derive(Debug)]
 pub(crate) struct OpenVisit<'a> {
     stage: &'a Stage,
     visit: Visit,
-    /// What they do for a while, and since when.
+    /// The current phase and its beginning.
     phase: Option<(Phase, Duration)>,
 }
 
@@ -209,11 +209,11 @@ impl OpenVisit<'_> {
         }
     }
 
-    /// A phase begins.
+    /// Begins a phase.
     pub(crate) fn begin(&mut self, phase: Phase) {
         if let Phase::Waiting(_) = phase {
             let waiting = self.stage.waiting.fetch_add(1, Relaxed) + 1;
-            // Most often the peak is not ours; a look is cheaper than a write that many want to make.
+            // A load first, because it is cheaper than a contended write, and the peak rarely grows.
             if waiting > self.stage.peak_waiting.load(Relaxed) {
                 self.stage.peak_waiting.fetch_max(waiting, Relaxed);
             }
@@ -222,14 +222,14 @@ impl OpenVisit<'_> {
         self.phase = Some((phase, from));
     }
 
-    /// The phase has come to its end.
+    /// Ends the phase.
     pub(crate) fn end(&mut self) {
         if let Some(Phase::Waiting(gate)) = self.stop() {
             self.stage.released[gate as usize].fetch_add(1, Relaxed);
         }
     }
 
-    /// Nothing goes on any more, for whatever reason. Which phase it was.
+    /// Ends the phase, for whatever reason, and returns it.
     fn stop(&mut self) -> Option<Phase> {
         let (phase, from) = self.phase.take()?;
         if let Phase::Waiting(_) = phase {
@@ -249,7 +249,7 @@ impl OpenVisit<'_> {
         self.close();
     }
 
-    /// Who carried the customer has died, which only a process can do alone. One who was waiting then was not released.
+    /// Ends the visit because the worker process died. A customer who was waiting was not released.
     #[cfg(target_os = "linux")]
     pub(crate) fn lose(mut self, how: &str) {
         self.stop();

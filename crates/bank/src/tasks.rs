@@ -1,5 +1,5 @@
-//! The bank on async tasks: every customer is a task, all of them are in the bank at once, and the workers are the
-//! threads of the runtime.
+//! The bank on async tasks: every customer is a task, all tasks exist at once, and the workers are the threads of the
+//! runtime.
 
 use std::io;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::stage::{Audience, Phase, Run};
 ///
 /// # Errors
 ///
-/// If the runtime cannot be made.
+/// If the runtime cannot be created.
 ///
 /// # Panics
 ///
-/// If the system refuses a thread of the runtime.
+/// If the system cannot start a thread of the runtime.
 pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.workers)
@@ -27,7 +27,7 @@ pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
         .build()?;
     let bank = Bank::new(plan, audience);
     runtime.block_on(manage(&bank));
-    // Stops the workers, so that no task holds the bank any more.
+    // Ends the workers, so that no task refers to the bank any more.
     drop(runtime);
     Ok(Bank::close(bank))
 }
@@ -65,7 +65,7 @@ async fn serve(bank: Arc<Bank>, customer: usize) {
     visit.leave();
 }
 
-/// Without a pause there is nothing to ask the timer for.
+/// Skips the timer if there is no pause.
 async fn sleep(pause: Duration) {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;

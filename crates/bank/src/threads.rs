@@ -1,7 +1,6 @@
-//! The bank on a pool of threads: a worker carries one customer at a time, from the door to the door.
+//! The bank on a pool of threads: a worker serves one customer at a time.
 //!
-//! The pool is the one that tokio keeps for blocking work: jobs start in order, and threads are started when they are
-//! needed.
+//! The pool is tokio's pool for blocking work, which starts jobs in order, and threads when they are needed.
 
 use std::io;
 use std::sync::Arc;
@@ -16,11 +15,11 @@ use crate::stage::{Audience, Phase, Run};
 ///
 /// # Errors
 ///
-/// If the pool cannot be made.
+/// If the pool cannot be created.
 ///
 /// # Panics
 ///
-/// If the system refuses the very first thread.
+/// If the system cannot start the first thread.
 pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
     let pool = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(plan.workers)

@@ -1,10 +1,9 @@
-//! A run as a picture: SVG, a lane per customer from top to bottom, time from left to right, and a line where each
+//! A run as an SVG picture: a lane per customer from top to bottom, time from left to right, and a line where each
 //! event was set.
 //!
-//! Lanes get thinner as the crowd grows. When names would no longer be legible, the lanes are grouped by what the
-//! customers came for instead, because neighbours of different kinds would blend into colours that mean nothing. All
-//! bars of one phase are one path, so a picture of ten thousand customers is still a small file that can be zoomed
-//! into.
+//! With more customers the lanes become thinner. If there is no space for names, the lanes are grouped by the type of
+//! the customers, so that the colours of different types do not blend. All bars of one phase are one path, so a
+//! picture of ten thousand customers is still a small file that can be zoomed into.
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,14 +16,14 @@ use crate::customer::Kind;
 use crate::script::Gate;
 use crate::stage::{Phase, Run, Visit};
 
-/// More lanes than this cannot be told apart; a larger crowd is drawn by a sample of it.
+/// The maximum number of lanes. Of more customers, a sample is drawn.
 const MOST_LANES: usize = 10_000;
 
 const WIDTH: f64 = 1000.0;
 const MARGIN: f64 = 24.0;
 const TOP: f64 = 92.0;
 const BOTTOM: f64 = 48.0;
-/// The height that the lanes of a large crowd share.
+/// The total height of the lanes if there are many.
 const CROWD_HEIGHT: f64 = 800.0;
 const LANE: f64 = 28.0;
 const SMALLEST_NAMED_LANE: f64 = 12.0;
@@ -33,23 +32,23 @@ const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const INK: &str = "#1f2430";
 const FAINT: &str = "#6b7280";
 
-/// The phases with their colours, which stay apart for colour-blind eyes and in print, and their names.
+/// The phases with their names and their colours, which colour-blind readers can distinguish, also in print.
 const PHASES: [(Phase, &str, &str); 3] = [
     (Phase::Waiting(Gate::Bank), "#b8c4d6", "waiting for the bank"),
     (Phase::Waiting(Gate::Transactions), "#e9a23b", "waiting for transactions"),
     (Phase::Served, "#2f7d6b", "being served"),
 ];
 
-/// Draws a run whose notes were kept.
+/// Draws a run whose record was kept.
 ///
 /// # Errors
 ///
-/// If `out` cannot be written to.
+/// If `out` cannot be written.
 pub fn write(run: &Run, mut out: impl io::Write) -> io::Result<()> {
     let mut sample = sample(&run.visits);
     let picture = Picture::new(run, sample.len());
     if !picture.is_named() {
-        // Stable: within a kind, those who came first stand first.
+        // A stable sort keeps the order within a type.
         sample.sort_by_key(|visit| run.customers[visit.customer].kind);
     }
     let document = Document::new()
@@ -69,18 +68,18 @@ pub fn write(run: &Run, mut out: impl io::Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// Every customer, or as many as can be told apart, evenly from first to last.
+/// The visits to draw: all, or an even sample.
 fn sample(visits: &[Visit]) -> Vec<&Visit> {
     let lanes = visits.len().min(MOST_LANES);
     (0..lanes).map(|lane| &visits[lane * visits.len() / lanes]).collect()
 }
 
-/// The measures of one picture.
+/// The dimensions of one picture.
 struct Picture {
     left: f64,
     bottom: f64,
     lane: f64,
-    /// The run's length in seconds; never nought.
+    /// The length of the run in seconds; greater than zero.
     seconds: f64,
 }
 
@@ -148,7 +147,7 @@ impl Picture {
 
     /// A bar for every phase of every lane, one path for each colour.
     fn bars(&self, visits: &[&Visit]) -> Group {
-        // Lanes that are wide enough are kept apart by a little air.
+        // Wide lanes have a gap between them.
         let air = if self.lane > 3.0 { self.lane * 0.2 } else { 0.0 };
         let mut group = Group::new();
         for (phase, colour, name) in PHASES {
@@ -158,7 +157,7 @@ impl Picture {
                 let height = self.lane - air;
                 for span in visit.spans.iter().filter(|span| span.phase == phase) {
                     let (from, to) = (self.x(span.from), self.x(span.to));
-                    // Too short to be seen is drawn as a hair, not left out.
+                    // A bar has a minimum width, so that short phases are visible.
                     let width = (to - from).max(0.5);
                     // Writing to a string cannot fail.
                     let _ = write!(data, "M{from:.1} {y:.2}h{width:.1}v{height:.2}h-{width:.1}z");
@@ -170,7 +169,7 @@ impl Picture {
         group
     }
 
-    /// A cross where somebody was lost.
+    /// A cross where a customer was lost.
     fn losses(&self, visits: &[&Visit]) -> Path {
         let arm = (self.lane * 0.3).clamp(2.0, 5.0);
         let mut data = String::new();
@@ -196,7 +195,7 @@ impl Picture {
             }
             return group;
         }
-        // A crowd is counted instead, kind by kind.
+        // Without space for names, print the number of customers of each type.
         for kind in Kind::ALL {
             let of_kind = |visit: &&Visit| run.customers[visit.customer].kind == kind;
             let Some(first) = visits.iter().position(of_kind) else { continue };
@@ -218,10 +217,10 @@ impl Picture {
         let mut group = Group::new();
         for &(gate, at) in &run.opened {
             let x = self.x(at);
-            // A label near the right edge would leave the picture.
+            // A label near the right edge would be cut off.
             let (anchor, label_x) = if x > WIDTH - 220.0 { ("end", x - 4.0) } else { ("start", x + 4.0) };
             let label = format!("{} set, {}", gate.event_name(), seconds(at.as_secs_f64()));
-            // The two stand on rows of their own, since they may be close to each other.
+            // Each label has a row of its own, because the lines may be close to each other.
             let y = TOP - 6.0 - if gate == Gate::Bank { 12.0 } else { 0.0 };
             group = group
                 .add(vertical(x, y - 8.0, self.bottom).set("stroke", "#b4232c").set("stroke-width", 1.5))
@@ -253,7 +252,7 @@ fn round(pixels: f64) -> f64 {
     (pixels * 10.0).round() / 10.0
 }
 
-/// The nearest step above `least` that people count in: 1, 2 or 5 times a power of ten.
+/// The smallest step of at least `least` that is 1, 2 or 5 times a power of ten.
 fn nice_step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
     let step = [1.0, 2.0, 5.0].into_iter().find(|step| step * power >= least).unwrap_or(10.0);

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use crate::script::Gate;
 use crate::stage::{Phase, Run};
 
-/// Writes the trace of a run whose notes were kept: a track per customer, and a mark where each event was set.
+/// Writes the trace of a run whose record was kept: a track per customer, and a mark where each event was set.
 ///
 /// # Errors
 ///
-/// If `out` cannot be written to.
+/// If `out` cannot be written.
 pub fn write(run: &Run, mut out: impl Write) -> io::Result<()> {
     out.write_all(b"{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n")?;
     let process = json!({"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "bank"}});

@@ -433,7 +433,7 @@ fn workers_that_cannot_be_started_fail_the_run() {
         assert_eq!(output.status.code(), Some(125), "{files} files: {complaint}");
         assert!(complaint.starts_with("tantara: ") && complaint.contains("Too many open files"), "{complaint}");
         assert_eq!(complaint.lines().count(), 1, "{complaint}");
-        refused += usize::from(complaint.contains("a worker cannot be started"));
+        refused += usize::from(complaint.contains("cannot start a worker"));
     }
     assert!(refused > 0);
 }
