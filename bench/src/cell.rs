@@ -1,4 +1,4 @@
-//! The cells: which workloads there are, who contends in which, and how one cell is run.
+//! The cells: the workloads, the contenders of each, and how one cell runs.
 
 use crate::crowd::release;
 use crate::machines;

@@ -1,4 +1,4 @@
-//! A crowd of sleeping threads is released: how long `set` takes, and how long until the last is out.
+//! Many sleeping threads are released: the time of `set`, and the time until the last thread has returned.
 
 use std::fs;
 use std::sync::Mutex;
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use crate::pin;
 use crate::threads::ThreadEvent;
 
-/// What is measured, in nanoseconds per thread.
+/// The figures, in nanoseconds per thread.
 pub struct Release {
     pub set: f64,
     pub all_out: f64,
 }
 
-/// Threads that sleep on the one event, then on the other, by turns. The one who sets shares their processors.
+/// Threads that sleep on two events alternately. The setter shares their processors.
 pub fn release<E: ThreadEvent>(threads: usize, cpus: &[usize], smoke: bool) -> Release {
     pin::to(cpus);
     let turns = if smoke { 1 } else { (4_000 / threads).clamp(4, 20) };
@@ -58,7 +58,7 @@ pub fn release<E: ThreadEvent>(threads: usize, cpus: &[usize], smoke: bool) -> R
     Release { set: each(set), all_out: each(all_out) }
 }
 
-/// Returns once `count` threads of the crowd are asleep, according to the kernel.
+/// Returns once `count` of the threads are asleep, according to the kernel.
 fn until_asleep(count: usize) {
     loop {
         let tasks = fs::read_dir("/proc/self/task").expect("the list of this process's threads");

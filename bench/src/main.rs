@@ -1,8 +1,8 @@
-//! Every event side by side: tantara, its peers, and the floors, in one run.
+//! A benchmark of tantara, its peers and the baselines in one run.
 //!
-//! A *cell* is one workload for one contender. Each runs in a process of its own, so that one that hangs can be ended
-//! and is reported as hanging. Rounds are interleaved, round by round over all the cells, so that a change of the
-//! machine's mood meets all contenders alike; what counts is the median, and the ratios within one run.
+//! A *cell* is one workload of one contender. Each runs in a process of its own, so that one that hangs can be killed
+//! and reported. Each round runs all cells, so that changes of the machine's speed affect all contenders alike. The
+//! results are medians, and ratios within one run.
 
 mod cell;
 mod crowd;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Measures tantara beside its peers.
+/// Measure tantara and its peers
 #[derive(Parser)]
 #[command(after_help = "\
 Examples:
@@ -33,15 +33,15 @@ Examples:
   cargo xtask bench --only machines     events between machines; etcd is needed
   cargo xtask bench --smoke             a moment of each, to see that all of it works")]
 struct Args {
-    /// Only workloads whose name contains this
+    /// Run only workloads whose name contains this
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 
-    /// How often each cell runs
+    /// Run each cell this many times
     #[arg(long, value_name = "N", default_value_t = 11)]
     rounds: u32,
 
-    /// Run each cell once and briefly; the figures mean nothing
+    /// Run each cell once and briefly; the figures are meaningless
     #[arg(long)]
     smoke: bool,
 
@@ -49,19 +49,19 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Put the tables into this file, between its two marks
+    /// Insert the tables into this file, between its two marks
     #[arg(long, value_name = "COMPARE.md")]
     compare: Option<PathBuf>,
 
-    /// Measure nothing: make the tables and the plot from this record
+    /// Measure nothing; make the tables and the plot from this record
     #[arg(long, value_name = "RECORD.csv")]
     from: Option<PathBuf>,
 
-    /// Run one cell and print its figures (how the benchmark calls itself)
+    /// Run one cell and print its figures (used by the benchmark itself)
     #[arg(long, num_args = 2, value_names = ["WORKLOAD", "CONTENDER"], hide = true)]
     cell: Option<Vec<String>>,
 
-    /// Be one of many clients of an etcd cluster (how a cell calls itself)
+    /// Run one of many clients of an etcd cluster (used by a cell itself)
     #[arg(long, num_args = 2, value_names = ["ROLE", "ENDPOINTS"], hide = true)]
     party: Option<Vec<String>>,
 }
@@ -93,7 +93,7 @@ fn run(args: &Args) -> Result<(), String> {
         None => record::measure(args.only.as_deref(), args.rounds, args.smoke)?,
     };
     let tables = report::tables(&record);
-    // A reader that has gone does not need the rest.
+    // A closed pipe is no error: the reader does not need the rest.
     let _ = std::io::stdout().write_all(tables.as_bytes());
     let say = |what: &str, path: &PathBuf, error: std::io::Error| format!("{}: cannot {what}: {error}", path.display());
     if let Some(dir) = &args.out {

@@ -1,13 +1,13 @@
 //! The names of contenders and of figures, and the units of figures.
 
-/// Named figures; the name says the unit where it is not nanoseconds.
+/// Named figures. The name contains the unit unless it is nanoseconds.
 pub type Figures = Vec<(&'static str, f64)>;
 
 pub const BASELINE_THREADS: &str = "bare futex word";
 pub const BASELINE_TASKS: &str = "Vec of wakers";
 pub const OURS: &str = "tantara";
-/// All floors: the bare mechanism of each workload. Where there are two, the ratios are to the one that comes first
-/// here.
+/// All baselines: the bare mechanism of each workload. If a workload has two, ratios are relative to the first in this
+/// list.
 pub const BASELINES: [&str; 9] = [
     BASELINE_THREADS,
     BASELINE_TASKS,
@@ -43,7 +43,7 @@ pub mod machines {
     pub const BASELINE_COMMAND: &str = "connect, put";
     pub const WATCH_EACH: &str = "a bare watch for each";
 
-    /// The figure that counts watches at the server.
+    /// The figure with the number of watches at the server.
     pub const WATCHES: &str = "watches";
 
     /// The roles of processes that a cell starts.

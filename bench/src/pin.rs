@@ -1,6 +1,6 @@
-//! On which processors a thread runs.
+//! The processors on which a thread runs.
 
-/// The first two processors that this process may use, or as many as there are.
+/// The first two processors that this process may use, or the only one.
 pub fn processors() -> Vec<usize> {
     let set = current();
     // SAFETY: every index is below the number of bits in the set.
@@ -10,21 +10,21 @@ pub fn processors() -> Vec<usize> {
 fn current() -> libc::cpu_set_t {
     // SAFETY: all zeroes is an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a set of the size that is said.
+    // SAFETY: the pointer refers to a set of the given size.
     let result = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
     assert_eq!(result, 0, "the kernel does not say where this thread may run");
     set
 }
 
-/// Binds the calling thread, and the threads that it starts from now on, to these processors.
+/// Binds the calling thread and the threads that it starts later to these processors.
 pub fn to(cpus: &[usize]) {
     // SAFETY: all zeroes is an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     for &cpu in cpus {
-        // SAFETY: the index came from a set of the same size.
+        // SAFETY: the index is from a set of the same size.
         unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: the pointer is to a set of the size that is said.
+    // SAFETY: the pointer refers to a set of the given size.
     let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
     assert_eq!(result, 0, "the kernel does not bind this thread to processors {cpus:?}");
 }

@@ -1,4 +1,4 @@
-//! The plot: for each workload a bar per contender, as the ratio to the baseline on a logarithmic scale.
+//! The plot: for each workload a bar per contender, with the ratio to the baseline on a logarithmic scale.
 
 use svg::Document;
 use svg::node::element::{Group, Line, Rectangle, Text};
@@ -77,7 +77,7 @@ fn panel(record: &Record, workload: &str, name: &str, baseline: f64) -> (Group, 
     let contenders = record.contenders(workload);
     let ratio = |contender: &str| record.median(workload, contender, name).0.map(|value| value / baseline);
     let ratios: Vec<f64> = contenders.iter().filter_map(|contender| ratio(contender)).collect();
-    // A little beyond the outermost, so that every bar has a length.
+    // A little beyond the extremes, so that every bar has a length.
     let low = ratios.iter().copied().fold(1.0, f64::min) / 1.5;
     let high = ratios.iter().copied().fold(1.0, f64::max) * 1.2;
     let x = |ratio: f64| LEFT + (WIDTH - LEFT - RIGHT) * (ratio / low).ln() / (high / low).ln();

@@ -1,4 +1,4 @@
-//! A record: every figure of every cell in every round, kept as CSV.
+//! A record: every figure of every cell in every round, as CSV.
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
@@ -10,11 +10,11 @@ use crate::machines;
 use crate::names;
 use crate::processes;
 
-/// A cell that takes longer than this hangs. The slowest that work take a tenth of it; between machines, where servers
-/// are started and killed first, a third.
+/// The time limit of a cell, after which it counts as hanging. The slowest cells that work need a tenth of it, and a
+/// third between machines, because they start and kill servers.
 const BOUND: Duration = Duration::from_secs(20);
 const BOUND_OF_MACHINES: Duration = Duration::from_secs(60);
-/// A cell that hung so often is not tried again.
+/// A cell that hung this often does not run again.
 const HANGS: usize = 2;
 
 /// One figure of one cell in one round.
@@ -24,11 +24,11 @@ pub struct Figure {
     pub contender: String,
     pub round: u32,
     pub name: String,
-    /// Nanoseconds, unless the name says otherwise. `None`: the cell hung.
+    /// Nanoseconds, unless the name contains a unit. `None` if the cell hung.
     pub value: Option<f64>,
 }
 
-/// Where, when and from what the figures come.
+/// The machine, the date and the commit of the figures.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     pub date: String,
@@ -102,7 +102,7 @@ impl Record {
         distinct(figures.map(|figure| &*figure.name))
     }
 
-    /// The median over the rounds, and in how many of them the cell hung.
+    /// The median over the rounds, and the number of rounds in which the cell hung.
     pub fn median(&self, workload: &str, contender: &str, name: &str) -> (Option<f64>, usize) {
         let cell = self.figures.iter().filter(|figure| figure.workload == workload && figure.contender == contender);
         let hangs = cell.filter(|figure| figure.value.is_none()).count();
@@ -110,7 +110,7 @@ impl Record {
         (values.get(values.len() / 2).copied(), hangs)
     }
 
-    /// What the rounds that ended have yielded, in ascending order.
+    /// The figures of the rounds that ended, in ascending order.
     pub fn values(&self, workload: &str, contender: &str, name: &str) -> Vec<f64> {
         let is_asked_for =
             |figure: &&Figure| figure.workload == workload && figure.contender == contender && figure.name == name;
@@ -185,7 +185,7 @@ pub fn measure(only: Option<&str>, rounds: u32, smoke: bool) -> Result<Record, S
     Ok(Record { origin: origin(rounds, &etcd), figures })
 }
 
-/// On a terminal, in one line that is written over again and again.
+/// Prints progress on a terminal, in one line that is overwritten.
 fn say_progress(what: &str) {
     if std::io::stderr().is_terminal() {
         eprint!("\r\x1b[K{what}");
@@ -197,7 +197,7 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
     let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
     let mut command = Command::new(own);
     command.args(["--cell", workload, contender]).args(smoke.then_some("--smoke")).stdout(Stdio::piped());
-    // What a cell that is killed has left in temporary files goes with this.
+    // Removes temporary files of a killed cell too.
     let place = tempfile::TempDir::with_prefix("tantara-bench-")
         .map_err(|error| format!("no place for temporary files: {error}"))?;
     command.env("TMPDIR", place.path());
@@ -208,7 +208,7 @@ fn run_cell(workload: &str, contender: &str, smoke: bool) -> Result<Option<Vec<(
         match child.try_wait().map_err(|error| format!("cannot wait for a cell: {error}"))? {
             Some(status) => break Some(status),
             None if began.elapsed() > bound => {
-                // If it has just ended, that is as good.
+                // An error means that it has just ended.
                 let _ = child.kill();
                 let _ = child.wait();
                 break None;

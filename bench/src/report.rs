@@ -1,4 +1,5 @@
-//! The tables: a row for each contender, with the ratio to the baseline in each cell, and ours to the best peer below.
+//! The tables: a row for each contender, with the ratio to the baseline in each cell, and tantara's ratio to the best
+//! peer below.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -82,13 +83,13 @@ pub fn baseline_of(record: &Record, workload: &str, name: &str) -> Option<f64> {
     BASELINES.into_iter().find_map(|baseline| record.median(workload, baseline, name).0)
 }
 
-/// The best of those who are neither the baseline nor ours.
+/// The best contender that is neither the baseline nor tantara.
 pub fn best_peer<'a>(record: &'a Record, workload: &str, name: &str) -> Option<(&'a str, f64)> {
     record
         .contenders(workload)
         .into_iter()
         .filter(|contender| *contender != OURS && !BASELINES.contains(contender))
-        // A peer that hangs has not done the work.
+        // A peer that hangs does not count.
         .filter(|contender| record.median(workload, contender, name).1 == 0)
         .filter_map(|contender| Some((contender, record.median(workload, contender, name).0?)))
         .min_by(|(_, a), (_, b)| a.total_cmp(b))
@@ -137,7 +138,7 @@ fn table(record: &Record, workload: &str) -> Table {
     table
 }
 
-/// One round in which they hang is enough: what works most of the time does not work.
+/// One round that hangs is enough to report it.
 fn kills(record: &Record, workload: &str) -> Table {
     let mut table = Table::new();
     table.load_preset(ASCII_MARKDOWN);
@@ -160,14 +161,14 @@ fn kills(record: &Record, workload: &str) -> Table {
     table
 }
 
-/// Two digits that say something.
+/// Rounds to at least two significant digits.
 pub fn ratio(ratio: f64) -> String {
     if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
 }
 
 fn figure(value: f64) -> String {
     if value >= 1_000.0 {
-        // Thousands apart.
+        // With separators of thousands.
         let digits = format!("{value:.0}");
         let mut grouped = String::new();
         for (index, digit) in digits.chars().enumerate() {
@@ -190,7 +191,7 @@ fn figure(value: f64) -> String {
 const BEGIN: &str = "<!-- bench: begin -->";
 const END: &str = "<!-- bench: end -->";
 
-/// Puts the tables into a file, between its marks.
+/// Inserts the tables into a file, between its marks.
 pub fn put_into(path: &Path, tables: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
     let marks = text.find(BEGIN).zip(text.find(END)).filter(|(begin, end)| begin < end);

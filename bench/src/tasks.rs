@@ -1,4 +1,4 @@
-//! Events that tasks wait for: the contenders, polled by hand with a waker that only counts.
+//! Events for tasks: the contenders, polled by hand with a waker that only counts.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::threads::EventListener;
 
-/// What a contender for tasks can do.
+/// The methods of a contender for tasks.
 pub trait TaskEvent: 'static {
     fn new() -> Self;
     fn wait(&self) -> impl Future + '_;
     fn set(&self);
 }
 
-/// The baseline: a flag and a vector of wakers. Nobody can leave it.
+/// The baseline: a flag and a vector of wakers, without cancellation.
 pub struct WakerVec(AtomicBool, Mutex<Vec<Waker>>);
 
 struct WakerVecWait<'a>(&'a WakerVec);
@@ -61,7 +61,7 @@ impl TaskEvent for tantara::Event {
     }
 }
 
-/// Notify holds no state; that is left out here, so its figures flatter it.
+/// `Notify` stores no state. The benchmark leaves out the work for that, so its figures flatter it.
 impl TaskEvent for tokio::sync::Notify {
     fn new() -> Self {
         Self::new()
@@ -149,7 +149,7 @@ impl TaskEvent for AsyncEvent {
     }
 }
 
-/// WaitQueue holds no state; that is left out here, so its figures flatter it.
+/// `WaitQueue` stores no state. The benchmark leaves out the work for that, so its figures flatter it.
 impl TaskEvent for maitake_sync::WaitQueue {
     fn new() -> Self {
         Self::new()
@@ -162,14 +162,14 @@ impl TaskEvent for maitake_sync::WaitQueue {
     }
 }
 
-/// What is measured, in nanoseconds per waiter.
+/// The figures, in nanoseconds per waiter.
 pub struct Lifetime {
-    /// Make the future and poll it for the first time.
+    /// Create the future and poll it for the first time.
     pub register: f64,
     pub set: f64,
     /// Poll it again, when it is ready, and drop it.
     pub finish: f64,
-    /// Make it, poll it, and drop it while the event is unset.
+    /// Create it, poll it, and drop it while the event is unset.
     pub register_and_drop: f64,
     pub event_bytes: f64,
     pub future_bytes: f64,
@@ -181,7 +181,7 @@ impl Lifetime {
     }
 }
 
-/// Counts wake-ups, without an atomic read-modify-write that would cost more than what is measured.
+/// Counts wake-ups without an atomic read-modify-write, which would cost more than what is measured.
 static WOKEN: AtomicUsize = AtomicUsize::new(0);
 
 static COUNTING: RawWakerVTable = RawWakerVTable::new(
@@ -193,14 +193,15 @@ static COUNTING: RawWakerVTable = RawWakerVTable::new(
 
 pub fn lifetime<E: TaskEvent>(waiters: usize, smoke: bool) -> Lifetime {
     let turns = if smoke { 1 } else { (2_000_000 / waiters).clamp(7, 400) };
-    // SAFETY: the functions of the table ignore the pointer.
+    // SAFETY: the functions of the vtable ignore the pointer.
     let waker = unsafe { Waker::from_raw(RawWaker::new(std::ptr::null(), &COUNTING)) };
     let mut bytes = (0, 0);
     let mut phases: [Vec<Duration>; 4] = Default::default();
     for turn in 0..turns + 1 {
-        // A fresh event for each half: not every contender's can be cleared, and the baseline forgets nobody who left.
+        // A new event for each half, because some contenders cannot be cleared, and the baseline keeps the wakers of
+        // cancelled waits.
         let timed = turn_of([&E::new(), &E::new()], waiters, &waker, &mut bytes);
-        // The first turn warms the allocator up.
+        // The first round warms up the allocator.
         if turn > 0 {
             phases.iter_mut().zip(timed).for_each(|(phase, time)| phase.push(time));
         }
@@ -245,7 +246,7 @@ fn turn_of<E: TaskEvent>(
 
     let began = Instant::now();
     for future in &mut futures {
-        // SAFETY: the vector is not moved or grown any more, only dropped.
+        // SAFETY: the vector is neither moved nor grown any more, only dropped.
         let future = unsafe { Pin::new_unchecked(future) };
         assert!(future.poll(&mut context).is_ready(), "everyone is released");
     }
@@ -254,13 +255,13 @@ fn turn_of<E: TaskEvent>(
     [register, set, finish, register_and_drop]
 }
 
-/// Puts the future in its place and polls it there. Says how large it is.
+/// Puts the future into its place and polls it there. Returns its size.
 #[inline]
 fn push_and_poll<F: Future>(futures: &mut Vec<F>, future: F, context: &mut Context<'_>) -> (usize, usize) {
     assert!(futures.len() < futures.capacity(), "the futures would move");
     futures.push(future);
     let future = futures.last_mut().expect("it was just pushed");
-    // SAFETY: the vector has room for all, so it never moves them; it drops them where they are.
+    // SAFETY: the vector has capacity for all futures, so it never moves them, and it drops them in place.
     assert!(unsafe { Pin::new_unchecked(future) }.poll(context).is_pending());
     (0, size_of::<F>())
 }

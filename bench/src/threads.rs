@@ -1,4 +1,4 @@
-//! Events that threads wait for: the contenders, and the workloads of one and of two threads.
+//! Events for threads: the contenders, and the workloads of one and of two threads.
 
 use std::hint::black_box;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::pin;
 
-/// What a contender for threads can do.
+/// The methods of a contender for threads.
 pub trait ThreadEvent: Send + Sync + 'static {
     fn new() -> Self;
     fn is_set(&self) -> bool;
@@ -30,7 +30,7 @@ impl ThreadEvent for BareFutex {
     #[inline]
     fn set(&self) {
         if self.0.swap(1, AcqRel) == 2 {
-            // SAFETY: the address serves as a key alone.
+            // SAFETY: the kernel uses the address only as a key.
             unsafe {
                 libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX)
             };
@@ -45,7 +45,7 @@ impl ThreadEvent for BareFutex {
         while self.0.load(Acquire) != 1 {
             if self.0.compare_exchange(0, 2, AcqRel, Acquire) != Err(1) {
                 let none = std::ptr::null::<libc::timespec>();
-                // SAFETY: the word is alive, and there is no timeout to point to.
+                // SAFETY: the word is valid, and null stands for no timeout.
                 unsafe {
                     libc::syscall(
                         libc::SYS_futex,
@@ -124,7 +124,7 @@ impl ThreadEvent for ParkingLot {
     }
 }
 
-/// event-listener holds no state: a flag beside it, read again after every wake-up.
+/// event-listener stores no state, so there is a flag beside it, which is read again after every wake-up.
 pub struct EventListener(pub AtomicBool, pub event_listener::Event);
 
 impl ThreadEvent for EventListener {

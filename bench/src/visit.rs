@@ -1,14 +1,14 @@
-//! The bank as a workload: how long a crowd of tasks takes, and how much memory.
+//! The bank as a workload: the time and the memory of many tasks.
 
 use bank::{Audience, Pace, Plan, Reach};
 
-/// Seconds for the whole crowd, and bytes for each customer.
+/// Seconds for all customers, and bytes for each customer.
 pub struct Visit {
     pub seconds: f64,
     pub bytes_per_customer: f64,
 }
 
-/// Everything counts: making the customers, serving them, and closing the bank.
+/// Includes creating the customers, serving them and ending the run.
 pub fn by_tasks(count: usize) -> Visit {
     let before = peak_bytes();
     let began = std::time::Instant::now();
@@ -19,7 +19,7 @@ pub fn by_tasks(count: usize) -> Visit {
     Visit { seconds, bytes_per_customer: (peak_bytes() - before) / count as f64 }
 }
 
-/// The most memory that this process has ever had resident.
+/// The maximum resident memory of this process so far.
 fn peak_bytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("the kernel's account of this process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");

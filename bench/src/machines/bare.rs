@@ -1,7 +1,7 @@
-//! The baseline: the part of etcd's protocol that an event takes, spoken as directly as tonic allows. It promises
-//! nothing: whoever loses the connection, or the answer, is lost.
+//! The baseline: the part of etcd's protocol that an event needs, with as little around it as tonic allows. It promises
+//! nothing: a lost connection or a lost answer is an error.
 //!
-//! The messages are written by hand, with the fields that are used, so that nobody needs a protobuf compiler.
+//! The messages are written by hand, with the fields that are used, so that no protobuf compiler is needed.
 
 use etcd_for_tests::Servers;
 use prost::Message;
@@ -13,12 +13,12 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{IntoStreamingRequest, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-/// Starts servers that sync to their disks, as servers in use do.
+/// Starts servers that sync their disks, as in production.
 pub fn servers(nodes: usize) -> Servers {
     Servers::build().members(nodes).durable().start()
 }
 
-/// What all parties of a cell put, read and watch.
+/// The key that all clients of a cell put, read and watch.
 pub const KEY: &str = "/bare/event";
 
 /// A runtime in the calling thread.
@@ -49,7 +49,7 @@ impl Connection {
         self.call("/etcdserverpb.KV/Put", Put::new(key, value)).await.map(|Empty {}| ())
     }
 
-    /// A read that is linearizable.
+    /// A linearizable read.
     pub async fn get(&mut self, key: &str) -> Result<RangeAnswer, Status> {
         self.call("/etcdserverpb.KV/Range", Range { key: key.into(), ..Range::default() }).await
     }
@@ -58,12 +58,13 @@ impl Connection {
         self.call("/etcdserverpb.KV/Txn", transaction).await
     }
 
-    /// As many watches of the same keys on one stream, numbered from 1, once the server has confirmed all of them.
+    /// Creates this many watches of the same keys on one stream, numbered from 1, and waits until the server has
+    /// confirmed all of them.
     pub async fn watch(&mut self, key: &str, range_end: &str, watches: i64) -> Streaming<WatchAnswer> {
         let [key, range_end] = [key, range_end].map(|key| key.as_bytes().to_vec());
         let create = move |watch_id| WatchCreate { key: key.clone(), range_end: range_end.clone(), watch_id };
         let requests = (1..=watches).map(move |watch_id| Watch { create: Some(create(watch_id)) });
-        // Whoever has asked for all says no more, and stays.
+        // The request stream stays open without further requests.
         let requests = tokio_stream::iter(requests).chain(tokio_stream::pending());
         self.0.ready().await.expect("a member that answers");
         let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
@@ -78,14 +79,14 @@ impl Connection {
     }
 }
 
-/// The number of the next watch that tells of a change.
+/// The number of the watch that reports the next change.
 pub async fn change(answers: &mut Streaming<WatchAnswer>) -> i64 {
     let answer = answers.message().await.expect("a watch that goes on").expect("a watch that goes on");
     assert!(!answer.events.is_empty(), "a watch tells of changes");
     answer.watch_id
 }
 
-/// An answer, or a part of one, of which only its coming matters.
+/// An answer, or a part of one, whose content is ignored.
 #[derive(Clone, PartialEq, Message)]
 pub struct Empty {}
 
@@ -149,12 +150,12 @@ impl Op {
         Op { put: Some(Put::new(key, value)), range: None }
     }
 
-    /// Keys from one to before another, with their values.
+    /// A range of keys with their values; the end is exclusive.
     pub fn range(key: &str, range_end: &str) -> Op {
         Op { range: Some(Range { key: key.into(), range_end: range_end.into(), ..Range::default() }), put: None }
     }
 
-    /// Whether there is a key.
+    /// Whether a key exists.
     pub fn any(key: &str, range_end: &str) -> Op {
         let range = Range { key: key.into(), range_end: range_end.into(), limit: 1, keys_only: true };
         Op { range: Some(range), put: None }
@@ -168,7 +169,7 @@ pub struct OpAnswer {
     pub range: Option<RangeAnswer>,
 }
 
-/// That a key was last changed at a revision; 0 if there is no such key.
+/// The condition that a key was last changed at a revision; 0 if the key does not exist.
 #[derive(Clone, PartialEq, Message)]
 pub struct Compare {
     /// 2: the revision of the last change.
@@ -204,7 +205,7 @@ pub struct TxnAnswer {
     pub responses: Vec<OpAnswer>,
 }
 
-/// One of a `oneof`: the others are not asked for.
+/// The variant of a `oneof` that is used.
 #[derive(Clone, PartialEq, Message)]
 pub struct Watch {
     #[prost(message, optional, tag = "1")]

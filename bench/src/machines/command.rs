@@ -1,4 +1,4 @@
-//! Whole commands: `tantara --etcd … set`, from start to exit, beside a program that connects and puts.
+//! Whole commands: `tantara --etcd … set`, from start to exit, compared with a program that connects and puts.
 
 use std::process::Command;
 
@@ -38,7 +38,7 @@ pub fn spawn(contender: &str, nodes: usize, smoke: bool) -> Result<Option<Figure
     Ok(Some(vec![("set, ms", millis(time))]))
 }
 
-/// The baseline.
+/// The baseline: connects and puts.
 pub fn put(endpoint: &str) {
     bare::runtime().block_on(async { Connection::to(endpoint).await.put(KEY, "1").await.expect("a put") });
 }

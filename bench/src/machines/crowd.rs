@@ -1,5 +1,5 @@
-//! A crowd of tasks in one process waits for one event, in one thread: how long from the first who is out to the last,
-//! and how many watches the server has for it.
+//! Many tasks of one process wait for one event, on one thread: the time from the first release to the last, and the
+//! number of watches at the server.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::processes::children;
 use crate::processes::workloads::median;
 use crate::tasks::{TaskEvent, WakerVec};
 
-/// Of every turn: when the set began, when the first was out, and when the last.
+/// For each round: when `set` began, and when the first and the last task were released.
 type Turns = Vec<[u64; 3]>;
 
 pub fn release(contender: &str, waiters: usize, smoke: bool) -> Option<Figures> {
@@ -46,7 +46,7 @@ async fn ours(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
         for wait in &mut waits {
             wait.begun_async().await.expect("a wait");
         }
-        // A wait has begun before its watch has.
+        // A wait begins before its watch exists.
         while watches == 0 {
             watches = servers.watchers();
         }
@@ -64,7 +64,7 @@ async fn ours(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
     (all, watches)
 }
 
-/// The baseline: one watch, and whoever hears it wakes all.
+/// The baseline: one watch, whose reader wakes all tasks.
 async fn wakers(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
     let endpoint = servers[0].endpoint();
     let mut watch = Connection::to(&endpoint).await.watch(KEY, "", 1).await;
@@ -85,7 +85,7 @@ async fn wakers(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64)
     (all, servers.watchers())
 }
 
-/// As a client does it that knows of watches only: one for each who waits, on one stream.
+/// A client that uses a watch for each waiting task, on one stream.
 async fn watch_each(servers: &Servers, waiters: usize, turns: usize) -> (Turns, u64) {
     let endpoint = servers[0].endpoint();
     let mut watch = Connection::to(&endpoint).await.watch(KEY, "", waiters as i64).await;
@@ -110,7 +110,7 @@ async fn watch_each(servers: &Servers, waiters: usize, turns: usize) -> (Turns, 
     (all, servers.watchers())
 }
 
-/// One who connects, and then puts.
+/// A client that connects, and then puts.
 fn putter(endpoint: &str) -> impl FnOnce() -> u64 + Send + 'static {
     let endpoint = endpoint.to_owned();
     move || {
@@ -123,7 +123,7 @@ fn putter(endpoint: &str) -> impl FnOnce() -> u64 + Send + 'static {
     }
 }
 
-/// Lets all of them wait, and then sets in another thread, which says when it began to.
+/// Lets all tasks wait, and then sets on another thread, which reports when it began.
 async fn turn<F>(waits: impl Iterator<Item = F>, set: impl FnOnce() -> u64 + Send + 'static) -> [u64; 3]
 where
     F: Future<Output = ()> + Send + 'static,

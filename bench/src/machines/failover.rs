@@ -1,5 +1,5 @@
-//! Many processes wait, the leader is killed, and the event is set as soon as there is another: how long from then
-//! until the last of them is out.
+//! Many processes wait, the leader is killed, and the event is set as soon as there is a new leader: the time from then
+//! until the last process is released.
 
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::os::unix::process::CommandExt;
@@ -16,10 +16,10 @@ use crate::names::machines::{BASELINE, WAIT, WAIT_BARE};
 use crate::names::{Figures, OURS, millis};
 use crate::processes::children;
 
-/// No longer is waited for an answer to a write before it is sent again. While there is no leader, none comes.
+/// How long a write waits for its answer before it is sent again. Without a leader there is no answer.
 const ATTEMPT: Duration = Duration::from_millis(100);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(5);
-/// After so long everybody has done what is done at the beginning of a wait.
+/// After this time all processes have finished what a wait does at its beginning.
 const SETTLED: Duration = Duration::from_millis(500);
 
 pub fn survive(contender: &str, processes: usize) -> Result<Option<Figures>, String> {
@@ -33,13 +33,13 @@ pub fn survive(contender: &str, processes: usize) -> Result<Option<Figures>, Str
             let (children, reports) = start(processes, WAIT, |_| all.clone())?;
             let set = || match event.set() {
                 Ok(()) => true,
-                // To set it again is always right.
+                // Setting twice has no effect.
                 Err(error) if error.is_unreachable() || error.is_unknown() => false,
                 Err(error) => panic!("{error}"),
             };
             (fail_over(&servers, leader, processes, reports, || while !set() {}), children)
         }
-        // At members that stay: a bare watch is lost with its server.
+        // At members that survive: a bare watch is lost with its server.
         BASELINE => {
             let (children, reports) =
                 start(processes, WAIT_BARE, |index| servers[followers[index % followers.len()]].endpoint())?;
@@ -55,7 +55,7 @@ pub fn survive(contender: &str, processes: usize) -> Result<Option<Figures>, Str
     Ok(Some(figures))
 }
 
-/// Starts processes that wait, each at the endpoints that are meant for it, and that report by a pipe.
+/// Starts processes that wait, each at its endpoints, and that report by a pipe.
 fn start(
     processes: usize,
     role: &str,
@@ -81,7 +81,7 @@ fn start(
     Ok((children.map_err(|error| format!("a process cannot be started: {error}"))?, BufReader::new(reports)))
 }
 
-/// Kills the leader when all wait, and sets at once.
+/// Kills the leader once all processes wait, and sets at once.
 fn fail_over(
     servers: &Servers,
     leader: usize,
@@ -104,7 +104,7 @@ fn fail_over(
     let probed = servers[servers.followers()[1]].endpoint();
     let killed = children::now();
     servers[leader].kill();
-    // Who sets may be asleep between two attempts when writes are accepted again, and that counts.
+    // The setter may sleep between two attempts when writes are accepted again, and this time counts.
     let probe = thread::spawn(move || put_until_accepted(&probed, "/bare/probe"));
     set();
     let returned = children::now();
@@ -124,7 +124,7 @@ fn fail_over(
     ]
 }
 
-/// Puts a key again and again, until that is accepted: when the attempt began that was.
+/// Puts a key until a put is accepted. Returns when that attempt began.
 fn put_until_accepted(endpoint: &str, key: &str) -> u64 {
     bare::runtime().block_on(async {
         let mut connection = Connection::to(endpoint).await;
@@ -138,7 +138,7 @@ fn put_until_accepted(endpoint: &str, key: &str) -> u64 {
     })
 }
 
-/// One who waits, in a process of its own.
+/// A waiting process.
 pub fn wait(endpoints: &str) {
     let event = Cluster::connect(endpoints).expect("a cluster").event("event");
     let mut wait = event.wait_async();
@@ -148,7 +148,7 @@ pub fn wait(endpoints: &str) {
     println!("out {}", children::now());
 }
 
-/// … and one at the baseline.
+/// A waiting process of the baseline.
 pub fn wait_bare(endpoint: &str) {
     bare::runtime().block_on(async {
         let mut watch = Connection::to(endpoint).await.watch(KEY, "", 1).await;

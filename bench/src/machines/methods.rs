@@ -1,5 +1,5 @@
-//! The methods of one who waits and of one who sets, each over a connection of its own; where there are three members,
-//! at two that do not lead, so that the way is the longest for everyone.
+//! The methods of a waiter and of a setter, each with a connection of its own. With three members, both are connected
+//! to followers, so that every request takes the longest way.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -13,17 +13,17 @@ use super::bare::{self, Compare, Connection, KEY, Op, Txn, WatchAnswer, servers}
 use crate::names::{Figures, micros};
 use crate::processes::children;
 
-/// What a contender can do.
+/// The methods of a contender.
 pub trait Participant {
-    /// Connects to the member over which is set, and to the one over which is waited.
+    /// Connects to the member of the setter, and to that of the waiter.
     fn connect(setter: &str, waiter: &str) -> Self;
     fn set(&mut self);
     fn is_set(&mut self) -> bool;
-    /// Begins a wait and sets, each over its own connection: when the set began, and when the waiter was out.
+    /// Begins a wait and sets, each by its own connection. Returns when `set` began, and when the waiter was released.
     fn release(&mut self) -> (u64, u64);
 }
 
-/// How long each verb takes alone, and how long it is from a set until the waiter is out.
+/// The time of each method alone, and the time from a `set` until the waiter is released.
 pub fn methods<P: Participant>(nodes: usize, smoke: bool) -> Figures {
     let times = if smoke { 20 } else { 1_000 };
     let servers = servers(nodes);
@@ -31,7 +31,7 @@ pub fn methods<P: Participant>(nodes: usize, smoke: bool) -> Figures {
     party.set();
     let is_set = timed(times, || assert!(party.is_set(), "it was set"));
     let set = timed(times, || party.set());
-    // The first waits set up what the others share.
+    // The first waits create what later ones share.
     for _ in 0..times / 10 {
         party.release();
     }
@@ -47,12 +47,12 @@ pub fn methods<P: Participant>(nodes: usize, smoke: bool) -> Figures {
     ]
 }
 
-/// A member that does not lead, if there is one.
+/// A follower, if there is one.
 pub fn setter(servers: &Servers) -> String {
     servers[servers.followers().first().copied().unwrap_or(0)].endpoint()
 }
 
-/// … and the other.
+/// The other follower, if there is one.
 fn waiter(servers: &Servers) -> String {
     servers[servers.followers().last().copied().unwrap_or(0)].endpoint()
 }
@@ -71,20 +71,19 @@ fn sorted(times: impl Iterator<Item = u64>) -> Vec<u64> {
     times
 }
 
-/// The time that this share of them does not exceed.
+/// A percentile.
 fn at(sorted: &[u64], share: f64) -> f64 {
     micros(sorted[((sorted.len() as f64 * share) as usize).min(sorted.len() - 1)] as f64)
 }
 
-/// The baseline: a put, a read, and a watch that hears of the put, in one thread. Or, to see what a baseline that does
-/// as much as we do would take, the same with the transactions of tantara: a set that would be done once however often
-/// it was sent, and a read of all that makes an event set.
+/// The baseline: a put, a read and a watch on one thread. Or, with `TRANSACTIONS`, the transactions of tantara: a set
+/// that is made once however often it is sent, and a read of all keys that decide whether an event is set.
 pub struct Bare<const TRANSACTIONS: bool> {
     runtime: Runtime,
     setter: Connection,
     waiter: Connection,
     watch: Option<Streaming<WatchAnswer>>,
-    /// When the slot was last written.
+    /// The revision at which the slot was last written.
     slot: i64,
 }
 
@@ -94,7 +93,7 @@ const AFTER_PULSE: &str = "/bare/e/event/q";
 const HOLDS: &str = "/bare/e/event/h/";
 const AFTER_HOLDS: &str = "/bare/e/event/h0";
 const SLOT: &str = "/bare/o/0";
-/// As long as what a set leaves there.
+/// A value of the length that tantara writes.
 const WHO: &str = "0123456789abcdef 1700000000.000000000 1234567 a-machine";
 
 async fn set<const TRANSACTIONS: bool>(setter: &mut Connection, slot: &mut i64) {
@@ -150,7 +149,7 @@ impl<const TRANSACTIONS: bool> Participant for Bare<TRANSACTIONS> {
     }
 }
 
-/// Two connections, and a thread that waits.
+/// Two connections, and a waiting thread.
 pub struct Ours {
     event: ClusterEvent,
     begin: Sender<()>,
@@ -163,7 +162,7 @@ impl Participant for Ours {
         let [event, same] = [setter, waiter].map(|at| Cluster::connect(at).expect("a cluster").event("event"));
         let ((begin, to_begin), (has_begun, begun), (is_out, out)) = (channel(), channel(), channel());
         thread::spawn(move || {
-            // Whoever does not listen any more needs no answer.
+            // The receiver may have ended.
             for () in to_begin {
                 let mut wait = same.wait_async();
                 wait.begun().expect("a wait");

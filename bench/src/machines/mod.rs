@@ -1,7 +1,7 @@
-//! Events between machines: which workloads there are, who contends in which, and how one cell is run.
+//! Events between machines: the workloads, the contenders of each, and how one cell runs.
 //!
-//! The machines are processes on this one, and the servers are real: one etcd, or three that are a cluster, started for
-//! each cell. What a network would add is the same for everyone, so ratios are at their worst here.
+//! The machines are processes on this machine. The servers are real: one etcd, or a cluster of three, started for each
+//! cell. A network would add the same time for every contender, so ratios are at their worst here.
 
 mod bare;
 mod command;
@@ -37,9 +37,9 @@ pub fn is_one(workload: &str) -> bool {
     workload.starts_with("machines-")
 }
 
-/// The version of etcd, for the record. Where there is none, the error says how to get it.
+/// The version of etcd, for the record. Without etcd the error says how to get it.
 pub fn version() -> Result<String, String> {
-    // The advice is for the user, and not where it was given.
+    // Without the line number of the panic, because the message is advice for the user.
     let report = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let program = panic::catch_unwind(etcd_for_tests::program);
@@ -53,7 +53,7 @@ pub fn version() -> Result<String, String> {
     Ok(said.lines().next().map_or_else(String::new, |line| line.replacen("etcd Version: ", ", etcd ", 1)))
 }
 
-/// Runs one cell in this process, and in those that it starts.
+/// Runs one cell in this process and its children.
 pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
     children::raise_limits();
     let count = |text: &str, few: usize| if smoke { Ok(few) } else { number(text) };

@@ -1,5 +1,4 @@
-//! The processes of a cell: forked from it, watched by it, and ended with it. What they tell each other lies in memory
-//! that they have in common.
+//! The child processes of a cell. They communicate by shared memory, and end with the cell.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,16 +9,16 @@ use std::time::Duration;
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// A process of the children. Dropping it ends it, at whatever instruction.
+/// A child process. Dropping it kills the process, at any instruction.
 pub struct Member(libc::pid_t);
 
-/// Starts a process that does this and ends. The caller must have one thread only: a fork copies no other.
+/// Forks a process that runs this and ends. The caller must have only one thread, because a fork copies no other.
 pub fn start(work: impl FnOnce()) -> Member {
     let threads = fs::read_dir("/proc/self/task").expect("the list of this process's threads").count();
     assert_eq!(threads, 1, "a process with more than one thread cannot be forked");
-    // SAFETY: takes nothing.
+    // SAFETY: the call has no arguments.
     let parent = unsafe { libc::getpid() };
-    // SAFETY: there is one thread, so nothing that the child needs can be locked by another.
+    // SAFETY: there is only one thread, so no lock that the child needs is held by another.
     let process = unsafe { libc::fork() };
     assert!(process >= 0, "no process for the children: {}", std::io::Error::last_os_error());
     if process > 0 {
@@ -27,24 +26,24 @@ pub fn start(work: impl FnOnce()) -> Member {
     }
     end_with(parent);
     let done = catch_unwind(AssertUnwindSafe(work)).is_ok();
-    // SAFETY: ends this process, without what the parent has prepared for its own end.
+    // SAFETY: ends this process without running the parent's exit handlers.
     unsafe { libc::_exit(if done { 0 } else { 101 }) }
 }
 
 /// Ends this process when its parent ends.
 pub fn end_with(parent: libc::pid_t) {
-    // SAFETY: takes numbers only.
+    // SAFETY: the arguments are numbers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    // SAFETY: takes nothing.
+    // SAFETY: the call has no arguments.
     if unsafe { libc::getppid() } != parent {
-        // It has ended already.
+        // The parent has ended already.
         // SAFETY: ends this process.
         unsafe { libc::_exit(101) };
     }
 }
 
 impl Member {
-    /// Waits for its end, which must be a good one.
+    /// Waits until the process ends, which must succeed.
     pub fn join(self) {
         let status = self.reap();
         std::mem::forget(self);
@@ -54,21 +53,21 @@ impl Member {
         );
     }
 
-    /// Kills it, at whatever instruction.
+    /// Kills the process, at any instruction.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// Whether it sleeps, according to the kernel.
+    /// Whether the process sleeps, according to the kernel.
     pub fn is_asleep(&self) -> bool {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
-        // The name may hold anything, brackets too.
+        // The name may contain anything, also brackets.
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
     }
 
     fn reap(&self) -> libc::c_int {
         let mut status = 0;
-        // SAFETY: the pointer is to a status that outlives the call.
+        // SAFETY: the pointer refers to a status that outlives the call.
         let reaped = unsafe { libc::waitpid(self.0, &mut status, 0) };
         assert_eq!(reaped, self.0, "a process of the children is gone");
         status
@@ -77,13 +76,13 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // SAFETY: the process has not been waited for, so the number is still its own.
+        // SAFETY: the process has not been waited for, so its ID is not reused.
         unsafe { libc::kill(self.0, libc::SIGKILL) };
         self.reap();
     }
 }
 
-/// Returns once all of them sleep, and have slept for so long that they are done with what they do at first.
+/// Returns once all processes have slept long enough to have finished the beginning of their waits.
 pub fn until_asleep(children: &[Member]) {
     let mut looks = 0;
     while looks < 2 {
@@ -97,16 +96,16 @@ pub fn until_asleep(children: &[Member]) {
     }
 }
 
-/// A value in memory that all processes have in common which are forked from now on. It stays until the cell ends.
+/// Puts a value into memory that is shared with all processes that are forked later. It stays until the cell ends.
 pub fn in_common<T: Default + Sync>() -> &'static T {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    // SAFETY: a new mapping where the kernel likes.
+    // SAFETY: a new mapping at an address that the kernel chooses.
     let place = unsafe { libc::mmap(ptr::null_mut(), size_of::<T>(), access, kind, -1, 0) };
     assert_ne!(place, libc::MAP_FAILED, "no memory in common");
     let place = place.cast::<T>();
-    // SAFETY: a mapping begins at a page, is long enough, and nobody else knows of it yet.
+    // SAFETY: a mapping is aligned to a page and long enough, and there are no other references to it.
     unsafe { place.write(T::default()) };
-    // SAFETY: it was just written, and is never unmapped.
+    // SAFETY: the value was just written, and is never unmapped.
     unsafe { &*place }
 }
 
@@ -115,37 +114,36 @@ pub fn in_common<T: Default + Sync>() -> &'static T {
 #[repr(align(128))]
 pub struct Alone<T>(pub T);
 
-/// Nanoseconds on the clock that all processes have in common.
+/// Nanoseconds on the clock that all processes share.
 pub fn now() -> u64 {
     clock(libc::CLOCK_MONOTONIC)
 }
 
-/// Nanoseconds for which this process has run, with all its threads.
+/// The processor time of this process, with all its threads, in nanoseconds.
 pub fn time_of_process() -> u64 {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
 fn clock(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointer is to a time that outlives the call.
+    // SAFETY: the pointer refers to a time that outlives the call.
     let result = unsafe { libc::clock_gettime(clock, &mut time) };
     assert_eq!(result, 0, "a clock that every Linux has");
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// Everything in shared memory that a cell gives a name begins with this, so that it can be removed even if the cell
-/// was killed.
+/// The prefix of every name in shared memory that a cell creates, so that it can be removed if the cell is killed.
 pub fn prefix(cell: u32) -> String {
     format!("tantara-bench-{cell}-")
 }
 
-/// Where a cell may make a file of that name, in memory. It stays until the benchmark
-/// [removes what is left](remove_leftovers).
+/// The path at which a cell may create a file of that name, in memory. It stays until the benchmark calls
+/// [`remove_leftovers`].
 pub fn path(name: &str) -> PathBuf {
     Path::new(SHARED_MEMORY).join(prefix(std::process::id()) + name)
 }
 
-/// A directory there, which only this user can enter, as the one is in which events lie by default.
+/// A directory there, which only this user can enter, like the default directory of events.
 pub fn directory(name: &str) -> PathBuf {
     use std::os::unix::fs::DirBuilderExt;
     let directory = path(name);
@@ -153,7 +151,7 @@ pub fn directory(name: &str) -> PathBuf {
     directory
 }
 
-/// The bytes that the files take which this cell has made there, those in directories included.
+/// The size of the files that this cell has created there, including those in directories.
 pub fn bytes_in_files() -> u64 {
     own_entries(std::process::id()).map(|path| bytes_below(&path)).sum()
 }
@@ -168,7 +166,7 @@ fn bytes_below(path: &Path) -> u64 {
 
 fn own_entries(cell: u32) -> impl Iterator<Item = PathBuf> {
     let prefix = prefix(cell);
-    // A semaphore's file has a prefix of its own.
+    // The file of a semaphore has an additional prefix.
     let is_own = move |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.trim_start_matches("sem.").starts_with(&prefix)
@@ -177,18 +175,18 @@ fn own_entries(cell: u32) -> impl Iterator<Item = PathBuf> {
     entries.map(|entry| entry.path()).filter(is_own)
 }
 
-/// Removes what a cell has left in shared memory.
+/// Removes the files that a cell has left in shared memory.
 pub fn remove_leftovers(cell: u32) {
     for path in own_entries(cell) {
-        // Nobody minds but the next who looks for free memory.
+        // An error only leaves memory in use.
         let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
     }
 }
 
-/// As many open files as this user may have: a thousand events take more than what is usual.
+/// Raises the limit of open files to the maximum: a thousand events need more than the usual limit.
 pub fn raise_limits() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a limit that outlives the call.
+    // SAFETY: the pointer refers to a limit that outlives the call.
     let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
     assert_eq!(result, 0, "the kernel does not say how many files may be open");
     limit.rlim_cur = limit.rlim_max;

@@ -1,4 +1,4 @@
-//! Whole commands: `tantara set` and `tantara wait`, from start to exit, beside `/bin/true`.
+//! Whole commands: `tantara set` and `tantara wait`, from start to exit, compared with `/bin/true`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use super::workloads::median;
 use crate::names::processes::BASELINE_COMMAND;
 use crate::names::{Figures, OURS};
 
-/// Where cargo puts what it builds for the product's workspace.
+/// The target directory of the product's workspace.
 pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
@@ -20,7 +20,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Builds the command, before the cells are run.
+/// Builds the command before the cells run.
 pub fn build() -> Result<(), String> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--release", "--package", "tantara-cli", "--bin", "tantara", "--target-dir"]);
@@ -31,7 +31,7 @@ pub fn build() -> Result<(), String> {
     }
 }
 
-/// Nanoseconds from the start of a command to its end: one that sets an event, and one that waits for a set one.
+/// Nanoseconds from the start to the end of a command that sets an event, and of one that waits for a set event.
 pub fn spawn(contender: &str, smoke: bool) -> Result<Option<Figures>, String> {
     let times = if smoke { 3 } else { 100 };
     let directory = children::directory("events");

@@ -1,4 +1,4 @@
-//! A crowd of sleeping processes is released: how long `set` takes, and how long until the last is out.
+//! Many sleeping processes are released: the time of `set`, and the time until the last process has returned.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
@@ -17,7 +17,7 @@ struct Exit {
     last_out: Alone<AtomicU64>,
 }
 
-/// Processes that sleep on the one event, then on the other, by turns. The one who sets shares their processors.
+/// Processes that sleep on two events alternately. The setter shares their processors.
 pub fn release<E: Signal>(processes: usize, cpus: &[usize], smoke: bool) -> Figures {
     pin::to(cpus);
     let turns = if smoke { 1 } else { (8_000 / processes).clamp(8, 32) };

@@ -1,4 +1,4 @@
-//! What lies in files: to open an event by its name, to list ten thousand, and how much memory one takes.
+//! Events in files: opening one by its name, listing ten thousand, and the memory of one.
 
 use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
@@ -18,7 +18,7 @@ use crate::names::{Figures, OURS};
 
 const PAGE: usize = 4096;
 
-/// One that is opened by its name: how long it takes to open what exists, and to close it again.
+/// A contender that is opened by name: the time to open an existing event, and to close it again.
 pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
     let directory = children::directory("opened");
     Some(match contender {
@@ -49,7 +49,7 @@ pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
         ICEORYX => {
             let service = Iceoryx::make("opened", 1);
             let _kept_open = Iceoryx::open(&service);
-            // A node belongs to the process, not to the event.
+            // A node belongs to the process, so it is not part of the event.
             let node = service.node();
             timed(smoke, || service.join(&node), drop)
         }
@@ -69,25 +69,25 @@ fn timed<T>(smoke: bool, open: impl Fn() -> T, close: impl Fn(T)) -> Figures {
     vec![("open", median(opened)), ("open, close", median(closed))]
 }
 
-/// The baseline: what it takes to have a page of a file in memory.
+/// The baseline: mapping a page of a file.
 fn map(path: &Path) -> (File, *mut libc::c_void) {
     let file = OpenOptions::new().read(true).write(true).open(path).expect("the file");
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping where the kernel likes.
+    // SAFETY: a new mapping at an address that the kernel chooses.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     assert_ne!(page, libc::MAP_FAILED, "no memory");
-    // SAFETY: the file has this page.
+    // SAFETY: the file contains this page.
     assert_eq!(unsafe { page.cast::<u8>().read_volatile() }, 0, "what was written there");
     (file, page)
 }
 
 fn unmap(file: File, page: *mut libc::c_void) {
-    // SAFETY: it was mapped with that length, and nobody uses it any more.
+    // SAFETY: it was mapped with that length, and there are no references to it.
     unsafe { libc::munmap(page, PAGE) };
     drop(file);
 }
 
-/// How long it takes to list so many events, of which every tenth is set, in milliseconds.
+/// The time to list this many events, every tenth of them set, in milliseconds.
 pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
     let directory = children::directory("listed");
     for index in 0..count {
@@ -109,7 +109,7 @@ pub fn list(contender: &str, count: usize, smoke: bool) -> Option<Figures> {
     Some(vec![("milliseconds", median(times.collect()) / 1e6)])
 }
 
-/// The baseline: to read the beginning of every file.
+/// The baseline: reading the beginning of every file.
 fn by_hand(directory: &Path) -> usize {
     let mut head = [0; 104];
     let files = fs::read_dir(directory).expect("the directory").map(|entry| {
@@ -127,11 +127,11 @@ fn by_list(directory: &Path) -> usize {
     entries.len()
 }
 
-/// How many bytes an event takes: in shared memory, in each process that has it open, and in files for each process
-/// that sleeps on it. What the kernel keeps for itself does not show.
+/// The memory of an event in bytes: in shared memory, in each process that has opened it, and in files for each process
+/// that sleeps on it. Memory of the kernel is not visible.
 pub fn memory<E: Signal>(smoke: bool) -> Figures {
     let (count, sleepers) = if smoke { (20, 4) } else { (500, 50) };
-    // What comes with the first one is not counted.
+    // Without the costs of the first event, which later ones share.
     let first = E::make("first", sleepers);
     let event = E::open(&first);
     event.set();
@@ -160,7 +160,7 @@ pub fn memory<E: Signal>(smoke: bool) -> Figures {
     ]
 }
 
-/// Bytes of shared memory, and of its own, that this process has.
+/// The shared and the private memory of this process in bytes.
 fn resident() -> (f64, f64) {
     let status = fs::read_to_string("/proc/self/status").expect("the kernel's account of this process");
     let field = |name: &str| {

@@ -1,5 +1,5 @@
-//! iceoryx2's event service as a contender. It holds no state: whoever listens is told how often it was notified. That
-//! it has no level is left out here, so its figures flatter it.
+//! iceoryx2's event service as a contender. It stores no state: a listener receives the number of notifications. The
+//! benchmark leaves out the work for a level, so its figures flatter it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use iceoryx2::service::ipc;
 use super::children;
 use super::peers::Signal;
 
-/// One process's share in a service.
+/// The part of a service in one process.
 pub struct Iceoryx {
     ports: Ports,
     _node: Node<ipc::Service>,
@@ -24,7 +24,7 @@ pub struct Ports {
     listener: Listener<ipc::Service>,
 }
 
-/// Where a service lies, and how many use it.
+/// The place of a service, and the number of its users.
 pub struct Service {
     config: Config,
     name: ServiceName,
@@ -32,15 +32,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// What a process needs before it can use services.
+    /// Creates what a process needs before it can use services.
     pub fn node(&self) -> Node<ipc::Service> {
         let builder = NodeBuilder::new().config(&self.config).signal_handling_mode(SignalHandlingMode::Disabled);
         builder.create().expect("a node")
     }
 
-    /// A notifier and a listener, which go before their node does.
+    /// A notifier and a listener, which must be dropped before their node.
     pub fn join(&self, node: &Node<ipc::Service>) -> Ports {
-        // Those that were killed are counted until somebody cleans up.
+        // Killed users count until they are cleaned up.
         let users = 2 * self.users + 8;
         let service = node.service_builder(&self.name).event();
         let service = service.max_nodes(users).max_listeners(users).max_notifiers(users);
@@ -56,7 +56,7 @@ impl Signal for Iceoryx {
 
     fn make(name: &str, waiters: usize) -> Service {
         let root = children::directory(name);
-        // It would say that it has found no file of settings.
+        // Otherwise it reports that it has found no configuration file.
         set_log_level(LogLevel::Error);
         let mut config = Config::global_config().clone();
         let root = root.to_str().expect("a path of letters");

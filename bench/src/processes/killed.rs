@@ -1,7 +1,7 @@
-//! Whether the others can go on when one is killed, at whatever instruction.
+//! Whether the other processes continue when one is killed at any instruction.
 //!
-//! One process sets and clears all the time, one waits again and again. Beside them, one victim after the other does
-//! all of that, or sleeps, and is killed. The two who are left must get on within the [`BOUND`].
+//! One process sets and clears all the time, and one waits repeatedly. Beside them victims, one after the other, do
+//! both or sleep, and are killed. The two surviving processes must make progress within [`BOUND`].
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -12,7 +12,7 @@ use super::children::{self, Alone, Member};
 use super::peers::Signal;
 use crate::names::Figures;
 
-/// Who does not get on within this time hangs. Those that work take a thousandth of it.
+/// A process without progress for this time hangs. Contenders that work need a thousandth of it.
 const BOUND: Duration = Duration::from_secs(2);
 
 pub const KILLS: &str = "kills";
@@ -23,14 +23,13 @@ struct Steps {
     setter: Alone<AtomicU64>,
     waiter: Alone<AtomicU64>,
     victim: Alone<AtomicU64>,
-    /// Odd: the setter is asked to rest.
+    /// Odd: the setter must pause.
     rest: Alone<AtomicU64>,
-    /// The last such number that it has heeded.
+    /// The last such number that the setter has obeyed.
     rested: Alone<AtomicU64>,
 }
 
-/// How many kills there are, and after how many the others still get on; it ends with the first after which they do
-/// not.
+/// The number of kills, and after how many of them the others still make progress. Ends after the first failure.
 pub fn survive<E: Signal>(smoke: bool) -> Figures {
     let kills = if smoke { 4 } else { 100 };
     let place = E::make("event", 3);
@@ -40,7 +39,7 @@ pub fn survive<E: Signal>(smoke: bool) -> Figures {
     assert!(get_on(steps), "they hang before anybody was killed");
     let mut random = children::now() | 1;
     let survived = (0..kills).take_while(|kill| {
-        // Every second victim sleeps when it is killed, as far as that can be arranged.
+        // Every second victim sleeps when it is killed, if possible.
         kill_one::<E>(&place, steps, kill % 2 == 1, &mut random);
         get_on(steps)
     });
@@ -58,7 +57,7 @@ fn set_and_clear<E: Signal>(event: &E, steps: &Steps) {
             continue;
         }
         event.set();
-        // Long enough for those who forget pulses.
+        // Long enough for contenders that lose pulses.
         let until = Instant::now() + Duration::from_micros(10);
         while Instant::now() < until {
             std::hint::spin_loop();
@@ -103,7 +102,7 @@ fn kill_one<E: Signal>(place: &E::Place, steps: &Steps, asleep: bool, random: &m
     }
 }
 
-/// Whether both who are left do something more.
+/// Whether both surviving processes make progress.
 fn get_on(steps: &Steps) -> bool {
     let done = || (steps.setter.0.load(Acquire), steps.waiter.0.load(Acquire));
     let before = done();

@@ -1,4 +1,4 @@
-//! A process that waits for the first of many.
+//! A process that waits for the first of many events.
 
 use std::hint::black_box;
 use std::os::fd::AsRawFd;
@@ -15,9 +15,9 @@ use super::workloads::median;
 use crate::names::Figures;
 use crate::pin;
 
-/// One that can be waited for beside others.
+/// A contender that supports waiting for the first of many.
 pub trait Many: Signal {
-    /// The index of one that is set.
+    /// Waits, and returns the index of an event that is set.
     fn any(events: &[Self]) -> usize;
 }
 
@@ -27,11 +27,11 @@ impl Many for SharedEvent {
     }
 }
 
-/// By `poll`. The requests are made anew for each wait, as everyone's are.
+/// By `poll`. The requests are rebuilt for each wait, as for the other contenders.
 impl<const FIFO: bool> Many for Descriptor<FIFO> {
     fn any(events: &[Self]) -> usize {
         let mut requests: Vec<_> = events.iter().map(|event| Self::poll_of(event.as_raw_fd())).collect();
-        // SAFETY: the pointer is to so many requests, which outlive the call.
+        // SAFETY: the pointer refers to this many requests, which outlive the call.
         while unsafe { libc::poll(requests.as_mut_ptr(), requests.len() as libc::nfds_t, -1) } < 1 {}
         requests.iter().position(|request| request.revents != 0).expect("one that is ready")
     }
@@ -41,7 +41,7 @@ impl<const FIFO: bool> Many for Descriptor<FIFO> {
 struct Answers {
     released: Alone<AtomicU64>,
     spent: Alone<AtomicU64>,
-    /// How many turns the waiter has done, and after how many the event was cleared.
+    /// The number of rounds of the waiter, and the round after which the event was cleared.
     done: Alone<AtomicUsize>,
     cleared: Alone<AtomicUsize>,
 }
@@ -52,8 +52,8 @@ fn until(count: &AtomicUsize, turns: usize) {
     }
 }
 
-/// How long a wait for the first of `count` takes if one is set; and, if another process sets one while it sleeps, how
-/// long until it is released, and how much processor time the whole wait took.
+/// The time of a wait for the first of `count` events if one is set. And if another process sets one while the waiter
+/// sleeps, the time until it is released, and the processor time of the whole wait.
 pub fn any<E: Many>(count: usize, smoke: bool) -> Figures {
     let turns = if smoke { 2 } else { 11 };
     let chosen = |turn: usize| (turn * 7919 + count - 1) % count;

@@ -1,4 +1,4 @@
-//! Events between processes: which workloads there are, who contends in which, and how one cell is run.
+//! Events between processes: the workloads, the contenders of each, and how one cell runs.
 
 pub mod children;
 pub mod command;
@@ -48,7 +48,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     cells
 }
 
-/// What is run with `$event` as the type of a contender that has a level; nothing if it is not one of those.
+/// Runs `$run` with `$event` as the type of a contender that has a level; `None` for other contenders.
 macro_rules! of_level {
     ($contender:expr, $event:ident => $run:expr) => {
         of_level!($contender, $event => $run, BASELINE SharedFutex, OURS SharedEvent, EVENTFD EventFd, FIFO Fifo,
@@ -65,14 +65,14 @@ macro_rules! of_level {
     };
 }
 
-/// The same for all.
+/// The same for all contenders.
 macro_rules! of_signal {
     ($contender:expr, $event:ident => $run:expr) => {
         of_level!($contender, $event => $run, ICEORYX Iceoryx).or_else(|| of_level!($contender, $event => $run))
     };
 }
 
-/// Runs one cell in this process, and in those that it starts.
+/// Runs one cell in this process and its children.
 pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
     children::raise_limits();
     let cpus = pin::processors();

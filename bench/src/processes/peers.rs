@@ -1,5 +1,4 @@
-//! The contenders between processes, but for those that bring a world of their own
-//! ([`iceoryx`](super::iceoryx), [`python`](super::python)).
+//! The contenders between processes, except [`iceoryx`](super::iceoryx) and [`python`](super::python).
 
 use std::cell::UnsafeCell;
 use std::ffi::CString;
@@ -14,23 +13,23 @@ use tantara::SharedEvent;
 
 use super::children;
 
-/// What a contender between processes can do.
+/// The methods of a contender between processes.
 pub trait Signal: Sized {
-    /// What all who use it must know.
+    /// What every user must know, such as a name.
     type Place;
-    /// Makes it, for at most so many who wait at once, before the processes are forked.
+    /// Creates it for at most this many concurrent waiters, before the processes are forked.
     fn make(name: &str, waiters: usize) -> Self::Place;
-    /// Opens it, in the process that uses it.
+    /// Opens it in the process that uses it.
     fn open(place: &Self::Place) -> Self;
     fn set(&self);
     fn clear(&self);
     fn wait(&self);
 }
 
-/// One that can be asked whether it is set.
+/// A contender with a level.
 pub trait Level: Signal {
     fn is_set(&self) -> bool;
-    /// Called after a wait, by those that a wait uses up.
+    /// Called after a wait, for contenders whose state a wait consumes.
     fn stay_set(&self) {}
 }
 
@@ -50,7 +49,7 @@ impl Signal for SharedFutex {
     #[inline]
     fn set(&self) {
         if self.0.swap(1, AcqRel) == 2 {
-            // SAFETY: the address serves as a key alone.
+            // SAFETY: the kernel uses the address only as a key.
             unsafe { libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
         }
     }
@@ -63,7 +62,7 @@ impl Signal for SharedFutex {
         while self.0.load(Acquire) != 1 {
             if self.0.compare_exchange(0, 2, AcqRel, Acquire) != Err(1) {
                 let none = ptr::null::<libc::timespec>();
-                // SAFETY: the word is alive, and there is no timeout to point to.
+                // SAFETY: the word is valid, and null stands for no timeout.
                 unsafe { libc::syscall(libc::SYS_futex, self.0.as_ptr(), libc::FUTEX_WAIT, 2, none) };
             }
         }
@@ -77,7 +76,7 @@ impl Level for SharedFutex {
     }
 }
 
-/// By its name, in a directory like the one in which events lie by default.
+/// By its name, in a directory like the default directory of events.
 impl Signal for SharedEvent {
     type Place = (PathBuf, String);
 
@@ -110,7 +109,7 @@ impl Level for SharedEvent {
     }
 }
 
-/// A descriptor that is set while there is something to be read from it: an eventfd, or a FIFO.
+/// A descriptor that counts as set while it is readable: an eventfd or a FIFO.
 pub struct Descriptor<const FIFO: bool>(OwnedFd);
 
 pub type EventFd = Descriptor<false>;
@@ -124,7 +123,7 @@ impl<const FIFO: bool> Descriptor<FIFO> {
             fs::remove_file(path).expect("the name of a FIFO");
             return Descriptor(fifo);
         }
-        // SAFETY: takes numbers only.
+        // SAFETY: the arguments are numbers.
         let descriptor = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
         Descriptor(own(descriptor))
     }
@@ -136,11 +135,11 @@ impl<const FIFO: bool> Descriptor<FIFO> {
 }
 
 impl Fifo {
-    /// A FIFO's path.
+    /// The path of a FIFO.
     pub fn create(name: &str) -> PathBuf {
         let path = children::path(name);
         let text = CString::new(path.to_str().expect("a path of letters")).expect("no zero in it");
-        // SAFETY: the text ends with a zero.
+        // SAFETY: the string ends with a null byte.
         let result = unsafe { libc::mkfifo(text.as_ptr(), 0o600) };
         assert_eq!(result, 0, "no FIFO: {}", std::io::Error::last_os_error());
         path
@@ -155,7 +154,7 @@ impl Fifo {
 
 fn own(descriptor: RawFd) -> OwnedFd {
     assert!(descriptor >= 0, "no descriptor: {}", std::io::Error::last_os_error());
-    // SAFETY: it was just opened, and nobody else closes it.
+    // SAFETY: the descriptor was just opened, and has no other owner.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
@@ -170,15 +169,15 @@ impl<const FIFO: bool> Signal for Descriptor<FIFO> {
     }
     fn set(&self) {
         let (one, length) = (1_u64, if FIFO { 1 } else { 8 });
-        // One that is full is set.
-        // SAFETY: there are eight bytes to be written.
+        // If it is full it is set already.
+        // SAFETY: the buffer has eight bytes.
         unsafe { libc::write(self.0.as_raw_fd(), ptr::from_ref(&one).cast(), length) };
     }
     fn clear(&self) {
-        // An eventfd gives all that it has at once; a FIFO holds at most so much.
+        // A read empties an eventfd; a FIFO contains at most this many bytes.
         let mut bytes = [0_u8; 4096];
         loop {
-            // SAFETY: there is room for so many bytes.
+            // SAFETY: the buffer has this many bytes.
             let read = unsafe { libc::read(self.0.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len()) };
             if read < bytes.len() as isize {
                 return;
@@ -186,14 +185,14 @@ impl<const FIFO: bool> Signal for Descriptor<FIFO> {
         }
     }
     fn wait(&self) {
-        // SAFETY: the pointer is to one request, which outlives the call.
+        // SAFETY: the pointer refers to one request, which outlives the call.
         while unsafe { libc::poll(&mut Self::poll_of(self.0.as_raw_fd()), 1, -1) } != 1 {}
     }
 }
 
 impl<const FIFO: bool> Level for Descriptor<FIFO> {
     fn is_set(&self) -> bool {
-        // SAFETY: the pointer is to one request, which outlives the call.
+        // SAFETY: the pointer refers to one request, which outlives the call.
         unsafe { libc::poll(&mut Self::poll_of(self.0.as_raw_fd()), 1, 0) == 1 }
     }
 }
@@ -204,7 +203,7 @@ impl<const FIFO: bool> AsRawFd for Descriptor<FIFO> {
     }
 }
 
-/// A POSIX semaphore. To set it is to post once for each who may wait, and a wait uses one up.
+/// A POSIX semaphore. `set` posts once for each possible waiter, and each wait consumes one post.
 #[derive(Clone, Copy)]
 pub struct Semaphore {
     semaphore: *mut libc::sem_t,
@@ -212,10 +211,10 @@ pub struct Semaphore {
 }
 
 impl Semaphore {
-    /// The name of a new one.
+    /// Creates a name.
     pub fn create(name: &str) -> CString {
         let name = CString::new(format!("/{}{name}", children::prefix(std::process::id()))).expect("no zero in it");
-        // SAFETY: the name ends with a zero.
+        // SAFETY: the name ends with a null byte.
         let made = unsafe { libc::sem_open(name.as_ptr(), libc::O_CREAT | libc::O_EXCL, 0o600, 0) };
         assert_ne!(made, libc::SEM_FAILED, "no semaphore: {}", std::io::Error::last_os_error());
         Semaphore { semaphore: made, waiters: 0 }.close();
@@ -223,19 +222,19 @@ impl Semaphore {
     }
 
     pub fn open_at(name: &CString, waiters: usize) -> Self {
-        // SAFETY: the name ends with a zero.
+        // SAFETY: the name ends with a null byte.
         let semaphore = unsafe { libc::sem_open(name.as_ptr(), 0) };
         assert_ne!(semaphore, libc::SEM_FAILED, "no semaphore: {}", std::io::Error::last_os_error());
         Semaphore { semaphore, waiters }
     }
 
     pub fn close(self) {
-        // SAFETY: it is open, and whoever closes it has the last copy.
+        // SAFETY: it is open, and this is the last copy.
         unsafe { libc::sem_close(self.semaphore) };
     }
 
     pub fn unlink(name: &CString) {
-        // SAFETY: the name ends with a zero.
+        // SAFETY: the name ends with a null byte.
         unsafe { libc::sem_unlink(name.as_ptr()) };
     }
 }
@@ -255,18 +254,18 @@ impl Signal for Semaphore {
     #[inline]
     fn set(&self) {
         for _ in 0..self.waiters {
-            // SAFETY: it is open.
+            // SAFETY: the semaphore is open.
             unsafe { libc::sem_post(self.semaphore) };
         }
     }
     #[inline]
     fn clear(&self) {
-        // SAFETY: it is open.
+        // SAFETY: the semaphore is open.
         while unsafe { libc::sem_trywait(self.semaphore) } == 0 {}
     }
     #[inline]
     fn wait(&self) {
-        // SAFETY: it is open.
+        // SAFETY: the semaphore is open.
         while unsafe { libc::sem_wait(self.semaphore) } != 0 {}
     }
 }
@@ -275,29 +274,29 @@ impl Level for Semaphore {
     #[inline]
     fn is_set(&self) -> bool {
         let mut value = 0;
-        // SAFETY: it is open, and the pointer is to a number that outlives the call.
+        // SAFETY: the semaphore is open, and the pointer refers to a number that outlives the call.
         unsafe { libc::sem_getvalue(self.semaphore, &mut value) };
         value > 0
     }
     #[inline]
     fn stay_set(&self) {
-        // SAFETY: it is open.
+        // SAFETY: the semaphore is open.
         unsafe { libc::sem_post(self.semaphore) };
     }
 }
 
-/// A flag, a mutex and a condition variable of POSIX threads in memory that all have in common. A robust mutex is
-/// handed on if somebody dies with it; of the condition variable there is no such kind.
+/// A flag, a mutex and a condition variable of POSIX threads in shared memory. A robust mutex is released if its owner
+/// dies; there are no robust condition variables.
 pub struct Condvar<const ROBUST: bool>(&'static Guarded);
 
 pub struct Guarded {
     mutex: UnsafeCell<libc::pthread_mutex_t>,
     condition: UnsafeCell<libc::pthread_cond_t>,
-    /// Read and written under the lock only.
+    /// Only accessed under the lock.
     is_set: AtomicBool,
 }
 
-// SAFETY: the mutex and the condition are made to be used by many.
+// SAFETY: the mutex and the condition variable synchronize all access.
 unsafe impl Sync for Guarded {}
 
 impl Default for Guarded {
@@ -312,7 +311,7 @@ impl Default for Guarded {
 
 impl<const ROBUST: bool> Condvar<ROBUST> {
     fn with_lock<R>(&self, act: impl FnOnce(&AtomicBool) -> R) -> R {
-        // SAFETY: it was initialised, and is never moved.
+        // SAFETY: the mutex is initialised, and never moved.
         let locked = unsafe { libc::pthread_mutex_lock(self.0.mutex.get()) };
         self.has_locked(locked);
         let result = act(&self.0.is_set);
@@ -321,7 +320,7 @@ impl<const ROBUST: bool> Condvar<ROBUST> {
         result
     }
 
-    /// Whoever held it may have died; a flag is always as good as it was.
+    /// Makes the mutex consistent if its owner died. A flag is always consistent.
     fn has_locked(&self, result: libc::c_int) {
         if result == libc::EOWNERDEAD {
             // SAFETY: the lock is held.
@@ -336,7 +335,7 @@ impl<const ROBUST: bool> Signal for Condvar<ROBUST> {
     fn make(_: &str, _: usize) -> Self::Place {
         let shared: &'static Guarded = children::in_common();
         let mut attributes = MaybeUninit::uninit();
-        // SAFETY: initialises what it points to.
+        // SAFETY: the pointer refers to memory that the call initialises.
         unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
         // SAFETY: initialised above.
         unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) };
@@ -344,15 +343,15 @@ impl<const ROBUST: bool> Signal for Condvar<ROBUST> {
             // SAFETY: initialised above.
             unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
         }
-        // SAFETY: nobody else knows of the mutex yet, and the attributes outlive the call.
+        // SAFETY: there are no other references to the mutex yet, and the attributes outlive the call.
         let made = unsafe { libc::pthread_mutex_init(shared.mutex.get(), attributes.as_ptr()) };
         assert_eq!(made, 0, "a mutex for processes");
         let mut attributes = MaybeUninit::uninit();
-        // SAFETY: initialises what it points to.
+        // SAFETY: the pointer refers to memory that the call initialises.
         unsafe { libc::pthread_condattr_init(attributes.as_mut_ptr()) };
         // SAFETY: initialised above.
         unsafe { libc::pthread_condattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) };
-        // SAFETY: as with the mutex.
+        // SAFETY: as for the mutex.
         let made = unsafe { libc::pthread_cond_init(shared.condition.get(), attributes.as_ptr()) };
         assert_eq!(made, 0, "a condition variable for processes");
         shared
@@ -362,7 +361,7 @@ impl<const ROBUST: bool> Signal for Condvar<ROBUST> {
     }
     fn set(&self) {
         self.with_lock(|is_set| is_set.store(true, Relaxed));
-        // SAFETY: it was initialised, and is never moved.
+        // SAFETY: the mutex is initialised, and never moved.
         unsafe { libc::pthread_cond_broadcast(self.0.condition.get()) };
     }
     fn clear(&self) {
@@ -371,7 +370,7 @@ impl<const ROBUST: bool> Signal for Condvar<ROBUST> {
     fn wait(&self) {
         self.with_lock(|is_set| {
             while !is_set.load(Relaxed) {
-                // SAFETY: both were initialised and are never moved, and the lock is held.
+                // SAFETY: both are initialised and never moved, and the lock is held.
                 let waited = unsafe { libc::pthread_cond_wait(self.0.condition.get(), self.0.mutex.get()) };
                 self.has_locked(waited);
             }

@@ -1,4 +1,4 @@
-"""Python's multiprocessing.Event as a contender: the workloads of the files beside this one, by its own clock.
+"""Python's multiprocessing.Event as a contender: the workloads of the other files in this folder.
 
 Arguments: the workload, the processors to be used, whether this is a smoke run; figures go to standard output.
 """
@@ -19,7 +19,7 @@ Event = multiprocessing.get_context("fork").Event
 
 
 class Counters:
-    """Numbers that processes have in common; each has one writer."""
+    """Numbers in shared memory; each has one writer."""
 
     def __init__(self, count):
         self.memory = mmap(-1, 8 * count)
@@ -59,10 +59,10 @@ def is_asleep(child):
         return stat.read().rpartition(") ")[2].startswith("S")
 
 
-def until_asleep(crew):
+def until_asleep(children):
     looks = 0
     while looks < 2:
-        if all(map(is_asleep, crew)):
+        if all(map(is_asleep, children)):
             looks += 1
             time.sleep(0.02)
         else:
@@ -164,11 +164,11 @@ def crowd(processes):
             events[turn % 2].wait()
             out[index] = now()
 
-    crew = [start(lambda: sleep(index)) for index in range(processes)]
+    children = [start(lambda: sleep(index)) for index in range(processes)]
     took, all_out, before = [], [], 0
     for turn in range(turns):
         events[(turn + 1) % 2].clear()
-        until_asleep(crew)
+        until_asleep(children)
         began = now()
         assert all(out[index] <= began for index in range(processes))
         events[turn % 2].set()
@@ -176,7 +176,7 @@ def crowd(processes):
         while any(out[index] < began for index in range(processes)):
             time.sleep(0.0005)
         all_out.append(max(out[index] for index in range(processes)) - began)
-    for child in crew:
+    for child in children:
         join(child)
     figures = {"set, per process": took, "all out, per process": all_out}
     return {name: statistics.median(times) / processes for name, times in figures.items()}
@@ -259,7 +259,7 @@ def killed():
         if asleep:
             steps[REST] += 1
 
-    crew = [start(set_and_clear), start(wait)]
+    children = [start(set_and_clear), start(wait)]
     assert get_on(), "they hang before anybody was killed"
     survived = 0
     for turn in range(kills):
@@ -267,7 +267,7 @@ def killed():
         if not get_on():
             break
         survived += 1
-    for child in crew:
+    for child in children:
         kill(child)
     return {"kills": kills, "survived": survived}
 

@@ -31,7 +31,7 @@ pub fn uncontended<E: Level>(smoke: bool) -> Figures {
     vec![("is_set", is_set), ("set+clear", set_clear), ("wait when set", wait)]
 }
 
-/// The mean of as many as fill the time. What costs a nanosecond and what costs microseconds is done equally long.
+/// The mean of as many calls as fill a fixed time, whatever one call costs.
 fn nanoseconds_each(smoke: bool, mut act: impl FnMut()) -> f64 {
     let enough = Duration::from_millis(if smoke { 1 } else { 50 });
     let mut count = 100_u32;
@@ -52,7 +52,7 @@ fn nanoseconds_each(smoke: bool, mut act: impl FnMut()) -> f64 {
 pub fn round_trip<E: Signal>(cpus: [usize; 2], smoke: bool) -> f64 {
     let rounds: u64 = if smoke { 50 } else { 20_000 };
     let places = [E::make("ping", 1), E::make("pong", 1)];
-    // At first they count along, so that nobody is released too early without being noticed.
+    // The first rounds are counted on both sides, to detect early releases.
     let (rehearsal, count) = (rounds / 10, children::in_common::<Alone<AtomicU64>>());
     let other = children::start(|| {
         pin::to(&cpus[1..]);
@@ -90,8 +90,8 @@ pub fn round_trip<E: Signal>(cpus: [usize; 2], smoke: bool) -> f64 {
     elapsed.as_nanos() as f64 / rounds as f64
 }
 
-/// As a round trip, but each side is busy for so long before it answers that the other has fallen asleep: how long
-/// `set` takes then, and how long from its beginning until the other is back.
+/// A round trip in which each side is busy before it answers, until the other one sleeps: the time of `set`, and the
+/// time from its beginning until the other side has returned.
 pub fn wake<E: Signal>(cpus: [usize; 2], smoke: bool) -> Figures {
     const BUSY: u64 = 200_000;
     let rounds = if smoke { 20 } else { 1_500 };
