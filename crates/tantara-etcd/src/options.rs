@@ -22,7 +22,7 @@ use crate::store::keys;
 /// let cluster = Cluster::connect_with("etcd-1:2379,etcd-2:2379,etcd-3:2379", options)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) namespace: String,
     pub(crate) credentials: Option<Credentials>,
@@ -237,23 +237,6 @@ pub(crate) fn shown_user(name: &str) -> String {
     match name.split_once(':') {
         Some((name, _)) => format!("{name}:…"),
         None => name.to_owned(),
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Passwords and private keys are hidden.
-        f.debug_struct("Options")
-            .field("namespace", &self.namespace)
-            .field("credentials", &self.credentials)
-            .field("tls", &self.tls)
-            .field("timeout", &self.timeout)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("learn_members", &self.learns_members)
-            .field("hold_ttl", &self.hold_ttl)
-            .field("recheck", &self.recheck)
-            .field("record_waits", &self.records_waits)
-            .finish()
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::transport::Endpoint as Target;
 use crate::client::endpoint::Endpoint;
 use crate::client::member::{MemberConnection, Transport};
 use crate::client::pause::{LONGEST_PAUSE, Pause};
-use crate::client::proto::{Authenticate, Header, MemberList, Peek, StatusOf};
+use crate::client::proto::{Authenticate, Header, MemberList, Range, StatusOf};
 use crate::client::verdict::{Verdict, is_too_old, judge};
 use crate::error::{Error, Kind, Try, Why, reason, text_of};
 use crate::lock::lock;
@@ -281,11 +281,10 @@ impl Connection {
             self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
         }
         self.log_in(endpoint, &mut transport).await?;
-        let peek = Peek { key: self.key.clone(), limit: 1, serializable: true, keys_only: true };
         let (status, members, peek) = tokio::join!(
             timeout(patience, transport.unary(StatusOf {})),
             timeout(patience, transport.unary(MemberList {})),
-            timeout(patience, transport.unary(peek)),
+            timeout(patience, transport.unary(Range::peek(self.key.clone()))),
         );
         if let Ok(Ok(status)) = status
             && is_too_old(&status.version)

@@ -26,7 +26,7 @@ use tonic::{Code, IntoStreamingRequest, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::client::endpoint::Endpoint;
-use crate::client::proto::{HealthCheck, Peek, Rpc};
+use crate::client::proto::{HealthCheck, Range, Rpc};
 use crate::error::{Why, reason};
 use crate::lock::lock;
 
@@ -298,8 +298,7 @@ async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration
             Err(_) if liveness.last_answer() > asked => {}
             Err(_) => return liveness.end(Why::from("does not answer")),
         }
-        let peek = Peek { key: key.clone(), limit: 1, serializable: true, keys_only: true };
-        if let Ok(Ok(answer)) = timeout(SILENCE, transport.unary(peek)).await {
+        if let Ok(Ok(answer)) = timeout(SILENCE, transport.unary(Range::peek(key.clone()))).await {
             let term = answer.header.unwrap_or_default().raft_term;
             liveness.health.send_if_modified(|health| {
                 let is_later = term > health.term;

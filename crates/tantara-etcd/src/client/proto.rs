@@ -28,7 +28,6 @@ rpc! {
     Authenticate => Token: "etcdserverpb.Auth/Authenticate";
     StatusOf => StatusAnswer: "etcdserverpb.Maintenance/Status";
     MemberList => MemberListAnswer: "etcdserverpb.Cluster/MemberList";
-    Peek => PeekAnswer: "etcdserverpb.KV/Range";
     HealthCheck => Empty: "grpc.health.v1.Health/Check";
 }
 
@@ -79,6 +78,9 @@ pub(crate) struct Range {
     /// 0 for the newest.
     #[prost(int64, tag = "4")]
     pub(crate) revision: i64,
+    /// Whether the member answers without the leader.
+    #[prost(bool, tag = "7")]
+    pub(crate) serializable: bool,
     #[prost(bool, tag = "8")]
     pub(crate) keys_only: bool,
 }
@@ -110,6 +112,13 @@ pub(crate) struct DeleteRange {
     pub(crate) key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub(crate) range_end: Vec<u8>,
+}
+
+impl Range {
+    /// A serializable read, which shows the term and the ID of the cluster.
+    pub(crate) fn peek(key: Vec<u8>) -> Range {
+        Range { key, limit: 1, serializable: true, keys_only: true, ..Range::default() }
+    }
 }
 
 /// A `oneof`.
@@ -272,25 +281,6 @@ struct Member {
     client_urls: Vec<String>,
     #[prost(bool, tag = "5")]
     is_learner: bool,
-}
-
-/// A serializable read, which the member answers without the leader.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct Peek {
-    #[prost(bytes = "vec", tag = "1")]
-    pub(crate) key: Vec<u8>,
-    #[prost(int64, tag = "3")]
-    pub(crate) limit: i64,
-    #[prost(bool, tag = "7")]
-    pub(crate) serializable: bool,
-    #[prost(bool, tag = "8")]
-    pub(crate) keys_only: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct PeekAnswer {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) header: Option<Header>,
 }
 
 /// gRPC's health check, for all services of a server.

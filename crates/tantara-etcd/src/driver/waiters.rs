@@ -170,7 +170,7 @@ impl Waiters {
         self.begun.is_empty() && self.joining.is_empty()
     }
 
-    /// The waiters begin anew, after there were none, or end.
+    /// The first wait joins, or the last one has left.
     pub(crate) fn restart(&mut self, now: Instant) {
         self.since = now;
         (self.is_recorded, self.is_creating) = (false, false);

@@ -133,42 +133,35 @@ async fn at_one_revision(
     at: i64,
     until: Instant,
 ) -> Result<Answers, Failure> {
-    let mut attempts = 0;
-    'anew: loop {
-        attempts += 1;
-        let mut read = Answers { revision: at, answers: Vec::new() };
-        read.answers.resize_with(ranges.len(), || Ok(RangeAnswer::default()));
-        let mut spans: Vec<Span<usize>> = chunks(0..ranges.len(), RANGES_AT_ONCE);
-        while let Some(span) = spans.pop() {
-            let some = ranges[span.clone()].iter().map(|range| Range { revision: read.revision, ..range.clone() });
-            let failure = match some_at_once(store, doing, some.collect(), until).await {
-                Ok((revision, answers)) => {
-                    if read.revision == 0 {
-                        read.revision = revision;
-                    }
-                    for (index, answer) in span.zip(answers) {
-                        read.answers[index] = Ok(answer);
-                    }
-                    continue;
+    let mut read = Answers { revision: at, answers: Vec::new() };
+    read.answers.resize_with(ranges.len(), || Ok(RangeAnswer::default()));
+    let mut spans: Vec<Span<usize>> = chunks(0..ranges.len(), RANGES_AT_ONCE);
+    while let Some(span) = spans.pop() {
+        let some = ranges[span.clone()].iter().map(|range| Range { revision: read.revision, ..range.clone() });
+        let failure = match some_at_once(store, doing, some.collect(), until).await {
+            Ok((revision, answers)) => {
+                if read.revision == 0 {
+                    read.revision = revision;
                 }
-                Err(failure) => failure,
-            };
-            if is_about_history(&failure) && at == 0 && attempts < ATTEMPTS {
-                continue 'anew;
+                for (index, answer) in span.zip(answers) {
+                    read.answers[index] = Ok(answer);
+                }
+                continue;
             }
-            match failure.status {
-                _ if !is_about_keys(&failure) => return Err(failure),
-                _ if span.len() == 1 => read.answers[span.start] = Err(failure.error),
-                // A full database refuses transactions of any size (etcd 3.5.0 to 3.5.6).
-                Some(Code::ResourceExhausted) => spans.extend(chunks(span, 1)),
-                _ => {
-                    let half = span.len().div_ceil(2);
-                    spans.extend(chunks(span, half));
-                }
+            Err(failure) => failure,
+        };
+        match failure.status {
+            _ if !is_about_keys(&failure) => return Err(failure),
+            _ if span.len() == 1 => read.answers[span.start] = Err(failure.error),
+            // A full database refuses transactions of any size (etcd 3.5.0 to 3.5.6).
+            Some(Code::ResourceExhausted) => spans.extend(chunks(span, 1)),
+            _ => {
+                let half = span.len().div_ceil(2);
+                spans.extend(chunks(span, half));
             }
         }
-        return Ok(read);
     }
+    Ok(read)
 }
 
 /// Splits a span, the last piece first.
