@@ -305,6 +305,11 @@ fn a_watch_that_is_refused_for_good_is_requested_less_and_less_often_and_its_eve
     until("both are released", || watched.is_finished() && refused.is_finished());
     watched.join().unwrap().unwrap();
     refused.join().unwrap().unwrap();
+    // `Changes` list the events instead.
+    stand_in.answer(Manner::Unwatchable("/e/"));
+    let mut changes = cluster.changes().unwrap();
+    other.event("watched").pulse().unwrap();
+    assert_eq!(changes.next_timeout(LONG).unwrap().unwrap().sets, 1);
 }
 
 #[test]
