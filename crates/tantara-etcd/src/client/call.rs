@@ -3,13 +3,15 @@
 //! Only idempotent requests are sent here: reads, and writes that apply at most once (see
 //! `store/write.rs`).
 
+use prost::bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::client::connection::Connection;
 use crate::client::member::NoAnswer;
 use crate::client::pause::Pause;
 use crate::client::proto::Rpc;
+use crate::client::transport::{Encoded, decode};
 use crate::client::verdict::{Verdict, is_untouched, judge};
 use crate::error::{Error, Kind, Why, text_of};
 
@@ -42,18 +44,22 @@ impl Connection {
         request: &R,
         until: Instant,
     ) -> (Result<R::Answer, Failure>, bool) {
-        let mut may_be_done = false;
-        let outcome = self.attempt_until(doing, request, until, &mut may_be_done).await;
-        (outcome, may_be_done)
+        let (mut may_be_done, mut answer) = (false, None);
+        let mut accept = |bytes| decode(bytes).map(|decoded| answer = Some(decoded));
+        let attempts = self.attempt_until(doing, Encoded::new(request), until, &mut may_be_done, &mut accept);
+        let outcome = attempts.await;
+        (outcome.map(|()| answer.expect("an accepted answer was decoded")), may_be_done)
     }
 
-    async fn attempt_until<R: Rpc>(
+    /// An answer that `accept` cannot decode is an error of the member.
+    async fn attempt_until(
         &self,
         doing: &'static str,
-        request: &R,
+        request: Encoded,
         until: Instant,
         may_be_done: &mut bool,
-    ) -> Result<R::Answer, Failure> {
+        accept: &mut (dyn FnMut(Bytes) -> Result<(), Status> + Send),
+    ) -> Result<(), Failure> {
         let mut pause = Pause::new();
         let mut tokens = 0;
         loop {
@@ -63,8 +69,11 @@ impl Connection {
                     return Err(Failure { error, may_be_done: *may_be_done, status: None });
                 }
             };
-            let status = match timeout_at(until, connection.unary(request.clone())).await {
-                Ok(Ok(answer)) => return Ok(answer),
+            let status = match timeout_at(until, connection.send(request.clone())).await {
+                Ok(Ok(answer)) => match accept(answer) {
+                    Ok(()) => return Ok(()),
+                    Err(status) => status,
+                },
                 Ok(Err(NoAnswer::Status(status))) => status,
                 Ok(Err(NoAnswer::Broken(why))) => {
                     *may_be_done = true;

@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Endpoint as Target;
 
 use crate::client::endpoint::Endpoint;
-use crate::client::member::{MemberConnection, Transport};
+use crate::client::member::MemberConnection;
 use crate::client::pause::{LONGEST_PAUSE, Pause};
 use crate::client::proto::{Authenticate, Header, MemberList, Range, StatusOf};
+use crate::client::transport::Transport;
 use crate::client::verdict::{Verdict, is_too_old, judge};
 use crate::error::{Error, Kind, Try, Why, reason, text_of};
 use crate::lock::lock;
@@ -277,14 +278,15 @@ impl Connection {
         if is_learnt && !endpoint.is_secure && self.options.credentials.is_some() {
             // The address may belong to another cluster by now, which must not learn the password.
             // (Over TLS the certificate identifies the server.)
-            let members = timeout(patience, transport.unary(MemberList {})).await;
+            let members = timeout(patience, transport.unary(&MemberList {})).await;
             self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
         }
         self.log_in(endpoint, &mut transport).await?;
+        let peek = Range::peek(self.key.clone());
         let (status, members, peek) = tokio::join!(
-            timeout(patience, transport.unary(StatusOf {})),
-            timeout(patience, transport.unary(MemberList {})),
-            timeout(patience, transport.unary(Range::peek(self.key.clone()))),
+            timeout(patience, transport.unary(&StatusOf {})),
+            timeout(patience, transport.unary(&MemberList {})),
+            timeout(patience, transport.unary(&peek)),
         );
         if let Ok(Ok(status)) = status
             && is_too_old(&status.version)
@@ -332,7 +334,7 @@ impl Connection {
         let (name, password) =
             credentials.get().map_err(|error| refused(format!("no credentials: the provider has failed: {error}")))?;
         let user = shown_user(&name);
-        match transport.unary(Authenticate { name, password }).await {
+        match transport.unary(&Authenticate { name, password }).await {
             Ok(answer) => transport.log_in(&answer.token),
             // The cluster has no users.
             Err(status) if status.message().contains("authentication is not enabled") => {}
@@ -373,7 +375,7 @@ impl Connection {
                 Err(_) => None,
             };
             let Some(connection) = connection.filter(|_| self.options.learns_members) else { continue };
-            if let Ok(Ok(members)) = timeout(CONNECTING, connection.transport().unary(MemberList {})).await {
+            if let Ok(Ok(members)) = timeout(CONNECTING, connection.transport().unary(&MemberList {})).await {
                 self.learn(&connection.endpoint, members.urls());
             }
         }

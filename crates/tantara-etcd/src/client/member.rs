@@ -15,19 +15,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message;
+use prost::bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
-use tonic::{Code, IntoStreamingRequest, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
+use tonic::Status;
 
 use crate::client::endpoint::Endpoint;
-use crate::client::proto::{HealthCheck, Range, Rpc};
-use crate::error::{Why, reason};
+use crate::client::proto::Range;
+use crate::client::transport::{Answers, Encoded, Transport};
+use crate::error::Why;
 use crate::lock::lock;
 
 /// A member that has not answered for this long is probed, and again at this interval.
@@ -36,57 +33,6 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// The timeout of a probe: this long, or this many times the first round trip of the connection.
 const SHORTEST_PROBE: Duration = Duration::from_millis(500);
 const PROBE_ROUND_TRIPS: u32 = 4;
-
-/// Sends requests over one gRPC channel, with the token of the login.
-#[derive(Clone, Debug)]
-pub(crate) struct Transport {
-    channel: Channel,
-    token: Option<MetadataValue<Ascii>>,
-}
-
-impl Transport {
-    pub(crate) fn new(channel: Channel) -> Transport {
-        Transport { channel, token: None }
-    }
-
-    pub(crate) fn log_in(&mut self, token: &str) {
-        self.token = token.parse().ok().map(|mut token: MetadataValue<Ascii>| {
-            // Hidden from `Debug`.
-            token.set_sensitive(true);
-            token
-        });
-    }
-
-    fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        // A member that is cut off from the leader fails the request instead of queuing it.
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("token", token.clone());
-        }
-        request
-    }
-
-    pub(crate) async fn unary<R: Rpc>(&self, message: R) -> Result<R::Answer, Status> {
-        let mut grpc = Grpc::new(self.channel.clone());
-        grpc.ready().await.map_err(|error| Status::unavailable(reason(&error)))?;
-        let codec = ProstCodec::<R, R::Answer>::default();
-        let answer = grpc.unary(self.request(message), PathAndQuery::from_static(R::PATH), codec).await?;
-        Ok(answer.into_inner())
-    }
-
-    /// Checks that the member serves and knows a leader. A refusal for another reason counts as an
-    /// answer.
-    pub(crate) async fn check_health(&self) -> Result<(), Status> {
-        match self.unary(HealthCheck {}).await {
-            Ok(_) => Ok(()),
-            // A proxy in front of etcd may not implement it.
-            Err(status) if matches!(status.code(), Code::Unimplemented | Code::NotFound) => Ok(()),
-            Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) => Ok(()),
-            Err(status) => Err(status),
-        }
-    }
-}
 
 /// The state of a connection.
 #[derive(Clone, Debug, Default)]
@@ -195,13 +141,13 @@ impl MemberConnection {
     }
 
     /// Sends a request, and waits for its answer for as long as the connection serves.
-    pub(crate) async fn unary<R: Rpc>(&self, message: R) -> Result<R::Answer, NoAnswer> {
+    pub(crate) async fn send(&self, request: Encoded) -> Result<Bytes, NoAnswer> {
         let waiting = Waiting::new(&self.liveness);
         let mut health = self.liveness.health.subscribe();
         let term = health.borrow_and_update().term;
         tokio::select! {
             biased;
-            answer = self.transport.unary(message) => {
+            answer = self.transport.send(request) => {
                 drop(waiting);
                 if answer.is_ok() {
                     self.liveness.note_answer();
@@ -244,16 +190,12 @@ impl MemberConnection {
         &self,
         path: &'static str,
         requests: impl tokio_stream::Stream<Item = Q> + Send + 'static,
-    ) -> Result<Streaming<A>, Status>
+    ) -> Result<Answers<A>, Status>
     where
-        Q: Message + Send + Sync + 'static,
-        A: Message + Default + Send + Sync + 'static,
+        Q: Message + 'static,
+        A: Message + Default,
     {
-        let mut grpc = Grpc::new(self.transport.channel.clone());
-        grpc.ready().await.map_err(|error| Status::unavailable(reason(&error)))?;
-        let request = self.transport.request(requests).into_streaming_request();
-        let answers = grpc.streaming(request, PathAndQuery::from_static(path), ProstCodec::<Q, A>::default()).await?;
-        Ok(answers.into_inner())
+        self.transport.stream(path, requests).await
     }
 
     /// For optional requests, which do without the probe.
@@ -298,7 +240,7 @@ async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration
             Err(_) if liveness.last_answer() > asked => {}
             Err(_) => return liveness.end(Why::from("does not answer")),
         }
-        if let Ok(Ok(answer)) = timeout(SILENCE, transport.unary(Range::peek(key.clone()))).await {
+        if let Ok(Ok(answer)) = timeout(SILENCE, transport.unary(&Range::peek(key.clone()))).await {
             let term = answer.header.unwrap_or_default().raft_term;
             liveness.health.send_if_modified(|health| {
                 let is_later = term > health.term;

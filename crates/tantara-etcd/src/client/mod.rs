@@ -7,4 +7,5 @@ pub(crate) mod lease;
 pub(crate) mod member;
 pub(crate) mod pause;
 pub(crate) mod proto;
+pub(crate) mod transport;
 pub(crate) mod verdict;

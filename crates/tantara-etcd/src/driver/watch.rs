@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use crate::client::member::MemberConnection;
 use crate::client::proto::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
+use crate::client::transport::Answers;
 use crate::error::Why;
 use crate::store::Store;
 
@@ -30,13 +31,13 @@ pub(crate) enum Message {
     TooLarge,
 }
 
-type Open = (MemberConnection, Streaming<WatchAnswer>);
+type Open = (MemberConnection, Answers<WatchAnswer>);
 
 #[derive(Debug)]
 enum State {
     Closed,
     Opening(JoinHandle<Option<Open>>, mpsc::UnboundedSender<Watch>),
-    Open { connection: MemberConnection, requests: mpsc::UnboundedSender<Watch>, answers: Box<Streaming<WatchAnswer>> },
+    Open { connection: MemberConnection, requests: mpsc::UnboundedSender<Watch>, answers: Box<Answers<WatchAnswer>> },
 }
 
 #[derive(Debug)]
