@@ -116,7 +116,7 @@ fn who_may_only_read_may_wait_and_look() {
         assert_eq!((code, &*said), (Some(0), ""), "{verb:?}");
     }
     for verb in [&["set", "x"][..], &["clear", "x"], &["pulse", "x"], &["rm", "x"]] {
-        world.refuses(BOB, &open, verb, "may only be waited for");
+        world.refuses(BOB, &open, verb, "is read-only");
     }
     world.refuses(BOB, &open, &["set", "y"], "ermission denied");
 }

@@ -108,13 +108,15 @@ impl fmt::Display for Error {
             Kind::NotAnEvent { path, why } => write!(f, "{}: is not an event: {why}", path.display()),
             Kind::Refused { path, why, .. } => write!(f, "{}: {why}", path.display()),
             Kind::ReadOnly { event } => {
-                write!(f, "{event} may only be waited for: its file may not be written to")
+                write!(f, "{event} is read-only: you have no permission to write to its file")
             }
             Kind::Removed { event } => write!(f, "{event} was removed"),
             Kind::Lost { event } => {
-                write!(f, "{event} was lost: something has cut its file off or damaged it; remove the file")
+                write!(f, "{event} was lost: its file was truncated or damaged; remove the file")
             }
-            Kind::Nameless => f.write_str("an event without a name cannot be removed; it ends with its last user"),
+            Kind::Nameless => {
+                f.write_str("an event without a name cannot be removed; it exists as long as a process has it open")
+            }
             Kind::External { error, .. } => error.fmt(f),
             Kind::System { doing, path, error } => {
                 write!(f, "{}: cannot be {doing}: {error}{}", path.display(), sys::advice(error))

@@ -14,9 +14,9 @@ pub fn check(name: &str) -> Result<(), &'static str> {
     } else if name.len() > LONGEST {
         Err("it is longer than 200 bytes")
     } else if name.starts_with(['.', '-', '~']) {
-        Err("it begins with a dot, a dash or a tilde; begin with a letter or a digit")
+        Err("it begins with a dot, a dash or a tilde; use a letter or a digit")
     } else if !name.chars().all(is_fine) {
-        Err("names are made of letters, digits and . _ - + : @ = , % ~")
+        Err("names consist of letters, digits and . _ - + : @ = , % ~")
     } else {
         Ok(())
     }

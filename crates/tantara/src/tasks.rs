@@ -176,12 +176,12 @@ impl Queue {
     }
 
     fn head(&self) -> *const Node {
-        // SAFETY: every caller holds the lock, so nobody writes meanwhile.
+        // SAFETY: every caller holds the lock, so no other thread writes meanwhile.
         self.head.with(|head| unsafe { *head })
     }
 
     fn set_head(&self, node: *const Node) {
-        // SAFETY: every caller holds the lock, so nobody else reads or writes meanwhile.
+        // SAFETY: every caller holds the lock, so no other thread reads or writes meanwhile.
         self.head.with_mut(|head| unsafe { *head = node });
     }
 

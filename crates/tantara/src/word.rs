@@ -160,7 +160,7 @@ mod tests {
         for word in every_kind_of_word() {
             let set = word.set();
             assert!(set.is_set());
-            assert!(!set.has_threads(), "nobody sleeps on a set event");
+            assert!(!set.has_threads(), "no thread sleeps on a set event");
             assert_eq!(set.has_tasks(), word.has_tasks(), "only a drain may declare the queue empty");
             assert_eq!(set.set(), set);
             assert_eq!(set.generation(), word.generation(), "a wait on a set event is released by that set");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_released_by_level_and_by_pulse_and_by_nothing_else() {
+    fn a_generation_is_released_by_level_and_by_pulse_and_by_nothing_else() {
         for word in every_kind_of_word() {
             let generation = word.generation();
             assert_eq!(word.releases(generation), word.is_set(), "level");

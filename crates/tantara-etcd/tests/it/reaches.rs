@@ -8,7 +8,7 @@ use etcd_for_tests::Servers;
 use tantara::{all, any};
 use tantara_etcd::{Cluster, ClusterEvent, Options};
 
-use crate::contract::{Reach, contract};
+use crate::contract::{Scope, contract};
 use crate::{namespace, server, until};
 
 /// An event, its connection, and its server.
@@ -103,7 +103,7 @@ macro_rules! waits_of_threads {
     };
 }
 
-impl Reach for Threads {
+impl Scope for Threads {
     fn new() -> Self {
         Threads(Arc::new(Place::new(server(), namespace())))
     }
@@ -112,7 +112,7 @@ impl Reach for Threads {
     waits_of_threads!();
 }
 
-impl Reach for Machines {
+impl Scope for Machines {
     fn new() -> Self {
         Machines(Place::new(server(), namespace()))
     }
@@ -130,7 +130,7 @@ fn tokio<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-impl Reach for TokioTasks {
+impl Scope for TokioTasks {
     fn new() -> Self {
         TokioTasks(Arc::new(Place::new(server(), namespace())))
     }
@@ -182,7 +182,7 @@ async fn within<T>(wait: impl Future<Output = T>, timeout: Duration) -> Option<T
     .await
 }
 
-impl Reach for SmolTasks {
+impl Scope for SmolTasks {
     fn new() -> Self {
         SmolTasks(Arc::new(Place::new(server(), namespace())))
     }

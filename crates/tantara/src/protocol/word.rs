@@ -19,7 +19,7 @@
 //!   a word with HELD counts as the word with the next odd counter, for every waiter and watcher. The
 //!   holder has a *write* lock on one byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an
 //!   open file description of its own, which ends with the process. HELD without such a lock is what a
-//!   killed holder left: whoever finds it switches it off. To end a hold advances an even counter to
+//!   killed holder left: any process that finds it turns it off. To end a hold advances an even counter to
 //!   the next even number, as a `set` and a `clear` would: whoever waited while it was held is
 //!   released.
 //!
@@ -36,8 +36,8 @@
 //!
 //! 1. No waiter sleeps on a set event: the kernel compares the word before a thread falls asleep, and the one system
 //!    call that sets over SLEEPERS wakes all sleepers.
-//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, has nobody to wake, and its
-//!    process may be killed right after it.
+//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, has no waiter to wake, and
+//!    its process may be killed right after it.
 //! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets. A waiter would be misled only if the
 //!    event were set exactly that often (or a multiple) while the waiter does not run.
 //! 4. Every `set` changes the counter, or is counted in the page's `repeats`, or both. So a wait for the next `set`
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_released_by_level_and_by_pulse_and_by_nothing_else() {
+    fn a_generation_is_released_by_level_and_by_pulse_and_by_nothing_else() {
         for word in every_kind_of_word().filter(|word| !word.is_lost()) {
             let generation = word.generation();
             assert_eq!(word.releases(generation), word.is_set(), "level");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_page_releases_nobody() {
+    fn a_lost_page_releases_no_waiter() {
         assert!(Word::LOST.is_gone() && Word::LOST.is_lost() && !Word::LOST.is_set());
         for word in every_kind_of_word() {
             assert!(!Word::LOST.releases(word.generation()));

@@ -182,8 +182,8 @@ fn open_again(place: &Place, name: &CStr, seen: &Metadata, is_writable: bool) ->
 fn grants_less(place: &Place, metadata: &Metadata, what: &str, error: io::Error) -> Error {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let why = format!(
-        "it may not be {what}, although its directory would allow that: it belongs to user {owner}, and its mode is \
-         {mode:04o}; let its owner change that, or remove it"
+        "it may not be {what}, although its directory allows that: it belongs to user {owner} and has mode {mode:04o}; \
+         its owner must change the mode, or remove it"
     );
     Error::new(Kind::Refused { path: place.path.clone(), why, error })
 }
@@ -218,16 +218,18 @@ pub(crate) fn check_file(file: &File, path: &Path) -> Result<(), Error> {
 /// Whether a page is an event's.
 pub(crate) fn check_page(page: &Page) -> Result<(), String> {
     page.check().map_err(|mismatch| match mismatch {
-        Mismatch::Magic => "it does not begin as events do".into(),
+        Mismatch::Magic => "it does not begin as an event does".into(),
         Mismatch::Seal => "it is damaged; remove it".into(),
         Mismatch::Version(version) if version < VERSION => format!(
-            "an earlier tantara made it (layout {version}, where this one has {VERSION}); end the programs that use \
-             it, and delete the file"
+            "it was made by an earlier version of tantara (layout {version}, this one has {VERSION}); end the programs \
+             that use it, and delete the file"
         ),
         Mismatch::Version(version) => {
-            format!("a later tantara made it (layout {version}, where this one has {VERSION}); update this program")
+            format!(
+                "it was made by a later version of tantara (layout {version}, this one has {VERSION}); update this one"
+            )
         }
-        Mismatch::Kind(kind) => format!("it is of kind {kind}, which this tantara does not know"),
+        Mismatch::Kind(kind) => format!("it is of kind {kind}, which only a later version of tantara knows"),
     })
 }
 

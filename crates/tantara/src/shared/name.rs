@@ -67,16 +67,16 @@ impl Place {
             Err(error) if is_other(&error) => return unfit("it is not a directory".into()),
             // The variable may come from another user's session.
             Err(error) => {
-                let why = format!("it cannot be made ({error}); look at $XDG_RUNTIME_DIR, or name another directory");
+                let why = format!("it cannot be made ({error}); check $XDG_RUNTIME_DIR, or use another directory");
                 return Err(Error::new(Kind::Refused { path, why, error }));
             }
         };
         let metadata = directory.metadata().map_err(|error| Error::system("opened", &path, error))?;
         if metadata.uid() != files::user() {
-            return unfit(format!("it belongs to user {}, not to you; name another one", metadata.uid()));
+            return unfit(format!("it belongs to user {}, not to you; use another directory", metadata.uid()));
         }
         if metadata.permissions().mode() & 0o022 != 0 {
-            return unfit("others may write to it; make it yours alone (chmod 700)".into());
+            return unfit("it is writable by other users; restrict it (chmod 700)".into());
         }
         Place::at(&Arc::new(directory), &path, name)
     }

@@ -17,7 +17,7 @@
 //! out of the slot holds the file's advisory lock and has compared the slot since it got the lock, so it takes no
 //! other file. So a process can be stopped or killed between any two calls while others make, remove and open events
 //! of that name, and no event is lost. A process that is stopped with the lock keeps the file in the slot: an event
-//! that is gone is then in nobody's way, and a live one is used there. The kernel releases the lock when the process
+//! that is gone is then ignored, and a live one is used there. The kernel releases the lock when the process
 //! dies.
 //!
 //! In a directory like /tmp, only the owner can clean up a slot after a killed process. Other users then do without the
@@ -108,7 +108,7 @@ pub(crate) fn remove(place: &Place, event: &EventFile) -> Result<bool, Error> {
 }
 
 fn unlucky() -> io::Error {
-    io::Error::new(ErrorKind::ResourceBusy, "others make and remove it all the time")
+    io::Error::new(ErrorKind::ResourceBusy, "other processes keep making and removing it")
 }
 
 /// Whether another process was faster.
@@ -127,8 +127,8 @@ fn in_the_way(place: &Place, gone: &EventFile, error: io::Error) -> Error {
     }
     let owner = gone.file.metadata().map_or(0, |metadata| metadata.uid());
     let why = format!(
-        "it was removed by a process that was killed before it could take the name away, and you may not do that \
-         ({error}); its owner, user {owner}, or the owner of the directory has to delete the file"
+        "it was removed by a process that was killed before it unlinked the file, and you may not unlink it ({error}); \
+         its owner, user {owner}, or the owner of the directory must delete the file"
     );
     Error::new(Kind::Refused { path: place.path.clone(), why, error })
 }

@@ -12,9 +12,9 @@
 //! A thread number is valid only in its own PID namespace. The namespace is an index into the table in the page. Seen
 //! from another namespace, or if the table is full, a mark only tells that a thread waits, and since when.
 //!
-//! Ranges of different threads, and of threads with the same number in different namespaces, neither overlap nor touch,
-//! so the kernel does not merge them. Read locks exclude nobody. [`waiters`] asks which lock *would* conflict with a
-//! write lock, and takes none.
+//! Ranges of different threads, and of threads with the same number in different namespaces, neither overlap nor
+//! touch, so the kernel does not merge them. Read locks exclude no other process. [`waiters`] asks which lock *would*
+//! conflict with a write lock, and takes none.
 //!
 //! Setting a mark costs a system call, and so does removing it. A mark is set only after a sleep has lasted for a
 //! while ([`crate::shared::handle`]). A released waiter does not remove its mark: it names a generation that has

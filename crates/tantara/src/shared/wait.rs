@@ -127,7 +127,7 @@ impl<'a> Listening<'a> {
     /// reactor thread.
     fn register(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
         let handle = self.handle.0;
-        // SAFETY: `alone` is not pinned: nobody has a pinned reference to it.
+        // SAFETY: `alone` is not pinned: there is no pinned reference to it.
         let alone = unsafe { &mut self.get_unchecked_mut().alone };
         if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
             return Ok(());

@@ -29,7 +29,7 @@ pub(crate) fn sealed_memory(content: &[u8]) -> io::Result<File> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
         created => created?,
     };
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and owned by this function.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     io::Write::write_all(&mut &file, content)?;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -50,7 +50,7 @@ pub(crate) fn open_at(directory: &File, name: &CStr, flags: libc::c_int, mode: u
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: the name is a C string; the mode has the type that variadic arguments are passed as.
     let number = done(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, mode) })?;
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and owned by this function.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
@@ -238,7 +238,7 @@ fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range
 pub(crate) fn duplicate(number: RawFd) -> io::Result<File> {
     // SAFETY: F_DUPFD_CLOEXEC takes a number; if `number` is not open it fails.
     let number = done(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new, and owned by this function.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 

@@ -150,7 +150,7 @@ fn leavers_leave_the_line_in_order() {
     assert_eq!(waiting(&event), 2);
     event.set();
     event.set();
-    let rings: Vec<_> = counters.iter().map(|(counter, _)| counter.wakes()).collect();
-    assert_eq!(rings, [0, 1, 0, 1, 0]);
+    let wakes: Vec<_> = counters.iter().map(|(counter, _)| counter.wakes()).collect();
+    assert_eq!(wakes, [0, 1, 0, 1, 0]);
     waits.iter_mut().for_each(|wait| assert!(poll(wait, &WakeCounter::new().1).is_ready()));
 }

@@ -66,16 +66,16 @@ pub(crate) const REMOVED: i32 = 12;
 fn child_process() {
     let Ok(task) = env::var(TASK) else { return };
     let mut words = task.split('\n');
-    let (verb, directory) = (words.next().unwrap(), PathBuf::from(words.next().unwrap()));
-    let answer = run(verb, &directory, &words.collect::<Vec<_>>());
+    let (action, directory) = (words.next().unwrap(), PathBuf::from(words.next().unwrap()));
+    let answer = run(action, &directory, &words.collect::<Vec<_>>());
     std::process::exit(answer);
 }
 
-fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
+fn run(action: &str, directory: &Path, words: &[&str]) -> i32 {
     let open = |name: &&str| SharedEvent::open_in(directory, name).unwrap();
     let yes_or_no = |yes| if yes { YES } else { NO };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    match (verb, words) {
+    match (action, words) {
         ("set", [name]) => open(name).set().unwrap(),
         ("clear", [name]) => open(name).clear().unwrap(),
         ("wait", [name]) => match open(name).wait() {
@@ -114,13 +114,13 @@ fn run(verb: &str, directory: &Path, words: &[&str]) -> i32 {
         #[cfg(target_arch = "x86_64")]
         ("stop", words) => crate::naming::stop(directory, words),
         _ => {
-            let answer = crate::refused::run(verb, directory, words)
-                .or_else(|| crate::shared::run(verb, directory, words))
-                .or_else(|| crate::users::run(verb, directory, words))
-                .or_else(|| crate::names::run(verb, directory, words))
-                .or_else(|| crate::shared_many::run(verb, directory, words))
-                .or_else(|| crate::waiting::run(verb, directory, words));
-            return answer.unwrap_or_else(|| panic!("a participant knows no {verb:?} with {words:?}"));
+            let answer = crate::refused::run(action, directory, words)
+                .or_else(|| crate::shared::run(action, directory, words))
+                .or_else(|| crate::users::run(action, directory, words))
+                .or_else(|| crate::names::run(action, directory, words))
+                .or_else(|| crate::shared_many::run(action, directory, words))
+                .or_else(|| crate::waiting::run(action, directory, words));
+            return answer.unwrap_or_else(|| panic!("unknown task {action:?} with {words:?}"));
         }
     }
     YES

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::LONG;
 
 /// One scope of the contract: an event, and a way to wait for it.
-pub(crate) trait Reach: Clone + Debug + Send + 'static {
+pub(crate) trait Scope: Clone + Debug + Send + 'static {
     /// A timeout long enough for several waiters to be seen at once. (Miri's clock counts steps.)
     const SHORT: Duration = if cfg!(miri) { Duration::from_secs(10) } else { Duration::from_millis(100) };
 
@@ -36,15 +36,15 @@ pub(crate) trait Reach: Clone + Debug + Send + 'static {
 
 /// Makes a module of tests for each scope.
 macro_rules! contract {
-    ($($(#[$attribute:meta])* $module:ident: $reach:ty;)*) => {$(
+    ($($(#[$attribute:meta])* $module:ident: $scope:ty;)*) => {$(
         $(#[$attribute])*
         mod $module {
-            crate::contract::contract! { @tests $reach:
+            crate::contract::contract! { @tests $scope:
                 starts_unset_and_set_and_clear_are_idempotent
                 a_wait_on_a_set_event_returns_at_once
                 set_releases_everyone_who_waits
                 a_set_then_clear_releases_everyone_who_waited
-                nobody_is_released_without_a_set
+                no_wait_is_released_without_a_set
                 a_zero_or_past_deadline_is_a_poll
                 a_timeout_says_so_and_leaves_no_trace
                 the_longest_timeout_waits
@@ -57,17 +57,17 @@ macro_rules! contract {
             }
         }
     )*};
-    (@tests $reach:ty: $($test:ident)*) => {$(
+    (@tests $scope:ty: $($test:ident)*) => {$(
         #[test]
         fn $test() {
-            crate::contract::$test::<$reach>();
+            crate::contract::$test::<$scope>();
         }
     )*};
 }
 pub(crate) use contract;
 
 /// Starts `count` waiters, and returns once all of them wait.
-fn waiters<R: Reach>(event: &R, count: usize) -> Vec<thread::JoinHandle<bool>> {
+fn waiters<S: Scope>(event: &S, count: usize) -> Vec<thread::JoinHandle<bool>> {
     let participants = (0..count)
         .map(|_| {
             let event = event.clone();
@@ -82,8 +82,8 @@ fn all_released(participants: Vec<thread::JoinHandle<bool>>) -> bool {
     participants.into_iter().all(|participant| participant.join().unwrap())
 }
 
-pub(crate) fn starts_unset_and_set_and_clear_are_idempotent<R: Reach>() {
-    let event = R::new();
+pub(crate) fn starts_unset_and_set_and_clear_are_idempotent<S: Scope>() {
+    let event = S::new();
     assert!(!event.is_set());
     event.clear();
     assert!(!event.is_set());
@@ -97,8 +97,8 @@ pub(crate) fn starts_unset_and_set_and_clear_are_idempotent<R: Reach>() {
     }
 }
 
-pub(crate) fn a_wait_on_a_set_event_returns_at_once<R: Reach>() {
-    let event = R::new();
+pub(crate) fn a_wait_on_a_set_event_returns_at_once<S: Scope>() {
+    let event = S::new();
     event.set();
     event.wait();
     assert!(event.wait_timeout(Duration::ZERO));
@@ -107,17 +107,17 @@ pub(crate) fn a_wait_on_a_set_event_returns_at_once<R: Reach>() {
     assert!(event.is_set(), "a wait uses nothing up");
 }
 
-pub(crate) fn set_releases_everyone_who_waits<R: Reach>() {
-    let event = R::new();
+pub(crate) fn set_releases_everyone_who_waits<S: Scope>() {
+    let event = S::new();
     let participants = waiters(&event, 8);
     event.set();
     assert!(all_released(participants));
     event.assert_left();
 }
 
-pub(crate) fn a_set_then_clear_releases_everyone_who_waited<R: Reach>() {
+pub(crate) fn a_set_then_clear_releases_everyone_who_waited<S: Scope>() {
     for _ in 0..if cfg!(miri) { 2 } else { 20 } {
-        let event = R::new();
+        let event = S::new();
         let participants = waiters(&event, 8);
         event.set();
         event.clear();
@@ -126,12 +126,12 @@ pub(crate) fn a_set_then_clear_releases_everyone_who_waited<R: Reach>() {
     }
 }
 
-pub(crate) fn nobody_is_released_without_a_set<R: Reach>() {
-    let event = R::new();
+pub(crate) fn no_wait_is_released_without_a_set<S: Scope>() {
+    let event = S::new();
     let participants: Vec<_> = (0..4)
         .map(|_| {
             let event = event.clone();
-            thread::spawn(move || event.wait_timeout(2 * R::SHORT))
+            thread::spawn(move || event.wait_timeout(2 * S::SHORT))
         })
         .collect();
     event.until_waiting(4);
@@ -145,8 +145,8 @@ pub(crate) fn nobody_is_released_without_a_set<R: Reach>() {
     }
 }
 
-pub(crate) fn a_zero_or_past_deadline_is_a_poll<R: Reach>() {
-    let event = R::new();
+pub(crate) fn a_zero_or_past_deadline_is_a_poll<S: Scope>() {
+    let event = S::new();
     let past = Instant::now();
     thread::sleep(Duration::from_millis(1));
     assert!(!event.wait_timeout(Duration::ZERO));
@@ -156,8 +156,8 @@ pub(crate) fn a_zero_or_past_deadline_is_a_poll<R: Reach>() {
     assert!(event.wait_deadline(past));
 }
 
-pub(crate) fn a_timeout_says_so_and_leaves_no_trace<R: Reach>() {
-    let event = R::new();
+pub(crate) fn a_timeout_says_so_and_leaves_no_trace<S: Scope>() {
+    let event = S::new();
     let timeout = Duration::from_millis(20);
     let began = Instant::now();
     assert!(!event.wait_timeout(timeout));
@@ -170,8 +170,8 @@ pub(crate) fn a_timeout_says_so_and_leaves_no_trace<R: Reach>() {
     assert!(event.wait_timeout(timeout));
 }
 
-pub(crate) fn the_longest_timeout_waits<R: Reach>() {
-    let event = R::new();
+pub(crate) fn the_longest_timeout_waits<S: Scope>() {
+    let event = S::new();
     let participant = {
         let event = event.clone();
         thread::spawn(move || event.wait_timeout(Duration::MAX))
@@ -181,9 +181,9 @@ pub(crate) fn the_longest_timeout_waits<R: Reach>() {
     assert!(participant.join().unwrap());
 }
 
-pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
+pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<S: Scope>() {
     for round in 0..if cfg!(miri) { 10 } else { 200 } {
-        let (event, letter) = (R::new(), Arc::new(AtomicU32::new(0)));
+        let (event, letter) = (S::new(), Arc::new(AtomicU32::new(0)));
         if round % 2 == 0 {
             event.set();
             event.clear();
@@ -201,12 +201,12 @@ pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<R: Reach>() {
     }
 }
 
-pub(crate) fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
-    let event = R::new();
+pub(crate) fn a_cancelled_wait_loses_nothing_for_others<S: Scope>() {
+    let event = S::new();
     let short: Vec<_> = (0..4)
         .map(|milliseconds| {
             let event = event.clone();
-            thread::spawn(move || event.wait_timeout(R::SHORT + Duration::from_millis(milliseconds)))
+            thread::spawn(move || event.wait_timeout(S::SHORT + Duration::from_millis(milliseconds)))
         })
         .collect();
     event.until_waiting(4);
@@ -225,8 +225,8 @@ pub(crate) fn a_cancelled_wait_loses_nothing_for_others<R: Reach>() {
     assert!(all_released(participants));
 }
 
-pub(crate) fn newcomers_wait_for_the_next_set<R: Reach>() {
-    let event = R::new();
+pub(crate) fn newcomers_wait_for_the_next_set<S: Scope>() {
+    let event = S::new();
     let old = waiters(&event, 2);
     event.set();
     event.clear();
@@ -237,12 +237,12 @@ pub(crate) fn newcomers_wait_for_the_next_set<R: Reach>() {
     assert!(all_released(new));
 }
 
-pub(crate) fn any_says_which<R: Reach>() {
-    let events = [R::new(), R::new(), R::new()];
+pub(crate) fn any_says_which<S: Scope>() {
+    let events = [S::new(), S::new(), S::new()];
     for index in [2, 0, 1] {
         let participant = {
             let events = events.clone();
-            thread::spawn(move || R::any(&events, LONG))
+            thread::spawn(move || S::any(&events, LONG))
         };
         events.iter().for_each(|event| event.until_waiting(1));
         events[index].set();
@@ -252,14 +252,14 @@ pub(crate) fn any_says_which<R: Reach>() {
     }
     events[1].set();
     events[2].set();
-    assert_eq!(R::any(&events, Duration::ZERO), Some(1), "the lowest of several");
+    assert_eq!(S::any(&events, Duration::ZERO), Some(1), "the lowest of several");
 }
 
-pub(crate) fn all_latches<R: Reach>() {
-    let events = [R::new(), R::new(), R::new()];
+pub(crate) fn all_latches<S: Scope>() {
+    let events = [S::new(), S::new(), S::new()];
     let participant = {
         let events = events.clone();
-        thread::spawn(move || R::all(&events, LONG))
+        thread::spawn(move || S::all(&events, LONG))
     };
     events[0].until_waiting(1);
     for event in events.iter().rev() {
@@ -270,14 +270,14 @@ pub(crate) fn all_latches<R: Reach>() {
     assert!(participant.join().unwrap());
 }
 
-pub(crate) fn any_and_all_time_out<R: Reach>() {
-    let events = [R::new(), R::new()];
+pub(crate) fn any_and_all_time_out<S: Scope>() {
+    let events = [S::new(), S::new()];
     events[0].set();
     let timeout = Duration::from_millis(10);
-    assert_eq!(R::any(&events[1..], timeout), None);
-    assert!(!R::all(&events, timeout));
-    assert!(!R::all(&events, Duration::ZERO));
+    assert_eq!(S::any(&events[1..], timeout), None);
+    assert!(!S::all(&events, timeout));
+    assert!(!S::all(&events, Duration::ZERO));
     events.iter().for_each(|event| event.assert_left());
     events[1].set();
-    assert!(R::all(&events, Duration::ZERO));
+    assert!(S::all(&events, Duration::ZERO));
 }

@@ -65,14 +65,14 @@ fn what_is_no_event_is_refused_and_left_alone() {
     file("long", &[&good[..], &[0]].concat());
     is_refused(home, "long", "4097 bytes");
     File::create(home.join("sparse")).unwrap().set_len(PAGE as u64).unwrap();
-    is_refused(home, "sparse", "does not begin as events do");
+    is_refused(home, "sparse", "does not begin as an event does");
     file("magic", &with(0, b'T'));
-    is_refused(home, "magic", "does not begin as events do");
+    is_refused(home, "magic", "does not begin as an event does");
     let of_version = |version: u32| [&good[..8], &version.to_ne_bytes(), &good[12..]].concat();
     file("later", &of_version(77));
-    is_refused(home, "later", "a later tantara made it (layout 77, where this one has 2); update this program");
+    is_refused(home, "later", "a later version of tantara (layout 77, this one has 2); update this one");
     file("earlier", &of_version(1));
-    is_refused(home, "earlier", "an earlier tantara made it (layout 1, where this one has 2)");
+    is_refused(home, "earlier", "an earlier version of tantara (layout 1, this one has 2)");
     file("seal", &with(SEAL, b'S'));
     is_refused(home, "seal", "damaged");
     file("kind", &with(12, 9));
@@ -250,7 +250,7 @@ fn a_file_that_is_cut_off_is_an_error_and_no_fault() {
 }
 
 #[test]
-fn a_file_that_was_cut_off_while_nobody_looked_is_lost() {
+fn a_file_that_was_truncated_between_accesses_is_lost() {
     let home = directory();
     let event = SharedEvent::open_in(&home, "x").unwrap();
     let file = OpenOptions::new().write(true).open(home.path().join("x")).unwrap();
@@ -266,11 +266,11 @@ fn a_fault_that_is_not_ours_still_ends_the_process() {
     let mut participant = ChildProcess::start(["fault_elsewhere", home.path().to_str().unwrap(), "x"]);
     assert_eq!(participant.end().signal(), Some(libc::SIGBUS));
     let mut participant = ChildProcess::start(["fault_with_handler", home.path().to_str().unwrap(), "x"]);
-    assert_eq!(participant.answer(), YES, "whoever handled it before is asked");
+    assert_eq!(participant.answer(), YES, "the earlier handler is called");
 }
 
 #[test]
-fn a_file_that_is_taken_away_leaves_nobody_asleep() {
+fn removing_the_file_ends_all_waits() {
     let home = directory();
     let (first, second) = (sleeper(home.path(), "x"), sleeper(home.path(), "y"));
     let old = SharedEvent::open_in(&home, "y").unwrap();
@@ -306,7 +306,7 @@ fn what_one_may_not_do_is_said() {
     }
     let home = directory();
     let path = home.path().to_str().unwrap();
-    let as_nobody = |verb: &str, name: &str| ChildProcess::start(["as_nobody", path, verb, name]).answer();
+    let as_nobody = |action: &str, name: &str| ChildProcess::start(["as_nobody", path, action, name]).answer();
     // Another user's directory without permissions.
     fs::set_permissions(&home, PermissionsExt::from_mode(0o700)).unwrap();
     assert_eq!(as_nobody("open_is_denied", "x"), YES);
@@ -350,12 +350,12 @@ const REFUSED: i32 = 20;
 fn limits_of_the_system_are_errors_and_leave_what_is_open_alone() {
     let home = directory();
     let path = home.path().to_str().unwrap();
-    for verb in ["without_descriptors", "without_disk", "without_waitv", "without_wake_op"] {
-        assert_eq!(ChildProcess::start([verb, path, "x"]).answer(), YES, "{verb}");
+    for action in ["without_descriptors", "without_disk", "without_waitv", "without_wake_op"] {
+        assert_eq!(ChildProcess::start([action, path, "x"]).answer(), YES, "{action}");
         assert_eq!(
             fs::read_dir(&home).unwrap().filter(|file| !file_is(file, "x")).count(),
             0,
-            "{verb}: nothing is left"
+            "{action}: nothing is left"
         );
     }
 }
@@ -428,7 +428,7 @@ fn a_mark_or_a_note_of_process_zero_is_no_process() {
 
 /// A hostile reader that keeps the file's lock delays a removal by a moment.
 #[test]
-fn whoever_keeps_the_lock_delays_a_removal_and_nothing_else() {
+fn a_lock_that_is_kept_delays_a_removal_and_nothing_else() {
     let home = directory();
     let event = SharedEvent::open_in(&home, "x").unwrap();
     let hostile = File::open(home.path().join("x")).unwrap();

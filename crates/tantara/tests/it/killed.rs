@@ -58,7 +58,7 @@ impl Sleeper {
     }
 
     fn outcome(&self) -> Result<(), Error> {
-        self.outcomes.recv_timeout(LONG).expect("somebody was left behind")
+        self.outcomes.recv_timeout(LONG).expect("a waiter was not released")
     }
 }
 
@@ -71,11 +71,11 @@ enum Others {
     Come,
 }
 
-/// A process is killed at each instruction of `verb`. The event is set before that if `is_set`, else unset.
-fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
+/// A process is killed at each instruction of `action`. The event is set before that if `is_set`, else unset.
+fn at_every_instruction(action: &str, warm: bool, is_set: bool, others: Others) {
     let directory = tempfile::tempdir().unwrap();
     let event = SharedEvent::open_in(&directory, "event").unwrap();
-    let Some(mut stepper) = Stepper::start(directory.path(), verb, warm) else { return };
+    let Some(mut stepper) = Stepper::start(directory.path(), action, warm) else { return };
     let sleepers = Sleeper::pair(&directory, "event");
     let prepare = || if is_set { event.set() } else { event.clear() };
     prepare().unwrap();
@@ -97,12 +97,12 @@ fn at_every_instruction(verb: &str, warm: bool, is_set: bool, others: Others) {
             if instructions == length || !has_reached {
                 assert_eq!(event.is_set().unwrap(), after, "it was not over at its end");
             }
-            all_is_well(&event, &sleepers, killed, &format!("{verb} was killed after {instructions} instructions"));
+            all_is_well(&event, &sleepers, killed, &format!("{action} was killed after {instructions} instructions"));
             has_reached
         });
     }
     let [unset, set] = was_set;
-    conclude(verb, &points, &format!("{unset} times the event was unset then, {set} times it was set"));
+    conclude(action, &points, &format!("{unset} times the event was unset then, {set} times it was set"));
     assert_eq!((unset > 0, set > 0), (!is_set || !after, is_set || after), "before and behind the one that counts");
 }
 
@@ -122,12 +122,12 @@ fn until_reached(attempt: impl FnMut() -> bool) {
 fn all_is_well(event: &SharedEvent, sleepers: &[Sleeper], killed: u32, story: &str) {
     if !event.is_set().unwrap() {
         for sleeper in sleepers {
-            assert!(sleeper.outcomes.try_recv().is_err(), "{story}: somebody was released without a set");
+            assert!(sleeper.outcomes.try_recv().is_err(), "{story}: a waiter was released without a set");
         }
         event.set().unwrap();
     }
     for sleeper in sleepers {
-        assert!(!sleeper.is_asleep(), "{story}: somebody is asleep on a set event");
+        assert!(!sleeper.is_asleep(), "{story}: a thread sleeps on a set event");
     }
     for sleeper in sleepers {
         sleeper.outcome().unwrap();
@@ -150,7 +150,7 @@ fn the_first_set_of_a_process() {
 }
 
 #[test]
-fn set_while_nobody_sleeps() {
+fn set_without_sleepers() {
     at_every_instruction("set", true, false, Others::Come);
 }
 
@@ -172,7 +172,7 @@ fn clear_of_what_is_unset() {
 /// A wait that spins before it sleeps, because there are no other sleepers; through two sleeps, a short one and one
 /// from which a `set` wakes it.
 #[test]
-fn wait_while_nobody_sleeps() {
+fn wait_without_sleepers() {
     at_every_instruction("wait", true, false, Others::Come);
 }
 
@@ -244,7 +244,7 @@ fn clear_while_others_watch() {
         });
     }
     for told in all_told {
-        assert_eq!(told.recv_timeout(LONG).map(State::is_set), Ok(false), "nobody said that it was cleared");
+        assert_eq!(told.recv_timeout(LONG).map(State::is_set), Ok(false), "the watcher was not told of the clear");
     }
     conclude("clear while others watch", &points, &format!("{cleared} times it was clear then"));
     assert!(cleared > 1 && cleared < points.len());
@@ -279,7 +279,7 @@ fn remove() {
             assert!(!again.is_removed(), "{story}: the name was not free");
             again.set().unwrap();
             assert_eq!(event.is_set().ok(), (!event.is_removed()).then_some(true), "{story}");
-            assert!(sleepers.iter().all(|sleeper| !sleeper.is_asleep()), "{story}: somebody is still asleep");
+            assert!(sleepers.iter().all(|sleeper| !sleeper.is_asleep()), "{story}: a thread still sleeps");
             for sleeper in &sleepers {
                 let outcome = sleeper.outcome();
                 assert_eq!(outcome.is_err_and(|error| error.is_removed()), event.is_removed(), "{story}");

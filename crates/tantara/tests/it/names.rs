@@ -21,8 +21,8 @@ use crate::refused::forbid_nameless_files;
 use crate::shared::until_waiters;
 
 /// The tasks of this file.
-pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
-    Some(match (verb, words) {
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (action, words) {
         // By a path that leads elsewhere as soon as it waits.
         ("wait_elsewhere", [name]) => {
             env::set_current_dir(directory.parent().unwrap()).unwrap();
@@ -52,9 +52,9 @@ fn open(directory: &Path, name: &str) -> SharedEvent {
 }
 
 /// A process that waits for the event, and has slept for a moment.
-fn sleeper(verb: &str, directory: &Path, name: &str) -> ChildProcess {
+fn sleeper(action: &str, directory: &Path, name: &str) -> ChildProcess {
     let event = open(directory, name);
-    let participant = ChildProcess::start([verb, directory.to_str().unwrap(), name]);
+    let participant = ChildProcess::start([action, directory.to_str().unwrap(), name]);
     until_waiters(&event, 1);
     participant
 }
@@ -63,7 +63,7 @@ fn sleeper(verb: &str, directory: &Path, name: &str) -> ChildProcess {
 fn answer(participant: &mut ChildProcess) -> i32 {
     let deadline = Instant::now() + LONG;
     while participant.0.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < deadline, "nobody has told it");
+        assert!(Instant::now() < deadline, "the process still waits");
         thread::sleep(Duration::from_millis(5));
     }
     participant.answer()
@@ -134,7 +134,7 @@ fn a_directory_that_is_renamed_or_entered_removes_nothing() {
     let (place, renamed) = (home.path().join("place"), home.path().join("renamed"));
     let event = SharedEvent::open_in(&place, "x").unwrap();
     let mut participants =
-        ["wait", "wait_elsewhere"].map(|verb| ChildProcess::start([verb, place.to_str().unwrap(), "x"]));
+        ["wait", "wait_elsewhere"].map(|action| ChildProcess::start([action, place.to_str().unwrap(), "x"]));
     until_waiters(&event, 2);
     let probe = Probe::new(&place);
     fs::rename(&place, &renamed).unwrap();
@@ -222,7 +222,7 @@ fn a_slot_that_is_occupied_is_done_without() {
 
 /// A process that keeps the lock of an event in the slot, because it is stopped or hostile, does not block the name.
 #[test]
-fn a_lock_that_is_kept_keeps_nobody_from_the_name() {
+fn a_lock_that_is_kept_does_not_block_the_name() {
     let home = directory();
     let (path, slot) = (home.path().join("x"), home.path().join(".moved-x"));
     let lock = |path: &Path| {

@@ -324,7 +324,7 @@ pub(crate) fn stop(directory: &Path, words: &[&str]) {
             forbid_nameless_files();
             maker_and_users(directory);
         }
-        _ => panic!("nobody is stopped by {words:?}"),
+        _ => panic!("unknown task {words:?}"),
     }
 }
 
@@ -341,7 +341,7 @@ fn a_remover_that_was_stopped_takes_no_new_event_away() {
 }
 
 #[test]
-fn a_remover_that_was_stopped_leaves_nobody_asleep() {
+fn a_remover_that_was_stopped_leaves_no_waiter_asleep() {
     ends_well("remover and users");
 }
 

@@ -1,4 +1,4 @@
-//! The contract between processes: whoever waits is a process of its own.
+//! The contract between processes: each waiter is a process of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -8,14 +8,14 @@ use tantara::{SharedEvent, all, any};
 use tempfile::TempDir;
 
 use crate::child_process::{ChildProcess, INDEX, NO};
-use crate::contract::Reach;
+use crate::contract::Scope;
 use crate::shared::until_waiters;
 
 /// Threads of one process that wait for an event between processes, all through one handle.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedThreads(SharedEvent);
 
-impl Reach for SharedThreads {
+impl Scope for SharedThreads {
     fn new() -> Self {
         SharedThreads(SharedEvent::anonymous().unwrap())
     }
@@ -68,8 +68,8 @@ impl Named {
     }
 
     /// Another process waits for it, blocking or awaiting.
-    fn wait_in_another(&self, verb: &str, timeout: Duration) -> bool {
-        ChildProcess::start([verb, &directory(), &timeout.as_nanos().to_string(), &self.name]).says_yes()
+    fn wait_in_another(&self, action: &str, timeout: Duration) -> bool {
+        ChildProcess::start([action, &directory(), &timeout.as_nanos().to_string(), &self.name]).says_yes()
     }
 }
 
@@ -78,20 +78,20 @@ fn directory() -> String {
     DIRECTORY.path().to_str().unwrap().to_owned()
 }
 
-fn of_many(verb: &str, timeout: Duration, names: impl Iterator<Item = String>) -> ChildProcess {
-    let task = [verb.to_owned(), directory(), timeout.as_nanos().to_string()];
+fn of_many(action: &str, timeout: Duration, names: impl Iterator<Item = String>) -> ChildProcess {
+    let task = [action.to_owned(), directory(), timeout.as_nanos().to_string()];
     ChildProcess::start(task.into_iter().chain(names))
 }
 
-/// What two reaches share: who sets is this process, who waits is another.
+/// What two scopes share: this process sets, and another waits.
 macro_rules! reach_of_processes {
-    ($reach:ident, $wait:literal, $any:literal, $all:literal) => {
-        impl Reach for $reach {
+    ($scope:ident, $wait:literal, $any:literal, $all:literal) => {
+        impl Scope for $scope {
             // They have to be started, and show up only when they have slept for a twentieth of a second.
             const SHORT: Duration = Duration::from_secs(1);
 
             fn new() -> Self {
-                $reach(Arc::new(Named::new()))
+                $scope(Arc::new(Named::new()))
             }
 
             fn until_waiting(&self, count: usize) {

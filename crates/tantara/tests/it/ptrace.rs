@@ -27,7 +27,7 @@ pub(crate) struct Call {
 /// Stops a traced child. Without a tracer this ends the process.
 #[inline]
 pub(crate) fn mark() {
-    // SAFETY: a trap; whoever traces us lets us go on behind it.
+    // SAFETY: a trap; the tracer lets this process go on behind it.
     unsafe { std::arch::asm!("int3") }
 }
 

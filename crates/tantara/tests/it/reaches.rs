@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tantara::{Event, all, any};
 
-use crate::contract::{Reach, contract};
+use crate::contract::{Scope, contract};
 
 /// All but the waiting, which is the same for all scopes that use an `Event`.
 macro_rules! verbs_of_event {
@@ -31,7 +31,7 @@ macro_rules! verbs_of_event {
 #[derive(Clone, Debug)]
 struct Threads(Arc<Event>);
 
-impl Reach for Threads {
+impl Scope for Threads {
     verbs_of_event!();
 
     fn wait(&self) {
@@ -63,7 +63,7 @@ fn tokio<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
-impl Reach for TokioTasks {
+impl Scope for TokioTasks {
     verbs_of_event!();
 
     fn wait(&self) {
@@ -101,7 +101,7 @@ async fn within<T>(wait: impl Future<Output = T>, timer: smol::Timer) -> Option<
     .await
 }
 
-impl Reach for SmolTasks {
+impl Scope for SmolTasks {
     verbs_of_event!();
 
     fn wait(&self) {

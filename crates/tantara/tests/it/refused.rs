@@ -16,8 +16,8 @@ const NOBODY: u32 = 65_534;
 const REFUSED: i32 = 20;
 
 /// Runs a task of this file, if it is one.
-pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
-    Some(match (verb, words) {
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (action, words) {
         ("fault_elsewhere", [name]) => fault_elsewhere(directory, name),
         ("fault_with_handler", [name]) => fault_with_handler(directory, name),
         ("as_nobody", ["open_is_denied", name]) => open_is_denied(directory, name),

@@ -18,8 +18,8 @@ use crate::child_process::{ChildProcess, NO, REMOVED, YES};
 use crate::refused::become_nobody;
 
 /// The tasks of this file.
-pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
-    Some(match (verb, words) {
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (action, words) {
         ("wait_for_inherited", [number]) => match SharedEvent::inherited(number.parse().unwrap()) {
             Ok(event) => {
                 event.wait().unwrap();
@@ -53,8 +53,8 @@ fn open(directory: &TempDir, name: &str) -> SharedEvent {
     SharedEvent::open_in(directory, name).unwrap()
 }
 
-fn start(verb: &str, directory: &TempDir, words: &[&str]) -> ChildProcess {
-    ChildProcess::start([verb, directory.path().to_str().unwrap()].iter().chain(words))
+fn start(action: &str, directory: &TempDir, words: &[&str]) -> ChildProcess {
+    ChildProcess::start([action, directory.path().to_str().unwrap()].iter().chain(words))
 }
 
 /// Returns the waiters once there are `count`.
@@ -71,8 +71,8 @@ pub(crate) fn until_waiters(event: &SharedEvent, count: usize) -> Vec<Waiter> {
 }
 
 /// The message of a panic.
-fn complaint(verb: impl FnOnce()) -> String {
-    *catch_unwind(AssertUnwindSafe(verb)).unwrap_err().downcast::<String>().unwrap()
+fn complaint(action: impl FnOnce()) -> String {
+    *catch_unwind(AssertUnwindSafe(action)).unwrap_err().downcast::<String>().unwrap()
 }
 
 // Permissions.
@@ -81,7 +81,7 @@ fn complaint(verb: impl FnOnce()) -> String {
 fn read_only(event: &SharedEvent) -> i32 {
     assert!(!event.is_writable() && !event.is_set().unwrap());
     for error in [event.set(), event.clear(), event.pulse(), event.remove().map(drop)].map(Result::unwrap_err) {
-        assert!(error.is_permission_denied() && error.to_string().contains("may not be written to"), "{error}");
+        assert!(error.is_permission_denied() && error.to_string().contains("is read-only"), "{error}");
     }
     assert!(!event.wait_timeout(Duration::from_millis(1)).unwrap() && !event.is_removed());
     let outcomes = thread::scope(|scope| {
@@ -310,7 +310,7 @@ fn who_was_released_before_the_removal_is_released() {
 
 /// The process that removed it was killed in between.
 #[test]
-fn what_is_marked_as_gone_is_buried_by_whoever_comes_next() {
+fn an_event_that_is_marked_as_gone_is_unlinked_by_the_next_opening() {
     let home = directory();
     let (event, path) = (open(&home, "x"), home.path().join("x"));
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();

@@ -15,8 +15,8 @@ use crate::shared::until_waiters;
 use crate::{LONG, WakeCounter, poll};
 
 /// The tasks of this file.
-pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
-    match (verb, words) {
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    match (action, words) {
         ("ping_pong", [rounds]) => ping_pong(rounds.parse().unwrap()),
         ("await_after_fork", []) => await_after_fork(),
         ("rest", []) => rest(),
@@ -200,7 +200,7 @@ fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
                 round.store(number, Relaxed);
                 let began = Instant::now();
                 pollster::block_on(wait).unwrap();
-                assert!(began.elapsed() < LONG / 2, "nobody rang in round {number}");
+                assert!(began.elapsed() < LONG / 2, "no notification in round {number}");
             }
         });
         for number in 1..=ROUNDS {
@@ -215,8 +215,8 @@ fn a_wait_that_begins_when_another_ends_is_not_forgotten() {
 
 fn participant(words: &[&str]) -> i32 {
     let home = tempfile::tempdir().unwrap();
-    let (verb, words) = words.split_first().unwrap();
-    ChildProcess::start([*verb, home.path().to_str().unwrap()].iter().chain(words)).answer()
+    let (action, words) = words.split_first().unwrap();
+    ChildProcess::start([*action, home.path().to_str().unwrap()].iter().chain(words)).answer()
 }
 
 #[test]

@@ -36,10 +36,10 @@ pub(crate) struct Stepper {
 }
 
 impl Stepper {
-    /// A process whose children do `verb` to events of `directory`. If `warm`, it has done so itself before it forks,
+    /// A process whose children do `action` to events of `directory`. If `warm`, it has done so itself before it forks,
     /// so that what is made once per process exists. `None`, with a line that says so, where tracing is forbidden.
-    pub(crate) fn start(directory: &Path, verb: &str, warm: bool) -> Option<Stepper> {
-        let task = ["step", directory.to_str().unwrap(), verb, if warm { "warm" } else { "cold" }];
+    pub(crate) fn start(directory: &Path, action: &str, warm: bool) -> Option<Stepper> {
+        let task = ["step", directory.to_str().unwrap(), action, if warm { "warm" } else { "cold" }];
         let mut participant =
             ChildProcess::command(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(ChildProcess).unwrap();
         let (questions, answers) = (participant.0.stdin.take().unwrap(), participant.0.stdout.take().unwrap());
@@ -104,7 +104,7 @@ impl Stepper {
 #[derive(Default)]
 struct Steps {
     directory: PathBuf,
-    verb: String,
+    action: String,
     /// The addresses of the first child, instruction by instruction, with the number of earlier visits.
     path: Vec<(u64, usize)>,
     /// The system calls in which it may fall asleep.
@@ -116,12 +116,12 @@ struct Steps {
 }
 
 pub(crate) fn step(directory: &Path, words: &[&str]) {
-    let [verb, warmth] = *words else { panic!("what to step, and how?") };
+    let [action, warmth] = *words else { panic!("what to step, and how?") };
     let answer = |answer: &str| writeln!(io::stdout().lock(), "{ANSWER}{answer}").unwrap();
     if !ptrace::is_allowed() {
         return answer("forbidden");
     }
-    let mut steps = Steps { directory: directory.to_owned(), verb: verb.to_owned(), ..Steps::default() };
+    let mut steps = Steps { directory: directory.to_owned(), action: action.to_owned(), ..Steps::default() };
     if warmth == "warm" {
         steps.warm_up();
     }
@@ -151,14 +151,14 @@ pub(crate) fn step(directory: &Path, words: &[&str]) {
     }
 }
 
-fn perform(verb: &str, event: &SharedEvent) {
-    match verb {
+fn perform(action: &str, event: &SharedEvent) {
+    match action {
         "set" => event.set().unwrap(),
         "clear" => event.clear().unwrap(),
         "pulse" => event.pulse().unwrap(),
         "wait" => drop(event.wait()),
         "remove" => drop(event.remove().unwrap()),
-        _ => panic!("a stepper cannot {verb}"),
+        _ => panic!("a stepper cannot {action}"),
     }
 }
 
@@ -184,7 +184,7 @@ impl Steps {
         Traced::start(|| {
             let event = self.open(name);
             ptrace::mark();
-            perform(&self.verb, &event);
+            perform(&self.action, &event);
             ptrace::mark();
         })
     }

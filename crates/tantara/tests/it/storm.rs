@@ -175,7 +175,7 @@ pub(crate) fn participant(directory: &Path, words: &[&str]) {
             let [removed, gone] = [REMOVED, GONE].map(|list| numbers(&directory.join(list)));
             let innocent: Vec<_> = gone.difference(&removed).collect();
             println!("{} events were to be removed, {} were found gone", removed.len(), gone.len());
-            assert!(innocent.is_empty(), "nobody has removed {innocent:?}");
+            assert!(innocent.is_empty(), "these were not removed: {innocent:?}");
         }
         ["meet"] => meet(directory),
         ["meet", "drafts"] => {
@@ -264,10 +264,10 @@ fn storm(directory: &Path, storm: Storm) {
 }
 
 /// What a child does until the storm is over. Then it waits until it is asked to end.
-fn be_out(mut sailor: Sailor, verb: fn(&mut Sailor), mut home: &PipeReader) {
+fn be_out(mut sailor: Sailor, action: fn(&mut Sailor), mut home: &PipeReader) {
     let over = SharedEvent::open_in(&sailor.directory, OVER).unwrap();
     while !over.is_set().unwrap() {
-        verb(&mut sailor);
+        action(&mut sailor);
         thread::sleep(2 * sailor.moment());
     }
     // From here on nothing is cleared or removed.
@@ -341,17 +341,17 @@ fn ends_well<const N: usize>(words: [&str; N]) {
 }
 
 #[test]
-fn a_storm_of_signals_leaves_nobody_asleep() {
+fn a_storm_of_signals_leaves_no_waiter_asleep() {
     ends_well(["sail", "200", "1", &rounds(3_000)]);
 }
 
 #[test]
-fn a_storm_of_removals_leaves_nobody_asleep_or_cut_off() {
+fn a_storm_of_removals_leaves_no_waiter_asleep_or_on_another_event() {
     ends_well(["sink", "50", "2", &rounds(3_000)]);
 }
 
 #[test]
-fn a_storm_of_stops_and_kills_leaves_nobody_asleep_and_removes_nothing_by_itself() {
+fn a_storm_of_stops_and_kills_leaves_no_waiter_asleep_and_removes_no_event() {
     let variable = |name| env::var(name).ok();
     let processes = variable("TANTARA_STORM_PROCESSES").unwrap_or("40".into());
     let length = variable("TANTARA_STORM_SECONDS").map_or(rounds(2_000), |seconds| format!("{seconds}s"));

@@ -30,8 +30,8 @@ const DAVE: User = User { number: 1_004, group: Some(TEAM) };
 const USERS: [User; 5] = [ROOT, ALICE, BOB, CAROL, DAVE];
 
 /// The tasks of this file.
-pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
-    match (verb, words) {
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    match (action, words) {
         ("users", ["modes"]) => modes(directory),
         ("users", ["lists"]) => lists(directory),
         ("users", ["namespace"]) => in_a_user_namespace(directory),
@@ -175,14 +175,14 @@ fn modes(directory: &Path) {
                 }
             }
             // Users who may unlink names may remove events.
-            let stranger = USERS.into_iter().find(|user| {
+            let third = USERS.into_iter().find(|user| {
                 let is_concerned = [creator, ALICE, ROOT].contains(user);
                 !is_concerned && user.may(&home, 0o3) && user.may(&file, 0o6)
             });
-            if let Some(stranger) = stranger {
-                let told = stranger.says(|| remove(&place));
+            if let Some(third) = third {
+                let told = third.says(|| remove(&place));
                 let is_sticky = mode & 0o1000 != 0;
-                assert_eq!(told == "removed", !is_sticky, "{mode:o}, {creator:?}, {stranger:?}: {told}");
+                assert_eq!(told == "removed", !is_sticky, "{mode:o}, {creator:?}, {third:?}: {told}");
                 if !is_sticky {
                     assert_eq!(creator.tries(&place), SETS);
                 }
@@ -367,6 +367,6 @@ fn a_user_namespace_changes_names_and_not_rights() {
 }
 
 #[test]
-fn a_killed_remover_locks_nobody_out() {
-    as_many_users("a_killed_remover_locks_nobody_out", "killed remover");
+fn a_killed_remover_does_not_block_the_name() {
+    as_many_users("a_killed_remover_does_not_block_the_name", "killed remover");
 }

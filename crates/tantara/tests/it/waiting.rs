@@ -20,8 +20,8 @@ use crate::shared::until_waiters;
 use crate::{LONG, waiting};
 
 /// The tasks of this file.
-pub(crate) fn run(verb: &str, directory: &Path, words: &[&str]) -> Option<i32> {
-    Some(match (verb, words) {
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    Some(match (action, words) {
         ("without_mappings", [count]) => without_mappings(directory, count.parse().unwrap()),
         ("without_handler", [name]) => without_handler(directory, name),
         ("cut_off_after_fork", [name]) => cut_off_after_fork(directory, name),
@@ -345,7 +345,7 @@ fn idle_reactor_thread(errno: i32) -> i32 {
 }
 
 #[test]
-fn a_kernel_that_refuses_sleeps_on_many_words_makes_nobody_spin() {
+fn no_thread_spins_if_the_kernel_refuses_sleeps_on_many_words() {
     for errno in [libc::ENOMEM, libc::EINVAL, libc::ENOSYS, libc::EPERM] {
         assert_eq!(ChildProcess::start(["idle_reactor_thread", "/", &errno.to_string()]).answer(), YES, "{errno}");
     }

@@ -103,7 +103,7 @@ fn a_replaced_or_cancelled_waker_is_dropped_outside_the_lock() {
 }
 
 #[test]
-fn a_panicking_waker_robs_nobody() {
+fn a_panicking_waker_does_not_affect_other_waiters() {
     let event = Event::new();
     let counters: Vec<_> = (0..100).map(|_| WakeCounter::new()).collect();
     let mut waits: Vec<_> = counters
@@ -262,13 +262,13 @@ fn tasks_are_woken_in_the_order_in_which_they_came() {
 }
 
 /// Handing a release on runs another task's waker during a poll or drop. Its panic does not propagate.
-mod strangers {
+mod other_waiters {
     use super::*;
 
     /// Another waiter in the queue of `auto_reset`, whose waker panics.
-    fn stranger(auto_reset: &'static AutoResetEvent) -> std::pin::Pin<Box<tantara::AutoResetWait<'static>>> {
+    fn other_waiter(auto_reset: &'static AutoResetEvent) -> std::pin::Pin<Box<tantara::AutoResetWait<'static>>> {
         let mut wait = Box::pin(auto_reset.wait_async());
-        assert!(poll(&mut wait, &on_wake(|| panic!("a stranger's waker"))).is_pending());
+        assert!(poll(&mut wait, &on_wake(|| panic!("another task's waker"))).is_pending());
         wait
     }
 
@@ -277,44 +277,44 @@ mod strangers {
     }
 
     #[test]
-    fn any_keeps_its_release_though_the_other_goes_to_a_stranger_who_panics() {
+    fn any_keeps_its_release_if_the_waker_for_the_other_panics() {
         let auto_resets = auto_resets();
         let (_, waker) = WakeCounter::new();
         let mut either = Box::pin(any(auto_resets));
         assert!(poll(&mut either, &waker).is_pending());
-        let stranger = stranger(&auto_resets[1]);
+        let other = other_waiter(&auto_resets[1]);
         auto_resets.iter().for_each(AutoResetEvent::set);
         assert_eq!(poll(&mut either, &waker), std::task::Poll::Ready(0));
-        drop(stranger);
-        assert!(auto_resets[1].is_set(), "the stranger got the other release, and handed it on");
+        drop(other);
+        assert!(auto_resets[1].is_set(), "the other waiter got the other release, and handed it on");
     }
 
     #[test]
-    fn all_hands_on_two_releases_to_two_strangers_who_panic() {
+    fn all_hands_on_two_releases_to_two_wakers_that_panic() {
         let auto_resets = auto_resets();
         let third = leaked(AutoResetEvent::new());
         let mut every = Box::pin(all(auto_resets.iter().chain([third])));
         assert!(poll(&mut every, &WakeCounter::new().1).is_pending());
-        let strangers = auto_resets.each_ref().map(|auto_reset| stranger(auto_reset));
+        let others = auto_resets.each_ref().map(|auto_reset| other_waiter(auto_reset));
         auto_resets.iter().for_each(AutoResetEvent::set);
         drop(every);
-        drop(strangers);
+        drop(others);
         assert!(auto_resets.iter().all(AutoResetEvent::is_set));
     }
 
     #[test]
-    fn a_wait_that_is_dropped_by_a_panic_hands_on_to_a_stranger_who_panics() {
+    fn a_wait_that_is_dropped_by_a_panic_hands_on_to_a_waker_that_panics() {
         let auto_reset = &auto_resets()[0];
         let mut wait = Box::pin(auto_reset.wait_async());
         assert!(poll(&mut wait, &WakeCounter::new().1).is_pending());
-        let stranger = stranger(auto_reset);
+        let other = other_waiter(auto_reset);
         auto_reset.set();
         let panic = catch_unwind(AssertUnwindSafe(move || {
             let _wait = wait;
             panic!("our own");
         }));
         assert_eq!(panic.unwrap_err().downcast_ref::<&str>(), Some(&"our own"));
-        drop(stranger);
+        drop(other);
         assert!(auto_reset.is_set());
     }
 

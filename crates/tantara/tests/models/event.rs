@@ -79,7 +79,7 @@ fn delivery(bound: Option<usize>, waiting: &'static [Waiting]) {
         for participant in participants {
             participant.join().unwrap();
         }
-        assert!(post.event.is_set(), "nobody who leaves may touch the flag");
+        assert!(post.event.is_set(), "leaving must not change the flag");
     });
 }
 
@@ -114,13 +114,13 @@ fn two_tasks_are_released() {
 }
 
 #[test]
-fn a_timeout_robs_nobody() {
+fn a_timeout_does_not_affect_other_waits() {
     delivery(Some(3), &[Waiting::Deadline, Waiting::Blocking]);
     delivery(Some(3), &[Waiting::Deadline, Waiting::Task]);
 }
 
 #[test]
-fn a_dropped_task_robs_nobody() {
+fn a_dropped_task_does_not_affect_other_waits() {
     delivery(Some(3), &[Waiting::DroppedTask, Waiting::Blocking]);
     delivery(Some(3), &[Waiting::DroppedTask, Waiting::Task]);
 }

@@ -106,7 +106,7 @@ impl Letter {
     }
 
     pub(crate) fn write(&self) {
-        // SAFETY: the model claims that nobody reads yet.
+        // SAFETY: according to the model no thread reads yet.
         self.0.with_mut(|letter| unsafe { *letter = 1 });
     }
 

@@ -165,7 +165,7 @@ impl Sleeper {
     }
 
     fn end(self, set: impl Fn()) {
-        assert!(self.released.load(SeqCst) > 0, "nobody was released by a handler");
+        assert!(self.released.load(SeqCst) > 0, "no wait was released by a handler");
         self.is_over.store(true, SeqCst);
         while !self.thread.is_finished() {
             set();
