@@ -63,7 +63,7 @@ struct Args {
 
     /// Run one of many clients of an etcd cluster (used by a cell itself)
     #[arg(long, num_args = 2, value_names = ["ROLE", "ENDPOINTS"], hide = true)]
-    party: Option<Vec<String>>,
+    client: Option<Vec<String>>,
 }
 
 fn main() -> ExitCode {
@@ -85,8 +85,8 @@ fn run(args: &Args) -> Result<(), String> {
         }
         return Ok(());
     }
-    if let Some(party) = &args.party {
-        return machines::party(&party[0], &party[1]);
+    if let Some(client) = &args.client {
+        return machines::client(&client[0], &client[1]);
     }
     let record = match &args.from {
         Some(path) => record::Record::read(path)?,

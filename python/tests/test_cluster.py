@@ -160,7 +160,7 @@ class OnCluster(unittest.TestCase):
         return cluster
 
 
-class Verbs(OnCluster):
+class Methods(OnCluster):
     def test_verbs(self):
         event = self.cluster.event("door")
         self.assertEqual((event.name, self.cluster.namespace), ("door", "test_verbs"))
@@ -178,15 +178,15 @@ class Verbs(OnCluster):
         self.assertRegex(repr(event), r"<ClusterEvent .door. at 0x")
 
     def test_set_and_pulse_release_threads(self):
-        for verb in ("set", "pulse"):
-            event, results = self.cluster.event(verb), []
+        for method in ("set", "pulse"):
+            event, results = self.cluster.event(method), []
             threads = [start(lambda: results.append(event.wait(LONG))) for _ in range(5)]
             until(lambda: sum(waiter.waits for waiter in event.waiters()) == 5)
-            getattr(self.connect().event(verb), verb)()
+            getattr(self.connect().event(method), method)()
             for thread in threads:
                 thread.join(LONG)
             self.assertEqual(results, [True] * 5)
-            self.assertIs(event.is_set(), verb == "set")
+            self.assertIs(event.is_set(), method == "set")
 
     def test_timeouts(self):
         event = self.cluster.event("x")
@@ -284,11 +284,11 @@ class Verbs(OnCluster):
             pass
         cluster.close()
         self.assertRegex(repr(cluster), "closed>$")
-        for verb in (event.is_set, event.set, event.clear, event.pulse, event.wait, event.wait_async, event.set_async,
+        for method in (event.is_set, event.set, event.clear, event.pulse, event.wait, event.wait_async, event.set_async,
                      event.hold, event.hold_async, event.waiters, event.remove, cluster.list, cluster.__enter__,
                      lambda: cluster.event("y"), lambda: wait_any([event])):
             with self.assertRaisesRegex(ValueError, "the cluster is closed"):
-                verb()
+                method()
         self.connect().event("x").set()
         thread.join(LONG)
         self.assertEqual(results, [True], "closing ends no wait")
@@ -453,12 +453,12 @@ class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
 
     async def test_released(self):
         events = [Event(), self.cluster.event("x"), AutoResetEvent()]
-        for verb in ("pulse", "set"):
+        for method in ("pulse", "set"):
             waits = [events[1].wait_async(), wait_any_async(events, LONG), wait_all_async(events[1:])]
             tasks = [asyncio.create_task(wait) for wait in waits]
             while not (waiters := await asyncio.to_thread(events[1].waiters)) or waiters[0].waits < 3:
                 await asyncio.sleep(0.01)
-            await asyncio.to_thread(getattr(self.connect().event("x"), verb))
+            await asyncio.to_thread(getattr(self.connect().event("x"), method))
             self.assertIs(await tasks[0], True)
             self.assertEqual(await tasks[1], 1)
             self.assertFalse(tasks[2].done())
@@ -491,7 +491,7 @@ class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
             with trio.move_on_after(0.01) as scope:
                 await event.wait_async()
             self.assertTrue(scope.cancelled_caught)
-            for verb in (event.pulse_async, event.set_async):
+            for method in (event.pulse_async, event.set_async):
                 results = []
 
                 async def wait():
@@ -501,7 +501,7 @@ class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
                     nursery.start_soon(wait)
                     while not await trio.to_thread.run_sync(event.waiters):
                         await trio.sleep(0.01)
-                    await verb()
+                    await method()
                 self.assertEqual(results, [True])
             with await event.hold_async():
                 self.assertIs(await event.wait_async(0), True)
@@ -575,10 +575,10 @@ class Outages(unittest.TestCase):
             outcomes = await asyncio.gather(*begun, return_exceptions=True)
             late = [event.is_set_async(), event.set_async(), event.wait_async(), event.wait_async(0),
                     event.hold_async(), wait_any_async([event, Event()], 0.01), wait_all_async([done, event], 0)]
-            verbs = [event.is_set, event.set, event.clear, event.wait, lambda: event.wait(0), lambda: event.wait(0.01),
+            methods = [event.is_set, event.set, event.clear, event.wait, lambda: event.wait(0), lambda: event.wait(0.01),
                      lambda: wait_any([event, Event()], 0.01), lambda: wait_all([event], 0), event.hold, event.remove,
                      event.waiters, cluster.list, lambda: Cluster(self.etcd.endpoint, timeout=0.2)]
-            late += [asyncio.to_thread(verb) for verb in verbs]
+            late += [asyncio.to_thread(method) for method in methods]
             outcomes += await asyncio.gather(*late, return_exceptions=True)
             self.assertEqual([type(outcome) for outcome in outcomes], [ClusterUnreachable] * len(outcomes))
             self.assertEqual(await wait_any_async([event, done], 0.01), 1)
@@ -632,9 +632,9 @@ class Outages(unittest.TestCase):
                 Cluster(self.etcd.endpoint, user="root", password=broken)
             self.assertIn("the provider of credentials has failed", str(caught.exception))
         with Cluster(self.etcd.endpoint, **{**who, "user": "guest"}) as cluster:
-            for verb in (cluster.event("x").set, cluster.event("x").wait, lambda: wait_any([cluster.event("x")])):
+            for method in (cluster.event("x").set, cluster.event("x").wait, lambda: wait_any([cluster.event("x")])):
                 with self.assertRaises(PermissionError):
-                    verb()
+                    method()
 
     def test_a_password_in_clear_is_warned_of(self):
         # An address for documentation (RFC 5737), which is unreachable.
@@ -750,10 +750,10 @@ class Processes(OnCluster):
             "wait = event.wait_async(); other = cluster.event('other').wait_async()\n"
             "child = os.fork()\n"
             "if child == 0:\n"
-            "    for verb in (event.is_set, event.set, event.wait, lambda: event.wait(0), lambda: wait_any([event]),\n"
+            "    for method in (event.is_set, event.set, event.wait, lambda: event.wait(0), lambda: wait_any([event]),\n"
             "                 event.wait_async, event.set_async, event.hold, cluster.list, lambda: hold.lost):\n"
             "        try:\n"
-            "            verb()\n"
+            "            method()\n"
             "            sys.exit('not told')\n"
             "        except ClusterError as error:\n"
             "            assert 'connect again' in str(error), error\n"

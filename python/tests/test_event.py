@@ -74,18 +74,18 @@ class TheSameAsThreadings(unittest.TestCase):
     def test_subclasses(self):
         for kind in (threading.Event, Event):
             class Door(kind):
-                def __init__(self, name, *, floor=0):
+                def __init__(self, name, *, level=0):
                     super().__init__()
-                    self.name, self.floor = name, floor
+                    self.name, self.level = name, level
 
                 def set(self):
                     self.opened = True
                     super().set()
 
-            door = Door("front", floor=2)
+            door = Door("front", level=2)
             door.set()
             self.assertTrue(door.opened and door.is_set() and door.wait())
-            self.assertEqual((door.name, door.floor), ("front", 2))
+            self.assertEqual((door.name, door.level), ("front", 2))
             self.assertIsInstance(door, kind)
             if kind is Event:
                 self.assertIn("Door at", repr(door))

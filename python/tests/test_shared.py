@@ -220,9 +220,9 @@ class Names(Shared):
         thread.join(LONG)
         self.assertIn("x was removed", str(errors[0]))
         self.assertEqual(errors[0].errno, errno.ENOENT)
-        for verb in (event.is_set, event.set, event.clear, event.pulse, event.wait):
+        for method in (event.is_set, event.set, event.clear, event.pulse, event.wait):
             with self.assertRaises(FileNotFoundError):
-                verb()
+                method()
         self.assertIn("removed", repr(event))
         self.assertFalse(event.remove())
         self.assertFalse(SharedEvent("x", self.home).is_set(), "a new one")
@@ -232,10 +232,10 @@ class Names(Shared):
             event.set()
         event.close()
         self.assertRegex(repr(event), "closed>$")
-        for verb in (event.set, event.clear, event.is_set, event.wait, event.wait_async, event.waiters, event.fileno,
+        for method in (event.set, event.clear, event.is_set, event.wait, event.wait_async, event.waiters, event.fileno,
                      event.remove, event.__enter__):
             with self.assertRaisesRegex(ValueError, "closed"):
-                verb()
+                method()
         self.assertTrue(SharedEvent("x", self.home).is_set())
 
     def test_initialized_again_or_never(self):
@@ -250,9 +250,9 @@ class Names(Shared):
         self.assertTrue(SharedEvent("x", self.home).is_set())
         lazy = Lazy()
         self.assertRegex(repr(lazy), "not opened>$")
-        for verb in (lazy.set, lazy.is_set, lazy.wait, lazy.waiters):
+        for method in (lazy.set, lazy.is_set, lazy.wait, lazy.waiters):
             with self.assertRaisesRegex(ValueError, r"__init__\(\) was not called"):
-                verb()
+                method()
 
     def test_a_copy_is_another_handle_of_the_same_event(self):
         for event in (SharedEvent(), SharedEvent("x", self.home)):
@@ -348,9 +348,9 @@ class Names(Shared):
             try:
                 other = SharedEvent("x", self.home)
                 assert other.wait(LONG)
-                for verb in (other.set, other.clear, other.remove):
+                for method in (other.set, other.clear, other.remove):
                     try:
-                        verb()
+                        method()
                         os._exit(1)
                     except PermissionError:
                         pass

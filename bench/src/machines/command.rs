@@ -17,7 +17,7 @@ pub fn spawn(contender: &str, nodes: usize, smoke: bool) -> Result<Option<Figure
             let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
             let time = median_of(times, || {
                 let mut command = Command::new(&own);
-                command.args(["--party", PUT, &endpoint]);
+                command.args(["--client", PUT, &endpoint]);
                 command
             })?;
             assert_eq!(servers.puts(KEY), i64::from(times), "each of them has put");

@@ -67,7 +67,7 @@ fn start(
     let parent = unsafe { libc::getpid() };
     let start_one = |index| {
         let mut command = Command::new(&own);
-        command.args(["--party", role, &endpoints(index)]).stdin(Stdio::null()).stdout(report.try_clone()?);
+        command.args(["--client", role, &endpoints(index)]).stdin(Stdio::null()).stdout(report.try_clone()?);
         // SAFETY: between fork and exec it makes system calls only.
         unsafe {
             command.pre_exec(move || {

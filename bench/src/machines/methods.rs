@@ -27,16 +27,16 @@ pub trait Participant {
 pub fn methods<P: Participant>(nodes: usize, smoke: bool) -> Figures {
     let times = if smoke { 20 } else { 1_000 };
     let servers = servers(nodes);
-    let mut party = P::connect(&setter(&servers), &waiter(&servers));
-    party.set();
-    let is_set = timed(times, || assert!(party.is_set(), "it was set"));
-    let set = timed(times, || party.set());
+    let mut contender = P::connect(&setter(&servers), &waiter(&servers));
+    contender.set();
+    let is_set = timed(times, || assert!(contender.is_set(), "it was set"));
+    let set = timed(times, || contender.set());
     // The first waits create what later ones share.
     for _ in 0..times / 10 {
-        party.release();
+        contender.release();
     }
     let out = sorted((0..times).map(|_| {
-        let (began, out) = party.release();
+        let (began, out) = contender.release();
         out.checked_sub(began).expect("nobody is released before the set")
     }));
     vec![

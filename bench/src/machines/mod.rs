@@ -75,7 +75,7 @@ pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, S
     figures.ok_or_else(|| format!("{contender} does not contend in machines-{}", workload.join("-")))
 }
 
-pub fn party(role: &str, endpoints: &str) -> Result<(), String> {
+pub fn client(role: &str, endpoints: &str) -> Result<(), String> {
     match role {
         PUT => command::put(endpoints),
         WAIT => failover::wait(endpoints),

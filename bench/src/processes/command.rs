@@ -43,9 +43,9 @@ pub fn spawn(contender: &str, smoke: bool) -> Result<Option<Figures>, String> {
         }
         OURS => {
             let path = target().join("release/tantara");
-            let tantara = |verb: &str| {
+            let tantara = |subcommand: &str| {
                 let mut command = Command::new(&path);
-                command.arg("--dir").arg(&directory).args([verb, "x"]);
+                command.arg("--dir").arg(&directory).args([subcommand, "x"]);
                 command
             };
             let set = median_of(times, || tantara("set"))?;
@@ -68,7 +68,7 @@ pub fn median_of(times: u32, command: impl Fn() -> Command) -> Result<f64, Strin
         let status = command.status().map_err(|error| format!("{command:?} cannot be started: {error}"))?;
         taken.push(began.elapsed().as_nanos() as u64);
         if !status.success() {
-            return Err(format!("{command:?} failed ({status}); does it know the verb?"));
+            return Err(format!("{command:?} failed ({status}); does it know the subcommand?"));
         }
     }
     Ok(median(taken))

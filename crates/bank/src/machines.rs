@@ -53,7 +53,7 @@ const REMOVING: usize = 64;
 const ROUNDS: usize = 5;
 
 /// How long a worker may take to end, and how often that is checked.
-const FAREWELL: Duration = Duration::from_secs(2);
+const SHUTDOWN: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_millis(5);
 
 /// The time limit for a worker to start.
@@ -321,7 +321,7 @@ impl Worker for Far {
     /// Lets the worker end by itself, so that it releases its holds in the cluster.
     async fn dismiss(mut self) {
         if self.home.set_async().await.is_ok() {
-            for _ in 0..FAREWELL.as_millis() / NAP.as_millis() {
+            for _ in 0..SHUTDOWN.as_millis() / NAP.as_millis() {
                 if !matches!(self.process.0.try_wait(), Ok(None)) {
                     return;
                 }

@@ -28,15 +28,15 @@ fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
 
-/// Where a line stands; every line of the story is said once.
+/// The position of a line, which occurs exactly once.
 fn place(lines: &[String], line: &str) -> usize {
     let places: Vec<_> = lines.iter().enumerate().filter(|(_, said)| *said == line).map(|(place, _)| place).collect();
-    assert_eq!(places.len(), 1, "{line:?} is said {} times in {lines:#?}", places.len());
+    assert_eq!(places.len(), 1, "{line:?} occurs {} times in {lines:#?}", places.len());
     places[0]
 }
 
-/// The rules of the story: who says what, and what comes before what.
-fn check_story(lines: &[String], customers: &[(&str, &str)]) {
+/// Checks the lines of a run and their order.
+fn check_lines(lines: &[String], customers: &[(&str, &str)]) {
     let bank_open = place(lines, "Bank is now open!");
     let transactions_open = place(lines, "Transactions are now open!");
     assert!(place(lines, "Bank manager is preparing to open the bank.") < bank_open);
@@ -58,10 +58,10 @@ fn check_story(lines: &[String], customers: &[(&str, &str)]) {
             expected += 3;
         }
     }
-    assert_eq!(lines.len(), expected, "nothing else is said: {lines:#?}");
+    assert_eq!(lines.len(), expected, "there are other lines: {lines:#?}");
 }
 
-const STORY: [(&str, &str); 4] = [
+const CUSTOMERS: [(&str, &str); 4] = [
     ("Customer 1", "WITHDRAW_MONEY"),
     ("Customer 2", "CHECK_BALANCE"),
     ("Customer 3", "WITHDRAW_MONEY"),
@@ -69,14 +69,14 @@ const STORY: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn the_story_is_told_to_the_letter_at_every_reach_and_with_any_number_of_workers() {
+fn the_lines_are_exact_at_every_scope_and_with_any_number_of_workers() {
     for reach in ["threads", "tasks"] {
         for workers in ["1", "2", "4", "40"] {
             for pace in ["0", "0.005"] {
                 let output = bank(&["--reach", reach, "--workers", workers, "--pace", pace]);
                 assert!(output.status.success(), "{output:?}");
                 assert_eq!(complaint(&output), "");
-                check_story(&lines(&output), &STORY);
+                check_lines(&lines(&output), &CUSTOMERS);
             }
         }
     }
@@ -94,7 +94,7 @@ fn the_sample_list_of_the_repository_is_served() {
     let output = bank(&["--customers", "examples/customers.csv", "--pace", "0"]);
     let list = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/customers.csv")).unwrap();
     let customers: Vec<_> = list.lines().skip(1).map(|line| line.split_once(',').unwrap()).collect();
-    check_story(&lines(&output), &customers);
+    check_lines(&lines(&output), &customers);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn json_is_one_line_with_the_figures() {
 }
 
 #[test]
-fn quiet_says_nothing() {
+fn quiet_prints_nothing() {
     let output = bank(&["--quiet", "--pace", "0"]);
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }
@@ -142,11 +142,11 @@ fn the_timeline_and_the_trace_show_the_run() {
     let trace: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
     let with = |phase: &str| events.iter().filter(|event| event["ph"] == phase).count();
-    // A mark for each event; three spans for Ann, two for Bob; a name for the process and for each of them.
+    // A mark for each event, three spans for Ann, two for Bob, and names for the process and for both customers.
     assert_eq!((with("i"), with("X"), with("M")), (2, 5, 3));
 }
 
-/// Bad input: exit code 2, one line on standard error that names the place, nothing on standard output.
+/// Exit code 2, one line on standard error that names the place, and nothing on standard output.
 #[test]
 fn bad_input_is_refused_in_one_line_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
@@ -225,7 +225,7 @@ fn a_file_that_is_named_twice_is_not_overwritten() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_run_quietly() {
+fn a_closed_standard_output_ends_the_run_quietly() {
     for reach in ["threads", "tasks"] {
         let args = ["bank", "--count", "5000", "--pace", "0", "--reach", reach];
         let mut child = tantara(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -237,7 +237,7 @@ fn a_reader_that_leaves_ends_the_run_quietly() {
     }
 }
 
-/// What a file held stays until the new content is complete.
+/// A file keeps its content until the new content is complete.
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_leaves_what_was_there() {
@@ -283,7 +283,7 @@ fn a_picture_does_not_replace_standard_output() {
 }
 
 #[test]
-fn a_long_value_is_cut_in_the_complaint() {
+fn a_long_value_is_cut_in_the_error() {
     let dir = tempfile::tempdir().unwrap();
     let list = dir.path().join("list.csv");
     fs::write(&list, format!("name,type\nAnn,{}\n", "x".repeat(1 << 20))).unwrap();
@@ -292,7 +292,7 @@ fn a_long_value_is_cut_in_the_complaint() {
     assert!(complaint(&output).len() < 2_000);
 }
 
-/// A shell that starts a job in the background may have Ctrl-C ignored in it; that is not ours to change.
+/// A shell may start a background job with Ctrl-C ignored. The command does not change that.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_ignored_interrupt_stays_ignored() {
@@ -310,7 +310,7 @@ fn an_ignored_interrupt_stays_ignored() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_said() {
+fn a_full_disk_is_reported() {
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = tantara(&["bank", "--pace", "0"]).stdout(full()).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
@@ -320,11 +320,11 @@ fn a_full_disk_is_said() {
     assert!(complaint(&output).contains("cannot write to /dev/full: No space left"), "{output:?}");
 }
 
-/// Ctrl-C in every part of the story: while the bank is closed, between the events, during service; also when nobody
-/// reads.
+/// Ctrl-C in every phase: while the bank is closed, between the events, and during service; also when the output is
+/// blocked.
 #[cfg(unix)]
 #[test]
-fn an_interrupt_ends_the_run_tidily_at_any_moment() {
+fn an_interrupt_ends_the_run_cleanly_at_any_moment() {
     use std::os::unix::process::ExitStatusExt;
 
     let dir = tempfile::tempdir().unwrap();
@@ -358,12 +358,12 @@ fn an_interrupt_ends_the_run_tidily_at_any_moment() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupt_gets_through_although_nobody_reads() {
+fn an_interrupt_ends_a_run_whose_output_is_blocked() {
     use std::os::unix::process::ExitStatusExt;
 
     let args = ["bank", "--count", "20000", "--pace", "0"];
     let mut child = tantara(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Read a little, so that it runs; then let the pipe fill up.
+    // Read a little, so that it runs; then let the pipe become full.
     let mut some = [0; 4096];
     child.stdout.as_mut().unwrap().read_exact(&mut some).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));

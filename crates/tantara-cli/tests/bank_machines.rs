@@ -1,4 +1,4 @@
-//! The bank whose workers share nothing but an etcd cluster, through the real binary and a real server.
+//! `tantara bank --reach machines`: the real binary and a real server.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use etcd_for_tests::Servers;
 use serde_json::Value;
 
-/// Long enough for anything that happens at all.
+/// A generous limit for everything that must happen.
 const LONG: Duration = Duration::from_secs(60);
 
 fn bank(servers: &Servers, args: &[&str]) -> Command {
@@ -28,7 +28,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The workers that a process has started.
+/// The worker processes of a manager.
 fn workers_of(manager: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{manager}/task/{manager}/children")).unwrap_or_default();
     children.split_whitespace().map(|number| number.parse().unwrap()).collect()
@@ -38,15 +38,14 @@ fn kill(process: u32) {
     assert!(Command::new("kill").args(["-9", &process.to_string()]).status().unwrap().success());
 }
 
-/// Whether all has been given back.
-/// Whether nothing is left but the slots of writes, which all writers of a namespace share.
+/// Whether no keys are left except the slots of writes, which all writers of a namespace share.
 fn is_clean(servers: &Servers) -> bool {
     let is_slot = |(key, _): &(String, _)| key.starts_with("/tantara/o/");
     servers.keys("/tantara/").iter().all(is_slot) && servers.leases() == 0
 }
 
-/// Whether no event is left. What else the killed have left ends with their leases.
-fn is_tidy(servers: &Servers) -> bool {
+/// Whether no event is left. Other keys of killed processes end with their leases.
+fn has_no_events(servers: &Servers) -> bool {
     servers.keys("/tantara/e/").is_empty() && servers.keys("/tantara/w/").is_empty()
 }
 
@@ -56,7 +55,7 @@ fn places(lines: &[String], ending: &str) -> Vec<usize> {
 }
 
 #[test]
-fn the_story_is_the_same() {
+fn the_lines_are_the_same() {
     let servers = Servers::one();
     let output = bank(&servers, &["--pace", "0.1"]).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
@@ -77,7 +76,7 @@ fn the_story_is_the_same() {
 }
 
 #[test]
-fn figures_and_pictures_come_out_as_at_every_reach() {
+fn figures_and_pictures_are_as_at_every_scope() {
     let servers = Servers::one();
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("day.svg");
@@ -93,7 +92,7 @@ fn figures_and_pictures_come_out_as_at_every_reach() {
 }
 
 #[test]
-fn a_worker_that_is_killed_loses_the_customer_that_it_carries_and_no_other() {
+fn a_killed_worker_loses_only_its_customer() {
     let servers = Servers::one();
     let mut manager = bank(&servers, &["--count", "9", "--workers", "3"])
         .stdout(Stdio::piped())
@@ -101,7 +100,7 @@ fn a_worker_that_is_killed_loses_the_customer_that_it_carries_and_no_other() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(manager.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // All of them wait for the bank to open.
+    // All customers wait for the bank to open.
     let waiting = lines.by_ref().filter(|line| line.ends_with("is waiting for the bank to open.")).take(3).count();
     assert_eq!(waiting, 3);
     kill(workers_of(manager.id())[0]);
@@ -112,11 +111,11 @@ fn a_worker_that_is_killed_loses_the_customer_that_it_carries_and_no_other() {
     assert!(complaint.contains("was lost: worker ") && complaint.contains("SIGKILL"), "{complaint}");
     assert!(complaint.contains("1 of 9 customers was not served"), "{complaint}");
     assert_eq!(places(&told, "exited bank").len(), 8, "{told:#?}");
-    until("all has been tidied up", || is_tidy(&servers));
+    until("all has been tidied up", || has_no_events(&servers));
 }
 
 #[test]
-fn workers_end_with_their_manager_and_tidy_up() {
+fn workers_end_with_their_manager_and_remove_the_events() {
     let servers = Servers::one();
     let mut manager = bank(&servers, &["--workers", "3"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(manager.stdout.take().unwrap()).lines();
@@ -128,7 +127,7 @@ fn workers_end_with_their_manager_and_tidy_up() {
     let is_gone =
         |worker: &u32| fs::read_to_string(format!("/proc/{worker}/stat")).map_or(true, |stat| stat.contains(") Z "));
     until("the workers have ended", || workers.iter().all(is_gone));
-    until("all has been tidied up", || is_tidy(&servers));
+    until("all has been tidied up", || has_no_events(&servers));
 }
 
 #[test]

@@ -1,6 +1,4 @@
-//! `tantara bank --reach processes`, driven through the real binary: the story, and what becomes of it when somebody is
-//! killed.
-#![cfg(target_os = "linux")]
+//! `tantara bank --reach processes`: the real binary, and killed processes.
 
 mod signals;
 
@@ -23,7 +21,7 @@ const WITHDRAWAL: [&str; 5] = [
 ];
 const CHECK: [&str; 3] = [" is waiting for the bank to open.", " entered the bank", " has exited bank"];
 
-/// What the customers of the story say, over and over.
+/// The lines of a customer; the types repeat.
 fn lines_of(customer: usize) -> &'static [&'static str] {
     if customer % 4 == 2 { &CHECK } else { &WITHDRAWAL }
 }
@@ -43,13 +41,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The rules of the story, for `count` customers of whom some were lost: they have got as far as they have got.
-fn check_story(story: &str, count: usize, lost: &[usize]) {
-    assert!(story.ends_with('\n'), "the last line is torn: {story}");
-    let lines: Vec<&str> = story.lines().collect();
+/// Checks the lines of a run and their order, for `count` customers of whom some were lost at any step.
+fn check_lines(output: &str, count: usize, lost: &[usize]) {
+    assert!(output.ends_with('\n'), "the last line is torn: {output}");
+    let lines: Vec<&str> = output.lines().collect();
     let place = |line: &str| {
         let places: Vec<_> = (0..lines.len()).filter(|&place| lines[place] == line).collect();
-        assert_eq!(places.len(), 1, "{line:?} is said {} times in {story}", places.len());
+        assert_eq!(places.len(), 1, "{line:?} occurs {} times in {output}", places.len());
         places[0]
     };
     let opened = [place("Bank is now open!"), place("Transactions are now open!")];
@@ -61,21 +59,21 @@ fn check_story(story: &str, count: usize, lost: &[usize]) {
         let Some(rest) = line.strip_prefix("Customer ") else { continue };
         let (number, rest) = rest.split_at(rest.find(' ').unwrap());
         let order = [" entered the bank", " is starting their transaction."].iter().position(|&gated| gated == rest);
-        assert!(order.is_none_or(|gate| opened[gate] < place), "{line:?} is too early in {story}");
+        assert!(order.is_none_or(|gate| opened[gate] < place), "{line:?} is too early in {output}");
         said[number.parse::<usize>().unwrap() - 1].push(rest);
     }
     for (number, said) in (1..).zip(&said) {
         let script = lines_of(number);
         if lost.contains(&number) {
-            assert!(said.len() < script.len() && script.starts_with(said), "Customer {number} was lost: {story}");
+            assert!(said.len() < script.len() && script.starts_with(said), "Customer {number} was lost: {output}");
         } else {
             assert_eq!(said, script, "Customer {number}");
         }
     }
-    assert_eq!(lines.len(), 4 + said.iter().map(Vec::len).sum::<usize>(), "nothing else is said: {story}");
+    assert_eq!(lines.len(), 4 + said.iter().map(Vec::len).sum::<usize>(), "there are other lines: {output}");
 }
 
-/// Who was lost by what standard error says; nothing else may stand there but the sum of it.
+/// The customers that standard error reports as lost. It must contain nothing else but their number.
 fn check_losses(complaints: &str, count: usize, how: &str) -> Vec<usize> {
     let mut lines: Vec<&str> = complaints.lines().collect();
     let sum = lines.pop();
@@ -103,41 +101,41 @@ fn check_losses(complaints: &str, count: usize, how: &str) -> Vec<usize> {
 
 const KILLED: &str = "was killed by signal 9 (SIGKILL)";
 
-/// A run that goes on. It does not outlive the test.
+/// A running bank. It is killed at the end of the test.
 struct Manager {
     process: Child,
     out: BufReader<ChildStdout>,
-    story: String,
+    output: String,
 }
 
 impl Manager {
     fn start(args: &[&str]) -> Manager {
-        // A process group of its own, as a shell would give it.
+        // A process group of its own, as a shell would create it.
         let mut process = bank(args).process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
-        Manager { process, out, story: String::new() }
+        Manager { process, out, output: String::new() }
     }
 
-    /// Reads on until so many lines with these words have been said, by now.
+    /// Reads until there have been this many lines with these words.
     fn until(&mut self, words: &str, times: usize) {
-        while self.story.matches(words).count() < times {
-            assert_ne!(self.out.read_line(&mut self.story).unwrap(), 0, "it has ended: {}", self.story);
+        while self.output.matches(words).count() < times {
+            assert_ne!(self.out.read_line(&mut self.output).unwrap(), 0, "it has ended: {}", self.output);
         }
     }
 
-    /// The worker processes that are there.
+    /// The worker processes.
     fn workers(&self) -> Vec<u32> {
         let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
         let manager = self.process.id().to_string();
         all.filter(|&id| stat(id).is_some_and(|stat| stat[1] == manager)).collect()
     }
 
-    /// What it has said, what it has complained of, and its exit code.
+    /// Its standard output, its standard error and its exit code.
     fn end(mut self) -> (String, String, Option<i32>) {
-        self.out.read_to_string(&mut self.story).unwrap();
+        self.out.read_to_string(&mut self.output).unwrap();
         let mut complaints = String::new();
         self.process.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
-        (std::mem::take(&mut self.story), complaints, self.process.wait().unwrap().code())
+        (std::mem::take(&mut self.output), complaints, self.process.wait().unwrap().code())
     }
 }
 
@@ -148,7 +146,7 @@ impl Drop for Manager {
     }
 }
 
-/// The state of a process, its parent and so on (`man 5 proc_pid_stat`); nothing if it is dead.
+/// The fields of `/proc/PID/stat`; `None` if the process is dead.
 fn stat(id: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<_> = stat[stat.rfind(')')? + 1..].split_whitespace().map(str::to_owned).collect();
@@ -160,7 +158,7 @@ fn kill(signal: &str, targets: &[u32]) {
     assert!(Command::new("kill").arg(format!("-{signal}")).args(targets).status().unwrap().success());
 }
 
-/// Whether it comes to be so. How long that takes is no matter, but there has to be an end.
+/// Whether the condition becomes true, within a generous limit.
 fn comes_true(is_so: impl Fn() -> bool) -> bool {
     let patience = Instant::now() + Duration::from_secs(60);
     while !is_so() {
@@ -172,7 +170,7 @@ fn comes_true(is_so: impl Fn() -> bool) -> bool {
     true
 }
 
-/// The manager has gone, so its workers end by themselves. This leaves none behind even if they do not.
+/// Checks that the workers end by themselves after their manager has ended. Kills those that do not.
 fn check_that_they_end(workers: &[u32]) {
     assert!(!workers.is_empty());
     if !comes_true(|| workers.iter().all(|&worker| stat(worker).is_none())) {
@@ -182,12 +180,12 @@ fn check_that_they_end(workers: &[u32]) {
 }
 
 #[test]
-fn the_story_is_told_to_the_letter_with_any_number_of_workers() {
+fn the_lines_are_exact_with_any_number_of_workers() {
     for workers in ["1", "2", "4", "1000"] {
         for pace in ["0", "0.01"] {
             let output = run(&["--workers", workers, "--pace", pace]);
             assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-            check_story(&text(&output.stdout), 4, &[]);
+            check_lines(&text(&output.stdout), 4, &[]);
         }
     }
 }
@@ -196,7 +194,7 @@ fn the_story_is_told_to_the_letter_with_any_number_of_workers() {
 fn a_thousand_customers_are_served_by_eight_workers() {
     let output = run(&["--count", "1000", "--workers", "8", "--pace", "0"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    check_story(&text(&output.stdout), 1000, &[]);
+    check_lines(&text(&output.stdout), 1000, &[]);
 }
 
 #[test]
@@ -210,43 +208,43 @@ fn workers_are_processes_and_no_more_of_them_than_customers() {
 
 #[test]
 fn customers_come_in_order() {
-    let story = text(&run(&["--count", "20", "--workers", "1", "--pace", "0"]).stdout);
-    let places = (1..=20).map(|n| story.find(&format!("Customer {n} is waiting for the bank")).unwrap());
+    let output = text(&run(&["--count", "20", "--workers", "1", "--pace", "0"]).stdout);
+    let places = (1..=20).map(|n| output.find(&format!("Customer {n} is waiting for the bank")).unwrap());
     assert!(places.collect::<Vec<_>>().is_sorted());
 }
 
-/// Runs the bank, kills one of its workers when a line with these words is said, and returns what became of it.
+/// Runs the bank, kills one of its workers after a line with these words, and returns the result.
 fn with_one_killed(args: &[&str], all_in: usize, words: &str) -> (String, String, usize) {
-    // A kill between two visits loses nobody, and shows nothing.
+    // A kill between two visits loses no customer, so try again.
     for _ in 0..20 {
         let mut manager = Manager::start(args);
         manager.until(" is waiting for the bank", all_in);
         manager.until(words, 1);
         let victim = manager.workers()[0];
         kill("KILL", &[victim]);
-        let (story, complaints, code) = manager.end();
+        let (output, complaints, code) = manager.end();
         if code == Some(125) {
             assert!(complaints.contains(&format!("worker {victim} {KILLED}\n")), "{complaints}");
             let lost = check_losses(&complaints, 6, KILLED);
             assert_eq!(lost.len(), 1, "{complaints}");
-            return (story, complaints, lost[0]);
+            return (output, complaints, lost[0]);
         }
         assert_eq!((code, &*complaints), (Some(0), ""));
     }
     panic!("nobody was ever lost")
 }
 
-/// In each part of a visit. With a single worker the rest of the customers show that another one takes its place.
+/// In each step of a visit. With a single worker, the other customers show that a new worker replaces it.
 #[test]
-fn a_worker_that_is_killed_loses_its_customer_alone() {
-    // Side by side, because they mostly sleep.
+fn a_killed_worker_loses_only_its_customer() {
+    // In parallel, because they mostly sleep.
     thread::scope(|cases| {
         for words in ["is waiting for the bank", "entered the bank", "waiting for transactions", "is starting their"] {
             for workers in [1, 4] {
                 cases.spawn(move || {
                     let args = ["--count", "6", "--workers", &workers.to_string(), "--pace", "0.3"];
-                    let (story, _, lost) = with_one_killed(&args, workers, words);
-                    check_story(&story, 6, &[lost]);
+                    let (output, _, lost) = with_one_killed(&args, workers, words);
+                    check_lines(&output, 6, &[lost]);
                 });
             }
         }
@@ -254,49 +252,49 @@ fn a_worker_that_is_killed_loses_its_customer_alone() {
 }
 
 #[test]
-fn how_a_worker_has_ended_is_said() {
+fn the_end_of_a_worker_is_reported() {
     for (signal, how) in [("TERM", "was killed by signal 15 (SIGTERM)"), ("SEGV", "was killed by signal 11 (SIGSEGV)")]
     {
         let mut manager = Manager::start(&["--pace", "0.5"]);
         manager.until("is waiting for the bank", 4);
         kill(signal, &manager.workers()[..1]);
-        let (story, complaints, _) = manager.end();
-        // A core dump, where there are any, is said too.
+        let (output, complaints, _) = manager.end();
+        // The status also says whether there was a core dump.
         let complaints = complaints.replace(" (core dumped)", "");
-        check_story(&story, 4, &check_losses(&complaints, 4, how));
+        check_lines(&output, 4, &check_losses(&complaints, 4, how));
     }
 }
 
 #[test]
-fn the_run_goes_on_when_all_workers_are_killed_at_once() {
+fn the_run_continues_when_all_workers_are_killed_at_once() {
     let mut manager = Manager::start(&["--count", "20", "--workers", "5", "--pace", "0.2"]);
     manager.until("is waiting for the bank", 5);
     kill("KILL", &manager.workers());
-    let (story, complaints, code) = manager.end();
+    let (output, complaints, code) = manager.end();
     assert_eq!(code, Some(125));
     let lost = check_losses(&complaints, 20, KILLED);
     assert_eq!(lost.len(), 5, "{complaints}");
-    check_story(&story, 20, &lost);
+    check_lines(&output, 20, &lost);
 }
 
 #[test]
-fn the_run_goes_on_however_often_workers_are_killed() {
+fn the_run_continues_however_often_workers_are_killed() {
     let mut manager = Manager::start(&["--count", "30", "--workers", "3", "--pace", "0.05"]);
     for customers in 1..=10 {
         manager.until("is waiting for the bank", 2 + customers);
         if let Some(&worker) = manager.workers().first() {
-            // It may have ended by itself in the meantime.
+            // It may have ended by itself meanwhile.
             let _ = Command::new("kill").args(["-KILL", &worker.to_string()]).stderr(Stdio::null()).status();
         }
     }
-    let (story, complaints, _) = manager.end();
+    let (output, complaints, _) = manager.end();
     let lost = check_losses(&complaints, 30, KILLED);
     assert!((1..=10).contains(&lost.len()), "{complaints}");
-    check_story(&story, 30, &lost);
+    check_lines(&output, 30, &lost);
 }
 
 #[test]
-fn a_worker_that_is_stopped_holds_up_only_its_customer() {
+fn a_stopped_worker_delays_only_its_customer() {
     let mut manager = Manager::start(&["--count", "5", "--workers", "2", "--pace", "0.1"]);
     manager.until("is waiting for the bank", 2);
     let workers = manager.workers();
@@ -304,28 +302,28 @@ fn a_worker_that_is_stopped_holds_up_only_its_customer() {
     // All but one.
     manager.until("exited bank", 4);
     kill("CONT", &workers[..1]);
-    let (story, complaints, code) = manager.end();
+    let (output, complaints, code) = manager.end();
     assert_eq!((code, &*complaints), (Some(0), ""));
-    check_story(&story, 5, &[]);
+    check_lines(&output, 5, &[]);
 }
 
 #[test]
-fn a_manager_that_is_killed_leaves_no_worker_behind() {
+fn a_killed_manager_leaves_no_worker_behind() {
     for words in ["is waiting for the bank", "waiting for transactions", "is starting their"] {
         let mut manager = Manager::start(&["--pace", "0.5"]);
         manager.until(words, 1);
         let workers = manager.workers();
-        // Not even one that cannot run.
+        // Even with a command that cannot be run.
         kill("STOP", &workers[..1]);
         kill("KILL", &[manager.process.id()]);
         check_that_they_end(&workers);
-        assert_eq!(manager.end().1, "", "workers have nothing to say");
+        assert_eq!(manager.end().1, "", "workers print nothing");
     }
 }
 
-/// Ctrl-C is for everyone in the terminal's process group.
+/// Ctrl-C signals the whole process group of the terminal.
 #[test]
-fn an_interrupt_ends_the_run_as_that_signal_and_mourns_nobody() {
+fn an_interrupt_ends_the_run_as_that_signal_without_reports_of_lost_customers() {
     let dir = tempfile::tempdir().unwrap();
     let svg = dir.path().join("day.svg");
     for words in ["is waiting for the bank", "is starting their"] {
@@ -346,7 +344,7 @@ fn an_interrupt_ends_the_run_as_that_signal_and_mourns_nobody() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_run_quietly() {
+fn a_closed_standard_output_ends_the_run_quietly() {
     let mut command = bank(&["--count", "5000", "--pace", "0"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
@@ -355,7 +353,7 @@ fn a_reader_that_leaves_ends_the_run_quietly() {
 }
 
 #[test]
-fn figures_timeline_and_trace_know_the_reach_and_who_was_lost() {
+fn figures_timeline_and_trace_contain_the_scope_and_lost_customers() {
     let dir = tempfile::tempdir().unwrap();
     let (svg, json) = (dir.path().join("day.svg"), dir.path().join("day.json"));
     let drawn = ["--timeline", svg.to_str().unwrap(), "--trace", json.to_str().unwrap()];
@@ -378,17 +376,17 @@ fn figures_timeline_and_trace_know_the_reach_and_who_was_lost() {
     assert_eq!(marks(&json), (10 * 2 + 7, 0));
     assert!(!fs::read_to_string(&svg).unwrap().contains("lost (×)"));
 
-    let (story, _, lost) =
+    let (output, _, lost) =
         with_one_killed(&[&["--count", "6", "--pace", "0.3"], &drawn[..]].concat(), 4, "is starting");
-    check_story(&story, 6, &[lost]);
+    check_lines(&output, 6, &[lost]);
     assert_eq!(marks(&json).1, 1);
     let picture = fs::read_to_string(&svg).unwrap();
     assert!(picture.contains("one was lost (×)") && picture.contains(&format!("Customer {lost}")), "{picture}");
 }
 
 #[test]
-fn figures_say_who_was_lost() {
-    // There is no line to go by; a kill that comes before a customer or behind the last loses nobody.
+fn figures_contain_lost_customers() {
+    // There are no lines to wait for. A kill before the first customer or after the last one loses no customer.
     for _ in 0..20 {
         let manager = Manager::start(&["--count", "6", "--workers", "2", "--pace", "0.2", "--json"]);
         assert!(comes_true(|| !manager.workers().is_empty()));
@@ -416,7 +414,7 @@ fn too_many_workers_are_refused_before_anything_runs() {
     assert_eq!(text(&output.stderr), complaint);
 }
 
-/// A limit of open files that lets ever more be started: either the run succeeds or it says in one line why not.
+/// With increasing limits of open files: the run either succeeds or reports the error in one line.
 #[test]
 fn workers_that_cannot_be_started_fail_the_run() {
     let mut refused = 0;
@@ -427,7 +425,7 @@ fn workers_that_cannot_be_started_fail_the_run() {
         let output = Command::new("bash").args(["-c", &script]).output().unwrap();
         let complaint = text(&output.stderr);
         if output.status.success() {
-            check_story(&text(&output.stdout), 12, &[]);
+            check_lines(&text(&output.stdout), 12, &[]);
             continue;
         }
         assert_eq!(output.status.code(), Some(125), "{files} files: {complaint}");
@@ -439,7 +437,7 @@ fn workers_that_cannot_be_started_fail_the_run() {
 }
 
 #[test]
-fn the_verb_of_workers_is_nobody_elses() {
+fn the_subcommand_of_workers_is_hidden_and_refused() {
     let output = Command::new(env!("CARGO_BIN_EXE_tantara")).args(["worker-of-bank", "0", "1", "1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(125));
     assert_eq!(text(&output.stderr).lines().count(), 1, "{output:?}");

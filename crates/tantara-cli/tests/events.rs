@@ -1,4 +1,4 @@
-//! The verbs for events between processes, driven through the real binary.
+//! The subcommands for events between processes, tested with the real binary.
 #![cfg(target_os = "linux")]
 
 mod signals;
@@ -16,10 +16,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Long enough for anything that happens at all.
+/// A generous limit for everything that must happen.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A directory of events, and the command for it.
+/// A directory of events, and the command in it.
 struct Events(TempDir);
 
 impl Events {
@@ -42,14 +42,14 @@ impl Events {
         self.command(args).output().unwrap()
     }
 
-    /// Runs it; it has nothing to complain about.
+    /// Runs the command, which succeeds and prints nothing on standard error. Returns its output.
     fn done(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs it; it complains in one line, and prints nothing.
+    /// Runs the command, which fails with one line on standard error and no output. Returns the line.
     fn refused(&self, args: &[&str], code: i32) -> String {
         let output = self.run(args);
         let complaint = String::from_utf8(output.stderr).unwrap();
@@ -68,13 +68,13 @@ impl Events {
         Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// The event, as `ls --json` tells it.
+    /// The event in the output of `ls --json`.
     fn listed(&self, name: &str) -> Option<Value> {
         let all: Value = serde_json::from_str(&self.done(&["ls", "--json"])).unwrap();
         all.as_array().unwrap().iter().find(|event| event["name"] == name).cloned()
     }
 
-    /// Returns once so many wait for the event.
+    /// Returns once this many waits for the event are listed.
     fn until_waiting(&self, name: &str, count: usize) -> Vec<Value> {
         loop {
             let waiters = self.listed(name).map_or(Vec::new(), |event| event["waiters"].as_array().unwrap().clone());
@@ -86,7 +86,7 @@ impl Events {
     }
 }
 
-/// A command that is running. It is killed if the test does not get to its end.
+/// A running command. It is killed if the test fails.
 struct Running(Child);
 
 impl Running {
@@ -114,7 +114,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn set_and_clear_are_seen_by_everyone_and_told_by_the_exit_code() {
+fn set_and_clear_are_visible_and_is_set_reports_them_by_its_exit_code() {
     let events = Events::new();
     assert_eq!(events.done(&["set", "a", "b"]), "");
     assert_eq!((events.code(&["is-set", "a"]), events.code(&["is-set", "b"])), (0, 0));
@@ -129,7 +129,7 @@ fn set_and_clear_are_seen_by_everyone_and_told_by_the_exit_code() {
 }
 
 #[test]
-fn a_wait_ends_with_the_set_whoever_comes_first() {
+fn a_wait_ends_with_the_set_in_either_order() {
     let events = Events::new();
     let waiting = events.start(&["wait", "late"]);
     events.until_waiting("late", 1);
@@ -137,7 +137,7 @@ fn a_wait_ends_with_the_set_whoever_comes_first() {
     let output = waiting.end();
     assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
     assert_eq!(events.done(&["wait", "late", "late", "--timeout", "0"]), "");
-    // A pulse releases everyone who waits, and nobody who comes later.
+    // A pulse releases every waiter, and no later one.
     let crowd: Vec<_> = (0..5).map(|_| events.start(&["wait", "tick"])).collect();
     events.until_waiting("tick", 5);
     events.done(&["pulse", "tick"]);
@@ -164,7 +164,7 @@ fn a_timeout_has_an_exit_code_of_its_own_and_runs_nothing() {
 }
 
 #[test]
-fn a_look_makes_neither_event_nor_directory() {
+fn a_wait_with_timeout_0_creates_neither_event_nor_directory() {
     let events = Events::new();
     let home = events.path().join("not-yet");
     let code = |args: &[&str]| {
@@ -184,7 +184,7 @@ fn a_look_makes_neither_event_nor_directory() {
 }
 
 #[test]
-fn the_command_takes_the_place_of_the_wait() {
+fn the_command_replaces_the_wait() {
     let events = Events::new();
     let waiting = events.start(&["wait", "go", "--", "sh", "-c", "echo $$; exit 7"]);
     let pid = waiting.0.id();
@@ -199,7 +199,7 @@ fn the_command_takes_the_place_of_the_wait() {
     fs::write(&plain, "text").unwrap();
     events.refused(&["wait", "go", "--", plain.to_str().unwrap()], 126);
     events.refused(&["wait", "go", "--", "/"], 126);
-    // A reader that goes away ends the command, as it would without us.
+    // A closed standard output ends the command with SIGPIPE, as it would without `wait`.
     let output = Command::new("bash")
         .args(["-c", "set -o pipefail; \"$0\" wait go -- yes | head -1", env!("CARGO_BIN_EXE_tantara")])
         .env("TANTARA_DIR", events.path())
@@ -209,7 +209,7 @@ fn the_command_takes_the_place_of_the_wait() {
 }
 
 #[test]
-fn any_says_which_and_all_waits_for_each() {
+fn any_prints_which_and_all_waits_for_each() {
     let events = Events::new();
     for name in ["b", "c", "a"] {
         let waiting = events.start(&["wait", "--any", "a", "b", "c"]);
@@ -230,7 +230,7 @@ fn any_says_which_and_all_waits_for_each() {
 }
 
 #[test]
-fn ls_says_who_waits_since_when_and_who_was_last_to_set() {
+fn ls_shows_who_waits_since_when_and_who_set_last() {
     let events = Events::new();
     assert_eq!(events.done(&["ls", "--json"]).trim(), "[]");
     let empty = events.run(&["ls"]);
@@ -254,7 +254,7 @@ fn ls_says_who_waits_since_when_and_who_was_last_to_set() {
     assert_eq!(rows[1][..2], ["done", "set"]);
     assert_eq!(rows[2][..4], ["ready", "unset", "never", &*pid.to_string()]);
 
-    // Whoever is killed does not wait any more.
+    // A killed process is no longer listed.
     waiting.signal("-KILL");
     assert_eq!(waiting.end().status.signal(), Some(9));
     events.until_waiting("ready", 0);
@@ -276,7 +276,7 @@ fn each_of_several_waiters_has_a_line_in_the_column_of_waiters() {
 }
 
 #[test]
-fn a_removed_event_tells_those_who_wait() {
+fn removing_an_event_fails_its_waits() {
     let events = Events::new();
     for args in [&["wait", "x"][..], &["wait", "--any", "y", "x"], &["wait", "y", "x", "--timeout", "1h"]] {
         let waiting = events.start(&[args, &["--", "echo", "never"]].concat());
@@ -300,12 +300,12 @@ fn an_unknown_name_offers_the_nearest() {
 }
 
 #[test]
-fn names_that_cannot_be_are_refused_before_anything_happens() {
+fn invalid_names_are_refused_before_anything_happens() {
     let events = Events::new();
     let long = "x".repeat(10_000);
     for name in ["", ".", "..", "../x", "a/b", "/etc/passwd", ".x", "a b", "a\nb", "a\tb", "\u{1b}[2J", &long] {
-        for verb in ["set", "clear", "pulse", "wait", "rm", "watch"] {
-            let complaint = events.refused(&[verb, "good", name], 2);
+        for subcommand in ["set", "clear", "pulse", "wait", "rm", "watch"] {
+            let complaint = events.refused(&[subcommand, "good", name], 2);
             assert!(complaint.contains("cannot be the name of an event"), "{complaint}");
             assert!(complaint.len() < 600 && !complaint.contains('\u{1b}'), "{complaint}");
         }
@@ -337,7 +337,7 @@ fn the_directory_is_the_one_that_was_named() {
     assert!(complaint.contains("no/where"), "{complaint}");
     assert_eq!(events.done(&["--dir", lost.to_str().unwrap(), "ls", "--json"]).trim(), "[]");
 
-    // Without a name: what the system keeps for the user. An empty variable is none.
+    // Without a directory: the user's runtime directory. An empty variable counts as unset.
     let runtime = tempfile::tempdir().unwrap();
     let by_default = |args: &[&str]| {
         let mut command = events.command(args);
@@ -354,7 +354,7 @@ fn the_directory_is_the_one_that_was_named() {
 }
 
 #[test]
-fn what_is_no_event_is_named_and_in_nobodys_way() {
+fn files_that_are_no_events_are_named_and_disturb_nothing() {
     let events = Events::new();
     events.done(&["set", "good"]);
     fs::write(events.path().join("short"), "tantara").unwrap();
@@ -367,22 +367,22 @@ fn what_is_no_event_is_named_and_in_nobodys_way() {
         [("short", "7 bytes"), ("folder", "directory"), ("link", "symbolic link"), ("pipe", "it is a pipe")]
     {
         assert!(text(&listed.stderr).contains(name), "{listed:?}");
-        for verb in ["set", "clear", "wait", "is-set", "rm"] {
-            let complaint = events.refused(&[verb, name], 2);
-            assert!(complaint.contains("is not an event") && complaint.contains(why), "{verb}: {complaint}");
+        for subcommand in ["set", "clear", "wait", "is-set", "rm"] {
+            let complaint = events.refused(&[subcommand, name], 2);
+            assert!(complaint.contains("is not an event") && complaint.contains(why), "{subcommand}: {complaint}");
         }
         assert!(events.path().join(name).symlink_metadata().is_ok(), "it is still there");
     }
 }
 
-/// A watch, and what it says, read by a thread of its own.
+/// A running `watch`, whose output is read by a thread.
 struct Watching {
     running: Running,
     lines: mpsc::Receiver<String>,
 }
 
 impl Watching {
-    /// It has begun when it tells of `begun`.
+    /// Returns once it prints a change of the event `begun`.
     fn new(events: &Events, args: &[&str]) -> Watching {
         let mut running = events.start(&[&["watch"], args].concat());
         let stdout = BufReader::new(running.0.stdout.take().unwrap());
@@ -395,7 +395,7 @@ impl Watching {
         watching
     }
 
-    /// The lines up to the one that says what is wanted; none of `begun`.
+    /// The lines up to the one that contains this text, without those of `begun`.
     fn until(&self, wanted: &str) -> Vec<String> {
         let mut said = Vec::new();
         loop {
@@ -411,7 +411,7 @@ impl Watching {
 }
 
 #[test]
-fn watch_tells_of_every_change_as_it_happens() {
+fn watch_prints_every_change_as_it_happens() {
     let events = Events::new();
     events.done(&["clear", "old", "hidden"]);
     let watching = Watching::new(&events, &["old", "new", "begun"]);
@@ -422,19 +422,19 @@ fn watch_tells_of_every_change_as_it_happens() {
     events.done(&["clear", "old"]);
     assert!(watching.until("old")[0].ends_with(" old cleared"), "setting a set event is no change");
     events.done(&["pulse", "new"]);
-    // In one line or, if it was quick enough to see the moment in between, in two.
+    // In one line, or in two if it has seen the state in between.
     let first = watching.until("new").remove(0);
     assert!(first.contains(" new pulsed by ") || first.contains(" new set by "), "its very first moment: {first}");
     events.done(&["rm", "old"]);
     assert!(watching.until("old").pop().unwrap().ends_with(" old removed"));
-    // It comes back.
+    // The event is set again.
     events.done(&["set", "old"]);
     assert_eq!(watching.until("old set by ").len(), 1);
     assert!(events.listed("hidden").is_some());
 }
 
 #[test]
-fn watch_outlives_its_directory_and_makes_nothing_up_of_a_lost_file() {
+fn watch_survives_its_directory_and_invents_no_change_of_a_lost_file() {
     let events = Events::new();
     events.done(&["set", "cut"]);
     let watching = Watching::new(&events, &[]);
@@ -450,7 +450,7 @@ fn watch_misses_no_set_however_fast_they_come() {
     let events = Events::new();
     let watching = Watching::new(&events, &["--json"]);
     for _ in 0..60 {
-        // A name may be given more than once: bursts that no watcher can follow.
+        // Repeated names: bursts that are too fast for a watcher.
         events.done(&["pulse", "a", "b", "b", "c", "c", "c"]);
     }
     events.done(&["set", "end"]);
@@ -482,7 +482,7 @@ fn signals_end_a_wait_as_that_signal() {
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_watch_quietly() {
+fn a_closed_standard_output_ends_the_watch_quietly() {
     let events = Events::new();
     let mut watching = events.start(&["watch"]);
     drop(watching.0.stdout.take());
@@ -493,7 +493,7 @@ fn a_reader_that_goes_away_ends_the_watch_quietly() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
-/// Runs it on a terminal of its own, and returns all that it said there.
+/// Runs the command on a terminal of its own, and returns everything that it printed there.
 fn on_a_terminal(events: &Events, args: &str) -> String {
     let command = format!("{} {args}", env!("CARGO_BIN_EXE_tantara"));
     let output = Command::new("script")
@@ -526,15 +526,15 @@ fn on_a_terminal_a_long_wait_says_what_it_waits_for_where_and_who_else_does() {
 #[test]
 fn every_help_is_short_or_full_and_has_examples_and_exit_codes() {
     let events = Events::new();
-    for verb in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm", "bank"] {
-        let (short, full) = (events.done(&[verb, "-h"]), events.done(&[verb, "--help"]));
+    for subcommand in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm", "bank"] {
+        let (short, full) = (events.done(&[subcommand, "-h"]), events.done(&[subcommand, "--help"]));
         assert!(short.lines().count() <= 25 && !short.contains("Examples"), "{short}");
         assert!(full.contains("Examples:\n  tantara ") && full.contains("Exit codes: 0 "), "{full}");
     }
 }
 
 #[test]
-fn completions_know_the_events_and_the_manual_knows_the_verbs() {
+fn completions_know_the_events_and_the_manual_knows_the_subcommands() {
     let events = Events::new();
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert!(events.done(&["completions", shell]).contains("tantara"));
@@ -551,10 +551,10 @@ fn completions_know_the_events_and_the_manual_knows_the_verbs() {
     let manual = events.done(&["man"]);
     assert!(manual.contains("tantara wait [OPTIONS] <NAME>... [\\-\\- <CMD>...]"), "{manual}");
     assert!(manual.contains("at most 200 bytes"), "{manual}");
-    for verb in ["SET", "CLEAR", "PULSE", "WAIT", "IS\\-SET", "LS", "WATCH", "RM", "BANK"] {
+    for subcommand in ["SET", "CLEAR", "PULSE", "WAIT", "IS\\-SET", "LS", "WATCH", "RM", "BANK"] {
         assert!(
-            manual.contains(&format!("TANTARA {verb}"))
-                || manual.contains(&format!("TANTARA {}", verb.replace('\\', "")))
+            manual.contains(&format!("TANTARA {subcommand}"))
+                || manual.contains(&format!("TANTARA {}", subcommand.replace('\\', "")))
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs for events between machines, driven through the real binary, on real servers.
+//! The subcommands for events between machines, tested with the real binary and real servers.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use etcd_for_tests::{Servers, json};
 use serde_json::Value;
 
-/// Long enough for anything that happens at all.
+/// A generous limit for everything that must happen.
 const LONG: Duration = Duration::from_secs(60);
 
 fn command(args: &[&str]) -> Command {
@@ -22,7 +22,7 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-/// A cluster, and the command for it.
+/// A cluster, and the command that uses it.
 struct Region(Servers);
 
 impl Region {
@@ -44,7 +44,7 @@ impl Region {
         self.command(args).output().unwrap()
     }
 
-    /// Runs it; it has nothing to complain about.
+    /// Runs the command, which succeeds and prints nothing on standard error. Returns its output.
     fn done(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
@@ -68,7 +68,7 @@ impl Region {
         serde_json::from_str(&self.done(&["ls", "--json"])).unwrap()
     }
 
-    /// Returns once so many wait for the event.
+    /// Returns once this many waits for the event are listed.
     fn until_waiting(&self, name: &str, count: u64) {
         let waiting = || {
             let events = self.listed();
@@ -79,7 +79,7 @@ impl Region {
     }
 }
 
-/// Runs it; it complains in one line, and prints nothing.
+/// Runs the command, which fails with one line on standard error and no output. Returns the line.
 fn complaint(mut command: Command, code: i32) -> String {
     let output = command.output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
@@ -98,7 +98,7 @@ fn until(is_so: impl Fn() -> bool) {
 }
 
 #[test]
-fn the_verbs_do_between_machines_what_they_do_between_processes() {
+fn the_subcommands_work_between_machines_as_between_processes() {
     let region = Region::new();
     assert_eq!(region.code(&["is-set", "db-ready"]), 1);
     region.done(&["set", "db-ready", "cache-ready"]);
@@ -112,19 +112,19 @@ fn the_verbs_do_between_machines_what_they_do_between_processes() {
     assert_eq!(region.code(&["wait", "--any", "db-ready", "never", "--timeout", "50ms"]), 124);
     let unknown = region.run(&["is-set", "db-raedy"]);
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean db-ready?"));
-    // By the argument, with a namespace of its own.
+    // By the option, with a namespace of its own.
     let mut other = command(&["--etcd", &region.endpoint(), "--namespace", "shop", "set", "door"]);
     assert!(other.output().unwrap().status.success());
     let keys: Vec<String> = region.0.keys("/shop/").into_iter().map(|(key, _)| key).collect();
     let (slots, keys): (Vec<String>, Vec<String>) = keys.into_iter().partition(|key| key.starts_with("/shop/o/"));
     assert_eq!(keys, ["/shop/e/door/l", "/shop/e/door/p"], "whoever has set leaves nothing else of its own");
     assert_eq!(slots.len(), 1, "one of those that all writers share");
-    // On a busy machine a lease may not be given back in time, and ends by itself.
+    // On a busy machine a lease may not be revoked in time; then it expires.
     until(|| region.0.leases() == 0);
 }
 
 #[test]
-fn whoever_waits_is_seen_and_released() {
+fn waiters_are_listed_and_released() {
     let region = Region::new();
     let (first, second) = (region.start(&["wait", "job"]), region.start(&["wait", "job", "--", "echo", "go"]));
     region.until_waiting("job", 2);
@@ -139,7 +139,7 @@ fn whoever_waits_is_seen_and_released() {
     let events = region.listed();
     assert_eq!(events[0]["state"], "unset");
     assert!(events[0]["last_set"]["pid"].is_u64() && events[0]["last_set"]["host"].is_string());
-    // What a wait has left in the cluster has gone before it became a command.
+    // The records of the wait are removed before it becomes a command.
     let mut becomes = region.start(&["wait", "later", "--", "sleep", "60"]);
     region.until_waiting("later", 1);
     region.done(&["set", "later"]);
@@ -150,7 +150,7 @@ fn whoever_waits_is_seen_and_released() {
 }
 
 #[test]
-fn removal_is_told() {
+fn a_removal_is_reported() {
     let region = Region::new();
     let waiting = region.start(&["wait", "job"]);
     region.until_waiting("job", 1);
@@ -163,15 +163,15 @@ fn removal_is_told() {
 }
 
 #[test]
-fn changes_are_told_as_they_happen() {
+fn changes_are_printed_as_they_happen() {
     let region = Region::new();
     region.done(&["clear", "door"]);
     let mut watch = region.start(&["watch", "--json"]);
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    // It may not listen yet.
+    // The watch may not have begun yet.
     thread::sleep(Duration::from_millis(500));
-    for verb in ["set", "clear", "pulse", "rm"] {
-        region.done(&[verb, "door"]);
+    for subcommand in ["set", "clear", "pulse", "rm"] {
+        region.done(&[subcommand, "door"]);
     }
     for (change, state, sets) in
         [("set", "set", 1), ("cleared", "unset", 0), ("pulsed", "unset", 1), ("removed", "unset", 0)]
@@ -204,7 +204,7 @@ fn an_unreachable_cluster_is_never_a_timeout() {
         let complaint = region.refused(args, 125);
         assert!(complaint.contains(&region.endpoint()) && complaint.contains("refused"), "{complaint}");
     }
-    // The command that was to follow does not.
+    // The command of `wait` does not run.
     let mark = tempfile::tempdir().unwrap();
     let file = mark.path().join("ran");
     region.refused(&["wait", "job", "--timeout", "1", "--", "touch", file.to_str().unwrap()], 125);
@@ -266,7 +266,7 @@ fn users_and_tls() {
     complaint(command(&["--etcd", endpoint, "wait", "door", "--timeout", "1"]), 125);
 }
 
-/// Runs a command that succeeds, with this on standard input.
+/// Runs a command that succeeds, with this standard input.
 fn piped(mut command: Command, input: &str) {
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -290,7 +290,7 @@ fn names_complete() {
 }
 
 #[test]
-fn an_unreachable_cluster_is_tried_for_as_long_as_was_said() {
+fn an_unreachable_cluster_is_tried_until_the_timeout() {
     let region = Region::new();
     region.0[0].kill();
     let longer_than_a_request = Duration::from_secs(7);
@@ -304,7 +304,7 @@ fn an_unreachable_cluster_is_tried_for_as_long_as_was_said() {
         assert!(child.wait().unwrap().success(), "{args:?}");
         region.0[0].kill();
     }
-    // … and no longer.
+    // … and not longer.
     region.refused(&["wait", "job", "--connect-timeout", "1"], 125);
     region.refused(&["wait", "job", "--timeout", "1", "--connect-timeout", "1h"], 125);
     assert!(region.refused(&["wait", "job", "--connect-timeout", "soon"], 2).contains("duration"));
@@ -317,7 +317,7 @@ fn until_told(lines: &mut impl Iterator<Item = std::io::Result<String>>, what: &
 }
 
 #[test]
-fn an_outage_is_told_and_outlasted() {
+fn a_wait_reports_an_outage_and_survives_it() {
     let region = Region::new();
     let mut waiting = region.start(&["wait", "job"]);
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
@@ -350,7 +350,7 @@ fn a_password_file_is_read_again() {
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
     until(|| servers.watchers() == 1);
     servers.call("auth/user/changepw", &json!({"name": "ann", "password": "open"})).unwrap();
-    // It forgets who has logged in.
+    // A restarted server forgets all tokens.
     servers[0].kill();
     servers[0].start();
     servers.wait_healthy();
@@ -362,7 +362,7 @@ fn a_password_file_is_read_again() {
 }
 
 #[test]
-fn secrets_are_not_repeated() {
+fn secrets_are_not_printed() {
     let region = Region::new();
     let endpoint = region.endpoint();
     let userinfo = format!("http://ann:sesame@{endpoint}");
@@ -386,7 +386,7 @@ fn secrets_are_not_repeated() {
     let mut variable = command(&["ls"]);
     variable.env("TANTARA_ETCD", &userinfo);
     assert!(!complaint(variable, 2).contains("sesame"));
-    // To a network that nobody has (RFC 5737).
+    // An address for documentation (RFC 5737), which is unreachable.
     let mut exposed = command(&["--etcd", "192.0.2.1:2379", "--connect-timeout", "1", "--user", "ann", "ls"]);
     let output = exposed.env("TANTARA_ETCD_PASSWORD", "sesame").output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
@@ -395,9 +395,9 @@ fn secrets_are_not_repeated() {
 }
 
 #[test]
-fn an_error_of_tls_speaks_of_certificates() {
+fn a_tls_error_mentions_certificates() {
     let servers = Servers::build().tls().start();
-    // On a loaded machine the handshake takes its time, and then the error is another one.
+    // On a busy machine the handshake may take too long, which is another error.
     let complaint_about = |endpoint: &str, what: &str| {
         for seconds in ["2", "8", "32"] {
             let text = complaint(command(&["--etcd", endpoint, "--connect-timeout", seconds, "ls"]), 125);

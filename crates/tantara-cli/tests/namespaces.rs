@@ -1,5 +1,5 @@
-//! The command in containers: as process 1, and among processes of other PID namespaces. Left out where nobody can make
-//! such a namespace, which takes root.
+//! The command in containers: as process 1, and among processes of other PID namespaces. Skipped without permission to
+//! create such a namespace (root).
 #![cfg(target_os = "linux")]
 
 mod signals;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Long enough for anything that happens at all.
+/// A generous limit for everything that must happen.
 const LONG: Duration = Duration::from_secs(60);
 const TANTARA: &str = env!("CARGO_BIN_EXE_tantara");
 
@@ -22,7 +22,7 @@ const TANTARA: &str = env!("CARGO_BIN_EXE_tantara");
 struct Events(TempDir);
 
 impl Events {
-    /// Nothing, with a reason, where there can be no PID namespaces.
+    /// `None`, with a printed reason, if PID namespaces cannot be created.
     fn new(test: &str) -> Option<Events> {
         let made =
             Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).stderr(Stdio::null()).status();
@@ -44,7 +44,8 @@ impl Events {
         command
     }
 
-    /// As process 1 of a new PID namespace, with a /proc of its own or with ours. It ends with the wrapper.
+    /// Runs the command as process 1 of a new PID namespace, with a new /proc or the present one. It ends with the
+    /// wrapper.
     fn contained(&self, has_own_proc: bool, args: &[&str]) -> Command {
         let proc = if has_own_proc { &["--mount-proc"][..] } else { &[] };
         self.command("unshare", &[&["--pid", "--fork", "--kill-child"][..], proc, &["--"], args].concat())
@@ -54,7 +55,7 @@ impl Events {
         Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
-    /// The event, as `ls --json` tells it, run by `command`.
+    /// The event in the output of `ls --json`, run by `command`.
     fn listed_by(&self, mut command: Command, name: &str) -> Option<Value> {
         let output = command.output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
@@ -66,7 +67,7 @@ impl Events {
         self.listed_by(self.command(TANTARA, &["ls", "--json"]), name)
     }
 
-    /// Returns once so many wait for the event, as they are seen from here.
+    /// Returns once this many waits for the event are listed in this namespace.
     fn until_waiting(&self, name: &str, count: usize) -> Vec<Value> {
         let waiters = || self.listed(name).map_or(Vec::new(), |event| event["waiters"].as_array().unwrap().clone());
         until(|| Some(waiters()).filter(|waiters| waiters.len() == count))
@@ -84,11 +85,11 @@ fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A wrapper that runs. It is killed if the test does not get to its end.
+/// A running wrapper. It is killed if the test fails.
 struct Running(Child);
 
 impl Running {
-    /// The number of the wrapped process, as it is known here.
+    /// The ID of the wrapped process in this namespace.
     fn inner(&self) -> String {
         let wrapper = self.0.id();
         until(|| {
@@ -121,7 +122,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-// Who waits, and who has set it.
+// Waiters and setters of other namespaces.
 
 #[test]
 fn who_waits_in_another_namespace_is_shown_without_a_number() {
@@ -143,7 +144,7 @@ fn who_waits_in_another_namespace_is_shown_without_a_number() {
     assert_eq!(table.matches("a process not visible here (for ").count(), 2, "{table}");
 }
 
-/// One waits in a namespace of its own, which has a /proc of its own or only ours, and is looked at from inside.
+/// A process waits in a new namespace, with a new /proc or the present one, and `ls` runs in the same namespace.
 #[test]
 fn who_waits_in_the_own_namespace_has_the_number_that_counts_there() {
     let Some(events) = Events::new("who_waits_in_the_own_namespace_has_the_number_that_counts_there") else { return };
@@ -167,7 +168,7 @@ fn who_waits_in_the_own_namespace_has_the_number_that_counts_there() {
         assert_eq!((own.len(), others.len()), (1, 1), "{waiters:?}");
         assert_eq!(own[0]["pid"].to_string(), text(&output.stderr).trim());
         let command = own[0].get("command").and_then(Value::as_str);
-        // In our /proc that number is another process.
+        // In the present /proc that ID is another process.
         assert_eq!(command.is_some_and(|command| command.ends_with("tantara wait x")), has_own_proc, "{waiters:?}");
         assert_eq!(command.is_some(), has_own_proc, "{waiters:?}");
         events.until_waiting("x", 1);
@@ -198,7 +199,7 @@ fn who_waits_is_shown_also_where_proc_hides_the_processes_of_others() {
     let waiting = events.start(events.command(TANTARA, &["wait", "x"]));
     events.until_waiting("x", 1);
     fs::set_permissions(events.path().join("x"), PermissionsExt::from_mode(0o644)).unwrap();
-    // A copy of the command that nobody is kept from. Made by another process: see `places.rs`.
+    // A copy of the command that all users may run, made by another process: see `places.rs`.
     let copy = events.path().join(".tantara");
     assert!(Command::new("cp").arg(TANTARA).arg(&copy).status().unwrap().success());
     let as_nobody = "setpriv --reuid 65534 --regid 65534 --clear-groups";
@@ -216,7 +217,7 @@ fn who_waits_is_shown_also_where_proc_hides_the_processes_of_others() {
     assert!(waiters[0].get("command").is_none(), "{event}");
 }
 
-// Process 1.
+// The command as process 1.
 
 #[test]
 fn signals_end_process_1_too() {
@@ -231,7 +232,7 @@ fn signals_end_process_1_too() {
             assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
         }
     }
-    // One that was ignored stays ignored.
+    // A signal that was ignored stays ignored.
     let script = format!("trap '' TERM; exec {TANTARA} wait x");
     let mut running = events.start(events.contained(true, &["sh", "-c", &script]));
     events.until_waiting("x", 1);
@@ -247,7 +248,7 @@ fn a_signal_ends_the_bank_tidily_as_process_1() {
     let bank = [TANTARA, "bank", "--quiet", "--pace", "1000", "--timeline", out.to_str().unwrap()];
     let mut running = events.start(events.contained(true, &bank));
     let inner = running.inner();
-    // The handlers are there before the file is, which is written under another name first.
+    // The handlers are installed before the draft of the file exists.
     until(|| (fs::read_dir(events.path()).unwrap().count() > 0).then_some(()));
     send("-TERM", &inner);
     let output = running.end();

@@ -1,5 +1,5 @@
-//! Directories and files: what the command says when the system refuses something (exit code 125, and whom to ask), and
-//! what it makes of files that others rename.
+//! Directories and files: errors of the system (exit code 125, with the owner to ask), and files that other processes
+//! rename.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, Permissions};
@@ -16,24 +16,24 @@ use tempfile::TempDir;
 const ALICE: u32 = 1_001;
 const BOB: u32 = 1_002;
 
-/// Directories, and a copy of the command that everybody may run.
-struct World(TempDir);
+/// Directories, and a copy of the command that all users may run.
+struct Fixture(TempDir);
 
-impl World {
-    /// None, with a line that says so, if we cannot be others.
-    fn new(test: &str) -> Option<World> {
-        let world = World(tempfile::tempdir().unwrap());
+impl Fixture {
+    /// `None`, with a printed reason, if this process cannot become other users.
+    fn new(test: &str) -> Option<Fixture> {
+        let fixture = Fixture(tempfile::tempdir().unwrap());
         if !is_root() {
             println!("{test} is left out: it needs to be root");
             return None;
         }
-        fs::set_permissions(&world.0, Permissions::from_mode(0o755)).unwrap();
-        // By another process: a child that another test forks meanwhile would inherit a file that is open for writing,
-        // and a file that somebody may write to cannot be executed.
-        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_tantara")).arg(world.command()).status();
+        fs::set_permissions(&fixture.0, Permissions::from_mode(0o755)).unwrap();
+        // By another process: a child that another test forks meanwhile would inherit a descriptor that is open for
+        // writing, and a file that is open for writing cannot be executed.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_tantara")).arg(fixture.command()).status();
         assert!(copied.unwrap().success());
-        fs::set_permissions(world.command(), Permissions::from_mode(0o755)).unwrap();
-        Some(world)
+        fs::set_permissions(fixture.command(), Permissions::from_mode(0o755)).unwrap();
+        Some(fixture)
     }
 
     fn command(&self) -> PathBuf {
@@ -48,7 +48,7 @@ impl World {
         place
     }
 
-    /// The exit code, and what was said.
+    /// The exit code and standard error.
     fn run(&self, user: u32, directory: &Path, args: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(self.command());
         command.args(args).env("TANTARA_DIR", directory).env_remove("TANTARA_ETCD").stdin(Stdio::null());
@@ -68,7 +68,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-const EVERY_VERB: [&[&str]; 7] = [
+const EVERY_SUBCOMMAND: [&[&str]; 7] = [
     &["set", "x"],
     &["clear", "x"],
     &["pulse", "x"],
@@ -80,24 +80,24 @@ const EVERY_VERB: [&[&str]; 7] = [
 
 #[test]
 fn a_directory_that_is_closed_is_no_answer() {
-    let Some(world) = World::new("a_directory_that_is_closed_is_no_answer") else { return };
-    let closed = world.directory(ALICE, 0o700);
-    for verb in EVERY_VERB {
-        world.refuses(BOB, &closed, verb, "ermission denied");
+    let Some(fixture) = Fixture::new("a_directory_that_is_closed_is_no_answer") else { return };
+    let closed = fixture.directory(ALICE, 0o700);
+    for subcommand in EVERY_SUBCOMMAND {
+        fixture.refuses(BOB, &closed, subcommand, "ermission denied");
     }
-    // Root makes an event there, and its owner has it.
-    assert_eq!(world.run(0, &closed, &["set", "x"]).0, Some(0));
-    assert_eq!(world.run(ALICE, &closed, &["is-set", "x"]).0, Some(0));
-    assert_eq!(world.run(ALICE, &closed, &["clear", "x"]).0, Some(0));
-    assert_eq!(world.run(0, &closed, &["is-set", "x"]).0, Some(1));
+    // An event that root creates there belongs to the owner of the directory.
+    assert_eq!(fixture.run(0, &closed, &["set", "x"]).0, Some(0));
+    assert_eq!(fixture.run(ALICE, &closed, &["is-set", "x"]).0, Some(0));
+    assert_eq!(fixture.run(ALICE, &closed, &["clear", "x"]).0, Some(0));
+    assert_eq!(fixture.run(0, &closed, &["is-set", "x"]).0, Some(1));
 }
 
 #[test]
 fn a_default_directory_that_cannot_be_made_is_a_refusal() {
-    let Some(world) = World::new("a_default_directory_that_cannot_be_made_is_a_refusal") else { return };
-    let (closed, open) = (world.directory(ALICE, 0o700), world.directory(ALICE, 0o755));
+    let Some(fixture) = Fixture::new("a_default_directory_that_cannot_be_made_is_a_refusal") else { return };
+    let (closed, open) = (fixture.directory(ALICE, 0o700), fixture.directory(ALICE, 0o755));
     for place in [closed, open] {
-        let mut command = Command::new(world.command());
+        let mut command = Command::new(fixture.command());
         command.args(["set", "x"]).env("XDG_RUNTIME_DIR", &place).env_remove("TANTARA_DIR").env_remove("TANTARA_ETCD");
         let output = command.uid(BOB).gid(BOB).current_dir("/").output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -108,35 +108,35 @@ fn a_default_directory_that_cannot_be_made_is_a_refusal() {
 
 #[test]
 fn who_may_only_read_may_wait_and_look() {
-    let Some(world) = World::new("who_may_only_read_may_wait_and_look") else { return };
-    let open = world.directory(ALICE, 0o755);
-    assert_eq!(world.run(ALICE, &open, &["set", "x"]).0, Some(0));
-    for verb in [&["wait", "x"][..], &["is-set", "x"], &["ls"]] {
-        let (code, said) = world.run(BOB, &open, verb);
-        assert_eq!((code, &*said), (Some(0), ""), "{verb:?}");
+    let Some(fixture) = Fixture::new("who_may_only_read_may_wait_and_look") else { return };
+    let open = fixture.directory(ALICE, 0o755);
+    assert_eq!(fixture.run(ALICE, &open, &["set", "x"]).0, Some(0));
+    for subcommand in [&["wait", "x"][..], &["is-set", "x"], &["ls"]] {
+        let (code, said) = fixture.run(BOB, &open, subcommand);
+        assert_eq!((code, &*said), (Some(0), ""), "{subcommand:?}");
     }
-    for verb in [&["set", "x"][..], &["clear", "x"], &["pulse", "x"], &["rm", "x"]] {
-        world.refuses(BOB, &open, verb, "is read-only");
+    for subcommand in [&["set", "x"][..], &["clear", "x"], &["pulse", "x"], &["rm", "x"]] {
+        fixture.refuses(BOB, &open, subcommand, "is read-only");
     }
-    world.refuses(BOB, &open, &["set", "y"], "ermission denied");
+    fixture.refuses(BOB, &open, &["set", "y"], "ermission denied");
 }
 
 #[test]
 fn a_file_that_grants_less_than_its_directory_names_its_owner() {
-    let Some(world) = World::new("a_file_that_grants_less_than_its_directory_names_its_owner") else { return };
-    let shared = world.directory(0, 0o1777);
-    assert_eq!(world.run(ALICE, &shared, &["set", "x"]).0, Some(0));
-    assert_eq!(world.run(BOB, &shared, &["clear", "x"]).0, Some(0));
+    let Some(fixture) = Fixture::new("a_file_that_grants_less_than_its_directory_names_its_owner") else { return };
+    let shared = fixture.directory(0, 0o1777);
+    assert_eq!(fixture.run(ALICE, &shared, &["set", "x"]).0, Some(0));
+    assert_eq!(fixture.run(BOB, &shared, &["clear", "x"]).0, Some(0));
     fs::set_permissions(shared.join("x"), Permissions::from_mode(0o644)).unwrap();
-    for verb in [&["set", "x"][..], &["is-set", "x"]] {
-        world.refuses(BOB, &shared, verb, &format!("belongs to user {ALICE}"));
+    for subcommand in [&["set", "x"][..], &["is-set", "x"]] {
+        fixture.refuses(BOB, &shared, subcommand, &format!("belongs to user {ALICE}"));
     }
-    // Others' events are none of its business.
-    let (code, said) = world.run(BOB, &shared, &["set", "y"]);
+    // Events of other users do not matter.
+    let (code, said) = fixture.run(BOB, &shared, &["set", "y"]);
     assert_eq!(code, Some(0), "{said}");
 }
 
-/// `tantara` with a directory of its own.
+/// The command with a directory of its own.
 fn in_directory(directory: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
     command.args(args).env("TANTARA_DIR", directory).env_remove("TANTARA_ETCD").stdin(Stdio::null());
@@ -150,7 +150,7 @@ fn watch_follows_an_event_to_its_new_name() {
     run(&["clear", "x"]);
     let mut watching = in_directory(home.path(), &["watch"]).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(watching.stdout.take().unwrap()).lines();
-    // It has begun when it tells of this.
+    // The watch has begun when it prints this.
     let begun = thread::spawn({
         let directory = home.path().to_owned();
         move || {

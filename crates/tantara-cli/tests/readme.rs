@@ -1,4 +1,4 @@
-//! The commands of README.md, as they stand there.
+//! The commands of README.md.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ fn the_commands_of_the_readme_work() {
     let commands: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("$ tantara ")).collect();
     assert!(!commands.is_empty());
     for command in commands {
-        // A million customers take their time in an unoptimised build.
+        // A million customers take too long in an unoptimised build.
         let command = command.replace("1000000", "10000");
         let output = Command::new(env!("CARGO_BIN_EXE_tantara"))
             .args(command.split_whitespace())
@@ -29,7 +29,7 @@ fn example(readme: &str, number: usize) -> &str {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_shell_example_between_machines_works_with_a_cluster_of_ones_own() {
+fn the_shell_example_between_machines_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let servers = etcd_for_tests::Servers::one();
@@ -48,7 +48,7 @@ fn the_shell_example_between_machines_works_with_a_cluster_of_ones_own() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_shell_example_of_the_readme_works_as_it_stands_there() {
+fn the_shell_example_of_the_readme_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let script = example(&readme, 1);
@@ -69,9 +69,9 @@ fn the_shell_example_of_the_readme_works_as_it_stands_there() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "it has tidied up");
 }
 
-/// The example of the cluster is compiled where its crate is.
+/// The Rust example with a cluster is compiled as a part of the README of its crate.
 #[test]
-fn the_rust_example_between_machines_is_one_that_is_compiled() {
+fn the_rust_example_between_machines_is_compiled() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
     let (readme, compiled) = (read("README.md"), read("crates/tantara-etcd/README.md"));
