@@ -155,15 +155,15 @@ class OnCluster(unittest.TestCase):
 
     def connect(self, **options):
         """Connect to a namespace of this test."""
-        cluster = Cluster(ETCD.endpoint, namespace=self._testMethodName, **options)
+        cluster = Cluster(ETCD.endpoint, namespace=f"{type(self).__name__}-{self._testMethodName}", **options)
         self.addCleanup(cluster.close)
         return cluster
 
 
 class Methods(OnCluster):
-    def test_verbs(self):
+    def test_methods(self):
         event = self.cluster.event("door")
-        self.assertEqual((event.name, self.cluster.namespace), ("door", "test_verbs"))
+        self.assertEqual((event.name, self.cluster.namespace), ("door", "Methods-test_methods"))
         self.assertIs(event.is_set(), False)
         self.assertIs(event.wait(0), False)
         self.assertIsNone(event.set())
@@ -426,7 +426,7 @@ class Tasks(OnCluster, unittest.IsolatedAsyncioTestCase):
         # These tests block the loop.
         asyncio.get_running_loop().slow_callback_duration = LONG
 
-    async def test_verbs(self):
+    async def test_methods(self):
         event = self.cluster.event("x")
         self.assertIs(await event.is_set_async(), False)
         self.assertIsNone(await event.set_async())
