@@ -261,7 +261,11 @@ async fn watch(
             Some(first) => first,
             None => {
                 let Some(data) = body.data().await else { return to_member.send_data(Bytes::new(), true).ok() };
-                let data = data.ok()?;
+                let Ok(data) = data else {
+                    // The client has dropped the stream, so its watches end.
+                    to_member.send_reset(h2::Reason::CANCEL);
+                    return None;
+                };
                 let _ = body.flow_control().release_capacity(data.len());
                 data
             }
