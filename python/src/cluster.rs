@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyList, PyString, PyTuple};
 use tantara_etcd::{ClusterEntry, Options, Origin, Tls};
 
 use crate::call::{call, import};
@@ -70,8 +70,10 @@ fn strings(endpoints: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
         return Ok(vec![endpoints.extract()?]);
     }
     let refused = || PyTypeError::new_err("endpoints must be a str or an iterable of str");
-    let each = endpoints.try_iter().map_err(|_| refused())?;
-    each.map(|endpoint| endpoint?.cast::<PyString>().map_err(|_| refused())?.extract()).collect()
+    let iterator = endpoints.try_iter().map_err(|_| refused())?;
+    let endpoints = call(&endpoints.py().get_type::<PyList>(), (iterator,))?;
+    let endpoints = endpoints.cast::<PyList>()?.iter();
+    endpoints.map(|endpoint| endpoint.cast::<PyString>().map_err(|_| refused())?.extract()).collect()
 }
 
 /// Reads a file by Python's own means, so that errors are Python's own exceptions.

@@ -6,6 +6,8 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt};
 
+use crate::call::call;
+
 /// `threading.TIMEOUT_MAX`: the whole seconds of the nanoseconds that fit into a C `long long`.
 const MOST: f64 = 9_223_372_036.0;
 
@@ -22,7 +24,7 @@ pub(crate) fn limit(timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
             let kind = timeout.get_type().name().map_or_else(|_| "this".to_owned(), |name| name.to_string());
             PyTypeError::new_err(format!("timeout must be a number of seconds (int or float) or None, not {kind}"))
         };
-        let index = timeout.getattr_opt("__index__")?.ok_or_else(refused)?.call0()?;
+        let index = call(&timeout.getattr_opt("__index__")?.ok_or_else(refused)?, ())?;
         of_int(index.cast::<PyInt>().map_err(|_| refused())?)?
     };
     if seconds.is_nan() {

@@ -630,7 +630,7 @@ class Outages(unittest.TestCase):
         for broken in (lambda: 1 / 0, lambda: 7):
             with self.assertRaises(PermissionError) as caught:
                 Cluster(self.etcd.endpoint, user="root", password=broken)
-            self.assertIn("the provider of credentials has failed", str(caught.exception))
+            self.assertIn("credentials", str(caught.exception))
         with Cluster(self.etcd.endpoint, **{**who, "user": "guest"}) as cluster:
             for method in (cluster.event("x").set, cluster.event("x").wait, lambda: wait_any([cluster.event("x")])):
                 with self.assertRaises(PermissionError):
