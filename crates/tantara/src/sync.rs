@@ -85,7 +85,9 @@ mod backend {
 #[cfg(loom)]
 mod backend {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32};
+    #[cfg(test)]
+    pub(crate) use loom::sync::atomic::AtomicBool;
+    pub(crate) use loom::sync::atomic::AtomicU32;
     pub(crate) use loom::thread::yield_now;
     // Only for `Debug`, which no model uses.
     pub(crate) use std::sync::atomic::AtomicU16;

@@ -142,7 +142,7 @@ impl Queue {
         let mut cursor = self.head();
         while !cursor.is_null() && count < MOST_COUNTED {
             count += 1;
-            // SAFETY: the lock is held and the node is in the list, so it is alive (discipline 2).
+            // SAFETY: the lock is held and the node is in the list, so it is alive (invariant 2).
             cursor = unsafe { &*cursor }.links().next;
         }
         count
@@ -201,7 +201,7 @@ impl Queue {
         if head.is_null() {
             return Rest::Empty;
         }
-        // SAFETY: the lock is held, so listed nodes are alive (discipline 2).
+        // SAFETY: the lock is held, so listed nodes are alive (invariant 2).
         let tail = unsafe { &*head }.links().prev;
         let mut cursor = head;
         let mut count = 0;
@@ -219,7 +219,7 @@ impl Queue {
             }
             count += 1;
             cursor = node.links().next;
-            // SAFETY: the lock is held and the node is listed, so its waker is ours (discipline 1).
+            // SAFETY: the lock is held and the node is listed, so its waker is ours (invariant 1).
             if let Some(waker) = node.waker.with_mut(|waker| unsafe { (*waker).take() }) {
                 taken(waker);
             }
@@ -246,7 +246,7 @@ impl Queue {
             self.set_head(this);
             return;
         }
-        // SAFETY: the lock is held (see above), so listed nodes are alive (discipline 2).
+        // SAFETY: the lock is held (see above), so listed nodes are alive (invariant 2).
         let first = unsafe { &*head };
         let tail = first.links().prev;
         node.set_links(Links { prev: tail, next: ptr::null() });
@@ -265,7 +265,7 @@ impl Queue {
         if head == this {
             self.set_head(next);
         } else {
-            // SAFETY: the lock is held and neighbours of a listed node are listed, so alive (discipline 2).
+            // SAFETY: the lock is held and neighbours of a listed node are listed, so alive (invariant 2).
             let before = unsafe { &*prev };
             before.set_links(Links { next, ..before.links() });
         }
@@ -297,13 +297,13 @@ enum Rest {
 impl Node {
     #[inline]
     fn links(&self) -> Links {
-        // SAFETY: links are read under the lock alone (discipline 1).
+        // SAFETY: links are read under the lock alone (invariant 1).
         self.links.with(|links| unsafe { *links })
     }
 
     #[inline]
     fn set_links(&self, new: Links) {
-        // SAFETY: links are written under the lock alone (discipline 1).
+        // SAFETY: links are written under the lock alone (invariant 1).
         self.links.with_mut(|links| unsafe { *links = new });
     }
 }

@@ -17,7 +17,8 @@
 //!
 //! | before | `set` | `clear` | a thread goes to sleep | a task is queued |
 //! |---|---|---|---|---|
-//! | unset | SET, next generation, THREADS off; wakes and drains as the bits said | unchanged | THREADS on | TASKS on |
+//! | unset | SET, next generation, THREADS off; wakes and drains according to the bits | unchanged | THREADS on |
+//! TASKS on |
 //! | set | unchanged | SET off | never: it is released | never: it is released |
 //!
 //! Invariants:

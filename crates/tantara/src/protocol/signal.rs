@@ -295,37 +295,19 @@ mod models {
         model(NEW, &[watches, waits, pulses_then_sets]);
     }
 
+    /// Ends in any case.
+    fn waits_for_anything(word: &AtomicU32) {
+        wait(word, true);
+    }
+
+    fn sets_if_it_can(word: &AtomicU32) {
+        let _ = set(word, |_| {}, || {});
+    }
+
     #[test]
     fn loom_a_removal_wakes_all_sleepers() {
-        model(
-            NEW,
-            &[
-                |word| {
-                    wait(word, true);
-                },
-                remove,
-            ],
-        );
-        model(
-            NEW,
-            &[
-                |word| {
-                    wait(word, true);
-                },
-                |word| {
-                    let _ = set(word, |_| {}, || {});
-                },
-                remove,
-            ],
-        );
-        model(
-            READ,
-            &[
-                |word| {
-                    wait(word, false);
-                },
-                remove,
-            ],
-        );
+        model(NEW, &[waits_for_anything, remove]);
+        model(NEW, &[waits_for_anything, sets_if_it_can, remove]);
+        model(READ, &[|word| _ = wait(word, false), remove]);
     }
 }

@@ -8,24 +8,23 @@
 //!  └─────────────────────────────────┴──────┴────────┴─────────┴─────────┴──────────┘
 //! ```
 //!
-//! * **counter**: to set is to make it odd, which is one OR, so that the kernel can do it in the same system call that
-//!   wakes those who sleep. To clear is to make it even again by adding one. A waiter remembers the even number that it
-//!   saw, its [`Generation`], and is released as soon as the counter differs from it.
+//! * **counter**: setting makes it odd by an OR, so that the kernel can do it in the same system call that wakes the
+//!   sleepers. Clearing makes it even again by adding one. A waiter remembers the even number that it saw, its
+//!   [`Generation`], and is released as soon as the counter differs from it.
 //! * **SLEEPERS**: waiters may sleep until it is set. A `set` that finds it off needs no system call.
 //! * **WATCHED**: watchers may sleep until it is cleared.
 //! * **READERS**: there may be sleepers that cannot turn SLEEPERS on, because they may only read. Every `set` wakes.
 //! * **GONE**: the event was removed. The word does not change any more.
-//! * **HELD**: a process holds the event, so it is set whatever the counter says. With an even counter,
-//!   a word with HELD counts as the word with the next odd counter, for every waiter and watcher. The
-//!   holder has a *write* lock on one byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an
-//!   open file description of its own, which ends with the process. HELD without such a lock is what a
-//!   killed holder left: any process that finds it turns it off. To end a hold advances an even counter to
-//!   the next even number, as a `set` and a `clear` would: whoever waited while it was held is
-//!   released.
+//! * **HELD**: a process holds the event, so it is set whatever the counter is. With an even counter, a word with HELD
+//!   counts as the word with the next odd counter, for every waiter and watcher. The holder has a *write* lock on one
+//!   byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an open file description of its own, which ends with
+//!   the process. HELD without such a lock is left by a killed holder, and any process that finds it turns it off. The
+//!   end of a hold advances an even counter to the next even number, like a `set` and a `clear`, so that waits that
+//!   began during the hold are released.
 //!
 //! | before | `set` | `clear` | asleep until set | asleep until cleared |
 //! |---|---|---|---|---|
-//! | unset | odd; if SLEEPERS or READERS, in one call with the wake-up | unchanged | SLEEPERS on | never |
+//! | unset | odd; if SLEEPERS or READERS, in one system call with the wake-up | unchanged | SLEEPERS on | never |
 //! | set | unchanged, and counted | next even number, flags off; wakes if WATCHED was on | never | WATCHED on |
 //! | held | odd, and counted | even again, by switching the lowest bit off | never | WATCHED on |
 //!
