@@ -3,7 +3,7 @@
 //!
 //! A file uses another if one of its paths (in a `use` line, an expression, a type or a macro's arguments) leads to an
 //! item of that file. A path through a re-export leads to the file that defines the item. Re-exports and `mod` lines
-//! themselves are no use, so a `lib.rs` that only re-exports is part of no circle.
+//! do not count as uses, so a `lib.rs` that only re-exports is part of no circle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -62,10 +62,10 @@ struct Module {
     /// One module for each `cfg` that a name is declared under.
     children: HashMap<String, Vec<usize>>,
     items: HashSet<String>,
-    /// What `use` lines bring into scope: each name, and its path.
+    /// The names that `use` lines bring into scope, and their paths.
     imports: Vec<(String, Vec<String>)>,
     globs: Vec<Vec<String>>,
-    /// The paths of its code, re-exports left out.
+    /// The paths of its code, without re-exports.
     paths: HashSet<Vec<String>>,
     has_unsafe: bool,
 }
@@ -261,7 +261,7 @@ fn is_for_tests(item: &Item) -> bool {
     })
 }
 
-/// What a `#[path]` attribute says.
+/// The value of a `#[path]` attribute.
 fn path_of(module: &syn::ItemMod) -> Option<String> {
     module.attrs.iter().find_map(|attribute| match &attribute.meta {
         syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
@@ -341,7 +341,7 @@ impl<'ast> Visit<'ast> for Paths<'_> {
     }
 
     fn visit_item_use(&mut self, line: &'ast syn::ItemUse) {
-        // Inside a function: in scope for the whole module, as far as this is concerned.
+        // A `use` line inside a function counts as one of its module.
         self.0.import(&line.tree, &mut Vec::new(), false);
     }
 
@@ -350,7 +350,7 @@ impl<'ast> Visit<'ast> for Paths<'_> {
         self.take_tokens(invocation.tokens.clone());
     }
 
-    /// `pub(crate)` leads nowhere.
+    /// The path of `pub(crate)` is not a use.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_expr_unsafe(&mut self, block: &'ast syn::ExprUnsafe) {
