@@ -1,4 +1,4 @@
-//! A list of customers: it is refused with a place that exists, or read as it can be written again.
+//! Lists of customers: each is rejected with a line that exists, or read so that it can be written again.
 #![no_main]
 
 use bank::{Customer, read_customers};

@@ -1,4 +1,4 @@
-//! The durations of the command: what is accepted is what was meant.
+//! Durations of the command: each is rejected, or parsed to the same length as its canonical form.
 #![no_main]
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Endpoints, as users write them and as members tell them. The invariants are in
+//! Endpoints, as users write them and as members report them. The invariants are in
 //! `crates/tantara-etcd/src/fuzzing.rs`.
 #![no_main]
 

@@ -1,8 +1,7 @@
-//! The file of an event, with whatever contents: it is refused, or every method works on it.
+//! The file of an event, with any content: it is rejected, or every method works on it.
 //!
-//! An input that begins with an odd byte is the contents itself. Any other is a list of patches to the page of a new
-//! event, each an offset of two bytes, a length, and the bytes that stand there; else few inputs would get beyond the
-//! seal.
+//! An input that begins with an odd byte is the content itself. Any other is a list of patches to the page of a new
+//! event, each an offset of two bytes, a length and the bytes. Otherwise few inputs would pass the check of the seal.
 #![no_main]
 
 use std::fs;
@@ -52,7 +51,7 @@ fn use_it(event: &SharedEvent) {
     let _ = (event.wait_timeout(Duration::ZERO), event.clear(), event.pulse());
     let _ = any([event as &dyn Waitable]).try_wait_timeout(Duration::ZERO);
     if event.set().is_ok() {
-        // Whatever the page said before, this one is set now, and stays so.
+        // Whatever the page contained before, the event is set now, and stays so.
         assert!(event.is_set().unwrap() && event.wait_timeout(Duration::ZERO).unwrap());
         event.wait().unwrap();
         all([event]).try_wait().unwrap();
