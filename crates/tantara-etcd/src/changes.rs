@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tantara::Event;
@@ -10,10 +10,10 @@ use tokio::time::sleep;
 
 use crate::client::pause::Pause;
 use crate::client::proto::{Range, WatchAnswer};
+use crate::driver::mailbox::Mailbox;
 use crate::driver::runtime::Runtime;
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
-use crate::lock::lock;
 use crate::store::Store;
 use crate::store::keys;
 use crate::store::read;
@@ -66,9 +66,8 @@ pub struct Changes {
 /// Changes on their way from the runtime thread to the caller.
 #[derive(Debug, Default)]
 struct Inbox {
-    queue: Mutex<Queue>,
-    /// Set when there is a change, or an error.
-    has_more: Event,
+    /// Ready when there is a change, or an error.
+    queue: Mailbox<Queue>,
     /// Set when the caller has dropped the `Changes`.
     is_closed: Event,
 }
@@ -127,8 +126,7 @@ impl Changes {
             let inbox = Arc::clone(&follower.inbox);
             tokio::select! {
                 error = follower.run(revision) => {
-                    lock(&inbox.queue).error = Some(error);
-                    inbox.has_more.set();
+                    inbox.queue.update(|queue| queue.error = Some(error));
                 }
                 () = inbox.is_closed.wait_async() => {}
             }
@@ -145,9 +143,9 @@ impl Changes {
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Change>, Error> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            self.inbox.has_more.clear();
+            self.inbox.queue.is_ready.clear();
             {
-                let mut queue = lock(&self.inbox.queue);
+                let mut queue = self.inbox.queue.lock();
                 if let Some(change) = queue.pop() {
                     return Ok(Some(change));
                 }
@@ -155,11 +153,11 @@ impl Changes {
                     return Err(error.clone());
                 }
             }
-            let has_more = match deadline {
-                Some(deadline) => self.inbox.has_more.wait_deadline(deadline),
-                None => self.inbox.has_more.wait_timeout(Duration::MAX),
+            let is_ready = match deadline {
+                Some(deadline) => self.inbox.queue.is_ready.wait_deadline(deadline),
+                None => self.inbox.queue.is_ready.wait_timeout(Duration::MAX),
             };
-            if !has_more {
+            if !is_ready {
                 return Ok(None);
             }
         }
@@ -324,8 +322,7 @@ impl Follower {
 
     fn report(&self, change: Option<Change>) {
         if let Some(change) = change {
-            lock(&self.inbox.queue).push(change);
-            self.inbox.has_more.set();
+            self.inbox.queue.update(|queue| queue.push(change));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::client::endpoint::{self, Endpoints};
-use crate::driver::completion::Reply;
+use crate::driver::mailbox::Reply;
 use crate::driver::runtime::Runtime;
 use crate::error::Error;
 use crate::event::ClusterEvent;

@@ -9,7 +9,7 @@ use tantara::__private::{Seal, Sealed, Slot};
 use tantara::Waitable;
 
 use crate::client::proto::{DeleteRange, LeaseRevoke, Op, Put};
-use crate::driver::completion::Reply;
+use crate::driver::mailbox::Reply;
 use crate::driver::runtime::Runtime;
 use crate::error::{Error, Kind, Pending, Resolve};
 use crate::list::{self, ClusterWaiter};

@@ -6,7 +6,7 @@ use tantara::Event;
 
 use crate::client::lease::Lease;
 use crate::client::proto::{Compare, Put, Range, Txn};
-use crate::driver::completion::Reply;
+use crate::driver::mailbox::Reply;
 use crate::error::{Error, Kind};
 use crate::event::ClusterEvent;
 use crate::store::keys::Stamp;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tantara::__private::{self as private, External};
 
-use crate::driver::completion::{Completer, WaitState};
+use crate::driver::mailbox::{Completer, WaitState};
 use crate::driver::runtime::Runtime;
 use crate::driver::task::Request;
 use crate::error::Error;

@@ -1,8 +1,8 @@
 //! Requests and answers over one gRPC channel.
 //!
-//! Messages are encoded before they reach tonic and decoded after they leave it. The code that sends
-//! them is thus compiled once and not once for each type of message, which takes a third off the time
-//! of an optimised build of this crate.
+//! Messages are encoded before they reach tonic and decoded after they leave it. The code that
+//! sends them is thus compiled once and not once for each type of message, which takes a third off
+//! the time of an optimised build of this crate.
 
 use std::marker::PhantomData;
 

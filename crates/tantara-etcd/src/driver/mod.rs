@@ -1,7 +1,7 @@
 //! The runtime thread of a connection and the tasks on it: reads and watches for waits, and records
 //! of who waits.
 
-pub(crate) mod completion;
+pub(crate) mod mailbox;
 mod records;
 pub(crate) mod runtime;
 pub(crate) mod task;

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::client::endpoint::Endpoint;
-use crate::driver::completion::{self, Reply};
+use crate::driver::mailbox::{self, Reply};
 use crate::driver::task::{self, Request};
 use crate::error::{Error, Kind, Try, Why};
 use crate::options::Options;
@@ -81,7 +81,7 @@ impl Runtime {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         self.check_process()?;
-        let (promise, reply) = completion::promise();
+        let (promise, reply) = mailbox::promise();
         let work = request(Arc::clone(&self.0.store));
         self.0.handle.spawn(async move { promise.complete(work.await) });
         Ok(reply)

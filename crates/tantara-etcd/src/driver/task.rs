@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::call::Failure;
 use crate::client::pause::Pause;
 use crate::client::proto::WatchAnswer;
-use crate::driver::completion::Completer;
+use crate::driver::mailbox::Completer;
 use crate::driver::records::Records;
 use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
 use crate::driver::watch::{Message, WatchStream};

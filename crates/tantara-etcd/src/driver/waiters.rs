@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::client::pause::Pause;
-use crate::driver::completion::Completer;
+use crate::driver::mailbox::Completer;
 use crate::error::Error;
 use crate::store::keys::Part;
 use crate::store::state::{Pulse, State};

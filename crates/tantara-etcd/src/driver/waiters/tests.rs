@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::proto::{KeyValue, RangeAnswer};
-use crate::driver::completion::WaitState;
+use crate::driver::mailbox::WaitState;
 
 /// The state of an event: the revision of its last `set`, and its level, created at revision 1.
 fn state(last_set: Option<i64>, level: Option<&str>) -> State {

@@ -1,36 +1,47 @@
-//! Results on their way from the runtime thread to other threads and tasks, which block on them or
+//! Values on their way from the runtime thread to other threads and tasks, which block on them or
 //! await them.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tantara::Event;
 
 use crate::error::Error;
 use crate::lock::lock;
 
-/// A result that is set once.
-#[derive(Debug)]
-pub(crate) struct Completion<T> {
-    result: Mutex<Option<Result<T, Error>>>,
-    is_done: Event,
+/// A value, and an event that is set when it was changed.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox<V> {
+    value: Mutex<V>,
+    pub(crate) is_ready: Event,
 }
 
-impl<T> Completion<T> {
-    fn new() -> Completion<T> {
-        Completion { result: Mutex::new(None), is_done: Event::new() }
+impl<V> Mailbox<V> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, V> {
+        lock(&self.value)
     }
 
+    pub(crate) fn update(&self, change: impl FnOnce(&mut V)) {
+        change(&mut self.lock());
+        self.is_ready.set();
+    }
+}
+
+/// A mailbox for one result.
+type Completion<T> = Mailbox<Option<Result<T, Error>>>;
+
+impl<T> Completion<T> {
     /// Sets the result, unless there is one.
     fn complete(&self, result: Result<T, Error>) {
-        lock(&self.result).get_or_insert(result);
-        self.is_done.set();
+        self.update(|value| {
+            value.get_or_insert(result);
+        });
     }
 
     /// The completing side has gone.
     fn abandon(&self) {
-        if !self.is_done.is_set() {
+        if !self.is_ready.is_set() {
             self.complete(Err(Error::ended("the connection to etcd has been closed")));
         }
     }
@@ -45,7 +56,7 @@ pub(crate) struct Reply<T>(Arc<Completion<T>>);
 pub(crate) struct Promise<T>(Arc<Completion<T>>);
 
 pub(crate) fn promise<T>() -> (Promise<T>, Reply<T>) {
-    let completion = Arc::new(Completion::new());
+    let completion = Arc::new(Completion::default());
     (Promise(Arc::clone(&completion)), Reply(completion))
 }
 
@@ -64,18 +75,18 @@ impl<T> Drop for Promise<T> {
 impl<T> Reply<T> {
     /// Blocks until there is a result.
     pub(crate) fn wait(self) -> Result<T, Error> {
-        self.0.is_done.wait();
+        self.0.is_ready.wait();
         self.take()
     }
 
     /// Waits until there is a result.
     pub(crate) async fn into_future(self) -> Result<T, Error> {
-        self.0.is_done.wait_async().await;
+        self.0.is_ready.wait_async().await;
         self.take()
     }
 
     fn take(&self) -> Result<T, Error> {
-        lock(&self.0.result).take().expect("a completion that is done has a result")
+        self.0.lock().take().expect("a mailbox that is ready has a result")
     }
 }
 
@@ -93,7 +104,7 @@ pub(crate) struct WaitState {
 
 impl WaitState {
     pub(crate) fn new(name: &Arc<str>) -> Arc<WaitState> {
-        let (end, begun, has_left) = (Completion::new(), Event::new(), AtomicBool::new(false));
+        let (end, begun, has_left) = (Completion::default(), Event::new(), AtomicBool::new(false));
         Arc::new(WaitState { name: Arc::clone(name), end, begun, has_left })
     }
 
@@ -105,16 +116,16 @@ impl WaitState {
 
     /// The result, once the wait has ended.
     pub(crate) fn result(&self) -> Option<Result<bool, Error>> {
-        lock(&self.end.result).clone()
+        self.end.lock().clone()
     }
 
     /// Set when the wait has ended.
     pub(crate) fn over(&self) -> &Event {
-        &self.end.is_done
+        &self.end.is_ready
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.end.is_done.is_set()
+        self.end.is_ready.is_set()
     }
 
     /// Whether no one waits for the result any more.
