@@ -37,7 +37,7 @@ fn graceful_shutdown() {
     }
 }
 
-#[cfg(all(target_os = "linux", not(tantara_portable)))]
+#[cfg(shared_events)]
 #[test]
 fn startup_gate() {
     let output = output_of("startup_gate");

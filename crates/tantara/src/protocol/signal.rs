@@ -80,25 +80,23 @@ pub(crate) fn pulse(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()
         if now.is_gone() {
             return Err(Gone(now));
         }
-        if now.is_set() {
-            match word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
-                Ok(_) => {
+        if !now.is_set() {
+            note(now);
+            if now.owes_a_wake_when_set() {
+                // If it is set in between, it stays set, as if the pulse came first.
+                shared::add_and_wake_all(word, Word::ADD_PULSE);
+                return Ok(());
+            }
+        }
+        let next = if now.is_set() { now.cleared() } else { now.pulsed() };
+        match word.compare_exchange_weak(seen, next.bits(), AcqRel, Acquire) {
+            Ok(_) => {
+                if now.is_set() {
                     repeat();
                     wake_watchers(word, now);
-                    return Ok(());
                 }
-                Err(other) => seen = other,
+                return Ok(());
             }
-            continue;
-        }
-        note(now);
-        if now.owes_a_wake_when_set() {
-            // If it is set in between, it stays set, as if the pulse came first.
-            shared::add_and_wake_all(word, Word::ADD_PULSE);
-            return Ok(());
-        }
-        match word.compare_exchange_weak(seen, now.pulsed().bits(), AcqRel, Acquire) {
-            Ok(_) => return Ok(()),
             Err(other) => seen = other,
         }
     }

@@ -82,6 +82,11 @@ fn who_sets() -> (u32, u32) {
     (shared::process(), shared::pid_namespace())
 }
 
+#[inline]
+fn note_raising(page: &Page) -> impl Fn(Word) {
+    |before| page.note_raising(before, who_sets(), shared::coarse_time())
+}
+
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
         // Determined now, because a signal handler may call `set`, and the first call takes locks and allocates.
@@ -121,13 +126,17 @@ impl Handle {
 
     #[inline]
     pub(crate) fn is_set(&self) -> Result<bool, Error> {
-        let word = self.known_word();
-        if word.is_gone() { Err(self.gone(word)) } else { Ok(word.is_set()) }
+        self.live_word().map(Word::is_set)
     }
 
     pub(crate) fn last_set(&self) -> Result<Option<LastSet>, Error> {
+        self.live_word().map(|_| self.page().last_set(shared::pid_namespace()))
+    }
+
+    #[inline]
+    fn live_word(&self) -> Result<Word, Error> {
         let word = self.known_word();
-        if word.is_gone() { Err(self.gone(word)) } else { Ok(self.page().last_set(shared::pid_namespace())) }
+        if word.is_gone() { Err(self.gone(word)) } else { Ok(word) }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -151,31 +160,24 @@ impl Handle {
 
     #[inline]
     pub(crate) fn set(&self) -> Result<(), Error> {
-        if !self.file.is_writable {
-            return Err(self.read_only());
-        }
-        let page = self.page();
-        let note = |before| page.note_raising(before, who_sets(), shared::coarse_time());
-        signal::set(&page.word, note, || page.count_repeat()).map_err(|Gone(word)| self.gone(word))?;
-        self.check_whole()
+        self.change(|page| signal::set(&page.word, note_raising(page), || page.count_repeat()))
     }
 
     pub(crate) fn pulse(&self) -> Result<(), Error> {
-        if !self.file.is_writable {
-            return Err(self.read_only());
-        }
-        let page = self.page();
-        let note = |before| page.note_raising(before, who_sets(), shared::coarse_time());
-        signal::pulse(&page.word, note, || page.count_repeat()).map_err(|Gone(word)| self.gone(word))?;
-        self.check_whole()
+        self.change(|page| signal::pulse(&page.word, note_raising(page), || page.count_repeat()))
     }
 
     #[inline]
     pub(crate) fn clear(&self) -> Result<(), Error> {
+        self.change(|page| signal::clear(&page.word))
+    }
+
+    #[inline]
+    fn change(&self, change: impl FnOnce(&Page) -> Result<(), Gone>) -> Result<(), Error> {
         if !self.file.is_writable {
             return Err(self.read_only());
         }
-        signal::clear(&self.page().word).map_err(|Gone(word)| self.gone(word))?;
+        change(self.page()).map_err(|Gone(word)| self.gone(word))?;
         self.check_whole()
     }
 

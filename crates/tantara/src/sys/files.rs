@@ -59,16 +59,14 @@ pub(crate) fn link_at(file: &File, directory: &File, name: &CStr) -> io::Result<
     let from = own_link(file)?;
     let follow = libc::AT_SYMLINK_FOLLOW;
     // SAFETY: both are C strings that live until the end of this function.
-    done(unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), directory.as_raw_fd(), name.as_ptr(), follow) })?;
-    Ok(())
+    done(unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), directory.as_raw_fd(), name.as_ptr(), follow) }).map(drop)
 }
 
 /// Gives a file of a directory another name there, if the name is free.
 pub(crate) fn link_name_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let number = directory.as_raw_fd();
     // SAFETY: both are C strings that live until the end of this function.
-    done(unsafe { libc::linkat(number, from.as_ptr(), number, to.as_ptr(), 0) })?;
-    Ok(())
+    done(unsafe { libc::linkat(number, from.as_ptr(), number, to.as_ptr(), 0) }).map(drop)
 }
 
 /// Renames within a directory, if the new name is free.
@@ -108,8 +106,7 @@ fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
 /// Unlinks a name.
 pub(crate) fn unlink_at(directory: &File, name: &CStr) -> io::Result<()> {
     // SAFETY: the name is a C string that lives until the end of this function.
-    done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) })?;
-    Ok(())
+    done(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) }).map(drop)
 }
 
 /// Whether the user has these permissions (`R_OK`, `W_OK`, `X_OK`) on a directory.
@@ -145,8 +142,7 @@ pub(crate) fn drop_access_list(file: &File) {
 pub(crate) fn set_access_list(file: &File, list: &[u8]) -> io::Result<()> {
     let (number, name) = (file.as_raw_fd(), ACCESS_LIST.as_ptr());
     // SAFETY: the name is a C string; the list is as long as is said.
-    done(unsafe { libc::fsetxattr(number, name, list.as_ptr().cast(), list.len(), 0) })?;
-    Ok(())
+    done(unsafe { libc::fsetxattr(number, name, list.as_ptr().cast(), list.len(), 0) }).map(drop)
 }
 
 /// The path by which this process can open an open file again.
@@ -157,8 +153,7 @@ fn own_link(file: &File) -> io::Result<CString> {
 /// Takes the file's advisory lock (`man 2 flock`), if it is free. The lock ends with the open file description.
 pub(crate) fn try_lock(file: &File) -> io::Result<()> {
     // SAFETY: takes two numbers.
-    done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })?;
-    Ok(())
+    done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
 }
 
 /// Releases the lock.

@@ -32,7 +32,7 @@ fn a_million_rounds_of_ping_pong() {
 }
 
 #[test]
-fn a_million_rounds_of_ping_pong_through_turnstiles() {
+fn a_million_rounds_of_ping_pong_through_auto_reset_events() {
     let (ping, pong) = (AutoResetEvent::new(), AutoResetEvent::new());
     thread::scope(|scope| {
         scope.spawn(|| {
