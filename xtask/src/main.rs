@@ -179,7 +179,7 @@ fn test_newer_etcd() -> Outcome {
     };
     Step::new(&format!("tests between machines on etcd {}", etcd::NEWER)).run(|| {
         let test = ["test", "--package", "tantara-etcd", "--test", "it", "--"];
-        let subset = ["reaches::machines", "methods::", "faults::", "external::", "access::", "versions::"];
+        let subset = ["scopes::machines", "methods::", "faults::", "external::", "access::", "versions::"];
         cargo(&[&test[..], &subset].concat()).env("ETCD", &program.to_string_lossy()).crowded().run()
     })
 }

@@ -20,8 +20,8 @@ const TESTS_FOR_MIRI: [&str; 8] = [
     "many::",
     "suites_of_others::",
     "wakers::",
-    "reaches::threads::",
-    "reaches::tokio_tasks::",
+    "scopes::threads::",
+    "scopes::tokio_tasks::",
 ];
 
 /// Whether the nightly toolchain has this subcommand of cargo's; with none, whether there is one at all.

@@ -7,7 +7,7 @@ mod external;
 mod faults;
 mod history;
 mod methods;
-mod reaches;
+mod scopes;
 mod versions;
 
 use std::cell::RefCell;

@@ -24,11 +24,11 @@ mod naming;
 mod processes;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
 mod ptrace;
-mod reaches;
 #[cfg(shared_events)]
 mod realtime;
 #[cfg(shared_events)]
 mod refused;
+mod scopes;
 #[cfg(shared_events)]
 mod shared;
 #[cfg(shared_events)]
