@@ -87,7 +87,10 @@ pub(crate) fn cargo(args: &[&str]) -> Call {
 /// behind the `&` of a script.
 pub(crate) fn ignoring_signals(command: &Command) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", r#"trap "" HUP INT TERM; exec "$@""#, "sh"]).arg(command.get_program()).args(command.get_args());
+    shell
+        .args(["-c", r#"trap "" HUP INT QUIT TERM USR1; exec "$@""#, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
     if let Some(dir) = command.get_current_dir() {
         shell.current_dir(dir);
     }

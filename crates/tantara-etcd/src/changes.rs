@@ -209,7 +209,7 @@ struct Follower {
     /// their states before.
     step: Vec<(String, State)>,
     step_at: i64,
-    /// The pause before the next watch. It grows until one begins.
+    /// The pause before the next watch. It grows until one shows something.
     pause: Pause,
 }
 
@@ -261,7 +261,7 @@ impl Follower {
             match stream.next().await {
                 Message::Answer(answer) if answer.canceled => return End::Lost,
                 Message::Answer(answer) => {
-                    if answer.created {
+                    if !answer.created {
                         self.pause = Pause::new();
                     }
                     revision = self.apply(&answer).unwrap_or(revision);

@@ -1,6 +1,7 @@
 //! [`Options`] of a connection: namespace, user, TLS, timeouts.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,7 +214,9 @@ impl Credentials {
     pub(crate) fn get(&self) -> Result<(String, String), String> {
         match self {
             Credentials::Fixed(name, password) => Ok((name.clone(), password.clone())),
-            Credentials::Provided(provider) => provider(),
+            // A panic would end the task that logs in, and leave waits asleep.
+            Credentials::Provided(provider) => std::panic::catch_unwind(AssertUnwindSafe(|| provider()))
+                .unwrap_or_else(|_| Err("it has panicked".to_owned())),
         }
     }
 
@@ -321,6 +324,12 @@ mod tests {
             assert!(!warned(&user, endpoints), "{endpoints}");
         }
         assert!(!warned(&user.tls(Tls::new()), "etcd-1:2379"));
+    }
+
+    #[test]
+    fn a_provider_that_panics_has_failed() {
+        let options = Options::new().credentials(|| -> Result<(String, String), String> { panic!("on purpose") });
+        assert!(options.credentials.unwrap().get().unwrap_err().contains("panicked"));
     }
 
     #[test]

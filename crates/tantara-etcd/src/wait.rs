@@ -68,7 +68,7 @@ impl ClusterWait {
 
     fn unbegun(runtime: &Runtime, name: &Arc<str>) -> ClusterWait {
         let state = WaitState::new(name);
-        if let Err(error) = keys::check_name(name) {
+        if let Err(error) = keys::check_name(name).and_then(|()| runtime.check_process()) {
             state.complete(Err(error));
         }
         ClusterWait { runtime: runtime.clone(), state, over: None }

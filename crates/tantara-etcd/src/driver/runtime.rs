@@ -66,7 +66,7 @@ impl Runtime {
     }
 
     /// The child of a fork has no runtime thread.
-    fn check_process(&self) -> Result<(), Error> {
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
         if self.0.process == std::process::id() {
             Ok(())
         } else {

@@ -83,11 +83,16 @@ struct Driver {
     has_to_read: bool,
     /// Whether a read that begins waits goes on.
     is_reading: bool,
+    /// Whether some wait has joined since the last read began.
+    has_joined: bool,
     /// When the next read may begin, after one that failed.
     not_before: Instant,
     read_pause: Pause,
-    /// The pause before the next stream. It grows until a watch begins, even if reads succeed
-    /// meanwhile.
+    /// When watches may be requested again, after the stream has ended. Waits that join meanwhile
+    /// are read for at once.
+    stream_at: Instant,
+    /// The pause before that. It grows until a stream shows more than that a watch has begun, even
+    /// if reads succeed meanwhile.
     stream_pause: Pause,
     /// When all events are read again.
     recheck: Instant,
@@ -114,8 +119,10 @@ pub(crate) async fn run(
         reads: 0,
         has_to_read: false,
         is_reading: false,
+        has_joined: false,
         not_before: now,
         read_pause: Pause::new(),
+        stream_at: now,
         stream_pause: Pause::new(),
         recheck: now,
         next_count: now,
@@ -158,7 +165,7 @@ impl Driver {
                     }
                     self.joins += 1;
                     waiters.joining.push(Joining { wait, order: self.joins, until });
-                    self.has_to_read = true;
+                    (self.has_to_read, self.has_joined) = (true, true);
                     self.next_count = self.next_count.min(now + LASTING);
                 }
                 Request::Decide(wait) => to_decide.push(wait),
@@ -203,6 +210,12 @@ impl Driver {
     }
 
     fn on_done(&mut self, done: Done) {
+        // The read may have been answered by another member, because the one of the stream does not
+        // serve. What the stream has not shown is then still to come.
+        if self.stream.is_outdated() {
+            self.stream.close();
+            self.on_message(Message::Interrupted);
+        }
         match done {
             Done::Read { number, names, joining, snapshot } => {
                 self.is_reading = false;
@@ -288,7 +301,10 @@ impl Driver {
         let now = Instant::now();
         for name in names {
             let Some(waiters) = self.events.get_mut(&name) else { continue };
-            if waiters.needs_watch(now) {
+            if now < self.stream_at {
+                waiters.is_stale |= waiters.needs_watch(now);
+                self.has_to_read |= waiters.is_stale;
+            } else if waiters.needs_watch(now) {
                 let (key, range_end) = (self.store.keys.level(&name), self.store.keys.after_pulse(&name));
                 let watch = self.stream.begin(key, range_end, waiters.watch_from());
                 waiters.begin_watch(watch, snapshot.revision);
@@ -303,7 +319,7 @@ impl Driver {
         let is_final = !error.is_unreachable() && !read::is_about_history(failure);
         let now = Instant::now();
         self.not_before = now + self.read_pause.next();
-        self.has_to_read = true;
+        (self.has_to_read, self.has_joined) = (true, true);
         for (name, joining) in names.into_iter().zip(joining) {
             let Some(waiters) = self.events.get_mut(&name) else { continue };
             for joining in joining {
@@ -327,12 +343,15 @@ impl Driver {
                 self.events.values_mut().for_each(Waiters::on_interrupted);
                 self.watches.clear();
                 self.has_to_read = true;
-                self.not_before = Instant::now() + self.stream_pause.next();
+                self.stream_at = Instant::now() + self.stream_pause.next();
             }
         }
     }
 
     fn on_answer(&mut self, answer: WatchAnswer) {
+        if !answer.created && !answer.canceled {
+            self.stream_pause = Pause::new();
+        }
         let Some(name) = self.watches.get(&answer.watch_id) else { return };
         let Some(waiters) = self.events.get_mut(name) else { return };
         let now = Instant::now();
@@ -344,7 +363,6 @@ impl Driver {
         }
         if answer.created {
             waiters.on_watch_begun(now);
-            self.stream_pause = Pause::new();
             // The watch will show what came after the read, and another read shows it at once.
             waiters.is_stale |= answer.header.is_some_and(|header| header.revision >= waiters.watch_from());
         }
@@ -383,10 +401,11 @@ impl Driver {
         }
         due = due.min(self.recheck).min(self.next_advance).min(self.next_count).min(self.records.advance());
         if !self.is_reading && self.has_to_read {
-            if now >= self.not_before {
+            let at = if self.has_joined { self.not_before } else { self.not_before.max(self.stream_at) };
+            if now >= at {
                 self.read();
             } else {
-                due = due.min(self.not_before);
+                due = due.min(at);
             }
         }
         due
@@ -434,7 +453,7 @@ impl Driver {
     fn read(&mut self) {
         let mut names: Vec<Arc<str>> = Vec::new();
         let mut joining = Vec::new();
-        self.has_to_read = false;
+        (self.has_to_read, self.has_joined) = (false, false);
         for (name, waiters) in &mut self.events {
             if waiters.is_stale || !waiters.joining.is_empty() {
                 waiters.is_stale = false;

@@ -124,7 +124,7 @@ pub(crate) struct Waiters {
     pub(crate) since: Instant,
     /// Whether the waits have lasted long enough to be recorded.
     pub(crate) is_recorded: bool,
-    /// Whether the event is being created, or may not be.
+    /// Whether the event is being created, or the user may not create it.
     pub(crate) is_creating: bool,
 }
 
@@ -290,6 +290,7 @@ impl Waiters {
     pub(crate) fn on_created(&mut self, revision: i64, reads: u64) {
         // A newer fact may be a removal, which ends waits only now that the event is known to have
         // existed.
+        self.is_creating = false;
         self.is_stale |= self.learn(revision, reads);
         self.begun.iter_mut().filter(|waiter| waiter.revision <= revision).for_each(|it| it.note_existed(revision));
     }
@@ -340,6 +341,7 @@ impl Waiters {
     /// A watch with this ID was requested, from the position on. The last read was at `revision`.
     pub(crate) fn begin_watch(&mut self, watch: i64, revision: i64) {
         (self.watch, self.watch_at) = (Some(watch), None);
+        let revision = revision.max(self.newest.0);
         self.history = if self.position.next <= revision { History::Awaited } else { History::Known };
     }
 
@@ -401,7 +403,8 @@ impl Waiters {
         let due = match self.history {
             History::Known => doubt + DOUBT,
             History::Awaited => doubt + LONGEST_DOUBT,
-            History::Shown(since) => doubt.max(since) + DOUBT,
+            // A server that shows no history, over streams that end early, begins ever new watches.
+            History::Shown(since) => (doubt.max(since) + DOUBT).min(doubt + LONGEST_DOUBT),
         };
         let is_in_doubt = |waiter: &mut Waiter| waiter.is_in_doubt;
         if now < due && self.begun.iter_mut().any(is_in_doubt) {

@@ -162,9 +162,10 @@ impl WatchStream {
     fn receive(&mut self, mut answer: WatchAnswer) -> Message {
         self.note_message();
         if answer.created {
-            let first = self.requested.pop_front();
             if answer.watch_id < 0 {
-                answer.watch_id = first.unwrap_or(answer.watch_id);
+                answer.watch_id = self.requested.pop_front().unwrap_or(answer.watch_id);
+            } else {
+                self.requested.retain(|id| *id != answer.watch_id);
             }
         }
         if let (true, true, State::Open { connection, .. }) = (answer.created, answer.canceled, &self.state) {
@@ -190,7 +191,12 @@ impl WatchStream {
         Message::Interrupted
     }
 
-    fn close(&mut self) {
+    /// Whether the connection of the stream is known to have failed.
+    pub(crate) fn is_outdated(&self) -> bool {
+        matches!(&self.state, State::Open { connection, .. } if !self.store.connection.trusts(connection))
+    }
+
+    pub(crate) fn close(&mut self) {
         self.state = State::Closed;
         self.watches = 0;
         self.requested.clear();

@@ -1,5 +1,7 @@
 //! The state of an event, as its keys show it.
 
+use std::collections::BTreeSet;
+
 use crate::client::proto::{KeyValue, RangeAnswer};
 use crate::store::keys::{LONGEST, Part, lease_of_hold, lease_of_key};
 
@@ -31,7 +33,7 @@ pub(crate) struct State {
     pub(crate) pulse: Option<Pulse>,
     /// The leases of the holds that are known: all of them, or at most one after
     /// [`Keys::look`](super::keys::Keys::look).
-    pub(crate) holds: Vec<i64>,
+    pub(crate) holds: BTreeSet<i64>,
 }
 
 impl State {
@@ -50,11 +52,7 @@ impl State {
             Part::Level => (self.level, self.created) = (Some(kv.value == b"1"), kv.create_revision),
             Part::Pulse => self.pulse = Some(Pulse::new(kv)),
             Part::Hold => {
-                if let Some(lease) = lease_of_hold(kv)
-                    && !self.holds.contains(&lease)
-                {
-                    self.holds.push(lease);
-                }
+                self.holds.extend(lease_of_hold(kv));
             }
             Part::Waiter => {}
         }

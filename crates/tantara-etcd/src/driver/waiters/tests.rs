@@ -378,3 +378,41 @@ fn a_wait_that_is_over_before_it_is_read_for_does_not_begin() {
     one.read_and_begin(1, 10, &absent(), Some(&wait));
     assert!(one.waiters.is_idle());
 }
+
+#[test]
+fn a_watch_that_begins_before_another_read_has_shown_what_it_owes() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    one.waiters.on_interrupted();
+    // The read of a deadline is newer than the one after which the watch is requested.
+    assert_eq!(one.read(3, 20, absent()), "None");
+    assert_eq!(one.read(2, 8, state(Some(5), Some("0"))), "None");
+    one.waiters.begin_watch(2, 8);
+    assert_eq!(one.after_doubt(), "None", "the watch has not begun");
+    one.waiters.on_watch_begun(one.now + DOUBT);
+    assert_eq!(one.change(Part::Pulse, false, 15), "true");
+}
+
+#[test]
+fn watches_that_begin_again_and_again_do_not_prolong_a_doubt_without_end() {
+    let mut one = One::begun(state(Some(5), Some("0")));
+    assert_eq!(one.read(2, 20, absent()), "None");
+    let began = one.now;
+    while one.outcome() == "None" {
+        one.waiters.on_interrupted();
+        one.waiters.begin_watch(2, 20);
+        one.waiters.on_watch_begun(one.now);
+        one.now += DOUBT / 2;
+        assert!(one.now <= began + LONGEST_DOUBT + DOUBT);
+        one.waiters.advance(one.now, "x");
+    }
+    assert_eq!(one.outcome(), REMOVED);
+}
+
+#[test]
+fn an_event_that_is_gone_with_the_history_is_created_again() {
+    let mut one = One::begun(absent());
+    one.waiters.is_creating = true;
+    one.waiters.on_created(12, 1);
+    assert_eq!(one.read(2, 3, absent()), "None");
+    assert!(one.waiters.may_not_exist() && !one.waiters.is_creating);
+}
