@@ -385,8 +385,8 @@ fn a_watch_that_begins_before_another_read_has_shown_what_it_owes() {
     one.waiters.on_interrupted();
     // The read of a deadline is newer than the one after which the watch is requested.
     assert_eq!(one.read(3, 20, absent()), "None");
-    assert_eq!(one.read(2, 8, state(Some(5), Some("0"))), "None");
-    one.waiters.begin_watch(2, 8);
+    assert_eq!(one.read(2, 12, state(Some(5), Some("0"))), "None");
+    one.waiters.begin_watch(2, 12);
     assert_eq!(one.after_doubt(), "None", "the watch has not begun");
     one.waiters.on_watch_begun(one.now + DOUBT);
     assert_eq!(one.change(Part::Pulse, false, 15), "true");
