@@ -1,8 +1,10 @@
 //! The interface by which events that live outside of this process take part in `any` and `all`.
 
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomPinned;
 use std::mem::MaybeUninit;
+use std::panic::RefUnwindSafe;
 use std::pin::Pin;
 use std::ptr;
 use std::task::{Context, Poll};
@@ -39,11 +41,20 @@ type Storage = MaybeUninit<[u64; 10]>;
 /// A wait of any type, in place. With a box for each event, `any` over many events would take half as long again.
 pub struct InPlace<'a> {
     /// Holds the wait, from `new` until `drop`.
-    storage: Storage,
+    ///
+    /// The wait may contain a node of the list of `tasks.rs`, which other threads write to. So no reference to the
+    /// storage is ever made, only pointers to it: a `&` to plain bytes would claim that nobody writes to them, and a
+    /// `&mut` that nobody else has access to them. A reference to the wait claims neither of a node.
+    storage: UnsafeCell<Storage>,
     /// Casts a pointer to the storage to one to the wait in it.
     cast: fn(*mut Storage) -> *mut (dyn External + 'a),
     _pinned: PhantomPinned,
 }
+
+// SAFETY: a shared reference gives access to the wait through `&dyn External` only, and waits are Sync.
+unsafe impl Sync for InPlace<'_> {}
+// As for the other futures: a panic leaves them in a valid state.
+impl RefUnwindSafe for InPlace<'_> {}
 
 impl<'a> InPlace<'a> {
     pub(crate) fn new<W: External + 'a>(wait: W) -> InPlace<'a> {
@@ -51,11 +62,11 @@ impl<'a> InPlace<'a> {
         let mut storage = Storage::uninit();
         // SAFETY: the storage is large enough and aligned, as was just checked.
         unsafe { storage.as_mut_ptr().cast::<W>().write(wait) };
-        InPlace { storage, cast: |storage| storage.cast::<W>(), _pinned: PhantomPinned }
+        InPlace { storage: UnsafeCell::new(storage), cast: |storage| storage.cast::<W>(), _pinned: PhantomPinned }
     }
 
     pub(crate) fn get(&self) -> &(dyn External + 'a) {
-        let wait = (self.cast)(ptr::from_ref(&self.storage).cast_mut());
+        let wait = (self.cast)(self.storage.get());
         // SAFETY: the storage holds a wait of the type that `cast` was made for, and is borrowed.
         unsafe { &*wait }
     }
@@ -63,8 +74,8 @@ impl<'a> InPlace<'a> {
     pub(crate) fn project(self: Pin<&mut Self>) -> Pin<&mut (dyn External + 'a)> {
         // SAFETY: nothing is moved out of it.
         let this = unsafe { self.get_unchecked_mut() };
-        let wait = (this.cast)(&mut this.storage);
-        // SAFETY: as in `get`, and the borrow is exclusive.
+        let wait = (this.cast)(this.storage.get());
+        // SAFETY: as in `get`, and the borrow is exclusive. (A wait with a node in it is not `Unpin`.)
         let wait = unsafe { &mut *wait };
         // SAFETY: structural pinning: the wait stays in the storage until it is dropped there.
         unsafe { Pin::new_unchecked(wait) }
@@ -74,7 +85,7 @@ impl<'a> InPlace<'a> {
 impl Drop for InPlace<'_> {
     fn drop(&mut self) {
         // SAFETY: as in `get`; the wait is dropped once, and never used again.
-        unsafe { ptr::drop_in_place((self.cast)(&mut self.storage)) };
+        unsafe { ptr::drop_in_place((self.cast)(self.storage.get())) };
     }
 }
 

@@ -1,5 +1,6 @@
 //! `any` and `all`: no limit on the number, kinds can be mixed, unused releases are not lost.
 
+use std::future::Future;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -153,20 +154,19 @@ impl Waitable for Wrapping {}
 
 impl private::Sealed for Wrapping {
     fn slot(&self, _: private::Seal) -> private::Slot<'_> {
-        private::Slot::external(WrappingWait(Box::pin(self.0.wait_async())))
+        private::Slot::external(WrappingWait(self.0.wait_async()))
     }
 }
 
+/// The wait itself, not a box of it: its node lies in the slot, where the thread that sets writes to it.
 #[derive(Debug)]
-struct WrappingWait<'a>(Pin<Box<Wait<'a>>>);
+struct WrappingWait<'a>(Wait<'a>);
 
 impl private::External for WrappingWait<'_> {
-    fn poll_outcome(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        _: bool,
-    ) -> Poll<Result<bool, tantara::Error>> {
-        poll(&mut self.0, context.waker()).map(|()| Ok(true))
+    fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, _: bool) -> Poll<Result<bool, tantara::Error>> {
+        // SAFETY: structural pinning: nothing is moved out of it.
+        let wait = unsafe { self.map_unchecked_mut(|wait| &mut wait.0) };
+        wait.poll(context).map(|()| Ok(true))
     }
 
     fn needs_poll(&self) -> bool {
@@ -192,6 +192,29 @@ fn an_event_of_another_crate_takes_part() {
     assert!(poll(&mut each, &waker).is_ready(), "the pulse of the other one counts");
     drop(each);
     drop(any(both));
+}
+
+/// Under Miri: the thread that sets writes to the node in the slot while the thread that waits looks at the slot, polls
+/// it, and drops it.
+#[test]
+fn an_event_of_another_crate_is_set_while_its_slot_is_in_use() {
+    for _ in 0..if cfg!(miri) { 5 } else { 100 } {
+        let events = [Wrapping(Event::new()), Wrapping(Event::new())];
+        let (counter, waker) = WakeCounter::new();
+        thread::scope(|scope| {
+            let mut both = Box::pin(all(&events));
+            let mut either = Box::pin(any(&events));
+            assert!(poll(&mut both, &waker).is_pending());
+            assert!(poll(&mut either, &waker).is_pending());
+            scope.spawn(|| events.iter().rev().for_each(|event| event.0.set()));
+            while poll(&mut both, &waker).is_pending() {
+                assert!(!format!("{either:?}").is_empty());
+                thread::yield_now();
+            }
+            drop(either);
+        });
+        assert!(counter.wakes() > 0);
+    }
 }
 
 /// While the future that has failed still exists.
