@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use etcd_for_tests::{Manner, Proxy, Servers, StandIn};
 use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
 
-use crate::{LONG, alone, namespace, until};
+use crate::{LONG, alone, namespace, patient, until};
 
 /// A cluster with a proxy in front of each member.
 struct Net {
@@ -23,7 +23,7 @@ impl Net {
 
     /// Learnt addresses would bypass the proxies.
     fn options(&self) -> Options {
-        Options::new().namespace(&self.namespace).learn_members(false)
+        patient().namespace(&self.namespace).learn_members(false)
     }
 
     /// A client that bypasses the proxies.
@@ -189,7 +189,7 @@ fn a_silent_watch_delays_a_wait_and_does_not_lose_it() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     stand_in.answer(Manner::SilentWatches);
-    let options = Options::new().namespace(namespace()).learn_members(false).recheck(Duration::from_millis(200));
+    let options = patient().namespace(namespace()).learn_members(false).recheck(Duration::from_millis(200));
     let event = Cluster::connect_with(stand_in.endpoint(), options).unwrap().event("event");
     for _ in 0..3 {
         let asleep = sleeper(&event);
@@ -393,7 +393,7 @@ fn a_removal_is_noticed_after_an_outage() {
 #[test]
 fn nothing_is_left_behind() {
     let servers = Servers::one();
-    let options = Options::new().namespace("tidy").record_waits(true);
+    let options = patient().namespace("tidy").record_waits(true);
     let cluster = Cluster::connect_with(servers.endpoints(), options).unwrap();
     let event = cluster.event("event");
     event.set().unwrap();

@@ -44,9 +44,14 @@ fn namespace() -> String {
     format!("test-{:016x}", fastrand::u64(..))
 }
 
+/// Options for requests that are slow on a busy machine.
+fn patient() -> Options {
+    Options::new().timeout(LONG)
+}
+
 /// A connection to the server, in a namespace of its own.
 fn alone(server: &Servers) -> Cluster {
-    Cluster::connect_with(server.endpoints(), Options::new().namespace(namespace())).unwrap()
+    Cluster::connect_with(server.endpoints(), patient().namespace(namespace())).unwrap()
 }
 
 /// Waits until a condition holds.

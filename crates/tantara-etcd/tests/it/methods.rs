@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use etcd_for_tests::Servers;
 use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any};
-use tantara_etcd::{Change, Cluster, ClusterEvent, Error, Hold, Options};
+use tantara_etcd::{Change, Cluster, ClusterEvent, Error, Hold};
 
-use crate::{LONG, alone, namespace, server, until};
+use crate::{LONG, alone, namespace, patient, server, until};
 
 #[test]
 fn everything_can_be_sent_between_threads() {
@@ -47,7 +47,7 @@ fn every_method_refuses_an_invalid_name_before_anything_is_sent() {
         assert!(any([&event]).try_wait().unwrap_err().is_invalid_name());
     }
     for namespace in ["", "a/b", "..", "a b"] {
-        let refusal = Cluster::connect_with(server.endpoints(), Options::new().namespace(namespace));
+        let refusal = Cluster::connect_with(server.endpoints(), patient().namespace(namespace));
         assert!(refusal.unwrap_err().is_invalid_input());
     }
     assert!(cluster.list().unwrap().is_empty());
@@ -55,7 +55,7 @@ fn every_method_refuses_an_invalid_name_before_anything_is_sent() {
 
 /// A connection that records its waits.
 fn recording(server: &Servers) -> Cluster {
-    let options = Options::new().namespace(namespace()).record_waits(true);
+    let options = patient().namespace(namespace()).record_waits(true);
     Cluster::connect_with(server.endpoints(), options).unwrap()
 }
 
@@ -227,7 +227,7 @@ fn changes_survive_outages() {
     event.clear().unwrap();
     let mut changes = cluster.changes().unwrap();
     let proxy = etcd_for_tests::Proxy::to(&servers.endpoints()[0]);
-    let options = Options::new().namespace(cluster.namespace());
+    let options = patient().namespace(cluster.namespace());
     let mut behind = Cluster::connect_with(proxy.endpoint(), options).unwrap().changes().unwrap();
     for is_compacted in [false, true] {
         proxy.drop_everything();
@@ -255,7 +255,7 @@ fn changes_survive_outages() {
 fn everything_can_be_awaited_under_any_runtime() {
     let server = server();
     smol::block_on(async {
-        let options = Options::new().namespace(crate::namespace());
+        let options = patient().namespace(crate::namespace());
         let cluster = Cluster::connect_with_async(server.endpoints(), options).await.unwrap();
         let event = cluster.event("event");
         event.set_async().await.unwrap();

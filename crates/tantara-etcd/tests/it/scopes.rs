@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use etcd_for_tests::Servers;
 use tantara::{all, any};
-use tantara_etcd::{Cluster, ClusterEvent, Options};
+use tantara_etcd::{Cluster, ClusterEvent};
 
 use crate::contract::{Scope, contract};
-use crate::{namespace, server, until};
+use crate::{namespace, patient, server, until};
 
 /// An event, its connection, and its server.
 struct Place {
@@ -20,7 +20,7 @@ struct Place {
 
 impl Place {
     fn new(server: Arc<Servers>, namespace: String) -> Place {
-        let options = Options::new().namespace(&namespace).record_waits(true);
+        let options = patient().namespace(&namespace).record_waits(true);
         let event = Cluster::connect_with(server.endpoints(), options).unwrap().event("event");
         Place { server, namespace, event }
     }
