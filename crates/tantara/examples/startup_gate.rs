@@ -3,7 +3,7 @@
 //! Run it with `cargo run -p tantara --example startup_gate`. It starts three copies of itself as workers. They could
 //! as well be other programs in other languages: all that they share is the name of the event.
 
-#[cfg(target_os = "linux")]
+#[cfg(shared_events)]
 mod gate {
     use std::error::Error;
     use std::path::Path;
@@ -49,7 +49,7 @@ mod gate {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(shared_events)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match &arguments[..] {
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(shared_events))]
 fn main() {
     eprintln!("events between processes exist on Linux only");
 }
