@@ -12,13 +12,16 @@
 //! * **Opening an event whose name is missing**: a live event in the slot is renamed to its name, because the process
 //!   that was making or removing it was stopped or killed. A process that may not rename uses it in the slot.
 //!
-//! Nothing here replaces a file (`RENAME_NOREPLACE`). (A file system without that, such as an old NFS, gets a link and
-//! an unlink instead; the names are compared before the unlink, with a moment in between.) A process that takes a file
-//! out of the slot holds the file's advisory lock and has compared the slot since it got the lock, so it takes no
-//! other file. So a process can be stopped or killed between any two calls while others make, remove and open events
-//! of that name, and no event is lost. A process that is stopped with the lock keeps the file in the slot: an event
-//! that is gone is then ignored, and a live one is used there. The kernel releases the lock when the process
-//! dies.
+//! Nothing here replaces a file (`RENAME_NOREPLACE`). A process that takes a file out of the slot holds the file's
+//! advisory lock and has compared the slot since it got the lock, so it takes no other file. So a process can be
+//! stopped or killed between any two calls while others make, remove and open events of that name, and no event is
+//! lost. A process that is stopped with the lock keeps the file in the slot: an event that is gone is then ignored, and
+//! a live one is used there. The kernel releases the lock when the process dies.
+//!
+//! That holds on file systems with `RENAME_NOREPLACE` and with locks. Without the former, as on NFS, a rename is a link
+//! and an unlink, and the two names are compared before the unlink. Without locks, the slot is compared before a file
+//! is taken out. Between the comparison and what follows, other processes may rename the file or make another. So an
+//! event may be lost there, but only if several processes make, remove and open the name at that moment.
 //!
 //! In a directory like /tmp, only the owner can clean up a slot after a killed process. Other users then do without the
 //! slot: a file is linked to its name directly, and a name is unlinked after it was compared, with a moment in between.
@@ -29,7 +32,7 @@ use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
@@ -194,7 +197,7 @@ fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
     for _ in 0..TRIES {
         if place.is_at(&place.slot, &event.file)? {
             if !event.is_gone() {
-                may_unlink(place, &event.file)?;
+                files::may_unlink(&place.directory, &event.file)?;
             }
             mark_as_gone(event);
             if let Some(own) = look(place, &place.slot)?
@@ -274,7 +277,7 @@ fn mark_as_gone(event: &EventFile) {
 
 /// As [`take_away`], without the slot, which is occupied.
 fn take_away_directly(place: &Place, event: &EventFile) -> io::Result<()> {
-    may_unlink(place, &event.file)?;
+    files::may_unlink(&place.directory, &event.file)?;
     mark_as_gone(event);
     // A name is unlinked under the lock.
     let Some(own) = look(place, &place.name)? else { return Ok(()) };
@@ -284,17 +287,6 @@ fn take_away_directly(place: &Place, event: &EventFile) -> io::Result<()> {
         thread::sleep(Duration::from_millis(1));
     }
     if place.is_at(&place.name, &event.file)? { files::unlink_at(&place.directory, &place.name) } else { Ok(()) }
-}
-
-/// Whether this user may unlink the file in the directory.
-fn may_unlink(place: &Place, file: &File) -> io::Result<()> {
-    let (home, own, user) = (place.directory.metadata()?, file.metadata()?, files::user());
-    let is_sticky = home.permissions().mode() & libc::S_ISVTX != 0;
-    let is_stranger = is_sticky && ![0, home.uid(), own.uid()].contains(&user);
-    if is_stranger || !files::may(&place.directory, libc::W_OK | libc::X_OK) {
-        return Err(io::Error::from_raw_os_error(libc::EACCES));
-    }
-    Ok(())
 }
 
 /// Makes the file. It is written before it has a name, so others find it complete.
@@ -327,9 +319,16 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
         // The file system has no locks, and another process has renamed it.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            // The file system has no locks, and another process has linked it to its name, to unlink the slot next.
+            if place.is_at(&place.name, file)? {
+                return files::unlink_twin(&place.directory, &place.slot, &place.name);
+            }
             // Another event has the name by now. Processes that found no event under the name may use this one.
             if place.is_at(&place.slot, file)? {
-                signal::remove(&Mapping::new(file, true)?.page().word);
+                // If it cannot be mapped, they find out when they check whether it has a name.
+                if let Ok(mapping) = Mapping::new(file, true) {
+                    signal::remove(&mapping.page().word);
+                }
                 files::unlink_at(&place.directory, &place.slot)?;
             }
             Err(error)

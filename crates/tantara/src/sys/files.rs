@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -69,6 +69,17 @@ pub(crate) fn link_name_at(directory: &File, from: &CStr, to: &CStr) -> io::Resu
     done(unsafe { libc::linkat(number, from.as_ptr(), number, to.as_ptr(), 0) }).map(drop)
 }
 
+/// Whether this user may unlink the file in the directory.
+pub(crate) fn may_unlink(directory: &File, file: &File) -> io::Result<()> {
+    let (home, own, user) = (directory.metadata()?, file.metadata()?, user());
+    let is_sticky = home.permissions().mode() & libc::S_ISVTX != 0;
+    let is_stranger = is_sticky && ![0, home.uid(), own.uid()].contains(&user);
+    if is_stranger || !may(directory, libc::W_OK | libc::X_OK) {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    Ok(())
+}
+
 /// Renames within a directory, if the new name is free.
 pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let number = directory.as_raw_fd();
@@ -78,6 +89,8 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
     match if renamed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) } {
         // Some file systems cannot do that. Linking never replaces a file either.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
+            // Checked first: a user who may link the file, but not unlink it, would leave it with two names.
+            may_unlink(directory, &open_at(directory, from, libc::O_PATH | libc::O_NOFOLLOW, 0)?)?;
             link_name_at(directory, from, to)?;
             unlink_twin(directory, from, to)
         }
@@ -87,7 +100,7 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
 
 /// Unlinks the name `name` of the file that also has the name `other`. If it has lost one of them, another process has
 /// renamed it.
-fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
+pub(crate) fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
     let number = |name| {
         let metadata = open_at(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?.metadata()?;
         Ok((metadata.dev(), metadata.ino()))

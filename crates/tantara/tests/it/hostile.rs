@@ -478,8 +478,11 @@ fn who_may_not_take_a_name_away_cannot_remove_the_event_either() {
     for mode in [0o755, 0o1777] {
         fs::set_permissions(&home, PermissionsExt::from_mode(mode)).unwrap();
         let path = home.path().to_str().unwrap();
-        assert_eq!(ChildProcess::start(["as_nobody", path, "removal_is_denied", "x"]).answer(), YES);
-        assert!(!event.is_removed());
+        for removal in ["removal_is_denied", "removal_by_links_is_denied"] {
+            assert_eq!(ChildProcess::start(["as_nobody", path, removal, "x"]).answer(), YES);
+            assert!(!event.is_removed());
+            assert_eq!(fs::read_dir(&home).unwrap().count(), 1, "{removal}: the file has a second name");
+        }
     }
     event.set().unwrap();
 }

@@ -291,6 +291,26 @@ fn a_list_shows_an_event_that_is_in_its_slot() {
     assert_eq!(list(), []);
 }
 
+/// A process was killed while it removed an event without the slot, which was occupied: the file with the name is
+/// marked as gone. An event in the slot has lost against it, so neither is found.
+#[test]
+fn an_event_in_the_slot_beside_a_removed_one_is_not_found() {
+    let home = directory();
+    let (path, slot, kept) = (home.path().join("x"), home.path().join(".moved-x"), home.path().join("kept"));
+    let gone = open(home.path(), "x");
+    fs::hard_link(&path, &kept).unwrap();
+    gone.remove().unwrap();
+    fs::rename(&kept, &path).unwrap();
+    let loser = open(home.path(), "y");
+    fs::rename(home.path().join("y"), &slot).unwrap();
+    assert!(SharedEvent::list_in(&home).unwrap().is_empty());
+    assert!(SharedEvent::find_in(&home, "x").unwrap().is_none());
+    open(home.path(), "x").set().unwrap();
+    assert!(loser.is_removed(), "those who use it are told");
+    assert!(SharedEvent::find_in(&home, "x").unwrap().unwrap().is_set().unwrap());
+    assert!(path.exists() && !slot.exists());
+}
+
 #[test]
 fn an_empty_path_is_no_directory() {
     for error in [

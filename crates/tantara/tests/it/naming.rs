@@ -16,7 +16,7 @@ use tantara::{Error, SharedEvent};
 use crate::LONG;
 use crate::child_process::{ChildProcess, YES};
 use crate::ptrace::{self, Traced};
-use crate::refused::{forbid_nameless_files, forbid_safe_renaming};
+use crate::refused::{forbid, forbid_nameless_files, forbid_safe_renaming};
 
 /// What happens to the process that was stopped.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -237,14 +237,19 @@ fn restorer_without_safe_renaming(directory: &Path) {
     });
 }
 
-/// Another process uses the event that is being made, before it has its name, and a third event gets that name.
-fn maker_and_another_event(directory: &Path) {
+/// Another process uses the event that is being made, before it has its name, and a third event gets that name. The
+/// maker may be unable to map the file once more, as at `vm.max_map_count`.
+fn maker_and_another_event(directory: &Path, can_map: bool) {
     let mut used = 0;
     at_every_call("a maker, and another event", |call, fate, story| {
         SharedEvent::open_in(directory, "y").unwrap();
         let maker = || {
+            if !can_map {
+                forbid(libc::SYS_mmap, libc::ENOMEM).unwrap();
+            }
             ptrace::mark();
-            open(directory);
+            let made = SharedEvent::open_in(directory, "x");
+            assert_eq!(made.is_ok(), can_map);
         };
         let outcome = stopped(maker, call, fate, || {
             let user = open(directory);
@@ -254,13 +259,42 @@ fn maker_and_another_event(directory: &Path) {
             && fate == Fate::GoesOn
         {
             assert!(is_at_name(directory), "{story} ({number})");
-            assert!(user.is_removed(), "{story} ({number}): the user of a file without a name was not told");
+            assert!(
+                user.is_removed() || !can_map,
+                "{story} ({number}): the user of a file without a name was not told"
+            );
+            assert!(!directory.join(".moved-x").exists(), "{story} ({number}): it would be restored later");
             used += 1;
         }
         empty(directory);
         outcome.is_some()
     });
     assert!(used > 0, "the maker was never overtaken");
+}
+
+/// On a file system without safe renaming and without locks, another process restores the event that is being made. It
+/// has linked it to its name, and has not unlinked the slot yet.
+fn maker_and_restorer(directory: &Path) {
+    let mut restored = 0;
+    at_every_call("a maker, and one that restores its event by links", |call, fate, story| {
+        let maker = || {
+            forbid_safe_renaming();
+            ptrace::mark();
+            open(directory);
+        };
+        let (name, slot) = (directory.join("x"), directory.join(".moved-x"));
+        let outcome = stopped(maker, call, fate, || fs::hard_link(&slot, &name).is_ok().then(|| open(directory)));
+        if let Some((Some(event), number)) = &outcome {
+            assert!(!event.is_removed(), "{story} ({number}): a live event was removed");
+            let found = SharedEvent::find_in(directory, "x").unwrap();
+            assert!(found.is_some() && name.exists(), "{story} ({number}): it has lost its name");
+            assert!(fate == Fate::IsKilled || !slot.exists(), "{story} ({number}): it has two names");
+            restored += 1;
+        }
+        empty(directory);
+        outcome.is_some()
+    });
+    assert!(restored > 0, "the event was never restored");
 }
 
 /// A process that opens its first event is stopped while another of its threads disables the handler of SIGBUS.
@@ -317,7 +351,9 @@ pub(crate) fn stop(directory: &Path, words: &[&str]) {
         ["remover and users"] => remover_and_users(directory),
         ["two removers"] => two_removers(directory),
         ["maker and users"] => maker_and_users(directory),
-        ["maker and another event"] => maker_and_another_event(directory),
+        ["maker and another event"] => maker_and_another_event(directory, true),
+        ["maker and another event, without mappings"] => maker_and_another_event(directory, false),
+        ["maker and restorer"] => maker_and_restorer(directory),
         ["restorer without safe renaming"] => restorer_without_safe_renaming(directory),
         ["opener and the handler"] => opener_and_a_thread_that_disables_the_handler(directory),
         ["maker and users, with drafts"] => {
@@ -358,6 +394,16 @@ fn a_file_system_that_may_replace_files_replaces_none() {
 #[test]
 fn who_uses_an_event_that_another_overtakes_is_told_at_once() {
     ends_well("maker and another event");
+}
+
+#[test]
+fn an_event_that_another_overtakes_is_never_restored() {
+    ends_well("maker and another event, without mappings");
+}
+
+#[test]
+fn a_maker_whose_event_was_restored_by_links_does_not_remove_it() {
+    ends_well("maker and restorer");
 }
 
 #[test]

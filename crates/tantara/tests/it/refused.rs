@@ -22,6 +22,10 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
         ("fault_with_handler", [name]) => fault_with_handler(directory, name),
         ("as_nobody", ["open_is_denied", name]) => open_is_denied(directory, name),
         ("as_nobody", ["removal_is_denied", name]) => removal_is_denied(directory, name),
+        ("as_nobody", ["removal_by_links_is_denied", name]) => {
+            forbid_safe_renaming();
+            removal_is_denied(directory, name)
+        }
         ("open_by_default", [name]) => open_by_default(name),
         ("interrupted", [name]) => interrupted(directory, name),
         ("without_descriptors", [name]) => without_descriptors(directory, name),

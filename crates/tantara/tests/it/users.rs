@@ -12,6 +12,7 @@ use tantara::SharedEvent;
 
 use crate::child_process::{ChildProcess, YES};
 use crate::children::Child;
+use crate::refused::forbid_safe_renaming;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 struct User {
@@ -328,6 +329,12 @@ fn killed_remover(directory: &Path) {
     // In the slot, and not marked: it is alive.
     leave(&slot, &page);
     assert_eq!(BOB.tries(directory), SETS, "where it is");
+    let by_links = || {
+        forbid_safe_renaming();
+        attempt(directory)
+    };
+    assert_eq!(BOB.says(by_links), SETS, "where it is");
+    assert!(!path.exists(), "it has two names");
     assert_eq!(ALICE.tries(directory), SETS);
     assert!(path.exists() && !slot.exists(), "she may put it back");
     fs::remove_file(&path).unwrap();
