@@ -152,7 +152,9 @@ where
 ///
 /// # Complexity
 ///
-/// One allocation; time linear in the number of events, however many of them are set one by one.
+/// One allocation; time linear in the number of events, however many of them are set one by one. If some of them lie
+/// outside of this process, each of their releases, and of those of the [`AutoResetEvent`]s, takes time linear in the
+/// number of events that are still awaited.
 ///
 /// # Examples
 ///
@@ -406,7 +408,7 @@ impl<'a> Many<'a> for All<'a> {
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         assert!(!self.done, "All polled again after it was ready");
         let is_first = !std::mem::replace(&mut self.is_queued, true);
-        if is_first || self.slots.needs_poll() {
+        if is_first || self.slots.needs_poll(self.released) {
             for index in self.released..self.slots.len() {
                 if self.slots.must_be_queued(index) {
                     // A release stays in the slot.
@@ -417,7 +419,7 @@ impl<'a> Many<'a> for All<'a> {
             }
         }
         // In order: every slot stays released, so each is polled until it is released and never again. Of a thousand
-        // events, only the next one that is needed wakes this task.
+        // `Event`s, only the next one that is needed wakes this task. (The others wake it once each: they are queued.)
         while self.released < self.slots.len() {
             let index = self.released;
             if let Err(error) = ready!(self.slots.poll_held(index, context)) {

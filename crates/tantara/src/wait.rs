@@ -212,12 +212,15 @@ impl<'a> Slot<'a> {
 /// The slots of an `any` or an `all`, pinned side by side in one allocation.
 pub(crate) struct Slots<'a> {
     slots: Pin<Box<[Slot<'a>]>>,
+    /// Whether any of them is external. Only such a slot may have to be polled before its turn more than once.
+    has_externals: bool,
     blocks: bool,
 }
 
 impl<'a> Slots<'a> {
     pub(crate) fn new(slots: Box<[Slot<'a>]>) -> Slots<'a> {
-        Slots { slots: slots.into(), blocks: false }
+        let has_externals = slots.iter().any(|slot| matches!(slot, Slot::External(_)));
+        Slots { slots: slots.into(), has_externals, blocks: false }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -233,9 +236,9 @@ impl<'a> Slots<'a> {
         !matches!(self.slots[index], Slot::Event(_))
     }
 
-    /// Whether a slot has to be polled before its turn, once more.
-    pub(crate) fn needs_poll(&self) -> bool {
-        self.externals().any(External::needs_poll)
+    /// Whether one of the slots from `first` on has to be polled before its turn, once more.
+    pub(crate) fn needs_poll(&self, first: usize) -> bool {
+        self.externals(first).any(External::needs_poll)
     }
 
     /// From now on a thread polls, and blocks in between.
@@ -245,7 +248,7 @@ impl<'a> Slots<'a> {
 
     /// How long to sleep until the next poll, if some slot's release may not wake the thread that blocks.
     pub(crate) fn longest_sleep(&self) -> Option<Duration> {
-        self.externals().filter_map(External::longest_sleep).min()
+        self.externals(0).filter_map(External::longest_sleep).min()
     }
 
     /// The time has passed. The slots that have to be ready before that can be reported.
@@ -290,8 +293,10 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn externals(&self) -> impl Iterator<Item = &(dyn External + 'a)> {
-        self.slots.iter().filter_map(|slot| match slot {
+    /// Those from `first` on.
+    fn externals(&self, first: usize) -> impl Iterator<Item = &(dyn External + 'a)> {
+        let slots = if self.has_externals { &self.slots[first..] } else { &[] };
+        slots.iter().filter_map(|slot| match slot {
             Slot::External(wait) => Some(wait.get()),
             _ => None,
         })

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
@@ -192,6 +193,52 @@ fn an_event_of_another_crate_takes_part() {
     assert!(poll(&mut each, &waker).is_ready(), "the pulse of the other one counts");
     drop(each);
     drop(any(both));
+}
+
+/// An event of another crate that is set, and counts how often it was checked before its turn.
+struct Counting(AtomicUsize);
+
+impl Waitable for Counting {}
+
+impl private::Sealed for Counting {
+    fn slot(&self, _: private::Seal) -> private::Slot<'_> {
+        private::Slot::external(CountingWait(&self.0))
+    }
+}
+
+#[derive(Debug)]
+struct CountingWait<'a>(&'a AtomicUsize);
+
+impl private::External for CountingWait<'_> {
+    fn poll_outcome(self: Pin<&mut Self>, _: &mut Context<'_>, _: bool) -> Poll<Result<bool, tantara::Error>> {
+        Poll::Ready(Ok(true))
+    }
+
+    fn needs_poll(&self) -> bool {
+        self.0.fetch_add(1, SeqCst);
+        false
+    }
+}
+
+/// Those that were released are not looked at again, however many there are.
+#[test]
+fn all_checks_only_the_events_that_it_still_awaits() {
+    let (own, last) = (Event::new(), Event::new());
+    let (first, second) = (Counting(AtomicUsize::new(0)), Counting(AtomicUsize::new(0)));
+    let mut every = Box::pin(all([&first as &dyn Waitable, &own, &second, &last]));
+    let (_, waker) = WakeCounter::new();
+    let mut polls_and_checks = |checks: [usize; 2]| {
+        assert!(poll(&mut every, &waker).is_pending());
+        assert_eq!([&first, &second].map(|event| event.0.load(SeqCst)), checks);
+    };
+    polls_and_checks([0, 0]);
+    polls_and_checks([0, 1]);
+    own.set();
+    // Checked before it is polled in its turn.
+    polls_and_checks([0, 2]);
+    polls_and_checks([0, 2]);
+    last.set();
+    assert!(poll(&mut every, &waker).is_ready());
 }
 
 /// Under Miri: the thread that sets writes to the node in the slot while the thread that waits looks at the slot, polls
