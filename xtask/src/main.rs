@@ -136,7 +136,7 @@ fn rest() -> Outcome {
         .run(|| cargo(&["test", "--release", "--package", "tantara", "--tests"]).crowded().run())?;
     Step::new("tests of the portable backend").run(|| {
         let flags = "--cfg tantara_portable";
-        cargo(&["test", "--package", "tantara", "--tests"]).flags(flags, "portable").crowded().run()
+        cargo(&["test", "--package", "tantara", "--tests", "--examples"]).flags(flags, "portable").crowded().run()
     })?;
     Step::new("the bank, as README.md starts it").run(|| run::bank_tells_its_story("release"))?;
     Step::new("the benchmark, a moment of each")
