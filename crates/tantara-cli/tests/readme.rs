@@ -10,6 +10,7 @@ fn the_commands_of_the_readme_work() {
     let commands: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("$ tantara ")).collect();
     assert!(!commands.is_empty());
     for command in commands {
+        let command = command.split('#').next().unwrap_or_default();
         // A million customers take too long in an unoptimised build.
         let command = command.replace("1000000", "10000");
         let output = Command::new(env!("CARGO_BIN_EXE_tantara"))
