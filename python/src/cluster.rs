@@ -181,7 +181,7 @@ impl Cluster {
     /// Close the connection.
     ///
     /// Waits and holds that have begun continue, and the connection ends with the last of them. Ending it takes about a
-    /// round trip, and at most one second. Afterwards the methods of the cluster and of its events raise ValueError,
+    /// round trip, and at most two seconds. Afterwards the methods of the cluster and of its events raise ValueError,
     /// except close().
     fn close(&self) {
         self.connection.close();

@@ -19,7 +19,7 @@ use crate::options::Options;
 /// async runtime, can wait. If a member of the cluster fails, another one is used.
 ///
 /// Dropping the last handle (clusters, events, waits and holds are handles) revokes the leases of
-/// this process. That may block for about a round trip, and for a second at most.
+/// this process. That may block for about a round trip, and for two seconds at most.
 ///
 /// # Forks
 ///

@@ -83,7 +83,8 @@ impl Options {
     /// refusal counts as an outage: waits go on, and the provider is called again.
     ///
     /// The provider runs on the runtime thread of the connection and blocks all requests meanwhile,
-    /// so it should be fast.
+    /// so it should be fast. The drop of the last handle of the connection waits for it for two
+    /// seconds at most. Then the leases may stay until they expire.
     ///
     /// ```no_run
     /// use tantara_etcd::{Cluster, Options};

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use tantara::Event;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -13,6 +15,9 @@ use crate::driver::task::{self, Request};
 use crate::error::{Error, Kind, Try, Why};
 use crate::options::Options;
 use crate::store::Store;
+
+/// How long the drop of the last handle waits for the thread. Longer than revoking the leases may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A handle to the runtime thread, which ends with its last handle.
 #[derive(Clone, Debug)]
@@ -26,7 +31,18 @@ struct Running {
     /// Dropped to stop the thread.
     stop: Option<watch::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Set when the thread has finished its work.
+    finished: Arc<Event>,
     process: u32,
+}
+
+/// Sets the event when it is dropped, so also when the thread panics.
+struct SetAtEnd(Arc<Event>);
+
+impl Drop for SetAtEnd {
+    fn drop(&mut self) {
+        self.0.set();
+    }
 }
 
 impl Runtime {
@@ -45,7 +61,10 @@ impl Runtime {
         let (driver, inbox) = mpsc::unbounded_channel();
         let drive = task::run(Arc::clone(&store), inbox, until_stopped(stopped));
         let learning = Arc::clone(&store.connection);
+        let finished = Arc::new(Event::new());
+        let at_end = SetAtEnd(Arc::clone(&finished));
         let run = move || {
+            let _at_end = at_end;
             // First the driver drops the lease of its records; then all leases are revoked.
             runtime.block_on(async {
                 let keep_alive = tokio::spawn(keep_alive);
@@ -58,7 +77,7 @@ impl Runtime {
         let thread = std::thread::Builder::new().name("tantara-etcd".to_owned()).spawn(run).map_err(failed)?;
         let process = std::process::id();
         let (stop, thread) = (Some(stop), Some(thread));
-        Ok(Runtime(Arc::new(Running { store, driver, handle, stop, thread, process })))
+        Ok(Runtime(Arc::new(Running { store, driver, handle, stop, thread, finished, process })))
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
@@ -107,9 +126,11 @@ impl Drop for Running {
         }
         drop(self.stop.take());
         // The process may exit after this, so wait until the leases are revoked, which takes about
-        // a second at most.
+        // a second at most. A provider of credentials that blocks, perhaps for ever, blocks the
+        // thread. Then the thread is left to end by itself.
         if let Some(thread) = self.thread.take()
             && thread.thread().id() != std::thread::current().id()
+            && self.finished.wait_timeout(PATIENCE)
         {
             let _ = thread.join();
         }

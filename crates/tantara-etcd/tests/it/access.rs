@@ -1,10 +1,13 @@
 //! Users, roles, TLS, and servers that are no etcd, or too old.
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use etcd_for_tests::{Proxy, Servers, json};
+use tantara::Event;
 use tantara_etcd::{Cluster, Error, Options, Tls};
 
 use crate::{LONG, alone, patient, server, until};
@@ -102,6 +105,35 @@ fn credentials_that_expire_are_renewed_under_a_sleeping_wait() {
     servers.wait_healthy();
     event.pulse().unwrap();
     wait.wait().unwrap();
+}
+
+#[test]
+fn a_provider_that_blocks_does_not_block_the_drop() {
+    let (called, may_return) = (Arc::new(Event::new()), Arc::new(Event::new()));
+    let provider = {
+        let (called, may_return) = (Arc::clone(&called), Arc::clone(&may_return));
+        move || {
+            called.set();
+            may_return.wait();
+            Err::<(String, String), _>("too late")
+        }
+    };
+    let endpoints = server().endpoints();
+    let mut connecting = Box::pin(Cluster::connect_with_async(endpoints, Options::new().credentials(provider)));
+    assert!(connecting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(called.wait_timeout(LONG));
+    let dropped = Arc::new(Event::new());
+    let dropping = {
+        let dropped = Arc::clone(&dropped);
+        thread::spawn(move || {
+            drop(connecting);
+            dropped.set();
+        })
+    };
+    let is_dropped = dropped.wait_timeout(LONG);
+    may_return.set();
+    dropping.join().unwrap();
+    assert!(is_dropped, "the drop waited for the provider");
 }
 
 #[test]
