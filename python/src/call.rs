@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyInt, PyTuple};
 
 // As in `pyo3::ffi`, but these may unwind. They are called through pointers that the optimiser cannot see through:
 // where it links the modules of all crates, it may merge a declaration with that of `pyo3::ffi`, which says that the
@@ -56,4 +56,10 @@ pub(crate) fn call<'py>(
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, result) }
+}
+
+/// Converts an object to an integer by its `__index__`.
+pub(crate) fn index<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyInt>> {
+    let index = import(object.py(), c"operator")?.getattr("index")?;
+    Ok(call(&index, (object,))?.cast_into()?)
 }

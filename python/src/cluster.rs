@@ -13,6 +13,7 @@ use crate::call::{call, import};
 use crate::cluster_event::{ClusterEvent, moment, waiter};
 use crate::connection::{Connection, Handle, instance};
 use crate::error::{of_cluster, refuse_pickling, run};
+use crate::seconds;
 
 /// A connection to an etcd cluster and to the events in it, which are shared by machines.
 ///
@@ -70,8 +71,10 @@ fn strings(endpoints: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
         return Ok(vec![endpoints.extract()?]);
     }
     let refused = || PyTypeError::new_err("endpoints must be a str or an iterable of str");
-    let iterator = endpoints.try_iter().map_err(|_| refused())?;
-    let endpoints = call(&endpoints.py().get_type::<PyList>(), (iterator,))?;
+    let py = endpoints.py();
+    let iterator = call(&import(py, c"builtins")?.getattr("iter")?, (endpoints,))
+        .map_err(|error| if error.is_instance_of::<PyTypeError>(py) { refused() } else { error })?;
+    let endpoints = call(&py.get_type::<PyList>(), (iterator,))?;
     let endpoints = endpoints.cast::<PyList>()?.iter();
     endpoints.map(|endpoint| endpoint.cast::<PyString>().map_err(|_| refused())?.extract()).collect()
 }
@@ -118,9 +121,9 @@ impl Cluster {
         cacert: Option<&Bound<'_, PyAny>>,
         cert: Option<&Bound<'_, PyAny>>,
         key: Option<&Bound<'_, PyAny>>,
-        timeout: f64,
-        connect_timeout: Option<f64>,
-        hold_ttl: f64,
+        #[pyo3(from_py_with = seconds::option)] timeout: f64,
+        #[pyo3(from_py_with = seconds::optional)] connect_timeout: Option<f64>,
+        #[pyo3(from_py_with = seconds::option)] hold_ttl: f64,
         record_waits: bool,
         learn_members: bool,
     ) -> PyResult<Cluster> {

@@ -206,7 +206,7 @@ impl ClusterEvent {
     /// request releases the wait. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(py, self.begin()?, Aim::All, timeout)
+        task::coroutine(py, || self.begin(), Aim::All, timeout)
     }
 
     /// Set the event until the returned Hold is released: with event.hold(): ...

@@ -24,13 +24,21 @@ impl<T: Send> Handle<T> {
         Handle { value: Some(value), forks: forked::count() }
     }
 
-    /// The object, or a `ClusterError` in a forked child.
-    pub(crate) fn owned(&self) -> PyResult<&T> {
-        if self.forks == forked::count() {
-            return Ok(self);
-        }
+    /// The object, unless this is a forked child.
+    pub(crate) fn owned(&self) -> Result<&T, OfParent> {
+        if self.forks == forked::count() { Ok(self) } else { Err(OfParent) }
+    }
+}
+
+/// The object belongs to the process that forked this one. Its conversion to a `ClusterError` runs Python code, so it
+/// must not happen under a lock.
+#[derive(Debug)]
+pub(crate) struct OfParent;
+
+impl From<OfParent> for PyErr {
+    fn from(_: OfParent) -> PyErr {
         let why = "this connection to etcd belongs to the process that made it; connect again in this one";
-        Python::attach(|py| Err(raised(py, "ClusterError", (why,))))
+        Python::attach(|py| raised(py, "ClusterError", (why,)))
     }
 }
 
@@ -72,10 +80,11 @@ impl Connection {
     }
 
     pub(crate) fn with<T>(&self, act: impl FnOnce(&tantara_etcd::Cluster) -> T) -> PyResult<T> {
-        match &*self.cluster.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(cluster) => Ok(act(cluster.owned()?)),
-            None => Err(PyValueError::new_err("the cluster is closed")),
-        }
+        let outcome = match &*self.cluster.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(cluster) => cluster.owned().map(act),
+            None => return Err(PyValueError::new_err("the cluster is closed")),
+        };
+        Ok(outcome?)
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -127,7 +127,7 @@ impl Event {
     /// clear() follows. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(slf.py(), slf.clone().unbind(), Aim::All, timeout)
+        task::coroutine(slf.py(), || Ok(slf.clone().unbind()), Aim::All, timeout)
     }
 
     /// The number of threads and tasks that wait.

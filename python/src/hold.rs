@@ -87,9 +87,12 @@ impl Hold {
     /// seconds. A lost hold never recovers; call hold() again.
     #[getter]
     fn lost(&self, py: Python<'_>) -> PyResult<Py<Event>> {
-        if let Some(holding) = &*self.holding()
-            && holding.owned()?.hold.is_lost()
-        {
+        // The exception is made without the lock, because that runs Python code.
+        let is_lost = match &*self.holding() {
+            Some(holding) => holding.owned().map(|holding| holding.hold.is_lost()),
+            None => Ok(false),
+        };
+        if is_lost? {
             // The clock decides, even if the thread that watches it has not run for a while.
             self.lost.get().event().set();
         }

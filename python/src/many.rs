@@ -139,7 +139,7 @@ pub(crate) fn wait_any_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, AnyEvents::from_python(events)?, Aim::Any, timeout)
+    task::coroutine(py, || AnyEvents::from_python(events), Aim::Any, timeout)
 }
 
 /// wait_all() for async code: await wait_all_async(events).
@@ -152,5 +152,5 @@ pub(crate) fn wait_all_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, AnyEvents::from_python(events)?, Aim::All, timeout)
+    task::coroutine(py, || AnyEvents::from_python(events), Aim::All, timeout)
 }

@@ -13,7 +13,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::impl_::trampoline::get_trampoline_function;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyTuple};
+use pyo3::types::{PyBool, PyString, PyTuple};
 
 use crate::event::Event;
 
@@ -157,9 +157,10 @@ fn timeout<'py>(
         };
     };
     if let Some(name) = names.and_then(|names| names.get_item(0).ok())
-        && !name.eq("timeout")?
+        && let name = name.cast::<PyString>()?.to_string_lossy()
+        && name != "timeout"
     {
-        return Err(PyTypeError::new_err(format!("wait() got an unexpected keyword argument {}", name.repr()?)));
+        return Err(PyTypeError::new_err(format!("wait() got an unexpected keyword argument '{name}'")));
     }
     // SAFETY: the caller holds a reference to each argument.
     let argument = unsafe { Bound::from_borrowed_ptr(py, argument) };

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use tantara::Waitable;
 
-use crate::call::{call, import};
+use crate::call::{call, import, index};
 use crate::error::raise;
 use crate::member::Member;
 use crate::seconds;
@@ -89,11 +89,12 @@ impl Opened {
         Opened { event: Some(event), ..Opened::default() }
     }
 
-    fn by_name(name: String, dir: Option<&Path>) -> PyResult<Opened> {
-        let event = raise(match dir {
+    fn by_name(py: Python<'_>, name: String, dir: Option<&Path>) -> PyResult<Opened> {
+        // It sleeps while another process makes or removes the event.
+        let event = raise(py.detach(|| match dir {
             Some(dir) => tantara::SharedEvent::open_in(dir, &name),
             None => tantara::SharedEvent::open(&name),
-        })?;
+        }))?;
         // Absolute, because the environment and the current directory may change.
         let directory = event.path().and_then(|path| path.parent()).map(std::path::absolute).transpose()?;
         Ok(Opened { event: Some(event), name: Some(name), directory, is_closed: false })
@@ -111,9 +112,14 @@ impl SharedEvent {
 
     /// Open the event of that name, or create one without a name.
     #[pyo3(signature = (name = None, dir = None))]
-    fn __init__(&self, name: Option<String>, dir: Option<PathBuf>) -> PyResult<()> {
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        name: Option<String>,
+        #[pyo3(from_py_with = path)] dir: Option<PathBuf>,
+    ) -> PyResult<()> {
         self.replace(match name {
-            Some(name) => Opened::by_name(name, dir.as_deref())?,
+            Some(name) => Opened::by_name(py, name, dir.as_deref())?,
             None if dir.is_some() => return Err(PyValueError::new_err("an event in a directory needs a name")),
             None => Opened::anonymous(raise(tantara::SharedEvent::anonymous())?),
         });
@@ -122,8 +128,11 @@ impl SharedEvent {
 
     /// Return the event of a file descriptor that fileno() has returned. The event takes ownership of the descriptor.
     #[classmethod]
-    fn from_fd<'py>(class: &Bound<'py, PyType>, fd: RawFd) -> PyResult<Bound<'py, PyAny>> {
-        let opened = of_descriptor(fd)?;
+    fn from_fd<'py>(
+        class: &Bound<'py, PyType>,
+        #[pyo3(from_py_with = descriptor)] fd: RawFd,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opened = of_descriptor(class.py(), fd)?;
         // An object of a subclass is created by its own `__init__`; then this event replaces the one made there.
         let is_plain = class.is(class.py().get_type::<SharedEvent>());
         let object =
@@ -133,8 +142,8 @@ impl SharedEvent {
     }
 
     /// Called by `_pickle.py` for an object whose `__init__` was not called.
-    fn _take_fd(&self, fd: RawFd) -> PyResult<()> {
-        self.replace(of_descriptor(fd)?);
+    fn _take_fd(&self, py: Python<'_>, #[pyo3(from_py_with = descriptor)] fd: RawFd) -> PyResult<()> {
+        self.replace(of_descriptor(py, fd)?);
         Ok(())
     }
 
@@ -195,7 +204,7 @@ impl SharedEvent {
     /// The wait begins with the call, not with the await. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(slf.py(), slf.get().opened()?, Aim::All, timeout)
+        task::coroutine(slf.py(), || slf.get().opened(), Aim::All, timeout)
     }
 
     /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait first.
@@ -276,12 +285,24 @@ impl SharedEvent {
     }
 }
 
+fn path(path: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
+    if path.is_none() {
+        return Ok(None);
+    }
+    call(&import(path.py(), c"os")?.getattr("fspath")?, (path,))?.extract().map(Some)
+}
+
+fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    index(fd)?.extract()
+}
+
 /// Opens the event of a descriptor that the caller gives away.
-fn of_descriptor(fd: RawFd) -> PyResult<Opened> {
+fn of_descriptor(py: Python<'_>, fd: RawFd) -> PyResult<Opened> {
     // SAFETY: the arguments are numbers, and F_GETFD changes nothing.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
         return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is not an open file descriptor"))));
     }
     // SAFETY: the descriptor is open, and the caller gives up its ownership.
-    raise(tantara::SharedEvent::from_fd(unsafe { OwnedFd::from_raw_fd(fd) })).map(Opened::anonymous)
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    raise(py.detach(|| tantara::SharedEvent::from_fd(fd))).map(Opened::anonymous)
 }

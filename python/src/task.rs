@@ -53,16 +53,16 @@ type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 type Result = std::result::Result<Outcome, tantara::Error>;
 type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
-/// Begins a wait and returns its coroutine.
-pub(crate) fn coroutine<'py>(
+/// Begins a wait and returns its coroutine. Waits for a cluster begin in `events`.
+pub(crate) fn coroutine<'py, E: Members>(
     py: Python<'py>,
-    events: impl Members,
+    events: impl FnOnce() -> PyResult<E>,
     aim: Aim,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    // Rejects an invalid timeout before the wait begins.
+    // First, because the timeout may be invalid, and its conversion may run Python code.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
-    let events = Arc::new(events);
+    let events = Arc::new(events()?);
     let future = future(Arc::clone(&events), aim);
     begin(py, Pending::begin(Some(events), aim, future), limit)
 }
@@ -214,10 +214,9 @@ impl Notifier {
         for entry in self.0.take() {
             // Not a plain store: a waker that found `is_woken` set relies on the poll below to see what it did before.
             entry.is_woken.swap(false, AcqRel);
-            let mut state = entry.state();
-            entry.poll(&mut state);
-            let Some((listener, result)) = state.report() else { continue };
-            drop(state);
+            entry.poll();
+            let reported = entry.state().report();
+            let Some((listener, result)) = reported else { continue };
             match value(py, result) {
                 Ok(value) => {
                     futures.append(listener)?;
@@ -246,8 +245,10 @@ struct Entry {
 }
 
 struct State {
-    /// `None` once it is over or abandoned.
+    /// `None` while it is polled, and once it is over or has been dropped.
     future: Option<BoxFuture>,
+    /// Whether the wait was dropped. Then a poll that is running drops the future, too.
+    has_ended: bool,
     /// Whether the timeout has expired.
     is_late: bool,
     /// The result, until it is reported.
@@ -260,11 +261,18 @@ struct State {
 
 impl Pending {
     fn begin(events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
-        let state = State { future: Some(future), is_late: false, result: None, listener: None, reported: None };
+        let state = State {
+            future: Some(future),
+            has_ended: false,
+            is_late: false,
+            result: None,
+            listener: None,
+            reported: None,
+        };
         let (queue, is_woken) = (OnceLock::new(), AtomicBool::new(false));
         let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken });
         // The first poll registers the wait: every later `set` releases it.
-        entry.poll(&mut entry.state());
+        entry.poll();
         Pending(entry)
     }
 }
@@ -303,14 +311,14 @@ impl Pending {
                 local.queue.replace(Arc::downgrade(&notifier.0));
             }
         });
-        let mut state = self.0.state();
-        state.listener = Some(listener);
+        // Dropped without the lock, because the drop may run Python code.
+        let _before = self.0.state().listener.replace(listener);
         let _ = self.0.queue.set(Arc::clone(&notifier.0));
         // A waker that was called before the queue was known has notified nobody.
         if self.0.is_woken.swap(false, AcqRel) {
-            self.0.poll(&mut state);
+            self.0.poll();
         }
-        state.result.is_some()
+        self.is_over()
     }
 
     /// The timeout has expired. The listener is completed now, or when the cluster has answered.
@@ -353,7 +361,7 @@ impl Drop for Pending {
 
 impl Wake for Entry {
     fn wake(self: Arc<Self>) {
-        // Must not lock the state, because it may be called during a poll.
+        // Must not lock the state, because a waker may be called under any lock.
         if !self.is_woken.swap(true, AcqRel)
             && let Some(queue) = self.queue.get()
         {
@@ -381,26 +389,45 @@ impl Entry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll(self: &Arc<Self>, state: &mut State) {
-        let Some(future) = &mut state.future else { return };
+    /// Polls the future, without the lock: a request that is over drops its connection, which may release the
+    /// interpreter's lock. Then another thread may end this wait.
+    fn poll(self: &Arc<Self>) {
+        let (future, is_late) = {
+            let mut state = self.state();
+            (state.future.take(), state.is_late)
+        };
+        let Some(mut future) = future else { return };
         let waker = Waker::from(Arc::clone(self));
         let context = &mut Context::from_waker(&waker);
         // Before the last poll of the future, which then sees every answer. If the wait was released just as the
         // timeout expired, released wins.
-        let is_decided = state.is_late && self.members().all(|member| member.poll_decided(context).is_ready());
+        let is_decided = is_late && self.members().all(|member| member.poll_decided(context).is_ready());
         let result = match future.as_mut().poll(context) {
-            Poll::Ready(result) => result,
-            Poll::Pending if is_decided => Ok(self.timed_out()),
-            Poll::Pending => return,
+            Poll::Ready(result) => Some(result),
+            Poll::Pending if is_decided => Some(Ok(self.timed_out())),
+            Poll::Pending => None,
         };
-        state.future = None;
-        state.result = Some(result);
+        let mut state = self.state();
+        if !state.has_ended {
+            match result {
+                None => state.future = Some(future),
+                // The future is dropped after `state`, so without the lock.
+                Some(_) => state.result = result,
+            }
+            return;
+        }
+        drop(state);
+        drop(future);
+        if let Some(Ok(outcome)) = result {
+            self.pass_on(outcome);
+        }
     }
 
     /// Drops the wait. A release that was not reported is passed on.
     fn end(&self) {
         let (future, result, listener) = {
             let mut state = self.state();
+            state.has_ended = true;
             (state.future.take(), state.result.take(), state.listener.take())
         };
         // Dropped without the lock, because the drop may wake other tasks.

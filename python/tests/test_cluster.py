@@ -102,10 +102,11 @@ class Etcd:
 class Network:
     """A proxy that drops the answers of its server on demand."""
 
-    def __init__(self, server):
+    def __init__(self, server, port=0):
         self.server, self.loses = server.endpoint, False
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = "127.0.0.1:%s" % self.listener.getsockname()[1]
+        self.listener = socket.create_server(("127.0.0.1", port))
+        self.port = self.listener.getsockname()[1]
+        self.endpoint = f"127.0.0.1:{self.port}"
         self.sockets = []
         start(self.accept)
 
@@ -742,6 +743,83 @@ class Processes(OnCluster):
                     "time.sleep(0.05); print('ends')"
                 )
                 self.ends(process, 0, "ends\n")
+
+    def test_the_interpreter_ends_while_the_password_is_asked_for(self):
+        network = Network(ETCD)
+        process = run(
+            "import warnings; warnings.simplefilter('ignore')\n"
+            "asked, is_slow = threading.Event(), threading.Event()\n"
+            "apart = {'time': time, 'asked': asked, 'is_slow': is_slow}  # the call keeps these alive, not the cluster\n"
+            "exec(\"def password():\\n\"\n"
+            "     \"    if not is_slow.is_set(): return 'x'\\n\"\n"
+            "     \"    asked.set()\\n\"\n"
+            "     \"    while True: time.sleep(0.01)\", apart)\n"
+            f"cluster = Cluster('{network.endpoint}', user='x', password=apart['password'], learn_members=False)\n"
+            "print('connected', flush=True); input()\n"
+            "is_slow.set()\n"
+            "wait = cluster.event('x').wait_async()\n"
+            "while cluster.outage() is None: time.sleep(0.01)\n"
+            "print('outage', flush=True)\n"
+            "asked.wait(); print('ends')",
+            stdin=subprocess.PIPE,
+        )
+        self.addCleanup(process.kill)
+        self.assertEqual(process.stdout.readline(), "connected\n")
+        network.close()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        self.assertEqual(process.stdout.readline(), "outage\n")
+        # The connection logs in again.
+        network = Network(ETCD, network.port)
+        self.addCleanup(network.close)
+        out, err = process.communicate(timeout=LONG)
+        self.assertEqual((process.returncode, out), (0, "ends\n"), err)
+
+    def test_a_wait_is_dropped_while_its_loop_drops_the_connection(self):
+        process = self.script(
+            "import _thread, select\n"
+            "from tantara._tantara import Notifier\n"
+            "class Listener:\n"
+            "    pass\n"
+            "sys.setswitchinterval(3600)  # other threads run only where the lock is given away\n"
+            "notifier, go = Notifier(), _thread.allocate_lock()\n"
+            "is_over = True\n"
+            "while is_over:  # the first requests may be answered before a poll expects it\n"
+            "    request = event.is_set_async()\n"
+            "    pendings = [request.cr_frame.f_locals['pending']]\n"
+            "    is_over = pendings[0].listen(notifier, Listener())\n"
+            "    request.close(); del request\n"
+            "select.select([notifier.fileno()], [], [])\n"
+            "cluster.close(); go.acquire()\n"
+            "thread = threading.Thread(target=lambda: (go.acquire(), pendings.clear()), daemon=True)\n"
+            "thread.start()\n"
+            "go.release()\n"
+            "notifier.take()\n"
+            "thread.join()\n"
+            "print('ends')"
+        )
+        self.addCleanup(process.kill)
+        self.ends(process, 0, "ends\n")
+
+    def test_a_forked_child_may_use_the_connection_while_it_is_told(self):
+        process = self.script(
+            "import tantara._cluster, warnings; warnings.simplefilter('ignore')\n"
+            "hold = event.hold()\n"
+            "child = os.fork()\n"
+            "if child == 0:\n"
+            f"    signal.alarm({LONG})\n"
+            "    for method, act in ((lambda: hold.lost, hold.release), (event.is_set, cluster.close)):\n"
+            "        tantara._cluster.ClusterError = lambda why: act() or ClusterError(why)\n"
+            "        try:\n"
+            "            method()\n"
+            "        except ClusterError:\n"
+            "            continue\n"
+            "        os._exit(1)\n"
+            "    os._exit(7)\n"
+            "print(os.WEXITSTATUS(os.waitpid(child, 0)[1]))"
+        )
+        self.addCleanup(process.kill)
+        self.ends(process, 0, "7\n")
 
     def test_a_forked_child_is_told_and_connects_again(self):
         process = self.script(

@@ -4,7 +4,15 @@ import threading
 import time
 import unittest
 
-from tantara import AutoResetEvent, Event, SharedEvent, wait_all, wait_any
+from tantara import (
+    AutoResetEvent,
+    Event,
+    SharedEvent,
+    wait_all,
+    wait_all_async,
+    wait_any,
+    wait_any_async,
+)
 from test_event import LONG, start
 
 
@@ -73,6 +81,17 @@ class Many(unittest.TestCase):
             closed.close()
             with self.assertRaises(ValueError):
                 wait([Event(), closed])
+
+    def test_the_timeout_is_converted_before_a_wait_begins(self):
+        class Closing:
+            def __index__(self):
+                event.close()
+                return 0
+
+        for wait in (wait_any, wait_all, wait_any_async, wait_all_async):
+            event = SharedEvent()
+            with self.assertRaisesRegex(ValueError, "closed"):
+                wait([event], Closing())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import fcntl
 import importlib.util
 import multiprocessing
 import os
@@ -270,6 +271,34 @@ class Names(Shared):
         SharedEvent("x", self.home).set()
         thread.join()
         self.assertEqual(results, [True])
+
+    def test_other_threads_run_while_an_event_is_opened(self):
+        # As if another process had been stopped while it made the event: opening waits for that process for a moment.
+        slot = os.path.join(self.home, ".moved-x")
+        os.rename(SharedEvent("x", self.home).path, slot)
+        steps, has_ended = 0, False
+
+        def step():
+            nonlocal steps
+            while not has_ended:
+                steps += 1
+                time.sleep(0.001)
+
+        # No thread asks another for the interpreter's lock.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(3600)
+        with open(slot, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            thread = start(step)
+            end = time.monotonic() + LONG
+            before = steps
+            while steps == before and time.monotonic() < end:
+                before = steps
+                SharedEvent("x", self.home)
+            has_run = steps != before
+        has_ended = True
+        thread.join()
+        self.assertTrue(has_run, "opening kept the interpreter's lock")
 
     def test_descriptors_are_let_go_of(self):
         before = len(os.listdir("/proc/self/fd"))

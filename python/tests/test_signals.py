@@ -212,6 +212,11 @@ class Ends(unittest.TestCase):
         calls = {
             "import": "Event().wait_async()",
             "iterator": "wait_any(slow_events())",
+            "endpoints": "Cluster(Slow())",
+            "timeout": "Event().wait(Slow())",
+            "timeout of a cluster": "Cluster('127.0.0.1:1', timeout=Slow())",
+            "directory": "SharedEvent('x', Slow())",
+            "descriptor": "SharedEvent.from_fd(Slow())",
         }
         for name, call in calls.items():
             with self.subTest(name):
@@ -220,6 +225,10 @@ class Ends(unittest.TestCase):
                     "def slow_events():\n"
                     "    begun.set(); time.sleep(0.3)\n"
                     "    yield Event()\n"
+                    "def pause(*_):\n"
+                    "    begun.set(); time.sleep(0.3)\n"
+                    "class Slow:\n"
+                    "    __iter__ = __index__ = __fspath__ = pause\n"
                     "class SlowFinder:\n"
                     "    def find_spec(self, name, *_):\n"
                     "        if name == 'tantara._tasks':\n"
