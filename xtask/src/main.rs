@@ -9,9 +9,10 @@ mod nightly;
 mod platforms;
 mod python;
 mod run;
+mod tests;
 mod tidy;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use run::{Outcome, Step, cargo};
 
@@ -98,9 +99,7 @@ fn workspace() -> Outcome {
             .env("RUSTDOCFLAGS", "--deny warnings")
             .run()
     })?;
-    Step::new("tests, examples of the documentation and of README.md")
-        .run(|| cargo(&["test", "--workspace"]).crowded().run())?;
-    Step::new("the bank, in the words of its story").run(|| run::bank_tells_its_story("dev"))
+    Step::new("tests, examples of the documentation and of README.md, the bank").run(tests::run)
 }
 
 fn lints(dir: &str) -> Outcome {
@@ -138,7 +137,8 @@ fn rest() -> Outcome {
         let flags = "--cfg tantara_portable";
         cargo(&["test", "--package", "tantara", "--tests", "--examples"]).flags(flags, "portable").crowded().run()
     })?;
-    Step::new("the bank, as README.md starts it").run(|| run::bank_tells_its_story("release"))?;
+    Step::new("the bank, as README.md starts it")
+        .run(|| run::check_bank(Command::new("cargo").args(["run", "--quiet", "--release", "--"])))?;
     Step::new("the benchmark, a moment of each")
         .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())
 }

@@ -146,22 +146,30 @@ impl Call {
         command.status().is_ok_and(|status| status.success())
     }
 
+    /// What it prints to standard output.
+    pub(crate) fn output(mut self) -> Result<String, String> {
+        let output = self.command.stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| format!("cargo cannot be started: {error}"))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(format!("cargo {} failed ({})", self.words, output.status))
+        }
+    }
+
     pub(crate) fn run(mut self) -> Result<(), String> {
         let status = self.command.status().map_err(|error| format!("cargo cannot be started: {error}"))?;
         if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", self.words)) }
     }
 }
 
-/// The first command of README.md, with its seven seconds; as it stands there, or with what the tests have built.
-pub(crate) fn bank_tells_its_story(profile: &str) -> Result<(), String> {
-    let output = Command::new("cargo")
-        .args(["run", "--quiet", "--profile", profile, "--", "bank"])
-        .current_dir(root())
-        .output()
-        .map_err(|error| format!("cargo cannot be started: {error}"))?;
+/// Runs the bank, with its pauses of seven seconds, and checks what it prints.
+pub(crate) fn check_bank(command: &mut Command) -> Outcome {
+    let output = command.arg("bank").current_dir(root()).output();
+    let output = output.map_err(|error| format!("{command:?} cannot be started: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() || text.lines().count() != 22 || !text.contains("Customer 4 completed transaction") {
-        return Err(format!("the story is not told: {text}{}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("the bank has failed: {text}{}", String::from_utf8_lossy(&output.stderr)));
     }
     Ok(())
 }

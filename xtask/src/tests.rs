@@ -1,0 +1,104 @@
+//! The tests of the workspace, several programs of tests at once.
+//!
+//! `cargo test` runs one program of tests after the other. Most tests wait and leave the processor alone, so here the
+//! programs run beside each other. What a program prints is shown when it has ended.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::run::{Outcome, cargo, check_bank};
+
+/// How many programs run at once. Each runs eight tests at once.
+const AT_ONCE: usize = 3;
+
+/// A program of tests, and the folder of its package, in which it runs.
+struct Program {
+    name: String,
+    executable: PathBuf,
+    folder: PathBuf,
+}
+
+/// Builds all tests of the workspace and runs them beside the bank, and then the examples of the documentation.
+pub(crate) fn run() -> Outcome {
+    let (programs, tantara) = build()?;
+    let programs = Mutex::new(programs);
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Err(error) = check_bank(&mut Command::new(&tantara)) {
+                locked(&failures).push(error);
+            }
+        });
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(program) = { locked(&programs).pop() } {
+                    if !program.run() {
+                        locked(&failures).push(program.name);
+                    }
+                }
+            });
+        }
+    });
+    let failures = locked(&failures);
+    if !failures.is_empty() {
+        return Err(format!("tests have failed, see above: {}", failures.join(", ")));
+    }
+    cargo(&["test", "--workspace", "--doc"]).crowded().run()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The programs of tests, those last that are to run first: the largest take longest. And the command.
+fn build() -> Result<(Vec<Program>, PathBuf), String> {
+    let messages = cargo(&["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]).output()?;
+    let (mut programs, mut tantara) = (Vec::new(), None);
+    for line in messages.lines() {
+        let message: Value = serde_json::from_str(line).map_err(|error| format!("cargo prints {line}: {error}"))?;
+        let Some(executable) = message["executable"].as_str() else { continue };
+        if message["profile"]["test"] == false {
+            if message["target"]["name"] == "tantara" {
+                tantara = Some(PathBuf::from(executable));
+            }
+            continue;
+        }
+        let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
+        let folder = manifest.parent().ok_or("cargo names no package")?.to_path_buf();
+        let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = format!("{package}: {}", message["target"]["name"].as_str().unwrap_or_default());
+        programs.push(Program { name, executable: executable.into(), folder });
+    }
+    let size = |program: &Program| program.executable.metadata().map_or(0, |metadata| metadata.len());
+    programs.sort_by_key(size);
+    Ok((programs, tantara.ok_or("cargo has not built the command")?))
+}
+
+impl Program {
+    /// Whether its tests have passed.
+    fn run(&self) -> bool {
+        let began = Instant::now();
+        let mut command = Command::new(&self.executable);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).env("RUST_TEST_THREADS", "8");
+        let output = match command.env("RUST_BACKTRACE", "1").output() {
+            Ok(output) => output,
+            Err(error) => {
+                println!("   {} cannot be started: {error}", self.name);
+                return false;
+            }
+        };
+        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        // Without the lines of tests that have passed.
+        let shown: Vec<_> = printed.lines().filter(|line| !line.ends_with(" ... ok") && !line.is_empty()).collect();
+        println!("   {}, {:.1} s\n{}", self.name, began.elapsed().as_secs_f64(), shown.join("\n"));
+        if !output.status.success() {
+            println!("{errors}\n   {} failed ({})", self.name, output.status);
+        }
+        output.status.success()
+    }
+}
