@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::run::{Outcome, cargo, check_bank};
 
 /// How many programs run at once. Each runs eight tests at once.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 /// A program of tests, and the folder of its package, in which it runs.
 struct Program {

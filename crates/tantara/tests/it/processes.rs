@@ -88,7 +88,7 @@ macro_rules! reach_of_processes {
     ($scope:ident, $wait:literal, $any:literal, $all:literal) => {
         impl Scope for $scope {
             // They have to be started, and show up only when they have slept for a twentieth of a second.
-            const SHORT: Duration = Duration::from_secs(1);
+            const SHORT: Duration = Duration::from_secs(3);
 
             fn new() -> Self {
                 $scope(Arc::new(Named::new()))
