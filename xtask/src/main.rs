@@ -14,7 +14,7 @@ mod tidy;
 
 use std::process::{Command, ExitCode};
 
-use run::{Outcome, Step, cargo};
+use run::{Outcome, Step, cargo, lints};
 
 const USAGE: &str = "\
 Usage: cargo xtask TASK
@@ -100,12 +100,6 @@ fn workspace() -> Outcome {
             .run()
     })?;
     Step::new("tests, examples of the documentation and of README.md, the bank").run(tests::run)
-}
-
-fn lints(dir: &str) -> Outcome {
-    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-    Step::new(&format!("lints of {}", if dir == "." { "the workspace" } else { dir }))
-        .run(|| cargo(&all).dir(dir).run())
 }
 
 /// What takes long, or needs tools that not everybody has, which are then left out.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use crate::run::{Outcome, Step, cargo, ignoring_signals, root};
+use crate::run::{Outcome, Step, ignoring_signals, lints, root};
 
 /// What is needed to build the package and to check its types; and to tell what was found.
 const TOOLS: [&str; 2] = ["maturin>=1.9,<2", "mypy>=1.18,<3"];
@@ -20,7 +20,7 @@ const PROBE: &str = "import platform, sys, sysconfig; assert platform.python_imp
 /// The package as it is built while one works on it, with one CPython.
 pub(crate) fn test() -> Outcome {
     let pythons = Pythons::find()?;
-    lints()?;
+    lints("python")?;
     let wheel = pythons.build(&[])?;
     Step::new("the package's types").run(|| check_types(&wheel))?;
     let (version, program) = pythons.newest();
@@ -66,11 +66,6 @@ fn home() -> PathBuf {
 
 fn tools() -> PathBuf {
     home().join("tools")
-}
-
-fn lints() -> Outcome {
-    let clippy = ["clippy", "--quiet", "--all-targets", "--", "--deny", "warnings"];
-    Step::new("lints of python").run(|| cargo(&clippy).dir("python").run())
 }
 
 /// The CPythons of this machine, the oldest first, each with its version.

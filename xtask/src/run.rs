@@ -103,6 +103,16 @@ pub(crate) fn ignoring_signals(command: &Command) -> Command {
     shell
 }
 
+/// How many tests of a program run at once. Most wait for something and leave the processor alone.
+pub(crate) const TESTS_AT_ONCE: &str = "8";
+
+/// Clippy's lints of a workspace, as errors.
+pub(crate) fn lints(dir: &str) -> Outcome {
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    Step::new(&format!("lints of {}", if dir == "." { "the workspace" } else { dir }))
+        .run(|| cargo(&all).dir(dir).run())
+}
+
 pub(crate) struct Call {
     command: Command,
     words: String,
@@ -130,9 +140,9 @@ impl Call {
         self.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &dir.to_string_lossy())
     }
 
-    /// Most tests wait for something and leave the processor alone, so more of them run at once than there are cores.
+    /// Runs more tests at once than there are cores.
     pub(crate) fn crowded(self) -> Call {
-        self.env("RUST_TEST_THREADS", "8")
+        self.env("RUST_TEST_THREADS", TESTS_AT_ONCE)
     }
 
     pub(crate) fn quiet(mut self) -> Call {

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::run::{Outcome, cargo, check_bank};
+use crate::run::{Outcome, TESTS_AT_ONCE, cargo, check_bank};
 
-/// How many programs run at once. Each runs eight tests at once.
+/// How many programs run at once. Each runs several tests at once.
 const AT_ONCE: usize = 2;
 
 /// A program of tests, and the folder of its package, in which it runs.
@@ -84,7 +84,10 @@ impl Program {
     fn run(&self) -> bool {
         let began = Instant::now();
         let mut command = Command::new(&self.executable);
-        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder).env("RUST_TEST_THREADS", "8");
+        command
+            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.folder)
+            .env("RUST_TEST_THREADS", TESTS_AT_ONCE);
         let output = match command.env("RUST_BACKTRACE", "1").output() {
             Ok(output) => output,
             Err(error) => {
