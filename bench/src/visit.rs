@@ -1,6 +1,6 @@
 //! The bank as a workload: the time and the memory of many tasks.
 
-use bank::{Audience, Pace, Plan, Reach};
+use tantara_bank::{Audience, Pace, Plan, Reach};
 
 /// Seconds for all customers, and bytes for each customer.
 pub struct Visit {
@@ -12,8 +12,8 @@ pub struct Visit {
 pub fn by_tasks(count: usize) -> Visit {
     let before = peak_bytes();
     let began = std::time::Instant::now();
-    let plan = Plan { customers: bank::crowd(count), workers: 4, pace: Pace::new(0.0).expect("0 is a pace") };
-    let run = bank::run(Reach::Tasks, plan, Audience::nobody()).expect("the runtime starts");
+    let plan = Plan { customers: tantara_bank::crowd(count), workers: 4, pace: Pace::new(0.0).expect("0 is a pace") };
+    let run = tantara_bank::run(Reach::Tasks, plan, Audience::nobody()).expect("the runtime starts");
     assert_eq!(run.summary.customers, count);
     let seconds = began.elapsed().as_secs_f64();
     Visit { seconds, bytes_per_customer: (peak_bytes() - before) / count as f64 }

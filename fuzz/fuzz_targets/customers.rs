@@ -1,8 +1,8 @@
 //! Lists of customers: each is rejected with a line that exists, or read so that it can be written again.
 #![no_main]
 
-use bank::{Customer, read_customers};
 use libfuzzer_sys::fuzz_target;
+use tantara_bank::{Customer, read_customers};
 
 fn write(customers: &[Customer]) -> String {
     let lines = customers

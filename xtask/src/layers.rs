@@ -18,7 +18,7 @@ use crate::run::root;
 /// The roots of the crates whose files must not use each other in a circle.
 pub(crate) const ROOTS: [&str; 8] = [
     "crates/tantara/src/lib.rs",
-    "crates/bank/src/lib.rs",
+    "crates/tantara-bank/src/lib.rs",
     "crates/etcd-for-tests/src/lib.rs",
     "crates/tantara-cli/src/main.rs",
     "crates/tantara-etcd/src/lib.rs",

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use bank::Pace;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use tantara_bank::Pace;
 
 use crate::failure::Failure;
 use crate::reach::{self, PlaceArgs, ReachArg};

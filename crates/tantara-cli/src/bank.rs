@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use bank::{Audience, Customer, Plan, Run};
 use serde::Serialize;
+use tantara_bank::{Audience, Customer, Plan, Run};
 
 use crate::args;
 use crate::failure::Failure;
@@ -85,16 +85,16 @@ pub(crate) fn run(args: args::Bank, place: &PlaceArgs) -> Result<(), Failure> {
 type WriteRun = fn(&Run, &mut dyn std::io::Write) -> std::io::Result<()>;
 
 fn write_timeline(run: &Run, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    bank::timeline::write(run, out)
+    tantara_bank::timeline::write(run, out)
 }
 
 fn write_trace(run: &Run, out: &mut dyn std::io::Write) -> std::io::Result<()> {
-    bank::trace::write(run, out)
+    tantara_bank::trace::write(run, out)
 }
 
 fn customers(args: &args::Bank) -> Result<Vec<Customer>, Failure> {
     let Some(path) = &args.customers else {
-        return Ok(args.count.map_or_else(bank::default_customers, bank::crowd));
+        return Ok(args.count.map_or_else(tantara_bank::default_customers, tantara_bank::crowd));
     };
     let list = File::open(path).map_err(|error| {
         Failure::usage(format!(
@@ -102,7 +102,7 @@ fn customers(args: &args::Bank) -> Result<Vec<Customer>, Failure> {
             path.display()
         ))
     })?;
-    bank::read_customers(list).map_err(|bad| match bad.line() {
+    tantara_bank::read_customers(list).map_err(|bad| match bad.line() {
         Some(line) => Failure::usage(format!("{}:{line}: {bad}", path.display())),
         None => Failure::usage(format!("{}: {bad}", path.display())),
     })
@@ -122,7 +122,7 @@ fn refuse_to_overwrite(args: &args::Bank, out: [&Option<OutFile>; 2]) -> Result<
     Err(Failure::usage(format!("{clash} name the same file; expected different ones")))
 }
 
-fn print_lines(progress: Option<Progress>) -> bank::HearLine {
+fn print_lines(progress: Option<Progress>) -> tantara_bank::HearLine {
     match progress {
         Some(progress) => Box::new(move |line| progress.line(line)),
         None => Box::new(output::line),

@@ -2,9 +2,9 @@
 //!
 //! `reach_within_process.rs` takes the place of this file on platforms without events between processes.
 
-use bank::processes::MOST_WORKERS;
-use bank::{Audience, Plan, Run};
 use clap::{Subcommand, ValueEnum};
+use tantara_bank::processes::MOST_WORKERS;
+use tantara_bank::{Audience, Plan, Run};
 use tantara_etcd::Cluster;
 
 use crate::events::{self, ClusterArgs};
@@ -35,12 +35,12 @@ impl Action {
     pub(crate) fn run(self, place: PlaceArgs) -> Result<(), Failure> {
         match self {
             Action::Events(action) => events::run(action, place),
-            Action::WorkerOfBank { arguments } => bank::processes::work(&arguments).map_err(Failure::internal),
+            Action::WorkerOfBank { arguments } => tantara_bank::processes::work(&arguments).map_err(Failure::internal),
             Action::FarWorkerOfBank { arguments } => {
                 let Some(target) = place.cluster(None)? else {
                     return Err(Failure::usage("only tantara bank can start a worker"));
                 };
-                bank::machines::work(connect(target)?, &arguments).map_err(Failure::internal)
+                tantara_bank::machines::work(connect(target)?, &arguments).map_err(Failure::internal)
             }
         }
     }
@@ -71,7 +71,7 @@ impl ReachArg {
 
 /// Where the bank's workers run.
 pub(crate) enum Reach {
-    WithinProcess(bank::Reach),
+    WithinProcess(tantara_bank::Reach),
     Processes,
     /// The cluster, and the arguments by which a worker connects to it.
     Machines(Cluster, Vec<std::ffi::OsString>),
@@ -87,8 +87,8 @@ impl Reach {
             )));
         }
         match reach {
-            ReachArg::Threads => Ok(Reach::WithinProcess(bank::Reach::Threads)),
-            ReachArg::Tasks => Ok(Reach::WithinProcess(bank::Reach::Tasks)),
+            ReachArg::Threads => Ok(Reach::WithinProcess(tantara_bank::Reach::Threads)),
+            ReachArg::Tasks => Ok(Reach::WithinProcess(tantara_bank::Reach::Tasks)),
             ReachArg::Processes => Ok(Reach::Processes),
             ReachArg::Machines => {
                 let Some(target) = place.cluster(None)? else {
@@ -105,7 +105,7 @@ impl Reach {
     pub(crate) fn run(self, plan: Plan, audience: Audience) -> std::io::Result<Run> {
         let program = std::env::current_exe();
         match self {
-            Reach::WithinProcess(reach) => bank::run(reach, plan, audience),
+            Reach::WithinProcess(reach) => tantara_bank::run(reach, plan, audience),
             Reach::Processes => {
                 let program = program?;
                 let worker = move || {
@@ -113,7 +113,7 @@ impl Reach {
                     worker.arg(WORKER);
                     worker
                 };
-                bank::processes::run(plan, audience, worker)
+                tantara_bank::processes::run(plan, audience, worker)
             }
             Reach::Machines(cluster, place) => {
                 let program = program?;
@@ -122,13 +122,13 @@ impl Reach {
                     worker.args(&place).arg(FAR_WORKER);
                     worker
                 };
-                bank::machines::run(plan, audience, cluster, worker)
+                tantara_bank::machines::run(plan, audience, cluster, worker)
             }
         }
     }
 }
 
 fn connect(target: ClusterArgs) -> Result<Cluster, Failure> {
-    let options = target.options.record_waits(false).hold_ttl(bank::machines::HOLDS_LAST);
+    let options = target.options.record_waits(false).hold_ttl(tantara_bank::machines::HOLDS_LAST);
     ClusterArgs { options, ..target }.connect()
 }

@@ -1,7 +1,7 @@
 //! Replaces `reach.rs` on platforms without events between processes.
 
-use bank::{Audience, Plan, Run};
 use clap::{Args, Subcommand, ValueEnum};
+use tantara_bank::{Audience, Plan, Run};
 
 use crate::failure::Failure;
 
@@ -36,17 +36,17 @@ impl ReachArg {
 }
 
 /// Where the bank's workers run.
-pub(crate) struct Reach(bank::Reach);
+pub(crate) struct Reach(tantara_bank::Reach);
 
 impl Reach {
     pub(crate) fn new(reach: ReachArg, _: usize, _: &PlaceArgs) -> Result<Reach, Failure> {
         Ok(Reach(match reach {
-            ReachArg::Threads => bank::Reach::Threads,
-            ReachArg::Tasks => bank::Reach::Tasks,
+            ReachArg::Threads => tantara_bank::Reach::Threads,
+            ReachArg::Tasks => tantara_bank::Reach::Tasks,
         }))
     }
 
     pub(crate) fn run(self, plan: Plan, audience: Audience) -> std::io::Result<Run> {
-        bank::run(self.0, plan, audience)
+        tantara_bank::run(self.0, plan, audience)
     }
 }

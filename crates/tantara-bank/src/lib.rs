@@ -8,10 +8,10 @@
 //! executes them, and the [`Stage`] records what happens. [`timeline`] and [`trace`] draw pictures from the record.
 //!
 //! ```
-//! use bank::{Run, Plan, Reach};
+//! use tantara_bank::{Audience, Pace, Plan, Reach, default_customers};
 //!
-//! let plan = Plan { customers: bank::default_customers(), workers: 4, pace: bank::Pace::new(0.0).unwrap() };
-//! let run = bank::run(Reach::Tasks, plan, bank::Audience::nobody()).unwrap();
+//! let plan = Plan { customers: default_customers(), workers: 4, pace: Pace::new(0.0).unwrap() };
+//! let run = tantara_bank::run(Reach::Tasks, plan, Audience::nobody()).unwrap();
 //! assert_eq!(run.summary.released_by_transactions_open, 3);
 //! ```
 
