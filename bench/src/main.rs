@@ -6,6 +6,7 @@
 
 mod cell;
 mod crowd;
+mod latency;
 mod machines;
 mod names;
 mod pin;

@@ -8,10 +8,11 @@ pub const BASELINE_TASKS: &str = "Vec of wakers";
 pub const OURS: &str = "tantara";
 /// All baselines: the bare mechanism of each workload. If a workload has two, ratios are relative to the first in this
 /// list.
-pub const BASELINES: [&str; 9] = [
+pub const BASELINES: [&str; 10] = [
     BASELINE_THREADS,
     BASELINE_TASKS,
     processes::BASELINE_OPEN,
+    processes::CHECKED_OPEN,
     processes::BASELINE_LIST,
     processes::BASELINE_COMMAND,
     machines::BASELINE,
@@ -24,6 +25,7 @@ pub const BASELINES: [&str; 9] = [
 pub mod processes {
     pub const BASELINE: &str = super::BASELINE_THREADS;
     pub const BASELINE_OPEN: &str = "open, mmap";
+    pub const CHECKED_OPEN: &str = "O_PATH, fstat, reopen, mmap";
     pub const BASELINE_LIST: &str = "open, read, close of each";
     pub const BASELINE_COMMAND: &str = "/bin/true";
     pub const PYTHON: &str = "Python multiprocessing";

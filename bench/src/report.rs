@@ -55,6 +55,9 @@ fn title(workload: &str) -> String {
             format!("Round trip of two processes bound to {cores} {unit} (ns)")
         }
         ["processes", "wake", ..] => "A process wakes one that sleeps on another core (ns)".into(),
+        ["processes", "latency", cores, unit] => {
+            format!("From a set until a process that slept runs, bound to {cores} {unit} (ns)")
+        }
         ["processes", "crowd", processes, cores, unit] => {
             format!("{processes} sleeping processes released on {cores} {unit} (ns per process)")
         }

@@ -119,6 +119,14 @@ pub fn now() -> u64 {
     clock(libc::CLOCK_MONOTONIC)
 }
 
+/// Keeps the processor busy for that many nanoseconds.
+pub fn busy(nanoseconds: u64) {
+    let until = now() + nanoseconds;
+    while now() < until {
+        std::hint::spin_loop();
+    }
+}
+
 /// The processor time of this process, with all its threads, in nanoseconds.
 pub fn time_of_process() -> u64 {
     clock(libc::CLOCK_PROCESS_CPUTIME_ID)

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use super::children::{self, Member};
 use super::iceoryx::Iceoryx;
 use super::peers::{Fifo, Semaphore, Signal};
 use super::workloads::median;
-use crate::names::processes::{BASELINE_LIST, BASELINE_OPEN, FIFO, ICEORYX, SEMAPHORE};
+use crate::names::processes::{BASELINE_LIST, BASELINE_OPEN, CHECKED_OPEN, FIFO, ICEORYX, SEMAPHORE};
 use crate::names::{Figures, OURS};
 
 const PAGE: usize = 4096;
@@ -22,10 +23,11 @@ const PAGE: usize = 4096;
 pub fn open(contender: &str, smoke: bool) -> Option<Figures> {
     let directory = children::directory("opened");
     Some(match contender {
-        BASELINE_OPEN => {
+        BASELINE_OPEN | CHECKED_OPEN => {
             let path = directory.join("page");
             File::create(&path).and_then(|mut file| file.write_all(&[0; PAGE])).expect("a page in a file");
-            timed(smoke, || map(&path), |(file, page)| unmap(file, page))
+            let open = if contender == BASELINE_OPEN { open_directly } else { open_checked };
+            timed(smoke, || map(open(&path)), |(file, page)| unmap(file, page))
         }
         OURS => {
             SharedEvent::open_in(&directory, "event").expect("an event").set().expect("it is set");
@@ -69,9 +71,20 @@ fn timed<T>(smoke: bool, open: impl Fn() -> T, close: impl Fn(T)) -> Figures {
     vec![("open", median(opened)), ("open, close", median(closed))]
 }
 
+fn open_directly(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).expect("the file")
+}
+
+/// Opens it only if it is a regular file.
+fn open_checked(path: &Path) -> File {
+    let mut by_path = OpenOptions::new();
+    let found = by_path.read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path).expect("the file");
+    assert!(found.metadata().expect("its kind").is_file(), "a regular file");
+    open_directly(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))
+}
+
 /// The baseline: mapping a page of a file.
-fn map(path: &Path) -> (File, *mut libc::c_void) {
-    let file = OpenOptions::new().read(true).write(true).open(path).expect("the file");
+fn map(file: File) -> (File, *mut libc::c_void) {
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address that the kernel chooses.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };

@@ -14,8 +14,8 @@ pub mod workloads;
 use tantara::SharedEvent;
 
 use crate::names::processes::{
-    BASELINE, BASELINE_COMMAND, BASELINE_LIST, BASELINE_OPEN, CONDVAR, EVENTFD, FIFO, ICEORYX, PYTHON, ROBUST,
-    SEMAPHORE,
+    BASELINE, BASELINE_COMMAND, BASELINE_LIST, BASELINE_OPEN, CHECKED_OPEN, CONDVAR, EVENTFD, FIFO, ICEORYX, PYTHON,
+    ROBUST, SEMAPHORE,
 };
 use crate::names::{Figures, OURS, number};
 use crate::pin;
@@ -31,6 +31,9 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     for workload in ["processes-round-trip-1-core", "processes-round-trip-2-cores", "processes-wake-2-cores"] {
         cells.push((workload, &SIGNALS));
     }
+    for workload in ["processes-latency-1-core", "processes-latency-2-cores"] {
+        cells.push((workload, &SIGNALS));
+    }
     for workload in ["processes-crowd-64-1-core", "processes-crowd-64-2-cores"] {
         cells.push((workload, &SIGNALS));
     }
@@ -40,7 +43,7 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     for workload in ["processes-any-127", "processes-any-128", "processes-any-1000"] {
         cells.push((workload, &[OURS, EVENTFD, FIFO]));
     }
-    cells.push(("processes-open", &[BASELINE_OPEN, OURS, FIFO, SEMAPHORE, ICEORYX]));
+    cells.push(("processes-open", &[BASELINE_OPEN, CHECKED_OPEN, OURS, FIFO, SEMAPHORE, ICEORYX]));
     cells.push(("processes-list-10000", &[BASELINE_LIST, OURS]));
     cells.push(("processes-memory", &[BASELINE, OURS, SEMAPHORE, CONDVAR, ICEORYX, PYTHON]));
     cells.push(("processes-killed", &SIGNALS));
@@ -82,6 +85,7 @@ pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, S
     if contender == PYTHON {
         let (workload, cpus) = match *workload {
             ["round", "trip", cores, _] => ("round_trip".to_owned(), on(cores)),
+            ["latency", cores, _] => ("latency".to_owned(), on(cores)),
             ["crowd", processes, cores, _] => (format!("crowd-{}", count(processes, 8)?), on(cores)),
             [workload, ..] => (workload.to_owned(), on("2")),
             [] => return Err("a workload has a name".into()),
@@ -97,6 +101,7 @@ pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, S
             of_signal!(contender, E => vec![("round trip", workloads::round_trip::<E>(on(cores), smoke))])
         }
         ["wake", cores, _] => of_signal!(contender, E => workloads::wake::<E>(on(cores), smoke)),
+        ["latency", cores, _] => of_signal!(contender, E => workloads::latency::<E>(on(cores), smoke)),
         ["crowd", processes, cores, _] => {
             let processes = count(processes, 8)?;
             of_signal!(contender, E => crowd::release::<E>(processes, &on(cores), smoke))

@@ -119,8 +119,8 @@ def round_trip():
     return {"round trip": elapsed / rounds}
 
 
-def busy():
-    until = now() + 200_000
+def busy(pause=200_000):
+    until = now() + pause
     while now() < until:
         pass
 
@@ -152,6 +152,32 @@ def wake():
         pong.clear()
     join(other)
     return {"set": statistics.median(took), "until awake": statistics.median(woken)}
+
+
+def latency():
+    rounds = 20 if SMOKE else 10_000
+    event, turn = Event(), Counters(2)  # the round that may begin; when `set` was called
+
+    def set_each():
+        os.sched_setaffinity(0, CPUS[:1])
+        for number in range(1, rounds + 1):
+            while turn[0] < number:
+                os.sched_yield()
+            busy(150_000)
+            turn[1] = now()
+            event.set()
+
+    setter = start(set_each)
+    os.sched_setaffinity(0, CPUS[-1:])
+    times = []
+    for number in range(1, rounds + 1):
+        turn[0] = number
+        event.wait()
+        times.append(now() - turn[1])
+        event.clear()
+    join(setter)
+    times.sort()
+    return {f"p{quantile:g}": times[int(rounds * quantile / 100)] for quantile in (50, 99, 99.9)}
 
 
 def crowd(processes):

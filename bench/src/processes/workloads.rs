@@ -2,11 +2,13 @@
 
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::children::{self, Alone};
 use super::peers::{Level, Signal};
+use crate::latency::{self, Latencies};
 use crate::names::Figures;
 use crate::pin;
 
@@ -97,12 +99,7 @@ pub fn wake<E: Signal>(cpus: [usize; 2], smoke: bool) -> Figures {
     let rounds = if smoke { 20 } else { 1_500 };
     let places = [E::make("ping", 1), E::make("pong", 1)];
     let answered = children::in_common::<Alone<AtomicU64>>();
-    let busy = || {
-        let until = children::now() + BUSY;
-        while children::now() < until {
-            std::hint::spin_loop();
-        }
-    };
+    let busy = || children::busy(BUSY);
     let other = children::start(|| {
         pin::to(&cpus[1..]);
         let [ping, pong] = places.each_ref().map(E::open);
@@ -129,6 +126,47 @@ pub fn wake<E: Signal>(cpus: [usize; 2], smoke: bool) -> Figures {
     }
     other.join();
     vec![("set", median(set)), ("until awake", median(woken))]
+}
+
+#[derive(Default)]
+struct Turn {
+    /// The round that the setter may begin, and when it has called `set`.
+    ready: Alone<AtomicU64>,
+    began: Alone<AtomicU64>,
+}
+
+/// One process sets an event on which another one sleeps: the time from just before the `set` until that process runs.
+/// On one core the setter leaves the processor when its `set` has returned.
+pub fn latency<E: Signal>(cpus: [usize; 2], smoke: bool) -> Figures {
+    let rounds = latency::rounds(smoke);
+    let place = E::make("event", 1);
+    let turn: &Turn = children::in_common();
+    let setter = children::start(|| {
+        pin::to(&cpus[..1]);
+        let event = E::open(&place);
+        for round in 1..=rounds {
+            while turn.ready.0.load(Acquire) < round {
+                thread::yield_now();
+            }
+            children::busy(latency::PAUSE);
+            turn.began.0.store(children::now(), Release);
+            event.set();
+        }
+    });
+    pin::to(&cpus[1..]);
+    let event = E::open(&place);
+    let mut latencies = Latencies::new();
+    for round in 1..=rounds {
+        turn.ready.0.store(round, Release);
+        event.wait();
+        let woken = children::now();
+        let began = turn.began.0.swap(0, AcqRel);
+        assert_ne!(began, 0, "it is not released before the set");
+        latencies.record(woken.saturating_sub(began));
+        event.clear();
+    }
+    setter.join();
+    latencies.figures()
 }
 
 pub fn median(mut times: Vec<u64>) -> f64 {
