@@ -172,7 +172,7 @@ fn test_newer_etcd() -> Outcome {
         Err(why) => return Step::new("tests between machines on a newer etcd").skip(why),
     };
     Step::new(&format!("tests between machines on etcd {}", etcd::NEWER)).run(|| {
-        let test = ["test", "--package", "tantara-etcd", "--test", "it", "--"];
+        let test = ["test", "--package", "etcd-for-tests", "--test", "machines", "--"];
         let subset = ["scopes::machines", "methods::", "faults::", "external::", "access::", "versions::"];
         cargo(&[&test[..], &subset].concat()).env("ETCD", &program.to_string_lossy()).crowded().run()
     })
@@ -180,8 +180,9 @@ fn test_newer_etcd() -> Outcome {
 
 fn faults() -> Outcome {
     etcd::provide()?;
-    let test = ["test", "--release", "--package", "tantara-etcd", "--test", "it", "--", "tormented", "--nocapture"];
-    cargo(&test).env("TANTARA_FAULTS", "200").run()
+    let filter = ["--", "tormented", "--nocapture"];
+    let test = ["test", "--release", "--package", "etcd-for-tests", "--test", "machines"];
+    cargo(&[&test[..], &filter].concat()).env("TANTARA_FAULTS", "200").run()
 }
 
 fn loom() -> Outcome {

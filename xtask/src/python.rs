@@ -17,6 +17,10 @@ const PROBE: &str = "import platform, sys, sysconfig; assert platform.python_imp
     assert sys.version_info >= (3, 9); \
     print(platform.python_version() + ('t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''), sys.base_prefix)";
 
+/// The texts of the licences are installed with the package.
+const HAS_LICENCES: &str = "from importlib.metadata import files; \
+    assert {'LICENSE-APACHE', 'LICENSE-MIT'} <= {file.name for file in files('tantara')}, 'the wheel has no licences'";
+
 /// The package as it is built while one works on it, with one CPython.
 pub(crate) fn test() -> Outcome {
     let pythons = Pythons::find()?;
@@ -126,6 +130,7 @@ fn test_in(version: &str, program: &Path, wheel: &Path) -> Outcome {
     let place = home().join(version);
     environment(program, &place)?;
     pip(&place, &["--force-reinstall", "--no-deps", "--no-index", &wheel.to_string_lossy()])?;
+    run(python(&place).args(["-c", HAS_LICENCES]))?;
     has_tests_of_cpython(&place, version);
     has_companions(&place);
     let tests = root().join("python/tests");

@@ -1,19 +1,9 @@
-//! The bank scenario: two events, and one runner for each scope of `tantara`.
+#![doc = include_str!("../README.md")]
 //!
-//! Two events, `bank_open` and `transactions_open`, coordinate a bank. Customers come in order. Each waits for the bank
-//! to open; those who withdraw money also wait for transactions to open; then each is served and leaves. The manager
-//! sets the first event and then the second.
+//! # Where things are
 //!
 //! The steps and lines are data ([`script`]). A runner ([`threads`], [`tasks`]; on Linux `processes`, `machines`)
 //! executes them, and the [`Stage`] records what happens. [`timeline`] and [`trace`] draw pictures from the record.
-//!
-//! ```
-//! use tantara_bank::{Audience, Pace, Plan, Reach, default_customers};
-//!
-//! let plan = Plan { customers: default_customers(), workers: 4, pace: Pace::new(0.0).unwrap() };
-//! let run = tantara_bank::run(Reach::Tasks, plan, Audience::nobody()).unwrap();
-//! assert_eq!(run.summary.released_by_transactions_open, 3);
-//! ```
 
 #![forbid(unsafe_code)]
 

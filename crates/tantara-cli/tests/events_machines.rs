@@ -1,5 +1,5 @@
 //! The subcommands for events between machines, tested with the real binary and real servers.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", in_repository))]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,5 @@
 //! The commands of README.md.
+#![cfg(in_repository)]
 
 use std::path::Path;
 use std::process::Command;

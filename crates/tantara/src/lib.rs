@@ -1,4 +1,11 @@
+//! [`Event`]: Event
+//! [`AutoResetEvent`]: AutoResetEvent
+//! [`any`]: any()
+//! [`all`]: all()
+#![cfg_attr(shared_events, doc = "[`SharedEvent`]: SharedEvent")]
+#![doc = ""]
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
 mod auto_reset;
@@ -36,6 +43,7 @@ pub use event::Event;
 pub use interrupt::interruptible;
 pub use many::{All, Any, Waitable, all, any};
 #[cfg(shared_events)]
+#[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
 pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter};
 pub use wait::{AutoResetWait, Wait};
 
@@ -48,8 +56,3 @@ pub mod __private {
     pub use crate::name::check as check_name;
     pub use crate::wait::Slot;
 }
-
-/// The examples of the repository's README.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

@@ -1,5 +1,7 @@
 //! Events between machines, on real servers.
 
+#![cfg(unix)]
+
 mod access;
 #[path = "../../../tantara/tests/it/contract.rs"]
 mod contract;
