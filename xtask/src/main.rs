@@ -4,6 +4,7 @@
 
 mod etcd;
 mod layers;
+mod links;
 mod map;
 mod nightly;
 mod platforms;
@@ -161,6 +162,7 @@ fn nightly() -> Outcome {
 fn tidy() -> Outcome {
     tidy::check()?;
     layers::check()?;
+    links::check()?;
     map::check()
 }
 
