@@ -1,25 +1,23 @@
 //! How times, waiters and names are printed and parsed.
 
-use std::time::{Duration, SystemTime};
-
-use jiff::fmt::friendly::{Designator, SpanPrinter};
-use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use crate::events::duration::duration;
 use crate::events::waiter::Waiter;
 
 /// A length of time, for messages.
 pub(crate) fn length(length: Duration) -> String {
-    let Ok(length) = SignedDuration::try_from(length) else { return "a very long time".into() };
-    let smallest = match length.as_secs() {
-        0 if length.subsec_millis() < 10 => Unit::Microsecond,
-        0..10 => Unit::Millisecond,
-        10..3_600 => Unit::Second,
-        3_600..86_400 => Unit::Minute,
-        _ => Unit::Hour,
+    const MINUTE: u128 = 60 * 1_000_000;
+    let smallest: u128 = match length.as_secs() {
+        0 if length.subsec_millis() < 10 => 1,
+        0..10 => 1_000,
+        10..3_600 => 1_000_000,
+        3_600..86_400 => MINUTE,
+        _ => 60 * MINUTE,
     };
-    let length = length.round(SignedDurationRound::new().smallest(smallest)).unwrap_or(length);
-    SpanPrinter::new().designator(Designator::Compact).duration_to_string(&length)
+    let rounded = (length.as_micros() + smallest / 2) / smallest * smallest;
+    let Ok(rounded) = u64::try_from(rounded) else { return "a very long time".into() };
+    humantime::format_duration(Duration::from_micros(rounded)).to_string()
 }
 
 /// How long ago a moment was, for messages.
@@ -35,7 +33,13 @@ fn since(then: SystemTime) -> String {
 
 /// A moment for JSON: RFC 3339, in UTC, to the millisecond.
 pub(crate) fn moment(time: SystemTime) -> String {
-    Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+    let after_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    // The first second of the year 10000, which RFC 3339 cannot express.
+    let end = Duration::from_secs(253_402_300_800);
+    if after_epoch >= end {
+        return String::new();
+    }
+    humantime::format_rfc3339_millis(UNIX_EPOCH + after_epoch).to_string()
 }
 
 /// The name of this machine.
@@ -93,9 +97,15 @@ mod tests {
 
     #[test]
     fn lengths_are_short_to_read() {
-        for (milliseconds, expected) in
-            [(1_500, "1s 500ms"), (30_000, "30s"), (90_000, "1m 30s"), (5_400_000, "1h 30m"), (250, "250ms")]
-        {
+        for (milliseconds, expected) in [
+            (250, "250ms"),
+            (1_500, "1s 500ms"),
+            (30_000, "30s"),
+            (59_700, "1m"),
+            (90_000, "1m 30s"),
+            (5_400_000, "1h 30m"),
+            (262_800_000, "3days 1h"),
+        ] {
             assert_eq!(length(Duration::from_millis(milliseconds)), expected);
         }
     }

@@ -1,6 +1,7 @@
 //! The runtime thread of a connection. Every request to etcd runs on it, so that threads, and tasks
 //! of any runtime, can use an event.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -102,7 +103,9 @@ impl Runtime {
         self.check_process()?;
         let (promise, reply) = mailbox::promise();
         let work = request(Arc::clone(&self.0.store));
-        self.0.handle.spawn(async move { promise.complete(work.await) });
+        // One type of task for all requests: the code of a task is generated once for each type.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { promise.complete(work.await) });
+        self.0.handle.spawn(task);
         Ok(reply)
     }
 
