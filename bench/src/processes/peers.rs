@@ -15,7 +15,7 @@ use super::children;
 
 /// The methods of a contender between processes.
 pub trait Signal: Sized {
-    /// What every user must know, such as a name.
+    /// What all participants need to know to find the event, such as its name.
     type Place;
     /// Creates it for at most this many concurrent waiters, before the processes are forked.
     fn make(name: &str, waiters: usize) -> Self::Place;

@@ -159,7 +159,8 @@ impl Build {
     }
 
     fn common_flags(&self, folder: &Path) -> Vec<String> {
-        // Whoever is killed has written; only a machine that fails could lose that. Not every etcd knows the flag.
+        // The writes of a killed server survive in the page cache; only a failing machine loses them.
+        // Old versions of etcd do not know the flag.
         static UNSAFE_NO_FSYNC: LazyLock<bool> =
             LazyLock::new(|| runs(Command::new(program()).args(["--unsafe-no-fsync", "--version"])));
         let mut flags = vec![

@@ -162,7 +162,7 @@ impl Drop for Tidying {
     }
 }
 
-/// What all workers share.
+/// The state shared by all workers.
 struct Branch {
     names: Names,
     run: String,
