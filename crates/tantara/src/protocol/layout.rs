@@ -34,6 +34,8 @@
 
 use std::array;
 use std::ops::Range;
+#[cfg(target_has_atomic = "64")]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, fence};
 use std::time::{Duration, SystemTime};
@@ -96,14 +98,65 @@ const _: () = assert!(std::mem::offset_of!(Page, namespaces) == NAMESPACES_AT &&
 struct Raised {
     /// The counter after this set. It is written last.
     counter: AtomicU32,
-    /// The process.
-    process: AtomicU32,
-    /// Its PID namespace, or zero if that is not known.
-    namespace: AtomicU32,
-    /// Seconds since 1970, until 2106.
-    seconds: AtomicU32,
-    nanoseconds: AtomicU32,
-    _reserved: [AtomicU32; 3],
+    _reserved: AtomicU32,
+    /// The process, and its PID namespace, or zero if that is not known.
+    who: Pair,
+    /// Seconds since 1970, until 2106, and nanoseconds.
+    at: Pair,
+    _behind: [AtomicU32; 2],
+}
+
+/// Two numbers, one behind the other. Where the processor can, they are written in one step: a `set` waits until all
+/// that it has written before is in the cache.
+#[cfg(target_has_atomic = "64")]
+#[repr(transparent)]
+#[derive(Debug)]
+struct Pair(AtomicU64);
+
+#[cfg(target_has_atomic = "64")]
+impl Pair {
+    fn new([first, second]: [u32; 2]) -> Pair {
+        Pair(AtomicU64::new(Pair::join(first, second)))
+    }
+
+    /// In memory the first number stands first, in each order of bytes.
+    #[inline]
+    fn join(first: u32, second: u32) -> u64 {
+        let [low, high] = if cfg!(target_endian = "little") { [first, second] } else { [second, first] };
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    #[inline]
+    fn store(&self, (first, second): (u32, u32)) {
+        self.0.store(Pair::join(first, second), Relaxed);
+    }
+
+    fn load(&self) -> (u32, u32) {
+        let both = self.0.load(Relaxed);
+        let (high, low) = ((both >> 32) as u32, both as u32);
+        if cfg!(target_endian = "little") { (low, high) } else { (high, low) }
+    }
+}
+
+#[cfg(not(target_has_atomic = "64"))]
+#[repr(C, align(8))]
+#[derive(Debug)]
+struct Pair([AtomicU32; 2]);
+
+#[cfg(not(target_has_atomic = "64"))]
+impl Pair {
+    fn new(both: [u32; 2]) -> Pair {
+        Pair(both.map(AtomicU32::new))
+    }
+
+    fn store(&self, (first, second): (u32, u32)) {
+        self.0[0].store(first, Relaxed);
+        self.0[1].store(second, Relaxed);
+    }
+
+    fn load(&self) -> (u32, u32) {
+        (self.0[0].load(Relaxed), self.0[1].load(Relaxed))
+    }
 }
 
 /// When an event was last raised, and by which process.
@@ -144,31 +197,30 @@ impl Page {
 
     /// A page from bytes that were read, for inspection.
     pub(crate) fn from_bytes(bytes: &[u8; HEAD]) -> Page {
-        // The fields stand in the order of the page.
-        let mut words =
-            bytes.chunks_exact(4).map(|word| AtomicU32::new(u32::from_ne_bytes(array::from_fn(|i| word[i]))));
-        let mut next = || words.next().unwrap_or_default();
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let number = |at: usize| AtomicU32::new(word(at));
+        // By constant offsets, which compiles to copies.
+        let raised = |at: usize| Raised {
+            counter: number(at),
+            _reserved: number(at + 4),
+            who: Pair::new([word(at + 8), word(at + 12)]),
+            at: Pair::new([word(at + 16), word(at + 20)]),
+            _behind: array::from_fn(|i| number(at + 24 + 4 * i)),
+        };
         Page {
-            magic: array::from_fn(|_| next()),
-            version: next(),
-            kind: next(),
-            _reserved: array::from_fn(|_| next()),
-            word: next(),
-            seal: next(),
-            repeats: next(),
-            _apart: array::from_fn(|_| next()),
-            raised: array::from_fn(|_| Raised {
-                counter: next(),
-                process: next(),
-                namespace: next(),
-                seconds: next(),
-                nanoseconds: next(),
-                _reserved: array::from_fn(|_| next()),
-            }),
-            _behind: array::from_fn(|_| next()),
-            _notes: array::from_fn(|_| array::from_fn(|_| next())),
-            _between: array::from_fn(|_| next()),
-            namespaces: array::from_fn(|_| next()),
+            magic: array::from_fn(|i| number(4 * i)),
+            version: number(8),
+            kind: number(12),
+            _reserved: array::from_fn(|i| number(16 + 4 * i)),
+            word: number(WORD_AT),
+            seal: number(WORD_AT + 4),
+            repeats: number(WORD_AT + 8),
+            _apart: array::from_fn(|i| number(WORD_AT + 12 + 4 * i)),
+            raised: array::from_fn(|i| raised(RAISED_AT + size_of::<Raised>() * i)),
+            _behind: array::from_fn(|i| number(RAISED_AT + 2 * size_of::<Raised>() + 4 * i)),
+            _notes: array::from_fn(|note| array::from_fn(|i| number(NOTES_AT + 64 * note + 4 * i))),
+            _between: array::from_fn(|i| number(NOTES_AT + 128 + 4 * i)),
+            namespaces: array::from_fn(|i| number(NAMESPACES_AT + 4 * i)),
         }
     }
 
@@ -231,16 +283,15 @@ impl Page {
         namespace != 0 && place.is_some_and(|place| place.load(Relaxed) == namespace)
     }
 
-    /// Records the process, with its PID namespace, that is about to raise the flag over `before`.
+    /// Records the process, with its PID namespace, that is about to raise the flag over `before`, and the time in
+    /// seconds and nanoseconds.
     #[inline]
-    pub(crate) fn note_raising(&self, before: Word, (process, namespace): (u32, u32), at: Duration) {
+    pub(crate) fn note_raising(&self, before: Word, who: (u32, u32), at: (u32, u32)) {
         let counter = before.set().counter();
         let raised = self.raised(counter);
         // If several processes raise it at once, one is recorded, perhaps with the time of another.
-        raised.process.store(process, Relaxed);
-        raised.namespace.store(namespace, Relaxed);
-        raised.seconds.store(at.as_secs() as u32, Relaxed);
-        raised.nanoseconds.store(at.subsec_nanos(), Relaxed);
+        raised.who.store(who);
+        raised.at.store(at);
         raised.counter.store(counter, Release);
     }
 
@@ -256,11 +307,12 @@ impl Page {
         if !is_noted() {
             return None;
         }
-        let is_here = namespace != 0 && raised.namespace.load(Relaxed) == namespace;
+        let (process, its_namespace) = raised.who.load();
+        let is_here = namespace != 0 && its_namespace == namespace;
         // A hostile process may write any number. Zero and negative numbers have another meaning to the kernel.
         let is_process = |pid: &u32| (1..=i32::MAX as u32).contains(pid);
-        let pid = is_here.then(|| raised.process.load(Relaxed)).filter(is_process);
-        let (seconds, nanoseconds) = (raised.seconds.load(Relaxed), raised.nanoseconds.load(Relaxed));
+        let pid = is_here.then_some(process).filter(is_process);
+        let (seconds, nanoseconds) = raised.at.load();
         let at = Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds.into());
         let at = SystemTime::UNIX_EPOCH.checked_add(at)?;
         // The record is overwritten two sets later.
@@ -287,7 +339,7 @@ mod tests {
         assert_eq!(page.last_set(7), None);
         for round in 1..5_u32 {
             let before = page.word();
-            page.note_raising(before, (round, 7), Duration::new(round.into(), 7));
+            page.note_raising(before, (round, 7), (round, 7));
             let noted = page.last_set(7);
             assert_eq!(noted.map(|last| last.pid), (round > 1).then_some(Some(round - 1)), "not yet");
             page.word.store(before.set().bits(), Relaxed);
@@ -303,7 +355,7 @@ mod tests {
     #[test]
     fn a_process_number_is_shown_in_its_own_namespace_only() {
         let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
-        page.note_raising(page.word(), (1, 7), Duration::from_secs(1));
+        page.note_raising(page.word(), (1, 7), (1, 0));
         page.word.store(page.word().set().bits(), Relaxed);
         let pid = |namespace| page.last_set(namespace).unwrap().pid;
         assert_eq!([pid(7), pid(8), pid(0)], [Some(1), None, None]);
@@ -350,7 +402,8 @@ mod tests {
         let at = |at: usize| u32::from_ne_bytes(array::from_fn(|i| bytes[at + i]));
         let read = |word: &AtomicU32| word.load(Relaxed);
         assert_eq!([read(&page.word), read(&page.seal), read(&page.repeats)], [128, 132, 136].map(at));
-        assert_eq!([read(&page.raised[1].counter), read(&page.raised[1].nanoseconds)], [288, 304].map(at));
+        assert_eq!(read(&page.raised[1].counter), at(288));
+        assert_eq!([page.raised[1].who.load(), page.raised[1].at.load()], [(at(296), at(300)), (at(304), at(308))]);
         assert_eq!(read(&page._notes[1][0]), at(448));
         assert_eq!([read(&page.namespaces[0]), read(&page.namespaces[255])], [1024, 2044].map(at));
     }

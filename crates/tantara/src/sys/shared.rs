@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
@@ -152,10 +153,16 @@ fn now(clock: libc::clockid_t) -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The time since 1970, at the kernel's last tick: cheap, with a resolution of some milliseconds.
+/// The time since 1970 at the kernel's last tick, in seconds and nanoseconds: cheap, with a resolution of some
+/// milliseconds. Not a `Duration`, whose arithmetic would take a tenth of a `set`.
 #[inline]
-pub(crate) fn coarse_time() -> Duration {
-    now(libc::CLOCK_REALTIME_COARSE)
+pub(crate) fn coarse_time() -> (u32, u32) {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: `time` is valid for writing. Every Linux has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, time.as_mut_ptr()) };
+    // SAFETY: all zeros are a valid timespec, and so is what the call has written.
+    let time = unsafe { time.assume_init() };
+    (time.tv_sec as u32, time.tv_nsec as u32)
 }
 
 /// A clock for short times, in milliseconds; never zero. It wraps after seven weeks.

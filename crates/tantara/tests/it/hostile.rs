@@ -420,7 +420,7 @@ fn a_mark_or_a_note_of_process_zero_is_no_process() {
     assert_eq!(event.last_set().unwrap().unwrap().pid, Some(std::process::id()));
     for hostile in [0, -1_i32] {
         for raised in [256, 288] {
-            file.write_all_at(&hostile.to_ne_bytes(), raised + 4).unwrap();
+            file.write_all_at(&hostile.to_ne_bytes(), raised + 8).unwrap();
         }
         assert_eq!(event.last_set().unwrap().unwrap().pid, None);
     }
