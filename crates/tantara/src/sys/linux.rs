@@ -86,6 +86,16 @@ pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, ti
     }
 }
 
+/// Whether this thread may give way to others by `sched_yield`. A thread of the deadline class would give up the rest
+/// of its period with it, and one of a real-time class makes way for its equals only.
+pub(crate) fn may_yield() -> bool {
+    // Set together with the class.
+    const RESET_ON_FORK: libc::c_int = 0x4000_0000;
+    // SAFETY: zero stands for this thread.
+    let class = keeping_errno(|| unsafe { libc::sched_getscheduler(0) });
+    [libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
+}
+
 pub(crate) fn wake_one(word: &AtomicU32) {
     wake(word, 1);
 }
@@ -117,4 +127,27 @@ pub(crate) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
     // SAFETY: as above.
     unsafe { *errno = before };
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_time_thread_does_not_give_way() {
+        std::thread::spawn(|| {
+            assert!(may_yield(), "an ordinary thread");
+            // SAFETY: all zeros are valid parameters.
+            let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+            parameters.sched_priority = 1;
+            // SAFETY: zero stands for this thread, and the parameters are valid.
+            if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } == -1 {
+                println!("SKIPPED: no right to real-time scheduling");
+                return;
+            }
+            assert!(!may_yield());
+        })
+        .join()
+        .unwrap();
+    }
 }

@@ -61,6 +61,11 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
     if is_over { Err(TimedOut) } else { Ok(()) }
 }
 
+/// Whether this thread may give way to others.
+pub(crate) fn may_yield() -> bool {
+    true
+}
+
 pub(crate) fn wake_one(word: &AtomicU32) {
     // The one that wakes up may sleep on another word, so all are woken.
     wake_all(word);

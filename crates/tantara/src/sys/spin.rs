@@ -6,9 +6,13 @@
 //! Sleator, "Competitive Snoopy Caching", 1988). [`MOMENT`] looks alone would not suffice: two threads that answer
 //! each other and both sleep would wake each other again and again, and no answer would come that fast.
 //!
-//! Spinning does not pay if the other thread needs this processor, or if signals are far apart. So after each failure
-//! a thread skips it twice as many times, up to [`MOST_SKIPPED`], and after each success it spins the next time. This
-//! state is kept per thread.
+//! Spinning does not pay if the other thread needs this processor. If sleeps are short all the same, the waiter next
+//! gives the processor away once, and looks again: if two threads answer each other on one processor, neither of them
+//! then sleeps, nor wakes the other.
+//!
+//! Neither pays if signals are far apart, and giving the processor away does not if a third thread keeps it. So after
+//! each failure a thread skips it twice as many times, up to [`MOST_SKIPPED`], and after each success it does it the
+//! next time. This state is kept per thread.
 
 #![forbid(unsafe_code)]
 
@@ -16,27 +20,55 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
-use crate::sync::{SPINS, per_thread, spin_loop};
+use crate::sync::{SPINS, per_thread, spin_loop, yield_now};
+use crate::sys;
 
 /// Looks of a short spin, and between two looks at the clock.
 const MOMENT: u32 = 24;
 /// About the cost of falling asleep and being woken.
 const WORTH: Duration = Duration::from_micros(50);
-/// A thread spins at least once in this many waits.
+/// A thread tries at least once in this many waits.
 const MOST_SKIPPED: u32 = 4_096;
 
+/// How often something that may pay is tried.
 #[derive(Clone, Copy)]
 struct Habit {
-    /// How many of the next waits do not spin.
+    /// How many of the next waits do without.
     skip: u32,
-    /// How many will not spin after the next failure.
+    /// How many will do without after the next failure.
     skip_next: u32,
+}
+
+impl Habit {
+    const NEW: Habit = Habit { skip: 0, skip_next: 1 };
+
+    /// Whether this wait is to try it.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.skip == 0;
+        self.skip = self.skip.saturating_sub(1);
+        is_due
+    }
+
+    fn note(&mut self, has_paid: bool) {
+        self.skip = if has_paid { 0 } else { self.skip_next };
+        self.skip_next = (2 * self.skip).clamp(1, MOST_SKIPPED);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Habits {
+    spin: Habit,
+    give_way: Habit,
     /// The last sleep that was timed was short.
     slept_shortly: bool,
+    /// Whether this thread may give way: not known, or not for long.
+    may_give_way: Option<bool>,
 }
 
 per_thread! {
-    static HABIT: Cell<Habit> = const { Cell::new(Habit { skip: 0, skip_next: 1, slept_shortly: false }) }
+    static HABITS: Cell<Habits> = const {
+        Cell::new(Habits { spin: Habit::NEW, give_way: Habit::NEW, slept_shortly: false, may_give_way: None })
+    }
 }
 
 /// Calls `released` repeatedly for a while, unless that is not worth it. Whether it returned `true`.
@@ -46,20 +78,39 @@ pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
         return false;
     }
     // A thread whose thread-locals are being destroyed does not spin.
-    let Ok(mut habit) = HABIT.try_with(Cell::get) else { return false };
+    let Ok(mut habits) = HABITS.try_with(Cell::get) else { return false };
     let mut came = false;
-    if habit.skip > 0 {
-        habit.skip -= 1;
-    } else {
-        came = look(deadline, habit.slept_shortly, released);
-        let skip = if came { 0 } else { habit.skip_next };
-        habit = Habit { skip, skip_next: (2 * skip).clamp(1, MOST_SKIPPED), ..habit };
+    if habits.spin.is_due() {
+        came = look(deadline, habits.slept_shortly, &released);
+        habits.spin.note(came);
     }
-    let _ = HABIT.try_with(|kept| kept.set(habit));
+    if !came && habits.slept_shortly && habits.give_way.is_due() {
+        came = give_way(&mut habits, released);
+    }
+    let _ = HABITS.try_with(|kept| kept.set(habits));
     came
 }
 
-fn look(deadline: Deadline, for_long: bool, released: impl Fn() -> bool) -> bool {
+/// Gives the processor away once. It pays if the signal has come by then, and soon: a third thread may have kept the
+/// processor, while a thread that sleeps would have been woken.
+fn give_way(habits: &mut Habits, released: impl Fn() -> bool) -> bool {
+    if !*habits.may_give_way.get_or_insert_with(sys::may_yield) {
+        habits.give_way.note(false);
+        return false;
+    }
+    let began = Instant::now();
+    yield_now();
+    let is_short = began.elapsed() < WORTH;
+    let came = released();
+    habits.give_way.note(came && is_short);
+    if !is_short {
+        // The thread's scheduling may have been changed.
+        habits.may_give_way = None;
+    }
+    came
+}
+
+fn look(deadline: Deadline, for_long: bool, released: &impl Fn() -> bool) -> bool {
     let mut end = None;
     loop {
         for _ in 0..MOMENT {
@@ -81,13 +132,41 @@ fn look(deadline: Deadline, for_long: bool, released: impl Fn() -> bool) -> bool
 /// Sleeps, and records whether the sleep was short, if one of the next two waits will spin.
 #[inline]
 pub(crate) fn noting_sleep<R>(sleep: impl FnOnce() -> R) -> R {
-    if !SPINS || !HABIT.try_with(Cell::get).is_ok_and(|habit| habit.skip <= 1) {
+    if !SPINS || !HABITS.try_with(Cell::get).is_ok_and(|habits| habits.spin.skip <= 1) {
         return sleep();
     }
     let began = Instant::now();
     let outcome = sleep();
     // Twice, because both sides of an exchange may sleep.
     let slept_shortly = began.elapsed() < 2 * WORTH;
-    let _ = HABIT.try_with(|kept| kept.set(Habit { slept_shortly, ..kept.get() }));
+    let _ = HABITS.try_with(|kept| kept.set(Habits { slept_shortly, ..kept.get() }));
     outcome
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_pay_is_tried_ever_more_rarely_and_what_pays_each_time() {
+        let mut habit = Habit::NEW;
+        let mut waits_until_due = |has_paid: bool| {
+            habit.note(has_paid);
+            (0..).find(|_| habit.is_due()).unwrap()
+        };
+        for skipped in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 4_096] {
+            assert_eq!(waits_until_due(false), skipped);
+        }
+        assert_eq!([true, true, false, false].map(waits_until_due), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_signal_that_comes_while_another_thread_runs_is_seen() {
+        let mut habits = HABITS.with(Cell::get);
+        habits.may_give_way = Some(false);
+        assert!(!give_way(&mut habits, || panic!("a thread that may not give way does not look either")));
+        habits.may_give_way = None;
+        assert!(give_way(&mut habits, || true), "it has come meanwhile");
+        assert!(!give_way(&mut habits, || false));
+    }
 }
