@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 use crate::many::Waitable;
 use crate::many::sealed::{Seal, Sealed};
 use crate::protocol::layout::LastSet;
-use crate::shared::file::{self, EventFile};
+use crate::shared::file::{self, EventFile, Opened};
 use crate::shared::handle::Handle;
 use crate::shared::list::{self, Entry};
 use crate::shared::mapping;
@@ -231,11 +231,11 @@ impl SharedEvent {
         let nowhere = Path::new("descriptor");
         let given = File::from(descriptor);
         // Checked before it is reopened, because opening a pipe affects the process at its other end.
-        file::check_file(&given, nowhere)?;
+        let metadata = file::check_file(&given, nowhere)?;
         let is_writable = files::is_writable(&given);
         // With a description of its own, the marks of this process end with it, and not with other processes.
         let file = EventFile::reopen(&given, is_writable).unwrap_or(given);
-        EventFile::check(file, is_writable, nowhere, None).map(|file| SharedEvent::new(file, None))
+        EventFile::check(Opened { file, is_writable, metadata }, nowhere, None).map(|file| SharedEvent::new(file, None))
     }
 
     /// Passes the event to the program that `command` will start. Returns the number with which that program opens it,

@@ -7,11 +7,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -52,8 +52,8 @@ const LONG_MISSING_MS: u32 = 500;
 impl EventFile {
     /// The event with that name in the directory, gone or not.
     pub(crate) fn look(place: &Place, name: &CStr) -> Result<Option<EventFile>, Error> {
-        let Some((file, is_writable)) = open(place, name, true)? else { return Ok(None) };
-        EventFile::check(file, is_writable, &place.path, Some(place)).map(Some)
+        let Some(opened) = open(place, name, true, &Reopen::default())? else { return Ok(None) };
+        EventFile::check(opened, &place.path, Some(place)).map(Some)
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -61,10 +61,13 @@ impl EventFile {
     }
 
     /// Checks that an open file is an event, and maps it.
-    pub(crate) fn check(file: File, is_writable: bool, path: &Path, place: Option<&Place>) -> Result<EventFile, Error> {
-        let metadata = file.metadata().map_err(|error| Error::system("opened", path, error))?;
+    pub(crate) fn check(opened: Opened, path: &Path, place: Option<&Place>) -> Result<EventFile, Error> {
+        let Opened { file, is_writable, metadata } = opened;
         check_metadata(&metadata).map_err(|why| not_an_event(path, why))?;
-        let mapping = Mapping::new(&file, is_writable).map_err(|error| Error::system("mapped", path, error))?;
+        // No file in a directory is sealed.
+        let is_sealed = place.is_none() && files::is_sealed(&file);
+        let mapping = Mapping::new(&file, is_writable, is_sealed);
+        let mapping = mapping.map_err(|error| Error::system("mapped", path, error))?;
         check_page(mapping.page()).map_err(|why| not_an_event(path, why))?;
         let page = mapping.page();
         if is_writable && has_readers(&metadata) {
@@ -83,7 +86,7 @@ impl EventFile {
         let file = files::sealed_memory(&Page::new_bytes(false, shared::pid_namespace()));
         let file = file.map_err(|error| Error::system("made", nowhere, error))?;
         // Its content was just written, so it need not be checked.
-        let mapping = Mapping::of_sealed(&file).map_err(|error| Error::system("mapped", nowhere, error))?;
+        let mapping = Mapping::new(&file, true, true).map_err(|error| Error::system("mapped", nowhere, error))?;
         Ok(EventFile { mapping, file, is_writable: true, place: None, missing_since: AtomicU32::new(0) })
     }
 
@@ -119,8 +122,37 @@ impl EventFile {
 
     /// A new description of the same file, whose marks are separate from those of `file`.
     pub(crate) fn reopen(file: &File, is_writable: bool) -> io::Result<File> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        OpenOptions::new().read(true).write(is_writable).open(path)
+        Reopen::default().reopen(file, is_writable)
+    }
+}
+
+/// A file that was opened, as it was just before.
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    pub(crate) is_writable: bool,
+    pub(crate) metadata: Metadata,
+}
+
+/// How files are opened again: by the directory of this process's descriptors if it is open, else by its path, which
+/// takes long to resolve.
+#[derive(Default)]
+pub(crate) struct Reopen(Option<File>);
+
+const DESCRIPTORS: &str = "/proc/self/fd";
+
+impl Reopen {
+    /// For many files. In the child of a fork, the directory would still be the parent's.
+    pub(crate) fn many() -> Reopen {
+        Reopen(OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(DESCRIPTORS).ok())
+    }
+
+    fn reopen(&self, file: &File, is_writable: bool) -> io::Result<File> {
+        let number = file.as_raw_fd();
+        let Some(descriptors) = &self.0 else {
+            return OpenOptions::new().read(true).write(is_writable).open(format!("{DESCRIPTORS}/{number}"));
+        };
+        let access = if is_writable { libc::O_RDWR } else { libc::O_RDONLY };
+        files::open_at(descriptors, &CString::new(number.to_string())?, access, 0)
     }
 }
 
@@ -130,7 +162,7 @@ pub(crate) fn not_an_event(path: &Path, why: String) -> Error {
 
 /// Opens the file with that name in the directory of `place`, also for writing if that is wanted and allowed. Symbolic
 /// links are not followed, and only regular files are opened.
-pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool) -> Result<Option<(File, bool)>, Error> {
+pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool, again: &Reopen) -> Result<Option<Opened>, Error> {
     let failed = |error| Error::system("opened", &place.path, error);
     let there = match files::open_at(&place.directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
         Ok(there) => there,
@@ -139,14 +171,14 @@ pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool) -> Result<O
     };
     let metadata = there.metadata().map_err(failed)?;
     check_kind(&metadata).map_err(|why| not_an_event(&place.path, why))?;
-    let open = |is_writable| match EventFile::reopen(&there, is_writable) {
+    let open = |is_writable| match again.reopen(&there, is_writable) {
         // There is no /proc.
         Err(error) if error.kind() == ErrorKind::NotFound => open_again(place, name, &metadata, is_writable),
         opened => opened,
     };
     if wants_to_write {
         match open(true) {
-            Ok(file) => return Ok(Some((file, true))),
+            Ok(file) => return Ok(Some(Opened { file, is_writable: true, metadata })),
             Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {}
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 // A process that may make events in the directory may set them.
@@ -159,7 +191,7 @@ pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool) -> Result<O
         }
     }
     match open(false) {
-        Ok(file) => Ok(Some((file, false))),
+        Ok(file) => Ok(Some(Opened { file, is_writable: false, metadata })),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == ErrorKind::PermissionDenied && files::may(&place.directory, libc::R_OK) => {
             Err(grants_less(place, &metadata, "read", error))
@@ -189,7 +221,7 @@ fn grants_less(place: &Place, metadata: &Metadata, what: &str, error: io::Error)
 }
 
 /// Whether a file can be an event, judged by its metadata.
-fn check_metadata(metadata: &Metadata) -> Result<(), String> {
+pub(crate) fn check_metadata(metadata: &Metadata) -> Result<(), String> {
     check_kind(metadata)?;
     if metadata.len() != PAGE as u64 {
         return Err(format!("it is {} bytes long, an event has {PAGE}", metadata.len()));
@@ -209,10 +241,11 @@ fn check_kind(metadata: &Metadata) -> Result<(), String> {
     Err(format!("it is {what}"))
 }
 
-/// Whether a file that was opened for reading can be an event.
-pub(crate) fn check_file(file: &File, path: &Path) -> Result<(), Error> {
+/// The metadata of a file that can be an event.
+pub(crate) fn check_file(file: &File, path: &Path) -> Result<Metadata, Error> {
     let metadata = file.metadata().map_err(|error| Error::system("read", path, error))?;
-    check_metadata(&metadata).map_err(|why| not_an_event(path, why))
+    check_metadata(&metadata).map_err(|why| not_an_event(path, why))?;
+    Ok(metadata)
 }
 
 /// Whether a page is an event's.

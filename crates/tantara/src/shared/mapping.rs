@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicUsize};
 
 use crate::protocol::layout::{PAGE, Page, WORD_AT};
 use crate::protocol::word::Word;
-use crate::sys::{files, keeping_errno};
+use crate::sys::keeping_errno;
 
 /// A page of a file, shared with all processes that have it mapped.
 #[derive(Debug)]
@@ -44,18 +44,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the first page of a file that is at least that long.
-    pub(crate) fn new(file: &File, is_writable: bool) -> io::Result<Mapping> {
-        let listing = if files::is_sealed(file) { None } else { Some(Listing::take()) };
-        Mapping::map(file, is_writable, listing)
-    }
-
-    /// Maps the page of a file that is known to be sealed.
-    pub(crate) fn of_sealed(file: &File) -> io::Result<Mapping> {
-        Mapping::map(file, true, None)
-    }
-
-    fn map(file: &File, is_writable: bool, listing: Option<&'static Listing>) -> io::Result<Mapping> {
+    /// Maps the first page of a file that is at least that long. A file that is sealed cannot become shorter.
+    pub(crate) fn new(file: &File, is_writable: bool, is_sealed: bool) -> io::Result<Mapping> {
+        let listing = if is_sealed { None } else { Some(Listing::take()) };
         let access = libc::PROT_READ | if is_writable { libc::PROT_WRITE } else { 0 };
         // SAFETY: a new mapping where the kernel likes, of a descriptor that is open.
         let page = unsafe { libc::mmap(ptr::null_mut(), PAGE, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };

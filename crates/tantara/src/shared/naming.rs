@@ -326,7 +326,7 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
             // Another event has the name by now. Processes that found no event under the name may use this one.
             if place.is_at(&place.slot, file)? {
                 // If it cannot be mapped, they find out when they check whether it has a name.
-                if let Ok(mapping) = Mapping::new(file, true) {
+                if let Ok(mapping) = Mapping::new(file, true, false) {
                     signal::remove(&mapping.page().word);
                 }
                 files::unlink_at(&place.directory, &place.slot)?;
