@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod etcd;
+mod features;
 mod layers;
 mod links;
 mod map;
@@ -27,6 +28,8 @@ Tasks:
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, as built for debugging, with the newest CPython that is found
   pythons the Python package as it is released, with every CPython that is found
+  features
+          optional features, a build without TLS, the documentation as on docs.rs
   platforms
           the oldest Rust, and processors of 32 bits
   loom    the models alone, in every interleaving
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         ["python"] => python::test(),
         ["pythons"] => python::test_everywhere(),
         ["nightly"] => nightly(),
+        ["features"] => features::test(),
         ["platforms"] => platforms::test(),
         ["loom"] => loom(),
         ["tsan"] => nightly::tsan(),
@@ -96,7 +100,7 @@ fn test() -> Outcome {
 fn workspace() -> Outcome {
     lints(".")?;
     Step::new("documentation").run(|| {
-        cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--document-private-items"])
+        cargo(&["doc", "--quiet", "--workspace", "--no-deps", "--all-features", "--document-private-items"])
             .env("RUSTDOCFLAGS", "--deny warnings")
             .run()
     })?;
@@ -118,6 +122,7 @@ fn ci() -> Outcome {
 fn rest() -> Outcome {
     lints("bench")?;
     dependencies()?;
+    features::test()?;
     platforms::test()?;
     Step::new("tests of signals to the command, started where they are ignored").run(|| {
         let filters = ["interrupt", "signal"];

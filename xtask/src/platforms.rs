@@ -4,24 +4,26 @@ use std::process::Command;
 
 use crate::run::{Outcome, Step, cargo};
 
-/// `rust-version` of the workspace.
-const OLDEST: &str = "1.88";
+/// `rust-version` of the library, and of the workspace, and what is checked with it.
+const OLDEST: [(&str, &[&str]); 2] =
+    [("1.85", &["--package", "tantara", "--features", "serde"]), ("1.88", &["--workspace"])];
 /// A processor without atomics of 64 bits.
 const WITHOUT_ATOMIC_U64: &str = "powerpc-unknown-linux-gnu";
 const I686: &str = "i686-unknown-linux-gnu";
 
 pub(crate) fn test() -> Outcome {
-    oldest()?;
+    OLDEST.iter().try_for_each(|(version, packages)| oldest(version, packages))?;
     check_without_atomic_u64()?;
     test_i686()
 }
 
-fn oldest() -> Outcome {
-    let step = Step::new(&format!("Rust {OLDEST}"));
-    if !cargo(&[&format!("+{OLDEST}"), "--version"]).succeeds() {
-        return step.skip(&format!("it is not installed (rustup toolchain install {OLDEST})"));
+fn oldest(version: &str, packages: &[&str]) -> Outcome {
+    let step = Step::new(&format!("Rust {version}: {}", packages.join(" ")));
+    let toolchain = format!("+{version}");
+    if !cargo(&[&toolchain, "--version"]).succeeds() {
+        return step.skip(&format!("it is not installed (rustup toolchain install {version})"));
     }
-    step.run(|| cargo(&[&format!("+{OLDEST}"), "check", "--quiet", "--workspace"]).flags("", "oldest").run())
+    step.run(|| cargo(&[&[&toolchain, "check", "--quiet"], packages].concat()).flags("", "oldest").run())
 }
 
 fn check_without_atomic_u64() -> Outcome {

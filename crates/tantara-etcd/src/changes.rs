@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,8 @@ const DOING: &str = "watch events";
 const MOST: usize = 4_096;
 
 /// A change of an event. From [`Changes`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Change {
     /// The name of the event.
@@ -172,6 +174,8 @@ impl Iterator for Changes {
         self.next_timeout(Duration::MAX).transpose()
     }
 }
+
+impl FusedIterator for Changes {}
 
 impl Drop for Changes {
     fn drop(&mut self) {

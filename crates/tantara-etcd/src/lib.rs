@@ -1,10 +1,58 @@
-#![doc = include_str!("../README.md")]
+//! Events between machines, through an etcd cluster, with the methods of [`tantara`]'s events.
 //!
-//! # Where things are
+//! # Which type do I need?
 //!
-//! [`Cluster`] connects, [`ClusterEvent`] has the methods of an event, [`ClusterWait`] is a wait
-//! that has begun, [`Hold`] sets an event for as long as it lives, [`Options`] configure the
-//! connection, and [`Changes`] follows a namespace.
+//! | to | use |
+//! |---|---|
+//! | connect | [`Cluster::connect`], or `connect_with` and [`Options`] for users, TLS and timeouts |
+//! | set, clear, wait | [`Cluster::event`], which returns a [`ClusterEvent`] |
+//! | begin to wait first, and block or await later | [`ClusterEvent::wait_async`], which returns a [`ClusterWait`] |
+//! | keep an event set while a process lives | [`ClusterEvent::hold`], which returns a [`Hold`] |
+//! | wait for several events, also of other kinds | [`tantara::any`], [`tantara::all`] |
+//! | see who waits, and every change | [`Cluster::list`], [`ClusterEvent::waiters`], [`Changes`] |
+//!
+//! Every method that sends a request has an async form (`set_async`), for any runtime.
+//!
+//! # Examples
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tantara::{Event, Waitable, any};
+//! use tantara_etcd::Cluster;
+//!
+//! # fn deploy(stop: &Event) -> Result<(), tantara::Error> {
+//! let cluster = Cluster::connect("10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379")?;
+//! let deployed = cluster.event("deploy-done");
+//!
+//! // On one machine:
+//! deployed.set()?;
+//!
+//! // On the others. `true`: it is set. `false`: the cluster confirms that it was not set in time.
+//! // An error: the cluster cannot be asked.
+//! if deployed.wait_timeout(Duration::from_secs(600))? {
+//!     println!("deployed");
+//! }
+//!
+//! // Set for as long as this process lives. All kinds of events mix.
+//! let serving = cluster.event("web-up").hold()?;
+//! any([stop as &dyn Waitable, &deployed, serving.lost()]).try_wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! Timeouts and errors are never confused: a wait that times out returns `Ok(false)`, and a cluster
+//! that cannot be reached is an [`Error`]. A wait that has begun survives reconnects, compaction
+//! and the failure of leaders.
+//!
+//! # Features
+//!
+//! * `tls` (on by default): `https://` endpoints, and [`Options`]`::tls`. Without it, such an
+//!   endpoint is an error.
+//! * `serde` (off by default): `Serialize` and `Deserialize` for the records that describe events,
+//!   their waiters and changes.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod changes;
@@ -21,6 +69,11 @@ mod list;
 mod lock;
 mod options;
 mod store;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "without_tls.rs"]
+mod tls;
 mod wait;
 
 pub use changes::{Change, Changes};
@@ -30,5 +83,12 @@ pub use error::{Error, Pending};
 pub use event::ClusterEvent;
 pub use hold::Hold;
 pub use list::{ClusterEntry, ClusterWaiter, Origin};
-pub use options::{Options, Tls};
+pub use options::Options;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 pub use wait::ClusterWait;
+
+/// The examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

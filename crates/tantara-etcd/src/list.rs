@@ -13,7 +13,8 @@ use crate::store::read;
 use crate::store::state::State;
 
 /// An event of a namespace. From [`Cluster::list`](crate::Cluster::list).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ClusterEntry {
     /// Its name.
@@ -30,7 +31,8 @@ pub struct ClusterEntry {
 }
 
 /// The process that set or holds an event, and when, according to that process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Origin {
     /// The name of its machine.
@@ -42,7 +44,8 @@ pub struct Origin {
 }
 
 /// A process that waits for an event, according to that process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ClusterWaiter {
     /// The name of its machine.
@@ -122,4 +125,39 @@ pub(crate) async fn waiters(store: Arc<Store>, name: Arc<str>) -> Result<Vec<Clu
         known.filter_map(|kv| Stamp::parse(&kv.value)).map(ClusterWaiter::from).collect();
     waiters.sort_by_key(|waiter| waiter.since);
     Ok(waiters)
+}
+
+#[cfg(all(test, feature = "serde"))]
+mod tests {
+    use super::*;
+    use crate::changes::Change;
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, from_value, json, to_value};
+
+    fn goes_and_comes<T: Serialize + DeserializeOwned>(json: &Value) -> T {
+        let parsed: T = from_value(json.clone()).unwrap();
+        assert_eq!(to_value(&parsed).unwrap(), *json);
+        parsed
+    }
+
+    /// The names and their form are part of the public API.
+    #[test]
+    fn the_form_is_that_of_the_fields() {
+        let time = json!({"secs_since_epoch": 7, "nanos_since_epoch": 1});
+        let origin = json!({"host": "m1", "pid": 1, "at": time});
+        let waiter = json!({"host": "m2", "pid": 2, "since": time, "count": 3});
+        let entry = json!({
+            "name": "door",
+            "is_set": true,
+            "last_set": null,
+            "holders": [origin],
+            "waiters": [waiter],
+        });
+        let parsed: ClusterEntry = goes_and_comes(&entry);
+        assert_eq!(parsed.holders, [goes_and_comes::<Origin>(&origin)]);
+        assert_eq!(parsed.waiters, [goes_and_comes::<ClusterWaiter>(&waiter)]);
+        let change: Change = goes_and_comes(&json!({"name": "door", "sets": 2, "is_set": true, "is_removed": false}));
+        assert_eq!((change.sets, change.is_set, change.is_removed), (2, true, false));
+    }
 }

@@ -1,15 +1,14 @@
 //! [`Options`] of a connection: namespace, user, TLS, timeouts.
 
 use std::fmt;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
-
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::client::endpoint::{self, Endpoints};
 use crate::error::Error;
 use crate::store::keys;
+use crate::tls::Tls;
 
 /// How a [`Cluster`](crate::Cluster) connects. The default suits a cluster without TLS and users.
 ///
@@ -27,6 +26,7 @@ use crate::store::keys;
 pub struct Options {
     pub(crate) namespace: String,
     pub(crate) credentials: Option<Credentials>,
+    /// Always `None` without the feature `tls`.
     pub(crate) tls: Option<Tls>,
     pub(crate) timeout: Duration,
     /// `None`: the `timeout`.
@@ -106,6 +106,7 @@ impl Options {
     }
 
     /// Enables TLS.
+    #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Options {
         self.tls = Some(tls);
@@ -201,6 +202,10 @@ impl Options {
     }
 }
 
+// A panic of the provider is caught where it is called.
+impl UnwindSafe for Options {}
+impl RefUnwindSafe for Options {}
+
 /// The user and the password.
 #[derive(Clone)]
 pub(crate) enum Credentials {
@@ -244,69 +249,6 @@ pub(crate) fn shown_user(name: &str) -> String {
     }
 }
 
-/// How to use TLS: the trusted authorities, and the client's own certificate. The default trusts
-/// the authorities that the system trusts.
-#[derive(Clone, Default)]
-pub struct Tls {
-    ca: Option<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
-    server_name: Option<String>,
-}
-
-impl Tls {
-    /// The default.
-    #[must_use]
-    pub fn new() -> Tls {
-        Tls::default()
-    }
-
-    /// Trusts this certificate authority, in PEM, and no other one.
-    #[must_use]
-    pub fn ca_pem(mut self, ca: impl Into<Vec<u8>>) -> Tls {
-        self.ca = Some(ca.into());
-        self
-    }
-
-    /// Sets the client's own certificate and its key, in PEM.
-    #[must_use]
-    pub fn identity_pem(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Tls {
-        self.identity = Some((certificate.into(), key.into()));
-        self
-    }
-
-    /// Sets the name in the servers' certificates, if it is not the host of the endpoint.
-    #[must_use]
-    pub fn server_name(mut self, name: impl Into<String>) -> Tls {
-        self.server_name = Some(name.into());
-        self
-    }
-
-    pub(crate) fn config(&self) -> ClientTlsConfig {
-        let mut config = ClientTlsConfig::new();
-        config = match &self.ca {
-            Some(ca) => config.ca_certificate(Certificate::from_pem(ca)),
-            None => config.with_native_roots(),
-        };
-        if let Some((certificate, key)) = &self.identity {
-            config = config.identity(Identity::from_pem(certificate, key));
-        }
-        if let Some(name) = &self.server_name {
-            config = config.domain_name(name);
-        }
-        config
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("ca", &self.ca.is_some())
-            .field("identity", &self.identity.is_some())
-            .field("server_name", &self.server_name)
-            .finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,10 +263,17 @@ mod tests {
             assert!(warned(&Options::new().credentials(|| Err("none")), endpoints), "{endpoints}");
             assert!(!user.warnings(endpoints).unwrap()[0].contains("sesame"));
         }
-        for endpoints in ["127.0.0.1:2379", "localhost", "[::1]:2379", "https://etcd-1:2379"] {
+        for endpoints in ["127.0.0.1:2379", "localhost", "[::1]:2379"] {
             assert!(!warned(&user, endpoints), "{endpoints}");
         }
-        assert!(!warned(&user.tls(Tls::new()), "etcd-1:2379"));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_password_under_tls_is_not_warned_of() {
+        let user = Options::new().user("ann", "sesame");
+        assert!(user.warnings("https://etcd-1:2379").unwrap().is_empty());
+        assert!(user.tls(Tls::new()).warnings("etcd-1:2379").unwrap().is_empty());
     }
 
     #[test]

@@ -1,10 +1,84 @@
-//! [`Event`]: Event
-//! [`AutoResetEvent`]: AutoResetEvent
-//! [`any`]: any()
-//! [`all`]: all()
-#![cfg_attr(shared_events, doc = "[`SharedEvent`]: SharedEvent")]
-#![doc = ""]
-#![doc = include_str!("../README.md")]
+//! Resettable events for threads, async tasks and processes.
+//!
+//! An event is a flag that others wait for. It starts unset. [`set`](Event::set) raises it and
+//! releases everyone who waits, [`clear`](Event::clear) lowers it, and [`wait`](Event::wait)
+//! returns once it is set.
+//!
+//! # Which event do I need?
+//!
+//! | who waits | a `set` releases everyone | a `set` releases one waiter |
+//! |---|---|---|
+//! | threads and tasks of one process | [`Event`] | [`AutoResetEvent`] |
+//! | processes of one machine | [`SharedEvent`] | – |
+//! | machines | `ClusterEvent` of [tantara-etcd](https://docs.rs/tantara-etcd) | – |
+//!
+//! | to wait for | call |
+//! |---|---|
+//! | one event | `wait()`, `wait_timeout(duration)`, `wait_deadline(instant)` or `wait_async().await` |
+//! | the first of several events | [`any`]`([&a, &b])`, and one of these methods or `.await` |
+//! | each of several events | [`all`]`([&a, &b])`, likewise |
+//! | events of several kinds | [`any`] or [`all`] of `&dyn `[`Waitable`] |
+//!
+//! Use an event for *state that others wait for*: open, ready, paused, shutting down. For a value
+//! that is made once use [`OnceLock`](std::sync::OnceLock), to pass values a channel, and to meet a
+//! known number of threads [`Barrier`](std::sync::Barrier).
+//!
+//! # Examples
+//!
+//! Threads and tasks wait for the same object, under any async runtime or none:
+//!
+//! ```
+//! use std::{thread, time::Duration};
+//! use tantara::{AutoResetEvent, Event, Waitable, any};
+//!
+//! static READY: Event = Event::new(); // 16 bytes, no allocation
+//!
+//! let thread = thread::spawn(|| READY.wait());
+//! let task = thread::spawn(|| pollster::block_on(READY.wait_async()));
+//! assert!(!READY.wait_timeout(Duration::from_millis(5))); // nobody has set it yet
+//! READY.set(); // releases both, and all later waits until it is cleared
+//! thread.join().unwrap();
+//! task.join().unwrap();
+//!
+//! READY.clear();
+//! let next_job = AutoResetEvent::new();
+//! next_job.set(); // is stored, because nobody waits
+//! assert_eq!(any([&READY as &dyn Waitable, &next_job]).wait(), 1);
+//! ```
+//!
+//! Every process of a user that opens the same name has the same event:
+//!
+//! ```no_run
+//! # #[cfg(target_os = "linux")]
+//! # fn start() -> Result<(), tantara::Error> {
+//! # use std::time::Duration;
+//! let ready = tantara::SharedEvent::open("db-ready")?;
+//! if !ready.wait_timeout(Duration::from_secs(30))? {
+//!     println!("not ready; these wait for it, too: {:?}", ready.waiters()?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! [`Event`] and [`AutoResetEvent`] cannot fail. The methods of events outside of the process
+//! return a `Result`, because others can remove such an event. The plain forms of [`any`] and
+//! [`all`] panic if an event fails; those that begin with `try_` return the [`Error`].
+//!
+//! # Platforms
+//!
+//! On Linux, threads sleep on a futex. On other systems they sleep in a small table of mutexes and
+//! condition variables, which is tested on Linux too (`--cfg tantara_portable`). [`SharedEvent`]
+//! exists on Linux only. The crate needs Rust 1.85; on Linux it depends on `libc` only, elsewhere
+//! on nothing.
+//!
+//! # Features
+//!
+//! `serde` (off by default): `Serialize` and `Deserialize` for the records that describe events
+//! between processes and their waiters.
+#![cfg_attr(shared_events, doc = "\n[`SharedEvent`]: crate::SharedEvent")]
+#![cfg_attr(not(shared_events), doc = "\n[`SharedEvent`]: #platforms")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
@@ -56,3 +130,8 @@ pub mod __private {
     pub use crate::name::check as check_name;
     pub use crate::wait::Slot;
 }
+
+/// The examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

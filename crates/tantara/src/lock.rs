@@ -64,10 +64,10 @@ impl Lock {
                 nap = LONGEST_SLEEP.min(nap * 2);
             }
             // Load first: a compare-exchange takes the cache line from the holder, which is about to write to it.
-            if !self.locked.load(Relaxed)
-                && let Some(guard) = self.try_lock()
-            {
-                return guard;
+            if !self.locked.load(Relaxed) {
+                if let Some(guard) = self.try_lock() {
+                    return guard;
+                }
             }
         }
     }

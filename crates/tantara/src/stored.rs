@@ -35,20 +35,22 @@ pub(crate) fn take(queue: &Queue) -> bool {
 /// Gives one release: to the first waiter, or to the store, which holds one.
 #[inline]
 pub(crate) fn give(queue: &Queue) {
-    if !store(queue)
-        && let Some(first) = release_first(queue)
-    {
+    if let Some(first) = store_or_release(queue) {
         first.wake();
     }
 }
 
 /// As [`give`], for a destructor: it does not panic, nor recurse when the waker drops the next wait.
 pub(crate) fn hand_on(queue: &Queue) {
-    if !store(queue)
-        && let Some(first) = release_first(queue)
-    {
+    if let Some(first) = store_or_release(queue) {
         wake_from_drop(first);
     }
+}
+
+/// The waker of the waiter that was released, unless the release was stored.
+#[inline]
+fn store_or_release(queue: &Queue) -> Option<Waker> {
+    if store(queue) { None } else { release_first(queue) }
 }
 
 /// Stores one release, unless the queue may hold waiters.

@@ -22,6 +22,7 @@ use crate::client::verdict::{Verdict, is_too_old, judge};
 use crate::error::{Error, Kind, Try, Why, reason, text_of};
 use crate::lock::lock;
 use crate::options::{Options, shown_user};
+use crate::tls;
 
 /// How long a member may take to accept a connection before the next one is tried.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -260,9 +261,8 @@ impl Connection {
             .keep_alive_timeout(KEEP_ALIVE / 2)
             .keep_alive_while_idle(true);
         if endpoint.is_secure {
-            let config = self.options.tls.clone().unwrap_or_default().config();
             // Unreadable certificates are final.
-            target = target.tls_config(config).map_err(|error| {
+            target = tls::secure(target, self.options.tls.as_ref()).map_err(|error| {
                 let why = format!("TLS cannot be set up: {}; check the certificates", reason(&error));
                 Refusal::Final(Error::new(Kind::Credentials { endpoint: endpoint.name.clone(), why }))
             })?;

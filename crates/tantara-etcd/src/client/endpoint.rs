@@ -122,10 +122,13 @@ fn bad(said: &str, why: &str) -> Error {
     Error::input("an endpoint of etcd", said, format!("{why}; expected HOST:PORT, such as 10.0.0.5:2379"))
 }
 
+const WITHOUT_TLS: &str = "this program was built without TLS; build it with the feature `tls` of tantara-etcd";
+
 fn parse_one(said: &str, wants_tls: bool) -> Result<Endpoint, Error> {
     let (scheme, rest) = said.split_once("://").map_or((None, said), |(scheme, rest)| (Some(scheme), rest));
     let is_secure = match scheme {
         None => wants_tls,
+        Some("https") if !cfg!(feature = "tls") => return Err(Error::input("an endpoint of etcd", said, WITHOUT_TLS)),
         Some("https") => true,
         Some("http") if wants_tls => return Err(bad(said, "it asks for no TLS, but certificates are given")),
         Some("http") => false,
@@ -169,6 +172,18 @@ mod tests {
         parse(endpoints, false).unwrap().iter().map(Endpoint::uri).collect()
     }
 
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn without_tls_its_endpoints_are_refused() {
+        for said in ["https://a:1", "a:1,https://b"] {
+            let error = parse(said, false).unwrap_err();
+            assert!(error.is_invalid_input() && error.to_string().contains("feature `tls`"), "{error}");
+        }
+        let plain = &parse("http://a:1", false).unwrap()[0];
+        assert_eq!(Endpoint::learnt("https://a:1", plain), None);
+    }
+
+    #[cfg(feature = "tls")]
     #[test]
     fn endpoints_are_taken_in_every_form() {
         let three = ["http://a:1", "http://b:2379", "https://[::1]:3"];
@@ -197,6 +212,7 @@ mod tests {
         assert!(parse(&long, false).unwrap_err().to_string().len() < 300);
     }
 
+    #[cfg(feature = "tls")]
     #[test]
     fn a_reported_address_is_used_only_where_it_makes_sense() {
         let learnt = |url: &str, reported_by: &str| {

@@ -159,8 +159,10 @@ impl Pair {
     }
 }
 
-/// When an event was last raised, and by which process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// When an event was last set, and by which process. Ordered by time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct LastSet {
     /// When, to within some milliseconds.
     pub at: SystemTime,

@@ -17,7 +17,8 @@ use crate::shared::registry::{self, Waiter};
 use crate::sys::shared;
 
 /// An event of a directory, as it was when it was read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Entry {
     /// Its name.

@@ -200,9 +200,7 @@ fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
                 files::may_unlink(&place.directory, &event.file)?;
             }
             mark_as_gone(event);
-            if let Some(own) = look(place, &place.slot)?
-                && own.is_gone()
-            {
+            if let Some(own) = look(place, &place.slot)?.filter(|own| own.is_gone()) {
                 match clear(place, &own) {
                     // The name is free all the same.
                     Err(error) if is_refused(&error) => {}
@@ -224,9 +222,7 @@ fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
         match files::rename_at(&place.directory, &place.name, &place.slot) {
             Ok(()) if !place.is_at(&place.slot, &event.file)? => {
                 // Another process was faster, and this is a new event.
-                if let Some(new) = look(place, &place.slot)?
-                    && !new.is_gone()
-                {
+                if let Some(new) = look(place, &place.slot)?.filter(|new| !new.is_gone()) {
                     restore(place, &new);
                 }
             }
@@ -358,7 +354,7 @@ fn make_by_name(place: &Place, first: &CStr) -> io::Result<File> {
     static DRAFTS: AtomicU32 = AtomicU32::new(0);
     let directory = &place.directory;
     let number = DRAFTS.fetch_add(1, Relaxed);
-    if number.is_multiple_of(64) {
+    if number % 64 == 0 {
         remove_old_drafts(place);
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();

@@ -54,11 +54,10 @@ pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
 /// Gives the file to the directory's owner, if that is allowed.
 pub(crate) fn give(file: &File, directory: &File) {
     let owners = [directory, file].map(|file| file.metadata().ok().map(|metadata| metadata.uid()));
-    if let [Some(to), Some(from)] = owners
-        && to != from
-    {
+    match owners {
         // If it is not allowed, the owner stays.
-        let _ = fchown(file, Some(to), None);
+        [Some(to), Some(from)] if to != from => _ = fchown(file, Some(to), None),
+        _ => {}
     }
 }
 

@@ -61,7 +61,8 @@ const MOST_QUESTIONS: usize = 10_000;
 ///
 /// Process and thread numbers are those of the caller's PID namespace. Waiters in other namespaces, for example in
 /// other containers, have none.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Waiter {
     /// The process. `None` if it is in another PID namespace; perhaps also if the system hides the processes of other
