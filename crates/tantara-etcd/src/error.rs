@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -178,9 +179,23 @@ impl StdError for Error {
     }
 }
 
+// No method changes an error, nor what a write needs to be resolved.
+impl UnwindSafe for Error {}
+impl RefUnwindSafe for Error {}
+impl UnwindSafe for Pending {}
+impl RefUnwindSafe for Pending {}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         io::Error::new(error.io_kind(), error)
+    }
+}
+
+/// For programs that use events of several kinds: the [`source`](StdError::source) of the new error
+/// is this one.
+impl From<Error> for tantara::Error {
+    fn from(error: Error) -> tantara::Error {
+        tantara::__private::error(error.io_kind(), error)
     }
 }
 
@@ -390,5 +405,12 @@ mod tests {
         let unreachable = Error::new(Kind::Unreachable { doing: "set", tries: tries.into() });
         assert!(unreachable.source().unwrap().downcast_ref::<Status>().is_some());
         assert!(Error::removed("x").source().is_none());
+    }
+
+    #[test]
+    fn an_error_is_kept_in_the_error_of_all_kinds_of_events() {
+        let error = tantara::Error::from(Error::removed("x"));
+        assert!(error.is_removed());
+        assert!(error.source().unwrap().downcast_ref::<Error>().unwrap().is_removed());
     }
 }

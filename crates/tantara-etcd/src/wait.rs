@@ -3,12 +3,13 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tantara::__private::{self as private, External};
+use tantara::__private::External;
 
 use crate::driver::mailbox::{Completer, WaitState};
 use crate::driver::runtime::Runtime;
@@ -157,6 +158,10 @@ impl ClusterWait {
     }
 }
 
+// As for the futures of other events: a panic leaves them in a valid state.
+impl UnwindSafe for ClusterWait {}
+impl RefUnwindSafe for ClusterWait {}
+
 impl Future for ClusterWait {
     type Output = Result<(), Error>;
 
@@ -194,7 +199,7 @@ impl External for ClusterWait {
         if !self.state.is_over() {
             ready!(self.poll_over(context));
         }
-        Poll::Ready(self.result().map_err(|error| private::error(error.io_kind(), error)))
+        Poll::Ready(self.result().map_err(tantara::Error::from))
     }
 
     fn needs_poll(&self) -> bool {

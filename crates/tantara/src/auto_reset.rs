@@ -87,6 +87,7 @@ impl AutoResetEvent {
 
     /// Whether a release is stored, at this moment.
     #[inline]
+    #[must_use]
     pub fn is_set(&self) -> bool {
         stored::is_stored(&self.queue)
     }
@@ -136,6 +137,7 @@ impl AutoResetEvent {
     ///
     /// The clock is [`Instant`]'s: monotonic. Zero is a poll. [`Duration::MAX`] waits for ever.
     #[inline]
+    #[must_use = "`false`: the time passed before a release was given"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_until(|| Deadline::after(timeout))
     }
@@ -143,6 +145,7 @@ impl AutoResetEvent {
     /// Blocks until a release is given to it, or until `deadline` at the latest: `true` if it was released, `false`
     /// if the deadline passed first. On a tie, released wins; a deadline in the past is a poll.
     #[inline]
+    #[must_use = "`false`: the time passed before a release was given"]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.wait_until(|| Deadline::At(deadline))
     }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 
 use crate::sys;
@@ -93,11 +94,13 @@ pub fn external(kind: io::ErrorKind, error: impl Into<Box<dyn std::error::Error 
     Error::new(Kind::External { kind, error: error.into() })
 }
 
-/// How methods that return no error fail.
-#[cold]
+/// The value, for a method that returns no error: it panics at its caller's line.
 #[track_caller]
-pub(crate) fn fail(error: &Error) -> ! {
-    panic!("{error}")
+pub(crate) fn or_panic<T>(outcome: Result<T, Error>) -> T {
+    match outcome {
+        Ok(value) => value,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 impl fmt::Display for Error {
@@ -134,6 +137,10 @@ impl std::error::Error for Error {
         }
     }
 }
+
+// No method changes an error.
+impl UnwindSafe for Error {}
+impl RefUnwindSafe for Error {}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {

@@ -121,6 +121,7 @@ impl Event {
     ///
     /// One load, no lock. If it is `true`, all that happened before the `set` is visible.
     #[inline]
+    #[must_use]
     pub fn is_set(&self) -> bool {
         self.word().is_set()
     }
@@ -215,6 +216,7 @@ impl Event {
     /// assert!(event.wait_timeout(Duration::ZERO));
     /// ```
     #[inline]
+    #[must_use = "`false`: the time passed before the event was set"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.is_set() || self.wait_cold(Deadline::after(timeout))
     }
@@ -226,6 +228,7 @@ impl Event {
     ///
     /// See [`wait_timeout`](Event::wait_timeout).
     #[inline]
+    #[must_use = "`false`: the time passed before the event was set"]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.is_set() || self.wait_cold(Deadline::At(deadline))
     }

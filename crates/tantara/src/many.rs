@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::auto_reset::AutoResetEvent;
 use crate::deadline::Deadline;
-use crate::error::{Error, fail};
+use crate::error::{Error, or_panic};
 use crate::event::Event;
 use crate::park::{block_on, block_on_napping};
 use crate::wait::{AutoResetWait, Slot, Slots, Wait};
@@ -26,7 +27,7 @@ use crate::wait::{AutoResetWait, Slot, Slots, Wait};
 /// job.set();
 /// assert_eq!(any([&shutdown as &dyn Waitable, &job]).wait(), 1);
 /// ```
-pub trait Waitable: sealed::Sealed + Send + Sync {}
+pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
 
 pub(crate) mod sealed {
     /// What an event does when a wait for many begins.
@@ -227,20 +228,25 @@ impl Any<'_> {
     /// # Blocking
     ///
     /// For ever, if there are no events.
+    #[track_caller]
     pub fn wait(self) -> usize {
-        self.try_wait().unwrap_or_else(|error| fail(&error))
+        or_panic(self.try_wait())
     }
 
     /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time passed first. On
     /// a tie, released wins; zero is a poll.
+    #[track_caller]
+    #[must_use = "`None`: the time passed before an event was released"]
     pub fn wait_timeout(self, timeout: Duration) -> Option<usize> {
-        self.try_wait_timeout(timeout).unwrap_or_else(|error| fail(&error))
+        or_panic(self.try_wait_timeout(timeout))
     }
 
     /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if the deadline
     /// passed first.
+    #[track_caller]
+    #[must_use = "`None`: the time passed before an event was released"]
     pub fn wait_deadline(self, deadline: Instant) -> Option<usize> {
-        self.try_wait_deadline(deadline).unwrap_or_else(|error| fail(&error))
+        or_panic(self.try_wait_deadline(deadline))
     }
 
     /// [`wait`](Any::wait), with an error instead of a panic.
@@ -291,6 +297,7 @@ impl<'a> Many<'a> for Any<'a> {
         &mut self.slots
     }
 
+    #[track_caller]
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         assert!(!self.done, "Any polled again after it was ready");
         for index in 0..self.slots.len() {
@@ -312,8 +319,9 @@ impl<'a> Many<'a> for Any<'a> {
 impl Future for Any<'_> {
     type Output = usize;
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<usize> {
-        self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
+        Poll::Ready(or_panic(ready!(self.poll_outcome(context))))
     }
 }
 
@@ -335,20 +343,25 @@ pub struct All<'a> {
 
 impl All<'_> {
     /// Blocks until each of the events was released.
+    #[track_caller]
     pub fn wait(self) {
-        self.try_wait().unwrap_or_else(|error| fail(&error));
+        or_panic(self.try_wait());
     }
 
     /// Blocks for at most `timeout`: `true` if each event was released, `false` if the time passed first. On a tie,
     /// released wins; zero is a poll.
+    #[track_caller]
+    #[must_use = "`false`: the time passed before all events were released"]
     pub fn wait_timeout(self, timeout: Duration) -> bool {
-        self.try_wait_timeout(timeout).unwrap_or_else(|error| fail(&error))
+        or_panic(self.try_wait_timeout(timeout))
     }
 
     /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the deadline passed
     /// first.
+    #[track_caller]
+    #[must_use = "`false`: the time passed before all events were released"]
     pub fn wait_deadline(self, deadline: Instant) -> bool {
-        self.try_wait_deadline(deadline).unwrap_or_else(|error| fail(&error))
+        or_panic(self.try_wait_deadline(deadline))
     }
 
     /// [`wait`](All::wait), with an error instead of a panic.
@@ -405,6 +418,7 @@ impl<'a> Many<'a> for All<'a> {
         &mut self.slots
     }
 
+    #[track_caller]
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         assert!(!self.done, "All polled again after it was ready");
         let is_first = !std::mem::replace(&mut self.is_queued, true);
@@ -438,8 +452,10 @@ impl<'a> Many<'a> for All<'a> {
 impl Future for All<'_> {
     type Output = ();
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_outcome(context).map(|outcome| outcome.unwrap_or_else(|error| fail(&error)))
+        or_panic(ready!(self.poll_outcome(context)));
+        Poll::Ready(())
     }
 }
 

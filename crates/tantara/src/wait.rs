@@ -152,6 +152,7 @@ impl<'a> AutoResetWait<'a> {
     }
 
     /// Ready once it has a release, which is handed on when it is dropped, unless it was claimed.
+    #[track_caller]
     fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let waiter = self.waiter();
         assert!(!waiter.is_claimed(), "AutoResetWait polled again after it was ready");
@@ -166,6 +167,7 @@ impl<'a> AutoResetWait<'a> {
 impl Future for AutoResetWait<'_> {
     type Output = ();
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let outcome = self.as_mut().poll_held(context);
         if outcome.is_ready() {

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use etcd_for_tests::{Proxy, Servers, json};
 use tantara::Event;
-#[cfg(feature = "tls")]
-use tantara_etcd::Tls;
-use tantara_etcd::{Cluster, Error, Options};
+use tantara_etcd::{Cluster, Error, Options, Tls};
 
 use crate::{LONG, alone, patient, server, until};
 
@@ -150,7 +148,6 @@ fn a_wait_that_may_not_go_on_fails() {
     assert!(error.is_permission_denied(), "{error}");
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn tls_with_certificates_of_both_sides() {
     let servers = Servers::build().tls().client_certificates().start();

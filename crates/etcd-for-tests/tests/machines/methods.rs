@@ -5,20 +5,9 @@ use std::time::{Duration, Instant};
 
 use etcd_for_tests::Servers;
 use tantara::{AutoResetEvent, Event, SharedEvent, Waitable, all, any};
-use tantara_etcd::{Change, Cluster, ClusterEvent, Error, Hold};
+use tantara_etcd::{Change, Cluster, ClusterEvent};
 
 use crate::{LONG, alone, namespace, patient, server, until};
-
-#[test]
-fn everything_can_be_sent_between_threads() {
-    fn check<T: Send + Sync + 'static>() {}
-    check::<Cluster>();
-    check::<ClusterEvent>();
-    check::<tantara_etcd::ClusterWait>();
-    check::<Hold>();
-    check::<Error>();
-    check::<tantara_etcd::Pending>();
-}
 
 #[test]
 fn every_method_refuses_an_invalid_name_before_anything_is_sent() {

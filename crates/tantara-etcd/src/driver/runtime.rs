@@ -1,6 +1,7 @@
 //! The runtime thread of a connection. Every request to etcd runs on it, so that threads, and tasks
 //! of any runtime, can use an event.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,6 +37,10 @@ struct Running {
     finished: Arc<Event>,
     process: u32,
 }
+
+// Requests run on another thread. What a handle does by itself leaves no state half changed.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
 
 /// Sets the event when it is dropped, so also when the thread panics.
 struct SetAtEnd(Arc<Event>);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,9 +16,26 @@ use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::reactor::{self, BLIND};
 use crate::wait::Wait;
 
-/// The state of a [`SharedEvent`](crate::SharedEvent) at one moment. The default is the state of a new event.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The state of a [`SharedEvent`](crate::SharedEvent) at one moment. The default is the state of a
+/// new event.
+///
+/// Two states are equal if the event was neither set, cleared nor removed in between.
+#[derive(Clone, Copy)]
 pub struct State(Word);
+
+impl PartialEq for State {
+    fn eq(&self, other: &State) -> bool {
+        self.essence() == other.essence()
+    }
+}
+
+impl Eq for State {}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.essence().hash(hasher);
+    }
+}
 
 impl Default for State {
     fn default() -> State {
@@ -42,15 +60,16 @@ impl State {
         self.0.is_gone()
     }
 
-    /// How often the event was set between an earlier moment and this one, modulo 2^27. 0 if the event was lost,
-    /// because that is not known then.
+    /// How often the event was set between an earlier moment and this one, modulo 2^26. 0 if the event was
+    /// lost, because that is not known then.
     #[must_use]
     pub fn sets_since(self, earlier: State) -> u32 {
         if self.0.is_lost() { 0 } else { self.0.sets_since(earlier.0) }
     }
 
-    fn differs(self, word: Word) -> bool {
-        word.counter() != self.0.counter() || word.is_gone() != self.0.is_gone()
+    /// What [`Changed`] compares. The other bits of the word say who sleeps.
+    fn essence(self) -> (u32, bool) {
+        (self.0.counter(), self.0.is_gone())
     }
 }
 
@@ -253,7 +272,7 @@ impl Future for Changed<'_> {
         let since = self.since;
         // SAFETY: structural pinning, as above.
         let listening = unsafe { self.map_unchecked_mut(|changed| &mut changed.listening) };
-        listening.poll(context, false, |word| since.differs(word).then_some(State(word)))
+        listening.poll(context, false, |word| (since != State(word)).then_some(State(word)))
     }
 }
 

@@ -1,24 +1,11 @@
-//! Properties of the types: size, auto traits, `Debug`.
+//! Properties of the types: size, `Debug`.
 
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::thread;
 
-use tantara::{All, Any, AutoResetEvent, AutoResetWait, Event, Wait, Waitable, all, any};
+use tantara::{AutoResetEvent, AutoResetWait, Event, Wait, Waitable, all, any};
 
 use crate::{WakeCounter, poll};
-
-const fn shared<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
-const fn sent<T: Send>() {}
-
-const _: () = {
-    shared::<Event>();
-    shared::<AutoResetEvent>();
-    sent::<Wait<'_>>();
-    sent::<AutoResetWait<'_>>();
-    sent::<Any<'_>>();
-    sent::<All<'_>>();
-};
 
 static DOOR: Event = Event::new();
 static AUTO_RESET: AutoResetEvent = AutoResetEvent::new();

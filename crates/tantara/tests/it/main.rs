@@ -1,5 +1,6 @@
 //! The public API, on real threads and real executors.
 #![cfg(not(loom))]
+#![allow(clippy::incompatible_msrv, reason = "only the library is built with the oldest compiler")]
 
 mod api;
 mod auto_reset;
@@ -22,6 +23,7 @@ mod names;
 mod naming;
 #[cfg(shared_events)]
 mod processes;
+mod promises;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
 mod ptrace;
 #[cfg(shared_events)]

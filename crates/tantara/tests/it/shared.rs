@@ -403,6 +403,23 @@ fn the_last_set_is_told_of() {
 }
 
 #[test]
+fn a_state_is_the_same_although_a_waiter_falls_asleep() {
+    let event = SharedEvent::anonymous().unwrap();
+    let before = event.state();
+    let with_waiter = thread::scope(|scope| {
+        scope.spawn(|| event.wait().unwrap());
+        while event.waiters().unwrap().is_empty() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let state = event.state();
+        event.set().unwrap();
+        state
+    });
+    assert_eq!(with_waiter, before);
+    assert_ne!(event.state(), before);
+}
+
+#[test]
 fn every_set_is_counted() {
     const SETS: u32 = 3_000;
     let home = directory();
