@@ -59,6 +59,17 @@ fn change(name: &str, before: &State, now: &State) -> Option<Change> {
 /// A caller who does not keep up misses no change, and memory is bounded: some 4,000 changes are
 /// kept, and beyond that one change for each event, into which later changes of the same event are
 /// merged.
+///
+/// # Examples
+///
+/// ```no_run
+/// # let cluster = tantara_etcd::Cluster::connect("127.0.0.1:2379")?;
+/// for change in cluster.changes()? {
+///     let change = change?;
+///     println!("{} was set {} times", change.name, change.sets);
+/// }
+/// # Ok::<(), tantara_etcd::Error>(())
+/// ```
 #[must_use]
 pub struct Changes {
     runtime: Runtime,

@@ -4,10 +4,10 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | connect | [`Cluster::connect`], or `connect_with` and [`Options`] for users, TLS and timeouts |
-//! | set, clear, wait | [`Cluster::event`], which returns a [`ClusterEvent`] |
-//! | begin to wait first, and block or await later | [`ClusterEvent::wait_async`], which returns a [`ClusterWait`] |
-//! | keep an event set while a process lives | [`ClusterEvent::hold`], which returns a [`Hold`] |
+//! | connect | [`Cluster::connect`]; with users, TLS and timeouts: [`Options`] |
+//! | set, clear, wait | [`Cluster::event`], a [`ClusterEvent`] |
+//! | begin a wait, and block or await later | [`ClusterEvent::wait_async`], a [`ClusterWait`] |
+//! | keep an event set while a process lives | [`ClusterEvent::hold`], a [`Hold`] |
 //! | wait for several events, also of other kinds | [`tantara::any`], [`tantara::all`] |
 //! | see who waits, and every change | [`Cluster::list`], [`ClusterEvent::waiters`], [`Changes`] |
 //!

@@ -18,7 +18,8 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
-    /// `timeout` from now. Zero is a poll. A timeout beyond the clock's range (`Duration::MAX`) has no end.
+    /// `timeout` from now. Zero is a poll. A timeout beyond the clock's range (`Duration::MAX`) has
+    /// no end.
     pub(crate) fn after(timeout: Duration) -> Deadline {
         if timeout.is_zero() {
             return Deadline::Poll;

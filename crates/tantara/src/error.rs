@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// Why an event outside of the process could not be used. Its text names the file, the cause, and what to do.
+/// Why an event outside of the process could not be used. Its text names the file, the cause, and
+/// what to do.
 ///
 /// It converts into an [`std::io::Error`].
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct Error(Box<Kind>);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// Not a valid name.
+    /// The name is not valid.
     Name { name: String, why: &'static str },
     /// The directory cannot be used for events.
     Directory { path: PathBuf, why: String },

@@ -14,22 +14,23 @@ use crate::error::Error;
 
 /// A wait for an event that lives outside of this process.
 pub trait External: fmt::Debug + Send + Sync {
-    /// Ready when the wait was released (`true`), has ended without a release (`false`), or has failed. Every later
-    /// poll has the same outcome. `blocks` says that a thread is about to block, which then sleeps for no longer than
-    /// [`longest_sleep`](External::longest_sleep).
+    /// Ready when the wait was released (`true`), has ended without a release (`false`), or has
+    /// failed. Every later poll has the same outcome. `blocks` says that a thread is about to
+    /// block, which then sleeps for no longer than [`longest_sleep`](External::longest_sleep).
     fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>>;
 
-    /// Whether it has to be polled before its turn: it has failed, or its task was woken for something that was no
-    /// release and would not be woken again.
+    /// Whether it has to be polled before its turn: it has failed, or its task was woken for
+    /// something that was no release and would not be woken again.
     fn needs_poll(&self) -> bool;
 
-    /// How long a thread that blocks may sleep until the next poll, if its waker may never be called.
+    /// How long a thread that blocks may sleep until the next poll, if its waker may never be
+    /// called.
     fn longest_sleep(&self) -> Option<Duration> {
         None
     }
 
-    /// Called when the time has passed. `true` if `poll_outcome` must be ready before a timeout can be reported, and
-    /// will be soon.
+    /// Called when the time has passed. `true` if `poll_outcome` must be ready before a timeout can
+    /// be reported, and will be soon.
     fn decide(self: Pin<&mut Self>) -> bool {
         false
     }
@@ -38,20 +39,23 @@ pub trait External: fmt::Debug + Send + Sync {
 /// Large enough for every wait; a larger one does not compile.
 type Storage = MaybeUninit<[u64; 10]>;
 
-/// A wait of any type, in place. With a box for each event, `any` over many events would take half as long again.
+/// A wait of any type, in place. With a box for each event, `any` over many events would take half
+/// as long again.
 pub struct InPlace<'a> {
     /// Holds the wait, from `new` until `drop`.
     ///
-    /// The wait may contain a node of the list of `tasks.rs`, which other threads write to. So no reference to the
-    /// storage is ever made, only pointers to it: a `&` to plain bytes would claim that nobody writes to them, and a
-    /// `&mut` that nobody else has access to them. A reference to the wait claims neither of a node.
+    /// The wait may contain a node of the list of `tasks.rs`, which other threads write to. So no
+    /// reference to the storage is ever made, only pointers to it: a `&` to plain bytes would claim
+    /// that nobody writes to them, and a `&mut` that nobody else has access to them. A reference to
+    /// the wait claims neither of a node.
     storage: UnsafeCell<Storage>,
     /// Casts a pointer to the storage to one to the wait in it.
     cast: fn(*mut Storage) -> *mut (dyn External + 'a),
     _pinned: PhantomPinned,
 }
 
-// SAFETY: a shared reference gives access to the wait through `&dyn External` only, and waits are Sync.
+// SAFETY: a shared reference gives access to the wait through `&dyn External` only, and waits are
+// Sync.
 unsafe impl Sync for InPlace<'_> {}
 // As for the other futures: a panic leaves them in a valid state.
 impl RefUnwindSafe for InPlace<'_> {}
@@ -75,7 +79,8 @@ impl<'a> InPlace<'a> {
         // SAFETY: nothing is moved out of it.
         let this = unsafe { self.get_unchecked_mut() };
         let wait = (this.cast)(this.storage.get());
-        // SAFETY: as in `get`, and the borrow is exclusive. (A wait with a node in it is not `Unpin`.)
+        // SAFETY: as in `get`, and the borrow is exclusive. (A wait with a node in it is not
+        // `Unpin`.)
         let wait = unsafe { &mut *wait };
         // SAFETY: structural pinning: the wait stays in the storage until it is dropped there.
         unsafe { Pin::new_unchecked(wait) }

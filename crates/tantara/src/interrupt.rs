@@ -1,7 +1,9 @@
-//! [`interruptible`]: waits that a signal can end, for programs that act on signals outside of their handlers.
+//! [`interruptible`]: waits that a signal can end, for programs that act on signals outside of their
+//! handlers.
 //!
-//! A sleep is interrupted in two ways: a handler has run on the sleeping thread (EINTR), or [`NAP`] is over. The second
-//! is for a signal that arrives between the last check and the sleep, which does not interrupt the sleep.
+//! A sleep is interrupted in two ways: a handler has run on the sleeping thread (EINTR), or [`NAP`]
+//! is over. The second is for a signal that arrives between the last check and the sleep, which
+//! does not interrupt the sleep.
 
 #![forbid(unsafe_code)]
 
@@ -17,18 +19,21 @@ thread_local! {
 /// The longest sleep of a wait that can be interrupted.
 const NAP: Duration = Duration::from_secs(1);
 
-/// Runs `waits`, and lets signals end the waits in it: whenever a signal's handler has interrupted the sleep of this
-/// thread, `gives_up` is asked whether to go on. If not, the wait returns what it returns when its time has passed.
+/// Runs `waits`, and lets signals end the waits in it. Whenever a signal's handler has interrupted
+/// the sleep of this thread, `gives_up` is called. If it returns `true`, the wait returns what it
+/// returns when its time has passed.
 ///
-/// This is for programs that record a signal in its handler and act on it later, as interpreters do. `gives_up` is the
-/// place to act: it is an ordinary function, called on the thread that waits. It may use the event that is being waited
-/// for; a `set` there releases the wait, even if a `clear` follows. It is called by every wait that can report a
-/// timeout: `wait_timeout`, `wait_deadline` and their `try_` variants, of every kind of event and of
-/// [`any`](crate::any) and [`all`](crate::all). A timeout of [`Duration::MAX`] lasts until the event or the signal. A
-/// plain `wait` is not interrupted, nor is a future.
+/// This is for programs that record a signal in its handler and act on it later, as interpreters
+/// do. `gives_up` is the place to act: it is an ordinary function, called on the thread that waits.
+/// It may use the event that is being waited for; a `set` there releases the wait, even if a
+/// `clear` follows. It is called by every wait that can report a timeout: `wait_timeout`,
+/// `wait_deadline` and their `try_` variants, of every kind of event and of [`any`](crate::any) and
+/// [`all`](crate::all). A timeout of [`Duration::MAX`] lasts until the event or the signal. A plain
+/// `wait` is not interrupted, nor is a future.
 ///
-/// It may also be called without a signal, about once a second, so that a signal that arrives just before the thread
-/// falls asleep is noticed. On systems other than Linux every signal is noticed that way.
+/// It may also be called without a signal, about once a second, so that a signal that arrives just
+/// before the thread falls asleep is noticed. On systems other than Linux every signal is noticed
+/// that way.
 ///
 /// # Panics
 ///
@@ -46,7 +51,8 @@ const NAP: Duration = Duration::from_secs(1);
 ///
 /// # STOP.store(true, Ordering::Relaxed);
 /// let event = Event::new();
-/// let released = interruptible(|| STOP.load(Ordering::Relaxed), || event.wait_timeout(Duration::MAX));
+/// let stops = || STOP.load(Ordering::Relaxed);
+/// let released = interruptible(stops, || event.wait_timeout(Duration::MAX));
 /// assert!(!released, "it was the signal");
 /// ```
 pub fn interruptible<R>(gives_up: fn() -> bool, waits: impl FnOnce() -> R) -> R {

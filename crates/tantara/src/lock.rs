@@ -1,13 +1,15 @@
 //! The queue's lock: one byte.
 //!
-//! It is held for at most one batch of list operations, and never while foreign code runs. So it is nearly always free.
-//! Locking is one compare-exchange, unlocking a plain store. A lock that wakes its waiters must check on every unlock
-//! whether there are any, which costs a second atomic operation. The waiters of this lock retry instead: a few times at
-//! once, then after `yield_now`, then after sleeps of 20 µs to 1 ms.
+//! It is held for at most one batch of list operations, and never while foreign code runs. It is
+//! nearly always free. Locking is one compare-exchange, unlocking a plain store. A lock that wakes
+//! its waiters must check on every unlock whether there are any, which costs a second atomic
+//! operation. The waiters of this lock retry instead: a few times at once, then after `yield_now`,
+//! then after sleeps of 20 µs to 1 ms.
 //!
-//! Because waiters sleep, a holder that was preempted by a waiter of higher priority gets the processor. The wait is
-//! not bounded, because the scheduler decides when a preempted holder runs again; see DESIGN.md. A signal handler must
-//! not take the lock, because it may have interrupted the holder.
+//! Because waiters sleep, a holder that was preempted by a waiter of higher priority gets the
+//! processor. The wait is not bounded, because the scheduler decides when a preempted holder runs
+//! again; see DESIGN.md. A signal handler must not take the lock, because it may have interrupted
+//! the holder.
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
@@ -63,7 +65,8 @@ impl Lock {
                 sleep(nap);
                 nap = LONGEST_SLEEP.min(nap * 2);
             }
-            // Load first: a compare-exchange takes the cache line from the holder, which is about to write to it.
+            // Load first: a compare-exchange takes the cache line from the holder, which is about
+            // to write to it.
             if !self.locked.load(Relaxed) {
                 if let Some(guard) = self.try_lock() {
                     return guard;
@@ -114,8 +117,8 @@ mod tests {
         Arc::new(Guarded { lock: Lock::new(), count: UnsafeCell::new(0) })
     }
 
-    /// A thread that gets the lock at the first try has the count to itself, and sees earlier changes. (Loom cannot
-    /// follow a thread that tries without end.)
+    /// A thread that gets the lock at the first try has the count to itself, and sees earlier
+    /// changes. (Loom cannot follow a thread that tries without end.)
     #[cfg(loom)]
     #[test]
     fn loom_one_at_a_time() {

@@ -5,8 +5,8 @@
 /// The longest name, in bytes. File systems allow 255; the rest is for names made from it.
 const LONGEST: usize = 200;
 
-/// Checks a name: letters and digits of any script, and punctuation without a meaning in shells and paths. The error
-/// says what is wrong.
+/// Checks a name: letters and digits of any script, and punctuation without a meaning in shells and
+/// paths. The error says what is wrong.
 pub fn check(name: &str) -> Result<(), &'static str> {
     let is_fine = |c: char| c.is_alphanumeric() || "._-+:@=,%~".contains(c);
     if name.is_empty() {

@@ -1,5 +1,5 @@
-//! How a thread waits for a future: it polls, and sleeps on a word of its own until its waker is called, or for a
-//! limited time if the waker may never be called.
+//! How a thread waits for a future: it polls, and sleeps on a word of its own until its waker is
+//! called, or for a limited time if the waker may never be called.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ use crate::sys;
 
 /// The thread does not sleep, and was not woken.
 const IDLE: u32 = 0;
-/// A wake-up call has come, and was not used up yet.
+/// The waker was called, and no wait has used that up yet.
 const CALLED: u32 = 1;
 /// The thread sleeps, or is about to.
 const ASLEEP: u32 = 2;
@@ -45,7 +45,8 @@ impl Parker {
         Arc::new(Parker { word: AtomicU32::new(IDLE) })
     }
 
-    /// Sleeps until a call, the deadline, or an interruption. Uses the call up.
+    /// Sleeps until the waker is called, the deadline passes, or the wait is interrupted. Uses the
+    /// call up.
     fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let called = || self.word.load(Relaxed) == CALLED;
         if called() || sys::spin::until(deadline, called) {
@@ -77,8 +78,8 @@ impl Parker {
 }
 
 per_thread! {
-    /// Kept between waits, to save an allocation. Taken out while in use, because a waker that is called during a wait
-    /// may wait itself.
+    /// Kept between waits, to save an allocation. Taken out while in use, because a waker that is
+    /// called during a wait may wait itself.
     static PARKER: Cell<Option<Arc<Parker>>> = const { Cell::new(None) }
 }
 
@@ -93,8 +94,8 @@ pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -
     )
 }
 
-/// As [`block_on`], for futures whose waker may never be called: if `poll` is not ready, it returns how long to sleep
-/// until the next poll, or nothing to sleep until the waker is called.
+/// As [`block_on`], for futures whose waker may never be called: if `poll` is not ready, it returns
+/// how long to sleep until the next poll, or nothing to sleep until the waker is called.
 pub(crate) fn block_on_napping<T>(
     mut poll: impl FnMut(&mut Context<'_>) -> Result<T, Option<Duration>>,
     deadline: Deadline,
@@ -104,7 +105,8 @@ pub(crate) fn block_on_napping<T>(
     let mut context = Context::from_waker(&waker);
     let mut out_of_time = deadline.has_passed();
     let output = loop {
-        // The clock was read before this poll, so a release before the deadline is seen, however long the poll takes.
+        // The clock was read before this poll, so a release before the deadline is seen, however
+        // long the poll takes.
         let nap = match poll(&mut context) {
             Ok(output) => break Some(output),
             Err(nap) => nap,
@@ -125,7 +127,8 @@ mod tests {
     use std::pin::pin;
     use std::time::{Duration, Instant};
 
-    /// A poll that takes so long that the deadline passes during it, just after the event was pulsed.
+    /// A poll that takes so long that the deadline passes during it, just after the event was
+    /// pulsed.
     #[test]
     fn what_came_before_the_deadline_is_not_reported_as_a_timeout() {
         // Long enough that the first poll begins before it.

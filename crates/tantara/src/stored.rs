@@ -1,12 +1,14 @@
-//! The state word of an [`AutoResetEvent`](crate::AutoResetEvent), and how a release is taken and given.
+//! The state word of an [`AutoResetEvent`](crate::AutoResetEvent), and how a release is taken and
+//! given.
 //!
 //! | bit | name | meaning |
 //! |---|---|---|
 //! | 0 | STORED | one release is kept for the next wait |
 //! | 1 | LISTED | the queue may hold waiters, so a release goes through it |
 //!
-//! Invariants: STORED implies not LISTED, because a release is stored only without waiters, and no wait begins while
-//! one is stored. LISTED changes under the queue's lock only, and may be on while the queue is empty.
+//! Invariants: STORED implies not LISTED, because a release is stored only without waiters, and no
+//! wait begins while one is stored. LISTED changes under the queue's lock only, and may be on while
+//! the queue is empty.
 
 #![forbid(unsafe_code)]
 
@@ -40,7 +42,8 @@ pub(crate) fn give(queue: &Queue) {
     }
 }
 
-/// As [`give`], for a destructor: it does not panic, nor recurse when the waker drops the next wait.
+/// As [`give`], for a destructor: it does not panic, nor recurse when the waker drops the next
+/// wait.
 pub(crate) fn hand_on(queue: &Queue) {
     if let Some(first) = store_or_release(queue) {
         wake_from_drop(first);
@@ -56,7 +59,8 @@ fn store_or_release(queue: &Queue) -> Option<Waker> {
 /// Stores one release, unless the queue may hold waiters.
 #[inline]
 fn store(queue: &Queue) -> bool {
-    // A full store is written again: all that happened before this call must be visible to the wait that takes it.
+    // A full store is written again: all that happened before this call must be visible to the wait
+    // that takes it.
     queue.word.fetch_update(AcqRel, Acquire, |word| (word & LISTED == 0).then_some(STORED)).is_ok()
 }
 
@@ -65,7 +69,8 @@ fn release_first(queue: &Queue) -> Option<Waker> {
     queue.release_one(|word| _ = word.swap(EMPTY, AcqRel), |word| _ = word.swap(STORED, AcqRel))
 }
 
-/// Called under the queue's lock. Whether the waiter must be queued; if not, it has taken the stored release.
+/// Called under the queue's lock. Whether the waiter must be queued; if not, it has taken the
+/// stored release.
 pub(crate) fn admit(word: &AtomicU32) -> bool {
     word.fetch_update(AcqRel, Acquire, |word| match word {
         STORED => Some(EMPTY),

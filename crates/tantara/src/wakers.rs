@@ -1,11 +1,13 @@
-//! Wakers are foreign code. They are woken and dropped here, never under a queue's lock.
+//! Waking and dropping wakers, which are foreign code, never under a queue's lock.
 //!
-//! Waking or dropping a waker may drop futures: the waker of a task whose executor has been closed drops the task. The
-//! destructor of such a future calls the next waker, either to hand a release on, or to drop the waker that the future
-//! left in the queue. A chain of n waits would therefore take n nested calls. So [`call_from_drop`] counts how deeply
-//! its calls are nested on this thread. The first [`NESTED`] are made at once, because a waker may run for long (an
-//! executor may poll inside of `wake`) and later waiters must not be delayed by that. Deeper calls are queued, and the
-//! innermost of the calls that were made at once makes them after its own waker has returned.
+//! Waking or dropping a waker may drop futures: the waker of a task whose executor has been closed
+//! drops the task. The destructor of such a future calls the next waker, either to hand a release
+//! on, or to drop the waker that the future left in the queue. A chain of n waits would therefore
+//! take n nested calls. So [`call_from_drop`] counts how deeply its calls are nested on this
+//! thread. The first [`NESTED`] are made at once, because a waker may run for long (an executor may
+//! poll inside of `wake`) and later waiters must not be delayed by that. Deeper calls are queued,
+//! and the innermost of the calls that were made at once makes them after its own waker has
+//! returned.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -24,8 +26,9 @@ per_thread! {
 }
 
 per_thread! {
-    /// Calls that were too deeply nested. `ManuallyDrop`, so that the queue can be used until the thread ends, when
-    /// executors in thread-locals are dropped. An empty queue has nothing to free.
+    /// Calls that were too deeply nested. `ManuallyDrop`, so that the queue can be used until the
+    /// thread ends, when executors in thread-locals are dropped. An empty queue has nothing to
+    /// free.
     static LATER: ManuallyDrop<Cell<Vec<Call>>> = const { ManuallyDrop::new(Cell::new(Vec::new())) }
 }
 
@@ -44,14 +47,15 @@ impl Call {
     }
 }
 
-/// Wakes a task to which a destructor hands a release on: without panicking, and with a bounded number of nested calls.
+/// Wakes a task to which a destructor hands a release on: without panicking, and with a bounded
+/// number of nested calls.
 #[inline]
 pub(crate) fn wake_from_drop(waker: Waker) {
     call_from_drop(waker, Waker::wake, Call::Wake);
 }
 
-/// Drops the waker of a task that leaves the queue in a destructor: without panicking, and with a bounded number of
-/// nested calls.
+/// Drops the waker of a task that leaves the queue in a destructor: without panicking, and with a
+/// bounded number of nested calls.
 #[inline]
 pub(crate) fn drop_from_drop(waker: Waker) {
     call_from_drop(waker, drop, Call::Drop);
@@ -104,8 +108,8 @@ pub(crate) fn quietly(foreign: impl FnOnce()) {
     }
 }
 
-/// Drops the payload of a panic. If its destructor panics too, the payload of that second panic is leaked, because its
-/// destructor could panic again, without end.
+/// Drops the payload of a panic. If its destructor panics too, the payload of that second panic is
+/// leaked, because its destructor could panic again, without end.
 fn discard(panic: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(second);
@@ -114,8 +118,8 @@ fn discard(panic: Box<dyn Any + Send>) {
 
 /// The wakers of one batch, and the first panic of any.
 pub(crate) struct Wakers {
-    /// Initialised from `woken` to `filled`; each is read once. Wakers that are never read would be leaked, but every
-    /// batch that is filled is woken.
+    /// Initialised from `woken` to `filled`; each is read once. Wakers that are never read would be
+    /// leaked, but every batch that is filled is woken.
     batch: [MaybeUninit<Waker>; BATCH],
     filled: usize,
     woken: usize,
@@ -139,15 +143,15 @@ impl Wakers {
             return None;
         }
         self.woken += 1;
-        // SAFETY: it was written by `push`, since it lies below `filled`, and is read only now, since `woken` has
-        // just passed it.
+        // SAFETY: it was written by `push`, since it lies below `filled`, and is read only now,
+        // since `woken` has just passed it.
         Some(unsafe { self.batch[self.woken - 1].assume_init_read() })
     }
 
     /// Wakes all in order, and empties the batch.
     pub(crate) fn wake(&mut self) {
         loop {
-            // Each turn ends the batch or passes one waker that panics, so all are woken.
+            // Each iteration ends the batch or passes one waker that panics, so all are woken.
             let turn = catch_unwind(AssertUnwindSafe(|| {
                 while let Some(waker) = self.pop_front() {
                     waker.wake();

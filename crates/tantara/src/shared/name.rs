@@ -1,4 +1,5 @@
-//! In which directory events lie, and under which names. A name may come from an attacker until it is checked.
+//! In which directory events lie, and under which names. A name may come from an attacker until it
+//! is checked.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +15,8 @@ use crate::sys::{files, shared};
 
 /// Where an event lies: an existing directory, and a valid name.
 ///
-/// The directory is held as a descriptor, so it stays the same whatever is renamed, mounted or entered.
+/// The directory is held as a descriptor, so it stays the same whatever is renamed, mounted or
+/// entered.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// For messages.
@@ -39,8 +41,8 @@ pub(crate) fn check(name: &str) -> Result<(), Error> {
     Err(Error::new(Kind::Name { name: shown, why }))
 }
 
-/// The directory of this user's events: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`;
-/// where that does not exist `/dev/shm/tantara-UID`.
+/// The directory of this user's events: `$XDG_RUNTIME_DIR/tantara`; without that variable
+/// `/run/user/UID/tantara`; where that does not exist `/dev/shm/tantara-UID`.
 pub(crate) fn default_directory() -> PathBuf {
     let user = files::user();
     if let Some(runtime) = shared::variable(c"XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
@@ -55,7 +57,8 @@ pub(crate) fn default_directory() -> PathBuf {
 }
 
 impl Place {
-    /// In the directory of this user's events. It is made if it is missing, and must belong to this user only.
+    /// In the directory of this user's events. It is made if it is missing, and must belong to this
+    /// user only.
     pub(crate) fn of_user(name: &str) -> Result<Place, Error> {
         check(name)?;
         let path = default_directory();
@@ -124,7 +127,8 @@ impl Place {
     }
 }
 
-/// A given directory, if it exists. Symbolic links are followed, because the caller has chosen the path.
+/// A given directory, if it exists. Symbolic links are followed, because the caller has chosen the
+/// path.
 pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
     if path.as_os_str().is_empty() {
         let why = "the path is empty; the current directory is \".\"".to_owned();

@@ -1,8 +1,9 @@
-//! The directory is the policy: what users may do with a new event follows from what they may do in its directory.
+//! The directory is the policy: what users may do with a new event follows from what they may do in
+//! its directory.
 //!
-//! A new file gets the directory's read and write permissions, whatever the umask; its group; its access control list,
-//! if it has one; and its owner, if the process may change owners. If the process may not set the directory's group,
-//! the file's group gets the permissions of all others.
+//! A new file gets the directory's read and write permissions, whatever the umask; its group; its
+//! access control list, if it has one; and its owner, if the process may change owners. If the
+//! process may not set the directory's group, the file's group gets the permissions of all others.
 
 #![forbid(unsafe_code)]
 
@@ -15,8 +16,9 @@ use crate::sys::files;
 
 const READ_AND_WRITE: u32 = 0o666;
 
-/// Gives a new file the permissions of an event in that directory. `true` if some users may only read it. The owner is
-/// changed last ([`give`]), because the process may not change the file afterwards.
+/// Gives a new file the permissions of an event in that directory. `true` if some users may only
+/// read it. The owner is changed last ([`give`]), because the process may not change the file
+/// afterwards.
 pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
     let home = directory.metadata()?;
     // With SGID the kernel has set it; and in a user namespace the group's number may not be valid.
@@ -24,7 +26,8 @@ pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
     let with_group = |mode: u32, group: u32| mode & !0o070 | group << 3;
     let mode = home.mode() & READ_AND_WRITE;
     let everybodys = mode & 0o007;
-    // The directory's default list is not what the directory itself grants.
+    // The kernel has given the file the directory's default list, which is not what the directory
+    // itself grants.
     files::drop_access_list(file);
     let list = files::access_list(directory);
     let is_known = list.is_ok();
@@ -39,7 +42,7 @@ pub(crate) fn apply(file: &File, directory: &File) -> io::Result<bool> {
             with_group(mode, list.group().unwrap_or(everybodys) & mode >> 3)
         }
         None if has_group && is_known => mode,
-        // There may be a list that cannot be read. Then the group's bits are its mask.
+        // There may be a list that cannot be read. The group's bits would then be its mask.
         None if has_group => with_group(mode, everybodys & mode >> 3),
         None => with_group(mode, everybodys),
     };
@@ -61,7 +64,8 @@ pub(crate) fn give(file: &File, directory: &File) {
     }
 }
 
-/// An access control list in the kernel's format: a version, and entries of a tag, permissions, and a user or group.
+/// An access control list in the kernel's format: a version, and entries of a tag, permissions, and
+/// a user or group.
 struct AccessList(Vec<u8>);
 
 const VERSION: u32 = 2;
@@ -85,8 +89,8 @@ impl AccessList {
         self.permissions(OWNING_GROUP).map(|permissions| u32::from(permissions) & 0o6)
     }
 
-    /// The list for a file in the directory: without the right to execute. If the file's group is not the directory's,
-    /// it gets the permissions of all others.
+    /// The list for a file in the directory: without the right to execute. If the file's group is
+    /// not the directory's, it gets the permissions of all others.
     fn of_file(mut self, has_group: bool) -> AccessList {
         let others = self.permissions(OTHERS).unwrap_or(0);
         for entry in self.0[4..].chunks_exact_mut(ENTRY) {
