@@ -80,6 +80,7 @@
 #![cfg_attr(shared_events, doc = "\n[`SharedEvent`]: crate::SharedEvent")]
 #![cfg_attr(not(shared_events), doc = "\n[`SharedEvent`]: #platforms")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(shared_events, linux_native, loom))))]
 #![deny(unsafe_code)]
 
 mod auto_reset;
