@@ -336,13 +336,6 @@ class Methods(OnCluster):
             for name in vars(kind):
                 if not name.startswith("_"):
                     self.assertTrue(getattr(kind, name).__doc__, (kind, name))
-        readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-        blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
-        blocks = [block.replace("10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379", ETCD.endpoint) for block in blocks]
-        blocks = [block for block in blocks if ETCD.endpoint in block]
-        self.assertEqual(len(blocks), 1)
-        for block in blocks:
-            exec(block, {})
 
 
 class Holds(OnCluster):

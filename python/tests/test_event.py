@@ -501,16 +501,6 @@ class Documentation(unittest.TestCase):
                 if not method.startswith("_"):
                     self.assertTrue(getattr(kind, method).__doc__, (kind, method))
 
-    def test_examples_of_the_readme(self):
-        with open(os.path.join(os.path.dirname(__file__), "..", "README.md")) as file:
-            blocks = re.findall(r"^```python\n(.*?)^```", file.read(), re.DOTALL | re.MULTILINE)
-        # test_cluster.py runs the example with a cluster.
-        blocks = [block for block in blocks if "Cluster" not in block]
-        self.assertEqual(len(blocks), 4)
-        for block in blocks:
-            with self.subTest(block), contextlib.redirect_stdout(None):
-                exec(block, {})
-
     def test_examples(self):
         import doctest
         for thing in (Event, AutoResetEvent, SharedEvent, tantara.wait_any, tantara.wait_all):
