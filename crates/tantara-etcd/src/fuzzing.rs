@@ -67,7 +67,8 @@ pub fn endpoints(input: &str) {
     }
 }
 
-#[cfg(all(test, not(fuzzing)))]
+// Some seeds are endpoints with TLS.
+#[cfg(all(test, not(fuzzing), feature = "tls"))]
 mod tests {
     use std::fs;
     use std::path::Path;

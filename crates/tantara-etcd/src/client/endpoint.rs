@@ -168,6 +168,7 @@ fn parse_one(said: &str, wants_tls: bool) -> Result<Endpoint, Error> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "tls")]
     fn names(endpoints: impl Endpoints) -> Vec<String> {
         parse(endpoints, false).unwrap().iter().map(Endpoint::uri).collect()
     }

@@ -1,24 +1,27 @@
 //! The page in memory, and what happens when its file is truncated.
 //!
-//! A process that may write to a file may also truncate it. Then the next access to the page is a fault, SIGBUS, which
-//! ends the process. Sealed memory cannot be truncated. For all other files a handler is installed, once per process:
-//! if the fault is in a page that is listed here, it maps a page of zeros over it, writes [`Word::LOST`] into it, and
-//! the instruction runs again. Any other fault goes to the handler that was installed before. Programs that want no
-//! handler call [`disable_handler`].
+//! A process that may write to a file may also truncate it. Then the next access to the page is a
+//! fault, SIGBUS, which ends the process. Sealed memory cannot be truncated. For all other files a
+//! handler is installed, once per process: if the fault is in a page that is listed here, it maps a
+//! page of zeros over it, writes [`Word::LOST`] into it, and the instruction runs again. Any other
+//! fault goes to the handler that was installed before. Programs that want no handler call
+//! [`disable_handler`].
 //!
-//! The kernel refuses a new mapping if the process has reached its limit (`vm.max_map_count`), even if it replaces
-//! another. So some mappings are kept in reserve, which the handler unmaps if it has to.
+//! The kernel refuses a new mapping if the process has reached its limit (`vm.max_map_count`), even
+//! if it replaces another. So some mappings are kept in reserve, which the handler unmaps if it has
+//! to.
 //!
 //! Invariants:
 //!
-//! 1. A [`Listing`] is never freed. Its `page` is an address exactly while a [`Mapping`] owns it and its page is
-//!    mapped.
-//! 2. The list of all listings only grows, at its head, by a compare-exchange. So the handler can walk it at any
-//!    moment, without a lock. It allocates nothing but the page that it maps.
-//! 3. Nothing here takes a lock, because the child of a fork would wait for ever for a lock that another thread of its
-//!    parent held. A fork in the middle of a step leaks at most a listing or a reserve.
-//! 4. The page of zeros is mapped before LOST is written. Until then it has no seal, so readers see that it is not an
-//!    event's page ([`Page::is_whole`]).
+//! 1. A [`Listing`] is never freed. Its `page` is an address exactly while a [`Mapping`] owns it
+//!    and its page is mapped.
+//! 2. The list of all listings only grows, at its head, by a compare-exchange. So the handler can
+//!    walk it at any moment, without a lock. It allocates nothing but the page that it maps.
+//! 3. Nothing here takes a lock, because the child of a fork would wait for ever for a lock that
+//!    another thread of its parent held. A fork in the middle of a step leaks at most a listing or
+//!    a reserve.
+//! 4. The page of zeros is mapped before LOST is written. Until then it has no seal, so readers see
+//!    that it is not an event's page ([`Page::is_whole`]).
 
 use std::fs::File;
 use std::io;
@@ -38,13 +41,15 @@ pub(crate) struct Mapping {
     listing: Option<&'static Listing>,
 }
 
-// SAFETY: the page is accessed through shared references to atomics only, and is unmapped by the last owner.
+// SAFETY: the page is accessed through shared references to atomics only, and is unmapped by the
+// last owner.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps the first page of a file that is at least that long. A file that is sealed cannot become shorter.
+    /// Maps the first page of a file that is at least that long. A file that is sealed cannot
+    /// become shorter.
     pub(crate) fn new(file: &File, is_writable: bool, is_sealed: bool) -> io::Result<Mapping> {
         let listing = if is_sealed { None } else { Some(Listing::take()) };
         let access = libc::PROT_READ | if is_writable { libc::PROT_WRITE } else { 0 };
@@ -64,8 +69,9 @@ impl Mapping {
 
     #[inline]
     pub(crate) fn page(&self) -> &Page {
-        // SAFETY: mapped as long as `self` lives, page-aligned and long enough. All fields are atomics, for which every
-        // bit pattern is valid, and which other processes may write at any time.
+        // SAFETY: mapped as long as `self` lives, page-aligned and long enough. All fields are
+        // atomics, for which every bit pattern is valid, and which other processes may write at any
+        // time.
         unsafe { self.page.as_ref() }
     }
 }
@@ -86,7 +92,8 @@ impl Drop for Mapping {
 /// A page whose file may be truncated.
 #[derive(Debug)]
 struct Listing {
-    /// Its address; [`UNUSED`] while the listing has no owner, [`CLAIMED`] while its owner has no page.
+    /// Its address; [`UNUSED`] while the listing has no owner, [`CLAIMED`] while its owner has no
+    /// page.
     page: AtomicUsize,
     next: AtomicPtr<Listing>,
 }
@@ -172,8 +179,8 @@ pub(crate) fn disable_handler() -> bool {
     matches!(HANDLING.compare_exchange(NOT_YET, DISABLED, AcqRel, Acquire), Ok(_) | Err(DISABLED))
 }
 
-/// Installs the handler, unless it is installed. Several threads may do it at the same time (invariant 3): each step
-/// can be repeated, and none takes this handler for the one before.
+/// Installs the handler, unless it is installed. Several threads may do it at the same time
+/// (invariant 3): each step can be repeated, and none takes this handler for the one before.
 fn install_handler() {
     // From the first step on it is too late to disable the handler.
     let before = HANDLING.compare_exchange(NOT_YET, BEGUN, AcqRel, Acquire);
@@ -202,8 +209,9 @@ fn install_handler() {
     HANDLING.store(INSTALLED, Release);
 }
 
-/// Mappings that are unmapped if a fault finds that the process has reached its limit. The handler uses the gap at
-/// once, so more than one is needed only if other threads take it first. So the handler unmaps more with each try.
+/// Mappings that are unmapped if a fault finds that the process has reached its limit. The handler
+/// uses the gap at once, so more than one is needed only if other threads take it first. So the
+/// handler unmaps more with each try.
 static RESERVES: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
 
 /// Refills the reserves, as far as the kernel allows. The handler calls this too.
@@ -227,7 +235,8 @@ fn fill_reserves() {
 fn give_reserve_back() -> bool {
     let taken = RESERVES.iter().map(|reserve| reserve.swap(0, AcqRel)).find(|page| *page != 0);
     let Some(page) = taken else { return false };
-    // SAFETY: it was mapped by `fill_reserves`, and the thread that takes it out of the reserves owns it.
+    // SAFETY: it was mapped by `fill_reserves`, and the thread that takes it out of the reserves
+    // owns it.
     unsafe { libc::munmap(ptr::without_provenance_mut(page), PAGE) == 0 }
 }
 
@@ -245,7 +254,8 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     match handler {
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: restores the default. The repeated fault, or the signal that is raised again, ends the process.
+            // SAFETY: restores the default. The repeated fault, or the signal that is raised again,
+            // ends the process.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
             if !is_fault {
                 // SAFETY: takes a number.
@@ -253,7 +263,8 @@ extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context:
             }
         }
         handler if is_given_more => {
-            // SAFETY: it was installed as a function of this type, and is called as the kernel would.
+            // SAFETY: it was installed as a function of this type, and is called as the kernel
+            // would.
             let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
                 unsafe { std::mem::transmute(handler) };
             handler(signal, info, context);
@@ -291,7 +302,8 @@ fn map_over(page: usize) -> bool {
     let there = ptr::without_provenance_mut::<libc::c_void>(page);
     let (access, kind) =
         (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED);
-    // SAFETY: the page that is replaced, in one step, is listed: it is mapped, and accessed through atomics only.
+    // SAFETY: the page that is replaced, in one step, is listed: it is mapped, and accessed through
+    // atomics only.
     let new = unsafe { libc::mmap(there, PAGE, access, kind, -1, 0) };
     if new == libc::MAP_FAILED {
         return false;

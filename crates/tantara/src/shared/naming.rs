@@ -1,30 +1,35 @@
 //! How the file of an event gets its name, and how it loses it.
 //!
-//! The kernel unlinks whichever file has the name at that moment, which may not be the file that the process compared
-//! before: the process may have been stopped in between. So a file that is being made or removed has a fixed second
-//! name, the *slot* `.moved-NAME`.
+//! The kernel unlinks whichever file has the name at that moment, which may not be the file that
+//! the process compared before: the process may have been stopped in between. So a file that is
+//! being made or removed has a fixed second name, the *slot* `.moved-NAME`.
 //!
-//! * **Making an event**: the file is written without a name, linked to the slot if that is free, and renamed from
-//!   there to its name if that is free.
-//! * **Removing an event**: the name is compared with the file, and renamed to the slot if that is free. The slot is
-//!   then compared, because it may be another file by now, which is renamed back. The right file is marked as gone,
-//!   which tells all processes that have it open, and is unlinked from the slot.
-//! * **Opening an event whose name is missing**: a live event in the slot is renamed to its name, because the process
-//!   that was making or removing it was stopped or killed. A process that may not rename uses it in the slot.
+//! * **Making an event**: the file is written without a name, linked to the slot if that is free,
+//!   and renamed from there to its name if that is free.
+//! * **Removing an event**: the name is compared with the file, and renamed to the slot if that is
+//!   free. The slot is then compared, because it may be another file by now, which is renamed back.
+//!   The right file is marked as gone, which tells all processes that have it open, and is unlinked
+//!   from the slot.
+//! * **Opening an event whose name is missing**: a live event in the slot is renamed to its name,
+//!   because the process that was making or removing it was stopped or killed. A process that may
+//!   not rename uses it in the slot.
 //!
-//! Nothing here replaces a file (`RENAME_NOREPLACE`). A process that takes a file out of the slot holds the file's
-//! advisory lock and has compared the slot since it got the lock, so it takes no other file. So a process can be
-//! stopped or killed between any two calls while others make, remove and open events of that name, and no event is
-//! lost. A process that is stopped with the lock keeps the file in the slot: an event that is gone is then ignored, and
-//! a live one is used there. The kernel releases the lock when the process dies.
+//! Nothing here replaces a file (`RENAME_NOREPLACE`). A process that takes a file out of the slot
+//! holds the file's advisory lock and has compared the slot since it got the lock, so it takes no
+//! other file. So a process can be stopped or killed between any two calls while others make,
+//! remove and open events of that name, and no event is lost. A process that is stopped with the
+//! lock keeps the file in the slot: an event that is gone is then ignored, and a live one is used
+//! there. The kernel releases the lock when the process dies.
 //!
-//! That holds on file systems with `RENAME_NOREPLACE` and with locks. Without the former, as on NFS, a rename is a link
-//! and an unlink, and the two names are compared before the unlink. Without locks, the slot is compared before a file
-//! is taken out. Between the comparison and what follows, other processes may rename the file or make another. So an
-//! event may be lost there, but only if several processes make, remove and open the name at that moment.
+//! That holds on file systems with `RENAME_NOREPLACE` and with locks. Without the former, as on
+//! NFS, a rename is a link and an unlink, and the two names are compared before the unlink. Without
+//! locks, the slot is compared before a file is taken out. Between the comparison and what follows,
+//! other processes may rename the file or make another. So an event may be lost there, but only if
+//! several processes make, remove and open the name at that moment.
 //!
-//! In a directory like /tmp, only the owner can clean up a slot after a killed process. Other users then do without the
-//! slot: a file is linked to its name directly, and a name is unlinked after it was compared, with a moment in between.
+//! In a directory like /tmp, only the owner can clean up a slot after a killed process. Other users
+//! then do without the slot: a file is linked to its name directly, and a name is unlinked after it
+//! was compared, with a moment in between.
 
 #![forbid(unsafe_code)]
 
@@ -49,7 +54,8 @@ use crate::sys::{files, shared};
 
 /// How often to try again when other processes make and remove the event in between.
 const TRIES: u32 = 1_000;
-/// How long to wait for another process that is making or removing the event, in milliseconds. It may be stopped.
+/// How long to wait for another process that is making or removing the event, in milliseconds. It
+/// may be stopped.
 const PATIENCE_MS: u32 = 200;
 
 /// The event at `place`, which is made if it is missing.
@@ -102,8 +108,8 @@ pub(crate) fn find(place: &Place) -> Result<Option<EventFile>, Error> {
     Err(Error::system("opened", &place.path, unlucky()))
 }
 
-/// Marks the event as gone, wakes all who wait, and unlinks its name. Nothing happens if the name may not be unlinked.
-/// `false` if it was marked before.
+/// Marks the event as gone, wakes all who wait, and unlinks its name. Nothing happens if the name
+/// may not be unlinked. `false` if it was marked before.
 pub(crate) fn remove(place: &Place, event: &EventFile) -> Result<bool, Error> {
     let was_gone = event.is_gone();
     take_away(place, event).map_err(|error| Error::system("removed", &place.path, error))?;
@@ -123,7 +129,8 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
-/// The error for a removed event whose name a killed process has left, and that this user may not unlink.
+/// The error for a removed event whose name a killed process has left, and that this user may not
+/// unlink.
 fn in_the_way(place: &Place, gone: &EventFile, error: io::Error) -> Error {
     if !is_refused(&error) {
         return Error::system("removed", &place.path, error);
@@ -155,8 +162,8 @@ fn look_into_slot(place: &Place) -> Result<Slot, Error> {
     }
 }
 
-/// Takes the lock of the file in the slot and calls `take`. `true` if the file is no longer in the slot. The caller has
-/// `event` for itself.
+/// Takes the lock of the file in the slot and calls `take`. `true` if the file is no longer in the
+/// slot. The caller has `event` for itself.
 fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Result<()>) -> io::Result<bool> {
     // Others hold the lock for two system calls, unless they are stopped or hostile.
     for _ in 0..PATIENCE_MS {
@@ -168,7 +175,8 @@ fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Resu
             // Not every file system has such locks.
             _ => {
                 let taken = if place.is_at(&place.slot, &event.file)? { take() } else { Ok(()) };
-                // Unlocked explicitly, because a child that another thread forks right now keeps the file open.
+                // Unlocked explicitly, because a child that another thread forks right now keeps
+                // the file open.
                 files::unlock(&event.file);
                 return taken.map(|()| true);
             }
@@ -192,7 +200,8 @@ fn clear(place: &Place, event: &EventFile) -> io::Result<bool> {
     out_of_slot(place, event, || files::unlink_at(&place.directory, &place.slot))
 }
 
-/// Unlinks the name of the event, which is marked as gone as soon as it is certain that its name can be unlinked.
+/// Unlinks the name of the event, which is marked as gone as soon as it is certain that its name
+/// can be unlinked.
 fn take_away(place: &Place, event: &EventFile) -> io::Result<()> {
     for _ in 0..TRIES {
         if place.is_at(&place.slot, &event.file)? {
@@ -249,8 +258,8 @@ fn free_slot(place: &Place) -> io::Result<bool> {
                 cleared => cleared,
             };
         }
-        // It is being made beside the file that has the name. Its maker will unlink it, unless it was stopped or
-        // killed.
+        // It is being made beside the file that has the name. Its maker will unlink it, unless it
+        // was stopped or killed.
         thread::sleep(Duration::from_millis(1));
     }
     Ok(false)
@@ -315,11 +324,13 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
         // The file system has no locks, and another process has renamed it.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            // The file system has no locks, and another process has linked it to its name, to unlink the slot next.
+            // The file system has no locks, and another process has linked it to its name, to
+            // unlink the slot next.
             if place.is_at(&place.name, file)? {
                 return files::unlink_twin(&place.directory, &place.slot, &place.name);
             }
-            // Another event has the name by now. Processes that found no event under the name may use this one.
+            // Another event has the name by now. Processes that found no event under the name may
+            // use this one.
             if place.is_at(&place.slot, file)? {
                 // If it cannot be mapped, they find out when they check whether it has a name.
                 if let Ok(mapping) = Mapping::new(file, true, false) {
@@ -379,7 +390,8 @@ fn remove_old_drafts(place: &Place) {
     }
 }
 
-/// Whether the name has the form that [`make_by_name`] uses. Other programs' files may begin with the same prefix.
+/// Whether the name has the form that [`make_by_name`] uses. Other programs' files may begin with
+/// the same prefix.
 fn is_draft(name: &[u8]) -> bool {
     let Some(rest) = name.strip_prefix(DRAFT.as_bytes()) else { return false };
     let parts: Vec<&[u8]> = rest.split(|byte| *byte == b'-').collect();

@@ -1,18 +1,19 @@
 //! Whether to spin before going to sleep.
 //!
-//! A signal between two running processors arrives in well under a microsecond, but falling asleep and being woken
-//! takes tens of them. So a waiter spins first: always for [`MOMENT`] looks, and if its last sleep was short, for
-//! about as long as a sleep costs ([`WORTH`]), which is at worst twice the best choice (Karlin, Manasse, Rudolph,
-//! Sleator, "Competitive Snoopy Caching", 1988). [`MOMENT`] looks alone would not suffice: two threads that answer
-//! each other and both sleep would wake each other again and again, and no answer would come that fast.
+//! A signal between two running processors arrives in well under a microsecond, but falling asleep
+//! and being woken takes tens of them. So a waiter spins first: always for [`MOMENT`] looks, and if
+//! its last sleep was short, for about as long as a sleep costs ([`WORTH`]), which is at worst
+//! twice the best choice (Karlin, Manasse, Rudolph, Sleator, "Competitive Snoopy Caching", 1988).
+//! [`MOMENT`] looks alone would not suffice: two threads that answer each other and both sleep
+//! would wake each other again and again, and no answer would come that fast.
 //!
-//! Spinning does not pay if the other thread needs this processor. If sleeps are short all the same, the waiter next
-//! gives the processor away once, and looks again: if two threads answer each other on one processor, neither of them
-//! then sleeps, nor wakes the other.
+//! Spinning does not pay if the other thread needs this processor. If sleeps are short all the
+//! same, the waiter next gives the processor away once, and looks again: if two threads answer each
+//! other on one processor, neither of them then sleeps, nor wakes the other.
 //!
-//! Neither pays if signals are far apart, and giving the processor away does not if a third thread keeps it. So after
-//! each failure a thread skips it twice as many times, up to [`MOST_SKIPPED`], and after each success it does it the
-//! next time. This state is kept per thread.
+//! Neither pays if signals are far apart, and giving the processor away does not if a third thread
+//! keeps it. So after each failure a thread skips it twice as many times, up to [`MOST_SKIPPED`],
+//! and after each success it does it the next time. This state is kept per thread.
 
 #![forbid(unsafe_code)]
 
@@ -71,7 +72,8 @@ per_thread! {
     }
 }
 
-/// Calls `released` repeatedly for a while, unless that is not worth it. Whether it returned `true`.
+/// Calls `released` repeatedly for a while, unless that is not worth it. Whether it returned
+/// `true`.
 #[inline]
 pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
     if !SPINS {
@@ -91,8 +93,8 @@ pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
     came
 }
 
-/// Gives the processor away once. It pays if the signal has come by then, and soon: a third thread may have kept the
-/// processor, while a thread that sleeps would have been woken.
+/// Gives the processor away once. It pays if the signal has come by then, and soon: a third thread
+/// may have kept the processor, while a thread that sleeps would have been woken.
 fn give_way(habits: &mut Habits, released: impl Fn() -> bool) -> bool {
     if !*habits.may_give_way.get_or_insert_with(sys::may_yield) {
         habits.give_way.note(false);
