@@ -24,7 +24,7 @@ use crate::reach::{self, PlaceArgs, ReachArg};
 Examples:
   tantara wait db-ready --timeout 30s -- ./serve     in one shell,
   tantara set db-ready                               in another
-  tantara --etcd a:2379,b:2379,c:2379 wait db-ready  the same, between machines
+  tantara --etcd a:2379,b:2379,c:2379 wait db-ready  the same, on machines
 
 A name consists of letters and digits of any script, and of . _ - + : @ = , % ~. It must not begin with . - or ~, \
 and has at most 200 bytes.
@@ -79,14 +79,15 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  tantara bank                                        the default run
-  tantara bank --pace 0.1                             ten times faster
-  tantara bank --customers customers.csv --workers 2  your own customers, two at a time
+  tantara bank                                   the default run
+  tantara bank --pace 0.1                        ten times faster
+  tantara bank --customers FILE.csv --workers 2  your own customers, two at a time
+  tantara bank --pace 0 --json                   figures instead of lines
   tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
-                                                      10,000 async tasks, and a picture of the run
-  tantara bank --reach processes                      every worker is a process; try kill -9 on one of them
-  tantara --etcd 127.0.0.1:2379 bank --reach machines     workers share nothing but the cluster
-  tantara bank --pace 0 --json                        figures instead of lines
+                                                 10,000 tasks, and a picture
+  tantara bank --reach processes                 try kill -9 on a worker process
+  tantara --etcd 127.0.0.1:2379 bank --reach machines
+                                                 workers share only the cluster
 
 A list of customers is a CSV file, and may be /dev/stdin. The types are WITHDRAW_MONEY and CHECK_BALANCE:
   name,type
@@ -95,7 +96,7 @@ A list of customers is a CSV file, and may be /dev/stdin. The types are WITHDRAW
 
 Limits: 10,000,000 customers, 10,000 workers (1,000 if they are processes or machines), a pace of 1,000,000.
 
-Exit codes: 0 done, or standard output was closed; 2 bad usage or bad input (nothing was run); 125 tantara itself
+Exit codes: 0 done, or standard output was closed; 2 bad usage or bad input (nothing was run); 125 tantara itself \
 failed, or a worker process died and its customer was lost. A signal ends the process as that signal.")]
 pub(crate) struct Bank {
     /// Read the customers from a CSV file with the header name,type
