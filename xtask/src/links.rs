@@ -38,9 +38,14 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 /// The address of the repository, from the workspace's manifest.
-fn repository(manifest: &str) -> Result<String, String> {
+pub(crate) fn repository(manifest: &str) -> Result<String, String> {
     let value = manifest.lines().find_map(|line| line.strip_prefix("repository = \"")?.strip_suffix('"'));
     value.map(str::to_owned).ok_or("Cargo.toml: [workspace.package] has no `repository`".into())
+}
+
+/// Whether the address is only a placeholder.
+pub(crate) fn is_placeholder(repository: &str) -> bool {
+    repository.starts_with(PLACEHOLDER)
 }
 
 /// The README of a package: a registry shows it.

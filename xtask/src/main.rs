@@ -9,6 +9,7 @@ mod links;
 mod map;
 mod nightly;
 mod platforms;
+mod publish;
 mod python;
 mod run;
 mod tests;
@@ -41,6 +42,8 @@ Tasks:
   faults  events between machines while 200 faults are injected into a cluster (some minutes)
   storm   200 processes that do everything, and are killed and stopped at any moment, for two minutes
   stress  the models on real threads, a hundred times longer
+  publish --dry-run
+          what a release uploads: built, checked and listed in order; nothing is uploaded
   bench   every event side by side, into bench/records/ and COMPARE.md; with options, see cargo xtask bench --help";
 
 fn main() -> ExitCode {
@@ -63,6 +66,10 @@ fn main() -> ExitCode {
         ["faults"] => faults(),
         ["storm"] => storm(),
         ["stress"] => stress(),
+        ["publish", "--dry-run"] => publish::dry_run(),
+        ["publish"] => {
+            Err("only the release workflow publishes; cargo xtask publish --dry-run shows what it does".into())
+        }
         ["bench", ref options @ ..] => bench(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -123,6 +130,7 @@ fn rest() -> Outcome {
     lints("bench")?;
     dependencies()?;
     features::test()?;
+    publish::dry_run()?;
     platforms::test()?;
     Step::new("tests of signals to the command, started where they are ignored").run(|| {
         let filters = ["interrupt", "signal"];

@@ -1,4 +1,5 @@
 //! The commands of the documents, run as they stand. See `crates/doc-tests` for the rules.
+#![cfg(in_repository)]
 
 use std::process::Command;
 
