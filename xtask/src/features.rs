@@ -13,6 +13,12 @@ pub(crate) fn test() -> Outcome {
         cargo(&[&["clippy"], &package[..], &["--all-targets", "--", "--deny", "warnings"]].concat()).run()?;
         cargo(&[&["test"], &package[..], &["--lib"]].concat()).run()
     })?;
+    Step::new("documentation of a platform without events between processes").run(|| {
+        cargo(&["doc", "--quiet", "--no-deps", "--package", "tantara"])
+            .flags("--cfg tantara_portable", "portable")
+            .env("RUSTDOCFLAGS", "--cfg tantara_portable --deny warnings")
+            .run()
+    })?;
     documentation()
 }
 

@@ -77,8 +77,9 @@
 //!
 //! `serde` (off by default): `Serialize` and `Deserialize` for the records that describe events
 //! between processes and their waiters.
-#![cfg_attr(shared_events, doc = "\n[`SharedEvent`]: crate::SharedEvent")]
-#![cfg_attr(not(shared_events), doc = "\n[`SharedEvent`]: #platforms")]
+#![doc = ""]
+#![cfg_attr(shared_events, doc = "[`SharedEvent`]: crate::SharedEvent")]
+#![cfg_attr(not(shared_events), doc = "[`SharedEvent`]: #platforms")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(docsrs, doc(auto_cfg(hide(shared_events, linux_native, loom))))]
 #![deny(unsafe_code)]
