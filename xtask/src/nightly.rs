@@ -13,13 +13,15 @@ const FUZZ_TARGETS: [&str; 5] = ["page", "keys", "endpoints", "customers", "dura
 
 /// Tests that Miri can run, and in minutes. It knows no files that are mapped, no other processes and no `timerfd`
 /// (which smol needs).
-const TESTS_FOR_MIRI: [&str; 8] = [
+const TESTS_FOR_MIRI: [&str; 10] = [
     "api::",
     "auto_reset::",
     "closing::",
     "many::",
+    "owned::",
     "suites_of_others::",
     "wakers::",
+    "scopes::spawned_tasks::",
     "scopes::threads::",
     "scopes::tokio_tasks::",
 ];

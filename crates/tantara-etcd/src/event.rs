@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tantara::__private::{Seal, Sealed, Slot};
+use tantara::__private::{Collected, IntoSlot, Seal, Sealed, Slot};
 use tantara::Waitable;
 
 use crate::client::proto::{DeleteRange, LeaseRevoke, Op, Put};
@@ -257,6 +257,33 @@ impl ClusterEvent {
         ClusterWait::new(&self.runtime, &self.name)
     }
 
+    /// The same as [`wait_async`](ClusterEvent::wait_async), whose future is `'static` already. It is
+    /// here so that all events have a method of this name whose future can be spawned, returned, and
+    /// stored in a struct.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it affects no other wait.
+    ///
+    /// # Errors
+    ///
+    /// Those of the future, as for [`wait`](ClusterEvent::wait).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let cluster = tantara_etcd::Cluster::connect("127.0.0.1:2379")?;
+    /// let deployed = tokio::spawn(cluster.event("deploy-done").wait_owned());
+    /// deployed.await.unwrap()?;
+    /// # Ok::<(), tantara_etcd::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn wait_owned(&self) -> ClusterWait {
+        self.wait_async()
+    }
+
     /// The processes that wait for it and leave [records](crate::Options::record_waits), those that
     /// have waited longest first.
     ///
@@ -362,6 +389,12 @@ impl Waitable for ClusterEvent {}
 impl Sealed for ClusterEvent {
     fn slot(&self, _: Seal) -> Slot<'_> {
         Slot::external(self.wait_async())
+    }
+}
+
+impl<'a> IntoSlot<'a> for ClusterEvent {
+    fn add_to(self, slots: &mut Collected<'a>, _: Seal) {
+        slots.add(Slot::external(self.wait_async()));
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -12,7 +13,7 @@ use crate::park::block_on;
 use crate::stored;
 use crate::sync::const_new;
 use crate::tasks::Queue;
-use crate::wait::AutoResetWait;
+use crate::wait::{AutoResetWait, OwnedAutoResetWait, queue_of};
 
 /// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter. Without
 /// waiters, one release is stored for the next wait.
@@ -181,6 +182,52 @@ impl AutoResetEvent {
     #[inline]
     pub fn wait_async(&self) -> AutoResetWait<'_> {
         AutoResetWait::new(&self.queue)
+    }
+
+    /// [`wait_async`](AutoResetEvent::wait_async) for an event in an [`Arc`], which the future then owns together with
+    /// others. So the future is `'static`: it can be spawned, returned, and stored in a struct.
+    ///
+    /// The future is ready once a release was given to it. It allocates nothing, is `Send`, and works under any
+    /// runtime.
+    ///
+    /// # Memory ordering
+    ///
+    /// All that happened before the `set` whose release the future got is visible to the task once the future is ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped after a release was given to it hands the release on, before it drops its `Arc`. The
+    /// future is queued with its first poll.
+    ///
+    /// # Fairness
+    ///
+    /// First polled, first released, whether a future owns the event or borrows it.
+    ///
+    /// # Panics
+    ///
+    /// The future, if it is polled again after it was ready.
+    ///
+    /// # Complexity
+    ///
+    /// As `wait_async`. Cloning and dropping the `Arc` are two atomic operations in addition.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tantara::AutoResetEvent;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let job = Arc::new(AutoResetEvent::new());
+    /// let worker = tokio::spawn(Arc::clone(&job).wait_owned());
+    /// job.set();
+    /// worker.await.unwrap();
+    /// assert!(!job.is_set());
+    /// # });
+    /// ```
+    #[inline]
+    pub fn wait_owned(self: Arc<Self>) -> OwnedAutoResetWait {
+        OwnedAutoResetWait::new(queue_of(self, |event| &event.queue))
     }
 
     pub(crate) fn queue(&self) -> &Queue {

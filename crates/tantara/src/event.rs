@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::sync::const_new;
 use crate::sys;
 use crate::tasks::Queue;
-use crate::wait::Wait;
+use crate::wait::{OwnedWait, Wait, queue_of};
 use crate::word::{Generation, Word};
 
 /// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone** who waits,
@@ -235,7 +236,8 @@ impl Event {
 
     /// A future that is ready once the event is set, or was set since the future was made.
     ///
-    /// It allocates nothing, is `Send`, and works under any runtime.
+    /// It allocates nothing, is `Send`, and works under any runtime. It borrows the event; see
+    /// [`wait_owned`](Event::wait_owned) for one that does not.
     ///
     /// # Cancel safety
     ///
@@ -261,6 +263,97 @@ impl Event {
     #[inline]
     pub fn wait_async(&self) -> Wait<'_> {
         Wait::new(&self.queue)
+    }
+
+    /// [`wait_async`](Event::wait_async) for an event in an [`Arc`], which the future then owns together with others.
+    /// So the future is `'static`: it can be spawned, returned, and stored in a struct. (An event in a `static` needs
+    /// no `Arc`: its `wait_async` is `'static` already.)
+    ///
+    /// The future is ready once the event is set, or was set since the future was made. It allocates nothing, is
+    /// `Send`, and works under any runtime. [`any`](crate::any) and [`all`](crate::all) take `Arc`s too.
+    ///
+    /// # Memory ordering
+    ///
+    /// All that happened before the `set` that released the future is visible to the task once the future is ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on, not from the first
+    /// poll. If the future holds the last `Arc`, the event is dropped with it, or when it is dropped.
+    ///
+    /// # Fairness
+    ///
+    /// Tasks are woken in the order in which they were first polled, whether they own the event or borrow it.
+    ///
+    /// # Complexity
+    ///
+    /// As `wait_async`. Cloning and dropping the `Arc` are two atomic operations in addition.
+    ///
+    /// # Examples
+    ///
+    /// Spawned, without an `async` block around it:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tantara::Event;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let ready = Arc::new(Event::new());
+    /// let waiter = tokio::spawn(Arc::clone(&ready).wait_owned());
+    /// ready.set();
+    /// waiter.await.unwrap();
+    /// # });
+    /// ```
+    ///
+    /// Stored in a struct, where a borrowing future would need a lifetime:
+    ///
+    /// ```
+    /// use std::future::Future;
+    /// use std::pin::Pin;
+    /// use std::sync::Arc;
+    /// use std::task::{Context, Poll};
+    /// use tantara::{Event, OwnedWait};
+    ///
+    /// /// A service that counts requests until it is told to stop.
+    /// struct Service {
+    ///     stopped: Pin<Box<OwnedWait>>,
+    ///     served: u32,
+    /// }
+    ///
+    /// impl Future for Service {
+    ///     type Output = u32;
+    ///
+    ///     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> {
+    ///         self.served += 1;
+    ///         self.stopped.as_mut().poll(context).map(|()| self.served)
+    ///     }
+    /// }
+    ///
+    /// let stop = Arc::new(Event::new());
+    /// let service = Service { stopped: Box::pin(Arc::clone(&stop).wait_owned()), served: 0 };
+    /// stop.set();
+    /// assert_eq!(pollster::block_on(service), 1);
+    /// ```
+    ///
+    /// Returned, together with the wait that has begun:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tantara::{Event, OwnedWait};
+    ///
+    /// fn next_tick(clock: &Arc<Event>) -> OwnedWait {
+    ///     Arc::clone(clock).wait_owned()
+    /// }
+    ///
+    /// let clock = Arc::new(Event::new());
+    /// let tick = next_tick(&clock);
+    /// clock.set();
+    /// clock.clear();
+    /// pollster::block_on(tick);   // the tick was over before it was awaited, and counts
+    /// ```
+    #[inline]
+    pub fn wait_owned(self: Arc<Self>) -> OwnedWait {
+        OwnedWait::new(queue_of(self, |event| &event.queue))
     }
 
     #[cold]
@@ -335,5 +428,38 @@ impl RefUnwindSafe for Event {}
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("set", &self.is_set()).field("waiting", &self.waiting()).finish()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use crate::wait::EventWait;
+    use std::task::{Context, Waker};
+
+    /// It begins anew while the drain that has released it may still be under way.
+    #[test]
+    fn loom_a_wait_that_begins_anew_is_released_by_the_next_pulse_only() {
+        loom::model(|| {
+            let event = Arc::new(Event::new());
+            let mut wait = Box::pin(EventWait::new(queue_of(Arc::clone(&event), Event::queue)));
+            let mut is_ready = |begins_anew: bool| {
+                if begins_anew {
+                    wait.as_mut().restart();
+                }
+                wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+            };
+            assert!(!is_ready(false));
+            let setter = loom::thread::spawn({
+                let event = Arc::clone(&event);
+                move || event.pulse()
+            });
+            let was_ready = is_ready(false);
+            assert!(!was_ready || !is_ready(true), "released twice by one pulse");
+            setter.join().unwrap();
+            assert!(is_ready(false) != was_ready, "released twice by one pulse, or not at all");
+            event.pulse();
+            assert!(is_ready(false), "the second pulse was missed");
+        });
     }
 }

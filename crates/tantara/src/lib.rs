@@ -18,6 +18,7 @@
 //! | the first of several events | [`any`]`([&a, &b])`, and one of these methods or `.await` |
 //! | each of several events | [`all`]`([&a, &b])`, likewise |
 //! | events of several kinds | [`any`] or [`all`] of `&dyn `[`Waitable`] |
+//! | to spawn, return or store the wait | [`wait_owned()`](Event::wait_owned), or [`any`] or [`all`] of `Arc`s |
 //!
 //! Use an event for *state that others wait for*: open, ready, paused, shutting down. For a value
 //! that is made once use [`OnceLock`](std::sync::OnceLock), to pass values a channel, and to meet a
@@ -101,6 +102,8 @@ mod protocol;
 #[cfg(shared_events)]
 #[allow(unsafe_code, reason = "maps files")]
 mod shared;
+#[allow(unsafe_code, reason = "pins slots beside the owners of their events")]
+mod slots;
 mod stored;
 mod sync;
 #[allow(unsafe_code, reason = "calls the kernel")]
@@ -117,20 +120,21 @@ pub use auto_reset::AutoResetEvent;
 pub use error::Error;
 pub use event::Event;
 pub use interrupt::interruptible;
-pub use many::{All, Any, Waitable, all, any};
+pub use many::{All, Any, all, any};
 #[cfg(shared_events)]
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
-pub use shared::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter};
-pub use wait::{AutoResetWait, Wait};
+pub use shared::{Changed, Entry, LastSet, OwnedSharedWait, SharedEvent, SharedWait, State, Waiter};
+pub use slots::Waitable;
+pub use wait::{AutoResetWait, OwnedAutoResetWait, OwnedWait, Wait};
 
 /// How the crates that build upon this one add a kind of event. No part of the public API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::error::external as error;
     pub use crate::external::External;
-    pub use crate::many::sealed::{Seal, Sealed};
     pub use crate::name::check as check_name;
-    pub use crate::wait::Slot;
+    pub use crate::slots::sealed::{IntoSlot, Seal, Sealed};
+    pub use crate::slots::{Collected, Slot};
 }
 
 /// The examples of README.md.

@@ -4,9 +4,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -15,71 +13,30 @@ use crate::deadline::Deadline;
 use crate::error::{Error, or_panic};
 use crate::event::Event;
 use crate::park::{block_on, block_on_napping};
-use crate::wait::{AutoResetWait, Slot, Slots, Wait};
-
-/// What [`any`] and [`all`] can wait for. The trait is sealed: events implement it, and `&dyn Waitable` mixes their
-/// kinds.
-///
-/// ```
-/// use tantara::{AutoResetEvent, Event, Waitable, any};
-///
-/// let (shutdown, job) = (Event::new(), AutoResetEvent::new());
-/// job.set();
-/// assert_eq!(any([&shutdown as &dyn Waitable, &job]).wait(), 1);
-/// ```
-pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
-
-pub(crate) mod sealed {
-    /// What an event does when a wait for many begins.
-    pub trait Sealed {
-        /// Begins a wait.
-        fn slot(&self, seal: Seal) -> super::Slot<'_>;
-    }
-
-    /// Only this crate can make one, so only `any` and `all` can call `slot`.
-    #[derive(Debug)]
-    pub struct Seal(pub(super) ());
-}
+use crate::slots::sealed::{IntoSlot, Seal, Sealed};
+use crate::slots::{Slot, Slots, Waitable};
+use crate::wait::{AutoResetWait, Wait};
 
 impl Waitable for Event {}
-impl sealed::Sealed for Event {
-    fn slot(&self, _: sealed::Seal) -> Slot<'_> {
+impl Sealed for Event {
+    fn slot(&self, _: Seal) -> Slot<'_> {
         Slot::Event(Wait::new(self.queue()))
     }
 }
 
 impl Waitable for AutoResetEvent {}
-impl sealed::Sealed for AutoResetEvent {
-    fn slot(&self, _: sealed::Seal) -> Slot<'_> {
+impl Sealed for AutoResetEvent {
+    fn slot(&self, _: Seal) -> Slot<'_> {
         Slot::AutoReset(AutoResetWait::new(self.queue()))
     }
 }
 
-/// References, boxes and `Arc`s of events can be waited for like the events.
-macro_rules! waitable_through {
-    ($($pointer:ty),*) => {$(
-        impl<W: Waitable + ?Sized> Waitable for $pointer {}
-        impl<W: Waitable + ?Sized> sealed::Sealed for $pointer {
-            fn slot(&self, seal: sealed::Seal) -> Slot<'_> {
-                (**self).slot(seal)
-            }
-        }
-    )*};
-}
-
-waitable_through!(&W, Box<W>, Arc<W>);
-
-fn slots<'a, W>(events: impl IntoIterator<Item = &'a W>) -> Slots<'a>
-where
-    W: Waitable + ?Sized + 'a,
-{
-    Slots::new(events.into_iter().map(|event| event.slot(sealed::Seal(()))).collect())
-}
-
 /// Waits for the first of many events: the answer is the index of one that released.
 ///
-/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an iterator. To mix
-/// kinds, use `&dyn `[`Waitable`]. There is no limit on their number. Of several that are released at the same
+/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an iterator. Or it
+/// iterates over `Arc`s of events, or over handles (`SharedEvent`, `ClusterEvent`), which the wait then owns: such an
+/// `Any<'static>` can be spawned, stored and returned. To mix kinds, use `&dyn `[`Waitable`] or `Arc<dyn Waitable>`.
+/// There is no limit on their number. Of several that are released at the same
 /// time, the one with the lowest index is reported; the release of an [`AutoResetEvent`] is used up only if it is
 /// the one that is reported.
 ///
@@ -97,7 +54,7 @@ where
 ///
 /// # Complexity
 ///
-/// One allocation; time linear in the number of events.
+/// One allocation, or two if the wait owns the events; time linear in the number of events.
 ///
 /// # Examples
 ///
@@ -111,11 +68,24 @@ where
 /// assert_eq!(any(&doors).wait(), 2);
 /// assert_eq!(pollster::block_on(any(&doors)), 2);
 /// ```
-pub fn any<'a, W>(events: impl IntoIterator<Item = &'a W>) -> Any<'a>
-where
-    W: Waitable + ?Sized + 'a,
-{
-    Any { slots: slots(events), done: false }
+///
+/// A wait that owns its events:
+///
+/// ```
+/// use std::sync::Arc;
+/// use tantara::{Any, Event, any};
+///
+/// struct Worker {
+///     wake_up: Any<'static>,
+/// }
+///
+/// let (job, shutdown) = (Arc::new(Event::new()), Arc::new(Event::new()));
+/// let worker = Worker { wake_up: any([job, Arc::clone(&shutdown)]) };
+/// shutdown.set();
+/// assert_eq!(worker.wake_up.wait(), 1);
+/// ```
+pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> {
+    Any { slots: Slots::new(events), done: false }
 }
 
 /// Waits for each of many events: it is released when every one of them was released at some moment of the wait.
@@ -153,9 +123,9 @@ where
 ///
 /// # Complexity
 ///
-/// One allocation; time linear in the number of events, however many of them are set one by one. If some of them lie
-/// outside of this process, each of their releases, and of those of the [`AutoResetEvent`]s, takes time linear in the
-/// number of events that are still awaited.
+/// One allocation, or two if the wait owns the events; time linear in the number of events, however many of them are
+/// set one by one. If some of them lie outside of this process, each of their releases, and of those of the
+/// [`AutoResetEvent`]s, takes time linear in the number of events that are still awaited.
 ///
 /// # Examples
 ///
@@ -172,11 +142,8 @@ where
 ///     both.wait();
 /// });
 /// ```
-pub fn all<'a, W>(events: impl IntoIterator<Item = &'a W>) -> All<'a>
-where
-    W: Waitable + ?Sized + 'a,
-{
-    All { slots: slots(events), released: 0, is_queued: false, done: false }
+pub fn all<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> All<'a> {
+    All { slots: Slots::new(events), released: 0, is_queued: false, done: false }
 }
 
 /// What [`Any`] and [`All`] have in common: how a thread blocks on them.
@@ -308,7 +275,7 @@ impl<'a> Many<'a> for Any<'a> {
                 }
                 self.done = true;
                 // Leave the other queues now. The caller may drop this much later.
-                self.slots = Slots::new(Box::new([]));
+                self.slots.leave();
                 return Poll::Ready(outcome);
             }
         }
@@ -403,10 +370,11 @@ impl All<'_> {
     pub async fn try_wait_async(mut self) -> Result<(), Error> {
         poll_fn(|context| self.poll_outcome(context)).await
     }
+
     fn fail(&mut self, error: Error) -> Poll<Result<(), Error>> {
         self.done = true;
         // Hand the releases on and leave the queues now. The caller may drop this much later.
-        self.slots = Slots::new(Box::new([]));
+        self.slots.leave();
         Poll::Ready(Err(error))
     }
 }

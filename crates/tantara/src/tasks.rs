@@ -3,7 +3,8 @@
 //!
 //! # Invariants
 //!
-//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are accessed under the queue's lock only.
+//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are accessed under the queue's lock only. The
+//!    `generation` of a node is written by its owner only, and only while the node is not LISTED.
 //! 2. A node's `state` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per
 //!    listing: to RELEASED by a drain, or to UNLISTED by its owner.
 //! 3. Storing RELEASED (with Release) is a drain's last access to a node. An owner that loads RELEASED or UNLISTED
@@ -14,6 +15,7 @@
 //! 6. Foreign code (cloning, waking and dropping wakers) never runs under the lock.
 //! 7. Generations do not decrease along the list, because each is compared with the word under the lock when it is
 //!    appended.
+//! 8. A waiter's holder keeps the queue alive and in its place, and is dropped after the node was unlinked.
 //!
 //! ```text
 //!                  enlist (lock)            drain (lock)
@@ -29,6 +31,7 @@
 use std::marker::PhantomPinned;
 use std::pin::Pin;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::task::{Poll, Waker};
 
@@ -48,8 +51,9 @@ pub(crate) struct Queue {
     head: UnsafeCell<*const Node>,
 }
 
-// SAFETY: a queue's nodes belong to futures that borrow the queue, so no node that can still be used is listed when the
-// queue moves. (A leaked node stays in its place, and is accessed under the lock only.) Wakers are Send.
+// SAFETY: a queue's nodes belong to futures that hold the queue in its place (invariant 8), so no node that can still
+// be used is listed when the queue moves. (A leaked node stays in its place, and is accessed under the lock only.)
+// Wakers are Send.
 unsafe impl Send for Queue {}
 // SAFETY: `head` is accessed under `lock` only (invariant 1); the other fields are atomics.
 unsafe impl Sync for Queue {}
@@ -59,7 +63,7 @@ struct Node {
     links: UnsafeCell<Links>,
     waker: UnsafeCell<Option<Waker>>,
     state: AtomicU32,
-    generation: Generation,
+    generation: UnsafeCell<Generation>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +215,7 @@ impl Queue {
             }
             // SAFETY: as above; the node has not been released yet.
             let node = unsafe { &*cursor };
-            if !belongs(node.generation) {
+            if !belongs(node.generation()) {
                 break Rest::Others;
             }
             if count == limit {
@@ -306,46 +310,85 @@ impl Node {
         // SAFETY: links are written under the lock alone (invariant 1).
         self.links.with_mut(|links| unsafe { *links = new });
     }
+
+    /// For its owner, or for a drain while the node is LISTED.
+    #[inline]
+    fn generation(&self) -> Generation {
+        // SAFETY: only the owner writes it, by a `Pin<&mut _>` and while no drain has access (invariants 1 and 3).
+        self.generation.with(|generation| unsafe { *generation })
+    }
 }
 
-/// A waiter: its node, and its queue.
+/// How a waiter reaches its queue: by a reference, or by shared ownership of what the queue is part of.
+///
+/// # Safety
+///
+/// From its creation until it is dropped, `queue` returns the same queue at the same address, also after the holder was
+/// moved, and nobody has exclusive access to that queue.
+pub(crate) unsafe trait Holder {
+    fn queue(&self) -> &Queue;
+}
+
+// SAFETY: a borrowed queue stays where it is, and nobody else has exclusive access to it.
+unsafe impl Holder for &Queue {
+    #[inline]
+    fn queue(&self) -> &Queue {
+        self
+    }
+}
+
+// SAFETY: the queue stays in its allocation for as long as one `Arc` exists. No other one gives exclusive access to it
+// meanwhile, nor moves it: `Arc::get_mut` and `Arc::try_unwrap` fail.
+unsafe impl Holder for Arc<Queue> {
+    #[inline]
+    fn queue(&self) -> &Queue {
+        self
+    }
+}
+
+/// A waiter: its node, and what holds its queue.
 #[derive(Debug)]
-pub(crate) struct Waiter<'a> {
-    queue: &'a Queue,
+pub(crate) struct Waiter<H: Holder> {
     node: Node,
     /// The list points to the node.
     _pinned: PhantomPinned,
+    /// Declared last, so dropped last (invariant 8): the queue may end with it.
+    holder: H,
 }
 
 // SAFETY: the raw pointers lead to nodes that are touched under the queue's lock alone; wakers are Send.
-unsafe impl Send for Waiter<'_> {}
-// SAFETY: through a shared reference only atomics can be reached; poll, withdraw and claim want a `&mut`.
-unsafe impl Sync for Waiter<'_> {}
+unsafe impl<H: Holder + Send> Send for Waiter<H> {}
+// SAFETY: a shared reference gives access to atomics, the holder and the generation; to write that takes a `&mut`.
+unsafe impl<H: Holder + Sync> Sync for Waiter<H> {}
 
-impl<'a> Waiter<'a> {
+impl<H: Holder> Waiter<H> {
     #[inline]
-    pub(crate) fn new(queue: &'a Queue, generation: Generation) -> Waiter<'a> {
+    pub(crate) fn new(holder: H, generation: Generation) -> Waiter<H> {
         let nowhere = Links { prev: ptr::null(), next: ptr::null() };
         Waiter {
-            queue,
             node: Node {
                 links: UnsafeCell::new(nowhere),
                 waker: UnsafeCell::new(None),
                 state: AtomicU32::new(UNLISTED),
-                generation,
+                generation: UnsafeCell::new(generation),
             },
             _pinned: PhantomPinned,
+            holder,
         }
     }
 
     #[inline]
-    pub(crate) fn queue(&self) -> &'a Queue {
-        self.queue
+    pub(crate) fn holder(&self) -> &H {
+        &self.holder
     }
 
     #[inline]
+    pub(crate) fn queue(&self) -> &Queue {
+        self.holder.queue()
+    }
+
     pub(crate) fn generation(&self) -> Generation {
-        self.node.generation
+        self.node.generation()
     }
 
     /// Whether this waiter is not queued and has no release: not yet polled, or withdrawn.
@@ -382,8 +425,8 @@ impl<'a> Waiter<'a> {
 
     fn enlist(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
         let waker = waker.clone();
-        let guard = self.queue.lock.lock();
-        if !admit(&self.queue.word) {
+        let guard = self.queue().lock.lock();
+        if !admit(&self.queue().word) {
             drop(guard);
             // No other thread has access to the node.
             self.node.state.store(RELEASED, Relaxed);
@@ -392,7 +435,7 @@ impl<'a> Waiter<'a> {
         // SAFETY: the lock is held, and the node is not listed: the waker is ours.
         self.node.waker.with_mut(|slot| unsafe { *slot = Some(waker) });
         // The node does not move and is unlinked before it is freed: it is pinned, and its drop withdraws it.
-        self.queue.append(&self.node);
+        self.queue().append(&self.node);
         self.node.state.store(LISTED, Relaxed);
         drop(guard);
         Poll::Pending
@@ -400,7 +443,7 @@ impl<'a> Waiter<'a> {
 
     /// A listed waiter is polled again, perhaps by another task.
     fn renew(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
-        let guard = self.queue.lock.lock();
+        let guard = self.queue().lock.lock();
         if self.node.state.load(Relaxed) != LISTED {
             return Poll::Ready(());
         }
@@ -411,7 +454,7 @@ impl<'a> Waiter<'a> {
             return Poll::Pending;
         }
         let waker = waker.clone();
-        let guard = self.queue.lock.lock();
+        let guard = self.queue().lock.lock();
         if self.node.state.load(Relaxed) != LISTED {
             drop(guard);
             return Poll::Ready(());
@@ -433,11 +476,11 @@ impl<'a> Waiter<'a> {
 
     #[inline(never)]
     fn unlist(&self) {
-        let guard = self.queue.lock.lock();
+        let guard = self.queue().lock.lock();
         if self.node.state.load(Relaxed) != LISTED {
             return;
         }
-        self.queue.unlink(&self.node);
+        self.queue().unlink(&self.node);
         // SAFETY: the lock is held and the node is listed.
         let waker = self.node.waker.with_mut(|waker| unsafe { (*waker).take() });
         self.node.state.store(UNLISTED, Relaxed);
@@ -445,6 +488,18 @@ impl<'a> Waiter<'a> {
         if let Some(waker) = waker {
             drop_from_drop(waker);
         }
+    }
+
+    /// Forgets a release, and waits for the next one, that of another generation.
+    #[allow(dead_code, reason = "for events between processes")]
+    pub(crate) fn restart(self: Pin<&mut Self>, generation: Generation) {
+        // The generation may have decided before a drain has found the node.
+        if self.node.state.load(Acquire) == LISTED {
+            self.unlist();
+        }
+        // SAFETY: the node is not listed, so its owner has exclusive access to it (invariant 3).
+        self.node.generation.with_mut(|own| unsafe { *own = generation });
+        self.node.state.store(UNLISTED, Relaxed);
     }
 
     /// Records a release that was taken without being queued.
@@ -460,7 +515,7 @@ impl<'a> Waiter<'a> {
     }
 }
 
-impl Drop for Waiter<'_> {
+impl<H: Holder> Drop for Waiter<H> {
     #[inline]
     fn drop(&mut self) {
         self.withdraw();

@@ -122,13 +122,17 @@ impl Scope for Machines {
     waits_of_threads!();
 }
 
-/// Tasks under tokio, whose timer cancels the wait by dropping it. Then the event is read, since
-/// the timeout may be shorter than a round trip.
+/// Spawned tasks under tokio, whose waits own the event, and whose timer cancels the wait by dropping
+/// it. Then the event is read, since the timeout may be shorter than a round trip.
 #[derive(Clone, Debug)]
 struct TokioTasks(Arc<Place>);
 
 fn tokio<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+}
+
+async fn spawned<F: Future<Output: Send> + Send + 'static>(wait: F, timeout: Duration) -> Option<F::Output> {
+    tokio::spawn(tokio::time::timeout(timeout, wait)).await.unwrap().ok()
 }
 
 impl Scope for TokioTasks {
@@ -139,13 +143,13 @@ impl Scope for TokioTasks {
     methods!();
 
     fn wait(&self) {
-        tokio(self.0.event.wait_async()).unwrap();
+        tokio(async { tokio::spawn(self.0.event.wait_owned()).await.unwrap() }).unwrap();
     }
 
     fn wait_timeout(&self, timeout: Duration) -> bool {
         tokio(async {
-            let waited = tokio::time::timeout(timeout, self.0.event.wait_async()).await;
-            waited.is_ok() || self.0.event.is_set_async().await.unwrap()
+            let waited = spawned(self.0.event.wait_owned(), timeout).await;
+            waited.is_some() || self.0.event.is_set_async().await.unwrap()
         })
     }
 
@@ -154,19 +158,19 @@ impl Scope for TokioTasks {
     }
 
     fn any(events: &[Self], timeout: Duration) -> Option<usize> {
-        let any = any(events.iter().map(|event| &event.0.event));
+        let any = any(events.iter().map(|event| event.0.event.clone()));
         if timeout.is_zero() {
             return any.try_wait_timeout(timeout).unwrap();
         }
-        tokio(async { tokio::time::timeout(timeout, any.try_wait_async()).await.ok().map(Result::unwrap) })
+        tokio(spawned(any.try_wait_async(), timeout)).map(Result::unwrap)
     }
 
     fn all(events: &[Self], timeout: Duration) -> bool {
-        let all = all(events.iter().map(|event| &event.0.event));
+        let all = all(events.iter().map(|event| event.0.event.clone()));
         if timeout.is_zero() {
             return all.try_wait_timeout(timeout).unwrap();
         }
-        tokio(async { tokio::time::timeout(timeout, all.try_wait_async()).await.is_ok() })
+        tokio(spawned(all.try_wait_async(), timeout)).is_some()
     }
 }
 

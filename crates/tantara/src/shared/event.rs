@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
-use crate::many::Waitable;
-use crate::many::sealed::{Seal, Sealed};
 use crate::protocol::layout::LastSet;
 use crate::shared::file::{self, EventFile, Opened};
 use crate::shared::handle::Handle;
@@ -22,9 +20,10 @@ use crate::shared::mapping;
 use crate::shared::name::{self, Place};
 use crate::shared::naming;
 use crate::shared::registry::{self, Waiter};
-use crate::shared::wait::{Changed, SharedWait, State};
+use crate::shared::wait::{Changed, HandleWait, OwnedSharedWait, SharedWait, State};
+use crate::slots::sealed::{IntoSlot, Seal, Sealed};
+use crate::slots::{Collected, Slot, Waitable};
 use crate::sys::files;
-use crate::wait::Slot;
 
 /// A flag that processes wait for, with the methods of [`Event`](crate::Event). Processes open it by name, or are given
 /// its descriptor.
@@ -393,6 +392,37 @@ impl SharedEvent {
         SharedWait::new(&self.handle)
     }
 
+    /// [`wait_async`](SharedEvent::wait_async) whose future owns a clone of this handle. So it is `'static`: it can be
+    /// spawned, returned, and stored in a struct.
+    ///
+    /// # Cancel safety
+    ///
+    /// As with `wait_async`. If the future is the last that uses this opening of the event, the file is closed with it.
+    ///
+    /// # Errors
+    ///
+    /// As with `wait_async`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tantara::SharedEvent;
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path();
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let waiter = tokio::spawn(SharedEvent::open_in(dir, "db-ready")?.wait_owned());
+    /// SharedEvent::open_in(dir, "db-ready")?.set()?;
+    /// waiter.await.unwrap()?;
+    /// # Ok::<(), tantara::Error>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn wait_owned(&self) -> OwnedSharedWait {
+        OwnedSharedWait::new(Arc::clone(&self.handle))
+    }
+
     /// The state of the event at this moment, to be compared with a later one.
     #[must_use]
     pub fn state(&self) -> State {
@@ -472,7 +502,13 @@ impl Waitable for SharedEvent {}
 
 impl Sealed for SharedEvent {
     fn slot(&self, _: Seal) -> Slot<'_> {
-        Slot::external(self.wait_async())
+        Slot::external(HandleWait::new(&self.handle))
+    }
+}
+
+impl<'a> IntoSlot<'a> for SharedEvent {
+    fn add_to(self, slots: &mut Collected<'a>, _: Seal) {
+        slots.add(Slot::external(HandleWait::new(self.handle)));
     }
 }
 

@@ -31,4 +31,4 @@ pub use crate::protocol::layout::LastSet;
 pub use event::SharedEvent;
 pub use list::Entry;
 pub use registry::Waiter;
-pub use wait::{Changed, SharedWait, State};
+pub use wait::{Changed, OwnedSharedWait, SharedWait, State};

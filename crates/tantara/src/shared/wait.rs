@@ -14,7 +14,8 @@ use crate::external::External;
 use crate::protocol::word::{Generation, Word};
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::reactor::{self, BLIND};
-use crate::wait::Wait;
+use crate::tasks::{Holder, Queue};
+use crate::wait::EventWait;
 
 /// The state of a [`SharedEvent`](crate::SharedEvent) at one moment. The default is the state of a
 /// new event.
@@ -79,13 +80,34 @@ impl fmt::Debug for State {
     }
 }
 
+/// How a wait holds the handle of its event: by a reference, or by shared ownership.
+///
+/// # Safety
+///
+/// `handle` returns the same handle each time.
+pub(crate) unsafe trait HoldsHandle {
+    fn handle(&self) -> &Arc<Handle>;
+}
+
+// SAFETY: the `Arc` is borrowed, so nobody replaces it.
+unsafe impl HoldsHandle for &Arc<Handle> {
+    fn handle(&self) -> &Arc<Handle> {
+        self
+    }
+}
+
+// SAFETY: it is the same `Arc` until it is dropped.
+unsafe impl HoldsHandle for Arc<Handle> {
+    fn handle(&self) -> &Arc<Handle> {
+        self
+    }
+}
+
 /// Waits for changes of a handle's word.
-struct Listening<'a> {
-    /// Replaced after each notification.
-    notified: Wait<'a>,
+struct Listening<H: HoldsHandle> {
+    /// Begins anew after each notification.
+    notified: EventWait<Listener<H>>,
     alone: Option<Box<Alone>>,
-    /// Dropped after `notified` has left the queue of the local event.
-    handle: Listener<'a>,
 }
 
 /// No reactor thread could be started for a thread that blocks. It polls every [`BLIND`], and does the
@@ -96,20 +118,35 @@ struct Alone {
     next_look: Instant,
 }
 
-/// The handle. When the last listener leaves, it removes the mark that shows waiting tasks.
-struct Listener<'a>(&'a Arc<Handle>);
+/// Holds the local event. It is dropped after the wait has left the queue of that event. When the last listener leaves,
+/// it removes the mark that shows waiting tasks.
+struct Listener<H: HoldsHandle>(H);
 
-impl Drop for Listener<'_> {
+// SAFETY: the handle is the same each time (`HoldsHandle`). The `Arc` keeps it, and with it the queue of its event, in
+// its place, and excludes exclusive access to it.
+unsafe impl<H: HoldsHandle> Holder for Listener<H> {
+    #[inline]
+    fn queue(&self) -> &Queue {
+        self.0.handle().local_event.queue()
+    }
+}
+
+impl<H: HoldsHandle> Drop for Listener<H> {
     fn drop(&mut self) {
-        if self.0.is_marked_for_listeners() && !self.0.local_event.has_listeners() {
-            self.0.leave_for_listeners(false);
+        let handle = self.0.handle();
+        if handle.is_marked_for_listeners() && !handle.local_event.has_listeners() {
+            handle.leave_for_listeners(false);
         }
     }
 }
 
-impl<'a> Listening<'a> {
-    fn new(handle: &'a Arc<Handle>) -> Listening<'a> {
-        Listening { notified: handle.local_event.wait_async(), alone: None, handle: Listener(handle) }
+impl<H: HoldsHandle> Listening<H> {
+    fn new(handle: H) -> Listening<H> {
+        Listening { notified: EventWait::new(Listener(handle)), alone: None }
+    }
+
+    fn handle(&self) -> &Arc<Handle> {
+        self.notified.holder().0.handle()
     }
 
     /// Ready once `is_over` returns something for the word. `blocks` if a thread blocks on it.
@@ -119,15 +156,13 @@ impl<'a> Listening<'a> {
         blocks: bool,
         is_over: impl Fn(Word) -> Option<T>,
     ) -> Poll<Result<T, Error>> {
-        let handle = self.handle.0;
         loop {
-            let seen = handle.known_word();
+            let seen = self.handle().known_word();
             if let Some(over) = is_over(seen) {
                 return Poll::Ready(Ok(over));
             }
             if self.as_mut().notified().poll(context).is_ready() {
-                let again = handle.local_event.wait_async();
-                self.as_mut().notified().set(again);
+                self.as_mut().notified().restart();
                 continue;
             }
             // A change of the word from here on notifies this task. An earlier one is found by the reactor thread,
@@ -135,7 +170,7 @@ impl<'a> Listening<'a> {
             if let Err(error) = self.as_mut().register(seen, blocks) {
                 return Poll::Ready(Err(error));
             }
-            return match is_over(handle.known_word()) {
+            return match is_over(self.handle().known_word()) {
                 Some(over) => Poll::Ready(Ok(over)),
                 None => Poll::Pending,
             };
@@ -145,9 +180,9 @@ impl<'a> Listening<'a> {
     /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
     /// reactor thread.
     fn register(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
-        let handle = self.handle.0;
-        // SAFETY: `alone` is not pinned: there is no pinned reference to it.
-        let alone = unsafe { &mut self.get_unchecked_mut().alone };
+        // SAFETY: `alone` is not pinned: there is no pinned reference to it. Nothing is moved out of `notified`.
+        let Listening { notified, alone } = unsafe { self.get_unchecked_mut() };
+        let handle = notified.holder().0.handle();
         if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
             return Ok(());
         }
@@ -169,10 +204,65 @@ impl<'a> Listening<'a> {
         Ok(())
     }
 
-    fn notified(self: Pin<&mut Self>) -> Pin<&mut Wait<'a>> {
+    fn notified(self: Pin<&mut Self>) -> Pin<&mut EventWait<Listener<H>>> {
         // SAFETY: structural pinning of this one field: it is not moved out of anywhere, Listening is not packed and
-        // has no Drop of its own, and is not Unpin because Wait is not.
+        // has no Drop of its own, and is not Unpin because EventWait is not.
         unsafe { self.map_unchecked_mut(|listening| &mut listening.notified) }
+    }
+}
+
+/// A wait for a `SharedEvent`, whatever holds its handle.
+pub(crate) struct HandleWait<H: HoldsHandle> {
+    listening: Listening<H>,
+    /// `None` if the event was gone already: nothing releases such a wait.
+    generation: Option<Generation>,
+}
+
+impl<H: HoldsHandle> HandleWait<H> {
+    #[inline]
+    pub(crate) fn new(handle: H) -> HandleWait<H> {
+        let word = handle.handle().known_word();
+        HandleWait { listening: Listening::new(handle), generation: (!word.is_gone()).then(|| word.generation()) }
+    }
+
+    fn is_released_by(&self, word: Word) -> bool {
+        self.generation.is_some_and(|generation| word.releases(generation))
+    }
+
+    fn is_released(&self) -> bool {
+        self.is_released_by(self.listening.handle().word())
+    }
+
+    fn poll_released(mut self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<(), Error>> {
+        let generation = self.generation;
+        let is_released = |word: Word| generation.is_some_and(|generation| word.releases(generation));
+        let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
+        // SAFETY: structural pinning, as above.
+        let listening = unsafe { self.as_mut().map_unchecked_mut(|wait| &mut wait.listening) };
+        listening.poll(context, blocks, is_over).map(|over| {
+            let (word, handle) = (over?, self.listening.handle());
+            if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
+        })
+    }
+}
+
+impl<H: HoldsHandle + Send + Sync> External for HandleWait<H> {
+    fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>> {
+        self.poll_released(context, blocks).map_ok(|()| true)
+    }
+
+    fn needs_poll(&self) -> bool {
+        self.listening.alone.is_some() || self.listening.notified.is_released() && !self.is_released()
+    }
+
+    fn longest_sleep(&self) -> Option<Duration> {
+        self.listening.alone.is_some().then_some(BLIND)
+    }
+}
+
+impl<H: HoldsHandle> fmt::Debug for HandleWait<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedWait").field("released", &self.is_released()).finish_non_exhaustive()
     }
 }
 
@@ -188,32 +278,13 @@ impl<'a> Listening<'a> {
 /// If the event was removed, or is removed while it is awaited, or if no reactor thread can be started.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct SharedWait<'a> {
-    listening: Listening<'a>,
-    /// `None` if the event was gone already: nothing releases such a wait.
-    generation: Option<Generation>,
+    wait: HandleWait<&'a Arc<Handle>>,
 }
 
 impl<'a> SharedWait<'a> {
     #[inline]
     pub(crate) fn new(handle: &'a Arc<Handle>) -> SharedWait<'a> {
-        let word = handle.known_word();
-        SharedWait { listening: Listening::new(handle), generation: (!word.is_gone()).then(|| word.generation()) }
-    }
-
-    fn is_released_by(&self, word: Word) -> bool {
-        self.generation.is_some_and(|generation| word.releases(generation))
-    }
-
-    fn poll_released(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<(), Error>> {
-        let (handle, generation) = (self.listening.handle.0, self.generation);
-        let is_released = |word: Word| generation.is_some_and(|generation| word.releases(generation));
-        let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
-        // SAFETY: structural pinning, as above.
-        let listening = unsafe { self.map_unchecked_mut(|wait| &mut wait.listening) };
-        listening.poll(context, blocks, is_over).map(|over| {
-            let word = over?;
-            if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
-        })
+        SharedWait { wait: HandleWait::new(handle) }
     }
 }
 
@@ -221,29 +292,52 @@ impl Future for SharedWait<'_> {
     type Output = Result<(), Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_released(context, false)
-    }
-}
-
-impl External for SharedWait<'_> {
-    fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>> {
-        self.poll_released(context, blocks).map_ok(|()| true)
-    }
-
-    fn needs_poll(&self) -> bool {
-        let is_notified = self.listening.notified.is_released();
-        self.listening.alone.is_some() || is_notified && !self.is_released_by(self.listening.handle.0.word())
-    }
-
-    fn longest_sleep(&self) -> Option<Duration> {
-        self.listening.alone.is_some().then_some(BLIND)
+        // SAFETY: structural pinning, as above.
+        unsafe { self.map_unchecked_mut(|this| &mut this.wait) }.poll_released(context, false)
     }
 }
 
 impl fmt::Debug for SharedWait<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let released = self.is_released_by(self.listening.handle.0.word());
-        f.debug_struct("SharedWait").field("released", &released).finish_non_exhaustive()
+        self.wait.fmt(f)
+    }
+}
+
+/// The future of [`SharedEvent::wait_owned`](crate::SharedEvent::wait_owned): a [`SharedWait`] that owns a handle of
+/// the event instead of borrowing it. It is `Send + 'static`: it can be spawned, returned, and stored in a struct.
+///
+/// # Cancel safety
+///
+/// Dropping it at any moment affects no other wait. A future that was ready stays ready. If it is the last that uses
+/// the opening of the event, the file is closed with it.
+///
+/// # Errors
+///
+/// If the event was removed, or is removed while it is awaited, or if no reactor thread can be started.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct OwnedSharedWait {
+    wait: HandleWait<Arc<Handle>>,
+}
+
+impl OwnedSharedWait {
+    #[inline]
+    pub(crate) fn new(handle: Arc<Handle>) -> OwnedSharedWait {
+        OwnedSharedWait { wait: HandleWait::new(handle) }
+    }
+}
+
+impl Future for OwnedSharedWait {
+    type Output = Result<(), Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        // SAFETY: structural pinning, as above.
+        unsafe { self.map_unchecked_mut(|this| &mut this.wait) }.poll_released(context, false)
+    }
+}
+
+impl fmt::Debug for OwnedSharedWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.wait.fmt(f)
     }
 }
 
@@ -255,7 +349,7 @@ impl fmt::Debug for SharedWait<'_> {
 /// Dropping it at any moment affects no other wait.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Changed<'a> {
-    listening: Listening<'a>,
+    listening: Listening<&'a Arc<Handle>>,
     since: State,
 }
 

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::thread;
 
-use tantara::{AutoResetEvent, AutoResetWait, Event, Wait, Waitable, all, any};
+use tantara::{AutoResetEvent, AutoResetWait, Event, OwnedAutoResetWait, OwnedWait, Wait, Waitable, all, any};
 
 use crate::{WakeCounter, poll};
+
+const _: () = assert!(size_of::<OwnedWait>() <= 64 && size_of::<OwnedAutoResetWait>() <= 64);
+#[cfg(shared_events)]
+const _: () = assert!(size_of::<tantara::OwnedSharedWait>() <= 64);
 
 static DOOR: Event = Event::new();
 static AUTO_RESET: AutoResetEvent = AutoResetEvent::new();
@@ -18,6 +22,8 @@ fn events_are_small() {
     assert_eq!(size_of::<AutoResetEvent>(), event);
     assert_eq!(size_of::<Wait<'_>>(), wait);
     assert_eq!(size_of::<AutoResetWait<'_>>(), wait);
+    assert_eq!(size_of::<OwnedWait>(), wait);
+    assert_eq!(size_of::<OwnedAutoResetWait>(), wait);
 }
 
 #[test]
@@ -44,6 +50,9 @@ fn debug_says_whether_it_is_set_and_how_many_wait() {
     event.set();
     assert_eq!(format!("{event:?}"), "Event { set: true, waiting: 0 }");
     assert_eq!(format!("{:?}", waits[0]), "Wait { released: true, .. }");
+    drop(waits);
+    let owned = Arc::new(event).wait_owned();
+    assert_eq!(format!("{owned:?}"), "OwnedWait { released: true, .. }");
 
     let event = AutoResetEvent::default();
     assert_eq!(format!("{event:?}"), "AutoResetEvent { set: false, waiting: 0 }");
@@ -52,7 +61,7 @@ fn debug_says_whether_it_is_set_and_how_many_wait() {
 }
 
 #[test]
-fn any_and_all_take_whatever_iterates_over_references() {
+fn any_and_all_take_whatever_iterates_over_events() {
     let (a, b) = (Event::new(), Event::new());
     b.set();
     let vec = vec![Event::new(), Event::new()];
@@ -75,4 +84,8 @@ fn any_and_all_take_whatever_iterates_over_references() {
     let mixed: Vec<Box<dyn Waitable>> = vec![Box::new(Event::new()), Box::new(AutoResetEvent::new())];
     assert!(!all(&mixed).wait_timeout(std::time::Duration::ZERO));
     assert!(!all(mixed.iter().map(|event| &**event)).wait_timeout(std::time::Duration::ZERO));
+    assert_eq!(any(shared.iter().map(Arc::clone)).wait(), 1);
+    assert_eq!(any(shared.clone()).wait(), 1);
+    all(shared.clone().into_iter().skip(1)).wait();
+    assert_eq!(any([shared[0].clone() as Arc<dyn Waitable>, shared[1].clone()]).wait(), 1);
 }

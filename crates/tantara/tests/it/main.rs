@@ -21,6 +21,7 @@ mod many;
 mod names;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
 mod naming;
+mod owned;
 #[cfg(shared_events)]
 mod processes;
 mod promises;

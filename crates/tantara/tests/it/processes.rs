@@ -9,7 +9,25 @@ use tempfile::TempDir;
 
 use crate::child_process::{ChildProcess, INDEX, NO};
 use crate::contract::Scope;
+use crate::scopes::spawned;
 use crate::shared::until_waiters;
+
+/// All but the waiting.
+macro_rules! verbs_of_shared_event {
+    () => {
+        fn is_set(&self) -> bool {
+            self.0.is_set().unwrap()
+        }
+
+        fn set(&self) {
+            self.0.set().unwrap();
+        }
+
+        fn clear(&self) {
+            self.0.clear().unwrap();
+        }
+    };
+}
 
 /// Threads of one process that wait for an event between processes, all through one handle.
 #[derive(Clone, Debug)]
@@ -20,17 +38,7 @@ impl Scope for SharedThreads {
         SharedThreads(SharedEvent::anonymous().unwrap())
     }
 
-    fn is_set(&self) -> bool {
-        self.0.is_set().unwrap()
-    }
-
-    fn set(&self) {
-        self.0.set().unwrap();
-    }
-
-    fn clear(&self) {
-        self.0.clear().unwrap();
-    }
+    verbs_of_shared_event!();
 
     fn wait(&self) {
         self.0.wait().unwrap();
@@ -50,6 +58,38 @@ impl Scope for SharedThreads {
 
     fn all(events: &[Self], timeout: Duration) -> bool {
         all(events.iter().map(|event| &event.0)).wait_timeout(timeout)
+    }
+}
+
+/// Spawned tasks of one process, whose waits own a handle each.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedTasks(SharedEvent);
+
+impl Scope for SharedTasks {
+    fn new() -> Self {
+        SharedTasks(SharedEvent::anonymous().unwrap())
+    }
+
+    verbs_of_shared_event!();
+
+    fn wait(&self) {
+        spawned(self.0.wait_owned(), Duration::MAX).unwrap().unwrap();
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        spawned(self.0.wait_owned(), timeout).map(Result::unwrap).is_some()
+    }
+
+    fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.wait_timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+        spawned(any(events.iter().map(|event| event.0.clone())), timeout)
+    }
+
+    fn all(events: &[Self], timeout: Duration) -> bool {
+        spawned(all(events.iter().map(|event| event.0.clone())), timeout).is_some()
     }
 }
 

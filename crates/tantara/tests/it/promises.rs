@@ -3,15 +3,20 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, set_hook, take_hook};
 use std::pin::{Pin, pin};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 
-use tantara::{All, Any, AutoResetEvent, AutoResetWait, Error, Event, Wait, Waitable, all, any};
+use tantara::{
+    All, Any, AutoResetEvent, AutoResetWait, Error, Event, OwnedAutoResetWait, OwnedWait, Wait, Waitable, all, any,
+};
 
 /// May be sent, shared, moved and used after a panic.
 const fn free<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe>() {}
 /// The same, but not moved once it was polled.
 const fn pinned<T: Send + Sync + UnwindSafe + RefUnwindSafe>() {}
+
+/// The same, and lives as long as it has to.
+const fn spawned<T: Future + Send + Sync + UnwindSafe + RefUnwindSafe + 'static>() {}
 
 /// Does not compile if the type implements the trait: then the method exists twice.
 macro_rules! is_not {
@@ -37,15 +42,19 @@ const _: () = {
     free::<Box<dyn Waitable>>();
     pinned::<Wait<'_>>();
     pinned::<AutoResetWait<'_>>();
+    spawned::<OwnedWait>();
+    spawned::<OwnedAutoResetWait>();
+    spawned::<Any<'static>>();
+    spawned::<All<'static>>();
 };
-is_not!(Unpin: Wait<'_>, AutoResetWait<'_>);
+is_not!(Unpin: Wait<'_>, AutoResetWait<'_>, OwnedWait, OwnedAutoResetWait);
 is_not!(Clone: Event, AutoResetEvent, Error);
 
 #[cfg(shared_events)]
 mod between_processes {
-    use tantara::{Changed, Entry, LastSet, SharedEvent, SharedWait, State, Waiter};
+    use tantara::{Changed, Entry, LastSet, OwnedSharedWait, SharedEvent, SharedWait, State, Waiter};
 
-    use super::{free, pinned};
+    use super::{free, pinned, spawned};
 
     const _: () = {
         free::<SharedEvent>();
@@ -55,8 +64,9 @@ mod between_processes {
         free::<Waiter>();
         pinned::<SharedWait<'_>>();
         pinned::<Changed<'_>>();
+        spawned::<OwnedSharedWait>();
     };
-    is_not!(Unpin: SharedWait<'_>, Changed<'_>);
+    is_not!(Unpin: SharedWait<'_>, Changed<'_>, OwnedSharedWait);
 }
 
 /// The line in this file at which it panics.
@@ -90,12 +100,17 @@ fn a_future_that_is_polled_again_panics_where_that_is_done() {
     event.set();
     auto_reset.set();
     let mut wait = pin!(auto_reset.wait_async());
+    let owned = Arc::new(AutoResetEvent::new());
+    owned.set();
+    let mut owned = pin!(owned.wait_owned());
+    poll_once(owned.as_mut());
     let (mut first, mut both) = (any([&event]), all([&event]));
     poll_once(wait.as_mut());
     poll_once(&mut first);
     poll_once(&mut both);
     let context = || Context::from_waker(Waker::noop());
     assert_eq!(line_of_panic(|| _ = wait.as_mut().poll(&mut context())), line!());
+    assert_eq!(line_of_panic(|| _ = owned.as_mut().poll(&mut context())), line!());
     assert_eq!(line_of_panic(|| _ = Pin::new(&mut first).poll(&mut context())), line!());
     assert_eq!(line_of_panic(|| _ = Pin::new(&mut both).poll(&mut context())), line!());
 }

@@ -89,6 +89,39 @@ impl Scope for TokioTasks {
     }
 }
 
+/// A spawned task under tokio, whose wait owns the event.
+#[derive(Clone, Debug)]
+struct SpawnedTasks(Arc<Event>);
+
+/// Spawns the wait, and drops it when the time has passed.
+pub(crate) fn spawned<F: Future<Output: Send> + Send + 'static>(wait: F, timeout: Duration) -> Option<F::Output> {
+    tokio(async { tokio::spawn(tokio::time::timeout(timeout, wait)).await.unwrap().ok() })
+}
+
+impl Scope for SpawnedTasks {
+    verbs_of_event!();
+
+    fn wait(&self) {
+        spawned(Arc::clone(&self.0).wait_owned(), Duration::MAX).unwrap();
+    }
+
+    fn wait_timeout(&self, timeout: Duration) -> bool {
+        spawned(Arc::clone(&self.0).wait_owned(), timeout).is_some()
+    }
+
+    fn wait_deadline(&self, deadline: Instant) -> bool {
+        self.wait_timeout(deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn any(events: &[Self], timeout: Duration) -> Option<usize> {
+        spawned(any(events.iter().map(|event| Arc::clone(&event.0))), timeout)
+    }
+
+    fn all(events: &[Self], timeout: Duration) -> bool {
+        spawned(all(events.iter().map(|event| Arc::clone(&event.0))), timeout).is_some()
+    }
+}
+
 /// A task under smol's executor and timer.
 #[derive(Clone, Debug)]
 struct SmolTasks(Arc<Event>);
@@ -130,9 +163,12 @@ impl Scope for SmolTasks {
 contract! {
     threads: super::Threads;
     tokio_tasks: super::TokioTasks;
+    spawned_tasks: super::SpawnedTasks;
     smol_tasks: super::SmolTasks;
     #[cfg(shared_events)]
     threads_of_a_shared_event: crate::processes::SharedThreads;
+    #[cfg(shared_events)]
+    tasks_of_a_shared_event: crate::processes::SharedTasks;
     #[cfg(shared_events)]
     processes: crate::processes::Processes;
     #[cfg(shared_events)]

@@ -1,8 +1,9 @@
 //! `AutoResetEvent`: no release is lost, none is used twice.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use tantara::AutoResetEvent;
+use tantara::{AutoResetEvent, OwnedAutoResetWait};
 
 use crate::fixture::{Letter, SOON, WakeCounter, block_on, explore, leaked, poll, thread};
 
@@ -76,6 +77,24 @@ fn a_release_in_the_hands_of_a_leaver_passes_on() {
         assert_eq!(counter.wakes(), 1, "the release got lost, or was given twice");
         assert!(poll(&mut second, &waker).is_ready());
         assert!(!post.event.is_set());
+    });
+}
+
+/// The same for waits that own the event, which the last of them and the setter frees.
+#[test]
+fn a_release_passes_on_between_the_owners_of_an_event() {
+    explore(None, || {
+        let event = std::sync::Arc::new(AutoResetEvent::new());
+        let [mut first, mut second] =
+            [(); 2].map(|()| -> Pin<Box<OwnedAutoResetWait>> { Box::pin(std::sync::Arc::clone(&event).wait_owned()) });
+        let (counter, waker) = WakeCounter::new();
+        assert!(poll(&mut first, &WakeCounter::new().1).is_pending());
+        assert!(poll(&mut second, &waker).is_pending());
+        let setter = thread::spawn(move || event.set());
+        drop(first);
+        setter.join().unwrap();
+        assert_eq!(counter.wakes(), 1, "the release got lost, or was given twice");
+        assert!(poll(&mut second, &waker).is_ready());
     });
 }
 

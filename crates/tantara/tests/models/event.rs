@@ -1,20 +1,21 @@
 //! `Event`: set, clear, wait, async wait, drop, timeout.
 
+use std::pin::Pin;
 use std::task::Poll;
 
-use tantara::{Event, Wait};
+use tantara::{Event, OwnedWait};
 
 use crate::fixture::{Arc, AtomicUsize, Letter, Ordering, SOON, WakeCounter, block_on, explore, poll, thread};
 
 /// An event, and data that only the event protects.
 struct Post {
-    event: Event,
+    event: std::sync::Arc<Event>,
     letter: Letter,
 }
 
 impl Post {
     fn new() -> Arc<Post> {
-        Arc::new(Post { event: Event::new(), letter: Letter::new() })
+        Arc::new(Post { event: std::sync::Arc::new(Event::new()), letter: Letter::new() })
     }
 
     fn send(&self) {
@@ -129,8 +130,7 @@ fn a_dropped_task_does_not_affect_other_waits() {
 fn pulse(bound: Option<usize>, tasks: usize, dropped: usize) {
     explore(bound, move || {
         let post = Post::new();
-        // The data outlives every wait, because the threads are joined below and share its ownership.
-        let waits: Vec<_> = (0..tasks).map(|_| OwnedWait::new(&post)).collect();
+        let waits: Vec<_> = (0..tasks).map(|_| owned(&post)).collect();
         let setter = {
             let post = Arc::clone(&post);
             thread::spawn(move || {
@@ -139,11 +139,11 @@ fn pulse(bound: Option<usize>, tasks: usize, dropped: usize) {
             })
         };
         let mut waits = waits.into_iter();
-        for wait in waits.by_ref().take(dropped) {
-            wait.poll_once_and_drop();
+        for mut wait in waits.by_ref().take(dropped) {
+            let _ = poll(&mut wait, &WakeCounter::new().1);
         }
         for wait in waits {
-            wait.run();
+            block_on(wait);
             post.letter.read();
         }
         setter.join().unwrap();
@@ -151,28 +151,8 @@ fn pulse(bound: Option<usize>, tasks: usize, dropped: usize) {
     });
 }
 
-/// A wait that shares the ownership of the event it borrows.
-struct OwnedWait {
-    // Declared first, so dropped first.
-    wait: std::pin::Pin<Box<Wait<'static>>>,
-    _post: Arc<Post>,
-}
-
-impl OwnedWait {
-    fn new(post: &Arc<Post>) -> OwnedWait {
-        let owner = Arc::clone(post);
-        // SAFETY: the event lives on the heap as long as `_post` does, which is dropped after the wait.
-        let event: &'static Event = unsafe { &*std::ptr::from_ref(&owner.event) };
-        OwnedWait { wait: Box::pin(event.wait_async()), _post: owner }
-    }
-
-    fn run(self) {
-        block_on(self.wait);
-    }
-
-    fn poll_once_and_drop(mut self) {
-        let _ = poll(&mut self.wait, &WakeCounter::new().1);
-    }
+fn owned(post: &Post) -> Pin<Box<OwnedWait>> {
+    Box::pin(Event::wait_owned(post.event.clone()))
 }
 
 #[test]
@@ -191,10 +171,10 @@ fn a_pulse_releases_who_waited_while_another_leaves() {
 fn a_drain_survives_a_leaver_between_its_batches() {
     explore(None, || {
         let post = Post::new();
-        let mut waits: Vec<_> = (0..3).map(|_| OwnedWait::new(&post)).collect();
+        let mut waits: Vec<_> = (0..3).map(|_| owned(&post)).collect();
         let counters: Vec<_> = (0..3).map(|_| WakeCounter::new()).collect();
         for (wait, (_, waker)) in waits.iter_mut().zip(&counters) {
-            assert!(poll(&mut wait.wait, waker).is_pending());
+            assert!(poll(wait, waker).is_pending());
         }
         let setter = {
             let post = Arc::clone(&post);
@@ -207,9 +187,31 @@ fn a_drain_survives_a_leaver_between_its_batches() {
         setter.join().unwrap();
         for (mut wait, counter) in waits.into_iter().zip([0, 2]) {
             assert_eq!(counters[counter].0.wakes(), 1, "a waiter was not woken, or woken twice");
-            assert_eq!(poll(&mut wait.wait, &counters[counter].1), Poll::Ready(()));
+            assert_eq!(poll(&mut wait, &counters[counter].1), Poll::Ready(()));
         }
     });
+}
+
+/// The setter and the waiter drop the event while the other may still use it: the last one frees it.
+#[test]
+fn whoever_is_last_frees_the_event() {
+    for is_dropped_early in [false, true] {
+        explore(None, move || {
+            let event = std::sync::Arc::new(Event::new());
+            let mut wait = Box::pin(event.clone().wait_owned());
+            assert!(poll(&mut wait, &WakeCounter::new().1).is_pending());
+            let setter = thread::spawn(move || {
+                event.set();
+                drop(event);
+            });
+            if is_dropped_early {
+                drop(wait);
+            } else {
+                block_on(wait);
+            }
+            setter.join().unwrap();
+        });
+    }
 }
 
 /// A wait that begins after the pulse is not released by it, even if the drain is not done yet.
@@ -217,9 +219,9 @@ fn a_drain_survives_a_leaver_between_its_batches() {
 fn a_pulse_does_not_release_newcomers() {
     explore(Some(4), || {
         let post = Post::new();
-        let mut old = OwnedWait::new(&post);
+        let mut old = owned(&post);
         let (counter, waker) = WakeCounter::new();
-        assert!(poll(&mut old.wait, &waker).is_pending());
+        assert!(poll(&mut old, &waker).is_pending());
         let other = {
             let post = Arc::clone(&post);
             // Both pulse, so each drain may meet the new wait of the other.
@@ -228,7 +230,7 @@ fn a_pulse_does_not_release_newcomers() {
         let newcomer = pulse_then_wait(&post);
         let other = other.join().unwrap();
         assert!(counter.wakes() == 1, "the old waiter is woken once");
-        assert!(poll(&mut old.wait, &waker).is_ready());
+        assert!(poll(&mut old, &waker).is_ready());
         // A new wait may have been released by the other's pulse, but not after the last pulse.
         assert!(!(newcomer && other), "both newcomers were released, one of them by a pulse before it began to wait");
     });
@@ -238,8 +240,8 @@ fn a_pulse_does_not_release_newcomers() {
 fn pulse_then_wait(post: &Arc<Post>) -> bool {
     post.event.set();
     post.event.clear();
-    let mut wait = OwnedWait::new(post);
-    poll(&mut wait.wait, &WakeCounter::new().1).is_ready()
+    let mut wait = owned(post);
+    poll(&mut wait, &WakeCounter::new().1).is_ready()
 }
 
 /// Set and clear race. In any case, the next set releases a waiter.
@@ -293,18 +295,18 @@ fn a_set_of_a_set_event_publishes_too() {
 fn a_replaced_waker_is_not_missed() {
     explore(None, || {
         let post = Post::new();
-        let mut wait = OwnedWait::new(&post);
+        let mut wait = owned(&post);
         let (_, first) = WakeCounter::new();
         let (counter, second) = WakeCounter::new();
-        assert!(poll(&mut wait.wait, &first).is_pending());
+        assert!(poll(&mut wait, &first).is_pending());
         let setter = {
             let post = Arc::clone(&post);
             thread::spawn(move || post.send())
         };
-        let polled = poll(&mut wait.wait, &second);
+        let polled = poll(&mut wait, &second);
         setter.join().unwrap();
         assert!(polled.is_ready() || counter.wakes() == 1, "the task would sleep for ever");
-        assert!(poll(&mut wait.wait, &second).is_ready());
+        assert!(poll(&mut wait, &second).is_ready());
         post.letter.read();
     });
 }
@@ -314,10 +316,10 @@ fn a_replaced_waker_is_not_missed() {
 fn a_moved_task_and_a_leaving_neighbour() {
     explore(Some(3), || {
         let post = Post::new();
-        let mut neighbour = OwnedWait::new(&post);
-        let mut wait = OwnedWait::new(&post);
-        assert!(poll(&mut neighbour.wait, &WakeCounter::new().1).is_pending());
-        assert!(poll(&mut wait.wait, &WakeCounter::new().1).is_pending());
+        let mut neighbour = owned(&post);
+        let mut wait = owned(&post);
+        assert!(poll(&mut neighbour, &WakeCounter::new().1).is_pending());
+        assert!(poll(&mut wait, &WakeCounter::new().1).is_pending());
         let setter = {
             let post = Arc::clone(&post);
             thread::spawn(move || {
@@ -327,11 +329,11 @@ fn a_moved_task_and_a_leaving_neighbour() {
         };
         let leaver = thread::spawn(move || drop(neighbour));
         let (counter, waker) = WakeCounter::new();
-        let polled = poll(&mut wait.wait, &waker);
+        let polled = poll(&mut wait, &waker);
         setter.join().unwrap();
         leaver.join().unwrap();
         assert!(polled.is_ready() || counter.wakes() == 1, "the task would sleep for ever");
-        assert!(poll(&mut wait.wait, &waker).is_ready());
+        assert!(poll(&mut wait, &waker).is_ready());
         post.letter.read();
     });
 }

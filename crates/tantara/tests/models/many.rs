@@ -1,5 +1,7 @@
 //! `any` and `all`.
 
+use std::sync::Arc;
+
 use tantara::{AutoResetEvent, Event, Waitable, all, any};
 
 use crate::fixture::{Letter, SOON, block_on, explore, leaked, thread};
@@ -17,6 +19,20 @@ fn any_is_released_by_either() {
         });
         let index = any(events).wait();
         letters[index].read();
+        for setter in setters {
+            setter.join().unwrap();
+        }
+    });
+}
+
+/// The same for events that the wait owns, together with their setters.
+#[test]
+fn any_that_owns_its_events_is_released_by_either() {
+    explore(Some(3), || {
+        let events = [(); 2].map(|()| Arc::new(Event::new()));
+        let either = any(events.clone());
+        let setters = events.map(|event| thread::spawn(move || event.set()));
+        either.wait();
         for setter in setters {
             setter.join().unwrap();
         }

@@ -1,0 +1,267 @@
+//! The slots of which `any` and `all` are made, and what can become one: [`Waitable`].
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::external::{External, InPlace};
+use crate::wait::{AutoResetWait, Wait};
+
+/// What [`any`](crate::any) and [`all`](crate::all) can wait for. The trait is sealed: events implement it. `&dyn
+/// Waitable` mixes kinds that are borrowed, `Arc<dyn Waitable>` kinds that are owned.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tantara::{Any, AutoResetEvent, Event, Waitable, any};
+///
+/// let (shutdown, job) = (Arc::new(Event::new()), Arc::new(AutoResetEvent::new()));
+/// job.set();
+/// assert_eq!(any([&shutdown as &dyn Waitable, &job]).wait(), 1);
+///
+/// let owned: [Arc<dyn Waitable>; 2] = [shutdown.clone(), job];
+/// let next: Any<'static> = any(owned);    // to be spawned, stored or returned
+/// shutdown.set();
+/// assert_eq!(pollster::block_on(next), 0);
+/// ```
+pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
+
+pub(crate) mod sealed {
+    /// What an event does when a wait for many begins.
+    pub trait Sealed {
+        /// Begins a wait.
+        fn slot(&self, seal: Seal) -> super::Slot<'_>;
+    }
+
+    /// What `any` and `all` iterate over: references to events, `Arc`s of events, and handles.
+    #[diagnostic::on_unimplemented(
+        message = "`any` and `all` cannot wait for `{Self}`",
+        label = "neither a reference to an event, nor an `Arc` of one, nor a handle"
+    )]
+    pub trait IntoSlot<'a> {
+        /// Begins a wait, and adds it.
+        fn add_to(self, slots: &mut super::Collected<'a>, seal: Seal);
+    }
+
+    /// Only this crate can make one, so only `any` and `all` can call these methods.
+    #[derive(Debug)]
+    pub struct Seal(pub(super) ());
+}
+use sealed::{IntoSlot, Seal, Sealed};
+
+/// References, boxes and `Arc`s of events can be waited for like the events.
+macro_rules! waitable_through {
+    ($($pointer:ty),*) => {$(
+        impl<W: Waitable + ?Sized> Waitable for $pointer {}
+        impl<W: Waitable + ?Sized> Sealed for $pointer {
+            fn slot(&self, seal: Seal) -> Slot<'_> {
+                (**self).slot(seal)
+            }
+        }
+    )*};
+}
+
+waitable_through!(&W, Box<W>, Arc<W>);
+
+impl<'a, W: Waitable + ?Sized> IntoSlot<'a> for &'a W {
+    fn add_to(self, slots: &mut Collected<'a>, seal: Seal) {
+        slots.add(self.slot(seal));
+    }
+}
+
+impl<'a, W: Waitable + 'static> IntoSlot<'a> for Arc<W> {
+    fn add_to(self, slots: &mut Collected<'a>, seal: Seal) {
+        slots.add_owned(self, seal);
+    }
+}
+
+impl<'a> IntoSlot<'a> for Arc<dyn Waitable> {
+    fn add_to(self, slots: &mut Collected<'a>, seal: Seal) {
+        slots.add_owned(self, seal);
+    }
+}
+
+/// One event of an `any` or an `all`.
+#[derive(Debug)]
+pub enum Slot<'a> {
+    /// Stays released once the event's generation has changed.
+    Event(Wait<'a>),
+    /// Keeps the release that it was given until it is claimed, or dropped and so handed on.
+    AutoReset(AutoResetWait<'a>),
+    /// Stays released.
+    External(InPlace<'a>),
+}
+
+impl<'a> Slot<'a> {
+    /// The slot of an event that lives outside of this process.
+    pub fn external(wait: impl External + 'a) -> Slot<'a> {
+        Slot::External(InPlace::new(wait))
+    }
+}
+
+/// The slots of an `any` or an `all` while they are collected.
+pub struct Collected<'a> {
+    slots: Vec<Slot<'a>>,
+    /// See [`Slots`]. Declared after the slots, so dropped after them.
+    owners: Vec<Arc<dyn Waitable>>,
+}
+
+impl<'a> Collected<'a> {
+    /// Adds the slot of an event that outlives the wait, or that the slot itself keeps alive.
+    pub fn add(&mut self, slot: Slot<'a>) {
+        self.slots.push(slot);
+    }
+
+    /// Adds the slot of an event that lives at least as long as the slot, because its owner is kept too.
+    fn add_owned(&mut self, owner: Arc<dyn Waitable>, seal: Seal) {
+        let event = Arc::as_ptr(&owner);
+        self.owners.push(owner);
+        // SAFETY: the slot, for which the event is borrowed, is dropped before the owner: it is pushed to `slots`,
+        // which stays beside `owners`, here and in `Slots`, and is dropped first. Until then the event stays in its
+        // allocation, and nobody gets exclusive access to it. (`slot` cannot tell this lifetime from a shorter one, and
+        // so cannot keep the reference anywhere else.)
+        let event: &'a dyn Waitable = unsafe { &*event };
+        self.slots.push(event.slot(seal));
+    }
+}
+
+impl fmt::Debug for Collected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.slots).finish()
+    }
+}
+
+/// The slots of an `any` or an `all`, pinned side by side in one allocation.
+pub(crate) struct Slots<'a> {
+    slots: Pin<Box<[Slot<'a>]>>,
+    /// The events that some of the slots borrow, if the wait owns them. Declared after the slots, so dropped after
+    /// them.
+    _owners: Vec<Arc<dyn Waitable>>,
+    /// Whether any of them is external. Only such a slot may have to be polled before its turn more than once.
+    has_externals: bool,
+    blocks: bool,
+}
+
+// A panic leaves the slots in a valid state, as it does the events.
+impl UnwindSafe for Slots<'_> {}
+impl RefUnwindSafe for Slots<'_> {}
+
+impl<'a> Slots<'a> {
+    pub(crate) fn new<E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Slots<'a> {
+        let events = events.into_iter();
+        let mut collected = Collected { slots: Vec::with_capacity(events.size_hint().0), owners: Vec::new() };
+        events.for_each(|event| event.add_to(&mut collected, Seal(())));
+        let Collected { slots, owners } = collected;
+        let has_externals = slots.iter().any(|slot| matches!(slot, Slot::External(_)));
+        Slots { slots: slots.into_boxed_slice().into(), _owners: owners, has_externals, blocks: false }
+    }
+
+    /// Leaves the queues of all events, and releases those that the wait owns.
+    pub(crate) fn leave(&mut self) {
+        *self =
+            Slots { slots: Box::into_pin(Box::default()), _owners: Vec::new(), has_externals: false, blocks: false };
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<'a>> {
+        self.slots.iter()
+    }
+
+    /// Whether the slot has to be polled before its turn, at least once: until then it misses releases, or errors.
+    pub(crate) fn must_be_queued(&self, index: usize) -> bool {
+        !matches!(self.slots[index], Slot::Event(_))
+    }
+
+    /// Whether one of the slots from `first` on has to be polled before its turn, once more.
+    pub(crate) fn needs_poll(&self, first: usize) -> bool {
+        self.externals(first).any(External::needs_poll)
+    }
+
+    /// From now on a thread polls, and blocks in between.
+    pub(crate) fn prepare_to_block(&mut self) {
+        self.blocks = true;
+    }
+
+    /// How long to sleep until the next poll, if some slot's release may not wake the thread that blocks.
+    pub(crate) fn longest_sleep(&self) -> Option<Duration> {
+        self.externals(0).filter_map(External::longest_sleep).min()
+    }
+
+    /// The time has passed. The slots that have to be ready before that can be reported.
+    pub(crate) fn decide(&mut self) -> Vec<usize> {
+        let count = self.len();
+        let decides = |index: &usize| match self.at(*index) {
+            Projected::External(wait) => wait.decide(),
+            _ => false,
+        };
+        (0..count).filter(decides).collect()
+    }
+
+    /// Ready when each of these slots is.
+    pub(crate) fn poll_decided(&mut self, deciding: &[usize], context: &mut Context<'_>) -> Poll<()> {
+        for index in deciding {
+            if let Projected::External(wait) = self.at(*index) {
+                let _ = ready!(wait.poll_outcome(context, true));
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready once the slot is released, or has failed. A release that was given to the slot stays in it until it is
+    /// claimed.
+    pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let blocks = self.blocks;
+        match self.at(index) {
+            Projected::Event(wait) => wait.poll(context).map(Ok),
+            Projected::AutoReset(wait) => wait.poll_held(context).map(Ok),
+            Projected::External(wait) => match ready!(wait.poll_outcome(context, blocks)) {
+                Ok(true) => Poll::Ready(Ok(())),
+                Ok(false) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(error)),
+            },
+        }
+    }
+
+    /// Uses up the release in the slot.
+    pub(crate) fn claim(&mut self, index: usize) {
+        if let Projected::AutoReset(wait) = self.at(index) {
+            wait.claim();
+        }
+    }
+
+    /// Those from `first` on.
+    fn externals(&self, first: usize) -> impl Iterator<Item = &(dyn External + 'a)> {
+        let slots = if self.has_externals { &self.slots[first..] } else { &[] };
+        slots.iter().filter_map(|slot| match slot {
+            Slot::External(wait) => Some(wait.get()),
+            _ => None,
+        })
+    }
+
+    fn at(&mut self, index: usize) -> Projected<'_, 'a> {
+        // SAFETY: structural pinning: the element stays where it is; the slice is never moved out of the pinned box.
+        let slot = unsafe { self.slots.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
+        // SAFETY: the reference is pinned again at once, in the variant it came from.
+        match unsafe { slot.get_unchecked_mut() } {
+            // SAFETY: structural pinning of the variant's field.
+            Slot::Event(wait) => Projected::Event(unsafe { Pin::new_unchecked(wait) }),
+            // SAFETY: as above.
+            Slot::AutoReset(wait) => Projected::AutoReset(unsafe { Pin::new_unchecked(wait) }),
+            // SAFETY: as above.
+            Slot::External(wait) => Projected::External(unsafe { Pin::new_unchecked(wait) }.project()),
+        }
+    }
+}
+
+enum Projected<'s, 'a> {
+    Event(Pin<&'s mut Wait<'a>>),
+    AutoReset(Pin<&'s mut AutoResetWait<'a>>),
+    External(Pin<&'s mut (dyn External + 'a)>),
+}
