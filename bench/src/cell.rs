@@ -3,13 +3,14 @@
 use crate::crowd::release;
 use crate::machines;
 use crate::names::{BASELINE_TASKS, BASELINE_THREADS, Figures, OURS, number};
+use crate::owned::{Owned, OwnedToken};
 use crate::pin;
 use crate::processes;
-use crate::tasks::{self, AsyncEvent, TaskEvent, TokioWatch, WakerVec, lifetime};
+use crate::tasks::{self, AsyncEvent, Embedded, TaskEvent, TokioWatch, WakerVec, lifetime};
 use crate::threads::{self, BareFutex, EventListener, ParkingLot, StdCondvar, ThreadEvent};
 use crate::visit;
 
-const THREADS: [&str; 8] = [
+const THREADS: [&str; 10] = [
     BASELINE_THREADS,
     OURS,
     "std Mutex + Condvar",
@@ -18,9 +19,11 @@ const THREADS: [&str; 8] = [
     "rsevents",
     "futures-intrusive, block_on",
     "synchronoise",
+    "asyncband, block_on",
+    "events, block_on",
 ];
 
-const TASKS: [&str; 9] = [
+const TASKS: [&str; 11] = [
     BASELINE_TASKS,
     OURS,
     "tokio Notify",
@@ -30,6 +33,21 @@ const TASKS: [&str; 9] = [
     "futures-intrusive",
     "async-event",
     "maitake WaitQueue",
+    "asyncband",
+    "events, embedded",
+];
+
+/// Those whose futures can own the event.
+const OWNED: [&str; 9] = [
+    BASELINE_TASKS,
+    OURS,
+    "tokio Notify",
+    "tokio watch",
+    "CancellationToken",
+    "event-listener + AtomicBool",
+    "maitake WaitQueue",
+    "asyncband",
+    "events",
 ];
 
 /// Every workload with its contenders.
@@ -46,6 +64,9 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     }
     for workload in ["tasks-1000", "tasks-100000"] {
         cells.push((workload, &TASKS));
+    }
+    for workload in ["tasks-owned-1000", "tasks-owned-100000"] {
+        cells.push((workload, &OWNED));
     }
     for workload in ["bank-1000", "bank-10000", "bank-100000", "bank-1000000"] {
         cells.push((workload, &[OURS]));
@@ -79,6 +100,24 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
                 "futures-intrusive" => Ok(of_tasks::<futures_intrusive::sync::ManualResetEvent>(waiters, smoke)),
                 "async-event" => Ok(of_tasks::<AsyncEvent>(waiters, smoke)),
                 "maitake WaitQueue" => Ok(of_tasks::<maitake_sync::WaitQueue>(waiters, smoke)),
+                "asyncband" => Ok(of_tasks::<asyncband::event::ManualResetEvent>(waiters, smoke)),
+                "events, embedded" => Ok(of_tasks::<Embedded>(waiters, smoke)),
+                _ => Err(format!("{contender} does not contend in {workload}")),
+            }
+        }
+        ["tasks", "owned", waiters] => {
+            let waiters = if smoke { 50 } else { number(waiters)? };
+            pin::to(&pin::processors()[..1]);
+            match contender {
+                BASELINE_TASKS => Ok(of_tasks::<Owned<WakerVec>>(waiters, smoke)),
+                OURS => Ok(of_tasks::<Owned<tantara::Event>>(waiters, smoke)),
+                "tokio Notify" => Ok(of_tasks::<Owned<tokio::sync::Notify>>(waiters, smoke)),
+                "tokio watch" => Ok(of_tasks::<TokioWatch>(waiters, smoke)),
+                "CancellationToken" => Ok(of_tasks::<OwnedToken>(waiters, smoke)),
+                "event-listener + AtomicBool" => Ok(of_tasks::<Owned<EventListener>>(waiters, smoke)),
+                "maitake WaitQueue" => Ok(of_tasks::<Owned<maitake_sync::WaitQueue>>(waiters, smoke)),
+                "asyncband" => Ok(of_tasks::<Owned<asyncband::event::ManualResetEvent>>(waiters, smoke)),
+                "events" => Ok(of_tasks::<events::ManualResetEvent>(waiters, smoke)),
                 _ => Err(format!("{contender} does not contend in {workload}")),
             }
         }
@@ -91,6 +130,8 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
             "rsevents" => of_threads::<rsevents::ManualResetEvent>(&parts, smoke),
             "futures-intrusive, block_on" => of_threads::<futures_intrusive::sync::ManualResetEvent>(&parts, smoke),
             "synchronoise" => of_threads::<synchronoise::SignalEvent>(&parts, smoke),
+            "asyncband, block_on" => of_threads::<asyncband::event::ManualResetEvent>(&parts, smoke),
+            "events, block_on" => of_threads::<events::ManualResetEvent>(&parts, smoke),
             _ => Err(format!("{contender} does not contend in {workload}")),
         },
     }

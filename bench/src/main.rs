@@ -9,6 +9,7 @@ mod crowd;
 mod latency;
 mod machines;
 mod names;
+mod owned;
 mod pin;
 mod plot;
 mod processes;

@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::report::{baseline_of, ratio as shown};
 
 /// The figures that are drawn, as (workload, figure, title).
-const PANELS: [(&str, &str, &str); 15] = [
+const PANELS: [(&str, &str, &str); 16] = [
     ("uncontended", "set+clear", "set + clear, nobody waits"),
     ("uncontended", "wait when set", "wait on a set event"),
     ("round-trip-2-cores", "round trip", "round trip of two threads, two cores"),
@@ -17,6 +17,7 @@ const PANELS: [(&str, &str, &str); 15] = [
     ("crowd-1000-1-core", "all out, per thread", "1,000 sleeping threads, until the last is out, one core"),
     ("tasks-100000", "register+set+finish", "100,000 tasks: register, set, finish"),
     ("tasks-100000", "register, drop", "100,000 tasks: register, drop before the set"),
+    ("tasks-owned-100000", "register, drop", "100,000 tasks that own the event: register, drop before the set"),
     ("processes-uncontended", "set+clear", "between processes: set + clear, nobody waits"),
     ("processes-round-trip-1-core", "round trip", "round trip of two processes, one core"),
     ("processes-round-trip-2-cores", "round trip", "round trip of two processes, two cores"),

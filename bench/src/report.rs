@@ -50,6 +50,9 @@ fn title(workload: &str) -> String {
             format!("{threads} sleeping threads released on {cores} {unit} (ns per thread)")
         }
         ["tasks", waiters] => format!("{waiters} tasks on one event (ns per task; bytes)"),
+        ["tasks", "owned", waiters] => {
+            format!("{waiters} tasks that own the event together (ns per task; bytes)")
+        }
         ["processes", "uncontended"] => "One process, nobody waits (ns)".into(),
         ["processes", "round", "trip", cores, unit] => {
             format!("Round trip of two processes bound to {cores} {unit} (ns)")

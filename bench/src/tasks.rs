@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::hint::black_box;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -21,9 +22,10 @@ pub trait TaskEvent: 'static {
 /// The baseline: a flag and a vector of wakers, without cancellation.
 pub struct WakerVec(AtomicBool, Mutex<Vec<Waker>>);
 
-struct WakerVecWait<'a>(&'a WakerVec);
+/// By a reference, or by an `Arc`.
+pub struct WakerVecWait<E>(pub E);
 
-impl Future for WakerVecWait<'_> {
+impl<E: Deref<Target = WakerVec> + Unpin> Future for WakerVecWait<E> {
     type Output = ();
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.0.0.load(Acquire) {
@@ -159,6 +161,40 @@ impl TaskEvent for maitake_sync::WaitQueue {
     }
     fn set(&self) {
         self.wake_all();
+    }
+}
+
+impl TaskEvent for asyncband::event::ManualResetEvent {
+    fn new() -> Self {
+        Self::new()
+    }
+    fn wait(&self) -> impl Future + '_ {
+        self.wait()
+    }
+    fn set(&self) {
+        self.set();
+    }
+}
+
+/// The event of `events` that does not lie in an `Arc`. Its futures borrow it, which the caller promises.
+pub struct Embedded(Pin<Box<events::EmbeddedManualResetEvent>>);
+
+impl Embedded {
+    fn event(&self) -> events::EmbeddedManualResetEventRef {
+        // SAFETY: this value outlives the handle, which is used within its methods, and the futures, which borrow it.
+        unsafe { events::ManualResetEvent::embedded(self.0.as_ref()) }
+    }
+}
+
+impl TaskEvent for Embedded {
+    fn new() -> Self {
+        Self(Box::pin(events::EmbeddedManualResetEvent::new()))
+    }
+    fn wait(&self) -> impl Future + '_ {
+        self.event().wait()
+    }
+    fn set(&self) {
+        self.event().set();
     }
 }
 

@@ -189,6 +189,43 @@ impl ThreadEvent for futures_intrusive::sync::ManualResetEvent {
     }
 }
 
+/// It blocks by the executor that it brings.
+impl ThreadEvent for asyncband::event::ManualResetEvent {
+    fn new() -> Self {
+        Self::new()
+    }
+    fn is_set(&self) -> bool {
+        self.is_set()
+    }
+    fn set(&self) {
+        self.set();
+    }
+    fn clear(&self) {
+        self.reset();
+    }
+    fn wait(&self) {
+        asyncband::blocking::FutureExt::block_on(self.wait());
+    }
+}
+
+impl ThreadEvent for events::ManualResetEvent {
+    fn new() -> Self {
+        Self::boxed()
+    }
+    fn is_set(&self) -> bool {
+        self.try_wait()
+    }
+    fn set(&self) {
+        self.set();
+    }
+    fn clear(&self) {
+        self.reset();
+    }
+    fn wait(&self) {
+        pollster::block_on(self.wait());
+    }
+}
+
 impl ThreadEvent for synchronoise::SignalEvent {
     fn new() -> Self {
         Self::manual(false)
