@@ -1,6 +1,8 @@
-"""tantara compared with CPython's own events: the same work in one run, alternately, as ratios.
+"""tantara compared with CPython's own events and with aiologic: the same work in one run, alternately, as ratios.
 
     python bench.py [--quick]
+
+aiologic is left out where it is not installed (pip install aiologic).
 
 Each figure is the median over the rounds. The last column says how many times faster tantara is.
 """
@@ -17,6 +19,11 @@ import time
 import timeit
 
 import tantara
+
+try:
+    import aiologic
+except ImportError:
+    aiologic = None
 
 now = time.perf_counter_ns
 ROUNDS = 7
@@ -167,16 +174,26 @@ def of_processes(make):
     return figures
 
 
+def awaiting(event):
+    return event.wait_async()
+
+
 CONTESTS = [
     ("threading.Event", of_threads, [threading.Event], [tantara.Event]),
-    (
-        "asyncio.Event",
-        of_tasks,
-        [asyncio.Event, lambda event: event.wait()],
-        [tantara.Event, lambda event: event.wait_async()],
-    ),
+    ("asyncio.Event", of_tasks, [asyncio.Event, lambda event: event.wait()], [tantara.Event, awaiting]),
     ("multiprocessing.Event", of_processes, [multiprocessing.get_context("fork").Event], [tantara.SharedEvent]),
 ]
+if aiologic:
+    # The event that can be cleared.
+    CONTESTS += [
+        ("aiologic.REvent, threads", of_threads, [aiologic.REvent], [tantara.Event]),
+        (
+            "aiologic.REvent, asyncio",
+            of_tasks,
+            [aiologic.REvent, lambda event: event.with_()],
+            [tantara.Event, awaiting],
+        ),
+    ]
 
 
 def main():
@@ -186,6 +203,8 @@ def main():
     QUICK = parser.parse_args().quick
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} processors, "
           f"{platform.system()} {platform.release()}, {time.strftime('%Y-%m-%d')}\n")
+    if aiologic is None:
+        print("aiologic is left out: it is not installed (pip install aiologic).\n")
     for name, contest, theirs, ours in CONTESTS:
         figures = ([], [])
         for _ in range(1 if QUICK else ROUNDS):
