@@ -2,18 +2,24 @@
 
 #![forbid(unsafe_code)]
 
+mod debian;
+mod dist;
 mod etcd;
 mod features;
+mod installed;
 mod layers;
 mod links;
 mod map;
 mod nightly;
 mod platforms;
+mod project;
 mod publish;
 mod python;
 mod run;
+mod setup;
 mod tests;
 mod tidy;
+mod venv;
 
 use std::process::{Command, ExitCode};
 
@@ -25,6 +31,8 @@ Usage: cargo xtask TASK
 Tasks:
   test    everything that a change must pass, in some minutes
   ci      the same, and then the slow rest: other settings, compilers and versions, pythons, nightly, storm and faults
+  setup platforms|dist|ci
+          installs what that task needs (with rustup, cargo and, on Debian, apt)
   tidy    the conventions and the layers of files alone, in a second
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, as built for debugging, with the newest CPython that is found
@@ -44,6 +52,10 @@ Tasks:
   stress  the models on real threads, a hundred times longer
   publish --dry-run
           what a release uploads: built, checked and listed in order; nothing is uploaded
+  project the workflows, the dependencies, and the API since the last release
+  dist    what a release consists of, into target/dist: made, installed and used (Linux)
+  checksums
+          writes target/dist/SHA256SUMS anew, and the notes of the release
   bench   every event side by side, into bench/records/ and COMPARE.md; with options, see cargo xtask bench --help";
 
 fn main() -> ExitCode {
@@ -51,6 +63,7 @@ fn main() -> ExitCode {
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
         ["ci"] => ci(),
+        ["setup", task] => setup::install(task),
         ["tidy"] => tidy(),
         ["etcd"] => etcd::provide().and_then(|()| etcd::provide_newer().map(drop)),
         ["python"] => python::test(),
@@ -70,6 +83,9 @@ fn main() -> ExitCode {
         ["publish"] => {
             Err("only the release workflow publishes; cargo xtask publish --dry-run shows what it does".into())
         }
+        ["project"] => project::check(),
+        ["dist"] => dist::make(),
+        ["checksums"] => dist::checksums(),
         ["bench", ref options @ ..] => bench(options),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -92,6 +108,9 @@ fn main() -> ExitCode {
 /// Everything that a change must pass. The tests of the workspace wait more than they compute, and leave the processor
 /// to the others.
 fn test() -> Outcome {
+    if cfg!(not(target_os = "linux")) {
+        return tests::run_elsewhere();
+    }
     etcd::provide()?;
     Step::new("conventions, and the layers of files").run(tidy)?;
     Step::new("format").run(|| {
@@ -128,9 +147,10 @@ fn ci() -> Outcome {
 /// The same tests with other servers, other compilers and other settings.
 fn rest() -> Outcome {
     lints("bench")?;
-    dependencies()?;
     features::test()?;
     publish::dry_run()?;
+    project::check()?;
+    dist::make_what_can_be_made()?;
     platforms::test()?;
     Step::new("tests of signals to the command, started where they are ignored").run(|| {
         let filters = ["interrupt", "signal"];
@@ -149,20 +169,6 @@ fn rest() -> Outcome {
         .run(|| run::check_bank(Command::new("cargo").args(["run", "--quiet", "--release", "--"])))?;
     Step::new("the benchmark, a moment of each")
         .run(|| cargo(&["run", "--quiet", "--release", "--", "--smoke"]).dir("bench").quiet().run())
-}
-
-/// Licences, sources and known vulnerabilities of what the command and the package are made of.
-fn dependencies() -> Outcome {
-    let step = Step::new("dependencies");
-    if !cargo(&["deny", "--version"]).succeeds() {
-        return step.skip("there is no cargo-deny (cargo install cargo-deny)");
-    }
-    step.run(|| {
-        let deny = ["deny", "--log-level", "error", "check", "bans", "licenses", "sources"];
-        ["Cargo.toml", "python/Cargo.toml"]
-            .iter()
-            .try_for_each(|manifest| cargo(&[&deny[..1], &["--manifest-path", manifest], &deny[1..]].concat()).run())
-    })
 }
 
 /// What needs a nightly toolchain.

@@ -5,11 +5,11 @@ use std::process::Command;
 use crate::run::{Outcome, Step, cargo};
 
 /// `rust-version` of the library, and of the workspace, and what is checked with it.
-const OLDEST: [(&str, &[&str]); 2] =
+pub(crate) const OLDEST: [(&str, &[&str]); 2] =
     [("1.85", &["--package", "tantara", "--features", "serde"]), ("1.88", &["--workspace"])];
 /// A processor without atomics of 64 bits.
-const WITHOUT_ATOMIC_U64: &str = "powerpc-unknown-linux-gnu";
-const I686: &str = "i686-unknown-linux-gnu";
+pub(crate) const WITHOUT_ATOMIC_U64: &str = "powerpc-unknown-linux-gnu";
+pub(crate) const I686: &str = "i686-unknown-linux-gnu";
 
 pub(crate) fn test() -> Outcome {
     OLDEST.iter().try_for_each(|(version, packages)| oldest(version, packages))?;
@@ -47,7 +47,7 @@ fn test_i686() -> Outcome {
     step.run(|| cargo(&["test", "--package", "tantara", "--target", I686]).crowded().run())
 }
 
-fn has_target(target: &str) -> bool {
+pub(crate) fn has_target(target: &str) -> bool {
     let list = Command::new("rustup").args(["target", "list", "--installed"]).output();
     list.is_ok_and(|list| String::from_utf8_lossy(&list.stdout).lines().any(|line| line == target))
 }

@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use crate::debian;
 use crate::run::{Outcome, Step, ignoring_signals, lints, root};
+use crate::venv::{environment, pip, python, run};
 
 /// What is needed to build the package and to check its types; and to tell what was found.
-const TOOLS: [&str; 2] = ["maturin>=1.9,<2", "mypy>=1.18,<3"];
+const TOOLS: [&str; 2] = [MATURIN, "mypy>=1.18,<3"];
+/// As `python/pyproject.toml` requires it.
+pub(crate) const MATURIN: &str = "maturin>=1.9,<2";
 /// What waits run beside in tests. Each test is skipped where its own is missing.
 const COMPANIONS: [&str; 6] = ["trio", "anyio", "gevent", "eventlet", "uvloop", "multiprocess"];
 /// The version; it ends with a t where threads run without the interpreter's lock.
@@ -72,14 +76,19 @@ fn tools() -> PathBuf {
     home().join("tools")
 }
 
+/// The newest CPython, for tools.
+pub(crate) fn newest() -> Option<PathBuf> {
+    found().into_iter().rev().find(|(version, _)| !version.ends_with('t')).map(|(_, program)| program)
+}
+
 /// The CPythons of this machine, the oldest first, each with its version.
-struct Pythons {
-    with_gil: Vec<(String, PathBuf)>,
+pub(crate) struct Pythons {
+    pub(crate) with_gil: Vec<(String, PathBuf)>,
     free_threaded: Vec<(String, PathBuf)>,
 }
 
 impl Pythons {
-    fn find() -> Result<Pythons, String> {
+    pub(crate) fn find() -> Result<Pythons, String> {
         let mut pythons = Vec::new();
         Step::new("Pythons, 3.9 and newer").run(|| {
             pythons = found();
@@ -99,7 +108,7 @@ impl Pythons {
     }
 
     /// It builds the package, which is the same for all that have the interpreter's lock.
-    fn newest(&self) -> (&str, &Path) {
+    pub(crate) fn newest(&self) -> (&str, &Path) {
         let (version, program) = self.with_gil.last().expect("find() has found one");
         (version, program)
     }
@@ -183,30 +192,6 @@ fn found() -> Vec<(String, PathBuf)> {
     pythons.into_iter().map(|((_, version), program)| (version, program)).collect()
 }
 
-/// A virtual environment, unless there is one already.
-fn environment(program: &Path, place: &Path) -> Outcome {
-    if run(python(place).args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null())).is_ok() {
-        return Ok(());
-    }
-    let mut venv = Command::new(program);
-    venv.args(["-m", "venv", "--clear"]).arg(place);
-    if run(venv.stdout(Stdio::null())).is_ok() {
-        return Ok(());
-    }
-    // Debian keeps it apart.
-    provide("python3-venv")?;
-    run(&mut venv)
-}
-
-fn python(place: &Path) -> Command {
-    Command::new(place.join("bin/python"))
-}
-
-fn pip(place: &Path, what: &[&str]) -> Outcome {
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    run(python(place).args(pip).args(what))
-}
-
 fn build(tools: &Path, wheels: &Path, flags: &[&str]) -> Result<PathBuf, String> {
     let _ = fs::remove_dir_all(wheels);
     let mut maturin = Command::new(tools.join("bin/maturin"));
@@ -242,23 +227,9 @@ fn has_tests_of_cpython(place: &Path, version: &str) {
     };
     let minor: Vec<&str> = version.split('.').take(2).collect();
     let package = format!("libpython{}-testsuite", minor.join("."));
-    if !probe() && (provide(&package).is_err() || !probe()) {
+    if !probe() && (debian::install(&package).is_err() || !probe()) {
         println!(
             "   left out: CPython's own tests, which this Python has come without (Debian: apt install {package})"
         );
     }
-}
-
-/// Installs a package of Debian's, where that is possible.
-fn provide(package: &str) -> Outcome {
-    let failed = || format!("{package} is missing, and cannot be installed; on Debian: apt install {package}");
-    let mut apt = Command::new("apt-get");
-    apt.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
-    apt.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    run(&mut apt).map_err(|_| failed())
-}
-
-fn run(command: &mut Command) -> Outcome {
-    let status = command.status().map_err(|error| format!("{command:?} cannot be started: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?} failed ({status})")) }
 }
