@@ -12,7 +12,7 @@ use crate::tidy::tracked;
 const PLACEHOLDER: &str = "https://github.example/";
 const THIS_FILE: &str = "xtask/src/links.rs";
 /// How an address goes on to a file.
-const BRANCH: &str = "/blob/main/";
+pub(crate) const BRANCH: &str = "/blob/main/";
 
 pub(crate) fn check() -> Result<(), String> {
     let read = |path: &str| std::fs::read_to_string(root().join(path)).map_err(|error| format!("{path}: {error}"));
@@ -107,7 +107,7 @@ impl Page<'_> {
 }
 
 /// The targets of the links of a page, with their line numbers; not those in code.
-fn links(text: &str) -> Vec<(usize, &str)> {
+pub(crate) fn links(text: &str) -> Vec<(usize, &str)> {
     let (mut found, mut in_code) = (Vec::new(), false);
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim_start().starts_with("```") {

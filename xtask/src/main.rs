@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anchors;
 mod debian;
 mod dist;
 mod etcd;
@@ -33,7 +34,7 @@ Tasks:
   ci      the same, and then the slow rest: other settings, compilers and versions, pythons, nightly, storm and faults
   setup platforms|dist|ci
           installs what that task needs (with rustup, cargo and, on Debian, apt)
-  tidy    the conventions and the layers of files alone, in a second
+  tidy    the conventions, the layers of files and the links of documents alone, in a second
   etcd    makes sure that there are two versions of etcd for the tests
   python  the Python package alone, as built for debugging, with the newest CPython that is found
   pythons the Python package as it is released, with every CPython that is found
@@ -182,7 +183,8 @@ fn tidy() -> Outcome {
     tidy::check()?;
     layers::check()?;
     links::check()?;
-    map::check()
+    map::check()?;
+    anchors::check()
 }
 
 /// The tests of events between machines once more, on another version of etcd. Left out is what depends on the client
