@@ -166,6 +166,10 @@ fn rest() -> Outcome {
         let flags = "--cfg tantara_portable";
         cargo(&["test", "--package", "tantara", "--tests", "--examples"]).flags(flags, "portable").crowded().run()
     })?;
+    Step::new("models of the portable backend").run(|| {
+        let args = ["test", "--package", "tantara", "--profile", "loom", "--test", "models", "--", "thread", "timeout"];
+        cargo(&args).flags("--cfg loom --cfg tantara_portable", "loom-portable").run()
+    })?;
     Step::new("the bank, as README.md starts it")
         .run(|| run::check_bank(Command::new("cargo").args(["run", "--quiet", "--release", "--"])))?;
     Step::new("the benchmark, a moment of each")

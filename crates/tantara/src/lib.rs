@@ -102,6 +102,7 @@ mod protocol;
 #[cfg(shared_events)]
 #[allow(unsafe_code, reason = "maps files")]
 mod shared;
+mod sleepers;
 #[allow(unsafe_code, reason = "pins slots beside the owners of their events")]
 mod slots;
 mod stored;

@@ -19,6 +19,8 @@ mod backend {
     pub(crate) const SPINS: bool = true;
     /// How many wakers a drain takes before it releases the lock to wake them.
     pub(crate) const BATCH: usize = 32;
+    /// Into how many groups the sleepers of an event are divided: one for each bit of a futex's set.
+    pub(crate) const GROUPS: u32 = 32;
 
     /// `std`'s cell behind loom's interface.
     #[derive(Debug)]
@@ -87,10 +89,8 @@ mod backend {
     pub(crate) use loom::cell::UnsafeCell;
     #[cfg(test)]
     pub(crate) use loom::sync::atomic::AtomicBool;
-    pub(crate) use loom::sync::atomic::AtomicU32;
+    pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32};
     pub(crate) use loom::thread::yield_now;
-    // Only for `Debug`, which no model uses.
-    pub(crate) use std::sync::atomic::AtomicU16;
 
     use loom::sync::Mutex;
 
@@ -98,6 +98,8 @@ mod backend {
     pub(crate) const SPINS: bool = false;
     /// Small, so that models of three tasks cross the boundary between batches.
     pub(crate) const BATCH: usize = 2;
+    /// Small, so that models of a few pulses use each group twice.
+    pub(crate) const GROUPS: u32 = 4;
 
     /// Has no effect that another thread could see.
     pub(crate) fn spin_loop() {}
@@ -128,6 +130,7 @@ mod backend {
         pub(crate) use loom::lazy_static as process_wide;
         pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 
+        #[cfg(tantara_portable)]
         /// One, because addresses differ between runs, and loom needs identical runs.
         pub(crate) const BUCKETS: usize = 1;
 

@@ -35,7 +35,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::task::{Poll, Waker};
 
-use crate::sync::{AtomicU16, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
+use crate::sleepers::Sleepers;
+use crate::sync::{AtomicU32, BATCH, Lock, UnsafeCell, const_new};
 use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Generation, Word};
 
@@ -45,8 +46,8 @@ use crate::word::{Generation, Word};
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) word: AtomicU32,
-    /// How many threads sleep on the word, modulo 65,536; for `Debug`.
-    sleepers: AtomicU16,
+    /// The threads that sleep on the word.
+    pub(crate) sleepers: Sleepers,
     lock: Lock,
     head: UnsafeCell<*const Node>,
 }
@@ -89,7 +90,7 @@ impl Queue {
         pub(crate) fn new(word: u32) -> Self {
             Self {
                 word: AtomicU32::new(word),
-                sleepers: AtomicU16::new(0),
+                sleepers: Sleepers::new(),
                 lock: Lock::new(),
                 head: UnsafeCell::new(ptr::null()),
             }
@@ -160,23 +161,7 @@ impl Queue {
 
     /// How many threads and tasks wait now.
     pub(crate) fn waiting(&self) -> usize {
-        usize::from(self.sleepers.load(Relaxed)) + self.len()
-    }
-
-    /// Counts the calling thread as asleep on the word while `sleep` runs. `sleep` may panic, because it calls the
-    /// callback of [`interruptible`](crate::interruptible).
-    pub(crate) fn counting_sleeper<R>(&self, sleep: impl FnOnce() -> R) -> R {
-        struct Counted<'a>(&'a AtomicU16);
-
-        impl Drop for Counted<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Relaxed);
-            }
-        }
-
-        self.sleepers.fetch_add(1, Relaxed);
-        let _counted = Counted(&self.sleepers);
-        sleep()
+        self.sleepers.count() + self.len()
     }
 
     fn head(&self) -> *const Node {

@@ -12,24 +12,36 @@
 //!   are one comparison, and the flag is never read again after a wake-up. A wait that begins on a set event gets the
 //!   generation before, which is released already.
 //! * **SET**: the flag. `clear` turns this bit off, whatever the other bits are.
-//! * **THREADS**: threads may sleep on this word, so a `set` must wake them.
+//! * **THREADS**, while the event is unset: threads may sleep on this word, so a `set` must wake them. While it is
+//!   set: all threads that the last `set` released are awake, so none of them has to wake others. A `clear` leaves it
+//!   on, and the next `set` makes a wake-up call in vain.
 //! * **TASKS**: the queue may hold waiters, so a `set` must drain it.
 //!
-//! | before | `set` | `clear` | a thread goes to sleep | a task is queued |
-//! |---|---|---|---|---|
+//! | before | `set` | `clear` | a thread goes to sleep | a task is queued | the last thread is awake |
+//! |---|---|---|---|---|---|
 //! | unset | SET, next generation, THREADS off; wakes and drains according to the bits | unchanged | THREADS on |
-//! TASKS on |
-//! | set | unchanged | SET off | never: it is released | never: it is released |
+//! TASKS on | unchanged |
+//! | set | unchanged | SET off | never: it is released | never: it is released | THREADS on |
+//!
+//! # Groups
+//!
+//! Threads sleep in [groups](Generation::group), which generations use in turn. A wake-up call reaches one group, so
+//! threads that began to wait after a `set` do not get the calls for those whom it released. Every 16th `set` wakes the
+//! half of the groups that was left eight generations ago, all of their threads at once. (`event.rs` says how the
+//! threads of a group wake one another.)
 //!
 //! Invariants:
 //!
-//! 1. SET implies not THREADS: no thread goes to sleep on a set event.
+//! 1. No thread goes to sleep on a set event.
 //! 2. The generation never goes back. It wraps after 2^29 sets. A waiter would be misled only if the event were set
 //!    exactly that often (or a multiple) during a single sleep of that waiter.
-//! 3. While the queue's lock is free and the queue is not empty, TASKS is on. It may be on while the queue is empty,
+//! 3. Between two generations that use the same group, one `set` wakes all of the group.
+//! 4. While the queue's lock is free and the queue is not empty, TASKS is on. It may be on while the queue is empty,
 //!    because a waiter that leaves does not turn it off.
 
 #![forbid(unsafe_code)]
+
+use crate::sync::GROUPS;
 
 const THREADS: u32 = 0b001;
 const TASKS: u32 = 0b010;
@@ -39,6 +51,11 @@ const SET: u32 = 0b100;
 const GENERATION: u32 = 0b1000;
 /// All bits but the generation.
 const BITS: u32 = GENERATION - 1;
+/// The generations that use one half of the groups.
+const HALF_OF_GROUPS: u32 = GENERATION * (GROUPS / 2);
+/// The generation within a half whose `set` wakes the other half: in the middle, as far from the last use of that half
+/// as from the next.
+const OVERDUE: u32 = HALF_OF_GROUPS / 2 - GENERATION;
 
 /// One value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +90,20 @@ impl Word {
         !self.is_set() && self.0 & (THREADS | TASKS) != 0
     }
 
+    /// Whether the `set` that found this word has [`overdue_groups`](Word::overdue_groups).
+    #[inline]
+    pub(crate) const fn has_overdue_groups(self) -> bool {
+        self.0 & (SET | (HALF_OF_GROUPS - GENERATION)) == OVERDUE
+    }
+
+    /// Half of the groups, which the `set` that found this word wakes entirely, if it has any: those that were left
+    /// some generations ago and will be used again as many generations later.
+    #[inline]
+    pub(crate) const fn overdue_groups(self) -> u32 {
+        let lower = (1 << (GROUPS / 2)) - 1;
+        if self.0 & HALF_OF_GROUPS == 0 { lower << (GROUPS / 2) } else { lower }
+    }
+
     #[inline]
     pub(crate) const fn has_threads(self) -> bool {
         self.0 & THREADS != 0
@@ -88,6 +119,13 @@ impl Word {
     #[inline]
     pub(crate) const fn set(self) -> Word {
         if self.is_set() { self } else { Word((self.0.wrapping_add(GENERATION) | SET) & !THREADS) }
+    }
+
+    /// The word that says that all threads of the generation are awake. There is none if the event was cleared, or set
+    /// again, since it was released.
+    #[inline]
+    pub(crate) const fn with_all_awake(self, generation: Generation) -> Option<Word> {
+        if self.is_set() && self.generation().0 == generation.0 { Some(self.with_threads()) } else { None }
     }
 
     /// Lowers the flag, by `and`.
@@ -124,6 +162,13 @@ impl Generation {
     /// For a waiter of an event without generations.
     pub(crate) const NONE: Generation = Generation(0);
 
+    /// The group of sleepers that threads of this generation belong to: one bit. A wake-up call for a group reaches
+    /// only its members.
+    #[inline]
+    pub(crate) const fn group(self) -> u32 {
+        1 << (self.0 / GENERATION % GROUPS)
+    }
+
     /// Whether a `set` that found the generation `at` releases waiters of this one: they began to wait no later.
     #[inline]
     pub(crate) const fn is_within(self, at: Generation) -> bool {
@@ -148,12 +193,10 @@ mod tests {
         }
     }
 
-    /// Generations around every boundary, with every combination of the low bits that can be.
+    /// Generations around every boundary, with every combination of the low bits.
     fn every_kind_of_word() -> impl Iterator<Item = Word> {
         let generations = (0..=65).chain(LAST / 2 - 65..=LAST / 2 + 65).chain(LAST - 65..=LAST);
-        let words =
-            generations.flat_map(|generation| (0..GENERATION).map(move |low| Word(generation * GENERATION + low)));
-        words.filter(|word| !(word.is_set() && word.has_threads()))
+        generations.flat_map(|generation| (0..GENERATION).map(move |low| Word(generation * GENERATION + low)))
     }
 
     #[test]
@@ -161,7 +204,7 @@ mod tests {
         for word in every_kind_of_word() {
             let set = word.set();
             assert!(set.is_set());
-            assert!(!set.has_threads(), "no thread sleeps on a set event");
+            assert_eq!(set.has_threads(), word.is_set() && word.has_threads(), "the last set has not woken all yet");
             assert_eq!(set.has_tasks(), word.has_tasks(), "only a drain may declare the queue empty");
             assert_eq!(set.set(), set);
             assert_eq!(set.generation(), word.generation(), "a wait on a set event is released by that set");
@@ -213,6 +256,29 @@ mod tests {
         }
     }
 
+    /// Newcomers and those who were released do not share a group, however long these take to wake up.
+    #[test]
+    fn a_group_is_woken_entirely_between_two_generations_that_use_it() {
+        let (mut word, mut woken_at) = (Word((LAST - 2 * GROUPS) * GENERATION), [0; GROUPS as usize]);
+        let mut used_at = [0; GROUPS as usize];
+        for step in 1..6 * GROUPS {
+            let number = word.generation().group().trailing_zeros() as usize;
+            assert_eq!(word.generation().group().count_ones(), 1);
+            assert!(used_at[number] == 0 || woken_at[number] > used_at[number], "group {number} is used again");
+            used_at[number] = step;
+            if word.has_overdue_groups() {
+                let groups = word.overdue_groups();
+                for back in 0..GROUPS / 4 {
+                    let recent = (number as u32 + GROUPS - back) % GROUPS;
+                    assert_eq!(groups & 1 << recent, 0, "who was just released wakes one another");
+                }
+                (0..GROUPS).filter(|at| groups & 1 << at != 0).for_each(|at| woken_at[at as usize] = step);
+            }
+            assert!(!word.set().has_overdue_groups(), "only the set that raises the flag");
+            word = word.set().clear();
+        }
+    }
+
     /// Every sequence of eight transitions, from every kind of start, compared with a plain flag.
     #[test]
     fn every_sequence_of_transitions_agrees_with_a_plain_flag() {
@@ -221,12 +287,13 @@ mod tests {
         for start in [Word::NEW, Word(LAST * GENERATION), Word(((LAST - 2) * GENERATION) | SET)] {
             for script in 0..4u32.pow(STEPS) {
                 let (mut word, mut flag, mut pulses) = (start, start.is_set(), u32::from(start.is_set()));
+                let mut sleeper = false;
                 let generation = start.generation();
                 for step in 0..STEPS {
                     match script >> (2 * step) & 3 {
                         0 => {
-                            pulses += u32::from(!flag);
-                            flag = true;
+                            assert!(word.owes_a_wake() || flag || !sleeper);
+                            (pulses, sleeper, flag) = (pulses + u32::from(!flag), false, true);
                             word = word.set();
                         }
                         1 => {
@@ -234,12 +301,13 @@ mod tests {
                             word = word.clear();
                         }
                         // A thread registers as asleep only on an unset word.
-                        2 if !word.is_set() => word = word.with_threads(),
+                        2 if !word.is_set() => (word, sleeper) = (word.with_threads(), true),
+                        2 => word = word.with_all_awake(word.generation()).unwrap(),
                         _ => word = word.with_tasks(),
                     }
                     assert_eq!(word.is_set(), flag);
                     assert_eq!(word.releases(generation), pulses > 0);
-                    assert!(!(word.is_set() && word.has_threads()), "invariant 1");
+                    assert!(word.has_threads() || !sleeper, "invariant 1");
                 }
             }
         }

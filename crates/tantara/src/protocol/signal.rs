@@ -145,7 +145,7 @@ pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> 
 pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, nap: Option<Duration>) -> Awake {
     match announce_sleep(word, now, is_writable) {
         Some(asleep) => shared::wait(word, asleep.bits(), nap),
-        None => Awake::Called,
+        None => Awake::Early,
     }
 }
 

@@ -259,7 +259,7 @@ impl Handle {
                 Duration::ZERO => Awake::TimedOut,
                 left => signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)),
             };
-            if awake != Awake::Called && interrupt::gives_up(deadline) {
+            if matches!(awake, Awake::TimedOut | Awake::Interrupted) && interrupt::gives_up(deadline) {
                 break self.look(generation);
             }
             if awake != Awake::TimedOut {

@@ -1,12 +1,19 @@
 //! Sleeping on a word and waking sleepers: one file per platform.
 //!
-//! Each has the same three functions, with the same contract:
+//! Each has the same functions, with the same contract:
 //!
 //! * `wait(word, expected, deadline)` sleeps if `word` still is `expected`, until a wake-up call for `word`, until the
 //!   deadline, or until it is interrupted. It may return early. Comparing the word and falling asleep are one step
 //!   with respect to every `wake_*` that follows a change of the word. [`TimedOut`] is returned only if the deadline
 //!   has passed or the wait was given up.
-//! * `wake_one(word)` and `wake_all(word)` wake one or all sleepers on `word`.
+//! * `wait_in_group(word, expected, group, deadline)` does the same, and only wake-up calls for its group reach it. A
+//!   group is one bit of 32. It returns [`Awake::Called`] if it has used up a wake-up call, and only then, but for
+//!   stray calls that were meant for another word in the same place.
+//! * `wake_one(word)` wakes one sleeper on `word`, of whatever group.
+//! * `wake_group(word, groups, most)` wakes up to `most` sleepers of these groups, those of the highest priority first.
+//!   `true` says that there were fewer.
+//!
+//! A platform without groups (`HAS_GROUPS` is `false`) wakes everybody instead, and never reports `Called`.
 //!
 //! [`spin`] decides whether to spin before sleeping. On Linux, `shared.rs` and `files.rs` have what events between
 //! processes need.
@@ -14,12 +21,22 @@
 #[cfg(linux_native)]
 #[path = "linux.rs"]
 mod platform;
-#[cfg(not(linux_native))]
+#[cfg(all(loom, not(tantara_portable)))]
+#[path = "futex_in_models.rs"]
+mod platform;
+#[cfg(not(any(linux_native, all(loom, not(tantara_portable)))))]
 #[path = "portable.rs"]
 mod platform;
 pub(crate) mod spin;
 
 pub(crate) use platform::*;
+
+/// How many threads a `set` wakes.
+pub(crate) const FIRST: i32 = 1;
+/// How many each of these wakes, and each of those in turn. In models as few as can be.
+pub(crate) const NEXT: i32 = if cfg!(loom) { 1 } else { 2 };
+/// All that there are.
+pub(crate) const ALL: i32 = i32::MAX;
 
 /// The deadline of a sleep has passed, or it was [given up](crate::interruptible).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +46,10 @@ pub(crate) struct TimedOut;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(dead_code, reason = "only a futex distinguishes them")]
 pub(crate) enum Awake {
-    /// A wake-up call, a change of the word, or a spurious wake-up.
+    /// A wake-up call.
     Called,
+    /// A change of the word before the sleep, or no reason at all.
+    Early,
     /// The time has passed.
     TimedOut,
     /// A signal handler has run.

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::TimedOut;
+use super::{Awake, TimedOut};
 use crate::deadline::Deadline;
 use crate::interrupt;
 use crate::sync::AtomicU32;
@@ -63,6 +63,18 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
 
 /// Whether this thread may give way to others.
 pub(crate) fn may_yield() -> bool {
+    true
+}
+
+/// All sleepers of a word are woken together.
+pub(crate) const HAS_GROUPS: bool = false;
+
+pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: Deadline) -> Result<Awake, TimedOut> {
+    wait(word, expected, deadline).map(|()| Awake::Early)
+}
+
+pub(crate) fn wake_group(word: &AtomicU32, _: u32, _: i32) -> bool {
+    wake_all(word);
     true
 }
 

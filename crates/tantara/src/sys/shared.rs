@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
 
-use super::{futex_wait, futex_wake, keeping_errno};
+use super::{futex_wait, futex_wake, keeping_errno, now};
 use crate::sys::Awake;
 
 /// See [`wait`](crate::sys::wait). The wake-up call may come from any process that has the word's page mapped. The time
@@ -141,16 +141,6 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
         return Ok(());
     }
     ManyError::of(io::Error::last_os_error().raw_os_error())
-}
-
-fn now(clock: libc::clockid_t) -> Duration {
-    // SAFETY: all zeros are a valid timespec. (With a 64-bit `time_t` on 32-bit processors, it has a hidden field.)
-    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: `time` is valid for writing. The clocks that are used exist on every Linux.
-    unsafe {
-        libc::clock_gettime(clock, &mut time);
-    }
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// The time since 1970 at the kernel's last tick, in seconds and nanoseconds: cheap, with a resolution of some

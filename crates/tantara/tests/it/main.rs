@@ -11,6 +11,8 @@ mod children;
 mod closing;
 mod contract;
 #[cfg(shared_events)]
+mod crowd;
+#[cfg(shared_events)]
 mod hostile;
 #[cfg(shared_events)]
 mod interrupt;

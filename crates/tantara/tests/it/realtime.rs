@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tantara::Event;
 
-use crate::poll;
+use crate::{LONG, poll, until_waiting};
 
 /// Gives the calling thread this real-time priority, or none (0).
 fn become_realtime(priority: i32) -> std::io::Result<()> {
@@ -88,4 +88,61 @@ fn a_realtime_thread_gets_the_lock_from_a_preempted_one() {
         Some(error) => println!("skipped: real-time priorities are not permitted here ({error})"),
         None => println!("the lock was waited for at most {} µs", worst.into_inner()),
     }
+}
+
+/// Whether a wait ended before its time. (One that slept on after its release would find it at the end of its time.)
+fn is_released(event: &Event) -> bool {
+    let began = Instant::now();
+    event.wait_timeout(LONG) && began.elapsed() < LONG
+}
+
+/// Ordinary threads sleep, and before the first of them gets to wake the next, real-time threads come to sleep on the
+/// same event. The kernel wakes those first. But they began to wait after the pulses, so they must neither be released,
+/// nor take the wake-up calls of those who were.
+fn newcomers_leave_the_calls_to_those_before_them(pulses: u32) {
+    let (event, start, out) = (&Event::new(), &Event::new(), &AtomicU32::new(0));
+    let refused = thread::scope(|scope| {
+        let manager = scope.spawn(move || {
+            stay_on_one_processor();
+            let ordinary = [(); 20].map(|()| scope.spawn(|| assert!(is_released(event))));
+            until_waiting(event, 20);
+            // Nobody of a lower priority runs on this processor unless this thread sleeps.
+            let refused = become_realtime(30).err();
+            let newcomers = [(); 4].map(|()| {
+                scope.spawn(move || {
+                    let _ = become_realtime(20);
+                    start.wait();
+                    assert!(is_released(event));
+                    out.fetch_add(1, SeqCst);
+                })
+            });
+            until_waiting(start, 4);
+            for _ in 0..pulses {
+                event.set();
+                event.clear();
+            }
+            start.set();
+            ordinary.into_iter().for_each(|thread| thread.join().unwrap());
+            assert!(refused.is_some() || out.load(SeqCst) == 0, "a pulse has released newcomers");
+            until_waiting(event, 4);
+            event.set();
+            newcomers.into_iter().for_each(|thread| thread.join().unwrap());
+            refused
+        });
+        manager.join().unwrap()
+    });
+    if let Some(error) = refused {
+        println!("without real-time priorities, which are not permitted here ({error})");
+    }
+}
+
+#[test]
+fn realtime_newcomers_leave_the_calls_to_those_before_them() {
+    newcomers_leave_the_calls_to_those_before_them(1);
+}
+
+/// Newcomers use the same group of sleepers as those who slept through so many pulses.
+#[test]
+fn realtime_newcomers_of_a_group_that_is_used_again() {
+    newcomers_leave_the_calls_to_those_before_them(32);
 }

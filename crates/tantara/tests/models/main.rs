@@ -5,6 +5,7 @@
 //! under ThreadSanitizer. A model either runs to its end, with its assertions, or loom reports the deadlock.
 
 mod auto_reset;
+mod crowd;
 mod event;
 mod fixture;
 mod many;

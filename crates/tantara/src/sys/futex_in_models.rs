@@ -1,0 +1,106 @@
+//! Under loom: the futex, as `linux.rs` uses it. A queue of sleepers, each with its word, its group and a condition
+//! variable of its own, so that a wake-up call reaches exactly those that the kernel would wake.
+
+#![forbid(unsafe_code)]
+
+#[path = "shared_in_models.rs"]
+pub(crate) mod shared;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use super::{ALL, Awake, TimedOut};
+use crate::deadline::Deadline;
+use crate::interrupt;
+use crate::sync::AtomicU32;
+use crate::sync::condvar::{Condvar, Mutex, process_wide, wait_until};
+
+/// Sleepers are divided into groups.
+pub(crate) const HAS_GROUPS: bool = true;
+
+/// Events within the process report no errors of the system.
+pub(crate) fn advice(_: &io::Error) -> &'static str {
+    ""
+}
+
+/// Asleep as long as it is in the queue.
+struct Sleeper {
+    word: usize,
+    group: u32,
+    wake: Arc<Condvar>,
+}
+
+impl Sleeper {
+    fn is(&self, other: &Arc<Condvar>) -> bool {
+        Arc::ptr_eq(&self.wake, other)
+    }
+}
+
+process_wide! {
+    static ref QUEUE: Mutex<Vec<Sleeper>> = Mutex::new(Vec::new());
+}
+
+fn address(word: &AtomicU32) -> usize {
+    std::ptr::from_ref(word).addr()
+}
+
+pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
+    wait_in_group(word, expected, u32::MAX, deadline).map(drop)
+}
+
+pub(crate) fn wait_in_group(
+    word: &AtomicU32,
+    expected: u32,
+    group: u32,
+    deadline: Deadline,
+) -> Result<Awake, TimedOut> {
+    let mut queue = QUEUE.lock().unwrap();
+    // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word again.
+    if word.load(Relaxed) != expected {
+        return Ok(Awake::Early);
+    }
+    let wake = Arc::new(Condvar::new());
+    queue.push(Sleeper { word: address(word), group, wake: Arc::clone(&wake) });
+    let ends = deadline.instant();
+    match ends.or_else(|| interrupt::longest_sleep(deadline).map(|longest| Instant::now() + longest)) {
+        None => {
+            while queue.iter().any(|sleeper| sleeper.is(&wake)) {
+                queue = wake.wait(queue).unwrap();
+            }
+        }
+        Some(nap_ends) => queue = wait_until(&wake, queue, nap_ends).0,
+    }
+    let Some(position) = queue.iter().position(|sleeper| sleeper.is(&wake)) else {
+        // Who was called has used up the call, even if the time has passed meanwhile.
+        return Ok(Awake::Called);
+    };
+    queue.remove(position);
+    drop(queue);
+    if ends.is_some() || interrupt::gives_up(deadline) { Err(TimedOut) } else { Ok(Awake::TimedOut) }
+}
+
+/// Whether this thread may give way to others.
+pub(crate) fn may_yield() -> bool {
+    true
+}
+
+pub(crate) fn wake_one(word: &AtomicU32) {
+    wake_group(word, u32::MAX, 1);
+}
+
+pub(crate) fn wake_all(word: &AtomicU32) {
+    wake_group(word, u32::MAX, ALL);
+}
+
+pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
+    let mut queue = QUEUE.lock().unwrap();
+    for _ in 0..most {
+        let is_called = |sleeper: &Sleeper| sleeper.word == address(word) && sleeper.group & groups != 0;
+        // The last first, as if newcomers always had a higher priority.
+        let Some(position) = queue.iter().rposition(is_called) else { return true };
+        queue.remove(position).wake.notify_one();
+    }
+    false
+}
