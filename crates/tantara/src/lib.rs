@@ -124,7 +124,7 @@ pub use interrupt::interruptible;
 pub use many::{All, Any, all, any};
 #[cfg(shared_events)]
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
-pub use shared::{Changed, Entry, LastSet, OwnedSharedWait, SharedEvent, SharedWait, State, Waiter};
+pub use shared::{Changed, Entry, Hold, LastSet, OwnedSharedWait, SharedEvent, SharedWait, State, Waiter};
 pub use slots::Waitable;
 pub use wait::{AutoResetWait, OwnedAutoResetWait, OwnedWait, Wait};
 

@@ -9,6 +9,8 @@
 #[cfg(not(loom))]
 mod backend {
     pub(crate) use std::hint::spin_loop;
+    #[cfg(shared_events)]
+    pub(crate) use std::sync::atomic::fence;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
     pub(crate) use std::thread::{sleep, yield_now};
     pub(crate) use std::thread_local as per_thread;
@@ -75,6 +77,11 @@ mod backend {
         pub(crate) use process_wide;
     }
 
+    /// Sequentially consistent operations need no fence.
+    #[inline]
+    #[allow(dead_code, reason = "for events between processes")]
+    pub(crate) fn fence_in_models() {}
+
     /// Declares a constructor that is `const`, except under loom, whose atomics cannot be made in a `const`.
     macro_rules! const_new {
         ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {
@@ -89,7 +96,7 @@ mod backend {
     pub(crate) use loom::cell::UnsafeCell;
     #[cfg(test)]
     pub(crate) use loom::sync::atomic::AtomicBool;
-    pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32};
+    pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32, fence};
     pub(crate) use loom::thread::yield_now;
 
     use loom::sync::Mutex;
@@ -103,6 +110,11 @@ mod backend {
 
     /// Has no effect that another thread could see.
     pub(crate) fn spin_loop() {}
+
+    /// Loom treats sequentially consistent operations as acquire and release, but knows the fence.
+    pub(crate) fn fence_in_models() {
+        fence(std::sync::atomic::Ordering::SeqCst);
+    }
 
     /// Loom has no clock.
     pub(crate) fn sleep(_: std::time::Duration) {

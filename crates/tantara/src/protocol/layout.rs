@@ -61,8 +61,10 @@ const EVENT: u32 = 1;
 /// The constant behind the word.
 const SEAL: u32 = u32::from_ne_bytes(*b"seal");
 
-/// The range of the locks of holders, beyond the end of the file and below the marks of waiters.
-pub(crate) const HOLDS: Range<u64> = 0..1 << 41;
+/// The range of the locks of holders, most of it beyond the end of the file, and all of it below the marks of waiters.
+pub(crate) const HOLDS: Range<u64> = 0..(1 << 41) - 1;
+/// The byte that the process locks that ends a hold.
+pub(crate) const ENDING: u64 = HOLDS.end;
 
 /// The page, as it is mapped.
 #[repr(C)]
@@ -76,7 +78,7 @@ pub(crate) struct Page {
     pub(crate) word: AtomicU32,
     seal: AtomicU32,
     /// How often `set` was called without changing the counter.
-    repeats: AtomicU32,
+    pub(crate) repeats: AtomicU32,
     _apart: [AtomicU32; (RAISED_AT - WORD_AT) / 4 - 3],
     raised: [Raised; 2],
     _behind: [AtomicU32; (NOTES_AT - RAISED_AT) / 4 - 16],
@@ -258,10 +260,13 @@ impl Page {
         self.seal.load(Relaxed) == SEAL
     }
 
-    /// Counts a `set` that may have found the event set.
+    /// How often `set` was called without changing the counter.
     #[inline]
-    pub(crate) fn count_repeat(&self) {
-        self.repeats.fetch_add(1, Release);
+    pub(crate) fn repeats(&self) -> u32 {
+        // Relaxed, as with the word.
+        let repeats = self.repeats.load(Relaxed);
+        fence(Acquire);
+        repeats
     }
 
     /// The index of a PID namespace. Zero if it has none, and the table is full or this process may only read.

@@ -4,5 +4,8 @@
 #![cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models run the word and the signals alone"))]
 
 pub(crate) mod layout;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod signal;
+pub(crate) mod target;
 pub(crate) mod word;

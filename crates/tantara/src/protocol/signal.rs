@@ -1,17 +1,18 @@
-//! How the shared word is changed: set, clear, pulse, remove, and going to sleep. There are no files here. The models
-//! at the end run this in every interleaving.
+//! How the shared word is changed: set, clear, pulse, hold, remove, and going to sleep. There are no files here. The
+//! models in `models.rs` run this in every interleaving.
 //!
 //! A process that is killed has either changed the word or not. A change that has sleepers to wake does so in the same
-//! system call (see the table and invariants 1 and 2 of [`word`](crate::protocol::word)). The one exception is a
-//! `clear` with watchers, which wakes them in a second step; watchers also look at the word every few seconds.
+//! system call (see the table and invariants 1 and 2 of [`word`](crate::protocol::word)). There are exceptions, whose
+//! sleepers are woken in a second step: a `clear` with watchers, a `set` of an event that is set, and the end of a
+//! hold. Those sleepers also look at the word every second or two.
 
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 use std::time::Duration;
 
-use crate::protocol::word::Word;
-use crate::sync::AtomicU32;
+use crate::protocol::word::{Sleeper, Word};
+use crate::sync::{AtomicU32, fence, fence_in_models};
 use crate::sys::{Awake, shared};
 
 /// The event was removed, or its page lost. Contains its word.
@@ -19,9 +20,9 @@ use crate::sys::{Awake, shared};
 pub(crate) struct Gone(pub(crate) Word);
 
 /// Raises the flag and wakes all sleepers. `note` is called before the flag is raised, with the word over which it is
-/// raised. `repeat` is called after a change that may not have changed the counter.
+/// raised. A `set` that does not change the counter is counted in `repeats`.
 #[inline]
-pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) -> Result<(), Gone> {
+pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
@@ -31,9 +32,8 @@ pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) 
         if !now.is_set() {
             note(now);
             if now.owes_a_wake_when_set() {
+                // Another process may have set it first. Then this is not counted: see invariant 4 of the word.
                 shared::raise_and_wake_all(word, Word::RAISE_SET);
-                // Another process may have set it first. The system call does not tell.
-                repeat();
                 return Ok(());
             }
         }
@@ -41,12 +41,29 @@ pub(crate) fn set(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) 
         match word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
             Ok(_) => {
                 if now.is_set() {
-                    repeat();
+                    count_repeat(word, repeats);
                 }
                 return Ok(());
             }
             Err(other) => seen = other,
         }
+    }
+}
+
+/// Counts a `set` that did not change the counter, and wakes those who wait for it.
+///
+/// They announce themselves in the word, and then fall asleep if `repeats` has not changed. This does it in the
+/// opposite order, and all four steps are sequentially consistent. So either they find this `set`, or it finds them.
+/// They sleep on both words, because the flags of a word that was changed may be the same again.
+#[inline]
+fn count_repeat(word: &AtomicU32, repeats: &AtomicU32) {
+    repeats.fetch_add(1, SeqCst);
+    fence_in_models();
+    let now = Word::from_bits(word.load(SeqCst));
+    if now.has_sleepers() && !now.is_gone() {
+        // If the event was cleared in between, they are others, who announce themselves again.
+        shared::lower_and_wake_all(word, Word::LOWER_SLEEPERS);
+        shared::wake_all(repeats);
     }
 }
 
@@ -73,7 +90,7 @@ pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
 }
 
 /// Raises the flag and lowers it in one step, and wakes all sleepers. A set event is cleared.
-pub(crate) fn pulse(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()) -> Result<(), Gone> {
+pub(crate) fn pulse(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
@@ -92,7 +109,7 @@ pub(crate) fn pulse(word: &AtomicU32, note: impl Fn(Word), repeat: impl FnOnce()
         match word.compare_exchange_weak(seen, next.bits(), AcqRel, Acquire) {
             Ok(_) => {
                 if now.is_set() {
-                    repeat();
+                    count_repeat(word, repeats);
                     wake_watchers(word, now);
                 }
                 return Ok(());
@@ -110,17 +127,53 @@ fn wake_watchers(word: &AtomicU32, before: Word) {
     }
 }
 
-/// Ends a hold: the caller has found no lock of a holder.
-pub(crate) fn end_hold(word: &AtomicU32) {
+/// Begins a hold. The caller has the lock of a holder. `note` is as for [`set`].
+pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
+        if now.is_gone() {
+            return Err(Gone(now));
+        }
+        if !now.is_set() {
+            note(now);
+        }
+        match word.compare_exchange_weak(seen, now.held().bits(), AcqRel, Acquire) {
+            Ok(_) => {
+                if now.is_set() {
+                    count_repeat(word, repeats);
+                }
+                // A process that is killed before this does not hold the event any more.
+                shared::wake_all(word);
+                return Ok(());
+            }
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// How often to try to end a hold that changes all the time.
+const TRIES: u32 = 8;
+
+/// Ends a hold, unless `is_held` finds the lock of another holder. The caller has the lock `ENDING`, so that no other
+/// process turns WATCHED off meanwhile.
+pub(crate) fn end_hold(word: &AtomicU32, is_held: impl Fn() -> bool) {
+    for _ in 0..TRIES {
+        let now = Word::from_bits(word.load(Acquire));
         if now.is_gone() || !now.is_held() {
             return;
         }
-        match word.compare_exchange_weak(seen, now.released_by_holder().bits(), AcqRel, Acquire) {
-            Ok(_) => return shared::wake_all(word),
-            Err(other) => seen = other,
+        if now.owes_a_wake_when_cleared() {
+            shared::lower_and_wake_all(word, Word::LOWER_WATCHED);
+            continue;
+        }
+        // A hold that begins from here on turns WATCHED on again.
+        if is_held() {
+            return;
+        }
+        let ended = now.released_by_holder().bits();
+        if word.compare_exchange(now.bits(), ended, AcqRel, Acquire).is_ok() {
+            return shared::wake_all(word);
         }
     }
 }
@@ -131,181 +184,33 @@ pub(crate) fn remove(word: &AtomicU32) {
 }
 
 /// Announces a sleeper in the word, and returns the new word; `None` if the word is no longer `now`. A process that may
-/// only read changes nothing.
-pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, is_writable: bool) -> Option<Word> {
-    if !is_writable {
-        return Some(now);
-    }
-    let asleep = now.with_sleeper();
+/// only read (no `sleeper`) changes nothing.
+pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, sleeper: Option<Sleeper>) -> Option<Word> {
+    let Some(sleeper) = sleeper else { return Some(now) };
+    let asleep = now.with_sleeper(sleeper);
     let told = now == asleep || word.compare_exchange(now.bits(), asleep.bits(), AcqRel, Acquire).is_ok();
     told.then_some(asleep)
 }
 
 /// Sleeps until the word is no longer `now`, or for at most `nap`. May return early.
-pub(crate) fn sleep(word: &AtomicU32, now: Word, is_writable: bool, nap: Option<Duration>) -> Awake {
-    match announce_sleep(word, now, is_writable) {
+pub(crate) fn sleep(word: &AtomicU32, now: Word, sleeper: Option<Sleeper>, nap: Option<Duration>) -> Awake {
+    match announce_sleep(word, now, sleeper) {
         Some(asleep) => shared::wait(word, asleep.bits(), nap),
         None => Awake::Early,
     }
 }
 
-#[cfg(all(test, loom))]
-mod models {
-    use super::*;
-    use loom::sync::Arc;
-    use loom::thread;
-
-    fn look(word: &AtomicU32) -> Word {
-        Word::from_bits(word.load(Acquire))
-    }
-
-    /// Waits as a thread does. Whether it was released, and the event not gone.
-    fn wait(word: &AtomicU32, is_writable: bool) -> bool {
-        let generation = look(word).generation();
-        loop {
-            let now = look(word);
-            if now.releases(generation) {
-                return true;
-            }
-            if now.is_gone() {
-                return false;
-            }
-            let _ = sleep(word, now, is_writable, None);
-        }
-    }
-
-    /// Watches until the first pulse is over. (The counter starts at zero.)
-    fn watches(word: &AtomicU32) {
-        loop {
-            let now = look(word);
-            if now.counter() >= 2 {
-                return;
-            }
-            let _ = sleep(word, now, true, None);
-        }
-    }
-
-    fn model(bits: u32, participants: &'static [fn(&AtomicU32)]) {
-        let mut builder = loom::model::Builder::new();
-        if participants.len() > 2 {
-            builder.preemption_bound = Some(3);
-        }
-        builder.check(move || {
-            let word = Arc::new(AtomicU32::new(bits));
-            let (last, others) = participants.split_last().unwrap();
-            let others: Vec<_> = others
-                .iter()
-                .map(|&participant| {
-                    let word = Arc::clone(&word);
-                    thread::spawn(move || participant(&word))
-                })
-                .collect();
-            last(&word);
-            others.into_iter().for_each(|other| other.join().unwrap());
-        });
-    }
-
-    const NEW: u32 = 0;
-    /// A word that some processes may only read.
-    const READ: u32 = 0b0100;
-
-    fn waits(word: &AtomicU32) {
-        assert!(wait(word, true));
-    }
-
-    fn sets(word: &AtomicU32) {
-        set(word, |_| {}, || {}).unwrap();
-    }
-
-    fn pulses(word: &AtomicU32) {
-        sets(word);
-        clear(word).unwrap();
-    }
-
-    fn pulses_then_sets(word: &AtomicU32) {
-        pulses(word);
-        sets(word);
-    }
-
-    #[test]
-    fn loom_no_waiter_sleeps_on_a_set_event() {
-        model(NEW, &[waits, sets]);
-        model(NEW, &[waits, waits, sets]);
-        model(NEW, &[waits, sets, sets]);
-    }
-
-    #[test]
-    fn loom_no_waiter_sleeps_through_a_pulse_that_is_followed_by_a_set() {
-        model(NEW, &[waits, pulses_then_sets]);
-        model(NEW, &[waits, waits, pulses_then_sets]);
-    }
-
-    fn pulses_at_once(word: &AtomicU32) {
-        pulse(word, |_| {}, || {}).unwrap();
-    }
-
-    fn pulses_at_once_then_sets(word: &AtomicU32) {
-        pulses_at_once(word);
-        sets(word);
-    }
-
-    /// A pulse or set releases a wait of its own thread that began before.
-    fn is_released_by(word: &AtomicU32, signal: fn(&AtomicU32)) {
-        let generation = look(word).generation();
-        signal(word);
-        assert!(look(word).releases(generation));
-    }
-
-    #[test]
-    fn loom_a_pulse_at_once_is_a_set_and_a_clear() {
-        model(NEW, &[waits, pulses_at_once_then_sets]);
-        model(NEW, &[waits, waits, pulses_at_once_then_sets]);
-        model(NEW, &[watches, pulses_at_once]);
-        model(READ, &[|word| assert!(wait(word, false)), pulses_at_once_then_sets]);
-    }
-
-    #[test]
-    fn loom_a_pulse_at_once_and_a_set_do_not_undo_each_other() {
-        const SLEEPERS: u32 = 0b0001;
-        for bits in [NEW, SLEEPERS, READ] {
-            model(bits, &[|word| is_released_by(word, pulses_at_once), |word| is_released_by(word, sets)]);
-            model(bits, &[|word| is_released_by(word, pulses_at_once), pulses_at_once, sets]);
-        }
-    }
-
-    #[test]
-    fn loom_the_end_of_a_hold_wakes_watchers() {
-        const HELD: u32 = 0b1_0000;
-        model(HELD, &[watches, end_hold]);
-        model(HELD, &[watches, end_hold, end_hold]);
-        model(HELD, &[waits, end_hold, sets]);
-    }
-
-    #[test]
-    fn loom_sleepers_that_may_only_read_are_woken_too() {
-        model(READ, &[|word| assert!(wait(word, false)), pulses_then_sets]);
-        model(READ, &[|word| assert!(wait(word, false)), waits, sets]);
-    }
-
-    #[test]
-    fn loom_a_clear_wakes_watchers() {
-        model(NEW, &[watches, pulses]);
-        model(NEW, &[watches, waits, pulses_then_sets]);
-    }
-
-    /// Ends in any case.
-    fn waits_for_anything(word: &AtomicU32) {
-        wait(word, true);
-    }
-
-    fn sets_if_it_can(word: &AtomicU32) {
-        let _ = set(word, |_| {}, || {});
-    }
-
-    #[test]
-    fn loom_a_removal_wakes_all_sleepers() {
-        model(NEW, &[waits_for_anything, remove]);
-        model(NEW, &[waits_for_anything, sets_if_it_can, remove]);
-        model(READ, &[|word| _ = wait(word, false), remove]);
-    }
+/// Sleeps until the word is no longer `now` or `repeats` is no longer `before`, or for at most `nap`. May return early.
+pub(crate) fn sleep_until_next(
+    word: &AtomicU32,
+    repeats: &AtomicU32,
+    (now, before): (Word, u32),
+    sleeper: Option<Sleeper>,
+    nap: Duration,
+) -> Awake {
+    let Some(asleep) = announce_sleep(word, now, sleeper) else { return Awake::Early };
+    // Between the announcement and the look at `repeats`: see `count_repeat`. (A `pulse` of a set event counts after it
+    // has cleared the event, so this concerns those who find it unset too.)
+    fence(SeqCst);
+    shared::wait_two((word, asleep.bits()), (repeats, before), nap)
 }

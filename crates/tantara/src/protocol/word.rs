@@ -11,22 +11,32 @@
 //! * **counter**: setting makes it odd by an OR, so that the kernel can do it in the same system call that wakes the
 //!   sleepers. Clearing makes it even again by adding one. A waiter remembers the even number that it saw, its
 //!   [`Generation`], and is released as soon as the counter differs from it.
-//! * **SLEEPERS**: waiters may sleep until it is set. A `set` that finds it off needs no system call.
-//! * **WATCHED**: watchers may sleep until it is cleared.
+//! * **SLEEPERS**: waiters may sleep until it is set, or, while it is set, until it is set again. A `set` that finds
+//!   it off needs no system call.
+//! * **WATCHED**: watchers may sleep until it is cleared. On a held word it also says that a hold may have begun since
+//!   a process last looked for the locks of holders: see below.
 //! * **READERS**: there may be sleepers that cannot turn SLEEPERS on, because they may only read. Every `set` wakes.
 //! * **GONE**: the event was removed. The word does not change any more.
 //! * **HELD**: a process holds the event, so it is set whatever the counter is. With an even counter, a word with HELD
 //!   counts as the word with the next odd counter, for every waiter and watcher. The holder has a *write* lock on one
 //!   byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an open file description of its own, which ends with
-//!   the process. HELD without such a lock is left by a killed holder, and any process that finds it turns it off. The
-//!   end of a hold advances an even counter to the next even number, like a `set` and a `clear`, so that waits that
-//!   began during the hold are released.
+//!   the process. HELD without such a lock is left by a killed holder: every process that finds it counts the hold as
+//!   ended, and turns HELD off if it may. The end of a hold advances an even counter to the next even number, like a
+//!   `set` and a `clear`, so that waits that began during the hold are released.
 //!
 //! | before | `set` | `clear` | asleep until set | asleep until cleared |
 //! |---|---|---|---|---|
 //! | unset | odd; if SLEEPERS or READERS, in one system call with the wake-up | unchanged | SLEEPERS on | never |
 //! | set | unchanged, and counted | next even number, flags off; wakes if WATCHED was on | never | WATCHED on |
 //! | held | odd, and counted | even again, by switching the lowest bit off | never | WATCHED on |
+//!
+//! A wait for the next `set` turns both flags on while the event is set. A `set` that is counted turns SLEEPERS off and
+//! wakes them, and a `clear` turns both off.
+//!
+//! A hold begins with the lock; then HELD and WATCHED are turned on in one step. It ends in three steps: WATCHED is
+//! turned off, no other lock is found, and HELD is turned off if WATCHED is still off. Only one process at a time ends
+//! a hold (it has the lock [`ENDING`](crate::protocol::layout::ENDING)), and nothing else turns WATCHED off on a held
+//! word. So a hold that begins while another one is ended is never ended with it.
 //!
 //! A `pulse` of an unset word adds two to the counter: in one step, or in one call with the wake-up, if SLEEPERS or
 //! READERS are on.
@@ -39,8 +49,12 @@
 //!    its process may be killed right after it.
 //! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets. A waiter would be misled only if the
 //!    event were set exactly that often (or a multiple) while the waiter does not run.
-//! 4. Every `set` changes the counter, or is counted in the page's `repeats`, or both. So a wait for the next `set`
-//!    compares both.
+//! 4. Every `set` changes the counter or is counted in the page's `repeats`, but not both, so that it releases a thread
+//!    that waits for one `set` after the other only once. (A `set` that finds the event unset, and set by another
+//!    process when it raises the flag, counts as one that came at the same time as the other.)
+//! 5. A `clear` of an event that is not held, and the end of a hold without a `set`, advance the counter. So a wait
+//!    until it is unset, which began with an odd counter, compares that alone. (A `pulse` that finds the event unset,
+//!    and set by another process when it adds to the counter, leaves it set and advances the counter all the same.)
 
 #![forbid(unsafe_code)]
 
@@ -57,6 +71,17 @@ const FLAGS: u32 = SET - 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Word(u32);
 
+/// What a sleeper has to be woken for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sleeper {
+    /// It is unset, and is set.
+    Set,
+    /// It is set, and is cleared.
+    Clear,
+    /// It is set, and is cleared or set again.
+    Either,
+}
+
 /// The generation in which a wait began: the even counter that it saw.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Generation(u32);
@@ -72,6 +97,10 @@ impl Word {
     pub(crate) const ADMIT_READERS: u32 = READERS;
     /// Removes, by `or`.
     pub(crate) const RAISE_GONE: u32 = GONE;
+    /// Forgets the sleepers, who are woken in the same step, by `and not`.
+    pub(crate) const LOWER_SLEEPERS: u32 = SLEEPERS;
+    /// Forgets the watchers, who are woken in the same step, by `and not`.
+    pub(crate) const LOWER_WATCHED: u32 = WATCHED;
 
     pub(crate) const fn new(has_readers: bool) -> Word {
         Word(if has_readers { READERS } else { 0 })
@@ -87,6 +116,18 @@ impl Word {
         self.0
     }
 
+    /// Whether it is neither held nor gone: then the word alone tells whether it is set.
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 & (HELD | GONE) == 0
+    }
+
+    /// Whether it is set, and neither held nor gone.
+    #[inline]
+    pub(crate) const fn is_plainly_set(self) -> bool {
+        self.0 & (SET | HELD | GONE) == SET
+    }
+
     /// Whether it is set, or held.
     #[inline]
     pub(crate) const fn is_set(self) -> bool {
@@ -97,6 +138,12 @@ impl Word {
     #[inline]
     pub(crate) const fn is_held(self) -> bool {
         self.0 & HELD != 0
+    }
+
+    /// Whether it is set only if a process holds it.
+    #[inline]
+    pub(crate) const fn depends_on_a_holder(self) -> bool {
+        self.0 & (SET | HELD | GONE) == HELD
     }
 
     /// Removed, or lost.
@@ -154,16 +201,26 @@ impl Word {
         Word(self.0.wrapping_add(Word::ADD_PULSE))
     }
 
+    /// The word after the beginning of a hold.
+    pub(crate) const fn held(self) -> Word {
+        Word(self.0 | HELD | WATCHED)
+    }
+
     /// The word after the end of a hold. It must be held.
     pub(crate) const fn released_by_holder(self) -> Word {
         let without = Word(self.0 & !HELD);
         if without.is_set() { without } else { Word(without.pulsed().0 & !(SLEEPERS | WATCHED)) }
     }
 
-    /// The word that announces a sleeper: until it is set, or, if it is set, until it is cleared.
+    /// The word that announces a sleeper.
     #[inline]
-    pub(crate) const fn with_sleeper(self) -> Word {
-        Word(self.0 | if self.is_set() { WATCHED } else { SLEEPERS })
+    pub(crate) const fn with_sleeper(self, sleeper: Sleeper) -> Word {
+        let flags = match sleeper {
+            Sleeper::Set => SLEEPERS,
+            Sleeper::Clear => WATCHED,
+            Sleeper::Either => SLEEPERS | WATCHED,
+        };
+        Word(self.0 | flags)
     }
 
     /// The word with the flag raised if it is held.
@@ -189,12 +246,17 @@ impl Word {
 
     /// How often it was set since the word was `earlier`, modulo 2^26.
     pub(crate) fn sets_since(self, earlier: Word) -> u32 {
-        let generation = |word: Word| word.counter().div_ceil(2);
-        generation(self).wrapping_sub(generation(earlier)) & (u32::MAX >> (SET.trailing_zeros() + 1))
+        self.sets_since_counter(earlier.counter())
+    }
+
+    /// How often it was set since it had this counter, modulo 2^26.
+    pub(crate) fn sets_since_counter(self, earlier: u32) -> u32 {
+        let generation = |counter: u32| counter.div_ceil(2);
+        generation(self.counter()).wrapping_sub(generation(earlier)) & (u32::MAX >> (SET.trailing_zeros() + 1))
     }
 
     /// The generation of a wait that begins now. On a set event it is released already.
-    #[inline]
+    #[cfg(test)]
     pub(crate) const fn generation(self) -> Generation {
         Generation(self.0 & !FLAGS & !SET)
     }
@@ -207,9 +269,10 @@ impl Word {
 }
 
 impl Generation {
-    /// As a number of 26 bits.
-    pub(crate) const fn number(self) -> u32 {
-        self.0 >> (SET.trailing_zeros() + 1)
+    /// The generation of a wait that began with this counter.
+    #[inline]
+    pub(crate) const fn of_counter(counter: u32) -> Generation {
+        Generation(counter << SET.trailing_zeros() & !SET)
     }
 }
 
@@ -257,6 +320,7 @@ mod tests {
     fn a_generation_is_released_by_level_and_by_pulse_and_by_nothing_else() {
         for word in every_kind_of_word().filter(|word| !word.is_lost()) {
             let generation = word.generation();
+            assert_eq!(generation, Generation::of_counter(word.counter()));
             assert_eq!(word.releases(generation), word.is_set(), "level");
             for flag in [SLEEPERS, WATCHED, READERS] {
                 let other = Word(word.bits() ^ flag);
@@ -281,15 +345,16 @@ mod tests {
     #[test]
     fn a_held_event_is_set_whatever_is_set_or_cleared() {
         for word in every_held_word() {
-            for changed in [word.set(), word.cleared(), word.set().cleared(), word.cleared().set(), word.with_sleeper()]
-            {
+            let again = word.with_sleeper(Sleeper::Either);
+            let both = [word.set().cleared(), word.cleared().set()];
+            for changed in [word.set(), word.cleared(), word.held(), again].into_iter().chain(both) {
                 assert!(changed.is_set() && changed.is_held());
                 assert_eq!(changed.counter(), word.counter(), "the counter does not change");
                 assert!(changed.releases(word.generation()) && changed.releases(changed.generation()));
                 assert_eq!(changed.sets_since(word), 0);
                 assert_eq!(changed.last_raised(), word.last_raised());
             }
-            assert_eq!(word.with_sleeper().bits(), word.bits() | WATCHED, "no sleeper waits for a set");
+            assert_eq!(word.held().cleared().bits() & WATCHED, WATCHED, "only the end of a hold turns it off");
             assert_eq!(word.gone().counter(), word.counter());
         }
     }
@@ -297,7 +362,8 @@ mod tests {
     #[test]
     fn a_hold_releases_earlier_waits_even_after_its_end() {
         for word in every_kind_of_word().filter(|word| !word.is_held() && !word.is_lost()) {
-            let held = Word(word.bits() | HELD);
+            let held = word.held();
+            assert_eq!((held.is_set(), held.depends_on_a_holder()), (true, !word.is_set() && !word.is_gone()));
             let ended = held.released_by_holder();
             assert!(held.releases(word.generation()) && ended.releases(word.generation()));
             assert_eq!(held.sets_since(word), u32::from(!word.is_set()), "it counts as a set");
@@ -308,7 +374,6 @@ mod tests {
             assert_eq!(ended.bits() & (READERS | GONE), word.bits() & (READERS | GONE));
             assert!(held.set().released_by_holder().is_set(), "it was set meanwhile");
             assert!(!held.cleared().released_by_holder().is_set(), "it was cleared meanwhile");
-            assert!(held.owes_a_wake_when_cleared() == word.owes_a_wake_when_cleared());
         }
     }
 

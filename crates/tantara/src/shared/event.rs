@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::error::{Error, Kind};
 use crate::protocol::layout::LastSet;
+use crate::protocol::target::Aim;
 use crate::shared::file::{self, EventFile, Opened};
 use crate::shared::handle::Handle;
 use crate::shared::list::{self, Entry};
@@ -389,7 +390,7 @@ impl SharedEvent {
     /// looks every 5 ms.)
     #[inline]
     pub fn wait_async(&self) -> SharedWait<'_> {
-        SharedWait::new(&self.handle)
+        SharedWait::new(&self.handle, Aim::Set)
     }
 
     /// [`wait_async`](SharedEvent::wait_async) whose future owns a clone of this handle. So it is `'static`: it can be
@@ -426,7 +427,7 @@ impl SharedEvent {
     /// The state of the event at this moment, to be compared with a later one.
     #[must_use]
     pub fn state(&self) -> State {
-        State::new(self.handle.known_word())
+        State::new(self.handle.known_seen())
     }
 
     /// A future that is ready once the event's state differs from an earlier one: it was set, cleared, or removed. The
@@ -502,13 +503,13 @@ impl Waitable for SharedEvent {}
 
 impl Sealed for SharedEvent {
     fn slot(&self, _: Seal) -> Slot<'_> {
-        Slot::external(HandleWait::new(&self.handle))
+        Slot::external(HandleWait::new(&self.handle, Aim::Set))
     }
 }
 
 impl<'a> IntoSlot<'a> for SharedEvent {
     fn add_to(self, slots: &mut Collected<'a>, _: Seal) {
-        slots.add(Slot::external(HandleWait::new(self.handle)));
+        slots.add(Slot::external(HandleWait::new(self.handle, Aim::Set)));
     }
 }
 

@@ -16,8 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::error::{Error, Kind};
-use crate::protocol::layout::{HOLDS, Mismatch, PAGE, Page, VERSION};
-use crate::protocol::signal;
+use crate::protocol::layout::{Mismatch, PAGE, Page, VERSION};
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
 use crate::sys::{files, shared};
@@ -72,10 +71,6 @@ impl EventFile {
         let page = mapping.page();
         if is_writable && has_readers(&metadata) {
             page.admit_readers();
-        }
-        if is_writable && page.word().is_held() && !files::is_write_locked(&file, HOLDS).unwrap_or(true) {
-            // The holder was killed.
-            signal::end_hold(&page.word);
         }
         Ok(EventFile { mapping, file, is_writable, place: place.cloned(), missing_since: AtomicU32::new(0) })
     }

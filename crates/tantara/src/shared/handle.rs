@@ -15,8 +15,10 @@ use crate::event::Event;
 use crate::interrupt;
 use crate::protocol::layout::{LastSet, Page};
 use crate::protocol::signal::{self, Gone};
-use crate::protocol::word::{Generation, Word};
+use crate::protocol::target::{Aim, Target};
+use crate::protocol::word::{Sleeper, Word};
 use crate::shared::file::{EventFile, Standing};
+use crate::shared::holders;
 use crate::shared::registry::{self, Registry};
 use crate::sync::lock;
 use crate::sys::{self, Awake, shared};
@@ -40,31 +42,36 @@ pub(crate) struct Handle {
     has_mark_of_tasks: AtomicBool,
     /// How many threads of this process sleep; for `Debug`.
     sleepers: AtomicU32,
+    /// How many tasks wait for more than that it is set: until it is unset, or for the next `set`.
+    pub(crate) other_listeners: AtomicU32,
     /// The file was found to have lost its name.
     is_abandoned: AtomicBool,
 }
 
 /// A thread that sleeps. Its mark is removed when the wait ends, also by a panic of the callback of
 /// [`interruptible`](crate::interruptible).
-struct Sleeper<'a> {
+struct ThreadAsleep<'a> {
     handle: &'a Handle,
     mark: Option<registry::Mark>,
-    is_released: bool,
 }
 
-impl Sleeper<'_> {
-    fn new(handle: &Handle) -> Sleeper<'_> {
+impl ThreadAsleep<'_> {
+    fn new(handle: &Handle) -> ThreadAsleep<'_> {
         handle.sleepers.fetch_add(1, Relaxed);
-        Sleeper { handle, mark: None, is_released: false }
+        ThreadAsleep { handle, mark: None }
+    }
+
+    fn leave(&mut self) {
+        if let Some(mark) = self.mark.take() {
+            self.handle.registry.leave(&self.handle.file.file, mark, self.handle.word());
+        }
     }
 }
 
-impl Drop for Sleeper<'_> {
+impl Drop for ThreadAsleep<'_> {
     fn drop(&mut self) {
         self.handle.sleepers.fetch_sub(1, Relaxed);
-        if let Some(mark) = self.mark.take() {
-            self.handle.registry.leave(&self.handle.file.file, mark, self.is_released);
-        }
+        self.leave();
     }
 }
 
@@ -73,6 +80,8 @@ pub(crate) const ANONYMOUS_NAP: Duration = Duration::from_millis(50);
 /// How long to sleep between checks whether the file is still there, at first and at most.
 pub(crate) const SHORTEST_NAP: Duration = Duration::from_secs(1);
 const LONGEST_NAP: Duration = Duration::from_secs(2);
+/// How often to look whether the holder still lives.
+pub(crate) const HOLDER_NAP: Duration = Duration::from_millis(500);
 /// How often to look at the word if setters do not know of this sleeper.
 const BLIND_NAP: Duration = Duration::from_millis(20);
 
@@ -91,7 +100,7 @@ impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
         // Determined now, because a signal handler may call `set`, and the first call takes locks and allocates.
         let _ = who_sets();
-        Handle {
+        let handle = Handle {
             file,
             path,
             registry: Registry::default(),
@@ -100,8 +109,12 @@ impl Handle {
             mark_of_tasks: Mutex::new(None),
             has_mark_of_tasks: AtomicBool::new(false),
             sleepers: AtomicU32::new(0),
+            other_listeners: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
-        }
+        };
+        // Ends the hold of a killed process, so that a `set` finds the event unset.
+        handle.seen(handle.word());
+        handle
     }
 
     #[inline]
@@ -124,6 +137,37 @@ impl Handle {
         if self.is_abandoned() { word.gone() } else { word }
     }
 
+    /// How often it was set without a change of the word.
+    #[inline]
+    pub(crate) fn repeats(&self) -> u32 {
+        self.page().repeats()
+    }
+
+    /// The word as it counts: a hold whose holder was killed has ended, and is ended for all if this process may. A
+    /// look for the locks of holders takes about a microsecond. Without HELD there is none.
+    #[inline]
+    pub(crate) fn seen(&self, word: Word) -> Word {
+        if word.depends_on_a_holder() { self.seen_held(word) } else { word }
+    }
+
+    #[cold]
+    fn seen_held(&self, word: Word) -> Word {
+        let seen = holders::seen(&self.file.file, word);
+        if seen.is_set() || !self.file.is_writable {
+            return seen;
+        }
+        holders::clean_up(&self.file.file, self.page());
+        let after = self.word();
+        // Another process may be about to do the same.
+        if after.depends_on_a_holder() { holders::seen(&self.file.file, after) } else { after }
+    }
+
+    /// [`known_word`](Handle::known_word) as it counts.
+    #[inline]
+    pub(crate) fn known_seen(&self) -> Word {
+        self.seen(self.known_word())
+    }
+
     #[inline]
     pub(crate) fn is_set(&self) -> Result<bool, Error> {
         self.live_word().map(Word::is_set)
@@ -136,7 +180,12 @@ impl Handle {
     #[inline]
     fn live_word(&self) -> Result<Word, Error> {
         let word = self.known_word();
-        if word.is_gone() { Err(self.gone(word)) } else { Ok(word) }
+        if word.is_plain() { Ok(word) } else { self.held_word(word) }
+    }
+
+    #[cold]
+    fn held_word(&self, word: Word) -> Result<Word, Error> {
+        if word.is_gone() { Err(self.gone(word)) } else { Ok(self.seen(word)) }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -160,16 +209,21 @@ impl Handle {
 
     #[inline]
     pub(crate) fn set(&self) -> Result<(), Error> {
-        self.change(|page| signal::set(&page.word, note_raising(page), || page.count_repeat()))
+        self.change(|page| signal::set(&page.word, &page.repeats, note_raising(page)))
     }
 
     pub(crate) fn pulse(&self) -> Result<(), Error> {
-        self.change(|page| signal::pulse(&page.word, note_raising(page), || page.count_repeat()))
+        self.change(|page| signal::pulse(&page.word, &page.repeats, note_raising(page)))
     }
 
     #[inline]
     pub(crate) fn clear(&self) -> Result<(), Error> {
         self.change(|page| signal::clear(&page.word))
+    }
+
+    /// Begins a hold, for a process that has the lock of a holder.
+    pub(crate) fn begin_hold(&self) -> Result<(), Error> {
+        self.change(|page| signal::begin_hold(&page.word, &page.repeats, note_raising(page)))
     }
 
     #[inline]
@@ -189,13 +243,13 @@ impl Handle {
 
     /// Whether it is released; an error if the event is gone.
     #[inline]
-    pub(crate) fn look(&self, generation: Generation) -> Result<bool, Error> {
-        self.judge(self.word(), generation)
+    fn look(&self, target: Target) -> Result<bool, Error> {
+        self.judge(self.seen(self.word()), target)
     }
 
     #[inline]
-    fn judge(&self, now: Word, generation: Generation) -> Result<bool, Error> {
-        if now.releases(generation) {
+    fn judge(&self, now: Word, target: Target) -> Result<bool, Error> {
+        if target.is_reached(now, self.repeats()) {
             return self.check_whole().map(|()| true);
         }
         if now.is_gone() || self.is_abandoned() { Err(self.gone(now)) } else { Ok(false) }
@@ -203,64 +257,70 @@ impl Handle {
 
     #[inline]
     pub(crate) fn wait(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Error> {
-        if self.is_set_and_there() { Ok(true) } else { self.wait_cold(deadline()) }
+        if self.word().is_plainly_set() { Ok(true) } else { self.wait_for(Aim::Set, deadline()) }
     }
 
-    #[inline]
-    fn is_set_and_there(&self) -> bool {
-        let now = self.word();
-        now.is_set() && !now.is_gone()
-    }
-
+    /// Waits for anything. The wait begins here.
     #[cold]
-    fn wait_cold(&self, deadline: Deadline) -> Result<bool, Error> {
+    pub(crate) fn wait_for(&self, aim: Aim, deadline: Deadline) -> Result<bool, Error> {
         let first = self.word();
         if first.is_gone() {
             return Err(self.gone(first));
         }
-        let generation = first.generation();
-        if first.releases(generation) {
+        let target = Target::new(aim, self.seen(first), self.repeats());
+        if self.look(target)? {
             return Ok(true);
         }
         if deadline.has_passed() {
-            return self.look(generation);
+            return self.look(target);
+        }
+        // Do not spin when others sleep already: the next `set` needs a system call anyway. Nor in waits that are for
+        // people and scripts rather than for a fast exchange, and not while the kernel has to be asked for a holder.
+        if first.has_sleepers() || first.is_held() || aim != Aim::Set {
+            return self.sleep(target, deadline);
         }
         let is_over = || {
             let now = self.word();
-            now.releases(generation) || now.is_gone()
+            target.is_reached(now, 0) || now.is_gone()
         };
-        // Do not spin when others sleep already: the next `set` needs a system call anyway.
-        if first.has_sleepers() {
-            return self.sleep(generation, deadline);
+        if sys::spin::until(deadline, is_over) && self.look(target)? {
+            return Ok(true);
         }
-        if sys::spin::until(deadline, is_over) {
-            return self.look(generation);
-        }
-        sys::spin::noting_sleep(|| self.sleep(generation, deadline))
+        sys::spin::noting_sleep(|| self.sleep(target, deadline))
     }
 
-    fn sleep(&self, generation: Generation, deadline: Deadline) -> Result<bool, Error> {
-        let mut sleeper = Sleeper::new(self);
+    fn sleep(&self, target: Target, deadline: Deadline) -> Result<bool, Error> {
+        let mut sleeper = ThreadAsleep::new(self);
         let mut nap = ANONYMOUS_NAP;
+        // Since when it waits, once there is a mark that says so.
+        let mut since = None;
         // When the nap is over. Determined only after the sleep was interrupted, as signals may do again and again; in
         // the usual case no look at the clock is needed.
         let mut nap_ends = None;
-        let outcome = loop {
+        loop {
             let now = self.word();
-            match self.judge(now, generation) {
-                Ok(false) => {}
-                over => break over,
+            let seen = self.seen(now);
+            if self.judge(seen, target)? {
+                return Ok(true);
             }
-            let longest = self.longest_nap(nap);
+            let longest = self.longest_nap(nap, seen);
             let left = nap_ends.map_or(longest, |ends: Instant| ends.saturating_duration_since(Instant::now()));
             let left = left.min(longest);
             let left = deadline.instant().map_or(left, |at| at.saturating_duration_since(Instant::now()).min(left));
             let awake = match left {
                 Duration::ZERO => Awake::TimedOut,
-                left => signal::sleep(&self.page().word, now, self.file.is_writable, Some(left)),
+                left => {
+                    let (page, sleeper) = (self.page(), self.file.is_writable.then(|| target.sleeper(seen)));
+                    match target.repeats() {
+                        Some(before) => {
+                            signal::sleep_until_next(&page.word, &page.repeats, (now, before), sleeper, left)
+                        }
+                        None => signal::sleep(&page.word, now, sleeper, Some(left)),
+                    }
+                }
             };
             if matches!(awake, Awake::TimedOut | Awake::Interrupted) && interrupt::gives_up(deadline) {
-                break self.look(generation);
+                return self.look(target);
             }
             if awake != Awake::TimedOut {
                 nap_ends.get_or_insert_with(|| Instant::now() + longest);
@@ -269,18 +329,22 @@ impl Handle {
             nap_ends = None;
             if deadline.has_passed() {
                 // On a tie, released wins.
-                break self.look(generation);
+                return self.look(target);
             }
             if nap == ANONYMOUS_NAP && sleeper.mark.is_none() {
-                sleeper.mark = self.enter(generation, ANONYMOUS_NAP);
+                since = Instant::now().checked_sub(ANONYMOUS_NAP);
+                sleeper.mark = self.enter(seen, ANONYMOUS_NAP);
                 nap = SHORTEST_NAP;
             } else {
+                if sleeper.mark.as_ref().is_some_and(|mark| mark.is_void(seen)) {
+                    // The event has changed, and the wait for its next `set` goes on.
+                    sleeper.leave();
+                    sleeper.mark = self.enter(seen, since.map_or(nap, |since: Instant| since.elapsed()));
+                }
                 nap = LONGEST_NAP.min(nap * 2);
             }
             self.check_place();
-        };
-        sleeper.is_released = matches!(outcome, Ok(true));
-        outcome
+        }
     }
 
     /// How many threads and tasks of this process wait through this handle.
@@ -288,26 +352,30 @@ impl Handle {
         self.sleepers.load(Relaxed) as usize + self.local_event.queue().len()
     }
 
-    fn enter(&self, generation: Generation, waited: Duration) -> Option<registry::Mark> {
+    fn enter(&self, word: Word, waited: Duration) -> Option<registry::Mark> {
         let namespace = self.page().index_of_namespace(shared::pid_namespace(), self.file.is_writable);
-        self.registry.enter(&self.file.file, namespace, generation, waited)
+        self.registry.enter(&self.file.file, namespace, word, waited)
     }
 
     /// Sets the mark of waiting tasks, unless there is one.
-    pub(crate) fn enter_for_listeners(&self, generation: Generation, waited: Duration) {
+    pub(crate) fn enter_for_listeners(&self, word: Word, waited: Duration) {
+        if word.is_set() && self.other_listeners.load(Relaxed) == 0 {
+            // Who watches its changes does not wait.
+            return;
+        }
         let mut mark = lock(&self.mark_of_tasks);
         // In the child of a fork, the parent's mark does not stand for this process.
         if mark.as_ref().is_none_or(|mark| !mark.is_own()) {
-            *mark = self.enter(generation, waited);
+            *mark = self.enter(word, waited);
             self.has_mark_of_tasks.store(mark.is_some(), Relaxed);
         }
     }
 
     /// Removes the mark of waiting tasks: none waits any more, or all were released.
-    pub(crate) fn leave_for_listeners(&self, is_released: bool) {
+    pub(crate) fn leave_for_listeners(&self) {
         let mut mark = lock(&self.mark_of_tasks);
         if let Some(mark) = mark.take() {
-            self.registry.leave(&self.file.file, mark, is_released);
+            self.registry.leave(&self.file.file, mark, self.word());
         }
         self.has_mark_of_tasks.store(false, Relaxed);
     }
@@ -316,15 +384,18 @@ impl Handle {
         self.has_mark_of_tasks.load(Relaxed)
     }
 
-    /// See [`signal::announce_sleep`].
-    pub(crate) fn announce_sleep(&self, now: Word) -> Option<Word> {
-        signal::announce_sleep(&self.page().word, now, self.file.is_writable)
+    /// Announces that the tasks of this process sleep: see [`signal::announce_sleep`]. `seen` is the word as it counts.
+    pub(crate) fn announce_sleep(&self, now: Word, seen: Word) -> Option<Word> {
+        let counts_repeats = self.other_listeners.load(Relaxed) > 0;
+        let sleeper = self.file.is_writable.then(|| Sleeper::of(seen, counts_repeats));
+        signal::announce_sleep(&self.page().word, now, sleeper)
     }
 
-    /// `nap`, or less if setters do not know of this sleeper.
-    pub(crate) fn longest_nap(&self, nap: Duration) -> Duration {
-        let now = self.word();
-        let is_heard = self.file.is_writable || (now.has_readers() && !now.is_set());
+    /// `nap`, or less if setters do not know of this sleeper, or if a holder may be killed. `now` is the word as it
+    /// counts.
+    pub(crate) fn longest_nap(&self, nap: Duration, now: Word) -> Duration {
+        let is_heard = self.file.is_writable || (now.has_readers() && !now.is_set() && !self.word().is_held());
+        let nap = if now.is_held() { nap.min(HOLDER_NAP) } else { nap };
         if is_heard { nap } else { nap.min(BLIND_NAP) }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::protocol::layout::{HEAD, LastSet, Page};
 use crate::shared::file::{self, Opened, Reopen};
+use crate::shared::holders;
 use crate::shared::name::{self, Place, SLOT};
 use crate::shared::registry::{self, Waiter};
 use crate::sys::shared;
@@ -94,7 +95,7 @@ fn read(place: &Place, opened: &Opened, name: &str) -> Result<Option<Entry>, Err
     (&opened.file).read_exact(&mut head).map_err(failed)?;
     let page = Page::from_bytes(&head);
     file::check_page(&page).map_err(|why| file::not_an_event(&place.path, why))?;
-    let word = page.word();
+    let word = holders::seen(&opened.file, page.word());
     if word.is_gone() {
         return Ok(None);
     }

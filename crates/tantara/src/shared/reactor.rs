@@ -18,6 +18,10 @@
 //! the parent held at the fork, such as one of a handle, stays locked in the child, so the child should open its events
 //! anew.)
 //!
+//! For a task that waits for the next `set` of an event that is set, the thread also sleeps on the page's `repeats`. It
+//! does so before there is such a task, because it may sleep already when one comes. If there are too many words for
+//! one sleep, and tasks that need them, it looks at its words every [`BLIND`].
+//!
 //! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a reactor thread looks at its
 //! words every [`BLIND`] instead. Where no thread can be started, a thread that blocks looks that often by itself
 //! ([`wait`](crate::shared::wait)), and a task gets an error.
@@ -36,13 +40,11 @@ use crate::protocol::word::Word;
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::sync::lock;
 use crate::sys;
-use crate::sys::shared::{self, MOST_WORDS, ManyError, Sleep};
+use crate::sys::shared::{self, BLIND, MOST_WORDS, ManyError, Sleep};
 use crate::wakers::quietly;
 
 /// How many events one thread sleeps for. One word is its own.
 const MOST_EVENTS: usize = MOST_WORDS - 1;
-/// How often to look where a thread cannot sleep on many words.
-pub(crate) const BLIND: Duration = Duration::from_millis(5);
 /// How long a thread without registrations waits before it ends.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -73,7 +75,7 @@ impl Reactor {
         }
     }
 
-    fn register(&self, handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
+    fn register(&self, handle: &Arc<Handle>, seen: Seen) -> Result<(), Error> {
         for thread in self.threads.read().unwrap_or_else(PoisonError::into_inner).iter() {
             let mut inbox = lock(&thread.inbox);
             if inbox.load < MOST_EVENTS {
@@ -102,9 +104,24 @@ struct Inbox {
     is_running: bool,
 }
 
-/// Makes sure that `handle`'s local event is notified when its word is no longer `seen`. The caller is in the queue of
-/// the local event already.
-pub(crate) fn register(handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
+/// What a task or a reactor thread saw of an event: the word as it counts, and the number of repeats.
+#[derive(Clone, Copy)]
+struct Seen {
+    word: Word,
+    repeats: u32,
+}
+
+impl Seen {
+    fn differs(self, now: Seen) -> bool {
+        let (word, before) = (now.word, self.word);
+        word.counter() != before.counter() || word.is_gone() != before.is_gone() || now.repeats != self.repeats
+    }
+}
+
+/// Makes sure that `handle`'s local event is notified when its word is no longer `word`, or is set again. The caller is
+/// in the queue of the local event already.
+pub(crate) fn register(handle: &Arc<Handle>, word: Word, repeats: u32) -> Result<(), Error> {
+    let seen = Seen { word, repeats };
     let forks = shared::forks();
     if handle.registered_in.swap(forks + 1, AcqRel) == forks + 1 {
         return Ok(());
@@ -119,7 +136,7 @@ pub(crate) fn register(handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
 }
 
 impl ReactorThread {
-    fn receive(self: &Arc<Self>, inbox: &mut Inbox, handle: &Arc<Handle>, seen: Word) -> Result<(), Error> {
+    fn receive(self: &Arc<Self>, inbox: &mut Inbox, handle: &Arc<Handle>, seen: Seen) -> Result<(), Error> {
         if !inbox.is_running {
             let this = Arc::clone(self);
             let thread = thread::Builder::new().name("tantara".into());
@@ -141,12 +158,13 @@ impl ReactorThread {
         loop {
             let control = self.control.load(Acquire);
             registrations.append(&mut lock(&self.inbox).new);
-            let mut sleeps = vec![Sleep::on_private(&self.control, control)];
+            let (mut sleeps, mut on_repeats) = (vec![Sleep::on_private(&self.control, control)], Vec::new());
             let now = Instant::now();
             let mut until = now + PATIENCE;
             registrations.retain_mut(|registration| match registration.check(now) {
-                Some((sleep, wake)) => {
-                    sleeps.push(sleep);
+                Some(Rest { word, repeats, until: wake }) => {
+                    sleeps.push(word);
+                    on_repeats.extend(repeats);
                     until = until.min(wake);
                     true
                 }
@@ -162,6 +180,13 @@ impl ReactorThread {
                     return;
                 }
             }
+            // Those that a task needs come first.
+            on_repeats.sort_unstable_by_key(|&(_, is_needed)| !is_needed);
+            let room = MOST_WORDS.saturating_sub(sleeps.len());
+            if on_repeats.get(room).is_some_and(|&(_, is_needed)| is_needed) {
+                until = until.min(now + BLIND);
+            }
+            sleeps.extend(on_repeats.into_iter().take(room).map(|(sleep, _)| sleep));
             let slept = if can_sleep_on_many { shared::wait_many(&sleeps, until) } else { Err(ManyError::Unsupported) };
             match slept {
                 Ok(()) | Err(ManyError::TimedOut) => {}
@@ -175,29 +200,39 @@ impl ReactorThread {
     }
 }
 
+/// What a reactor thread sleeps on for a handle, and until when.
+struct Rest {
+    word: Sleep,
+    /// And whether a task needs it.
+    repeats: Option<(Sleep, bool)>,
+    until: Instant,
+}
+
 /// A handle whose word a reactor thread sleeps on.
 struct Registration {
     handle: Weak<Handle>,
-    /// The word for which the local event was last notified.
-    seen: Word,
+    /// For what the local event was last notified.
+    seen: Seen,
     since: Instant,
     /// When to check the file.
     next_look: Instant,
 }
 
 impl Registration {
-    fn new(handle: Weak<Handle>, seen: Word) -> Registration {
+    fn new(handle: Weak<Handle>, seen: Seen) -> Registration {
         let since = Instant::now();
         Registration { handle, seen, since, next_look: since + ANONYMOUS_NAP }
     }
 
     /// Notifies if the word has changed, and returns what to sleep on, and until when. Nothing, if no task waits.
-    fn check(&mut self, now: Instant) -> Option<(Sleep, Instant)> {
+    fn check(&mut self, now: Instant) -> Option<Rest> {
         let handle = self.handle.upgrade()?;
         loop {
-            let word = handle.word();
-            if word.counter() != self.seen.counter() || word.is_gone() != self.seen.is_gone() {
-                self.notify(&handle, word);
+            let now_there = handle.word();
+            let word = handle.seen(now_there);
+            let seen = Seen { word, repeats: handle.repeats() };
+            if self.seen.differs(seen) {
+                self.notify(&handle, seen);
             }
             if !handle.local_event.has_listeners() && !self.is_needed_after_all(&handle) {
                 return None;
@@ -206,16 +241,20 @@ impl Registration {
                 self.check_file(&handle, word, now);
             }
             // Sleep only on the word that was compared above. If it has changed, compare again.
-            if let Some(asleep) = handle.announce_sleep(word) {
-                let nap = handle.longest_nap(self.next_look.saturating_duration_since(now));
-                return Some((Sleep::on(&handle.page().word, asleep.bits()), now + nap));
+            if let Some(asleep) = handle.announce_sleep(now_there, word) {
+                let page = handle.page();
+                let is_needed = handle.other_listeners.load(Relaxed) > 0;
+                let repeats = (is_needed || word.is_set()).then(|| Sleep::on(&page.repeats, seen.repeats));
+                let nap = handle.longest_nap(self.next_look.saturating_duration_since(now), word);
+                let word = Sleep::on(&page.word, asleep.bits());
+                return Some(Rest { word, repeats: repeats.map(|on| (on, is_needed)), until: now + nap });
             }
         }
     }
 
-    fn notify(&mut self, handle: &Handle, word: Word) {
-        handle.leave_for_listeners(word.releases(self.seen.generation()));
-        self.seen = word;
+    fn notify(&mut self, handle: &Handle, seen: Seen) {
+        handle.leave_for_listeners();
+        self.seen = seen;
         self.since = Instant::now();
         self.next_look = self.since + ANONYMOUS_NAP;
         // The panic of one task's waker must not affect other tasks.
@@ -228,23 +267,21 @@ impl Registration {
         if handle.local_event.has_listeners() && handle.registered_in.swap(registered_in, AcqRel) == 0 {
             return true;
         }
-        handle.leave_for_listeners(false);
+        handle.leave_for_listeners();
         false
     }
 
     fn check_file(&mut self, handle: &Handle, word: Word, now: Instant) {
-        if !word.is_set() {
-            handle.enter_for_listeners(word.generation(), self.since.elapsed());
-            // The last task may have left before the mark was there.
-            if !handle.local_event.has_listeners() {
-                handle.leave_for_listeners(false);
-            }
+        handle.enter_for_listeners(word, self.since.elapsed());
+        // The last task may have left before the mark was there.
+        if !handle.local_event.has_listeners() {
+            handle.leave_for_listeners();
         }
         self.next_look = now + 2 * SHORTEST_NAP;
         handle.check_place();
         // Also if it was known before: a thread that sleeps on the same handle may have found it out first.
         if handle.is_abandoned() {
-            self.notify(handle, handle.word());
+            self.notify(handle, Seen { word: handle.seen(handle.word()), repeats: handle.repeats() });
         }
     }
 }

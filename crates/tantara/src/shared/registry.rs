@@ -6,7 +6,7 @@
 //! ```text
 //!   start = thread (22 bits) | PID namespace (9 bits) | 0 | upper half of the message (31 bits)
 //!   length = 1 + lower half of the message (31 bits)
-//!   message = when it began to wait (36 bits: milliseconds since 2025, in a round of two years) | generation (26 bits)
+//!   message = when it began to wait (35 bits: milliseconds since 2025, in a round of a year) | counter (27 bits)
 //! ```
 //!
 //! A thread number is valid only in its own PID namespace. The namespace is an index into the table in the page. Seen
@@ -17,9 +17,9 @@
 //! conflict with a write lock, and takes none.
 //!
 //! Setting a mark costs a system call, and so does removing it. A mark is set only after a sleep has lasted for a
-//! while ([`crate::shared::handle`]). A released waiter does not remove its mark: it names a generation that has
-//! passed, which makes it void. Void marks are removed when the next mark is set through the same handle, or with the
-//! handle.
+//! while ([`crate::shared::handle`]). It names the counter of the event at that time, which is odd for a wait that
+//! lasts while the event is set. A released waiter does not remove its mark if the counter has changed, because that
+//! makes the mark void. Void marks are removed when the next mark is set through the same handle, or with the handle.
 
 #![forbid(unsafe_code)]
 
@@ -31,24 +31,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use crate::protocol::layout::{HOLDS, Page};
-use crate::protocol::word::Generation;
+use crate::protocol::layout::{ENDING, Page};
+use crate::protocol::word::Word;
+use crate::shared::holders;
 use crate::sync::lock;
 use crate::sys::files::{self, Range};
 use crate::sys::shared;
 
 /// 2025-01-01, in seconds since 1970.
 const EPOCH: Duration = Duration::from_secs(1_735_689_600);
-const TIME_BITS: u32 = 36;
-const GENERATION_BITS: u32 = 26;
-const HALF_BITS: u32 = (TIME_BITS + GENERATION_BITS) / 2;
+const TIME_BITS: u32 = 35;
+const COUNTER_BITS: u32 = 27;
+const HALF_BITS: u32 = (TIME_BITS + COUNTER_BITS) / 2;
 /// One bit more than half of a message has, so that ranges do not touch.
 const NAMESPACE_AT: u32 = HALF_BITS + 1;
 const NAMESPACE_BITS: u32 = 9;
 const THREAD_AT: u32 = NAMESPACE_AT + NAMESPACE_BITS;
 const MOST_THREADS: u64 = 1 << 22;
 /// No thread has the number zero.
-const _: () = assert!(HOLDS.end <= 1 << THREAD_AT);
+const _: () = assert!(ENDING < 1 << THREAD_AT);
 
 const fn low(bits: u32) -> u64 {
     (1 << bits) - 1
@@ -86,6 +87,8 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 pub(crate) struct Mark {
     range: Range,
+    /// The counter that it names.
+    counter: u32,
     /// The child of a fork has the parent's marks in its memory, and must not remove them.
     forks: u32,
 }
@@ -93,7 +96,7 @@ pub(crate) struct Mark {
 impl Registry {
     /// Marks this thread, of the namespace with that index, as having waited for `waited`. `None` if the file system
     /// has no locks, or too many are held; then the wait is not shown.
-    pub(crate) fn enter(&self, file: &File, namespace: u32, generation: Generation, waited: Duration) -> Option<Mark> {
+    pub(crate) fn enter(&self, file: &File, namespace: u32, word: Word, waited: Duration) -> Option<Mark> {
         let mut void = lock(&self.void);
         for mark in void.drain(..) {
             mark.take_off(file);
@@ -102,15 +105,14 @@ impl Registry {
         void.reserve(1);
         drop(void);
         let since = SystemTime::now().checked_sub(waited)?;
-        let told =
-            Told { namespace, thread: shared::thread(), since: milliseconds(since), generation: generation.number() };
-        let range = told.to_range();
-        files::mark(file, range).is_ok().then_some(Mark { range, forks: shared::forks() })
+        let (thread, counter) = (shared::thread(), word.counter());
+        let range = Told { namespace, thread, since: milliseconds(since), counter }.to_range();
+        files::mark(file, range).is_ok().then_some(Mark { range, counter, forks: shared::forks() })
     }
 
-    /// The wait is over. A mark that has not become void is removed.
-    pub(crate) fn leave(&self, file: &File, mark: Mark, is_released: bool) {
-        if is_released {
+    /// The wait is over, and the event has this word. A mark that has not become void is removed.
+    pub(crate) fn leave(&self, file: &File, mark: Mark, word: Word) {
+        if mark.is_void(word) {
             lock(&self.void).push(mark);
         } else {
             mark.take_off(file);
@@ -119,6 +121,11 @@ impl Registry {
 }
 
 impl Mark {
+    /// Whether it does not count any more, because the event has changed.
+    pub(crate) fn is_void(&self, word: Word) -> bool {
+        self.counter != word.counter()
+    }
+
     /// Whether this process has set it, and not the parent that it was forked from.
     pub(crate) fn is_own(&self) -> bool {
         self.forks == shared::forks()
@@ -134,8 +141,8 @@ impl Mark {
 /// All waiters of the event of this page, those who have waited longest first. `file` is a description through which no
 /// mark was set, because its own marks would not be found.
 pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
-    let word = page.word();
-    let is_void = |told: &Told| word.is_set() || told.generation != word.generation().number();
+    let word = holders::seen(file, page.word());
+    let is_void = |told: &Told| told.counter != word.counter();
     let mut marks: Vec<_> = marks(file)?.into_iter().filter_map(Told::from_range).collect();
     marks.retain(|mark| !is_void(mark));
     // A thread that has several handles of the same event is one waiter.
@@ -172,7 +179,7 @@ struct Told {
     thread: u32,
     /// In milliseconds; modulo the round if it was read from a range.
     since: u64,
-    generation: u32,
+    counter: u32,
 }
 
 /// Since 2025.
@@ -182,7 +189,7 @@ fn milliseconds(time: SystemTime) -> u64 {
 
 impl Told {
     fn to_range(self) -> Range {
-        let message = (self.since & low(TIME_BITS)) << GENERATION_BITS | u64::from(self.generation);
+        let message = (self.since & low(TIME_BITS)) << COUNTER_BITS | u64::from(self.counter);
         let thread = u64::from(self.thread) % MOST_THREADS;
         let start = thread << THREAD_AT | u64::from(self.namespace) << NAMESPACE_AT | message >> HALF_BITS;
         Range { start, length: 1 + (message & low(HALF_BITS)) }
@@ -199,8 +206,8 @@ impl Told {
             namespace: (range.start >> NAMESPACE_AT & low(NAMESPACE_BITS)) as u32,
             // No thread has the number zero. The kernel would take it for the caller.
             thread: u32::try_from(range.start >> THREAD_AT).ok().filter(|thread| *thread != 0)?,
-            since: message >> GENERATION_BITS,
-            generation: (message & low(GENERATION_BITS)) as u32,
+            since: message >> COUNTER_BITS,
+            counter: (message & low(COUNTER_BITS)) as u32,
         })
     }
 
@@ -250,12 +257,12 @@ mod tests {
         let mut ranges = Vec::new();
         for thread in [1, 2, 3, 4_194_303] {
             for namespace in [0, 1, 2, 255, 256] {
-                for generation in values((1 << GENERATION_BITS) - 1) {
+                for counter in values((1 << COUNTER_BITS) - 1) {
                     for since in [0, 1, 31, 32, low(TIME_BITS) / 2, low(TIME_BITS) - 1, low(TIME_BITS)] {
-                        let told = Told { namespace, thread, since, generation };
+                        let told = Told { namespace, thread, since, counter };
                         let range = told.to_range();
                         assert_eq!(Told::from_range(range), Some(told));
-                        assert!(range.start >= HOLDS.end && range.start + range.length < i64::MAX as u64);
+                        assert!(range.start > ENDING && range.start + range.length < i64::MAX as u64);
                         ranges.push(((thread, namespace), range));
                     }
                 }
@@ -271,7 +278,7 @@ mod tests {
 
     #[test]
     fn times_are_told_across_the_end_of_a_round_and_by_a_clock_that_was_set_back() {
-        let told = |since| Told { namespace: 1, thread: 1, since, generation: 0 };
+        let told = |since| Told { namespace: 1, thread: 1, since, counter: 0 };
         assert_eq!(told(5).waited(7), 2);
         assert_eq!(told(low(TIME_BITS)).waited(1), 2);
         assert_eq!(told(7).waited(5), 0);

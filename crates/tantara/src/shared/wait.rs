@@ -6,14 +6,18 @@ use std::future::Future;
 use std::hash::{Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::fence;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::external::External;
-use crate::protocol::word::{Generation, Word};
+use crate::protocol::target::{Aim, Target};
+use crate::protocol::word::Word;
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
-use crate::shared::reactor::{self, BLIND};
+use crate::shared::reactor;
+use crate::sys::shared::BLIND;
 use crate::tasks::{Holder, Queue};
 use crate::wait::EventWait;
 
@@ -135,7 +139,7 @@ impl<H: HoldsHandle> Drop for Listener<H> {
     fn drop(&mut self) {
         let handle = self.0.handle();
         if handle.is_marked_for_listeners() && !handle.local_event.has_listeners() {
-            handle.leave_for_listeners(false);
+            handle.leave_for_listeners();
         }
     }
 }
@@ -149,16 +153,17 @@ impl<H: HoldsHandle> Listening<H> {
         self.notified.holder().0.handle()
     }
 
-    /// Ready once `is_over` returns something for the word. `blocks` if a thread blocks on it.
+    /// Ready once `is_over` returns something for the word and the number of repeats. `blocks` if a thread blocks on
+    /// it.
     fn poll<T>(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         blocks: bool,
-        is_over: impl Fn(Word) -> Option<T>,
+        is_over: impl Fn(Word, u32) -> Option<T>,
     ) -> Poll<Result<T, Error>> {
         loop {
-            let seen = self.handle().known_word();
-            if let Some(over) = is_over(seen) {
+            let (seen, repeats) = (self.handle().known_seen(), self.handle().repeats());
+            if let Some(over) = is_over(seen, repeats) {
                 return Poll::Ready(Ok(over));
             }
             if self.as_mut().notified().poll(context).is_ready() {
@@ -167,10 +172,20 @@ impl<H: HoldsHandle> Listening<H> {
             }
             // A change of the word from here on notifies this task. An earlier one is found by the reactor thread,
             // which compares with `seen`, or below.
-            if let Err(error) = self.as_mut().register(seen, blocks) {
+            if let Err(error) = self.as_mut().register(seen, repeats, blocks) {
                 return Poll::Ready(Err(error));
             }
-            return match is_over(self.handle().known_word()) {
+            let handle = self.handle();
+            if handle.other_listeners.load(Relaxed) > 0 {
+                // The reactor thread may sleep already, and only until the event is cleared.
+                let now = handle.word();
+                if handle.announce_sleep(now, handle.seen(now)).is_none() {
+                    continue;
+                }
+                // Between the announcement and the look at `repeats`: see `signal::count_repeat`.
+                fence(SeqCst);
+            }
+            return match is_over(handle.known_seen(), handle.repeats()) {
                 Some(over) => Poll::Ready(Ok(over)),
                 None => Poll::Pending,
             };
@@ -179,14 +194,14 @@ impl<H: HoldsHandle> Listening<H> {
 
     /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
     /// reactor thread.
-    fn register(self: Pin<&mut Self>, seen: Word, blocks: bool) -> Result<(), Error> {
+    fn register(self: Pin<&mut Self>, seen: Word, repeats: u32, blocks: bool) -> Result<(), Error> {
         // SAFETY: `alone` is not pinned: there is no pinned reference to it. Nothing is moved out of `notified`.
         let Listening { notified, alone } = unsafe { self.get_unchecked_mut() };
         let handle = notified.holder().0.handle();
         if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
             return Ok(());
         }
-        match reactor::register(handle, seen) {
+        match reactor::register(handle, seen, repeats) {
             Ok(()) => *alone = None,
             Err(error) if !blocks => return Err(error),
             Err(_) => {
@@ -194,9 +209,7 @@ impl<H: HoldsHandle> Listening<H> {
                 let alone = alone.get_or_insert_with(|| Box::new(Alone { since: now, next_look: now }));
                 alone.next_look = now + if is_first { ANONYMOUS_NAP } else { SHORTEST_NAP };
                 if !is_first {
-                    if !seen.is_set() {
-                        handle.enter_for_listeners(seen.generation(), now - alone.since);
-                    }
+                    handle.enter_for_listeners(seen, now - alone.since);
                     handle.check_place();
                 }
             }
@@ -215,34 +228,45 @@ impl<H: HoldsHandle> Listening<H> {
 pub(crate) struct HandleWait<H: HoldsHandle> {
     listening: Listening<H>,
     /// `None` if the event was gone already: nothing releases such a wait.
-    generation: Option<Generation>,
+    target: Option<Target>,
 }
 
 impl<H: HoldsHandle> HandleWait<H> {
     #[inline]
-    pub(crate) fn new(handle: H) -> HandleWait<H> {
-        let word = handle.handle().known_word();
-        HandleWait { listening: Listening::new(handle), generation: (!word.is_gone()).then(|| word.generation()) }
-    }
-
-    fn is_released_by(&self, word: Word) -> bool {
-        self.generation.is_some_and(|generation| word.releases(generation))
+    pub(crate) fn new(handle: H, aim: Aim) -> HandleWait<H> {
+        let (word, repeats) = (handle.handle().known_seen(), handle.handle().repeats());
+        let target = (!word.is_gone()).then(|| Target::new(aim, word, repeats));
+        if target.is_some_and(Target::is_other) {
+            handle.handle().other_listeners.fetch_add(1, Relaxed);
+        }
+        HandleWait { listening: Listening::new(handle), target }
     }
 
     fn is_released(&self) -> bool {
-        self.is_released_by(self.listening.handle().word())
+        let handle = self.listening.handle();
+        self.target.is_some_and(|target| target.is_reached(handle.seen(handle.word()), handle.repeats()))
     }
 
     fn poll_released(mut self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<(), Error>> {
-        let generation = self.generation;
-        let is_released = |word: Word| generation.is_some_and(|generation| word.releases(generation));
-        let is_over = |word: Word| (is_released(word) || word.is_gone()).then_some(word);
-        // SAFETY: structural pinning, as above.
+        let target = self.target;
+        let is_over = |word: Word, repeats: u32| {
+            let is_released = target.is_some_and(|target| target.is_reached(word, repeats));
+            (is_released || word.is_gone()).then_some((is_released, word))
+        };
+        // SAFETY: structural pinning, as above. The Drop of a `HandleWait` moves nothing.
         let listening = unsafe { self.as_mut().map_unchecked_mut(|wait| &mut wait.listening) };
         listening.poll(context, blocks, is_over).map(|over| {
-            let (word, handle) = (over?, self.listening.handle());
-            if is_released(word) { handle.check_whole() } else { Err(handle.gone(word)) }
+            let ((is_released, word), handle) = (over?, self.listening.handle());
+            if is_released { handle.check_whole() } else { Err(handle.gone(word)) }
         })
+    }
+}
+
+impl<H: HoldsHandle> Drop for HandleWait<H> {
+    fn drop(&mut self) {
+        if self.target.is_some_and(Target::is_other) {
+            self.listening.handle().other_listeners.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -267,7 +291,8 @@ impl<H: HoldsHandle> fmt::Debug for HandleWait<H> {
 }
 
 /// The future of [`SharedEvent::wait_async`](crate::SharedEvent::wait_async): ready once the event is set, or was set
-/// since the future was made.
+/// since the future was made. Also that of [`wait_unset_async`](crate::SharedEvent::wait_unset_async) and
+/// [`wait_next_async`](crate::SharedEvent::wait_next_async).
 ///
 /// # Cancel safety
 ///
@@ -283,8 +308,28 @@ pub struct SharedWait<'a> {
 
 impl<'a> SharedWait<'a> {
     #[inline]
-    pub(crate) fn new(handle: &'a Arc<Handle>) -> SharedWait<'a> {
-        SharedWait { wait: HandleWait::new(handle) }
+    pub(crate) fn new(handle: &'a Arc<Handle>, aim: Aim) -> SharedWait<'a> {
+        SharedWait { wait: HandleWait::new(handle, aim) }
+    }
+
+    fn wait(self: Pin<&mut Self>) -> Pin<&mut HandleWait<&'a Arc<Handle>>> {
+        // SAFETY: structural pinning, as above.
+        unsafe { self.map_unchecked_mut(|this| &mut this.wait) }
+    }
+}
+
+/// For the command and the Python package, which take such waits into `any` and `all`.
+impl External for SharedWait<'_> {
+    fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>> {
+        self.wait().poll_outcome(context, blocks)
+    }
+
+    fn needs_poll(&self) -> bool {
+        self.wait.needs_poll()
+    }
+
+    fn longest_sleep(&self) -> Option<Duration> {
+        self.wait.longest_sleep()
     }
 }
 
@@ -292,8 +337,7 @@ impl Future for SharedWait<'_> {
     type Output = Result<(), Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // SAFETY: structural pinning, as above.
-        unsafe { self.map_unchecked_mut(|this| &mut this.wait) }.poll_released(context, false)
+        self.wait().poll_released(context, false)
     }
 }
 
@@ -322,7 +366,7 @@ pub struct OwnedSharedWait {
 impl OwnedSharedWait {
     #[inline]
     pub(crate) fn new(handle: Arc<Handle>) -> OwnedSharedWait {
-        OwnedSharedWait { wait: HandleWait::new(handle) }
+        OwnedSharedWait { wait: HandleWait::new(handle, Aim::Set) }
     }
 }
 
@@ -366,7 +410,7 @@ impl Future for Changed<'_> {
         let since = self.since;
         // SAFETY: structural pinning, as above.
         let listening = unsafe { self.map_unchecked_mut(|changed| &mut changed.listening) };
-        listening.poll(context, false, |word| (since != State(word)).then_some(State(word)))
+        listening.poll(context, false, |word, _| (since != State(word)).then_some(State(word)))
     }
 }
 

@@ -194,7 +194,7 @@ pub(crate) fn mark(file: &File, range: Range) -> io::Result<()> {
     range_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, range).map(drop)
 }
 
-/// Removes the mark.
+/// Removes the mark, or the lock.
 pub(crate) fn unmark(file: &File, range: Range) {
     // Fails only if the range must be split and there is no memory for that.
     let _ = range_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, range);
@@ -218,6 +218,16 @@ pub(crate) fn is_write_locked(file: &File, range: std::ops::Range<u64>) -> io::R
     // Only a write lock conflicts with a read lock.
     let lock = range_lock(file, libc::F_OFD_GETLK, libc::F_RDLCK, range)?;
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
+}
+
+/// Locks the range for writing (`man 2 fcntl`, "Open file description locks"). `false` if another description has a
+/// lock in it. The lock ends with the description.
+pub(crate) fn try_write_lock(file: &File, range: Range) -> io::Result<bool> {
+    match range_lock(file, libc::F_OFD_SETLK, libc::F_WRLCK, range) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range) -> io::Result<libc::flock64> {

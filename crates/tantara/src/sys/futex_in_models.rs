@@ -81,6 +81,21 @@ pub(crate) fn wait_in_group(
     if ends.is_some() || interrupt::gives_up(deadline) { Err(TimedOut) } else { Ok(Awake::TimedOut) }
 }
 
+/// As [`wait`], on two words, without a deadline.
+fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32)) {
+    let mut queue = QUEUE.lock().unwrap();
+    if first.0.load(Relaxed) != first.1 || second.0.load(Relaxed) != second.1 {
+        return;
+    }
+    let wake = Arc::new(Condvar::new());
+    let asleep = |word| Sleeper { word: address(word), group: u32::MAX, wake: Arc::clone(&wake) };
+    queue.extend([asleep(first.0), asleep(second.0)]);
+    while queue.iter().filter(|sleeper| sleeper.is(&wake)).count() == 2 {
+        queue = wake.wait(queue).unwrap();
+    }
+    queue.retain(|sleeper| !sleeper.is(&wake));
+}
+
 /// Whether this thread may give way to others.
 pub(crate) fn may_yield() -> bool {
     true

@@ -2,6 +2,7 @@
 
 pub(crate) mod files;
 pub(crate) mod shared;
+pub(crate) mod unforked;
 
 use std::io;
 use std::ptr;

@@ -42,6 +42,14 @@ pub(crate) fn add_and_wake_all(word: &AtomicU32, number: u32) {
     }
 }
 
+/// Turns `bits` off and wakes all sleepers on the word, in one system call, as above.
+pub(crate) fn lower_and_wake_all(word: &AtomicU32, bits: u32) {
+    if !change_and_wake_all(word, libc::FUTEX_OP_ANDN, bits) {
+        word.fetch_and(!bits, AcqRel);
+        wake_all(word);
+    }
+}
+
 /// `false`, without a change, if the kernel does not have that operation, or a sandbox forbids it.
 fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -> bool {
     debug_assert!(operand < 1 << 11, "the operand has twelve bits and a sign");
@@ -76,6 +84,24 @@ pub(crate) struct Sleep {
     address: u64,
     flags: u32,
     reserved: u32,
+}
+
+/// How often to look at words where a thread cannot sleep on many.
+pub(crate) const BLIND: Duration = Duration::from_millis(5);
+
+/// Sleeps if both words have their expected values, until a wake-up call for one of them, or for at most `nap`. May
+/// return early.
+pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), nap: Duration) -> Awake {
+    let words = [Sleep::on(first.0, first.1), Sleep::on(second.0, second.1)];
+    match wait_many(&words, Instant::now() + nap) {
+        // Or called: the system call does not always tell.
+        Ok(()) => Awake::Interrupted,
+        Err(ManyError::TimedOut) => Awake::TimedOut,
+        Err(_) => match wait(second.0, second.1, Some(nap.min(BLIND))) {
+            Awake::TimedOut if nap > BLIND => Awake::Early,
+            awake => awake,
+        },
+    }
 }
 
 /// The most words that [`wait_many`] takes.

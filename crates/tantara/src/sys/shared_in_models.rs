@@ -20,10 +20,22 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Aw
     }
 }
 
+/// Without a deadline.
+pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), _: Duration) -> Awake {
+    super::wait_two(first, second);
+    Awake::Called
+}
+
 /// In the kernel this is one step. The difference does not show, because a thread that goes to sleep in between finds
 /// that the word has changed.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     word.fetch_or(bits, AcqRel);
+    wake_all(word);
+}
+
+/// As above.
+pub(crate) fn lower_and_wake_all(word: &AtomicU32, bits: u32) {
+    word.fetch_and(!bits, AcqRel);
     wake_all(word);
 }
 

@@ -117,6 +117,7 @@ fn run(action: &str, directory: &Path, words: &[&str]) -> i32 {
             let answer = crate::refused::run(action, directory, words)
                 .or_else(|| crate::shared::run(action, directory, words))
                 .or_else(|| crate::users::run(action, directory, words))
+                .or_else(|| crate::hold::run(action, directory, words))
                 .or_else(|| crate::names::run(action, directory, words))
                 .or_else(|| crate::shared_many::run(action, directory, words))
                 .or_else(|| crate::waiting::run(action, directory, words));

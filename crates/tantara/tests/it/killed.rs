@@ -169,6 +169,32 @@ fn clear_of_what_is_unset() {
     at_every_instruction("clear", true, false, Others::Sleep);
 }
 
+/// The kernel ends the hold with its process, wherever that was killed.
+#[test]
+fn hold() {
+    at_every_instruction("hold", true, false, Others::Come);
+}
+
+#[test]
+fn the_first_hold_of_a_process() {
+    at_every_instruction("hold", false, false, Others::Come);
+}
+
+#[test]
+fn hold_of_what_is_set() {
+    at_every_instruction("hold", true, true, Others::Come);
+}
+
+#[test]
+fn end_of_a_hold() {
+    at_every_instruction("end-hold", true, false, Others::Come);
+}
+
+#[test]
+fn end_of_a_hold_of_what_is_set() {
+    at_every_instruction("end-hold", true, true, Others::Come);
+}
+
 /// A wait that spins before it sleeps, because there are no other sleepers; through two sleeps, a short one and one
 /// from which a `set` wakes it.
 #[test]
@@ -211,6 +237,43 @@ fn asleep() {
             all_is_well(&event, &sleepers, killed, &format!("killed in its sleep {sleep}"));
         }
     }
+}
+
+/// A thread that waits until the event is unset is released after a kill in the middle of a hold, or of its end: at the
+/// latest when it looks for the holder itself. Each instruction has an event of its own, so that all can wait for that
+/// at the same time.
+fn unset_at_every_instruction(action: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), action, true) else { return };
+    let points = stepper.points("event");
+    let waits: Vec<_> = points
+        .iter()
+        .map(|instructions| {
+            let name = format!("event-{instructions}");
+            let event = SharedEvent::open_in(&directory, &name).unwrap();
+            let hold = event.hold().unwrap();
+            let waiting = event.clone();
+            let wait = thread::spawn(move || waiting.wait_unset_timeout(LONG).unwrap());
+            until_watched(&event);
+            until_reached(|| stepper.kill(&name, *instructions).0);
+            assert!(event.is_set().unwrap(), "another process still holds it");
+            drop(hold);
+            assert!(!event.is_set().unwrap(), "{action} was killed after {instructions} instructions");
+            wait
+        })
+        .collect();
+    assert!(waits.into_iter().all(|wait| wait.join().unwrap()), "a wait was not released");
+    conclude(action, &points, "the hold of another process lasts");
+}
+
+#[test]
+fn hold_while_another_process_holds() {
+    unset_at_every_instruction("hold");
+}
+
+#[test]
+fn end_of_a_hold_while_another_process_holds() {
+    unset_at_every_instruction("end-hold");
 }
 
 /// A watcher learns of a `clear` whose process was killed in the middle, at the latest when it looks at the word

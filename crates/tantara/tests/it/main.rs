@@ -13,6 +13,8 @@ mod contract;
 #[cfg(shared_events)]
 mod crowd;
 #[cfg(shared_events)]
+mod hold;
+#[cfg(shared_events)]
 mod hostile;
 #[cfg(shared_events)]
 mod interrupt;
@@ -23,6 +25,8 @@ mod many;
 mod names;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
 mod naming;
+#[cfg(shared_events)]
+mod other_waits;
 mod owned;
 #[cfg(shared_events)]
 mod processes;

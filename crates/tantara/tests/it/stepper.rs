@@ -13,6 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader, Write};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::thread;
@@ -158,6 +159,8 @@ fn perform(action: &str, event: &SharedEvent) {
         "pulse" => event.pulse().unwrap(),
         "wait" => drop(event.wait()),
         "remove" => drop(event.remove().unwrap()),
+        // It lasts until the process ends.
+        "hold" => mem::forget(event.hold().unwrap()),
         _ => panic!("a stepper cannot {action}"),
     }
 }
@@ -175,6 +178,7 @@ impl Steps {
             event.set().unwrap();
             event.wait().unwrap();
             event.clear().unwrap();
+            drop(event.hold().unwrap());
             event.remove().unwrap();
         };
         thread::spawn(work).join().unwrap();
@@ -183,9 +187,15 @@ impl Steps {
     fn child(&self, name: &str) -> Traced {
         Traced::start(|| {
             let event = self.open(name);
+            let mut hold = (self.action == "end-hold").then(|| event.hold().unwrap());
             ptrace::mark();
-            perform(&self.action, &event);
+            if hold.is_some() {
+                hold = None;
+            } else {
+                perform(&self.action, &event);
+            }
             ptrace::mark();
+            drop(hold);
         })
     }
 

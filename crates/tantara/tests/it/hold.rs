@@ -1,0 +1,385 @@
+//! Holds: an event is set for as long as a process lives, and not longer, whatever ends the process.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use tantara::{SharedEvent, all, any};
+use tempfile::TempDir;
+
+use crate::LONG;
+use crate::child_process::{ChildProcess, NO, YES};
+use crate::children::{Child, shared_memory};
+use crate::hostile::Random;
+use crate::refused::become_nobody;
+
+/// The tasks of this file.
+pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
+    let open = |name: &str| SharedEvent::open_in(directory, name).unwrap();
+    Some(match (action, words) {
+        ("hold", [name]) => {
+            let _hold = open(name).hold().unwrap();
+            println!("\n> held");
+            thread::sleep(LONG);
+            NO
+        }
+        ("hold_and_fork", [name]) => hold_and_fork(&open(name)),
+        ("hold_storm", [name, kills]) => storm(directory, name, kills.parse().unwrap()),
+        ("read_holds", [name]) => {
+            become_nobody();
+            read_holds(&open(name))
+        }
+        _ => return None,
+    })
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn open(directory: &TempDir) -> SharedEvent {
+    SharedEvent::open_in(directory, "event").unwrap()
+}
+
+fn another(event: &SharedEvent) -> SharedEvent {
+    SharedEvent::from_fd(event.as_fd().try_clone_to_owned().unwrap()).unwrap()
+}
+
+fn start(action: &str, directory: &TempDir, words: &[&str]) -> ChildProcess {
+    let task = [action, directory.path().to_str().unwrap()];
+    let command = ChildProcess::command(task.iter().chain(words)).stdout(Stdio::piped()).spawn();
+    ChildProcess(command.unwrap())
+}
+
+/// A process that holds the event.
+fn holder(directory: &TempDir) -> ChildProcess {
+    let mut holder = start("hold", directory, &["event"]);
+    let lines = BufReader::new(holder.0.stdout.take().unwrap()).lines();
+    assert!(lines.map(Result::unwrap).any(|line| line == "> held"), "it does not hold the event");
+    holder
+}
+
+fn is_set(event: &SharedEvent) -> bool {
+    // In every way.
+    let poll = event.wait_timeout(Duration::ZERO).unwrap();
+    let (is_set, unset) = (event.is_set().unwrap(), event.wait_unset_timeout(Duration::ZERO).unwrap());
+    assert_eq!((poll, unset, event.state().is_set()), (is_set, !is_set, is_set));
+    assert_eq!(any([event]).try_wait_timeout(Duration::ZERO).unwrap().is_some(), is_set);
+    is_set
+}
+
+#[test]
+fn an_event_is_set_while_it_is_held() {
+    let (directory, anonymous) = (directory(), SharedEvent::anonymous().unwrap());
+    for event in [open(&directory), anonymous] {
+        let other = another(&event);
+        assert!(!is_set(&event));
+        let before = event.state();
+        let hold = event.hold().unwrap();
+        assert!(is_set(&event) && is_set(&other) && is_set(hold.event()));
+        assert_eq!(other.state().sets_since(before), 1);
+        assert_eq!(other.last_set().unwrap().unwrap().pid, Some(std::process::id()));
+        drop(hold);
+        assert!(!is_set(&event) && !is_set(&other));
+        assert_eq!(other.state().sets_since(before), 1);
+    }
+}
+
+#[test]
+fn a_clear_ends_no_hold_and_a_set_outlives_it() {
+    let event = SharedEvent::anonymous().unwrap();
+    let hold = event.hold().unwrap();
+    event.clear().unwrap();
+    event.pulse().unwrap();
+    assert!(is_set(&event));
+    event.set().unwrap();
+    event.clear().unwrap();
+    assert!(is_set(&event));
+    event.set().unwrap();
+    drop(hold);
+    assert!(is_set(&event), "it was set meanwhile");
+    drop(event.hold().unwrap());
+    assert!(is_set(&event), "it was set before");
+    let hold = event.hold().unwrap();
+    event.clear().unwrap();
+    drop(hold);
+    assert!(!is_set(&event), "it was cleared meanwhile");
+}
+
+#[test]
+fn an_event_is_set_as_long_as_one_of_several_holders_lives() {
+    let event = SharedEvent::anonymous().unwrap();
+    let mut holds: Vec<_> = (0..10).map(|_| another(&event).hold().unwrap()).collect();
+    while let Some(hold) = holds.pop() {
+        assert!(is_set(&event));
+        drop(hold);
+    }
+    assert!(!is_set(&event));
+}
+
+#[test]
+fn a_hold_releases_waits_and_its_end_releases_waits_until_unset() {
+    let event = SharedEvent::anonymous().unwrap();
+    for _ in 0..20 {
+        thread::scope(|scope| {
+            let waits = [
+                scope.spawn(|| another(&event).wait().unwrap()),
+                scope.spawn(|| pollster::block_on(another(&event).wait_async()).unwrap()),
+                scope.spawn(|| all([&another(&event)]).try_wait().unwrap()),
+            ];
+            // The reactor thread waits for two of them.
+            crate::shared::until_waiters(&event, 2);
+            let hold = event.hold().unwrap();
+            waits.into_iter().for_each(|wait| wait.join().unwrap());
+            let waits = [
+                scope.spawn(|| another(&event).wait_unset().unwrap()),
+                scope.spawn(|| pollster::block_on(another(&event).wait_unset_async()).unwrap()),
+            ];
+            crate::shared::until_waiters(&event, 2);
+            drop(hold);
+            waits.into_iter().for_each(|wait| wait.join().unwrap());
+        });
+    }
+}
+
+#[test]
+fn an_event_is_unset_at_once_when_its_holder_is_killed() {
+    let home = directory();
+    let event = open(&home);
+    for _ in 0..3 {
+        let holder = holder(&home);
+        assert!(is_set(&event));
+        // Sends SIGKILL, and returns when the process has ended.
+        drop(holder);
+        assert!(!event.is_set().unwrap());
+        assert!(!event.wait_timeout(Duration::from_millis(60)).unwrap(), "a false signal");
+        assert!(!is_set(&open(&home)));
+    }
+    // Nobody else looks at it before it is listed.
+    drop(holder(&home));
+    assert!(!SharedEvent::list_in(&home).unwrap()[0].as_ref().unwrap().is_set);
+    // Nor before it is set.
+    drop(holder(&home));
+    event.set().unwrap();
+    assert!(is_set(&event));
+    event.clear().unwrap();
+    assert!(!is_set(&event));
+}
+
+/// Nobody else asks: the wait itself finds out.
+#[test]
+fn a_wait_until_unset_notices_that_the_holder_was_killed() {
+    let home = directory();
+    let event = open(&home);
+    for way in 0..3 {
+        let holder = holder(&home);
+        thread::scope(|scope| {
+            let waiting = another(&event);
+            let wait = scope.spawn(move || match way {
+                0 => waiting.wait_unset_timeout(LONG).unwrap(),
+                1 => pollster::block_on(waiting.wait_unset_async()).is_ok(),
+                _ => {
+                    let state = pollster::block_on(waiting.changed(waiting.state())).unwrap();
+                    !state.is_set()
+                }
+            });
+            if way < 2 {
+                crate::shared::until_waiters(&event, 1);
+            } else {
+                thread::sleep(Duration::from_millis(20));
+            }
+            drop(holder);
+            assert!(wait.join().unwrap());
+        });
+    }
+}
+
+#[test]
+fn an_event_is_set_while_another_holder_lives_when_one_is_killed() {
+    let home = directory();
+    let event = open(&home);
+    let (first, second) = (holder(&home), holder(&home));
+    drop(first);
+    assert!(is_set(&event));
+    let own = event.hold().unwrap();
+    drop(second);
+    assert!(is_set(&event));
+    drop(own);
+    assert!(!is_set(&event));
+}
+
+/// The child of a fork holds nothing, and cannot end the hold of its parent; nor can a program that it executes.
+fn hold_and_fork(event: &SharedEvent) -> i32 {
+    let number = shared_memory();
+    let mut hold = Some(event.hold().unwrap());
+    let child = Child::fork(|| {
+        // The copy has no effect.
+        drop(hold.take());
+        number.fetch_add(1, Relaxed);
+        thread::sleep(LONG);
+    });
+    while number.load(Relaxed) == 0 {
+        thread::yield_now();
+    }
+    let mut sleeper = Command::new("sleep").arg("60").spawn().unwrap();
+    assert!(event.is_set().unwrap(), "the child has ended the hold");
+    drop(hold.take());
+    assert!(!event.is_set().unwrap(), "the child still holds it");
+    // A hold whose process ends while its children live.
+    let mut again = Child::fork(|| {
+        std::mem::forget(event.hold().unwrap());
+        let grandchild = Child::fork(|| thread::sleep(LONG));
+        assert!(event.is_set().unwrap());
+        std::mem::forget(grandchild);
+    });
+    while !again.has_ended() {
+        thread::yield_now();
+    }
+    assert!(!event.is_set().unwrap(), "the grandchild still holds it");
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+    child.kill();
+    YES
+}
+
+#[test]
+fn the_child_of_a_fork_holds_nothing() {
+    let home = directory();
+    assert!(start("hold_and_fork", &home, &["event"]).says_yes());
+}
+
+/// Threads fork while others begin and end holds: no child keeps one.
+#[test]
+fn no_child_keeps_a_hold_that_begins_while_it_is_forked() {
+    let (event, is_over) = (SharedEvent::anonymous().unwrap(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let forks = scope.spawn(|| {
+            let mut children = Vec::new();
+            for _ in 0..40 {
+                // With a closure before exec, the standard library forks, so that handlers run.
+                let mut command = Command::new("sleep");
+                command.arg("60").stdin(Stdio::null());
+                // SAFETY: it does nothing.
+                unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, || Ok(())) };
+                children.push(ChildProcess(command.spawn().unwrap()));
+            }
+            is_over.store(true, Relaxed);
+            children
+        });
+        while !is_over.load(Relaxed) {
+            let hold = event.hold().unwrap();
+            assert!(event.is_set().unwrap());
+            drop(hold);
+        }
+        let children = forks.join().unwrap();
+        assert!(!event.is_set().unwrap());
+        drop(children);
+    });
+}
+
+/// A process that may only read sees holds, and that their holders were killed.
+fn read_holds(event: &SharedEvent) -> i32 {
+    assert!(!event.is_writable());
+    assert!(event.hold().unwrap_err().is_permission_denied());
+    assert!(is_set(event), "it is held");
+    println!("\n> held");
+    event.wait_unset().unwrap();
+    assert!(!is_set(event));
+    event.wait().unwrap();
+    assert!(is_set(event), "it is held again");
+    pollster::block_on(event.wait_unset_async()).unwrap();
+    YES
+}
+
+#[test]
+fn a_process_that_may_only_read_notices_that_a_holder_was_killed() {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        println!("left out: it needs to be root");
+        return;
+    }
+    let home = directory();
+    fs::set_permissions(&home, PermissionsExt::from_mode(0o755)).unwrap();
+    drop(open(&home));
+    let first = holder(&home);
+    let mut reader = start("read_holds", &home, &["event"]);
+    let mut lines = BufReader::new(reader.0.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().map(Result::unwrap).any(|line| line == "> held"));
+    drop(first);
+    let event = open(&home);
+    // The reader waits again.
+    crate::shared::until_waiters(&event, 1);
+    let second = holder(&home);
+    thread::sleep(Duration::from_millis(100));
+    drop(second);
+    assert!(reader.says_yes());
+}
+
+#[test]
+fn an_event_that_was_removed_cannot_be_held_and_its_removal_ends_holds() {
+    let home = directory();
+    let event = open(&home);
+    let hold = event.hold().unwrap();
+    event.remove().unwrap();
+    assert!(event.is_set().unwrap_err().is_removed() && event.hold().unwrap_err().is_removed());
+    let next = open(&home);
+    assert!(!is_set(&next));
+    drop(hold);
+    assert!(!is_set(&next) && event.is_removed());
+}
+
+#[test]
+fn a_hold_takes_one_descriptor_and_gives_it_back() {
+    let event = SharedEvent::anonymous().unwrap();
+    let mut numbers = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        let holds = [event.hold().unwrap(), event.hold().unwrap()];
+        numbers.insert(holds.iter().map(|hold| format!("{hold:?}")).collect::<String>());
+        assert!(is_set(&event));
+    }
+    assert!(!is_set(&event));
+}
+
+/// Processes hold the event for moments, and are killed at random. Nobody leaves it set.
+fn storm(directory: &Path, name: &str, kills: u32) -> i32 {
+    let event = SharedEvent::open_in(directory, name).unwrap();
+    let mut random = Random(7);
+    let mut seen_set = 0;
+    for _ in 0..kills {
+        let children: Vec<_> = (0..3)
+            .map(|_| {
+                let seed = random.next();
+                Child::fork(|| {
+                    let event = SharedEvent::open_in(directory, name).unwrap();
+                    let mut random = Random(seed);
+                    loop {
+                        let hold = event.hold().unwrap();
+                        assert!(event.is_set().unwrap(), "it is held");
+                        thread::sleep(Duration::from_micros(random.next() % 300));
+                        assert!(event.is_set().unwrap(), "it was held all the time");
+                        drop(hold);
+                    }
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_micros(1_000 + random.next() % 3_000));
+        seen_set += u32::from(event.is_set().unwrap());
+        children.into_iter().for_each(Child::kill);
+        assert!(!event.is_set().unwrap(), "a killed process has left it set");
+        assert!(event.wait_unset_timeout(Duration::ZERO).unwrap() && !event.wait_timeout(Duration::ZERO).unwrap());
+    }
+    assert!(seen_set > 0);
+    YES
+}
+
+#[test]
+fn a_storm_of_kills_leaves_nothing_set() {
+    let kills = env::var("TANTARA_STRESS_ROUNDS").unwrap_or_else(|_| "50".into());
+    assert!(start("hold_storm", &directory(), &["event", &kills]).says_yes());
+}
