@@ -9,7 +9,7 @@ use tantara::__private::{Collected, IntoSlot, Seal, Sealed, Slot};
 use tantara::Waitable;
 
 use crate::client::proto::{DeleteRange, LeaseRevoke, Op, Put};
-use crate::driver::mailbox::Reply;
+use crate::driver::mailbox::{Aim, Reply};
 use crate::driver::runtime::Runtime;
 use crate::error::{Error, Kind, Pending, Resolve};
 use crate::list::{self, ClusterWaiter};
@@ -225,10 +225,7 @@ impl ClusterEvent {
     /// cluster cannot be read when the time has passed, so that it is unknown whether the event was
     /// set.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
-        if timeout.is_zero() {
-            return ClusterWait::poll_once(&self.runtime, &self.name);
-        }
-        self.wait_async().wait_timeout(timeout)
+        self.wait_timeout_for(Aim::Set, timeout)
     }
 
     /// [`wait_timeout`](ClusterEvent::wait_timeout) until a deadline. A past deadline polls.
@@ -237,10 +234,7 @@ impl ClusterEvent {
     ///
     /// As for [`wait_timeout`](ClusterEvent::wait_timeout).
     pub fn wait_deadline(&self, deadline: Instant) -> Result<bool, Error> {
-        if deadline <= Instant::now() {
-            return ClusterWait::poll_once(&self.runtime, &self.name);
-        }
-        self.wait_async().wait_deadline(deadline)
+        self.wait_deadline_for(Aim::Set, deadline)
     }
 
     /// Begins a wait, to be awaited under any runtime or blocked on later. The wait begins with
@@ -254,7 +248,25 @@ impl ClusterEvent {
     ///
     /// Those of the future, as for [`wait`](ClusterEvent::wait).
     pub fn wait_async(&self) -> ClusterWait {
-        ClusterWait::new(&self.runtime, &self.name)
+        self.begin(Aim::Set)
+    }
+
+    pub(crate) fn begin(&self, aim: Aim) -> ClusterWait {
+        ClusterWait::new(&self.runtime, &self.name, aim)
+    }
+
+    pub(crate) fn wait_timeout_for(&self, aim: Aim, timeout: Duration) -> Result<bool, Error> {
+        if timeout.is_zero() {
+            return ClusterWait::poll_once(&self.runtime, &self.name, aim);
+        }
+        self.begin(aim).wait_timeout(timeout)
+    }
+
+    pub(crate) fn wait_deadline_for(&self, aim: Aim, deadline: Instant) -> Result<bool, Error> {
+        if deadline <= Instant::now() {
+            return ClusterWait::poll_once(&self.runtime, &self.name, aim);
+        }
+        self.begin(aim).wait_deadline(deadline)
     }
 
     /// The same as [`wait_async`](ClusterEvent::wait_async), whose future is `'static` already. It is

@@ -74,6 +74,7 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "without_tls.rs"]
 mod tls;
+mod until;
 mod wait;
 
 pub use changes::{Change, Changes};

@@ -11,15 +11,17 @@ use std::time::{Duration, Instant};
 
 use tantara::__private::External;
 
-use crate::driver::mailbox::{Completer, WaitState};
+use crate::driver::mailbox::{Aim, Completer, WaitState};
 use crate::driver::runtime::Runtime;
 use crate::driver::task::Request;
 use crate::error::Error;
 use crate::store::keys;
 
 /// A wait for a [`ClusterEvent`](crate::ClusterEvent), from
-/// [`wait_async`](crate::ClusterEvent::wait_async). It has begun: await it under any runtime, or
-/// block on it later.
+/// [`wait_async`](crate::ClusterEvent::wait_async),
+/// [`wait_unset_async`](crate::ClusterEvent::wait_unset_async) or
+/// [`wait_next_async`](crate::ClusterEvent::wait_next_async). It has begun: await it under any
+/// runtime, or block on it later.
 ///
 /// # Cancel safety
 ///
@@ -49,8 +51,8 @@ pub struct ClusterWait {
 type Over = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl ClusterWait {
-    pub(crate) fn new(runtime: &Runtime, name: &Arc<str>) -> ClusterWait {
-        let wait = ClusterWait::unbegun(runtime, name);
+    pub(crate) fn new(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
+        let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
             let until = runtime.store().connection.request_deadline();
             wait.send(Request::Join(Completer(Arc::clone(&wait.state)), until));
@@ -59,16 +61,16 @@ impl ClusterWait {
     }
 
     /// Reads the event once: a wait whose time has passed already.
-    pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>) -> Result<bool, Error> {
-        let wait = ClusterWait::unbegun(runtime, name);
+    pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> Result<bool, Error> {
+        let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
             wait.block_on_decision();
         }
         wait.result()
     }
 
-    fn unbegun(runtime: &Runtime, name: &Arc<str>) -> ClusterWait {
-        let state = WaitState::new(name);
+    fn unbegun(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
+        let state = WaitState::new(name, aim);
         if let Err(error) = keys::check_name(name).and_then(|()| runtime.check_process()) {
             state.complete(Err(error));
         }

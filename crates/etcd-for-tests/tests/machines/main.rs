@@ -9,6 +9,7 @@ mod external;
 mod faults;
 mod history;
 mod methods;
+mod other_waits;
 mod promises;
 mod scopes;
 mod versions;

@@ -90,11 +90,23 @@ impl<T> Reply<T> {
     }
 }
 
+/// What a wait waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// Until the event is set.
+    Set,
+    /// Until it is unset.
+    Unset,
+    /// For the next `set`, also of an event that is set.
+    Next,
+}
+
 /// The state of one wait, shared by its owner and the driver.
 #[derive(Debug)]
 pub(crate) struct WaitState {
     /// The event's name.
     pub(crate) name: Arc<str>,
+    pub(crate) aim: Aim,
     /// `true` if the wait was released, `false` if its time passed first.
     end: Completion<bool>,
     /// Set once the cluster has been read for the wait: every later `set` counts.
@@ -103,9 +115,9 @@ pub(crate) struct WaitState {
 }
 
 impl WaitState {
-    pub(crate) fn new(name: &Arc<str>) -> Arc<WaitState> {
+    pub(crate) fn new(name: &Arc<str>, aim: Aim) -> Arc<WaitState> {
         let (end, begun, has_left) = (Completion::default(), Event::new(), AtomicBool::new(false));
-        Arc::new(WaitState { name: Arc::clone(name), end, begun, has_left })
+        Arc::new(WaitState { name: Arc::clone(name), aim, end, begun, has_left })
     }
 
     /// Ends the wait, unless it has ended.

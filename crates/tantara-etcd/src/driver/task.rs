@@ -27,13 +27,15 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::call::Failure;
 use crate::client::pause::Pause;
 use crate::client::proto::WatchAnswer;
-use crate::driver::mailbox::Completer;
+use crate::driver::mailbox::{Aim, Completer};
 use crate::driver::records::Records;
 use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
 use crate::store::Store;
+use crate::store::keys::Part;
 use crate::store::read::{self, Snapshot};
+use crate::store::state::State;
 
 const DOING: &str = "wait for an event";
 
@@ -66,6 +68,8 @@ enum Done {
     Read { number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, snapshot: Result<Snapshot, Failure> },
     /// A read that ends waits.
     Decided { number: u64, waits: Vec<Completer>, names: Vec<Arc<str>>, snapshot: Result<Snapshot, Failure> },
+    /// A read of the state at the revision of a change.
+    Past { name: Arc<str>, revision: i64, snapshot: Result<Snapshot, Failure> },
     /// An event was created, or existed, at a revision.
     Created { name: Arc<str>, revision: Result<i64, Error> },
 }
@@ -152,6 +156,16 @@ pub(crate) async fn run(
     driver.records.end().await;
 }
 
+/// Whether this state, read after the time of a wait has passed, releases it, however it began.
+fn decides(wait: &Completer, state: &State) -> bool {
+    match wait.aim {
+        Aim::Set => state.is_set(),
+        // To a wait that has begun, a state without the event is a removal.
+        Aim::Unset => !state.is_set() && (state.exists() || !wait.begun.is_set()),
+        Aim::Next => false,
+    }
+}
+
 impl Driver {
     fn accept(&mut self, requests: &mut Vec<Request>) {
         let mut to_decide = Vec::new();
@@ -231,6 +245,14 @@ impl Driver {
                     self.forget_ended(&names);
                 }
             },
+            Done::Past { name, revision, snapshot } => {
+                let Some(waiters) = self.events.get_mut(&name) else { return };
+                match snapshot.map(|snapshot| snapshot.states.into_iter().next()) {
+                    Ok(Some(Ok(state))) => release(waiters.on_past(revision, &state)),
+                    // The history is gone, or could not be read.
+                    _ => (waiters.is_stale, self.has_to_read) = (true, true),
+                }
+            }
             Done::Created { name, revision } => {
                 let Some(waiters) = self.events.get_mut(&name) else { return };
                 match revision {
@@ -254,7 +276,7 @@ impl Driver {
         for wait in waits {
             match (states.get(&wait.name), self.events.get_mut(&wait.name)) {
                 // This read alone decides a wait that has not begun.
-                (Some(Ok(state)), _) if state.is_set() => wait.complete(Ok(true)),
+                (Some(Ok(state)), _) if decides(&wait, state) => wait.complete(Ok(true)),
                 (Some(Err(error)), _) => wait.complete(Err(error.clone())),
                 (_, Some(waiters)) => waiters.decide(wait, now),
                 (_, None) => wait.complete(Ok(false)),
@@ -301,14 +323,20 @@ impl Driver {
         let now = Instant::now();
         for name in names {
             let Some(waiters) = self.events.get_mut(&name) else { continue };
+            let narrow = if now < self.stream_at { None } else { waiters.take_narrow_watch() };
             if now < self.stream_at {
                 waiters.is_stale |= waiters.needs_watch(now);
                 self.has_to_read |= waiters.is_stale;
             } else if waiters.needs_watch(now) {
-                let (key, range_end) = (self.store.keys.level(&name), self.store.keys.after_pulse(&name));
-                let watch = self.stream.begin(key, range_end, waiters.watch_from());
+                let keys = &self.store.keys;
+                let key = if waiters.needs_holds() { keys.holds(&name) } else { keys.level(&name) };
+                let watch = self.stream.begin(key, keys.after_pulse(&name), waiters.watch_from());
                 waiters.begin_watch(watch, snapshot.revision);
                 self.watches.insert(watch, name);
+            }
+            if let Some(narrow) = narrow {
+                self.watches.remove(&narrow);
+                self.stream.end(narrow);
             }
         }
     }
@@ -373,7 +401,21 @@ impl Driver {
                 Some((of, part)) if *of == **name => part,
                 _ => continue,
             };
-            release(waiters.on_change(part, event.is_delete(), kv.mod_revision, self.reads, name));
+            let (is_delete, revision) = (event.is_delete(), kv.mod_revision);
+            release(waiters.on_change(part, is_delete, revision, self.reads, name));
+            let may_unset = match part {
+                Part::Level => !is_delete && kv.value != b"1",
+                Part::Hold => is_delete,
+                Part::Pulse | Part::Waiter => false,
+            };
+            if may_unset && waiters.waits_until_unset(revision) {
+                let (store, name) = (Arc::clone(&self.store), Arc::clone(name));
+                self.jobs.spawn(async move {
+                    let until = store.connection.request_deadline();
+                    let snapshot = read::events_at(&store, DOING, &[Arc::clone(&name)], revision, until).await;
+                    Done::Past { name, revision, snapshot }
+                });
+            }
         }
         self.has_to_read |= waiters.is_stale;
     }

@@ -2,7 +2,9 @@
 //! takes what was read or received from the watch, and completes waits.
 //!
 //! A wait is released by a `set` that its first read did not show: the level is set, or the last
-//! `set` is another one.
+//! `set` is another one. A wait for the next `set` is released by another last `set` only. A wait
+//! until the event is unset is released by a state that is not set; states between two reads are
+//! read at the revisions of the changes that the watch shows.
 //!
 //! Every fact (the event exists, does not exist, was set) holds at a revision, and arrives late and
 //! in any order: an earlier read may be answered later, and a message of the watch may come after a
@@ -15,7 +17,7 @@
 //! 3. A watch shows a `set` that came before a removal; a read does not. So if a read shows the
 //!    removal, the wait is *in doubt*: the watch has some time to show both in their order.
 //! 4. A watch begins after the last read, unless the event may have been set and removed since the
-//!    read before.
+//!    read before, or a wait until it is unset goes on: then it shows all changes since then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::client::pause::Pause;
-use crate::driver::mailbox::Completer;
+use crate::driver::mailbox::{Aim, Completer};
 use crate::error::Error;
 use crate::store::keys::Part;
 use crate::store::state::{Pulse, State};
@@ -108,6 +110,8 @@ pub(crate) struct Waiters {
     pub(crate) is_stale: bool,
     /// The ID of the watch on the open stream.
     pub(crate) watch: Option<i64>,
+    /// Whether it shows holds too.
+    watches_holds: bool,
     position: Position,
     history: History,
     /// The pause before a watch that the server has refused or ended is requested again, and when
@@ -133,6 +137,16 @@ impl Waiter {
         self.wait.is(wait)
     }
 
+    /// Whether a state after its first read releases it.
+    fn is_released_by(&self, state: &State, pulse: &Option<Arc<Pulse>>) -> bool {
+        let is_set_again = pulse.is_some() && *pulse != self.pulse;
+        match self.wait.aim {
+            Aim::Set => state.is_set() || is_set_again,
+            Aim::Unset => state.exists() && !state.is_set(),
+            Aim::Next => is_set_again,
+        }
+    }
+
     /// The event existed at this revision.
     fn note_existed(&mut self, revision: i64) {
         self.existed = self.existed.max(revision);
@@ -148,6 +162,7 @@ impl Waiters {
             left: 0,
             is_stale: false,
             watch: None,
+            watches_holds: false,
             position: Position::default(),
             history: History::Known,
             watch_pause: Pause::new(),
@@ -204,7 +219,7 @@ impl Waiters {
     /// Applies a read to the waits that have begun. Returns those that it releases.
     pub(crate) fn apply(&mut self, view: &View<'_>, now: Instant) -> Vec<Waiter> {
         let &View { number, revision, state, pulse, .. } = view;
-        let (is_set, exists) = (state.is_set(), state.exists());
+        let exists = state.exists();
         let is_replaced = number > self.newest.1 && revision < self.newest.0;
         if is_replaced {
             self.newest = (0, 0);
@@ -213,8 +228,7 @@ impl Waiters {
         self.learn(revision, view.reads);
         // A read that began before the wait is newer all the same if its revision is higher.
         let concerns = |waiter: &Waiter| waiter.joined < number || waiter.revision < revision;
-        let is_released =
-            |waiter: &mut Waiter| concerns(waiter) && (is_set || (pulse.is_some() && *pulse != waiter.pulse));
+        let is_released = |waiter: &mut Waiter| concerns(waiter) && waiter.is_released_by(state, pulse);
         let released = self.begun.extract_if(.., is_released).collect();
         for waiter in self.begun.iter_mut().filter(|waiter| concerns(waiter)) {
             if is_replaced || revision < waiter.revision {
@@ -237,6 +251,11 @@ impl Waiters {
     fn advance_position(&mut self, revision: i64, state: &State, now: Instant) {
         let position = &mut self.position;
         if revision < position.next {
+            return;
+        }
+        if position.next > 0 && self.begun.iter().any(|waiter| waiter.wait.aim == Aim::Unset) {
+            // It may have been unset and set again.
+            self.has_gap = true;
             return;
         }
         self.has_gap = false;
@@ -275,15 +294,17 @@ impl Waiters {
             is_in_doubt: false,
             joined: view.reads,
         });
-        if view.state.is_set() {
-            return begun.collect();
-        }
+        let (released, begun): (Vec<_>, Vec<_>) = begun.partition(|waiter| match waiter.wait.aim {
+            Aim::Set => view.state.is_set(),
+            Aim::Unset => !view.state.is_set(),
+            Aim::Next => false,
+        });
         let before = self.begun.len();
         self.begun.extend(begun);
         self.begun[before..].iter().for_each(|waiter| waiter.wait.begun.set());
         // A newer fact was applied before these waits began.
         self.is_stale |= view.revision < self.newest.0 && self.begun.len() > before;
-        Vec::new()
+        released
     }
 
     /// The event was created, or existed, at this revision.
@@ -315,6 +336,10 @@ impl Waiters {
                 Part::Hold | Part::Waiter => {}
             }
         }
+        if part == Part::Hold {
+            // What it means for the state is read: see `on_past`.
+            return Vec::new();
+        }
         let is_removed = is_new && is_delete && !position.has_level && !position.has_pulse;
         let began_before = |waiter: &mut Waiter| waiter.revision < revision;
         if is_removed {
@@ -326,11 +351,35 @@ impl Waiters {
             let began_before = self.begun.iter_mut().filter(|waiter| waiter.revision < revision);
             began_before.for_each(|waiter| waiter.note_existed(revision - 1));
         } else if part == Part::Pulse {
-            return self.begun.extract_if(.., began_before).collect();
+            let is_released = |waiter: &mut Waiter| waiter.revision < revision && waiter.wait.aim != Aim::Unset;
+            return self.begun.extract_if(.., is_released).collect();
         } else {
             self.begun.iter_mut().filter(|waiter| waiter.revision <= revision).for_each(|it| it.note_existed(revision));
         }
         Vec::new()
+    }
+
+    /// Whether a wait that was begun before this revision waits until the event is unset.
+    pub(crate) fn waits_until_unset(&self, revision: i64) -> bool {
+        self.begun.iter().any(|waiter| waiter.wait.aim == Aim::Unset && waiter.revision < revision)
+    }
+
+    /// The state at the revision of a change, which was read later. Returns the waits that it
+    /// releases.
+    pub(crate) fn on_past(&mut self, revision: i64, state: &State) -> Vec<Waiter> {
+        let is_unset = state.exists() && !state.is_set();
+        let is_released = |waiter: &mut Waiter| is_unset && waiter.wait.aim == Aim::Unset && waiter.revision < revision;
+        self.begun.extract_if(.., is_released).collect()
+    }
+
+    /// Whether holds have to be watched too.
+    pub(crate) fn needs_holds(&self) -> bool {
+        self.waits_until_unset(i64::MAX)
+    }
+
+    /// Takes the watch away if holds have to be watched, and it does not show them.
+    pub(crate) fn take_narrow_watch(&mut self) -> Option<i64> {
+        if self.needs_holds() && !self.watches_holds { self.watch.take() } else { None }
     }
 
     /// Whether a watch is needed, and may be requested now.
@@ -341,6 +390,7 @@ impl Waiters {
     /// A watch with this ID was requested, from the position on. The last read was at `revision`.
     pub(crate) fn begin_watch(&mut self, watch: i64, revision: i64) {
         (self.watch, self.watch_at) = (Some(watch), None);
+        self.watches_holds = self.needs_holds();
         let revision = revision.max(self.newest.0);
         self.history = if self.position.next <= revision { History::Awaited } else { History::Known };
     }

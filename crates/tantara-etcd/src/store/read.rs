@@ -52,7 +52,7 @@ pub(crate) async fn events(
 ) -> Result<Snapshot, Failure> {
     let mut attempts = 1;
     loop {
-        match events_once(store, doing, names, until).await {
+        match events_at(store, doing, names, 0, until).await {
             Err(failure) if is_about_history(&failure) && attempts < ATTEMPTS => attempts += 1,
             snapshot => return snapshot,
         }
@@ -65,14 +65,16 @@ pub(crate) async fn event(store: &Store, doing: &'static str, name: Arc<str>, un
     snapshot.states.into_iter().next().unwrap_or_else(|| Ok(State::default()))
 }
 
-async fn events_once(
+/// Reads events as they were at a revision; 0 is the newest.
+pub(crate) async fn events_at(
     store: &Store,
     doing: &'static str,
     names: &[Arc<str>],
+    at: i64,
     until: Instant,
 ) -> Result<Snapshot, Failure> {
     let ranges: Vec<Range> = names.iter().flat_map(|name| store.keys.look(name)).collect();
-    let Answers { revision, answers } = at_one_revision(store, doing, &ranges, 0, until).await?;
+    let Answers { revision, answers } = at_one_revision(store, doing, &ranges, at, until).await?;
     let mut states = Vec::with_capacity(names.len());
     let mut answers = answers.into_iter();
     for name in names {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::proto::{KeyValue, RangeAnswer};
-use crate::driver::mailbox::WaitState;
+use crate::driver::mailbox::{Aim, WaitState};
 
 /// The state of an event: the revision of its last `set`, and its level, created at revision 1.
 fn state(last_set: Option<i64>, level: Option<&str>) -> State {
@@ -33,12 +33,20 @@ struct One {
 
 impl One {
     fn new(reads: u64) -> One {
+        One::with(reads, Aim::Set)
+    }
+
+    fn with(reads: u64, aim: Aim) -> One {
         let now = Instant::now();
-        One { waiters: Waiters::new(now), wait: WaitState::new(&"x".into()), now, reads }
+        One { waiters: Waiters::new(now), wait: WaitState::new(&"x".into(), aim), now, reads }
     }
 
     fn begun(state: State) -> One {
-        let mut one = One::new(1);
+        One::begun_with(Aim::Set, state)
+    }
+
+    fn begun_with(aim: Aim, state: State) -> One {
+        let mut one = One::with(1, aim);
         let wait = Arc::clone(&one.wait);
         assert_eq!(one.read_and_begin(1, 10, &state, Some(&wait)), "None");
         assert!(one.wait.begun.is_set());
@@ -87,6 +95,52 @@ impl One {
 }
 
 const REMOVED: &str = "x was removed";
+
+#[test]
+fn a_wait_for_the_next_set_ends_by_another_set_only() {
+    let begun = || One::begun_with(Aim::Next, state(Some(5), Some("1")));
+    for (seen, ends) in
+        [(state(Some(5), Some("1")), "None"), (state(Some(5), Some("0")), "None"), (state(Some(12), Some("1")), "true")]
+    {
+        assert_eq!(begun().read(2, 20, seen), ends);
+    }
+    let mut one = begun();
+    assert_eq!(one.change(Part::Level, false, 9), "None", "a change before its first read");
+    assert_eq!(one.change(Part::Pulse, false, 10), "None");
+    assert_eq!(one.change(Part::Level, false, 11), "None");
+    assert_eq!(one.change(Part::Pulse, false, 12), "true");
+    assert_eq!(begun().change(Part::Hold, true, 12), "None");
+}
+
+#[test]
+fn a_wait_until_unset_ends_by_a_state_that_is_not_set() {
+    let begun = || One::begun_with(Aim::Unset, state(Some(5), Some("1")));
+    assert_eq!(begun().read(2, 20, state(Some(12), Some("1"))), "None", "it was set again");
+    assert_eq!(begun().read(2, 20, state(Some(5), Some("0"))), "true");
+    let mut one = begun();
+    assert_eq!(one.change(Part::Pulse, false, 12), "None");
+    assert_eq!(one.change(Part::Level, false, 12), "None", "it may be held");
+    assert!(one.waiters.waits_until_unset(13) && !one.waiters.waits_until_unset(10));
+    release(one.waiters.on_past(13, &state(Some(12), Some("1"))));
+    release(one.waiters.on_past(10, &state(Some(5), Some("0"))));
+    assert_eq!(one.outcome(), "None");
+    release(one.waiters.on_past(13, &state(Some(12), Some("0"))));
+    assert_eq!(one.outcome(), "true");
+    let mut absent_first = One::with(1, Aim::Unset);
+    let wait = Arc::clone(&absent_first.wait);
+    assert_eq!(absent_first.read_and_begin(1, 10, &absent(), Some(&wait)), "true");
+}
+
+/// A watch that begins again after an interruption shows what happened meanwhile.
+#[test]
+fn a_wait_until_unset_keeps_the_position_of_its_watch() {
+    let mut one = One::begun_with(Aim::Unset, state(Some(5), Some("1")));
+    assert_eq!(one.waiters.watch_from(), 11);
+    one.waiters.begin_watch(1, 10);
+    one.waiters.on_interrupted();
+    assert_eq!(one.read(2, 30, state(Some(25), Some("1"))), "None");
+    assert_eq!(one.waiters.watch_from(), 11);
+}
 
 #[test]
 fn a_wait_ends_by_a_set_that_its_first_read_did_not_show() {
