@@ -10,9 +10,9 @@ const USAGE: u8 = 2;
 const TIMED_OUT: u8 = 124;
 /// tantara itself failed.
 pub(crate) const FAILED: u8 = 125;
-/// The command of `wait` cannot be executed.
+/// The command of `wait` or `hold` cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// The command of `wait` is not found.
+/// The command of `wait` or `hold` is not found.
 const NOT_FOUND: u8 = 127;
 
 /// Why the command ends without having done what was asked.
@@ -60,6 +60,11 @@ impl Failure {
 
     pub(crate) fn command_not_found(message: impl fmt::Display) -> Failure {
         Failure { code: NOT_FOUND, message: Some(message.to_string()), may_pass: false }
+    }
+
+    /// The command that was run has ended with this code.
+    pub(crate) fn of_command(code: u8) -> Failure {
+        Failure { code, message: None, may_pass: false }
     }
 
     /// A help text was printed, either because it was requested (`done`) or because of bad usage.

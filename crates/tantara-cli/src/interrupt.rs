@@ -3,6 +3,8 @@
 //! The kernel does this by itself, except for process 1 of a PID namespace, such as a container. That process gets only
 //! signals for which it has a handler. So as process 1 the command installs handlers, and ends with the exit code by
 //! which a shell represents a signal: 128 plus its number.
+//!
+//! `hold` passes signals on to its command instead, and ends as that does.
 
 #[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,6 +15,9 @@ use std::sync::{Arc, OnceLock};
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::failure::Failure;
+
+#[cfg(shared_events)]
+pub(crate) use passing::{PassedOn, end_as, pass_on};
 
 /// The exit code that represents a signal.
 #[cfg(unix)]
@@ -33,10 +38,10 @@ pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
         return Ok(());
     }
     let at_once = AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
-    let always = Arc::new(AtomicBool::new(true));
+    let always = ALWAYS.get_or_init(|| Arc::new(AtomicBool::new(true)));
     let cleanup = CLEANUP.map(|signal| (signal, at_once));
     for (signal, condition) in
-        cleanup.into_iter().chain([SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM].map(|signal| (signal, &always)))
+        cleanup.into_iter().chain([SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM].map(|signal| (signal, always)))
     {
         if !is_ignored(signal) {
             signal_hook::flag::register_conditional_shutdown(signal, code_of(signal), Arc::clone(condition))
@@ -53,6 +58,10 @@ const CLEANUP: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 /// Whether these signals end process 1 at once.
 #[cfg(unix)]
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether all other signals do.
+#[cfg(unix)]
+static ALWAYS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// From now on, Ctrl-C, SIGTERM and SIGHUP end the process cleanly: after the line that is being written, after
 /// `message` has printed the shutdown message, and after drafts of output files were removed.
@@ -104,4 +113,64 @@ pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
 #[cfg(not(unix))]
 pub(crate) fn ends_with(_: impl Fn() + Send + 'static) -> Result<(), Failure> {
     Ok(())
+}
+
+/// Signals for a command that runs beside this process.
+#[cfg(shared_events)]
+mod passing {
+    use std::process::exit;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use rustix::process::WaitStatus;
+    use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    use signal_hook::iterator::SignalsInfo;
+    use signal_hook::iterator::exfiltrator::WithOrigin;
+    use signal_hook::low_level::emulate_default_handler;
+    use signal_hook::low_level::siginfo::Cause;
+
+    use super::{ALWAYS, AT_ONCE, code_of, is_ignored, is_process_1};
+    use crate::failure::Failure;
+
+    /// The signals that are passed on.
+    const PASSED: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM];
+    /// Signals whose default action, when they end a command, is done here as well.
+    const DONE_HERE_TOO: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
+
+    /// Signals that this process has received.
+    pub(crate) struct PassedOn(SignalsInfo<WithOrigin>);
+
+    impl PassedOn {
+        /// Blocks until a signal comes or a child has changed its state. Returns the signals to pass on.
+        pub(crate) fn wait(&mut self) -> Vec<i32> {
+            // The terminal has sent its own to the command as well.
+            let is_passed = |origin: &signal_hook::low_level::siginfo::Origin| {
+                origin.signal != SIGCHLD && !matches!(origin.cause, Cause::Kernel)
+            };
+            self.0.wait().filter(is_passed).map(|origin| origin.signal).collect()
+        }
+    }
+
+    /// From now on, signals do not end this process. Those that were ignored at the start stay ignored, here and in the
+    /// command.
+    pub(crate) fn pass_on() -> Result<PassedOn, Failure> {
+        let passed = PASSED.into_iter().filter(|&signal| !is_ignored(signal));
+        let signals = SignalsInfo::<WithOrigin>::new(passed.chain([SIGCHLD]))
+            .map_err(|error| Failure::internal(format!("cannot handle signals: {error}")))?;
+        for at_once in [AT_ONCE.get(), ALWAYS.get()].into_iter().flatten() {
+            at_once.store(false, Relaxed);
+        }
+        Ok(PassedOn(signals))
+    }
+
+    /// Ends this process as the command has ended.
+    pub(crate) fn end_as(status: WaitStatus) -> Result<(), Failure> {
+        if let Some(code) = status.exit_status() {
+            return if code == 0 { Ok(()) } else { Err(Failure::of_command(code as u8)) };
+        }
+        let signal = status.terminating_signal().unwrap_or_default();
+        if DONE_HERE_TOO.contains(&signal) && !is_process_1() {
+            let _ = emulate_default_handler(signal);
+        }
+        exit(code_of(signal))
+    }
 }

@@ -273,3 +273,26 @@ fn what_process_1_becomes_has_the_default_actions() {
     assert_eq!(as_process_1, elsewhere);
     assert!(as_process_1.contains(&"SigCgt:\t0000000000000000".to_owned()), "{as_process_1:?}");
 }
+
+#[test]
+fn hold_as_process_1_passes_signals_on_and_collects_orphans() {
+    let Some(events) = Events::new("hold_as_process_1_passes_signals_on_and_collects_orphans") else { return };
+    // The orphan ends while the command runs.
+    let script = "trap 'exit 3' TERM USR1; (sleep 0.01 &); sleep 0.3; \
+        echo zombies: $(grep -l '^State:.Z' /proc/[0-9]*/status | wc -l); while :; do sleep 0.01; done";
+    for (signal, code) in [("-TERM", 3), ("-USR1", 3), ("-INT", 130), ("-KILL", 137)] {
+        let mut container = events.start(events.contained(true, &[TANTARA, "hold", "up", "--", "sh", "-c", script]));
+        until(|| events.listed("up").filter(|event| event["state"] == "set"));
+        let tantara = container.inner();
+        let children = || fs::read_to_string(format!("/proc/{tantara}/task/{tantara}/children")).unwrap_or_default();
+        let command = until(|| children().split_whitespace().next().map(str::to_owned));
+        let mut line = String::new();
+        let mut output = std::io::BufReader::new(container.0.stdout.as_mut().unwrap());
+        std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+        assert_eq!(line, "zombies: 0\n");
+        // What the command does not handle ends it, and tantara by the code that stands for the signal.
+        send(signal, if signal == "-KILL" { &command } else { &tantara });
+        assert_eq!(until(|| container.0.try_wait().unwrap()).code(), Some(code), "{signal}");
+        until(|| events.listed("up").filter(|event| event["state"] != "set"));
+    }
+}

@@ -52,6 +52,8 @@ Examples:
 
     Wait(Wait),
 
+    Hold(Hold),
+
     /// Exit with 0 if an event is set, with 1 if not
     ///
     /// An event that does not exist is not set, and is not created.
@@ -124,11 +126,11 @@ pub(crate) struct Name {
     pub(crate) name: String,
 }
 
-/// Wait until events are set; then, if a command is given, become that command
+/// Wait until events are set, or clear; then, if a command is given, become that command
 ///
 /// It waits for all of the events, each of which must be set at some moment of the wait, or with --any for the first.
-/// An event that does not exist is created, so set and wait may come in either order. With --timeout 0 nothing is
-/// created.
+/// An event that does not exist is created, so set and wait may come in either order. With --timeout 0 and with --unset
+/// nothing is created.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -136,6 +138,8 @@ Examples:
   tantara wait db-ready --timeout 30s -- ./serve --port 80   never runs after a timeout
   tantara wait --any done failed                             prints the name of the event that was set
   tantara wait db-ready --timeout 0 || echo not yet          checks without waiting
+  tantara wait --unset maintenance -- ./report               as soon as nobody sets or holds it
+  while tantara wait --next reload; do ./reload; done        for every set to come, also of a set event
 
 Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d.
 
@@ -156,6 +160,14 @@ pub(crate) struct Wait {
     #[arg(long)]
     pub(crate) any: bool,
 
+    /// Wait until the events are clear: neither set nor held
+    #[arg(long, conflicts_with = "next")]
+    pub(crate) unset: bool,
+
+    /// Wait for a set that begins after the wait, also of an event that is set
+    #[arg(long)]
+    pub(crate) next: bool,
+
     /// Exit with 124 after DUR: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d; 0 does not wait
     #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
@@ -165,6 +177,36 @@ pub(crate) struct Wait {
     pub(crate) quiet: bool,
 
     /// The command to become when the wait is over, and its arguments
+    #[arg(value_name = "CMD", last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Keep events set while a command runs
+///
+/// The events are set when the command starts, and clear when it or tantara ends, by any signal. An event that is held
+/// several times, or that was also set, stays set until the last hold ends and it is cleared. A clear ends no hold.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  tantara hold db-up -- postgres -D data         db-up is set while postgres runs
+  tantara hold maintenance -- ./upgrade          others run tantara wait --unset maintenance
+  tantara hold busy -- sh -c 'sleep 10'
+
+Signals are passed on to the command, but for those that its terminal sends to both. If tantara is killed by SIGKILL, \
+which no process can pass on, the events are clear at once and the command goes on. With --etcd that takes up to ten \
+seconds, and a hold that an outage of the cluster has ended begins again after it.
+
+As process 1 of a container, tantara also collects orphaned processes that have ended.
+
+Exit codes: that of the command, or 128 plus the number of the signal that ended it (HUP, INT and TERM end tantara as \
+well); 126 the command cannot be executed; 127 it is not found (nothing was set); 2 bad usage or bad input (nothing \
+was done); 125 tantara itself failed.")]
+pub(crate) struct Hold {
+    /// The events
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
+    pub(crate) names: Vec<String>,
+
+    /// The command to run, and its arguments
     #[arg(value_name = "CMD", last = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -189,6 +231,7 @@ impl Action {
         match self {
             Action::Set(names) | Action::Clear(names) | Action::Pulse(names) | Action::Rm(names) => &names.names,
             Action::Wait(wait) => &wait.names,
+            Action::Hold(hold) => &hold.names,
             Action::Watch { names, .. } => names,
             Action::IsSet(name) => std::slice::from_ref(&name.name),
             Action::Ls { .. } => &[],

@@ -1,11 +1,14 @@
 //! The subcommands for events of processes and machines.
 
+mod aim;
 mod args;
 mod duration;
+mod hold;
 mod is_set;
 mod list;
 mod outage;
 mod place;
+mod program;
 mod remove;
 mod text;
 mod wait;
@@ -27,12 +30,16 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
     // Check all names before anything is done.
     action.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
+    if let Action::Hold(hold) = &action {
+        hold.check()?;
+    }
     let place = Place::new(place, action.time_limit())?;
     match action {
         Action::Set(Names { names }) => place.change(&names, Change::Set),
         Action::Clear(Names { names }) => place.change(&names, Change::Clear),
         Action::Pulse(Names { names }) => place.change(&names, Change::Pulse),
         Action::Wait(wait) => wait::run(place, wait, began),
+        Action::Hold(hold) => hold::run(place, hold),
         Action::IsSet(Name { name }) => is_set::run(&place, &name),
         Action::Ls { json } => list::run(&place, json),
         Action::Watch { names, json } => watch::run(&place, &names, json),

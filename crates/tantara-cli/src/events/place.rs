@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use tantara::{Error, SharedEvent, Waitable};
+use tantara::SharedEvent;
 use tantara_etcd::{Cluster, ClusterEvent, Options, Tls};
 
 use crate::events::outage::OutageReport;
@@ -354,6 +354,15 @@ impl Place {
         names.iter().map(open).collect()
     }
 
+    /// Opens those of the events that exist. One that cannot be found at once in a cluster counts as one that exists.
+    pub(crate) fn find_all(&self, names: &[String]) -> Result<Vec<Option<Event>>, Failure> {
+        let find = |name: &String| match self {
+            Place::Directory(directory) => Ok(directory.find(name)?.map(Event::Shared)),
+            Place::Cluster(region) => Ok(Some(Event::Cluster(region.cluster.event(name)))),
+        };
+        names.iter().map(find).collect()
+    }
+
     /// The message for an event that does not exist.
     pub(crate) fn unknown(&self, name: &str) -> String {
         let mut text = format!("there is no event {name} in {}", self.shown());
@@ -433,24 +442,6 @@ impl Directory {
 }
 
 impl Event {
-    pub(crate) fn waitable(&self) -> &dyn Waitable {
-        match self {
-            Event::Shared(event) => event,
-            Event::Cluster(event) => event,
-        }
-    }
-
-    /// Waits for this event alone.
-    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, Failure> {
-        let of_shared = |outcome: Result<bool, Error>| outcome.map_err(Failure::of_event);
-        match (self, deadline) {
-            (Event::Shared(event), None) => of_shared(event.wait().map(|()| true)),
-            (Event::Shared(event), Some(deadline)) => of_shared(event.wait_deadline(deadline)),
-            (Event::Cluster(event), None) => event.wait().map(|()| true).map_err(Failure::of_cluster),
-            (Event::Cluster(event), Some(deadline)) => event.wait_deadline(deadline).map_err(Failure::of_cluster),
-        }
-    }
-
     /// Whether the event is set; `false` if that cannot be found out.
     pub(crate) fn seems_set(&self) -> bool {
         match self {

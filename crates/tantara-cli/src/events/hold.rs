@@ -1,0 +1,144 @@
+//! `tantara hold`: events are set while a command runs.
+
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use tantara_etcd::ClusterEvent;
+
+use crate::events::args::Hold;
+use crate::events::place::{Event, Place};
+use crate::events::program;
+use crate::failure::Failure;
+use crate::interrupt::{self, PassedOn};
+use crate::output;
+
+/// How often to look whether a cluster has ended a hold.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Hold {
+    /// Checks the command before anything is done.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.command.is_empty() {
+            return Err(Failure::usage(
+                "hold needs a command to run: tantara hold NAME -- CMD; see tantara hold --help",
+            ));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn run(place: Place, hold: Hold) -> Result<(), Failure> {
+    let Some((program, arguments)) = hold.command.split_first() else { return hold.check() };
+    let is_certain = program::check(program)?;
+    let mut signals = interrupt::pass_on()?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let mut start = || command.spawn().map_err(|error| program::failure(program, &error));
+    // Usually the events are set before the first instruction of the command. If only an attempt tells whether it can
+    // be executed, they are set after that, because they must not be set if it cannot.
+    let (holds, child) = if is_certain {
+        let holds = Holds::begin(place, &hold.names)?;
+        (holds, start()?)
+    } else {
+        let mut child = start()?;
+        let holds = Holds::begin(place, &hold.names).inspect_err(|_| end(&mut child))?;
+        (holds, child)
+    };
+    let status = supervise(&mut signals, &child);
+    drop(holds);
+    interrupt::end_as(status)
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Passes signals on to the child until it ends. Returns how it has ended. As process 1, this also collects the orphans
+/// that have ended.
+fn supervise(signals: &mut PassedOn, child: &Child) -> WaitStatus {
+    let child = Pid::from_child(child);
+    loop {
+        while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
+            if process == child {
+                return status;
+            }
+        }
+        for signal in signals.wait() {
+            if let Some(signal) = Signal::from_named_raw(signal) {
+                // It may have ended.
+                let _ = kill_process(child, signal);
+            }
+        }
+    }
+}
+
+/// The holds of all events, until this is dropped.
+struct Holds {
+    _shared: Vec<tantara::Hold>,
+    /// Before the place, so that the cluster's holds end before the connection to it.
+    _cluster: Option<Keeper>,
+    _place: Arc<Place>,
+}
+
+impl Holds {
+    /// Holds all of the events, or none.
+    fn begin(place: Place, names: &[String]) -> Result<Holds, Failure> {
+        let (mut shared, mut of_cluster) = (Vec::new(), Vec::new());
+        for event in place.open_all(names)? {
+            match event {
+                Event::Shared(event) => shared.push(event.hold().map_err(Failure::of_event)?),
+                Event::Cluster(event) => {
+                    let hold = event.hold().map_err(Failure::of_cluster)?;
+                    of_cluster.push((event, Some(hold)));
+                }
+            }
+        }
+        let cluster = (!of_cluster.is_empty()).then(|| Keeper::new(of_cluster));
+        Ok(Holds { _shared: shared, _cluster: cluster, _place: Arc::new(place) })
+    }
+}
+
+/// A thread that keeps the holds of a cluster: it holds an event again whose hold the cluster has ended.
+struct Keeper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    fn new(mut holds: Vec<(ClusterEvent, Option<tantara_etcd::Hold>)>) -> Keeper {
+        let (stop, stopped) = channel::<()>();
+        let keep = move || {
+            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                for (event, hold) in &mut holds {
+                    if hold.as_ref().is_some_and(tantara_etcd::Hold::is_lost) {
+                        output::note(format_args!(
+                            "warning: the cluster was not reached, and {} may be clear",
+                            event.name()
+                        ));
+                        *hold = None;
+                    }
+                    if hold.is_none() {
+                        *hold = event.hold().ok();
+                        if hold.is_some() {
+                            output::note(format_args!("{} is held again", event.name()));
+                        }
+                    }
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("holds".into()).spawn(keep).ok();
+        Keeper { stop: Some(stop), thread }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}

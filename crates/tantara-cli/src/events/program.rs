@@ -1,0 +1,149 @@
+//! The program that a subcommand runs: whether it can be executed, and the failure if not.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use crate::failure::Failure;
+
+/// How much of a file is read. Longer headers are not judged.
+const HEAD: usize = 4096;
+
+/// The failure of a program that was not executed.
+pub(crate) fn failure(program: &OsStr, error: &Error) -> Failure {
+    let program = program.to_string_lossy();
+    match error.kind() {
+        ErrorKind::NotFound => Failure::command_not_found(format!("{program}: command not found")),
+        _ => Failure::command_not_executable(format!("{program}: cannot be executed: {error}")),
+    }
+}
+
+/// Checks a program without executing it. Whether it can be executed for certain: its file has a format that this
+/// system executes, and so has its interpreter. For other formats, only an attempt tells.
+pub(crate) fn check(program: &OsStr) -> Result<bool, Failure> {
+    let file = find(program).map_err(|error| failure(program, &error))?;
+    Ok(is_executable_for_certain(&file, true))
+}
+
+/// The file that the system would execute for the program, as `execvp` searches for it.
+fn find(program: &OsStr) -> Result<PathBuf, Error> {
+    if program.is_empty() {
+        return Err(ErrorKind::NotFound.into());
+    }
+    if program.as_bytes().contains(&b'/') {
+        return may_execute(Path::new(program)).map(|()| PathBuf::from(program));
+    }
+    let path = env::var_os("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
+    let mut refused = Error::from(ErrorKind::NotFound);
+    for directory in env::split_paths(&path) {
+        let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
+        match may_execute(&directory.join(program)) {
+            Ok(()) => return Ok(directory.join(program)),
+            // It is searched for further on, and is the reason if there is no other.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => refused = error,
+            Err(_) => {}
+        }
+    }
+    Err(refused)
+}
+
+fn may_execute(file: &Path) -> Result<(), Error> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    // For root too, one of the bits must be there.
+    if metadata.mode() & 0o111 == 0 {
+        return Err(ErrorKind::PermissionDenied.into());
+    }
+    Ok(access(file, Access::EXEC_OK)?)
+}
+
+fn is_executable_for_certain(file: &Path, may_be_script: bool) -> bool {
+    let Some(head) = head_of(file) else { return false };
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let mut words = line.split(|&byte| byte == b' ' || byte == b'\t').filter(|word| !word.is_empty());
+        let interpreter = words.next().map(|word| Path::new(OsStr::from_bytes(word)));
+        return may_be_script
+            && interpreter.is_some_and(|file| may_execute(file).is_ok() && is_executable_for_certain(file, false));
+    }
+    is_own_elf(&head).is_some_and(|loader| loader.is_none_or(|loader| may_execute(Path::new(loader)).is_ok()))
+}
+
+fn head_of(file: &Path) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(file).ok()?.take(HEAD as u64).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+/// If the file is for this processor, as this program is: its dynamic loader, if it has one.
+fn is_own_elf(head: &[u8]) -> Option<Option<&OsStr>> {
+    const PROGRAM_HEADERS_AT: usize = 32;
+    const INTERPRETER: u32 = 3;
+    let own = head_of(Path::new("/proc/self/exe"))?;
+    // The magic number, class and byte order; the machine.
+    let kind = |head: &[u8]| Some((head.get(..6)?.to_vec(), head.get(18..20)?.to_vec()));
+    let is_64_bit = cfg!(target_pointer_width = "64") && own.get(4) == Some(&2);
+    if !head.starts_with(b"\x7fELF") || kind(head)? != kind(&own)? || !is_64_bit {
+        return None;
+    }
+    let number = |at: usize, length: usize| {
+        let mut bytes = [0; 8];
+        let there = head.get(at..at + length)?;
+        if cfg!(target_endian = "little") {
+            bytes[..length].copy_from_slice(there);
+            Some(u64::from_le_bytes(bytes))
+        } else {
+            bytes[8 - length..].copy_from_slice(there);
+            Some(u64::from_be_bytes(bytes))
+        }
+    };
+    let (first, size, count) = (number(PROGRAM_HEADERS_AT, 8)?, number(54, 2)?, number(56, 2)?);
+    for index in 0..count {
+        let at = usize::try_from(first.checked_add(index.checked_mul(size)?)?).ok()?;
+        // A header or a name that lies further back is not judged.
+        if number(at, 4)? == u64::from(INTERPRETER) {
+            let (from, length) =
+                (usize::try_from(number(at + 8, 8)?).ok()?, usize::try_from(number(at + 32, 8)?).ok()?);
+            let name = head.get(from..from.checked_add(length)?)?;
+            return Some(Some(OsStr::from_bytes(name.strip_suffix(b"\0")?)));
+        }
+    }
+    Some(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn programs_are_judged_without_being_executed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str, mode| {
+            let path = directory.path().join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path.into_os_string()
+        };
+        let judged = |program: &OsStr| check(program).map_err(|failure| failure.code);
+        assert_eq!(judged(OsStr::new("sh")), Ok(cfg!(target_pointer_width = "64")));
+        assert_eq!(judged(OsStr::new("no-such-program")), Err(127));
+        assert_eq!(judged(OsStr::new("/no/such/program")), Err(127));
+        assert_eq!(judged(OsStr::new("")), Err(127));
+        assert_eq!(judged(OsStr::new("/")), Err(126));
+        assert_eq!(judged(&file("plain", "#!/bin/sh\n", 0o644)), Err(126));
+        assert_eq!(judged(&file("script", "#! /bin/sh -e\ntrue\n", 0o755)), Ok(cfg!(target_pointer_width = "64")));
+        for (name, unknown) in [("lost", "#!/no/such/shell\n"), ("text", "echo\n"), ("cut", "\x7fELF"), ("empty", "")] {
+            assert_eq!(judged(&file(name, unknown, 0o755)), Ok(false), "{name}");
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! `tantara hold`, and `tantara wait --unset` and `--next`, tested with the real binary.
+#![cfg(target_os = "linux")]
+
+mod signals;
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use etcd_for_tests::Servers;
+use tempfile::TempDir;
+
+/// A generous limit for everything that must happen.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A directory or a namespace of events, and the command in it.
+struct Events {
+    home: TempDir,
+    server: Option<Servers>,
+}
+
+impl Events {
+    fn new() -> Events {
+        Events { home: tempfile::tempdir().unwrap(), server: None }
+    }
+
+    fn in_a_cluster() -> Events {
+        Events { home: tempfile::tempdir().unwrap(), server: Some(Servers::one()) }
+    }
+
+    /// The directory, which the first event creates.
+    fn path(&self) -> std::path::PathBuf {
+        self.home.path().join("events")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        signals::end_children();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+        command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
+        if let Some(server) = &self.server {
+            command.env_remove("TANTARA_DIR").env("TANTARA_ETCD", server.endpoints().join(","));
+        }
+        // For commands that call it.
+        let own = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
+        let path =
+            env::join_paths(std::iter::once(own.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap())));
+        command.env("PATH", path.unwrap());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn code(&self, args: &[&str]) -> i32 {
+        self.run(args).status.code().unwrap()
+    }
+
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, args: &[&str], code: i32) -> String {
+        let output = self.run(args);
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {complaint}");
+        assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{args:?}: {complaint}");
+        complaint
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        match self.code(&["is-set", name]) {
+            0 => true,
+            1 => false,
+            code => panic!("{code}"),
+        }
+    }
+
+    /// `hold up` with a command that prints its process ID, and runs for long.
+    fn hold(&self) -> Held {
+        let mut command = self.command(&["hold", "up", "--", "sh", "-c", "echo $$; exec sleep 600"]);
+        let mut process = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(process.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        Held { process, command: line.trim().parse().unwrap() }
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        Running(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Returns once a wait for the event is listed.
+    fn until_waiting(&self, name: &str) {
+        until(|| {
+            let all: serde_json::Value = serde_json::from_str(&self.done(&["ls", "--json"])).unwrap();
+            let event = all.as_array().unwrap().iter().find(|event| event["name"] == name).cloned();
+            event.is_some_and(|event| !event["waiters"].as_array().unwrap().is_empty())
+        });
+    }
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A running command. It is killed if the test fails.
+struct Running(Child);
+
+impl Running {
+    fn signal(&self, signal: &str) {
+        send(signal, self.0.id());
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// tantara, and the command that it runs.
+struct Held {
+    process: Running,
+    command: u32,
+}
+
+fn send(signal: &str, process: u32) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
+fn exists(process: u32) -> bool {
+    // Orphans that have ended may not have been collected in this container.
+    fs::read_to_string(format!("/proc/{process}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z')))
+}
+
+#[test]
+fn an_event_is_set_while_the_command_runs() {
+    let events = Events::new();
+    // From its first instruction on.
+    let output =
+        events.done(&["hold", "up", "also", "--", "sh", "-c", "tantara is-set up && tantara is-set also && echo set"]);
+    assert_eq!(output, "set\n");
+    assert!(!events.is_set("up") && !events.is_set("also"));
+    let mut held = events.hold();
+    assert!(events.is_set("up"));
+    events.done(&["clear", "up"]);
+    assert!(events.is_set("up"), "a clear ends no hold");
+    let second = events.hold();
+    held.process.signal("-TERM");
+    held.process.0.wait().unwrap();
+    assert!(events.is_set("up"), "another one lives");
+    second.process.signal("-TERM");
+    let mut second = second;
+    second.process.0.wait().unwrap();
+    assert!(!events.is_set("up"));
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_command() {
+    let events = Events::new();
+    assert_eq!(events.code(&["hold", "up", "--", "true"]), 0);
+    assert_eq!(events.code(&["hold", "up", "--", "sh", "-c", "exit 7"]), 7);
+    assert_eq!(events.code(&["hold", "up", "--", "sh", "-c", "exit 125"]), 125);
+    let killed = |signal: &str| events.run(&["hold", "up", "--", "sh", "-c", &format!("kill {signal} $$")]).status;
+    assert_eq!(killed("-KILL").code(), Some(137));
+    assert_eq!(killed("-SEGV").code(), Some(139));
+    assert_eq!(killed("-INT").signal(), Some(2));
+    assert_eq!(killed("-TERM").signal(), Some(15));
+    assert!(!events.is_set("up"));
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let events = Events::new();
+    for signal in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM"] {
+        let script = format!("trap 'echo {signal}; exit 3' {signal}; echo ready; while :; do sleep 0.01; done");
+        let mut command = events.command(&["hold", "up", "--", "sh", "-c", &script]);
+        let mut process = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().as_deref(), Some("ready"));
+        process.signal(&format!("-{signal}"));
+        assert_eq!(lines.next().as_deref(), Some(signal));
+        assert_eq!(process.0.wait().unwrap().code(), Some(3), "{signal}");
+        assert!(!events.is_set("up"));
+    }
+    // One that the command does not handle ends both.
+    let mut held = events.hold();
+    held.process.signal("-HUP");
+    assert_eq!(held.process.0.wait().unwrap().signal(), Some(1));
+    assert!(!exists(held.command) && !events.is_set("up"));
+}
+
+#[test]
+fn the_event_is_unset_when_the_command_or_tantara_is_killed() {
+    let events = Events::new();
+    let mut held = events.hold();
+    send("-KILL", held.command);
+    assert_eq!(held.process.0.wait().unwrap().code(), Some(137));
+    assert!(!events.is_set("up"));
+    let mut held = events.hold();
+    let waiting = events.start(&["wait", "--unset", "up", "--timeout", "60"]);
+    events.until_waiting("up");
+    held.process.signal("-KILL");
+    held.process.0.wait().unwrap();
+    assert!(!events.is_set("up"));
+    let mut waiting = waiting;
+    assert!(waiting.0.wait().unwrap().success());
+    assert!(exists(held.command), "the command goes on");
+    send("-KILL", held.command);
+}
+
+#[test]
+fn kills_at_random_leave_nothing_set() {
+    let rounds = env::var("TANTARA_STRESS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(50);
+    let events = Events::new();
+    for round in 0..rounds {
+        let mut held = Running(events.command(&["hold", "up", "--", "sleep", "600"]).spawn().unwrap());
+        let child = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", held.0.id())).unwrap_or_default();
+        // Before, while or after it starts the command.
+        thread::sleep(Duration::from_micros(fastrand(round) % 6_000));
+        let command = match (fastrand(round + 1_000) % 2, child().trim().parse::<u32>()) {
+            (1, Ok(command)) => command,
+            _ => held.0.id(),
+        };
+        let orphan: Option<u32> = child().trim().parse().ok();
+        let _ = Command::new("kill").args(["-KILL", &command.to_string()]).stderr(Stdio::null()).status();
+        let _ = held.0.wait();
+        // At once; but a child that is about to execute the command has a copy of the lock until it does.
+        until(|| !events.is_set("up"));
+        if let Some(orphan) = orphan.filter(|&orphan| command != orphan) {
+            let _ = Command::new("kill").args(["-KILL", &orphan.to_string()]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+/// A number that looks random.
+fn fastrand(seed: u64) -> u64 {
+    let mixed = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ mixed >> 31).wrapping_mul(0x94D0_49BB_1331_11EB) >> 33
+}
+
+#[test]
+fn a_command_that_cannot_be_run_sets_nothing() {
+    let events = Events::new();
+    let file = |name: &str, content: &str, mode| {
+        let path = events.home.path().join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (plain, lost, text) =
+        (file("plain", "#!/bin/sh\n", 0o644), file("lost", "#!/no/such/shell\n", 0o755), file("cut", "\x7fELF", 0o755));
+    for (command, code) in [("no-such-command", 127), ("/no/such", 127), (&*plain, 126), ("/tmp", 126)] {
+        let complaint = events.refused(&["hold", "up", "--", command], code);
+        assert!(complaint.contains(command), "{complaint}");
+        assert!(!events.path().exists(), "nothing is created for {command}");
+    }
+    events.done(&["clear", "up"]);
+    let mut watch = events.command(&["watch", "up"]);
+    let mut watch = Running(watch.stdout(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(watch.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    thread::sleep(Duration::from_millis(300));
+    for (command, code) in [(&*lost, 127), (&*text, 126)] {
+        events.refused(&["hold", "up", "--", command], code);
+        assert!(!events.is_set("up"));
+    }
+    events.done(&["pulse", "up"]);
+    let line = { lines }.next().unwrap();
+    assert!(line.contains("pulsed"), "the first change is the pulse: {line}");
+}
+
+#[test]
+fn bad_usage_gets_one_clear_error() {
+    let events = Events::new();
+    for args in [&["hold", "up"][..], &["hold", "up", "--"]] {
+        let complaint = events.refused(args, 2);
+        assert!(complaint.contains("hold needs a command") && complaint.contains("-- CMD"), "{complaint}");
+    }
+    events.refused(&["hold", "--", "true"], 2);
+    events.refused(&["hold", "a/b", "--", "true"], 2);
+    let complaint = events.refused(&["wait", "--unset", "--next", "up"], 2);
+    assert!(complaint.contains("--unset") && complaint.contains("--next"), "{complaint}");
+    assert!(!events.path().exists());
+    let help = events.done(&["hold", "--help"]);
+    assert!(help.contains("Examples:") && help.contains("Exit codes:"));
+}
+
+/// In both kinds of places.
+fn waits_until_unset(events: &Events) {
+    // What does not exist is clear, and is not created.
+    events.done(&["wait", "--unset", "up"]);
+    assert_eq!(events.done(&["wait", "--unset", "--any", "up", "b"]), "up\n");
+    assert_eq!(events.done(&["ls", "--json"]), "[]\n");
+    events.done(&["set", "up", "b"]);
+    assert_eq!(events.code(&["wait", "--unset", "up", "--timeout", "0"]), 124);
+    let complaint = events.refused(&["wait", "--unset", "up", "b", "--timeout", "50ms"], 124);
+    assert!(complaint.contains("still set"), "{complaint}");
+    for (wait, output) in [(&["wait", "--unset", "up"][..], ""), (&["wait", "--unset", "--any", "b", "up"], "up\n")] {
+        events.done(&["set", "up"]);
+        let waiting = events.start(wait);
+        events.until_waiting("up");
+        // A set that follows does not hide the clear.
+        events.done(&["clear", "up"]);
+        events.done(&["set", "up"]);
+        let mut waiting = waiting;
+        let mut printed = String::new();
+        std::io::Read::read_to_string(waiting.0.stdout.as_mut().unwrap(), &mut printed).unwrap();
+        assert!(waiting.0.wait().unwrap().success());
+        assert_eq!(printed, output);
+    }
+    events.done(&["clear", "b"]);
+    assert_eq!(events.done(&["wait", "--unset", "--any", "up", "b", "--", "echo", "then"]), "b\nthen\n");
+    let all = events.start(&["wait", "--unset", "up", "b"]);
+    events.until_waiting("up");
+    events.done(&["clear", "up"]);
+    let mut all = all;
+    assert!(all.0.wait().unwrap().success());
+}
+
+fn waits_for_the_next_set(events: &Events) {
+    events.done(&["set", "up"]);
+    assert_eq!(events.code(&["wait", "--next", "up", "--timeout", "0"]), 124);
+    assert_eq!(events.code(&["wait", "--next", "up", "--timeout", "50ms"]), 124);
+    for act in [&["set", "up"][..], &["pulse", "up"], &["hold", "up", "--", "true"], &["set", "other"]] {
+        events.done(&["set", "up"]);
+        let mut waiting = events.start(&["wait", "--next", "--any", "other", "up"]);
+        events.until_waiting("up");
+        events.done(&["clear", "other"]);
+        assert!(!waiting.is_over());
+        events.done(act);
+        let mut printed = String::new();
+        std::io::Read::read_to_string(waiting.0.stdout.as_mut().unwrap(), &mut printed).unwrap();
+        assert!(waiting.0.wait().unwrap().success());
+        assert_eq!(printed.trim(), act[1]);
+    }
+    let mut both = events.start(&["wait", "--next", "other", "up"]);
+    events.until_waiting("up");
+    events.done(&["set", "up"]);
+    thread::sleep(Duration::from_millis(50));
+    assert!(!both.is_over());
+    events.done(&["set", "other"]);
+    assert!(both.0.wait().unwrap().success());
+}
+
+#[test]
+fn waits_until_unset_between_processes() {
+    waits_until_unset(&Events::new());
+}
+
+#[test]
+fn waits_until_unset_between_machines() {
+    waits_until_unset(&Events::in_a_cluster());
+}
+
+#[test]
+fn waits_for_the_next_set_between_processes() {
+    waits_for_the_next_set(&Events::new());
+}
+
+#[test]
+fn waits_for_the_next_set_between_machines() {
+    waits_for_the_next_set(&Events::in_a_cluster());
+}
+
+#[test]
+fn an_event_of_a_cluster_is_set_while_the_command_runs() {
+    let events = Events::in_a_cluster();
+    let output = events.done(&["hold", "up", "--", "sh", "-c", "tantara is-set up && echo set"]);
+    assert_eq!(output, "set\n");
+    until(|| !events.is_set("up"));
+    events.refused(&["hold", "up", "--", "no-such-command"], 127);
+    let mut held = events.hold();
+    assert!(events.is_set("up"));
+    send("-KILL", held.command);
+    assert_eq!(held.process.0.wait().unwrap().code(), Some(137));
+    until(|| !events.is_set("up"));
+    // The lease ends.
+    let mut held = events.hold();
+    let mut waiting = events.start(&["wait", "--unset", "up"]);
+    held.process.signal("-KILL");
+    held.process.0.wait().unwrap();
+    assert!(waiting.0.wait().unwrap().success());
+    assert!(!events.is_set("up"));
+    send("-KILL", held.command);
+}
