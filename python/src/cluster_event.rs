@@ -51,7 +51,12 @@ impl ClusterEvent {
 
     /// Begins a wait.
     pub(crate) fn begin(&self) -> PyResult<BegunWait> {
-        Ok(BegunWait(Mutex::new(Some(Handle::new(self.event()?.wait_async())))))
+        self.begin_by(tantara_etcd::ClusterEvent::wait_async)
+    }
+
+    fn begin_by(&self, begin: fn(&tantara_etcd::ClusterEvent) -> ClusterWait) -> PyResult<BegunWait> {
+        let event = self.event()?;
+        Ok(BegunWait(Mutex::new(Some(Handle::new(begin(&event))))))
     }
 }
 
@@ -207,6 +212,48 @@ impl ClusterEvent {
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         task::coroutine(py, || self.begin(), Aim::All, timeout)
+    }
+
+    /// Block until the event is unset, for at most timeout seconds: neither set nor held. It is released too if the
+    /// event was unset and set again meanwhile. An event that does not exist is unset.
+    ///
+    /// Return and raise what wait() does.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_unset(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let limit = seconds::limit(timeout)?;
+        let event = self.event()?;
+        blocking(py, limit, |limit| event.wait_unset_timeout(limit), drop)?.map_err(of_cluster)
+    }
+
+    /// wait_unset() for async code: await event.wait_unset_async(). The wait begins as that of wait_async() does.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_unset_async<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        task::coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_unset_async), Aim::All, timeout)
+    }
+
+    /// Block until the event is set once more, for at most timeout seconds: by set(), pulse() or hold(), whether it is
+    /// set already or not.
+    ///
+    /// Return and raise what wait() does.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_next(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let limit = seconds::limit(timeout)?;
+        let event = self.event()?;
+        blocking(py, limit, |limit| event.wait_next_timeout(limit), drop)?.map_err(of_cluster)
+    }
+
+    /// wait_next() for async code: await event.wait_next_async(). The wait begins as that of wait_async() does.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_next_async<'py>(
+        &self,
+        py: Python<'py>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        task::coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_next_async), Aim::All, timeout)
     }
 
     /// Set the event until the returned Hold is released: with event.hold(): ...

@@ -14,6 +14,7 @@ mod member;
 mod quick;
 mod seconds;
 mod shared;
+mod shared_hold;
 mod sleep;
 mod task;
 
@@ -40,6 +41,8 @@ mod _tantara {
     use super::many::{wait_all, wait_all_async, wait_any, wait_any_async};
     #[pymodule_export]
     use super::shared::SharedEvent;
+    #[pymodule_export]
+    use super::shared_hold::SharedHold;
     #[pymodule_export]
     use super::task::{Notifier, Pending};
 

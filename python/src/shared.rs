@@ -8,12 +8,14 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
+use tantara::__private::{Seal, Sealed, Slot};
 use tantara::Waitable;
 
 use crate::call::{call, import, index};
 use crate::error::raise;
 use crate::member::Member;
 use crate::seconds;
+use crate::shared_hold::SharedHold;
 use crate::sleep::blocking;
 use crate::task::{self, Aim};
 
@@ -57,6 +59,30 @@ impl Member for tantara::SharedEvent {
 
     fn wait(&self) -> impl Future<Output = Result<(), tantara::Error>> + Send {
         self.wait_async()
+    }
+}
+
+/// A wait for something else than that the event is set.
+pub(crate) struct OtherWait {
+    event: tantara::SharedEvent,
+    begin: fn(&tantara::SharedEvent) -> tantara::SharedWait<'_>,
+}
+
+impl Member for OtherWait {
+    fn waitable(&self) -> &dyn Waitable {
+        self
+    }
+
+    fn wait(&self) -> impl Future<Output = Result<(), tantara::Error>> + Send {
+        (self.begin)(&self.event)
+    }
+}
+
+impl Waitable for OtherWait {}
+
+impl Sealed for OtherWait {
+    fn slot(&self, _: Seal) -> Slot<'_> {
+        Slot::external((self.begin)(&self.event))
     }
 }
 
@@ -205,6 +231,60 @@ impl SharedEvent {
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         task::coroutine(slf.py(), || slf.get().opened(), Aim::All, timeout)
+    }
+
+    /// Block until the event is unset, for at most timeout seconds. It is released too if the event was unset and set
+    /// again meanwhile.
+    ///
+    /// Return True if the wait was released, False if the timeout expired, as wait() does. An event that is held is
+    /// set. If its holder is killed, the wait is released within a second.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_unset(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (limit, event) = (seconds::limit(timeout)?, self.opened()?);
+        raise(blocking(py, limit, |limit| event.wait_unset_timeout(limit), drop)?)
+    }
+
+    /// wait_unset() for async code: await event.wait_unset_async().
+    ///
+    /// The wait begins with the call, not with the await. It may be cancelled at any time.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_unset_async<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: tantara::SharedEvent::wait_unset_async });
+        task::coroutine(slf.py(), wait, Aim::All, timeout)
+    }
+
+    /// Block until the event is set by a call that begins after this one, for at most timeout seconds: by set(),
+    /// pulse() or hold(), whether the event is set already or not.
+    ///
+    /// Return True if the wait was released, False if the timeout expired, as wait() does.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_next(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
+        let (limit, event) = (seconds::limit(timeout)?, self.opened()?);
+        raise(blocking(py, limit, |limit| event.wait_next_timeout(limit), drop)?)
+    }
+
+    /// wait_next() for async code: await event.wait_next_async().
+    ///
+    /// Every set() that begins after this call counts. The wait may be cancelled at any time.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_next_async<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: tantara::SharedEvent::wait_next_async });
+        task::coroutine(slf.py(), wait, Aim::All, timeout)
+    }
+
+    /// Set the event until the returned SharedHold is released or this process ends: with event.hold(): ...
+    ///
+    /// The event is unset then, even if the process was killed, unless another process holds it or it was set. clear()
+    /// ends no hold. The child of a fork holds nothing.
+    fn hold(&self, py: Python<'_>) -> PyResult<SharedHold> {
+        let event = self.opened()?;
+        raise(py.detach(|| event.hold())).map(SharedHold::new)
     }
 
     /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait first.
