@@ -94,7 +94,7 @@ impl Sailor {
             self.events.clear();
         }
         let (event, other, moment) = (self.event(), self.event(), self.moment());
-        let outcome = match self.below(14) {
+        let outcome = match self.below(17) {
             0 => event.wait(),
             1 => event.wait_timeout(moment).map(drop),
             2 => pollster::block_on(event.wait_async()),
@@ -105,6 +105,14 @@ impl Sailor {
             8 | 9 => event.pulse(),
             10 => event.is_set().and_then(|_| event.last_set()).map(drop),
             11 => event.waiters().map(drop),
+            13 => event.hold().map(|hold| {
+                assert!(event.is_set().is_ok_and(|is_set| is_set) || event.is_removed(), "it is held");
+                thread::sleep(moment);
+                assert!(event.is_set().is_ok_and(|is_set| is_set) || event.is_removed(), "it was held all the time");
+                drop(hold);
+            }),
+            14 => event.wait_unset_timeout(moment).map(drop),
+            15 => event.wait_next_timeout(moment).map(drop),
             12 => {
                 let listed = SharedEvent::list_in(&self.directory).unwrap();
                 listed.into_iter().try_for_each(|entry| entry.map(drop)).unwrap();
