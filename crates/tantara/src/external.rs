@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::panic::RefUnwindSafe;
 use std::pin::Pin;
 use std::ptr;
+use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,11 +30,31 @@ pub trait External: fmt::Debug + Send + Sync {
         None
     }
 
+    /// As `poll_outcome`, for a thread that blocks and needs no waker, because it can sleep on
+    /// words. `sleeps` if it is about to, else it only looks. `waited`: it is time to show that it
+    /// waits, and since when, and to look whether the event is still there.
+    fn poll_word(self: Pin<&mut Self>, sleeps: bool, waited: Option<Duration>) -> Found<'_> {
+        let _ = (sleeps, waited);
+        Found::Nothing
+    }
+
     /// Called when the time has passed. `true` if `poll_outcome` must be ready before a timeout can
     /// be reported, and will be soon.
     fn decide(self: Pin<&mut Self>) -> bool {
         false
     }
+}
+
+/// What a poll of a thread that sleeps on words of events has found.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// The outcome, as of [`External::poll_outcome`].
+    Outcome(Result<bool, Error>),
+    /// None yet: poll again when the word no longer has this value, and after that time at the
+    /// latest.
+    Word(&'a AtomicU32, u32, Duration),
+    /// The event has no such word.
+    Nothing,
 }
 
 /// Large enough for every wait; a larger one does not compile.

@@ -12,7 +12,7 @@ use crate::auto_reset::AutoResetEvent;
 use crate::deadline::Deadline;
 use crate::error::{Error, or_panic};
 use crate::event::Event;
-use crate::park::{block_on, block_on_napping};
+use crate::park::{block_on, block_on_resting};
 use crate::slots::sealed::{IntoSlot, Seal, Sealed};
 use crate::slots::{Slot, Slots, Waitable};
 use crate::wait::{AutoResetWait, Wait};
@@ -158,10 +158,13 @@ trait Many<'a> {
     /// released in time.
     fn block(&mut self, deadline: Deadline) -> Option<Result<Self::Output, Error>> {
         self.slots().prepare_to_block();
-        let outcome = block_on_napping(
-            |context| match self.poll_outcome(context) {
-                Poll::Ready(outcome) => Ok(outcome),
-                Poll::Pending => Err(self.slots().longest_sleep()),
+        let outcome = block_on_resting(
+            |context| {
+                self.slots().begin_pass();
+                match self.poll_outcome(context) {
+                    Poll::Ready(outcome) => Ok(outcome),
+                    Poll::Pending => Err(self.slots().rest()),
+                }
             },
             deadline,
         );

@@ -1,5 +1,5 @@
 //! How a thread waits for a future: it polls, and sleeps on a word of its own until its waker is
-//! called, or for a limited time if the waker may never be called.
+//! called. If the waker may never be called, it sleeps for a limited time, or also on words of events.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::interrupt;
 use crate::sync::{AtomicU32, per_thread, sleep};
-use crate::sys;
+use crate::sys::{self, Awake, Words};
 
 /// The thread does not sleep, and was not woken.
 const IDLE: u32 = 0;
@@ -22,6 +22,18 @@ const IDLE: u32 = 0;
 const CALLED: u32 = 1;
 /// The thread sleeps, or is about to.
 const ASLEEP: u32 = 2;
+
+/// What a thread does until the next poll.
+pub(crate) enum Rest {
+    /// It polls at once.
+    None,
+    /// It sleeps until its waker is called.
+    UntilCalled,
+    /// It sleeps for that long: its waker may never be called.
+    For(Duration),
+    /// It sleeps until one of the words changes or its waker is called, but no longer than that.
+    OnWords(Words, Duration),
+}
 
 /// What a thread sleeps on. Not `std::thread::park`, because the program may be using its token.
 struct Parker {
@@ -64,6 +76,19 @@ impl Parker {
         if interrupt::gives_up(deadline) { Err(sys::TimedOut) } else { Ok(()) }
     }
 
+    /// Sleeps until a call, until one of the words is no longer as expected, or until the deadline,
+    /// but no longer than `longest`. Uses the call up.
+    fn sleep_on(&self, mut words: Words, longest: Duration, deadline: Deadline) -> Result<(), sys::TimedOut> {
+        let longest = interrupt::longest_sleep(deadline).map_or(longest, |most| most.min(longest));
+        let until = deadline.at_most(Instant::now() + longest);
+        // Fails only if a call has come.
+        let is_called = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed).is_err();
+        let awake = if is_called { Awake::Called } else { words.wait(&self.word, ASLEEP, until) };
+        self.word.swap(IDLE, AcqRel);
+        let gives_up = awake != Awake::Called && interrupt::gives_up(deadline);
+        if gives_up { Err(sys::TimedOut) } else { Ok(()) }
+    }
+
     fn sleep(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         // Fails only if a call has come.
         let _ = self.word.compare_exchange(IDLE, ASLEEP, Relaxed, Relaxed);
@@ -85,19 +110,19 @@ per_thread! {
 
 /// Runs `future` on this thread until it is ready, or until the deadline. On a tie the future wins.
 pub(crate) fn block_on<F: Future>(mut future: Pin<&mut F>, deadline: Deadline) -> Option<F::Output> {
-    block_on_napping(
+    block_on_resting(
         |context| match future.as_mut().poll(context) {
             Poll::Ready(output) => Ok(output),
-            Poll::Pending => Err(None),
+            Poll::Pending => Err(Rest::UntilCalled),
         },
         deadline,
     )
 }
 
 /// As [`block_on`], for futures whose waker may never be called: if `poll` is not ready, it returns
-/// how long to sleep until the next poll, or nothing to sleep until the waker is called.
-pub(crate) fn block_on_napping<T>(
-    mut poll: impl FnMut(&mut Context<'_>) -> Result<T, Option<Duration>>,
+/// what to do until the next poll.
+pub(crate) fn block_on_resting<T>(
+    mut poll: impl FnMut(&mut Context<'_>) -> Result<T, Rest>,
     deadline: Deadline,
 ) -> Option<T> {
     let parker = PARKER.try_with(Cell::take).ok().flatten().unwrap_or_else(Parker::new);
@@ -107,14 +132,19 @@ pub(crate) fn block_on_napping<T>(
     let output = loop {
         // The clock was read before this poll, so a release before the deadline is seen, however
         // long the poll takes.
-        let nap = match poll(&mut context) {
+        let rest = match poll(&mut context) {
             Ok(output) => break Some(output),
-            Err(nap) => nap,
+            Err(rest) => rest,
         };
         if out_of_time {
             break None;
         }
-        let slept = nap.map_or_else(|| parker.park(deadline), |nap| parker.nap(nap, deadline));
+        let slept = match rest {
+            Rest::None => Ok(()),
+            Rest::UntilCalled => parker.park(deadline),
+            Rest::For(nap) => parker.nap(nap, deadline),
+            Rest::OnWords(words, longest) => parker.sleep_on(words, longest, deadline),
+        };
         out_of_time = slept.is_err() || deadline.has_passed();
     };
     let _ = PARKER.try_with(|kept| kept.set(Some(parker)));

@@ -6,10 +6,12 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::external::{External, InPlace};
+use crate::external::{External, Found, InPlace};
+use crate::park::Rest;
+use crate::sys::Words;
 use crate::wait::{AutoResetWait, Wait};
 
 /// What [`any`](crate::any) and [`all`](crate::all) can wait for. The trait is sealed: events implement it. `&dyn
@@ -144,6 +146,73 @@ pub(crate) struct Slots<'a> {
     /// Whether any of them is external. Only such a slot may have to be polled before its turn more than once.
     has_externals: bool,
     blocks: bool,
+    /// What a thread that blocks sleeps on, if it can.
+    on_words: Option<OnWords>,
+}
+
+/// A thread that blocks sleeps on the words of external events by itself, as far as they have some and there is room:
+/// no other thread has to wake it. The others are waited for by its waker.
+struct OnWords {
+    words: Words,
+    /// The slots whose words are among them.
+    listed: Vec<bool>,
+    /// How long to sleep at most.
+    longest: Duration,
+    /// Whether this pass over the slots is followed by a sleep. The first is not: it leaves no trace.
+    sleeps: bool,
+    began: Instant,
+    /// When, since then, to show that it waits, and to look whether the events are still there.
+    next_look: Duration,
+    /// In this pass it is time for that.
+    waited: Option<Duration>,
+}
+
+impl OnWords {
+    const FIRST_LOOK: Duration = Duration::from_millis(50);
+    const SECOND_LOOK: Duration = Duration::from_secs(1);
+    const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+    fn new(slots: usize) -> Option<OnWords> {
+        Some(OnWords {
+            words: Words::new(slots)?,
+            listed: vec![false; slots],
+            longest: Duration::MAX,
+            sleeps: false,
+            began: Instant::now(),
+            next_look: OnWords::FIRST_LOOK,
+            waited: None,
+        })
+    }
+
+    fn begin_pass(&mut self) {
+        self.words.clear();
+        self.listed.fill(false);
+        let waited = self.began.elapsed();
+        self.waited = (self.sleeps && waited >= self.next_look).then_some(waited);
+        if self.waited.is_some() {
+            let is_first = waited < OnWords::SECOND_LOOK;
+            self.next_look = if is_first { OnWords::SECOND_LOOK } else { waited + OnWords::BETWEEN_LOOKS };
+        }
+        self.longest = self.next_look.saturating_sub(waited);
+    }
+
+    /// Polls the wait of a slot. `None` if it needs a waker.
+    fn poll(&mut self, index: usize, wait: Pin<&mut (dyn External + '_)>) -> Option<Poll<Result<bool, Error>>> {
+        if !self.listed[index] && !self.words.has_room() {
+            return None;
+        }
+        match wait.poll_word(self.sleeps, self.waited) {
+            Found::Outcome(outcome) => Some(Poll::Ready(outcome)),
+            Found::Word(word, value, longest) => {
+                self.longest = self.longest.min(longest);
+                if !std::mem::replace(&mut self.listed[index], true) {
+                    self.words.add(word, value);
+                }
+                Some(Poll::Pending)
+            }
+            Found::Nothing => None,
+        }
+    }
 }
 
 // A panic leaves the slots in a valid state, as it does the events.
@@ -157,13 +226,18 @@ impl<'a> Slots<'a> {
         events.for_each(|event| event.add_to(&mut collected, Seal(())));
         let Collected { slots, owners } = collected;
         let has_externals = slots.iter().any(|slot| matches!(slot, Slot::External(_)));
-        Slots { slots: slots.into_boxed_slice().into(), _owners: owners, has_externals, blocks: false }
+        Slots { slots: slots.into_boxed_slice().into(), _owners: owners, has_externals, blocks: false, on_words: None }
     }
 
     /// Leaves the queues of all events, and releases those that the wait owns.
     pub(crate) fn leave(&mut self) {
-        *self =
-            Slots { slots: Box::into_pin(Box::default()), _owners: Vec::new(), has_externals: false, blocks: false };
+        *self = Slots {
+            slots: Box::into_pin(Box::default()),
+            _owners: Vec::new(),
+            has_externals: false,
+            blocks: false,
+            on_words: None,
+        };
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -181,23 +255,42 @@ impl<'a> Slots<'a> {
 
     /// Whether one of the slots from `first` on has to be polled before its turn, once more.
     pub(crate) fn needs_poll(&self, first: usize) -> bool {
-        self.externals(first).any(External::needs_poll)
+        self.on_words.is_some() || self.externals(first).any(External::needs_poll)
     }
 
     /// From now on a thread polls, and blocks in between.
     pub(crate) fn prepare_to_block(&mut self) {
         self.blocks = true;
+        self.on_words = if self.has_externals { OnWords::new(self.len()) } else { None };
     }
 
-    /// How long to sleep until the next poll, if some slot's release may not wake the thread that blocks.
-    pub(crate) fn longest_sleep(&self) -> Option<Duration> {
-        self.externals(0).filter_map(External::longest_sleep).min()
+    /// The thread that blocks is about to poll.
+    pub(crate) fn begin_pass(&mut self) {
+        if let Some(on_words) = &mut self.on_words {
+            on_words.begin_pass();
+        }
+    }
+
+    /// What the thread that blocks does until the next poll.
+    pub(crate) fn rest(&mut self) -> Rest {
+        let longest = self.externals(0).filter_map(External::longest_sleep).min();
+        let Some(on_words) = &mut self.on_words else { return longest.map_or(Rest::UntilCalled, Rest::For) };
+        if !std::mem::replace(&mut on_words.sleeps, true) {
+            return Rest::None;
+        }
+        let Some(next) = Words::new(on_words.listed.len()) else {
+            // The kernel has refused the last sleep.
+            self.on_words = None;
+            return Rest::None;
+        };
+        let words = std::mem::replace(&mut on_words.words, next);
+        Rest::OnWords(words, on_words.longest.min(longest.unwrap_or(Duration::MAX)))
     }
 
     /// The time has passed. The slots that have to be ready before that can be reported.
     pub(crate) fn decide(&mut self) -> Vec<usize> {
         let count = self.len();
-        let decides = |index: &usize| match self.at(*index) {
+        let decides = |index: &usize| match Slots::at(&mut self.slots, *index) {
             Projected::External(wait) => wait.decide(),
             _ => false,
         };
@@ -207,7 +300,7 @@ impl<'a> Slots<'a> {
     /// Ready when each of these slots is.
     pub(crate) fn poll_decided(&mut self, deciding: &[usize], context: &mut Context<'_>) -> Poll<()> {
         for index in deciding {
-            if let Projected::External(wait) = self.at(*index) {
+            if let Projected::External(wait) = Slots::at(&mut self.slots, *index) {
                 let _ = ready!(wait.poll_outcome(context, true));
             }
         }
@@ -217,21 +310,23 @@ impl<'a> Slots<'a> {
     /// Ready once the slot is released, or has failed. A release that was given to the slot stays in it until it is
     /// claimed.
     pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let blocks = self.blocks;
-        match self.at(index) {
+        match Slots::at(&mut self.slots, index) {
             Projected::Event(wait) => wait.poll(context).map(Ok),
             Projected::AutoReset(wait) => wait.poll_held(context).map(Ok),
-            Projected::External(wait) => match ready!(wait.poll_outcome(context, blocks)) {
-                Ok(true) => Poll::Ready(Ok(())),
-                Ok(false) => Poll::Pending,
-                Err(error) => Poll::Ready(Err(error)),
-            },
+            Projected::External(mut wait) => {
+                let on_words = self.on_words.as_mut().and_then(|on_words| on_words.poll(index, wait.as_mut()));
+                match ready!(on_words.unwrap_or_else(|| wait.poll_outcome(context, self.blocks))) {
+                    Ok(true) => Poll::Ready(Ok(())),
+                    Ok(false) => Poll::Pending,
+                    Err(error) => Poll::Ready(Err(error)),
+                }
+            }
         }
     }
 
     /// Uses up the release in the slot.
     pub(crate) fn claim(&mut self, index: usize) {
-        if let Projected::AutoReset(wait) = self.at(index) {
+        if let Projected::AutoReset(wait) = Slots::at(&mut self.slots, index) {
             wait.claim();
         }
     }
@@ -245,9 +340,9 @@ impl<'a> Slots<'a> {
         })
     }
 
-    fn at(&mut self, index: usize) -> Projected<'_, 'a> {
+    fn at<'s>(slots: &'s mut Pin<Box<[Slot<'a>]>>, index: usize) -> Projected<'s, 'a> {
         // SAFETY: structural pinning: the element stays where it is; the slice is never moved out of the pinned box.
-        let slot = unsafe { self.slots.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
+        let slot = unsafe { slots.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
         // SAFETY: the reference is pinned again at once, in the variant it came from.
         match unsafe { slot.get_unchecked_mut() } {
             // SAFETY: structural pinning of the variant's field.

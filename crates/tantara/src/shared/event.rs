@@ -386,8 +386,8 @@ impl SharedEvent {
     /// # Errors
     ///
     /// The future's, if the event was removed, or is removed while it is awaited, or if no reactor thread can be
-    /// started. (A thread that blocks can do without, also in [`any`](crate::any) and [`all`](crate::all): then it
-    /// looks every 5 ms.)
+    /// started. (A thread that blocks, also in [`any`](crate::any) and [`all`](crate::all), needs one only for more
+    /// than 127 events, or before Linux 5.16. It can do without, and then looks every 5 ms.)
     #[inline]
     pub fn wait_async(&self) -> SharedWait<'_> {
         SharedWait::new(&self.handle, Aim::Set)
@@ -466,8 +466,9 @@ impl SharedEvent {
 
     /// The waiters, in all processes on the same kernel, those who have waited longest first.
     ///
-    /// A waiter appears after 50 ms of sleep. A process whose tasks wait appears once, by its reactor thread. Waiters
-    /// record this themselves. The kernel removes the records of processes that have ended.
+    /// A waiter appears after 50 ms of sleep. Each thread that blocks appears, also one that waits for many events. A
+    /// process whose tasks wait appears once, by its reactor thread. Waiters record this themselves. The kernel removes
+    /// the records of processes that have ended.
     ///
     /// # Errors
     ///

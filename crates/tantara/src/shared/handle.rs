@@ -352,7 +352,21 @@ impl Handle {
         self.sleepers.load(Relaxed) as usize + self.local_event.queue().len()
     }
 
-    fn enter(&self, word: Word, waited: Duration) -> Option<registry::Mark> {
+    /// Counts a thread that sleeps on the word among others, for `Debug`.
+    pub(crate) fn count_sleeper(&self) {
+        self.sleepers.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn discount_sleeper(&self) {
+        self.sleepers.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn leave(&self, mark: registry::Mark) {
+        self.registry.leave(&self.file.file, mark, self.word());
+    }
+
+    /// Marks this thread as one that waits. `word` is the word as it counts.
+    pub(crate) fn enter(&self, word: Word, waited: Duration) -> Option<registry::Mark> {
         let namespace = self.page().index_of_namespace(shared::pid_namespace(), self.file.is_writable);
         self.registry.enter(&self.file.file, namespace, word, waited)
     }

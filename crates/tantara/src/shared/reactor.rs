@@ -23,8 +23,10 @@
 //! one sleep, and tasks that need them, it looks at its words every [`BLIND`].
 //!
 //! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a reactor thread looks at its
-//! words every [`BLIND`] instead. Where no thread can be started, a thread that blocks looks that often by itself
-//! ([`wait`](crate::shared::wait)), and a task gets an error.
+//! words every [`BLIND`] instead. Where no thread can be started, a task gets an error.
+//!
+//! A thread that blocks needs a reactor thread only where it cannot sleep on the words by itself, or for more events
+//! than fit into one sleep. If none can be started, it looks every [`BLIND`] ([`wait`](crate::shared::wait)).
 
 use std::path::Path;
 use std::ptr;
@@ -189,7 +191,7 @@ impl ReactorThread {
             sleeps.extend(on_repeats.into_iter().take(room).map(|(sleep, _)| sleep));
             let slept = if can_sleep_on_many { shared::wait_many(&sleeps, until) } else { Err(ManyError::Unsupported) };
             match slept {
-                Ok(()) | Err(ManyError::TimedOut) => {}
+                Ok(()) | Err(ManyError::TimedOut | ManyError::Interrupted) => {}
                 Err(error) => {
                     can_sleep_on_many = error != ManyError::Unsupported;
                     let until = if registrations.is_empty() { until } else { until.min(now + BLIND) };

@@ -12,11 +12,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::external::External;
+use crate::external::{External, Found};
 use crate::protocol::target::{Aim, Target};
 use crate::protocol::word::Word;
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::shared::reactor;
+use crate::shared::registry::Mark;
 use crate::sys::shared::BLIND;
 use crate::tasks::{Holder, Queue};
 use crate::wait::EventWait;
@@ -111,7 +112,15 @@ unsafe impl HoldsHandle for Arc<Handle> {
 struct Listening<H: HoldsHandle> {
     /// Begins anew after each notification.
     notified: EventWait<Listener<H>>,
-    alone: Option<Box<Alone>>,
+    /// In a box, because few waits need it.
+    aside: Option<Box<Aside>>,
+}
+
+/// What a thread that blocks does without a reactor thread.
+enum Aside {
+    Alone(Alone),
+    /// It sleeps on the word by itself, among others. If it has done so for a while, there is a mark.
+    Asleep(Option<Mark>),
 }
 
 /// No reactor thread could be started for a thread that blocks. It polls every [`BLIND`], and does the
@@ -146,7 +155,7 @@ impl<H: HoldsHandle> Drop for Listener<H> {
 
 impl<H: HoldsHandle> Listening<H> {
     fn new(handle: H) -> Listening<H> {
-        Listening { notified: EventWait::new(Listener(handle)), alone: None }
+        Listening { notified: EventWait::new(Listener(handle)), aside: None }
     }
 
     fn handle(&self) -> &Arc<Handle> {
@@ -195,26 +204,35 @@ impl<H: HoldsHandle> Listening<H> {
     /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
     /// reactor thread.
     fn register(self: Pin<&mut Self>, seen: Word, repeats: u32, blocks: bool) -> Result<(), Error> {
-        // SAFETY: `alone` is not pinned: there is no pinned reference to it. Nothing is moved out of `notified`.
-        let Listening { notified, alone } = unsafe { self.get_unchecked_mut() };
+        // SAFETY: `aside` is not pinned: there is no pinned reference to it. Nothing is moved out of `notified`.
+        let Listening { notified, aside } = unsafe { self.get_unchecked_mut() };
         let handle = notified.holder().0.handle();
-        if alone.as_ref().is_some_and(|alone| Instant::now() < alone.next_look) {
+        let alone = match aside.as_deref() {
+            Some(Aside::Alone(alone)) => Some(alone),
+            _ => None,
+        };
+        let (now, since) = (Instant::now(), alone.map(|alone| alone.since));
+        if alone.is_some_and(|alone| now < alone.next_look) {
             return Ok(());
         }
         match reactor::register(handle, seen, repeats) {
-            Ok(()) => *alone = None,
+            Ok(()) => leave(aside.take(), handle),
             Err(error) if !blocks => return Err(error),
             Err(_) => {
-                let (is_first, now) = (alone.is_none(), Instant::now());
-                let alone = alone.get_or_insert_with(|| Box::new(Alone { since: now, next_look: now }));
-                alone.next_look = now + if is_first { ANONYMOUS_NAP } else { SHORTEST_NAP };
-                if !is_first {
-                    handle.enter_for_listeners(seen, now - alone.since);
+                if let Some(since) = since {
+                    handle.enter_for_listeners(seen, now - since);
                     handle.check_place();
                 }
+                let next_look = now + if since.is_none() { ANONYMOUS_NAP } else { SHORTEST_NAP };
+                let alone = Aside::Alone(Alone { since: since.unwrap_or(now), next_look });
+                leave(aside.replace(Box::new(alone)), handle);
             }
         }
         Ok(())
+    }
+
+    fn is_alone(&self) -> bool {
+        matches!(self.aside.as_deref(), Some(Aside::Alone(_)))
     }
 
     fn notified(self: Pin<&mut Self>) -> Pin<&mut EventWait<Listener<H>>> {
@@ -229,6 +247,14 @@ pub(crate) struct HandleWait<H: HoldsHandle> {
     listening: Listening<H>,
     /// `None` if the event was gone already: nothing releases such a wait.
     target: Option<Target>,
+}
+
+/// A thread that slept by itself is no longer counted nor shown.
+fn leave(aside: Option<Box<Aside>>, handle: &Handle) {
+    if let Some(Aside::Asleep(mark)) = aside.map(|aside| *aside) {
+        handle.discount_sleeper();
+        mark.into_iter().for_each(|mark| handle.leave(mark));
+    }
 }
 
 impl<H: HoldsHandle> HandleWait<H> {
@@ -264,6 +290,8 @@ impl<H: HoldsHandle> HandleWait<H> {
 
 impl<H: HoldsHandle> Drop for HandleWait<H> {
     fn drop(&mut self) {
+        let mark = self.listening.aside.take();
+        leave(mark, self.listening.handle());
         if self.target.is_some_and(Target::is_other) {
             self.listening.handle().other_listeners.fetch_sub(1, Relaxed);
         }
@@ -275,12 +303,48 @@ impl<H: HoldsHandle + Send + Sync> External for HandleWait<H> {
         self.poll_released(context, blocks).map_ok(|()| true)
     }
 
+    fn poll_word(self: Pin<&mut Self>, sleeps: bool, mut waited: Option<Duration>) -> Found<'_> {
+        // SAFETY: nothing is moved out of it, and what is changed here is not pinned.
+        let HandleWait { listening: Listening { notified, aside }, target } = unsafe { self.get_unchecked_mut() };
+        // A wait for the next `set` sleeps on two words.
+        let Some(target) = target.filter(|target| !target.is_other()) else { return Found::Nothing };
+        let handle = notified.holder().0.handle();
+        loop {
+            let now = handle.known_word();
+            let seen = handle.seen(now);
+            if target.is_reached(seen, handle.repeats()) {
+                return Found::Outcome(handle.check_whole().map(|()| true));
+            }
+            if seen.is_gone() {
+                return Found::Outcome(Err(handle.gone(seen)));
+            }
+            if !sleeps {
+                return Found::Word(&handle.page().word, now.bits(), Duration::MAX);
+            }
+            let aside = aside.get_or_insert_with(|| {
+                handle.count_sleeper();
+                Box::new(Aside::Asleep(None))
+            });
+            if let Some(waited) = waited.take() {
+                if let Aside::Asleep(mark @ None) = &mut **aside {
+                    *mark = handle.enter(seen, waited);
+                }
+                // It takes several system calls, for each event.
+                if waited >= SHORTEST_NAP {
+                    handle.check_place();
+                }
+            } else if let Some(announced) = handle.announce_sleep(now, seen) {
+                return Found::Word(&handle.page().word, announced.bits(), handle.longest_nap(Duration::MAX, seen));
+            }
+        }
+    }
+
     fn needs_poll(&self) -> bool {
-        self.listening.alone.is_some() || self.listening.notified.is_released() && !self.is_released()
+        self.listening.is_alone() || self.listening.notified.is_released() && !self.is_released()
     }
 
     fn longest_sleep(&self) -> Option<Duration> {
-        self.listening.alone.is_some().then_some(BLIND)
+        self.listening.is_alone().then_some(BLIND)
     }
 }
 
@@ -322,6 +386,10 @@ impl<'a> SharedWait<'a> {
 impl External for SharedWait<'_> {
     fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>> {
         self.wait().poll_outcome(context, blocks)
+    }
+
+    fn poll_word(self: Pin<&mut Self>, sleeps: bool, waited: Option<Duration>) -> Found<'_> {
+        self.wait().poll_word(sleeps, waited)
     }
 
     fn needs_poll(&self) -> bool {

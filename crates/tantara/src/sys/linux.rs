@@ -4,6 +4,8 @@ pub(crate) mod files;
 pub(crate) mod shared;
 pub(crate) mod unforked;
 
+pub(crate) use shared::Words;
+
 use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU32;

@@ -114,6 +114,8 @@ const FUTEX_32: u32 = 2;
 pub(crate) enum ManyError {
     /// The deadline has passed.
     TimedOut,
+    /// A signal handler has run.
+    Interrupted,
     /// The kernel is short of memory.
     OutOfMemory,
     /// The kernel does not have the system call (before Linux 5.16), or a sandbox forbids it.
@@ -124,8 +126,9 @@ impl ManyError {
     /// Classifies an error of `futex_waitv`. `Ok` if the caller has to look at the words again.
     fn of(errno: Option<i32>) -> Result<(), ManyError> {
         match errno {
-            // A word has changed, a signal handler has run, or a page is no longer mapped, which a look at it shows.
-            Some(libc::EAGAIN | libc::EINTR | libc::EFAULT) => Ok(()),
+            // A word has changed, or a page is no longer mapped, which a look at it shows.
+            Some(libc::EAGAIN | libc::EFAULT) => Ok(()),
+            Some(libc::EINTR) => Err(ManyError::Interrupted),
             Some(libc::ETIMEDOUT) => Err(ManyError::TimedOut),
             Some(libc::ENOMEM) => Err(ManyError::OutOfMemory),
             // ENOSYS, EPERM, EACCES, EINVAL, or any error of a sandbox: the next call would fail as well.
@@ -147,6 +150,8 @@ impl Sleep {
     }
 }
 
+static CAN_WAIT_MANY: AtomicBool = AtomicBool::new(true);
+
 /// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or until the deadline. May
 /// return early.
 pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyError> {
@@ -166,8 +171,54 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
     if woken >= 0 {
         return Ok(());
     }
-    ManyError::of(io::Error::last_os_error().raw_os_error())
+    let outcome = ManyError::of(io::Error::last_os_error().raw_os_error());
+    if outcome == Err(ManyError::Unsupported) {
+        CAN_WAIT_MANY.store(false, Relaxed);
+    }
+    outcome
 }
+
+/// Words of events that a thread sleeps on until one of them changes, together with a word of its own.
+#[derive(Debug)]
+pub(crate) struct Words(Vec<Sleep>);
+
+impl Words {
+    /// `None` if the kernel does not have the system call, as far as is known.
+    pub(crate) fn new(words: usize) -> Option<Words> {
+        CAN_WAIT_MANY.load(Relaxed).then(|| Words(Vec::with_capacity(MOST_WORDS.min(words + 1))))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether there is room for another one.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.len() < MOST_WORDS - 1
+    }
+
+    pub(crate) fn add(&mut self, word: &AtomicU32, expected: u32) {
+        self.0.push(Sleep::on(word, expected));
+    }
+
+    /// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or until the deadline.
+    /// May return early.
+    pub(crate) fn wait(&mut self, own: &AtomicU32, expected: u32, deadline: Instant) -> Awake {
+        self.0.push(Sleep::on_private(own, expected));
+        let slept = wait_many(&self.0, deadline);
+        self.0.pop();
+        match slept {
+            // If it is not supported, the caller's next call of `new` shows it.
+            Ok(()) | Err(ManyError::Unsupported) => Awake::Called,
+            Err(ManyError::Interrupted) => Awake::Interrupted,
+            Err(ManyError::TimedOut) => Awake::TimedOut,
+            Err(ManyError::OutOfMemory) => futex_wait(own, libc::FUTEX_PRIVATE_FLAG, expected, Some(SHORT_OF_MEMORY)),
+        }
+    }
+}
+
+/// How long to sleep on the own word alone if there is no memory for all.
+const SHORT_OF_MEMORY: Duration = Duration::from_millis(5);
 
 /// The time since 1970 at the kernel's last tick, in seconds and nanoseconds: cheap, with a resolution of some
 /// milliseconds. Not a `Duration`, whose arithmetic would take a tenth of a `set`.
@@ -322,9 +373,10 @@ mod tests {
 
     #[test]
     fn each_error_of_a_sleep_on_many_words_is_classified() {
-        for errno in [libc::EAGAIN, libc::EINTR, libc::EFAULT] {
+        for errno in [libc::EAGAIN, libc::EFAULT] {
             assert_eq!(ManyError::of(Some(errno)), Ok(()), "{errno}");
         }
+        assert_eq!(ManyError::of(Some(libc::EINTR)), Err(ManyError::Interrupted));
         assert_eq!(ManyError::of(Some(libc::ETIMEDOUT)), Err(ManyError::TimedOut));
         assert_eq!(ManyError::of(Some(libc::ENOMEM)), Err(ManyError::OutOfMemory));
         for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL, libc::EIO] {

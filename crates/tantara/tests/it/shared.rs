@@ -120,8 +120,8 @@ fn reader(directory: &TempDir, name: &str, is_late: bool) -> Option<(SharedEvent
     let event = open(directory, name);
     fs::set_permissions(path, PermissionsExt::from_mode(0o644)).unwrap();
     let participant = start("read", directory, &[name]);
-    // Three threads that block, and two waits through the reactor thread, which counts once.
-    until_waiters(&event, 2);
+    // Three threads that block, and the reactor thread.
+    until_waiters(&event, 4);
     Some((event, participant))
 }
 
@@ -249,8 +249,8 @@ fn everyone_who_waits_is_told_of_a_removal() {
         ];
         let panicking = scope.spawn(|| complaint(|| assert!(any([&other, &event]).wait() > 1)));
         let participants = waits.map(|wait| scope.spawn(wait));
-        // The other process, two threads that block, and the reactor thread.
-        until_waiters(&event, 4);
+        // The other process, seven threads that block, and the reactor thread.
+        until_waiters(&event, 9);
         event.remove().unwrap();
         for participant in participants {
             let error = participant.join().unwrap().unwrap_err();

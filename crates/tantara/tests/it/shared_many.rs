@@ -1,6 +1,8 @@
 //! Many events between processes: in one wait, with other kinds, tasks that come and go, and reactor threads.
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
@@ -12,6 +14,7 @@ use crate::child_process::{ChildProcess, YES};
 use crate::children::{self, Child};
 use crate::refused::allow_descriptors;
 use crate::shared::until_waiters;
+use crate::waiting::thread_number;
 use crate::{LONG, WakeCounter, poll};
 
 /// The tasks of this file.
@@ -38,6 +41,12 @@ fn anonymous(count: usize) -> Vec<SharedEvent> {
     (0..count).map(|_| SharedEvent::anonymous().unwrap()).collect()
 }
 
+/// How many waiters an event shows for which a thread blocks and a task waits, both among others: the thread sleeps on
+/// so many events by itself, and the reactor thread on the rest.
+fn waiters_of_both(index: usize) -> usize {
+    if index < 127 { 2 } else { 1 }
+}
+
 /// Each of `count` events releases a wait for any of them: one that blocks and one that is awaited, half of them
 /// during the sleep and half before.
 fn each_releases_any(count: usize, step: usize) {
@@ -47,8 +56,8 @@ fn each_releases_any(count: usize, step: usize) {
             let blocking = scope.spawn(|| any(&events).wait_timeout(LONG));
             let awaiting = scope.spawn(|| pollster::block_on(any(&events)));
             if (index / step).is_multiple_of(16) {
-                until_waiters(&events[index], 1);
-                until_waiters(&events[count - 1], 1);
+                until_waiters(&events[index], waiters_of_both(index));
+                until_waiters(&events[count - 1], waiters_of_both(count - 1));
             }
             events[index].set().unwrap();
             assert_eq!(blocking.join().unwrap(), Some(index));
@@ -88,8 +97,8 @@ fn each_is_needed_by_all(count: usize) {
         let blocking = scope.spawn(|| all(&events).wait_timeout(LONG));
         let awaiting = scope.spawn(|| pollster::block_on(all(&events)));
         // Each wait is queued at each event before the first signal.
-        until_waiters(&events[0], 1);
-        until_waiters(&events[count - 1], 1);
+        until_waiters(&events[0], waiters_of_both(0));
+        until_waiters(&events[count - 1], waiters_of_both(count - 1));
         for index in (0..count / 2).flat_map(|index| [index, count - 1 - index]) {
             assert!(!blocking.is_finished() && !awaiting.is_finished());
             events[index].set().unwrap();
@@ -114,6 +123,51 @@ fn each_of_as_many_as_a_helper_takes_is_needed_by_all() {
 #[test]
 fn each_of_a_thousand_is_needed_by_all() {
     each_is_needed_by_all(1_000);
+}
+
+#[test]
+fn a_thread_that_blocks_on_many_sleeps_by_itself_and_is_shown_as_long_as_it_waits() {
+    let events = anonymous(3);
+    let stays = AtomicU32::new(0);
+    thread::scope(|scope| {
+        // In the opposite order, and through the same handles.
+        let leaves = scope.spawn(|| any(events.iter().rev()).wait_timeout(LONG));
+        for event in &events {
+            until_waiters(event, 1);
+        }
+        let all_of_them = scope.spawn(|| {
+            stays.store(thread_number(), Relaxed);
+            all(&events).wait_timeout(LONG)
+        });
+        for event in &events {
+            until_waiters(event, 2);
+            assert!(format!("{event:?}").contains("waiting: 2"), "{event:?}");
+        }
+        events[2].pulse().unwrap();
+        assert_eq!(leaves.join().unwrap(), Some(0));
+        for event in &events[..2] {
+            assert_eq!(until_waiters(event, 1)[0].tid, Some(stays.load(Relaxed)), "the other one still waits");
+            event.pulse().unwrap();
+        }
+        assert!(all_of_them.join().unwrap());
+    });
+    for event in &events {
+        assert!(event.waiters().unwrap().is_empty() && format!("{event:?}").contains("waiting: 0"), "{event:?}");
+    }
+}
+
+#[test]
+fn a_poll_of_many_by_a_thread_leaves_no_trace() {
+    let events = anonymous(3);
+    let page = |event: &SharedEvent| {
+        let mut page = [0; 4096];
+        fs::File::from(event.as_fd().try_clone_to_owned().unwrap()).read_exact_at(&mut page, 0).unwrap();
+        page
+    };
+    let before: Vec<_> = events.iter().map(page).collect();
+    assert_eq!(any(&events).wait_timeout(Duration::ZERO), None);
+    assert!(!all(&events).wait_timeout(Duration::ZERO));
+    assert!(events.iter().map(page).eq(before), "a set would make a system call");
 }
 
 #[test]

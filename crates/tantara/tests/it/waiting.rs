@@ -17,7 +17,7 @@ use crate::child_process::{ChildProcess, REMOVED, YES};
 use crate::children::Child;
 use crate::refused::{become_nobody, forbid, limit};
 use crate::shared::until_waiters;
-use crate::{LONG, waiting};
+use crate::{LONG, WakeCounter, poll, waiting};
 
 /// The tasks of this file.
 pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32> {
@@ -26,8 +26,12 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
         ("without_handler", [name]) => without_handler(directory, name),
         ("cut_off_after_fork", [name]) => cut_off_after_fork(directory, name),
         ("without_threads", names) => without_threads(directory, names),
+        ("without_threads_and_sleeps_on_many", names) => {
+            forbid(libc::SYS_futex_waitv, libc::ENOSYS).unwrap();
+            without_threads(directory, names)
+        }
         ("reactor_threads_under_signals", [rounds]) => reactor_threads_under_signals(rounds.parse().unwrap()),
-        ("idle_reactor_thread", [errno]) => idle_reactor_thread(errno.parse().unwrap()),
+        ("refused_sleeps", [errno]) => refused_sleeps(errno.parse().unwrap()),
         _ => return None,
     })
 }
@@ -234,9 +238,8 @@ fn without_threads(directory: &Path, names: &[&str]) -> i32 {
     }
 }
 
-#[test]
-fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
-    if !crate::hostile::is_root("who_blocks_on_many_waits_also_where_no_thread_can_be_started") {
+fn waits_without_threads(action: &str) {
+    if !crate::hostile::is_root(action) {
         return;
     }
     let home = tempfile::tempdir().unwrap();
@@ -246,7 +249,7 @@ fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
         fs::set_permissions(home.path().join(name), PermissionsExt::from_mode(0o666)).unwrap();
         event
     });
-    let mut process = ChildProcess::start(["without_threads", home.path().to_str().unwrap(), "x", "y"]);
+    let mut process = ChildProcess::start([action, home.path().to_str().unwrap(), "x", "y"]);
     until_waiters(&events[1], 1);
     // It may have been seen in one of the short waits.
     while until_waiters(&events[0], 1)[0].since.elapsed().unwrap_or_default() < Duration::from_millis(200) {
@@ -259,10 +262,20 @@ fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
     assert_eq!(process.answer(), REMOVED);
 }
 
+#[test]
+fn who_blocks_on_many_waits_also_where_no_thread_can_be_started() {
+    waits_without_threads("without_threads");
+}
+
+#[test]
+fn who_blocks_on_many_waits_also_without_threads_and_sleeps_on_many_words() {
+    waits_without_threads("without_threads_and_sleeps_on_many");
+}
+
 static HANDLED_BY: AtomicU32 = AtomicU32::new(0);
 static ELSEWHERE: AtomicBool = AtomicBool::new(false);
 
-fn thread_number() -> u32 {
+pub(crate) fn thread_number() -> u32 {
     // SAFETY: takes nothing.
     (unsafe { libc::syscall(libc::SYS_gettid) }) as u32
 }
@@ -301,7 +314,13 @@ fn reactor_threads_under_signals(rounds: u32) -> i32 {
                     HANDLED_BY.store(thread_number(), SeqCst);
                     mask(libc::SIG_UNBLOCK);
                     let event = SharedEvent::anonymous().unwrap();
-                    assert_eq!(any([&event]).wait_timeout(Duration::from_millis(2)), None);
+                    let mut wait = Box::pin(event.wait_async());
+                    assert!(poll(&mut wait, &WakeCounter::new().1).is_pending());
+                    // A sleep would begin anew with each signal.
+                    let began = Instant::now();
+                    while began.elapsed() < Duration::from_millis(2) {
+                        thread::yield_now();
+                    }
                     over.store(true, SeqCst);
                     mask(libc::SIG_BLOCK);
                 });
@@ -318,29 +337,36 @@ fn no_handler_of_a_signal_runs_on_a_reactor_thread() {
     assert_eq!(ChildProcess::start(["reactor_threads_under_signals", "/", "300"]).answer(), YES);
 }
 
-/// Whether this process's reactor thread sleeps.
-fn reactor_thread_sleeps() -> bool {
+/// How many threads of this process that have this name sleep.
+fn asleep(name: &str) -> usize {
     let stats =
         fs::read_dir("/proc/self/task").unwrap().map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
-    stats.flatten().find_map(|stat| stat.split_once("(tantara) ").map(|(_, rest)| rest.starts_with('S'))).unwrap()
+    let is_asleep =
+        |stat: &String| stat.split_once(&format!("({name}) ")).is_some_and(|(_, rest)| rest.starts_with('S'));
+    stats.flatten().filter(is_asleep).count()
 }
 
 /// The kernel returns this error for every sleep on many words.
-fn idle_reactor_thread(errno: i32) -> i32 {
+fn refused_sleeps(errno: i32) -> i32 {
     forbid(libc::SYS_futex_waitv, errno).unwrap();
-    let event = SharedEvent::anonymous().unwrap();
+    let events = [(); 2].map(|()| SharedEvent::anonymous().unwrap());
     thread::scope(|scope| {
-        let waiting = scope.spawn(|| any([&event]).wait_timeout(LONG));
-        until_waiters(&event, 1);
+        let awaiting = scope.spawn(|| pollster::block_on(events[0].wait_async()));
+        let blocking = thread::Builder::new().name("blocking".into());
+        let blocking = blocking.spawn_scoped(scope, || any(&events).wait_timeout(LONG)).unwrap();
+        until_waiters(&events[1], 1);
         let began = Instant::now();
-        let mut sleeps = 0;
-        while sleeps < 10 {
-            assert!(began.elapsed() < LONG / 4, "the reactor thread spins");
-            thread::sleep(Duration::from_millis(1));
-            sleeps += u32::from(reactor_thread_sleeps());
+        for thread in ["tantara", "blocking"] {
+            let mut sleeps = 0;
+            while sleeps < 10 {
+                assert!(began.elapsed() < LONG / 4, "the thread {thread} spins");
+                thread::sleep(Duration::from_millis(1));
+                sleeps += asleep(thread);
+            }
         }
-        event.set().unwrap();
-        assert_eq!(waiting.join().unwrap(), Some(0));
+        events[0].set().unwrap();
+        assert_eq!(blocking.join().unwrap(), Some(0));
+        awaiting.join().unwrap().unwrap();
     });
     YES
 }
@@ -348,6 +374,6 @@ fn idle_reactor_thread(errno: i32) -> i32 {
 #[test]
 fn no_thread_spins_if_the_kernel_refuses_sleeps_on_many_words() {
     for errno in [libc::ENOMEM, libc::EINVAL, libc::ENOSYS, libc::EPERM] {
-        assert_eq!(ChildProcess::start(["idle_reactor_thread", "/", &errno.to_string()]).answer(), YES, "{errno}");
+        assert_eq!(ChildProcess::start(["refused_sleeps", "/", &errno.to_string()]).answer(), YES, "{errno}");
     }
 }
