@@ -14,8 +14,9 @@ use crate::task::{self, Aim};
 
 /// An event that releases one waiter for each set().
 ///
-/// set() releases the thread or asyncio task that has waited longest. If nobody waits, one release is stored for the
-/// next wait. If a released wait is cancelled or interrupted, its release goes to the next waiter.
+/// set() releases the thread or asyncio task that has waited longest. If nobody waits, one release
+/// is stored for the next wait. If a released wait is cancelled or interrupted, its release goes to
+/// the next waiter.
 ///
 ///     >>> from tantara import AutoResetEvent
 ///     >>> next_job = AutoResetEvent()
@@ -83,8 +84,8 @@ impl AutoResetEvent {
 
     /// Block until this thread is released, for at most timeout seconds.
     ///
-    /// Return True if the wait was released, False if the timeout expired. Without a timeout, wait for ever; with 0 or
-    /// less, return at once. Ctrl-C interrupts the wait.
+    /// Return True if the wait was released, False if the timeout expired. Without a timeout, wait
+    /// for ever; with 0 or less, return at once. Ctrl-C interrupts the wait.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
@@ -104,7 +105,8 @@ impl AutoResetEvent {
 
     /// wait() for async code: await event.wait_async().
     ///
-    /// The call, not the await, determines the order among waiters. The wait may be cancelled at any time.
+    /// The call, not the await, determines the order among waiters. The wait may be cancelled at
+    /// any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         task::coroutine(slf.py(), || Ok(slf.clone().unbind()), Aim::All, timeout)

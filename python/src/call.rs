@@ -1,9 +1,10 @@
 //! Calls of Python code that may never return.
 //!
-//! When the interpreter ends, CPython before 3.14 ends each daemon thread at the moment at which it asks for the
-//! interpreter's lock: it unwinds the thread's stack. The destructors of Rust values on that stack would then run
-//! without the lock, beside the thread that ends the interpreter. PyO3 protects its own requests for the lock in this
-//! way; the calls here do the same for Python code, which may give the lock away and ask for it again.
+//! When the interpreter ends, CPython before 3.14 ends each daemon thread at the moment at which it
+//! asks for the interpreter's lock: it unwinds the thread's stack. The destructors of Rust values
+//! on that stack would then run without the lock, beside the thread that ends the interpreter. PyO3
+//! protects its own requests for the lock in this way; the calls here do the same for Python code,
+//! which may give the lock away and ask for it again.
 
 use std::ffi::{CStr, c_char};
 use std::hint::black_box;
@@ -12,9 +13,9 @@ use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyTuple};
 
-// As in `pyo3::ffi`, but these may unwind. They are called through pointers that the optimiser cannot see through:
-// where it links the modules of all crates, it may merge a declaration with that of `pyo3::ffi`, which says that the
-// function never unwinds, and leave the guards out.
+// As in `pyo3::ffi`, but these may unwind. They are called through pointers that the optimiser
+// cannot see through: where it links the modules of all crates, it may merge a declaration with
+// that of `pyo3::ffi`, which says that the function never unwinds, and leave the guards out.
 unsafe extern "C-unwind" {
     fn PyImport_ImportModule(name: *const c_char) -> *mut PyObject;
     fn PyObject_Call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
@@ -35,7 +36,8 @@ impl Drop for Guard {
 pub(crate) fn import<'py>(py: Python<'py>, name: &CStr) -> PyResult<Bound<'py, PyAny>> {
     let import: unsafe extern "C-unwind" fn(_) -> _ = black_box(PyImport_ImportModule);
     let guard = Guard;
-    // SAFETY: `py` shows that the thread is attached, and `name` is a string that ends with a null byte.
+    // SAFETY: `py` shows that the thread is attached, and `name` is a string that ends with a null
+    // byte.
     let module = unsafe { import(name.as_ptr()) };
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.
@@ -51,7 +53,8 @@ pub(crate) fn call<'py>(
     let arguments = arguments.into_pyobject(py).map_err(Into::into)?;
     let call: unsafe extern "C-unwind" fn(_, _, _) -> _ = black_box(PyObject_Call);
     let guard = Guard;
-    // SAFETY: the thread is attached, the references are valid, and null stands for no keyword arguments.
+    // SAFETY: the thread is attached, the references are valid, and null stands for no keyword
+    // arguments.
     let result = unsafe { call(function.as_ptr(), arguments.as_ptr(), std::ptr::null_mut()) };
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.

@@ -17,16 +17,16 @@ use crate::seconds;
 
 /// A connection to an etcd cluster and to the events in it, which are shared by machines.
 ///
-/// endpoints: addresses of the members, as "10.0.0.1:2379,10.0.0.2:2379" or as an iterable of such strings. "https://"
+/// endpoints: addresses of the members, as "10.0.0.1:2379,10.0.0.2:2379" or as an iterable of such
+/// strings. "https://"
 ///     before an address requires TLS with the certificate authorities of the system.
-/// namespace: events of different namespaces are independent of each other.
-/// user, password: the password may be a callable that returns it. It is called at every login.
-/// cacert, cert, key: PEM files with the certificate authority to trust, and with the client's own certificate and key.
+/// namespace: events of different namespaces are independent of each other. user, password: the
+/// password may be a callable that returns it. It is called at every login. cacert, cert, key: PEM
+/// files with the certificate authority to trust, and with the client's own certificate and key.
 /// timeout: limits each request, and connecting, in seconds. It does not limit waits.
-/// connect_timeout: limits connecting, in seconds.
-/// hold_ttl: how many seconds a hold outlives its process.
-/// record_waits: let other processes see the waits of this one.
-/// learn_members: ask the cluster for the addresses of its members, so that the connection survives the replacement of
+/// connect_timeout: limits connecting, in seconds. hold_ttl: how many seconds a hold outlives its
+/// process. record_waits: let other processes see the waits of this one. learn_members: ask the
+/// cluster for the addresses of its members, so that the connection survives the replacement of
 ///     every endpoint.
 ///
 /// Sending a password to another machine without TLS issues a UserWarning.
@@ -38,8 +38,9 @@ use crate::seconds;
 /// All threads and asyncio tasks of the process may use it. Connecting blocks; in a task, use
 /// cluster = await asyncio.to_thread(Cluster, endpoints). A forked child must connect again.
 ///
-/// Errors: ClusterUnreachable if the cluster does not answer; OutcomeUnknown if a change may or may not have been made;
-/// PermissionError if the cluster denies access; ValueError for invalid arguments; ClusterError for the rest.
+/// Errors: ClusterUnreachable if the cluster does not answer; OutcomeUnknown if a change may or may
+/// not have been made; PermissionError if the cluster denies access; ValueError for invalid
+/// arguments; ClusterError for the rest.
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct Cluster {
     connection: Arc<Connection>,
@@ -173,9 +174,11 @@ impl Cluster {
         entries.into_iter().map(|entry| entry_of(py, entry)).collect()
     }
 
-    /// Return for how many seconds the cluster has been unreachable, and why, or None while it is reachable.
+    /// Return for how many seconds the cluster has been unreachable, and why, or None while it is
+    /// reachable.
     ///
-    /// An outage is noticed only while a wait, a hold or a request needs the cluster. No request is sent.
+    /// An outage is noticed only while a wait, a hold or a request needs the cluster. No request is
+    /// sent.
     fn outage(&self) -> PyResult<Option<(f64, String)>> {
         let outage = self.connection.with(tantara_etcd::Cluster::outage)?;
         Ok(outage.map(|outage| (outage.lasted.as_secs_f64(), outage.reason.to_string())))
@@ -183,9 +186,9 @@ impl Cluster {
 
     /// Close the connection.
     ///
-    /// Waits and holds that have begun continue, and the connection ends with the last of them. Ending it takes about a
-    /// round trip, and at most two seconds. Afterwards the methods of the cluster and of its events raise ValueError,
-    /// except close().
+    /// Waits and holds that have begun continue, and the connection ends with the last of them.
+    /// Ending it takes about a round trip, and at most two seconds. Afterwards the methods of the
+    /// cluster and of its events raise ValueError, except close().
     fn close(&self) {
         self.connection.close();
     }

@@ -22,11 +22,13 @@ use crate::task::{self, Aim};
 
 /// An event that machines share. Returned by Cluster.event().
 ///
-/// It has the methods of threading.Event. Each may fail, because the cluster may be unreachable. If wait() returns
-/// False, the cluster has confirmed that the event was not set. If the cluster cannot be asked, wait() raises
-/// ClusterUnreachable, which is not a TimeoutError. A wait that has begun survives outages of any length.
+/// It has the methods of threading.Event. Each may fail, because the cluster may be unreachable. If
+/// wait() returns False, the cluster has confirmed that the event was not set. If the cluster
+/// cannot be asked, wait() raises ClusterUnreachable, which is not a TimeoutError. A wait that has
+/// begun survives outages of any length.
 ///
-/// set() releases every waiter, even if clear() follows at once, and even if connections or leaders fail meanwhile.
+/// set() releases every waiter, even if clear() follows at once, and even if connections or leaders
+/// fail meanwhile.
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct ClusterEvent {
     connection: Arc<Connection>,
@@ -60,8 +62,8 @@ impl ClusterEvent {
     }
 }
 
-/// A wait that has begun. As part of an asyncio wait for many events it can be told that the timeout has expired,
-/// which the future of that wait has no method for.
+/// A wait that has begun. As part of an asyncio wait for many events it can be told that the
+/// timeout has expired, which the future of that wait has no method for.
 pub(crate) struct BegunWait(Mutex<Option<Handle<ClusterWait>>>);
 
 impl BegunWait {
@@ -157,13 +159,15 @@ impl ClusterEvent {
 
     /// Set the event and release every waiter on every machine.
     ///
-    /// If the call is interrupted by Ctrl-C, or the task is cancelled, the event may or may not have been set.
+    /// If the call is interrupted by Ctrl-C, or the task is cancelled, the event may or may not
+    /// have been set.
     fn set(&self, py: Python<'_>) -> PyResult<()> {
         let event = self.event()?;
         run(py, async move { event.set_async().await })
     }
 
-    /// set() for async code: await event.set_async(). The request is sent by the call, not by the await.
+    /// set() for async code: await event.set_async(). The request is sent by the call, not by the
+    /// await.
     fn set_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.set_async().await }, nothing)
@@ -175,19 +179,22 @@ impl ClusterEvent {
         run(py, async move { event.clear_async().await })
     }
 
-    /// clear() for async code: await event.clear_async(). The request is sent by the call, not by the await.
+    /// clear() for async code: await event.clear_async(). The request is sent by the call, not by
+    /// the await.
     fn clear_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.clear_async().await }, nothing)
     }
 
-    /// Set and clear the event in one step: every waiter is released, and is_set() never returns True.
+    /// Set and clear the event in one step: every waiter is released, and is_set() never returns
+    /// True.
     fn pulse(&self, py: Python<'_>) -> PyResult<()> {
         let event = self.event()?;
         run(py, async move { event.pulse_async().await })
     }
 
-    /// pulse() for async code: await event.pulse_async(). The request is sent by the call, not by the await.
+    /// pulse() for async code: await event.pulse_async(). The request is sent by the call, not by
+    /// the await.
     fn pulse_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
         task::request(py, async move { event.pulse_async().await }, nothing)
@@ -195,9 +202,10 @@ impl ClusterEvent {
 
     /// Block until the event is set, for at most timeout seconds.
     ///
-    /// Return True if the wait was released, False if the timeout expired and the cluster has confirmed that the event
-    /// was not set. Without a timeout, wait for ever; with 0 or less, return at once. Ctrl-C interrupts the wait.
-    /// Raise ClusterUnreachable if the cluster cannot be asked at the beginning or when the timeout expires.
+    /// Return True if the wait was released, False if the timeout expired and the cluster has
+    /// confirmed that the event was not set. Without a timeout, wait for ever; with 0 or less,
+    /// return at once. Ctrl-C interrupts the wait. Raise ClusterUnreachable if the cluster cannot
+    /// be asked at the beginning or when the timeout expires.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
@@ -207,15 +215,16 @@ impl ClusterEvent {
 
     /// wait() for async code: await event.wait_async().
     ///
-    /// The call sends the first request of the wait. A set() that takes effect after the cluster has answered that
-    /// request releases the wait. It may be cancelled at any time.
+    /// The call sends the first request of the wait. A set() that takes effect after the cluster
+    /// has answered that request releases the wait. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         task::coroutine(py, || self.begin(), Aim::All, timeout)
     }
 
-    /// Block until the event is unset, for at most timeout seconds: neither set nor held. It is released too if the
-    /// event was unset and set again meanwhile. An event that does not exist is unset.
+    /// Block until the event is unset, for at most timeout seconds: neither set nor held. It is
+    /// released too if the event was unset and set again meanwhile. An event that does not exist is
+    /// unset.
     ///
     /// Return and raise what wait() does.
     #[pyo3(signature = (timeout = None))]
@@ -225,7 +234,8 @@ impl ClusterEvent {
         blocking(py, limit, |limit| event.wait_unset_timeout(limit), drop)?.map_err(of_cluster)
     }
 
-    /// wait_unset() for async code: await event.wait_unset_async(). The wait begins as that of wait_async() does.
+    /// wait_unset() for async code: await event.wait_unset_async(). The wait begins as that of
+    /// wait_async() does.
     #[pyo3(signature = (timeout = None))]
     fn wait_unset_async<'py>(
         &self,
@@ -235,8 +245,8 @@ impl ClusterEvent {
         task::coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_unset_async), Aim::All, timeout)
     }
 
-    /// Block until the event is set once more, for at most timeout seconds: by set(), pulse() or hold(), whether it is
-    /// set already or not.
+    /// Block until the event is set once more, for at most timeout seconds: by set(), pulse() or
+    /// hold(), whether it is set already or not.
     ///
     /// Return and raise what wait() does.
     #[pyo3(signature = (timeout = None))]
@@ -246,7 +256,8 @@ impl ClusterEvent {
         blocking(py, limit, |limit| event.wait_next_timeout(limit), drop)?.map_err(of_cluster)
     }
 
-    /// wait_next() for async code: await event.wait_next_async(). The wait begins as that of wait_async() does.
+    /// wait_next() for async code: await event.wait_next_async(). The wait begins as that of
+    /// wait_async() does.
     #[pyo3(signature = (timeout = None))]
     fn wait_next_async<'py>(
         &self,
@@ -281,7 +292,8 @@ impl ClusterEvent {
         waiters.into_iter().map(|one| waiter(py, one)).collect()
     }
 
-    /// Remove the event. Its waiters raise FileNotFoundError, and its holds end. Return False if it did not exist.
+    /// Remove the event. Its waiters raise FileNotFoundError, and its holds end. Return False if it
+    /// did not exist.
     fn remove(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.event()?;
         run(py, async move { event.remove_async().await })

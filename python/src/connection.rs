@@ -1,4 +1,5 @@
-//! Objects that belong to the connection to a cluster: how they are dropped, and who may use them after a fork.
+//! Objects that belong to the connection to a cluster: how they are dropped, and who may use them
+//! after a fork.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, RwLock};
@@ -10,9 +11,9 @@ use pyo3::types::PyTuple;
 use crate::call::{call, import};
 use crate::forked;
 
-/// An object that keeps a connection alive. Dropping the last one blocks for about a round trip, so it is dropped
-/// without the interpreter's lock. The child of a fork has no thread that serves the connection, and may have
-/// inherited locked locks, so it leaks the object.
+/// An object that keeps a connection alive. Dropping the last one blocks for about a round trip, so
+/// it is dropped without the interpreter's lock. The child of a fork has no thread that serves the
+/// connection, and may have inherited locked locks, so it leaks the object.
 pub(crate) struct Handle<T: Send> {
     /// `None` only while it is dropped.
     value: Option<T>,
@@ -30,8 +31,8 @@ impl<T: Send> Handle<T> {
     }
 }
 
-/// The object belongs to the process that forked this one. Its conversion to a `ClusterError` runs Python code, so it
-/// must not happen under a lock.
+/// The object belongs to the process that forked this one. Its conversion to a `ClusterError` runs
+/// Python code, so it must not happen under a lock.
 #[derive(Debug)]
 pub(crate) struct OfParent;
 
@@ -63,7 +64,8 @@ impl<T: Send> Drop for Handle<T> {
             std::mem::forget(value);
             return;
         }
-        // If the interpreter has ended, the closure does not run, and the value is dropped at the end of this function.
+        // If the interpreter has ended, the closure does not run, and the value is dropped at the
+        // end of this function.
         let _ = Python::try_attach(|py| py.detach(|| drop(value.take())));
     }
 }

@@ -1,4 +1,5 @@
-//! Errors of the Rust events as Python exceptions, and requests to a cluster, which may fail with them.
+//! Errors of the Rust events as Python exceptions, and requests to a cluster, which may fail with
+//! them.
 
 use std::future::Future;
 

@@ -14,9 +14,9 @@ use crate::task::{self, Aim};
 
 /// An event: a flag that threads and asyncio tasks wait for.
 ///
-/// It replaces threading.Event, has the same methods, and can be awaited too. It starts unset. set() sets it and
-/// releases every waiter, clear() clears it, wait() blocks until it is set. set() releases every waiter even if clear()
-/// follows before they run.
+/// It replaces threading.Event, has the same methods, and can be awaited too. It starts unset.
+/// set() sets it and releases every waiter, clear() clears it, wait() blocks until it is set. set()
+/// releases every waiter even if clear() follows before they run.
 ///
 ///     >>> from tantara import Event
 ///     >>> ready = Event()
@@ -32,7 +32,8 @@ pub(crate) struct Event {
     event: Own<tantara::Event>,
 }
 
-/// Refuses to copy or pickle an event of this process. A subclass that defines `__getstate__` can be copied.
+/// Refuses to copy or pickle an event of this process. A subclass that defines `__getstate__` can
+/// be copied.
 pub(crate) fn refuse_copying(object: &Bound<'_, PyAny>) -> PyResult<()> {
     let class = object.get_type().qualname()?;
     Err(PyTypeError::new_err(format!(
@@ -123,8 +124,8 @@ impl Event {
 
     /// wait() for async code: await event.wait_async().
     ///
-    /// The wait begins with the call, not with the await: every later set(), from any thread, releases it, even if
-    /// clear() follows. It may be cancelled at any time.
+    /// The wait begins with the call, not with the await: every later set(), from any thread,
+    /// releases it, even if clear() follows. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         task::coroutine(slf.py(), || Ok(slf.clone().unbind()), Aim::All, timeout)
@@ -144,7 +145,7 @@ impl Event {
         form(slf.as_any(), slf.get().event().is_set())
     }
 
-    /// Called by CPython's threading module in the child of a fork. `Own` replaces the event there, so there is nothing
-    /// to do.
+    /// Called by CPython's threading module in the child of a fork. `Own` replaces the event there,
+    /// so there is nothing to do.
     fn _at_fork_reinit(&self) {}
 }

@@ -1,8 +1,9 @@
 //! Events in the child of a fork: the child replaces each event by a new one with the same state.
 //!
-//! A thread of the parent may have held the lock of the old event's waiter list, and the list contains threads that do
-//! not exist in the child: an auto-reset event would release them. So the child never touches the old event. It is not
-//! freed either, because waits that began before the fork may refer to it.
+//! A thread of the parent may have held the lock of the old event's waiter list, and the list
+//! contains threads that do not exist in the child: an auto-reset event would release them. So the
+//! child never touches the old event. It is not freed either, because waits that began before the
+//! fork may refer to it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;

@@ -83,8 +83,8 @@ impl Hold {
 impl Hold {
     /// An Event that is set when the hold is lost.
     ///
-    /// The cluster has ended the hold, or may have ended it because this process could not renew it for hold_ttl
-    /// seconds. A lost hold never recovers; call hold() again.
+    /// The cluster has ended the hold, or may have ended it because this process could not renew it
+    /// for hold_ttl seconds. A lost hold never recovers; call hold() again.
     #[getter]
     fn lost(&self, py: Python<'_>) -> PyResult<Py<Event>> {
         // The exception is made without the lock, because that runs Python code.
@@ -99,8 +99,8 @@ impl Hold {
         Ok(self.lost.clone_ref(py))
     }
 
-    /// Release the hold. The event becomes unset soon, unless it is set or held by another process. Releasing twice is
-    /// no error.
+    /// Release the hold. The event becomes unset soon, unless it is set or held by another process.
+    /// Releasing twice is no error.
     fn release(&self) {
         let holding = self.holding().take();
         drop(holding);
@@ -121,7 +121,8 @@ impl Hold {
     /// There may be a cycle: the program may keep the hold in an attribute of `lost`.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.lost)?;
-        // The lock is free: it is never held across a call into Python, so not while the collector runs.
+        // The lock is free: it is never held across a call into Python, so not while the collector
+        // runs.
         match self.holding.try_lock() {
             Ok(holding) => holding.as_ref().map_or(Ok(()), |holding| visit.call(&holding.tell.0)),
             Err(_) => Ok(()),

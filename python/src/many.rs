@@ -50,7 +50,8 @@ impl AnyEvent {
 
 impl AnyEvents {
     fn from_python(events: &Bound<'_, PyAny>) -> PyResult<AnyEvents> {
-        // A list first: an iterator may run Python code, which must not happen while waits have begun.
+        // A list first: an iterator may run Python code, which must not happen while waits have
+        // begun.
         let events = call(&events.py().get_type::<PyList>(), (events,))?;
         let events = events.cast::<PyList>()?.iter().enumerate();
         events.map(|(index, event)| AnyEvent::from_python(&event, index)).collect::<PyResult<_>>().map(AnyEvents)
@@ -78,8 +79,9 @@ impl Members for AnyEvents {
 
 /// Block until one of the events releases the wait, for at most timeout seconds.
 ///
-/// Return the index of an event that released it, the lowest if there are several, or None if the timeout expired.
-/// Kinds can be mixed. The release of an AutoResetEvent is consumed only if its index is returned.
+/// Return the index of an event that released it, the lowest if there are several, or None if the
+/// timeout expired. Kinds can be mixed. The release of an AutoResetEvent is consumed only if its
+/// index is returned.
 ///
 ///     >>> from tantara import Event, wait_any
 ///     >>> done, failed = Event(), Event()
@@ -103,10 +105,12 @@ pub(crate) fn wait_any(
     raise(blocking(py, limit, |limit| any(events.waitables()).try_wait_timeout(limit), pass_on)?)
 }
 
-/// Block until each of the events has released the wait at some moment, for at most timeout seconds.
+/// Block until each of the events has released the wait at some moment, for at most timeout
+/// seconds.
 ///
-/// Return True if all have, False if the timeout expired. An Event that is set and cleared while the others are still
-/// awaited counts. The releases of AutoResetEvents are consumed only if True is returned.
+/// Return True if all have, False if the timeout expired. An Event that is set and cleared while
+/// the others are still awaited counts. The releases of AutoResetEvents are consumed only if True
+/// is returned.
 ///
 ///     >>> from tantara import Event, wait_all
 ///     >>> parts = [Event(), Event()]

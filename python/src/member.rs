@@ -1,4 +1,5 @@
-//! The events of one wait: what each kind of event implements, and what a wait for one or for many needs.
+//! The events of one wait: what each kind of event implements, and what a wait for one or for many
+//! needs.
 
 use std::future::Future;
 use std::task::{Context, Poll};
@@ -26,7 +27,8 @@ pub(crate) trait Member: Send + Sync + 'static {
     /// Gives a release that was consumed, but not reported to the caller, to the next waiter.
     fn pass_on(&self) {}
 
-    /// The timeout has expired: asks for the outcome of a wait that the process cannot decide by itself.
+    /// The timeout has expired: asks for the outcome of a wait that the process cannot decide by
+    /// itself.
     fn decide(&self) {}
 
     /// Ready when the outcome that [`decide`](Member::decide) asked for is known.

@@ -1,8 +1,8 @@
 //! `Event.is_set` and `Event.wait`, the two methods that programs call in loops.
 //!
-//! They bypass the frame that PyO3 puts around each method, because it takes longer than the method itself. Measured:
-//! `is_set` takes 11 ns instead of 15 to 21, `wait` on a set event 12 ns instead of 30. A Python method that returns an
-//! attribute takes 21 to 27 ns.
+//! They bypass the frame that PyO3 puts around each method, because it takes longer than the method
+//! itself. Measured: `is_set` takes 11 ns instead of 15 to 21, `wait` on a set event 12 ns instead
+//! of 30. A Python method that returns an attribute takes 21 to 27 ns.
 
 use std::ffi::CStr;
 use std::slice;
@@ -30,8 +30,8 @@ Block until the event is set, for at most timeout seconds.
 Return True if the wait was released, False if the timeout expired. Without a timeout, wait for ever; with 0 or
 less, return at once. Other threads run meanwhile. Signal handlers run at once, and Ctrl-C interrupts the wait.";
 
-/// A calling convention that CPython has had since 3.7, and that is part of the stable ABI since 3.10. PyO3 does not
-/// offer it in builds for 3.9.
+/// A calling convention that CPython has had since 3.7, and that is part of the stable ABI since
+/// 3.10. PyO3 does not offer it in builds for 3.9.
 const METH_FASTCALL: std::ffi::c_int = 0x80;
 type FastWithKeywords = unsafe extern "C" fn(
     *mut ffi::PyObject,
@@ -40,15 +40,17 @@ type FastWithKeywords = unsafe extern "C" fn(
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
-/// Adds the two methods to the class, once in a process. All interpreters of the process share the class. If another
-/// interpreter replaced the methods, it would free objects that the garbage collector of the first one tracks.
+/// Adds the two methods to the class, once in a process. All interpreters of the process share the
+/// class. If another interpreter replaced the methods, it would free objects that the garbage
+/// collector of the first one tracks.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     static INSTALLED: AtomicBool = AtomicBool::new(false);
     if INSTALLED.swap(true, AcqRel) {
         return Ok(());
     }
     let is_set = ffi::PyMethodDefPointer { PyCFunction: is_set };
-    // SAFETY: Python casts the pointer back to the type that the flags name before it calls the function.
+    // SAFETY: Python casts the pointer back to the type that the flags name before it calls the
+    // function.
     let wait = unsafe { std::mem::transmute::<FastWithKeywords, ffi::PyCFunctionWithKeywords>(wait) };
     let wait = ffi::PyMethodDefPointer { PyCFunctionWithKeywords: wait };
     add(py, "is_set", c"is_set", is_set, ffi::METH_NOARGS, IS_SET)?;
@@ -67,8 +69,8 @@ fn add(
     let (ml_name, ml_doc) = (c_name.as_ptr(), documentation.as_ptr());
     // Leaked, because Python keeps the pointer as long as the class, which is never freed.
     let method = Box::leak(Box::new(ffi::PyMethodDef { ml_name, ml_meth: method, ml_flags: flags, ml_doc }));
-    // SAFETY: the first argument is a class. The definition is complete, lives for ever, and its flags match the type
-    // of its function.
+    // SAFETY: the first argument is a class. The definition is complete, lives for ever, and its
+    // flags match the type of its function.
     let descriptor = unsafe { ffi::PyDescr_NewMethod(class.as_type_ptr(), method) };
     // SAFETY: the result is a new reference, or null with an exception set.
     let descriptor = unsafe { Bound::from_owned_ptr_or_err(py, descriptor) }?;
@@ -79,8 +81,8 @@ fn add(
 ///
 /// # Safety
 ///
-/// The caller is a method descriptor of the class, which has checked that `this` is an `Event` and holds a reference
-/// while the result is used.
+/// The caller is a method descriptor of the class, which has checked that `this` is an `Event` and
+/// holds a reference while the result is used.
 unsafe fn event<'a, 'py>(py: Python<'py>, this: *mut ffi::PyObject) -> Borrowed<'a, 'py, Event> {
     // SAFETY: by the caller's contract `this` is a valid object, and stays valid.
     let this = unsafe { Borrowed::from_ptr(py, this) };
@@ -110,15 +112,18 @@ unsafe extern "C" fn wait(
     // SAFETY: a thread that calls a method is attached to the interpreter.
     let py = unsafe { Python::assume_attached() };
     if count == 0 && names.is_null() {
-        // SAFETY: only the method descriptor calls this function. Nothing in this statement can panic.
+        // SAFETY: only the method descriptor calls this function. Nothing in this statement can
+        // panic.
         let event = unsafe { event(py, this) };
         if event.get().event().is_set() {
             return bool(py, true);
         }
     }
-    // PyO3's own frame. It catches panics, and without it PyO3 would defer the release of references.
+    // PyO3's own frame. It catches panics, and without it PyO3 would defer the release of
+    // references.
     let framed = get_trampoline_function!(fastcall_cfunction_with_keywords, wait_with);
-    // SAFETY: the arguments are those that Python passed to this function, and the thread is attached.
+    // SAFETY: the arguments are those that Python passed to this function, and the thread is
+    // attached.
     unsafe { framed(this, arguments, count, names) }
 }
 
@@ -136,7 +141,8 @@ unsafe fn wait_with(
     let names = unsafe { Bound::from_borrowed_ptr_or_opt(py, names) };
     let names = names.map(|names| names.cast_into::<PyTuple>()).transpose()?;
     let total = count as usize + names.as_ref().map_or(0, PyTupleMethods::len);
-    // SAFETY: the caller passes `total` arguments. Without arguments the pointer, which may be null, is not used.
+    // SAFETY: the caller passes `total` arguments. Without arguments the pointer, which may be
+    // null, is not used.
     let arguments = if total == 0 { &[] } else { unsafe { slice::from_raw_parts(arguments, total) } };
     let timeout = timeout(py, arguments, names)?;
     // SAFETY: the caller's contract is the same.

@@ -21,21 +21,24 @@ use crate::task::{self, Aim};
 
 /// An event that processes share, by its name or by passing it to a child.
 ///
-/// It replaces multiprocessing.Event and has the same methods. Processes that open the same name share the event, also
-/// with the command tantara. No daemon is needed. There is no lock that a killed process could leave held.
+/// It replaces multiprocessing.Event and has the same methods. Processes that open the same name
+/// share the event, also with the command tantara. No daemon is needed. There is no lock that a
+/// killed process could leave held.
 ///
 ///     >>> from tantara import SharedEvent
 ///     >>> ready = SharedEvent()                     # for this process and its children
 ///     >>> ready.wait(timeout=0.01)
 ///     False
 ///
-/// SharedEvent("db-ready") opens the event of that name in the user's own directory, and creates it unset if it does
-/// not exist. SharedEvent("db-ready", "/run/app") opens it in that directory. A name consists of letters, digits and
-/// . _ - + : @ = , % ~. Events can be pickled: an event with a name is opened again by its name, an event without one
-/// is passed as multiprocessing passes its own.
+/// SharedEvent("db-ready") opens the event of that name in the user's own directory, and creates it
+/// unset if it does not exist. SharedEvent("db-ready", "/run/app") opens it in that directory. A
+/// name consists of letters, digits and . _ - + : @ = , % ~. Events can be pickled: an event with a
+/// name is opened again by its name, an event without one is passed as multiprocessing passes its
+/// own.
 ///
-/// Errors: PermissionError if the process may wait for the event, but not set or clear it; FileNotFoundError if the
-/// event was removed; ValueError if it was closed or if the name is invalid.
+/// Errors: PermissionError if the process may wait for the event, but not set or clear it;
+/// FileNotFoundError if the event was removed; ValueError if it was closed or if the name is
+/// invalid.
 #[pyclass(module = "tantara", subclass, frozen, weakref, dict)]
 #[derive(Default)]
 pub(crate) struct SharedEvent {
@@ -152,14 +155,16 @@ impl SharedEvent {
         Ok(())
     }
 
-    /// Return the event of a file descriptor that fileno() has returned. The event takes ownership of the descriptor.
+    /// Return the event of a file descriptor that fileno() has returned. The event takes ownership
+    /// of the descriptor.
     #[classmethod]
     fn from_fd<'py>(
         class: &Bound<'py, PyType>,
         #[pyo3(from_py_with = descriptor)] fd: RawFd,
     ) -> PyResult<Bound<'py, PyAny>> {
         let opened = of_descriptor(class.py(), fd)?;
-        // An object of a subclass is created by its own `__init__`; then this event replaces the one made there.
+        // An object of a subclass is created by its own `__init__`; then this event replaces the
+        // one made there.
         let is_plain = class.is(class.py().get_type::<SharedEvent>());
         let object =
             if is_plain { Bound::new(class.py(), SharedEvent::default())?.into_any() } else { call(class, ())? };
@@ -203,15 +208,16 @@ impl SharedEvent {
         self.with(|event| raise(event.clear()))
     }
 
-    /// Set and clear the event in one step: every waiter is released, and is_set() never returns True.
+    /// Set and clear the event in one step: every waiter is released, and is_set() never returns
+    /// True.
     fn pulse(&self) -> PyResult<()> {
         self.with(|event| raise(event.pulse()))
     }
 
     /// Block until the event is set, for at most timeout seconds.
     ///
-    /// Return True if the wait was released, False if the timeout expired. Without a timeout, wait for ever; with 0 or
-    /// less, return at once. Ctrl-C interrupts the wait.
+    /// Return True if the wait was released, False if the timeout expired. Without a timeout, wait
+    /// for ever; with 0 or less, return at once. Ctrl-C interrupts the wait.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let limit = seconds::limit(timeout)?;
@@ -233,11 +239,11 @@ impl SharedEvent {
         task::coroutine(slf.py(), || slf.get().opened(), Aim::All, timeout)
     }
 
-    /// Block until the event is unset, for at most timeout seconds. It is released too if the event was unset and set
-    /// again meanwhile.
+    /// Block until the event is unset, for at most timeout seconds. It is released too if the event
+    /// was unset and set again meanwhile.
     ///
-    /// Return True if the wait was released, False if the timeout expired, as wait() does. An event that is held is
-    /// set. If its holder is killed, the wait is released within a second.
+    /// Return True if the wait was released, False if the timeout expired, as wait() does. An event
+    /// that is held is set. If its holder is killed, the wait is released within a second.
     #[pyo3(signature = (timeout = None))]
     fn wait_unset(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let (limit, event) = (seconds::limit(timeout)?, self.opened()?);
@@ -256,8 +262,8 @@ impl SharedEvent {
         task::coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
-    /// Block until the event is set by a call that begins after this one, for at most timeout seconds: by set(),
-    /// pulse() or hold(), whether the event is set already or not.
+    /// Block until the event is set by a call that begins after this one, for at most timeout
+    /// seconds: by set(), pulse() or hold(), whether the event is set already or not.
     ///
     /// Return True if the wait was released, False if the timeout expired, as wait() does.
     #[pyo3(signature = (timeout = None))]
@@ -278,16 +284,18 @@ impl SharedEvent {
         task::coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
-    /// Set the event until the returned SharedHold is released or this process ends: with event.hold(): ...
+    /// Set the event until the returned SharedHold is released or this process ends: with
+    /// event.hold(): ...
     ///
-    /// The event is unset then, even if the process was killed, unless another process holds it or it was set. clear()
-    /// ends no hold. The child of a fork holds nothing.
+    /// The event is unset then, even if the process was killed, unless another process holds it or
+    /// it was set. clear() ends no hold. The child of a fork holds nothing.
     fn hold(&self, py: Python<'_>) -> PyResult<SharedHold> {
         let event = self.opened()?;
         raise(py.detach(|| event.hold())).map(SharedHold::new)
     }
 
-    /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait first.
+    /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait
+    /// first.
     ///
     /// A wait is listed once it has lasted for 50 milliseconds.
     fn waiters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
@@ -298,14 +306,15 @@ impl SharedEvent {
         fields.map(|fields| call(&class, fields)).collect()
     }
 
-    /// Remove the event. Its name becomes free, and its waiters raise FileNotFoundError. Return False if it had been
-    /// removed before.
+    /// Remove the event. Its name becomes free, and its waiters raise FileNotFoundError. Return
+    /// False if it had been removed before.
     fn remove(&self, py: Python<'_>) -> PyResult<bool> {
         let event = self.opened()?;
         raise(py.detach(|| event.remove()))
     }
 
-    /// Close this object. The event itself stays, for other processes. Afterwards the other methods raise ValueError.
+    /// Close this object. The event itself stays, for other processes. Afterwards the other methods
+    /// raise ValueError.
     fn close(&self) {
         let event = {
             let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
@@ -315,7 +324,8 @@ impl SharedEvent {
         drop(event);
     }
 
-    /// Return the file descriptor of the event. Another process that receives it opens the event with from_fd().
+    /// Return the file descriptor of the event. Another process that receives it opens the event
+    /// with from_fd().
     fn fileno(&self) -> PyResult<RawFd> {
         self.with(|event| Ok(event.as_fd().as_raw_fd()))
     }

@@ -8,7 +8,8 @@ use pyo3::types::PyTuple;
 
 use crate::error::refuse_pickling;
 
-/// Keeps a SharedEvent set until it is released, or until the process ends. Returned by SharedEvent.hold().
+/// Keeps a SharedEvent set until it is released, or until the process ends. Returned by
+/// SharedEvent.hold().
 ///
 ///     >>> from tantara import SharedEvent
 ///     >>> busy = SharedEvent()
@@ -35,8 +36,8 @@ impl SharedHold {
 
 #[pymethods]
 impl SharedHold {
-    /// Release the hold. The event becomes unset, unless it is set or held by another process. Releasing twice is no
-    /// error.
+    /// Release the hold. The event becomes unset, unless it is set or held by another process.
+    /// Releasing twice is no error.
     fn release(&self, py: Python<'_>) {
         let hold = self.hold().take();
         // It may sleep for some milliseconds, if another process does the same.

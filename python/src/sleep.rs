@@ -1,10 +1,11 @@
-//! Blocking waits of Python threads: without the interpreter's lock, interruptible by signals, and refused where they
-//! would block other greenlets.
+//! Blocking waits of Python threads: without the interpreter's lock, interruptible by signals, and
+//! refused where they would block other greenlets.
 //!
-//! Threads that are released together want the interpreter's lock together. A thread that finds it taken sleeps again,
-//! and each thread that gives it back wakes the next, mostly on another processor. That takes longer than the work of
-//! each thread. So released threads first take the [`GATE`]. A thread that finds it taken yields and tries again a few
-//! times, without a sleep or a system call that wakes it. Measured: 200 threads are released in 0.4 of the time.
+//! Threads that are released together want the interpreter's lock together. A thread that finds it
+//! taken sleeps again, and each thread that gives it back wakes the next, mostly on another
+//! processor. That takes longer than the work of each thread. So released threads first take the
+//! [`GATE`]. A thread that finds it taken yields and tries again a few times, without a sleep or a
+//! system call that wakes it. Measured: 200 threads are released in 0.4 of the time.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,8 +26,8 @@ use pyo3::types::PyDict;
 use crate::call::{call, import};
 use crate::forked;
 
-/// Registers a handler for forks, once in a process. Called at each import. Python's own `os.register_at_fork` would
-/// only see forks of the interpreter that calls it.
+/// Registers a handler for forks, once in a process. Called at each import. Python's own
+/// `os.register_at_fork` would only see forks of the interpreter that calls it.
 pub(crate) fn watch_forks() -> PyResult<()> {
     extern "C" fn in_child() {
         GATE.store(false, Relaxed);
@@ -34,15 +35,16 @@ pub(crate) fn watch_forks() -> PyResult<()> {
     }
 
     static WATCHED: OnceLock<i32> = OnceLock::new();
-    // SAFETY: Python never unloads a module, so the function stays valid. It only stores to atomics.
+    // SAFETY: Python never unloads a module, so the function stays valid. It only stores to
+    // atomics.
     let error = *WATCHED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error).into()) }
 }
 
 /// Whether this thread runs Python's signal handlers in the current interpreter.
 fn runs_handlers(py: Python<'_>) -> bool {
-    /// The number of forks and the interpreter for which the answer is valid, and the answer. After a fork another
-    /// thread may be the main thread.
+    /// The number of forks and the interpreter for which the answer is valid, and the answer. After
+    /// a fork another thread may be the main thread.
     type Known = (u32, usize, bool);
     thread_local! {
         static KNOWN: Cell<Option<Known>> = const { Cell::new(None) };
@@ -55,9 +57,9 @@ fn runs_handlers(py: Python<'_>) -> bool {
     {
         return answer;
     }
-    // `threading.main_thread()` is the thread that imported `threading` first, which need not be the main thread. So
-    // try to set an invalid handler: in every other thread CPython raises ValueError before it looks at the handler,
-    // and in the main thread TypeError.
+    // `threading.main_thread()` is the thread that imported `threading` first, which need not be
+    // the main thread. So try to set an invalid handler: in every other thread CPython raises
+    // ValueError before it looks at the handler, and in the main thread TypeError.
     let refused = || py.import("_signal")?.getattr("signal")?.call1((libc::SIGTERM, py.None()));
     let answer = refused().is_err_and(|error| error.is_instance_of::<PyTypeError>(py));
     KNOWN.set(Some((forked::count(), interpreter, answer)));
@@ -88,9 +90,9 @@ impl<E: Send> Outcome for Result<Option<usize>, E> {
     }
 }
 
-/// Calls `wait`, which blocks for at most the limit that it is given, without the interpreter's lock. If a signal
-/// handler raises an exception meanwhile, the wait ends and `pass_on` gets its outcome. Fails instead of blocking where
-/// that would block other greenlets.
+/// Calls `wait`, which blocks for at most the limit that it is given, without the interpreter's
+/// lock. If a signal handler raises an exception meanwhile, the wait ends and `pass_on` gets its
+/// outcome. Fails instead of blocking where that would block other greenlets.
 pub(crate) fn blocking<R: Outcome>(
     py: Python<'_>,
     limit: Duration,
@@ -114,7 +116,8 @@ pub(crate) fn blocking<R: Outcome>(
 
 /// The error to raise if this thread runs greenlets.
 fn hub(py: Python<'_>) -> PyResult<Option<PyErr>> {
-    // SAFETY: the thread is attached, and the result is borrowed from the interpreter, which outlives this call.
+    // SAFETY: the thread is attached, and the result is borrowed from the interpreter, which
+    // outlives this call.
     let modules = unsafe { Borrowed::from_ptr(py, ffi::PyImport_GetModuleDict()) };
     // Both gevent and eventlet import it.
     if !modules.cast::<PyDict>()?.contains(pyo3::intern!(py, "greenlet"))? {
@@ -124,10 +127,11 @@ fn hub(py: Python<'_>) -> PyResult<Option<PyErr>> {
     Ok((!refusal.is_none()).then(|| PyErr::from_value(refusal)))
 }
 
-/// Runs `waits` without the interpreter's lock. Returns its result, and the exception that a signal handler has raised
-/// meanwhile. An exception ends the wait, whether it was released or not.
+/// Runs `waits` without the interpreter's lock. Returns its result, and the exception that a signal
+/// handler has raised meanwhile. An exception ends the wait, whether it was released or not.
 fn without_interpreter<R: Send>(py: Python<'_>, waits: impl FnOnce() -> R + Send) -> (R, PyResult<()>) {
-    // An interruptible wait wakes up once a second. Only the thread that runs signal handlers needs that.
+    // An interruptible wait wakes up once a second. Only the thread that runs signal handlers needs
+    // that.
     if !runs_handlers(py) {
         return (detached(py, waits), Ok(()));
     }
@@ -135,7 +139,8 @@ fn without_interpreter<R: Send>(py: Python<'_>, waits: impl FnOnce() -> R + Send
     (outcome, PyErr::take(py).map_or(Ok(()), Err))
 }
 
-/// Runs pending signal handlers. An exception that one raises is left in the thread's error indicator.
+/// Runs pending signal handlers. An exception that one raises is left in the thread's error
+/// indicator.
 fn handlers_raise() -> bool {
     Python::try_attach(|py| {
         // Called again after a handler has raised.
@@ -144,7 +149,8 @@ fn handlers_raise() -> bool {
     .unwrap_or(false)
 }
 
-/// Blocks on a future without the interpreter's lock. If a signal handler raises an exception, the future is dropped.
+/// Blocks on a future without the interpreter's lock. If a signal handler raises an exception, the
+/// future is dropped.
 pub(crate) fn finish<F>(py: Python<'_>, future: F) -> PyResult<F::Output>
 where
     F: Future<Output: Send> + Send,

@@ -1,10 +1,11 @@
 //! Waits of asyncio and trio tasks: the loop that awaits a wait polls its Rust future.
 //!
-//! Each loop has a [`Notifier`], an eventfd that the loop watches. Any thread may call a waker, without the
-//! interpreter's lock: the waker pushes the wait to the notifier's queue and writes to the eventfd. The loop then polls
-//! the waits in the queue and completes the listeners of those that are over. `_tasks.py` does this, and defines the
-//! coroutine. If the loop's own thread calls `set`, no eventfd is needed: [`delivering`] completes the waits before
-//! `set` returns. When the timeout of a wait expires, a cluster may have to be asked for the outcome. Then the wait
+//! Each loop has a [`Notifier`], an eventfd that the loop watches. Any thread may call a waker,
+//! without the interpreter's lock: the waker pushes the wait to the notifier's queue and writes to
+//! the eventfd. The loop then polls the waits in the queue and completes the listeners of those
+//! that are over. `_tasks.py` does this, and defines the coroutine. If the loop's own thread calls
+//! `set`, no eventfd is needed: [`delivering`] completes the waits before `set` returns. When the
+//! timeout of a wait expires, a cluster may have to be asked for the outcome. Then the wait
 //! continues until it has answered.
 
 use std::cell::{Cell, RefCell};
@@ -87,8 +88,9 @@ fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound
     call(&wait_of_tasks(py)?, (pending, limit, is_over))
 }
 
-/// The coroutine function of the current interpreter. Only the main interpreter's is cached, because a subinterpreter
-/// may end before the process, and then no reference to its objects may remain.
+/// The coroutine function of the current interpreter. Only the main interpreter's is cached,
+/// because a subinterpreter may end before the process, and then no reference to its objects may
+/// remain.
 fn wait_of_tasks(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     const MAIN: i64 = 0;
     static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -126,8 +128,8 @@ thread_local! {
     static LOCAL: LocalLoop = LocalLoop::default();
 }
 
-/// Runs `act`, which may release waits, and completes the waits of the loop that runs on this thread at once. Their
-/// tasks run in the loop's next pass, as they do after asyncio's own `set`.
+/// Runs `act`, which may release waits, and completes the waits of the loop that runs on this
+/// thread at once. Their tasks run in the loop's next pass, as they do after asyncio's own `set`.
 pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
     struct Restore<'l>(&'l LocalLoop, bool);
 
@@ -188,8 +190,8 @@ impl Queue {
     }
 
     fn take(&self) -> Vec<Arc<Entry>> {
-        // Read before the queue is emptied, so that a later push writes again. The read fails harmlessly if nothing was
-        // written.
+        // Read before the queue is emptied, so that a later push writes again. The read fails
+        // harmlessly if nothing was written.
         let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
         std::mem::take(&mut self.woken())
     }
@@ -207,12 +209,13 @@ impl Notifier {
         self.0.eventfd.as_raw_fd()
     }
 
-    /// Called when the eventfd is readable. Returns the listeners that get a result, their results, and pairs of a
-    /// listener and its exception.
+    /// Called when the eventfd is readable. Returns the listeners that get a result, their results,
+    /// and pairs of a listener and its exception.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
         let (futures, results, errors) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for entry in self.0.take() {
-            // Not a plain store: a waker that found `is_woken` set relies on the poll below to see what it did before.
+            // Not a plain store: a waker that found `is_woken` set relies on the poll below to see
+            // what it did before.
             entry.is_woken.swap(false, AcqRel);
             entry.poll();
             let reported = entry.state().report();
@@ -255,7 +258,8 @@ struct State {
     result: Option<Result>,
     /// The asyncio future that receives the result, or an object with the same methods.
     listener: Option<Py<PyAny>>,
-    /// The reported outcome. The task may be cancelled before it sees it; then its releases are passed on.
+    /// The reported outcome. The task may be cancelled before it sees it; then its releases are
+    /// passed on.
     reported: Option<Outcome>,
 }
 
@@ -303,8 +307,8 @@ impl Pending {
         value(py, result.unwrap_or_else(|| Ok(self.0.timed_out())))
     }
 
-    /// Sets the listener, an asyncio future or an object with the same methods, and the notifier of its loop. Returns
-    /// whether the wait is over already.
+    /// Sets the listener, an asyncio future or an object with the same methods, and the notifier of
+    /// its loop. Returns whether the wait is over already.
     fn listen(&self, notifier: &Notifier, listener: Py<PyAny>) -> bool {
         LOCAL.with(|local| {
             if local.queue.borrow().as_ptr() != Arc::as_ptr(&notifier.0) {
@@ -340,7 +344,8 @@ impl Pending {
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
         // Events too, because an attribute of an event may refer to this object.
         self.0.members().try_for_each(|member| member.traverse(&visit))?;
-        // The lock is free: it is never held across a call into Python, so not while the collector runs.
+        // The lock is free: it is never held across a call into Python, so not while the collector
+        // runs.
         match self.0.state.try_lock() {
             Ok(state) => visit.call(&state.listener),
             Err(_) => Ok(()),
@@ -389,8 +394,8 @@ impl Entry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Polls the future, without the lock: a request that is over drops its connection, which may release the
-    /// interpreter's lock. Then another thread may end this wait.
+    /// Polls the future, without the lock: a request that is over drops its connection, which may
+    /// release the interpreter's lock. Then another thread may end this wait.
     fn poll(self: &Arc<Self>) {
         let (future, is_late) = {
             let mut state = self.state();
@@ -399,8 +404,8 @@ impl Entry {
         let Some(mut future) = future else { return };
         let waker = Waker::from(Arc::clone(self));
         let context = &mut Context::from_waker(&waker);
-        // Before the last poll of the future, which then sees every answer. If the wait was released just as the
-        // timeout expired, released wins.
+        // Before the last poll of the future, which then sees every answer. If the wait was
+        // released just as the timeout expired, released wins.
         let is_decided = is_late && self.members().all(|member| member.poll_decided(context).is_ready());
         let result = match future.as_mut().poll(context) {
             Poll::Ready(result) => Some(result),

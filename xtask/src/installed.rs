@@ -1,4 +1,5 @@
-//! Each part of a release, installed and used as by somebody who has nothing else of this repository.
+//! Each part of a release, installed and used as by somebody who has nothing else of this
+//! repository.
 
 use std::fs;
 use std::path::{Path, PathBuf};

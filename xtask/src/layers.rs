@@ -1,9 +1,10 @@
-//! The files of a crate and which of them use which, and a check that no two files use each other, over any number of
-//! steps.
+//! The files of a crate and which of them use which, and a check that no two files use each other,
+//! over any number of steps.
 //!
-//! A file uses another if one of its paths (in a `use` line, an expression, a type or a macro's arguments) leads to an
-//! item of that file. A path through a re-export leads to the file that defines the item. Re-exports and `mod` lines
-//! do not count as uses, so a `lib.rs` that only re-exports is part of no circle.
+//! A file uses another if one of its paths (in a `use` line, an expression, a type or a macro's
+//! arguments) leads to an item of that file. A path through a re-export leads to the file that
+//! defines the item. Re-exports and `mod` lines do not count as uses, so a `lib.rs` that only
+//! re-exports is part of no circle.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -167,7 +168,8 @@ impl Crate {
                         None => {
                             let path = path_of(module);
                             let alone = folder.join(path.clone().unwrap_or_else(|| format!("{name}.rs")));
-                            // The files of a module with a path lie beside it, as those of a `mod.rs` do.
+                            // The files of a module with a path lie beside it, as those of a
+                            // `mod.rs` do.
                             let is_folder = path.is_some() || !alone.exists();
                             let path = if alone.exists() { alone } else { folder.join(&name).join("mod.rs") };
                             self.read_file(&path, Some(index), is_folder)?
@@ -193,7 +195,8 @@ impl Crate {
 
     /// Collects the files of this crate that define what the path leads to.
     fn resolve(&self, from: usize, path: &[String], seen: &mut Seen, found: &mut BTreeSet<usize>) {
-        // A name that is imported from a path that begins with the same name makes the path longer each time.
+        // A name that is imported from a path that begins with the same name makes the path longer
+        // each time.
         if path.len() > LONGEST_PATH || !seen.insert((from, path.to_owned())) {
             return;
         }

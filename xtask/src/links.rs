@@ -1,14 +1,15 @@
 //! Checks the links of Markdown files, and that all files give the same address of the repository.
 //!
-//! The address is set in Cargo.toml. Files that cannot inherit it repeat it: the READMEs that registries show, where a
-//! relative link leads nowhere, and the metadata of the Python package.
+//! The address is set in Cargo.toml. Files that cannot inherit it repeat it: the READMEs that
+//! registries show, where a relative link leads nowhere, and the metadata of the Python package.
 
 use std::path::Path;
 
 use crate::run::root;
 use crate::tidy::tracked;
 
-/// What stands for the address as long as the repository has none. This file alone may name it in any case.
+/// What stands for the address as long as the repository has none. This file alone may name it in
+/// any case.
 const PLACEHOLDER: &str = "https://github.example/";
 const THIS_FILE: &str = "xtask/src/links.rs";
 /// How an address goes on to a file.
@@ -56,7 +57,8 @@ fn is_packaged(path: &str, files: &[String]) -> bool {
     })
 }
 
-/// The placeholder must be gone once Cargo.toml has an address, and until then it names one repository.
+/// The placeholder must be gone once Cargo.toml has an address, and until then it names one
+/// repository.
 fn other_addresses(path: &str, text: &str, repository: &str) -> Vec<String> {
     let lines = text.lines().enumerate();
     let wrong = lines.filter(|(_, line)| {

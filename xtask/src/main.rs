@@ -106,8 +106,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Everything that a change must pass. The tests of the workspace wait more than they compute, and leave the processor
-/// to the others.
+/// Everything that a change must pass. The tests of the workspace wait more than they compute, and
+/// leave the processor to the others.
 fn test() -> Outcome {
     if cfg!(not(target_os = "linux")) {
         return tests::run_elsewhere();
@@ -191,8 +191,9 @@ fn tidy() -> Outcome {
     anchors::check()
 }
 
-/// The tests of events between machines once more, on another version of etcd. Left out is what depends on the client
-/// alone: the contract for the other ways to wait, and the history checker, which would double the time.
+/// The tests of events between machines once more, on another version of etcd. Left out is what
+/// depends on the client alone: the contract for the other ways to wait, and the history checker,
+/// which would double the time.
 fn test_newer_etcd() -> Outcome {
     let program = match etcd::provide_newer()? {
         Ok(program) => program,

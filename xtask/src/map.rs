@@ -1,5 +1,5 @@
-//! Checks ARCHITECTURE.md against the code: that it names every folder, that the column "may use" of its tables is what
-//! the files use, and that its list of files with unsafe code is complete.
+//! Checks ARCHITECTURE.md against the code: that it names every folder, that the column "may use"
+//! of its tables is what the files use, and that its list of files with unsafe code is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,8 @@ use crate::layers::{Graph, ROOTS, Tests};
 use crate::run::root;
 use crate::tidy::tracked;
 
-/// The folders with a table in ARCHITECTURE.md, under a heading of the same name, and the root files of their crates.
+/// The folders with a table in ARCHITECTURE.md, under a heading of the same name, and the root
+/// files of their crates.
 const MAPPED: [(&str, &str); 3] =
     [("crates/tantara/src", "lib.rs"), ("crates/tantara-etcd/src", "lib.rs"), ("python/src", "lib.rs")];
 

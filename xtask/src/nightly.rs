@@ -1,5 +1,5 @@
-//! What needs a nightly toolchain: ThreadSanitizer, Miri and the fuzz targets. Each is left out where its tools are
-//! missing.
+//! What needs a nightly toolchain: ThreadSanitizer, Miri and the fuzz targets. Each is left out
+//! where its tools are missing.
 
 use std::fs;
 
@@ -11,8 +11,8 @@ pub(crate) const FUZZ_SECONDS: &str = "60";
 /// Those of `fuzz/Cargo.toml`.
 const FUZZ_TARGETS: [&str; 5] = ["page", "keys", "endpoints", "customers", "durations"];
 
-/// Tests that Miri can run, and in minutes. It knows no files that are mapped, no other processes and no `timerfd`
-/// (which smol needs).
+/// Tests that Miri can run, and in minutes. It knows no files that are mapped, no other processes
+/// and no `timerfd` (which smol needs).
 const TESTS_FOR_MIRI: [&str; 10] = [
     "api::",
     "auto_reset::",
@@ -26,13 +26,15 @@ const TESTS_FOR_MIRI: [&str; 10] = [
     "scopes::tokio_tasks::",
 ];
 
-/// Whether the nightly toolchain has this subcommand of cargo's; with none, whether there is one at all.
+/// Whether the nightly toolchain has this subcommand of cargo's; with none, whether there is one at
+/// all.
 fn has(subcommand: &[&str]) -> bool {
     cargo(&[&["+nightly"], subcommand, &["--version"]].concat()).succeeds()
 }
 
-/// The standard library is not instrumented, since that would need its sources: its own synchronisation is invisible
-/// to the sanitizer. The models hardly use it but for threads, which the sanitizer knows by itself.
+/// The standard library is not instrumented, since that would need its sources: its own
+/// synchronisation is invisible to the sanitizer. The models hardly use it but for threads, which
+/// the sanitizer knows by itself.
 pub(crate) fn tsan() -> Outcome {
     let step = Step::new("models under ThreadSanitizer");
     if !has(&[]) {
@@ -51,8 +53,9 @@ pub(crate) fn tsan() -> Outcome {
     })
 }
 
-/// Undefined behaviour, data races and leaks in what happens within a process. Miri's clock is virtual, and each run of
-/// a model is one interleaving; the models are repeated, so that they see several.
+/// Undefined behaviour, data races and leaks in what happens within a process. Miri's clock is
+/// virtual, and each run of a model is one interleaving; the models are repeated, so that they see
+/// several.
 pub(crate) fn miri() -> Outcome {
     let step = Step::new("tests and models under Miri");
     if !has(&["miri"]) {
@@ -70,8 +73,8 @@ pub(crate) fn miri() -> Outcome {
     })
 }
 
-/// Each fuzz target, from the committed seeds and from what earlier runs have found. New inputs are kept under
-/// `target`, those that fail under `fuzz/artifacts`.
+/// Each fuzz target, from the committed seeds and from what earlier runs have found. New inputs are
+/// kept under `target`, those that fail under `fuzz/artifacts`.
 pub(crate) fn fuzz(seconds: &str) -> Outcome {
     let step = Step::new(&format!("fuzz targets, {seconds} s each"));
     if !has(&["fuzz"]) {

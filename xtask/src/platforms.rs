@@ -1,4 +1,5 @@
-//! The oldest compiler, and processors of 32 bits. Each step is left out where its tools are missing.
+//! The oldest compiler, and processors of 32 bits. Each step is left out where its tools are
+//! missing.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! What concerns the repository as a project: its dependencies, its workflows, and its public API since the last
-//! release. Each check is left out where its tool is missing.
+//! What concerns the repository as a project: its dependencies, its workflows, and its public API
+//! since the last release. Each check is left out where its tool is missing.
 
 use std::process::Command;
 

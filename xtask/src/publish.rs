@@ -1,7 +1,8 @@
 //! What a release uploads, and a check of all of it. Nothing is ever uploaded from here.
 //!
-//! `cargo publish --dry-run` makes the packages. The rest is checked on them: they are unpacked into a workspace of
-//! their own, where each uses the others as if they came from the registry, and are built there.
+//! `cargo publish --dry-run` makes the packages. The rest is checked on them: they are unpacked
+//! into a workspace of their own, where each uses the others as if they came from the registry, and
+//! are built there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -223,8 +224,8 @@ impl Name {
     }
 }
 
-/// Makes the packages. Cargo would also build them, but after a change without a new version from the old sources, of
-/// which it keeps a copy. So they are built where they are unpacked.
+/// Makes the packages. Cargo would also build them, but after a change without a new version from
+/// the old sources, of which it keeps a copy. So they are built where they are unpacked.
 fn package(packages: &[Package], is_online: bool) -> Outcome {
     // The packages of another time.
     let _ = fs::remove_dir_all(root().join("target/package"));
@@ -271,7 +272,8 @@ fn unpack(packages: &[Package], place: &Path) -> Outcome {
     let mut manifest = "[workspace]\nresolver = \"3\"\nmembers = [\"*-*.*.*\"]\n\n[patch.crates-io]\n".to_owned();
     for package in packages {
         let file = archive(package);
-        // With the time of now (`-m`): all files of a package have the same old one, so cargo would see no change.
+        // With the time of now (`-m`): all files of a package have the same old one, so cargo would
+        // see no change.
         let status = Command::new("tar").arg("-xmzf").arg(&file).arg("-C").arg(place).status();
         let status = status.map_err(|error| format!("tar cannot be started: {error}"))?;
         if !status.success() {

@@ -1,4 +1,5 @@
-//! The Python package: built once, tested with every CPython that is found, in environments of its own under `target`.
+//! The Python package: built once, tested with every CPython that is found, in environments of its
+//! own under `target`.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -38,8 +38,8 @@ impl Step {
     }
 }
 
-/// Runs a task here and others beside it, each in a process of its own. What those print is kept in a file under
-/// `target` and shown when they end, so that no two tasks print at the same time.
+/// Runs a task here and others beside it, each in a process of its own. What those print is kept in
+/// a file under `target` and shown when they end, so that no two tasks print at the same time.
 ///
 /// All tasks run to their end, and every failure is reported.
 pub(crate) fn beside(others: &[&str], here: impl FnOnce() -> Outcome) -> Outcome {
@@ -83,8 +83,8 @@ pub(crate) fn cargo(args: &[&str]) -> Call {
     Call { command, words: args.join(" ") }
 }
 
-/// The same command, in a process in which the signals that ask for an end are ignored, as they are under `nohup` and
-/// behind the `&` of a script.
+/// The same command, in a process in which the signals that ask for an end are ignored, as they are
+/// under `nohup` and behind the `&` of a script.
 pub(crate) fn ignoring_signals(command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -133,8 +133,8 @@ impl Call {
         self
     }
 
-    /// Flags for the compiler, and a target directory for what is built with them, so that nothing else is built
-    /// anew.
+    /// Flags for the compiler, and a target directory for what is built with them, so that nothing
+    /// else is built anew.
     pub(crate) fn flags(self, flags: &str, dir: &str) -> Call {
         let dir = root().join("target").join(dir);
         self.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", &dir.to_string_lossy())

@@ -1,5 +1,6 @@
-//! `cargo xtask setup`: installs what the steps of a task need, with rustup, cargo and Debian's apt. The continuous
-//! integration calls it first, and so may everybody who wants no step to be left out.
+//! `cargo xtask setup`: installs what the steps of a task need, with rustup, cargo and Debian's
+//! apt. The continuous integration calls it first, and so may everybody who wants no step to be
+//! left out.
 
 use std::process::Command;
 

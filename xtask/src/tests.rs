@@ -1,7 +1,8 @@
 //! The tests of the workspace, several programs of tests at once.
 //!
-//! `cargo test` runs one program of tests after the other. Most tests wait and leave the processor alone, so here the
-//! programs run beside each other. What a program prints is shown when it has ended.
+//! `cargo test` runs one program of tests after the other. Most tests wait and leave the processor
+//! alone, so here the programs run beside each other. What a program prints is shown when it has
+//! ended.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,7 +24,8 @@ struct Program {
     folder: PathBuf,
 }
 
-/// Builds all tests of the workspace and runs them beside the bank, and then the examples of the documentation.
+/// Builds all tests of the workspace and runs them beside the bank, and then the examples of the
+/// documentation.
 pub(crate) fn run() -> Outcome {
     let (programs, tantara) = build()?;
     let programs = Mutex::new(programs);
@@ -51,7 +53,8 @@ pub(crate) fn run() -> Outcome {
     cargo(&["test", "--workspace", "--doc"]).crowded().run()
 }
 
-/// On systems other than Linux: the crates that have something to offer there. What needs etcd is only compiled.
+/// On systems other than Linux: the crates that have something to offer there. What needs etcd is
+/// only compiled.
 pub(crate) fn run_elsewhere() -> Outcome {
     let tested = ["--package", "tantara", "--package", "tantara-bank", "--package", "tantara-cli"];
     Step::new("lints").run(|| {
@@ -70,7 +73,8 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The programs of tests, those last that are to run first: the largest take longest. And the command.
+/// The programs of tests, those last that are to run first: the largest take longest. And the
+/// command.
 fn build() -> Result<(Vec<Program>, PathBuf), String> {
     let messages = cargo(&["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]).output()?;
     let (mut programs, mut tantara) = (Vec::new(), None);

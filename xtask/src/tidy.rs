@@ -46,8 +46,8 @@ fn check_source(path: &str, text: &str, faults: &mut Vec<String>) {
             faults.push(format!("{path}:{}: a test must not be ignored", number + 1));
         }
     }
-    // `map` checks that ARCHITECTURE.md names the files with unsafe code. The root of a crate and of
-    // a folder cannot forbid it for the files below.
+    // `map` checks that ARCHITECTURE.md names the files with unsafe code. The root of a crate and
+    // of a folder cannot forbid it for the files below.
     let has_unsafe = ["unsafe {", "unsafe impl", "unsafe fn"].iter().any(|code| text.contains(code));
     let is_root = path.ends_with("/lib.rs") || path.ends_with("/mod.rs");
     if path.starts_with("crates/tantara/src/") && !has_unsafe && !is_root && !text.contains("forbid(unsafe_code)") {

@@ -1,4 +1,5 @@
-//! Every code block of the documents is a test: of README.md, of the READMEs of packages, and of `docs/`.
+//! Every code block of the documents is a test: of README.md, of the READMEs of packages, and of
+//! `docs/`.
 //!
 //! | language | how a block is tested | by |
 //! |---|---|---|
@@ -8,18 +9,21 @@
 //! | `console` | each line that begins with `$ tantara` is run in the root of the repository | the same |
 //! | `text`, `diff`, `yaml`, `ini` | not at all | |
 //!
-//! A `bash` block may need programs that not every machine has: after `bash needs=make,tmux` it is left out, with a
-//! message, where one of them is missing. If a block marked `text printed` follows, the script must print each of its
-//! lines. The endpoints `10.0.0.1:2379,…` stand for a cluster that the test starts.
+//! A `bash` block may need programs that not every machine has: after `bash needs=make,tmux` it is
+//! left out, with a message, where one of them is missing. If a block marked `text printed`
+//! follows, the script must print each of its lines. The endpoints `10.0.0.1:2379,…` stand for a
+//! cluster that the test starts.
 //!
-//! README.md and `docs/` belong to the repository and to no package, so no package can include them.
+//! README.md and `docs/` belong to the repository and to no package, so no package can include
+//! them.
 
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The endpoints of a cluster, as documents write them. Tests put those of a real server in their place.
+/// The endpoints of a cluster, as documents write them. Tests put those of a real server in their
+/// place.
 pub const ENDPOINTS: &str = "10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379";
 
 /// The languages of blocks.

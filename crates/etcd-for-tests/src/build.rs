@@ -59,8 +59,8 @@ impl Build {
         self
     }
 
-    /// The time between heartbeats, and after how long without them a leader is elected; 100 ms and a second, unless
-    /// said otherwise, as etcd has them by itself.
+    /// The time between heartbeats, and after how long without them a leader is elected; 100 ms and
+    /// a second, unless said otherwise, as etcd has them by itself.
     pub fn times(mut self, heartbeat: Duration, election: Duration) -> Build {
         (self.heartbeat, self.election) = (heartbeat, election);
         self
@@ -84,8 +84,8 @@ impl Build {
         self
     }
 
-    /// Servers ask for users, and this one may read and write the keys with this prefix. The password of `root` is
-    /// `root`, unless said otherwise.
+    /// Servers ask for users, and this one may read and write the keys with this prefix. The
+    /// password of `root` is `root`, unless said otherwise.
     pub fn user(self, name: &str, password: &str, prefix: &str) -> Build {
         self.further(name, password, prefix, "READWRITE")
     }
@@ -130,7 +130,8 @@ impl Build {
         self.durable()
     }
 
-    /// Whether disks can be made [slow](Build::slow_disks) here: there is an `strace` that may trace, and a `setpriv`.
+    /// Whether disks can be made [slow](Build::slow_disks) here: there is an `strace` that may
+    /// trace, and a `setpriv`.
     #[must_use]
     pub fn can_delay_disks() -> bool {
         disks::can_be_slowed()
@@ -159,8 +160,8 @@ impl Build {
     }
 
     fn common_flags(&self, folder: &Path) -> Vec<String> {
-        // The writes of a killed server survive in the page cache; only a failing machine loses them.
-        // Old versions of etcd do not know the flag.
+        // The writes of a killed server survive in the page cache; only a failing machine loses
+        // them. Old versions of etcd do not know the flag.
         static UNSAFE_NO_FSYNC: LazyLock<bool> =
             LazyLock::new(|| runs(Command::new(program()).args(["--unsafe-no-fsync", "--version"])));
         let mut flags = vec![

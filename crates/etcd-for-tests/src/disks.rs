@@ -1,4 +1,5 @@
-//! Slow disks. etcd makes its system calls without a library that could be replaced, so `strace` delays them.
+//! Slow disks. etcd makes its system calls without a library that could be replaced, so `strace`
+//! delays them.
 
 use std::process::Command;
 use std::sync::LazyLock;

@@ -1,4 +1,5 @@
-//! A member's JSON gateway: etcd's requests in plain HTTP, so that what is tested is not also what tests.
+//! A member's JSON gateway: etcd's requests in plain HTTP, so that what is tested is not also what
+//! tests.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -1,8 +1,9 @@
 //! Real etcd servers for tests: started, killed, paused, cut off, and always cleared away.
 //!
-//! [`Servers`] are a cluster of one or more members on loopback ports of their own; a [`Proxy`] stands between a client
-//! and a member and spoils what passes, and a [`StandIn`] answers as versions of etcd that cannot be run here. They
-//! go when they are dropped, and servers with the process that started them.
+//! [`Servers`] are a cluster of one or more members on loopback ports of their own; a [`Proxy`]
+//! stands between a client and a member and spoils what passes, and a [`StandIn`] answers as
+//! versions of etcd that cannot be run here. They go when they are dropped, and servers with the
+//! process that started them.
 //!
 //! ```
 //! use etcd_for_tests::Servers;
@@ -36,7 +37,8 @@ pub use serde_json::{Value, json};
 pub use servers::Servers;
 pub use stand_in::{Manner, StandIn};
 
-/// The etcd that is run: what `$ETCD` names, or else the system's, or else the one that `cargo xtask etcd` provides.
+/// The etcd that is run: what `$ETCD` names, or else the system's, or else the one that `cargo
+/// xtask etcd` provides.
 ///
 /// # Panics
 ///

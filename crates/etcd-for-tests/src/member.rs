@@ -49,7 +49,8 @@ impl Member {
         Member { ports, gateway, is_learner, has_left, flags, wrapper, folder, process }
     }
 
-    /// The sum of the values that one of its metrics has under all labels, or under those that `name` ends with.
+    /// The sum of the values that one of its metrics has under all labels, or under those that
+    /// `name` ends with.
     ///
     /// # Panics
     ///
@@ -100,8 +101,9 @@ impl Member {
         }
     }
 
-    /// Kills it, forgets its data and starts it again: the same server to all appearances, but at its first revision.
-    /// For a server that stands alone; like [`start`](Member::start) it does not wait.
+    /// Kills it, forgets its data and starts it again: the same server to all appearances, but at
+    /// its first revision. For a server that stands alone; like [`start`](Member::start) it does
+    /// not wait.
     pub fn start_from_scratch(&self) {
         self.kill();
         let data = self.folder.join("data");
@@ -225,7 +227,8 @@ fn obedient(program: PathBuf) -> Command {
     command
 }
 
-/// Starts a process from a thread that never ends: for the kernel, the parent whose death counts is the thread.
+/// Starts a process from a thread that never ends: for the kernel, the parent whose death counts is
+/// the thread.
 fn nurse(command: Command) -> io::Result<Child> {
     type Order = (Command, Sender<io::Result<Child>>);
     static NURSE: LazyLock<Sender<Order>> = LazyLock::new(|| {
@@ -242,17 +245,20 @@ fn nurse(command: Command) -> io::Result<Child> {
     child.recv().map_err(io::Error::other)?
 }
 
-/// A loopback port for a server, which no other test takes in the meantime, not even while the server is dead.
+/// A loopback port for a server, which no other test takes in the meantime, not even while the
+/// server is dead.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,
-    /// UDP has ports of its own: this one is held as a sign for everybody who looks for a port as we do.
+    /// UDP has ports of its own: this one is held as a sign for everybody who looks for a port as
+    /// we do.
     _claim: UdpSocket,
 }
 
 impl Port {
-    /// A port that is free. It lies below those that the system gives out by itself: out of these, a client that tries
-    /// again and again to reach a server that is dead would at last be connected to itself.
+    /// A port that is free. It lies below those that the system gives out by itself: out of these,
+    /// a client that tries again and again to reach a server that is dead would at last be
+    /// connected to itself.
     pub(crate) fn free() -> Arc<Port> {
         const FIRST: u64 = 10_000;
         const COUNT: u64 = 22_768;

@@ -1,8 +1,8 @@
 //! A proxy that stands between a client and a member, and can spoil what passes.
 //!
-//! A connection has two ways, and each way two threads: one reads pieces as they come, one decides on them in order and
-//! passes them on. All decisions are made under one lock, so that a change of the mode holds for every piece that has
-//! not been passed on before.
+//! A connection has two ways, and each way two threads: one reads pieces as they come, one decides
+//! on them in order and passes them on. All decisions are made under one lock, so that a change of
+//! the mode holds for every piece that has not been passed on before.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use crate::lock;
 
-/// A proxy on a loopback port of its own. What is said holds at once, for open connections too, until something else is
-/// said.
+/// A proxy on a loopback port of its own. What is said holds at once, for open connections too,
+/// until something else is said.
 ///
-/// TCP loses no piece out of the middle: a connection that has lost one is closed as soon as a later one would pass the
-/// same way.
+/// TCP loses no piece out of the middle: a connection that has lost one is closed as soon as a
+/// later one would pass the same way.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -103,7 +103,8 @@ impl Proxy {
         self.set(Mode::Pass);
     }
 
-    /// Nothing passes, either way, the ends of connections included; all connections stay open, and new ones are made.
+    /// Nothing passes, either way, the ends of connections included; all connections stay open, and
+    /// new ones are made.
     pub fn drop_everything(&self) {
         self.set(Mode::Swallow);
     }
@@ -113,12 +114,14 @@ impl Proxy {
         self.set(Mode::SwallowAnswers);
     }
 
-    /// Everything passes, this much later, either way; with `Duration::MAX`, when something else is said.
+    /// Everything passes, this much later, either way; with `Duration::MAX`, when something else is
+    /// said.
     pub fn delay(&self, delay: Duration) {
         self.set(Mode::Delay(delay));
     }
 
-    /// Everything passes, but where a server says the first, clients hear the second, which is as long.
+    /// Everything passes, but where a server says the first, clients hear the second, which is as
+    /// long.
     ///
     /// # Panics
     ///

@@ -84,8 +84,8 @@ impl Build {
 
 /// etcd servers that are one cluster. They are killed when this is dropped.
 ///
-/// A member is had by its index: `servers[0].kill()`. What is asked of the servers is asked of any that runs, and
-/// panics if none can answer for a minute.
+/// A member is had by its index: `servers[0].kill()`. What is asked of the servers is asked of any
+/// that runs, and panics if none can answer for a minute.
 #[derive(Debug)]
 pub struct Servers {
     build: Build,
@@ -127,7 +127,8 @@ impl Servers {
         self.members.iter().map(Member::endpoint).collect()
     }
 
-    /// A folder that lasts as long as the servers. With TLS, `ca.pem`, `client.pem` and `client-key.pem` lie there.
+    /// A folder that lasts as long as the servers. With TLS, `ca.pem`, `client.pem` and
+    /// `client-key.pem` lie there.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -155,7 +156,8 @@ impl Servers {
         self.certificates.as_ref().expect("the servers are built with TLS")
     }
 
-    /// Waits until every member that runs, neither killed nor paused, is part of a majority and answers.
+    /// Waits until every member that runs, neither killed nor paused, is part of a majority and
+    /// answers.
     #[track_caller]
     pub fn wait_healthy(&self) {
         if let Err(error) = self.await_health() {
@@ -173,7 +175,8 @@ impl Servers {
         self.add(false)
     }
 
-    /// [`grow`](Servers::grow), by a learner: a member that does not vote, and answers next to nothing.
+    /// [`grow`](Servers::grow), by a learner: a member that does not vote, and answers next to
+    /// nothing.
     ///
     /// # Panics
     ///
@@ -218,8 +221,8 @@ impl Servers {
             }
         };
         self.change_members("cluster/member/remove", &json!({"ID": id.to_string()}), "not found");
-        // A majority has stored the removal, but the others may not know yet that it is decided. Without this member,
-        // one that does not know would wait for its vote for ever.
+        // A majority has stored the removal, but the others may not know yet that it is decided.
+        // Without this member, one that does not know would wait for its vote for ever.
         for other in self.voters().filter(|other| !ptr::eq(*other, &self.members[index])) {
             while other.gateway.lists_member(id).unwrap_or(true) {
                 assert!(began.elapsed() < LONG, "the removal of a member is not known to all: {}", other.log());
@@ -229,7 +232,8 @@ impl Servers {
         self.members[index].leave();
     }
 
-    /// Adds or removes a member. A request that is repeated gets the error that says it is done already.
+    /// Adds or removes a member. A request that is repeated gets the error that says it is done
+    /// already.
     #[track_caller]
     fn change_members(&self, path: &str, change: &Value, done: &str) {
         let began = Instant::now();
@@ -291,8 +295,9 @@ impl Servers {
         (0..self.members.len()).filter(|index| *index != leader && self.members[*index].is_running()).collect()
     }
 
-    /// Any request that [etcd's JSON gateway](https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/) knows, such as
-    /// `kv/put`; as root, where there are users. It is repeated until it is answered.
+    /// Any request that [etcd's JSON
+    /// gateway](https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/) knows, such as `kv/put`; as
+    /// root, where there are users. It is repeated until it is answered.
     ///
     /// # Errors
     ///

@@ -87,10 +87,12 @@ impl fmt::Display for BadList {
 
 impl Error for BadList {}
 
-/// The maximum size of a list in bytes: enough for some ten million customers, and a limit for an endless input.
+/// The maximum size of a list in bytes: enough for some ten million customers, and a limit for an
+/// endless input.
 const LONGEST: u64 = 1 << 30;
 
-/// Reads a CSV list: the header `name,type`, then one customer per line. Spaces around a value are ignored.
+/// Reads a CSV list: the header `name,type`, then one customer per line. Spaces around a value are
+/// ignored.
 ///
 /// # Errors
 ///
@@ -135,8 +137,8 @@ pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
     Ok(customers)
 }
 
-/// The line, from 1, on which a record begins. The reader's own count does not include the blank lines that it skips
-/// before it.
+/// The line, from 1, on which a record begins. The reader's own count does not include the blank
+/// lines that it skips before it.
 fn line_of(text: &[u8], position: Option<&csv::Position>) -> Option<u64> {
     let start = usize::try_from(position?.byte()).ok()?;
     let blank = text.get(start..)?.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
@@ -165,8 +167,9 @@ fn customer(fields: &[&str]) -> Result<Customer, String> {
     Ok(Customer { name: name.into(), kind })
 }
 
-/// Whether a character could break a line of output: control characters, and Unicode's line separators and direction
-/// overrides, which could rewrite the line. Also noncharacters, which SVG cannot contain.
+/// Whether a character could break a line of output: control characters, and Unicode's line
+/// separators and direction overrides, which could rewrite the line. Also noncharacters, which SVG
+/// cannot contain.
 fn breaks_a_line(c: char) -> bool {
     let separates_lines = matches!(c, '\u{2028}' | '\u{2029}');
     let rules_direction = matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');

@@ -2,8 +2,9 @@
 //!
 //! # Where things are
 //!
-//! The steps and lines are data ([`script`]). A runner ([`threads`], [`tasks`]; on Linux `processes`, `machines`)
-//! executes them, and the [`Stage`] records what happens. [`timeline`] and [`trace`] draw pictures from the record.
+//! The steps and lines are data ([`script`]). A runner ([`threads`], [`tasks`]; on Linux
+//! `processes`, `machines`) executes them, and the [`Stage`] records what happens. [`timeline`] and
+//! [`trace`] draw pictures from the record.
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +32,8 @@ pub use stage::{Audience, HearLine, HearLoss, Phase, Run, Span, Stage, Summary, 
 
 pub use script::{Pace, PaceError};
 
-/// The runners within one process. The others need to know how to start a worker: see `processes::run`.
+/// The runners within one process. The others need to know how to start a worker: see
+/// `processes::run`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// A pool of threads; a worker serves one customer at a time.

@@ -1,7 +1,8 @@
 //! The bank on machines: manager and workers share an etcd cluster, and nothing else.
 //!
-//! The manager starts the workers as processes of its own machine. But they share no pipe, socket or file: all
-//! communication is by events, and would work between distant machines too. In the run RUN, the Nth worker has:
+//! The manager starts the workers as processes of its own machine. But they share no pipe, socket
+//! or file: all communication is by events, and would work between distant machines too. In the run
+//! RUN, the Nth worker has:
 //!
 //! | event | by | meaning |
 //! |---|---|---|
@@ -12,9 +13,9 @@
 //! | `bank-RUN.wN.home` | set by the manager | there are no more customers |
 //! | `bank-RUN.wN.step` | pulsed by the worker | the worker has reached the next step of the script |
 //!
-//! The manager reads all of it from one list of [changes](tantara_etcd::Changes), in the order in which the cluster
-//! made them. At the end it removes the events of the run. If it is killed or interrupted, the worker that ends last
-//! does.
+//! The manager reads all of it from one list of [changes](tantara_etcd::Changes), in the order in
+//! which the cluster made them. At the end it removes the events of the run. If it is killed or
+//! interrupted, the worker that ends last does.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,8 +36,8 @@ use crate::script::Gate;
 use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
-/// The time to live of holds in a run. A shorter one reports a dead worker sooner, but also a worker that a busy
-/// machine does not schedule for that time.
+/// The time to live of holds in a run. A shorter one reports a dead worker sooner, but also a
+/// worker that a busy machine does not schedule for that time.
 pub const HOLDS_LAST: Duration = Duration::from_secs(5);
 
 /// How often the manager checks its workers.
@@ -45,10 +46,12 @@ const LOOKS: Duration = Duration::from_millis(250);
 /// How often a waiting worker checks whether the manager still lives.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// The number of workers that start at once. More of them would delay each other's connections too much.
+/// The number of workers that start at once. More of them would delay each other's connections too
+/// much.
 const STARTING: usize = 32;
 
-/// How many events are removed at once, and how often the cluster is searched for events that arrived late.
+/// How many events are removed at once, and how often the cluster is searched for events that
+/// arrived late.
 const REMOVING: usize = 64;
 const ROUNDS: usize = 5;
 
@@ -117,15 +120,16 @@ impl Names {
     }
 }
 
-/// Runs the scenario on a cluster. `program` is the command of a worker, which connects to the same namespace of the
-/// same cluster, and calls [`work`] with the arguments that are added here.
+/// Runs the scenario on a cluster. `program` is the command of a worker, which connects to the same
+/// namespace of the same cluster, and calls [`work`] with the arguments that are added here.
 ///
 /// If a worker dies, its customer is lost, and another worker replaces it.
 ///
 /// # Errors
 ///
-/// If the cluster cannot be reached, if a worker cannot be started, or if several workers in a row die before they
-/// accept a customer. No worker is left behind, and no event of the run if the cluster can be reached.
+/// If the cluster cannot be reached, if a worker cannot be started, or if several workers in a row
+/// die before they accept a customer. No worker is left behind, and no event of the run if the
+/// cluster can be reached.
 pub fn run(
     plan: Plan,
     audience: Audience,
@@ -358,8 +362,8 @@ impl Far {
     }
 }
 
-/// Runs a worker: it serves customers until the manager ends, or until the worker's own hold is lost. Neither is an
-/// error. `arguments` are those that [`run`] has added.
+/// Runs a worker: it serves customers until the manager ends, or until the worker's own hold is
+/// lost. Neither is an error. `arguments` are those that [`run`] has added.
 ///
 /// # Errors
 ///
@@ -384,7 +388,8 @@ pub fn work(cluster: Cluster, arguments: &[String]) -> io::Result<()> {
     }
 }
 
-/// Returns `meanwhile` if the cluster cannot be reached. A worker survives an outage while its hold is not lost.
+/// Returns `meanwhile` if the cluster cannot be reached. A worker survives an outage while its hold
+/// is not lost.
 fn outlast<T>(outcome: Result<T, impl Into<io::Error>>, meanwhile: T) -> io::Result<T> {
     match outcome.map_err(Into::into) {
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(meanwhile),
@@ -433,8 +438,9 @@ impl Executor {
         Ok(())
     }
 
-    /// Removes the events of the run if the manager was killed and this is the last worker. Each worker releases its
-    /// own hold before it looks for those of others, so at least the last one finds no others.
+    /// Removes the events of the run if the manager was killed and this is the last worker. Each
+    /// worker releases its own hold before it looks for those of others, so at least the last one
+    /// finds no others.
     fn leave(&self) {
         // By then the holds of workers that were killed with the manager have ended.
         thread::sleep(HOLDS_LAST);

@@ -1,8 +1,8 @@
 //! The manager's side of a pool of worker processes, on this machine or on others.
 //!
-//! Manager and workers share the events. Apart from them, the manager sends a worker the type of a customer, and the
-//! worker reports each step of the [`script`]. The manager prints, counts and records, so a run looks the same at
-//! every scope, and nothing is lost with a worker.
+//! Manager and workers share the events. Apart from them, the manager sends a worker the type of a
+//! customer, and the worker reports each step of the [`script`]. The manager prints, counts and
+//! records, so a run looks the same at every scope, and nothing is lost with a worker.
 
 use std::future::Future;
 use std::io;
@@ -92,7 +92,8 @@ struct Pool<W> {
     next: AtomicUsize,
 }
 
-/// Runs the manager's script, and a task for each place in the pool. The first failure ends all of them.
+/// Runs the manager's script, and a task for each place in the pool. The first failure ends all of
+/// them.
 async fn manage<W: Workers>(pool: &Arc<Pool<W>>) -> io::Result<()> {
     let mut parts = JoinSet::new();
     parts.spawn(tell(Arc::clone(pool)));
@@ -166,8 +167,8 @@ impl<W: Workers> Pool<W> {
         (next < self.stage.customers().len()).then_some(next)
     }
 
-    /// Finds a worker for a customer: the idle one, or a new one. If a worker dies before it accepts the customer, the
-    /// customer is not lost.
+    /// Finds a worker for a customer: the idle one, or a new one. If a worker dies before it
+    /// accepts the customer, the customer is not lost.
     async fn who_takes(&self, kind: Kind, mut idle: Option<W::Worker>) -> io::Result<W::Worker> {
         let mut last = String::new();
         for _ in 0..MOST_FAILURES {
@@ -233,8 +234,8 @@ impl WorkerProcess {
         }
     }
 
-    /// SIGKILL ends even a stopped process, and no customer can be lost any more. It does not change the status of a
-    /// process that is dying already.
+    /// SIGKILL ends even a stopped process, and no customer can be lost any more. It does not
+    /// change the status of a process that is dying already.
     fn end(&mut self) -> io::Result<ExitStatus> {
         self.0.kill()?;
         self.0.wait()

@@ -1,15 +1,17 @@
 //! The bank on a pool of processes: each worker is a process, and serves one customer at a time.
 //!
-//! Manager and workers share only the events. Workers report their steps to the manager, which prints, counts and
-//! records, so a run looks the same as at any other scope, and nothing is lost with a worker.
+//! Manager and workers share only the events. Workers report their steps to the manager, which
+//! prints, counts and records, so a run looks the same as at any other scope, and nothing is lost
+//! with a worker.
 //!
-//! They communicate by a socket, which is the worker's standard input and output. The manager sends the type of a
-//! customer, as in customer lists. The worker answers one word per line: that it accepts the customer, then each step
-//! of the [`script`](crate::script). If either process dies, the other one finds the socket closed: the manager then
-//! reports a lost customer, and a worker ends.
+//! They communicate by a socket, which is the worker's standard input and output. The manager sends
+//! the type of a customer, as in customer lists. The worker answers one word per line: that it
+//! accepts the customer, then each step of the [`script`](crate::script). If either process dies,
+//! the other one finds the socket closed: the manager then reports a lost customer, and a worker
+//! ends.
 //!
-//! Workers have process groups of their own, so that Ctrl-C at the terminal signals the manager only. Otherwise it
-//! would report its workers as lost before it ends itself.
+//! Workers have process groups of their own, so that Ctrl-C at the terminal signals the manager
+//! only. Otherwise it would report its workers as lost before it ends itself.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -28,21 +30,22 @@ use crate::script::Gate;
 use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
-/// The maximum number of workers. Each takes one of the 1,024 descriptors that a process usually may open.
+/// The maximum number of workers. Each takes one of the 1,024 descriptors that a process usually
+/// may open.
 pub const MOST_WORKERS: usize = 1_000;
 
 /// A worker's first message about a customer; the others are [`Word`]s.
 const TAKES: &str = "takes";
 
-/// Runs the scenario. `program` is the command of a worker, which calls [`work`] with the arguments that are added
-/// here.
+/// Runs the scenario. `program` is the command of a worker, which calls [`work`] with the arguments
+/// that are added here.
 ///
 /// If a worker dies, its customer is lost, and another worker replaces it.
 ///
 /// # Errors
 ///
-/// If the events cannot be created, if a worker cannot be started, or if several workers in a row die before they
-/// accept a customer. No worker is left behind.
+/// If the events cannot be created, if a worker cannot be started, or if several workers in a row
+/// die before they accept a customer. No worker is left behind.
 pub fn run(plan: Plan, audience: Audience, program: impl Fn() -> Command + Send + Sync + 'static) -> io::Result<Run> {
     let events = [SharedEvent::anonymous()?, SharedEvent::anonymous()?];
     let pace = plan.pace;
@@ -114,8 +117,8 @@ impl Teller {
     }
 }
 
-/// Runs a worker: it serves customers until the manager ends, by `kill -9` too. Then the process ends at once.
-/// `arguments` are those that [`run`] has added.
+/// Runs a worker: it serves customers until the manager ends, by `kill -9` too. Then the process
+/// ends at once. `arguments` are those that [`run`] has added.
 ///
 /// # Errors
 ///
@@ -186,7 +189,8 @@ mod tests {
     const BEGINS: &str = "begins";
     const ENDS: &str = "ends";
 
-    /// A worker that reports this many words about a customer who checks a balance, and then does something else.
+    /// A worker that reports this many words about a customer who checks a balance, and then does
+    /// something else.
     fn up_to(words: usize, then: &str) -> String {
         let visit = [TAKES, SAYS, BEGINS, ENDS, SAYS, BEGINS, ENDS, SAYS];
         let said: String = visit[..words].iter().map(|word| format!("echo {word}; ")).collect();
@@ -201,7 +205,8 @@ mod tests {
         command
     }
 
-    /// A run with one worker and customers who check their balances; its lines, and the lost customers with reasons.
+    /// A run with one worker and customers who check their balances; its lines, and the lost
+    /// customers with reasons.
     fn run_with(
         customers: usize,
         program: impl Fn() -> Command + Send + Sync + 'static,

@@ -1,4 +1,5 @@
-//! The rules of the bank as data: the steps and lines of the manager and of the customers, in order.
+//! The rules of the bank as data: the steps and lines of the manager and of the customers, in
+//! order.
 
 use std::error::Error;
 use std::fmt;

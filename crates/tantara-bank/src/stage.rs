@@ -1,4 +1,5 @@
-//! The record of a run: reports events to the [`Audience`], counts, and keeps the notes that pictures are drawn from.
+//! The record of a run: reports events to the [`Audience`], counts, and keeps the notes that
+//! pictures are drawn from.
 
 use std::fmt;
 use std::mem;
@@ -161,7 +162,8 @@ impl Stage {
         }
     }
 
-    /// Records that an event is set. Called just before, so that no customer seems to enter earlier.
+    /// Records that an event is set. Called just before, so that no customer seems to enter
+    /// earlier.
     pub(crate) fn opens(&self, gate: Gate) {
         // Each event is set once.
         let _ = self.opened[gate as usize].set(self.began.elapsed());
@@ -213,7 +215,8 @@ impl OpenVisit<'_> {
     pub(crate) fn begin(&mut self, phase: Phase) {
         if let Phase::Waiting(_) = phase {
             let waiting = self.stage.waiting.fetch_add(1, Relaxed) + 1;
-            // A load first, because it is cheaper than a contended write, and the peak rarely grows.
+            // A load first, because it is cheaper than a contended write, and the peak rarely
+            // grows.
             if waiting > self.stage.peak_waiting.load(Relaxed) {
                 self.stage.peak_waiting.fetch_max(waiting, Relaxed);
             }

@@ -1,5 +1,5 @@
-//! The bank on async tasks: every customer is a task, all tasks exist at once, and the workers are the threads of the
-//! runtime.
+//! The bank on async tasks: every customer is a task, all tasks exist at once, and the workers are
+//! the threads of the runtime.
 
 use std::io;
 use std::sync::Arc;

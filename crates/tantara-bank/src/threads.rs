@@ -1,6 +1,7 @@
 //! The bank on a pool of threads: a worker serves one customer at a time.
 //!
-//! The pool is tokio's pool for blocking work, which starts jobs in order, and threads when they are needed.
+//! The pool is tokio's pool for blocking work, which starts jobs in order, and threads when they
+//! are needed.
 
 use std::io;
 use std::sync::Arc;

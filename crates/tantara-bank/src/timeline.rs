@@ -1,9 +1,10 @@
-//! A run as an SVG picture: a lane per customer from top to bottom, time from left to right, and a line where each
-//! event was set.
+//! A run as an SVG picture: a lane per customer from top to bottom, time from left to right, and a
+//! line where each event was set.
 //!
-//! With more customers the lanes become thinner. If there is no space for names, the lanes are grouped by the type of
-//! the customers, so that the colours of different types do not blend. All bars of one phase are one path, so a
-//! picture of ten thousand customers is still a small file that can be zoomed into.
+//! With more customers the lanes become thinner. If there is no space for names, the lanes are
+//! grouped by the type of the customers, so that the colours of different types do not blend. All
+//! bars of one phase are one path, so a picture of ten thousand customers is still a small file
+//! that can be zoomed into.
 
 use std::fmt::Write as _;
 use std::io;
@@ -32,7 +33,8 @@ const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const INK: &str = "#1f2430";
 const FAINT: &str = "#6b7280";
 
-/// The phases with their names and their colours, which colour-blind readers can distinguish, also in print.
+/// The phases with their names and their colours, which colour-blind readers can distinguish, also
+/// in print.
 const PHASES: [(Phase, &str, &str); 3] = [
     (Phase::Waiting(Gate::Bank), "#b8c4d6", "waiting for the bank"),
     (Phase::Waiting(Gate::Transactions), "#e9a23b", "waiting for transactions"),

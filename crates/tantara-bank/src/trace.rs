@@ -1,4 +1,5 @@
-//! A run as a trace: JSON in the Chrome trace event format, which Perfetto and `chrome://tracing` open.
+//! A run as a trace: JSON in the Chrome trace event format, which Perfetto and `chrome://tracing`
+//! open.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 use crate::script::Gate;
 use crate::stage::{Phase, Run};
 
-/// Writes the trace of a run whose record was kept: a track per customer, and a mark where each event was set.
+/// Writes the trace of a run whose record was kept: a track per customer, and a mark where each
+/// event was set.
 ///
 /// # Errors
 ///

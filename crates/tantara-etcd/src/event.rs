@@ -269,9 +269,9 @@ impl ClusterEvent {
         self.begin(aim).wait_deadline(deadline)
     }
 
-    /// The same as [`wait_async`](ClusterEvent::wait_async), whose future is `'static` already. It is
-    /// here so that all events have a method of this name whose future can be spawned, returned, and
-    /// stored in a struct.
+    /// The same as [`wait_async`](ClusterEvent::wait_async), whose future is `'static` already. It
+    /// is here so that all events have a method of this name whose future can be spawned, returned,
+    /// and stored in a struct.
     ///
     /// # Cancel safety
     ///

@@ -43,8 +43,8 @@ impl ClusterEvent {
         self.wait_deadline_for(Aim::Unset, deadline)
     }
 
-    /// Begins a wait until it is unset, as [`wait_async`](ClusterEvent::wait_async) begins one until
-    /// it is set.
+    /// Begins a wait until it is unset, as [`wait_async`](ClusterEvent::wait_async) begins one
+    /// until it is set.
     pub fn wait_unset_async(&self) -> ClusterWait {
         self.begin(Aim::Unset)
     }
@@ -61,8 +61,8 @@ impl ClusterEvent {
     }
 
     /// [`wait_next`](ClusterEvent::wait_next) for at most `timeout`, as
-    /// [`wait_timeout`](ClusterEvent::wait_timeout) for [`wait`](ClusterEvent::wait). A zero timeout
-    /// is always too short.
+    /// [`wait_timeout`](ClusterEvent::wait_timeout) for [`wait`](ClusterEvent::wait). A zero
+    /// timeout is always too short.
     ///
     /// # Errors
     ///
@@ -80,8 +80,8 @@ impl ClusterEvent {
         self.wait_deadline_for(Aim::Next, deadline)
     }
 
-    /// Begins a wait for the next `set`, as [`wait_async`](ClusterEvent::wait_async) begins one until
-    /// it is set. Every `set` that takes effect after [`begun`](ClusterWait::begun) counts.
+    /// Begins a wait for the next `set`, as [`wait_async`](ClusterEvent::wait_async) begins one
+    /// until it is set. Every `set` that takes effect after [`begun`](ClusterWait::begun) counts.
     pub fn wait_next_async(&self) -> ClusterWait {
         self.begin(Aim::Next)
     }

@@ -15,37 +15,40 @@ use crate::sync::const_new;
 use crate::tasks::Queue;
 use crate::wait::{AutoResetWait, OwnedAutoResetWait, queue_of};
 
-/// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly one waiter. Without
-/// waiters, one release is stored for the next wait.
+/// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly
+/// one waiter. Without waiters, one release is stored for the next wait.
 ///
 /// It is like Windows' auto-reset event, for threads and async tasks.
 ///
 /// # The contract
 ///
 /// * A `set` releases one waiter, or is stored; a second `set` while one is stored changes nothing.
-/// * **First in, first out**, for threads and tasks in one queue. A release is given to the first waiter; no later wait
-///   can take it.
-/// * A release that was given to a wait which is then dropped, or times out, is handed on to the next waiter.
+/// * **First in, first out**, for threads and tasks in one queue. A release is given to the first
+///   waiter; no later wait can take it.
+/// * A release that was given to a wait which is then dropped, or times out, is handed on to the
+///   next waiter.
 /// * Foreign code never runs under a lock, as with [`Event`](crate::Event).
 ///
 /// # Memory ordering
 ///
-/// All that happened before a `set` is visible to the wait that it released; also if the `set` found a stored release,
-/// which the wait then took.
+/// All that happened before a `set` is visible to the wait that it released; also if the `set`
+/// found a stored release, which the wait then took.
 ///
 /// # Complexity
 ///
-/// 16 bytes, `const` to make, no allocation (but one that a thread makes for its first blocking wait, and keeps).
-/// Everything but `Debug` takes constant time.
+/// 16 bytes, `const` to make, no allocation (but one that a thread makes for its first blocking
+/// wait, and keeps). Everything but `Debug` takes constant time.
 ///
 /// # Signal handlers and real-time threads
 ///
-/// Only [`is_set`](AutoResetEvent::is_set) and [`clear`](AutoResetEvent::clear) may be called in a signal handler.
-/// All waiters are in a list that a spin lock protects, so a `set` deadlocks when the handler has interrupted a thread
-/// that holds this lock. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call
-/// `set` (the crate signal-hook does the first half).
+/// Only [`is_set`](AutoResetEvent::is_set) and [`clear`](AutoResetEvent::clear) may be called in a
+/// signal handler. All waiters are in a list that a spin lock protects, so a `set` deadlocks when
+/// the handler has interrupted a thread that holds this lock. Instead, let the handler write to a
+/// pipe or an eventfd, and let the thread that reads it call `set` (the crate signal-hook does the
+/// first half).
 ///
-/// The lock has no priority inheritance: a thread with a real-time priority may wait for a preempted thread.
+/// The lock has no priority inheritance: a thread with a real-time priority may wait for a
+/// preempted thread.
 ///
 /// # Examples
 ///
@@ -101,7 +104,8 @@ impl AutoResetEvent {
     ///
     /// # Signal handlers
     ///
-    /// Must not be called in one: see [above](AutoResetEvent#signal-handlers-and-real-time-threads).
+    /// Must not be called in one: see
+    /// [above](AutoResetEvent#signal-handlers-and-real-time-threads).
     #[inline]
     pub fn set(&self) {
         stored::give(&self.queue);
@@ -113,8 +117,8 @@ impl AutoResetEvent {
         stored::take(&self.queue);
     }
 
-    /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public API: the Python
-    /// package uses it.
+    /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public
+    /// API: the Python package uses it.
     #[doc(hidden)]
     pub fn waiting(&self) -> usize {
         self.queue.len()
@@ -124,15 +128,15 @@ impl AutoResetEvent {
     ///
     /// # Blocking
     ///
-    /// The thread spins for some microseconds, unless that has not paid off lately, and then sleeps. In async code use
-    /// [`wait_async`](AutoResetEvent::wait_async).
+    /// The thread spins for some microseconds, unless that has not paid off lately, and then
+    /// sleeps. In async code use [`wait_async`](AutoResetEvent::wait_async).
     #[inline]
     pub fn wait(&self) {
         self.wait_until(|| Deadline::Never);
     }
 
-    /// Blocks until a release is given to it, or for at most `timeout`: `true` if it was released, `false` if the
-    /// time passed first. On a tie, released wins.
+    /// Blocks until a release is given to it, or for at most `timeout`: `true` if it was released,
+    /// `false` if the time passed first. On a tie, released wins.
     ///
     /// # Blocking
     ///
@@ -143,8 +147,9 @@ impl AutoResetEvent {
         self.wait_until(|| Deadline::after(timeout))
     }
 
-    /// Blocks until a release is given to it, or until `deadline` at the latest: `true` if it was released, `false`
-    /// if the deadline passed first. On a tie, released wins; a deadline in the past is a poll.
+    /// Blocks until a release is given to it, or until `deadline` at the latest: `true` if it was
+    /// released, `false` if the deadline passed first. On a tie, released wins; a deadline in the
+    /// past is a poll.
     #[inline]
     #[must_use = "`false`: the time passed before a release was given"]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
@@ -166,8 +171,8 @@ impl AutoResetEvent {
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped after a release was given to it hands the release on. The future is queued with its
-    /// first poll.
+    /// A future that is dropped after a release was given to it hands the release on. The future is
+    /// queued with its first poll.
     ///
     /// # Examples
     ///
@@ -184,20 +189,22 @@ impl AutoResetEvent {
         AutoResetWait::new(&self.queue)
     }
 
-    /// [`wait_async`](AutoResetEvent::wait_async) for an event in an [`Arc`], which the future then owns together with
-    /// others. So the future is `'static`: it can be spawned, returned, and stored in a struct.
+    /// [`wait_async`](AutoResetEvent::wait_async) for an event in an [`Arc`], which the future then
+    /// owns together with others. So the future is `'static`: it can be spawned, returned, and
+    /// stored in a struct.
     ///
-    /// The future is ready once a release was given to it. It allocates nothing, is `Send`, and works under any
-    /// runtime.
+    /// The future is ready once a release was given to it. It allocates nothing, is `Send`, and
+    /// works under any runtime.
     ///
     /// # Memory ordering
     ///
-    /// All that happened before the `set` whose release the future got is visible to the task once the future is ready.
+    /// All that happened before the `set` whose release the future got is visible to the task once
+    /// the future is ready.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped after a release was given to it hands the release on, before it drops its `Arc`. The
-    /// future is queued with its first poll.
+    /// A future that is dropped after a release was given to it hands the release on, before it
+    /// drops its `Arc`. The future is queued with its first poll.
     ///
     /// # Fairness
     ///
@@ -241,8 +248,8 @@ impl Default for AutoResetEvent {
     }
 }
 
-// A panic of a waker leaves an event in a valid state: the release is given, and the queue is consistent, before wakers
-// run.
+// A panic of a waker leaves an event in a valid state: the release is given, and the queue is
+// consistent, before wakers run.
 impl UnwindSafe for AutoResetEvent {}
 impl RefUnwindSafe for AutoResetEvent {}
 

@@ -15,44 +15,46 @@ use crate::tasks::Queue;
 use crate::wait::{OwnedWait, Wait, queue_of};
 use crate::word::{Generation, Word};
 
-/// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone** who waits,
-/// [`clear`](Event::clear) lowers it, [`wait`](Event::wait) returns once it is set.
+/// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone**
+/// who waits, [`clear`](Event::clear) lowers it, [`wait`](Event::wait) returns once it is set.
 ///
-/// It starts unset. It is like Python's `threading.Event` and Windows' manual-reset event. Threads and async tasks can
-/// wait for the same event, under any runtime or none.
+/// It starts unset. It is like Python's `threading.Event` and Windows' manual-reset event. Threads
+/// and async tasks can wait for the same event, under any runtime or none.
 ///
 /// # The contract
 ///
 /// * **Level.** A wait on a set event returns at once, without a system call.
-/// * **No lost signal.** Every wait that had begun when `set` took effect is released, even if a `clear` follows before
-///   the waiter runs. (Re-reading a flag after a condition variable or a `Notify` loses such signals.)
+/// * **No lost signal.** Every wait that had begun when `set` took effect is released, even if a
+///   `clear` follows before the waiter runs. (Re-reading a flag after a condition variable or a
+///   `Notify` loses such signals.)
 /// * **No false signal.** A wait is released only if the event was set at some moment of the wait.
-/// * **New waits are not affected.** A wait that begins after `set(); clear();` is not released by it, and a `set`
-///   returns even while new waits keep beginning.
-/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside of it. A waker may use the
-///   event that wakes it, and if one panics, all others are woken nevertheless.
+/// * **New waits are not affected.** A wait that begins after `set(); clear();` is not released by
+///   it, and a `set` returns even while new waits keep beginning.
+/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside of it.
+///   A waker may use the event that wakes it, and if one panics, all others are woken nevertheless.
 ///
 /// # Memory ordering
 ///
-/// All that a thread did before `set` is visible to every wait that was released by it, and to whoever observed it with
-/// [`is_set`](Event::is_set); also if the event was set already.
+/// All that a thread did before `set` is visible to every wait that was released by it, and to
+/// whoever observed it with [`is_set`](Event::is_set); also if the event was set already.
 ///
-/// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation is an acquire
-/// operation, on one atomic that is only ever modified by read-modify-write operations. So each observation, and each
-/// `clear`, synchronizes with every `set` before it in the modification order. Sequential consistency with other
-/// atomics is not promised.
+/// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation
+/// is an acquire operation, on one atomic that is only ever modified by read-modify-write
+/// operations. So each observation, and each `clear`, synchronizes with every `set` before it in
+/// the modification order. Sequential consistency with other atomics is not promised.
 ///
 /// # Complexity
 ///
-/// 16 bytes, no allocation, `const` to make. `is_set` is one load. Without waiters, `set` and `clear` are one atomic
-/// operation each. With waiters, `set` makes one system call for all threads (on Linux a second one after every 16th
-/// `set`), and takes time linear in the number of tasks. On Linux that call wakes one thread, and each thread that was
-/// woken wakes two more, so `set` takes no longer for a thousand threads than for one.
+/// 16 bytes, no allocation, `const` to make. `is_set` is one load. Without waiters, `set` and
+/// `clear` are one atomic operation each. With waiters, `set` makes one system call for all threads
+/// (on Linux a second one after every 16th `set`), and takes time linear in the number of tasks. On
+/// Linux that call wakes one thread, and each thread that was woken wakes two more, so `set` takes
+/// no longer for a thousand threads than for one.
 ///
 /// # Limits
 ///
-/// The generation is a counter that wraps around. A wait would miss a signal only if the event were set and cleared
-/// exactly 2^29 times (or a multiple of that) during a single sleep of the waiter.
+/// The generation is a counter that wraps around. A wait would miss a signal only if the event were
+/// set and cleared exactly 2^29 times (or a multiple of that) during a single sleep of the waiter.
 ///
 /// # Signal handlers and real-time threads
 ///
@@ -62,15 +64,17 @@ use crate::word::{Generation, Word};
 /// | [`set`](Event::set) | safe on Linux, if only threads wait for the event, by its own blocking methods |
 /// | everything else | not safe |
 ///
-/// Threads that block in `wait`, `wait_timeout` or `wait_deadline` need no lock. Tasks, [`any`](crate::any) and
-/// [`all`](crate::all) wait in a list that a spin lock protects. If one of them waits for the event, a `set` in a
-/// signal handler deadlocks when the handler has interrupted a thread that holds this lock; and it calls wakers, few of
-/// which are safe there. Instead, let the handler write to a pipe or an eventfd, and let the thread that reads it call
-/// `set` (the crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe there.
+/// Threads that block in `wait`, `wait_timeout` or `wait_deadline` need no lock. Tasks,
+/// [`any`](crate::any) and [`all`](crate::all) wait in a list that a spin lock protects. If one of
+/// them waits for the event, a `set` in a signal handler deadlocks when the handler has interrupted
+/// a thread that holds this lock; and it calls wakers, few of which are safe there. Instead, let
+/// the handler write to a pipe or an eventfd, and let the thread that reads it call `set` (the
+/// crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe there.
 ///
-/// The lock has no priority inheritance. As long as only threads wait, by the blocking methods, no thread needs it, and
-/// a thread with a real-time priority waits for the thread that sets and for waiters of its own or a higher priority,
-/// for no others: threads are woken in the order of the priorities with which they fell asleep.
+/// The lock has no priority inheritance. As long as only threads wait, by the blocking methods, no
+/// thread needs it, and a thread with a real-time priority waits for the thread that sets and for
+/// waiters of its own or a higher priority, for no others: threads are woken in the order of the
+/// priorities with which they fell asleep.
 ///
 /// # Examples
 ///
@@ -129,24 +133,29 @@ impl Event {
         self.word().is_set()
     }
 
-    /// Raises the flag and releases all threads and tasks that wait. Setting a set event changes nothing.
+    /// Raises the flag and releases all threads and tasks that wait. Setting a set event changes
+    /// nothing.
     ///
     /// # Memory ordering
     ///
-    /// All that the caller did before is visible to whoever observes the event set, or is released by it.
+    /// All that the caller did before is visible to whoever observes the event set, or is released
+    /// by it.
     ///
     /// # Fairness
     ///
-    /// Tasks are woken in the order in which they were first polled. A waker that blocks delays the tasks behind it.
+    /// Tasks are woken in the order in which they were first polled. A waker that blocks delays the
+    /// tasks behind it.
     ///
-    /// On Linux threads wake one another: `set` wakes one before it wakes the tasks, and each thread that was woken
-    /// wakes two more before anything else. So a thread that was woken and is preempted before it has done so, or
-    /// stopped by a debugger or by the handler of a signal, delays threads that fell asleep after it. It delays none
-    /// of a higher priority. Elsewhere `set` wakes all threads at once.
+    /// On Linux threads wake one another: `set` wakes one before it wakes the tasks, and each
+    /// thread that was woken wakes two more before anything else. So a thread that was woken and is
+    /// preempted before it has done so, or stopped by a debugger or by the handler of a signal,
+    /// delays threads that fell asleep after it. It delays none of a higher priority. Elsewhere
+    /// `set` wakes all threads at once.
     ///
     /// # Panics
     ///
-    /// Only if a task's waker panics: all other waiters are woken first, and then the panic propagates.
+    /// Only if a task's waker panics: all other waiters are woken first, and then the panic
+    /// propagates.
     ///
     /// # Signal handlers
     ///
@@ -177,7 +186,8 @@ impl Event {
         }
     }
 
-    /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay released.
+    /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay
+    /// released.
     ///
     /// # Memory ordering
     ///
@@ -187,8 +197,8 @@ impl Event {
         self.queue.word.fetch_and(Word::ALL_BUT_SET, AcqRel);
     }
 
-    /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public API: the Python
-    /// package uses it.
+    /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public
+    /// API: the Python package uses it.
     #[doc(hidden)]
     pub fn waiting(&self) -> usize {
         self.queue.waiting()
@@ -198,8 +208,9 @@ impl Event {
     ///
     /// # Blocking
     ///
-    /// The thread spins for some microseconds, unless that has not paid off lately, because a signal from another
-    /// processor is often that near. Then it sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
+    /// The thread spins for some microseconds, unless that has not paid off lately, because a
+    /// signal from another processor is often that near. Then it sleeps in the kernel. In async
+    /// code use [`wait_async`](Event::wait_async).
     #[inline]
     pub fn wait(&self) {
         if !self.is_set() {
@@ -207,13 +218,13 @@ impl Event {
         }
     }
 
-    /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false` if the time passed
-    /// first. On a tie, released wins.
+    /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false`
+    /// if the time passed first. On a tie, released wins.
     ///
     /// # Blocking
     ///
-    /// The clock is [`Instant`]'s: monotonic. Zero is a poll. [`Duration::MAX`] waits for ever. A wait that timed out
-    /// changes nothing.
+    /// The clock is [`Instant`]'s: monotonic. Zero is a poll. [`Duration::MAX`] waits for ever. A
+    /// wait that timed out changes nothing.
     ///
     /// # Examples
     ///
@@ -232,8 +243,9 @@ impl Event {
         self.is_set() || self.wait_cold(Deadline::after(timeout))
     }
 
-    /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released, `false` if the
-    /// deadline passed first. On a tie, released wins; a deadline in the past is a poll.
+    /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released,
+    /// `false` if the deadline passed first. On a tie, released wins; a deadline in the past is a
+    /// poll.
     ///
     /// # Blocking
     ///
@@ -251,8 +263,9 @@ impl Event {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on, not from the first
-    /// poll: one between the two releases the future even if a `clear` follows it.
+    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on,
+    /// not from the first poll: one between the two releases the future even if a `clear` follows
+    /// it.
     ///
     /// # Examples
     ///
@@ -275,25 +288,29 @@ impl Event {
         Wait::new(&self.queue)
     }
 
-    /// [`wait_async`](Event::wait_async) for an event in an [`Arc`], which the future then owns together with others.
-    /// So the future is `'static`: it can be spawned, returned, and stored in a struct. (An event in a `static` needs
-    /// no `Arc`: its `wait_async` is `'static` already.)
+    /// [`wait_async`](Event::wait_async) for an event in an [`Arc`], which the future then owns
+    /// together with others. So the future is `'static`: it can be spawned, returned, and stored in
+    /// a struct. (An event in a `static` needs no `Arc`: its `wait_async` is `'static` already.)
     ///
-    /// The future is ready once the event is set, or was set since the future was made. It allocates nothing, is
-    /// `Send`, and works under any runtime. [`any`](crate::any) and [`all`](crate::all) take `Arc`s too.
+    /// The future is ready once the event is set, or was set since the future was made. It
+    /// allocates nothing, is `Send`, and works under any runtime. [`any`](crate::any) and
+    /// [`all`](crate::all) take `Arc`s too.
     ///
     /// # Memory ordering
     ///
-    /// All that happened before the `set` that released the future is visible to the task once the future is ready.
+    /// All that happened before the `set` that released the future is visible to the task once the
+    /// future is ready.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on, not from the first
-    /// poll. If the future holds the last `Arc`, the event is dropped with it, or when it is dropped.
+    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on,
+    /// not from the first poll. If the future holds the last `Arc`, the event is dropped with it,
+    /// or when it is dropped.
     ///
     /// # Fairness
     ///
-    /// Tasks are woken in the order in which they were first polled, whether they own the event or borrow it.
+    /// Tasks are woken in the order in which they were first polled, whether they own the event or
+    /// borrow it.
     ///
     /// # Complexity
     ///
@@ -386,19 +403,25 @@ impl Event {
 
     /// Sleeps until the word releases `generation`, or the deadline passes.
     ///
-    /// On Linux the threads of a generation wake one another. That nobody is left asleep follows from this:
+    /// On Linux the threads of a generation wake one another. That nobody is left asleep follows
+    /// from this:
     ///
     /// 1. No thread falls asleep in a generation that was released: the futex compares the word.
-    /// 2. The `set` that released sleepers makes a wake-up call for their group, after it has changed the word.
-    /// 3. Each call wakes somebody, unless the group is empty. Who was woken by it, and only who was, gets
-    ///    [`Awake::Called`](sys::Awake::Called): a signal or a deadline never uses up a call.
-    /// 4. Who was called and is released makes a call for two before anything else. So the sleepers of a released
-    ///    generation become fewer until there are none (by 1 none are added), and until then another call follows.
-    /// 5. A caller may leave its call out only if nobody is counted as asleep, or if an earlier call has found the
-    ///    group empty. Sleepers are counted before they write to the word, so who sees the release sees them.
-    /// 6. Who was called but is not released, because it sleeps in a later generation of the same group, makes no call:
-    ///    such threads would wake one another without end. Those whose call it used up are woken by the `set` between
-    ///    the two generations that wakes the whole group (invariant 3 of [`word`](crate::word)).
+    /// 2. The `set` that released sleepers makes a wake-up call for their group, after it has
+    ///    changed the word.
+    /// 3. Each call wakes somebody, unless the group is empty. Who was woken by it, and only who
+    ///    was, gets [`Awake::Called`](sys::Awake::Called): a signal or a deadline never uses up a
+    ///    call.
+    /// 4. Who was called and is released makes a call for two before anything else. So the sleepers
+    ///    of a released generation become fewer until there are none (by 1 none are added), and
+    ///    until then another call follows.
+    /// 5. A caller may leave its call out only if nobody is counted as asleep, or if an earlier
+    ///    call has found the group empty. Sleepers are counted before they write to the word, so
+    ///    who sees the release sees them.
+    /// 6. Who was called but is not released, because it sleeps in a later generation of the same
+    ///    group, makes no call: such threads would wake one another without end. Those whose call
+    ///    it used up are woken by the `set` between the two generations that wakes the whole group
+    ///    (invariant 3 of [`word`](crate::word)).
     fn sleep(&self, generation: Generation, deadline: Deadline) -> bool {
         let (word, group) = (&self.queue.word, generation.group());
         let sleeper = self.queue.sleepers.enter();
@@ -408,8 +431,9 @@ impl Event {
                 return true;
             }
             let asleep = now.with_threads().bits();
-            // A `set` either finds THREADS and wakes this thread, or makes this exchange fail. It is made even if
-            // THREADS is on, because it tells all who see the word later that this thread is counted.
+            // A `set` either finds THREADS and wakes this thread, or makes this exchange fail. It
+            // is made even if THREADS is on, because it tells all who see the word later that this
+            // thread is counted.
             if word.compare_exchange(now.bits(), asleep, AcqRel, Relaxed).is_err() {
                 continue;
             }
@@ -417,7 +441,8 @@ impl Event {
                 Ok(sys::Awake::Called) => {
                     let now = self.word();
                     if now.releases(generation) {
-                        // It has used up a wake-up call, so it must make the next ones. Nothing else may run before.
+                        // It has used up a wake-up call, so it must make the next ones. Nothing
+                        // else may run before.
                         drop(sleeper);
                         self.wake_next(generation, now);
                         return true;
@@ -430,8 +455,8 @@ impl Event {
         }
     }
 
-    /// Wakes the next threads of a generation that was released, unless all are awake. The caller saw the word `now`
-    /// after its own sleep.
+    /// Wakes the next threads of a generation that was released, unless all are awake. The caller
+    /// saw the word `now` after its own sleep.
     fn wake_next(&self, generation: Generation, now: Word) {
         let all_awake = now.with_all_awake(generation);
         if all_awake == Some(now) || !self.queue.sleepers.any() {
@@ -471,11 +496,13 @@ impl Default for Event {
     }
 }
 
-// A panic of a waker leaves an event in a valid state: state and queue are consistent before wakers run.
+// A panic of a waker leaves an event in a valid state: state and queue are consistent before wakers
+// run.
 impl UnwindSafe for Event {}
 impl RefUnwindSafe for Event {}
 
-/// Says whether it is set, and how many threads and tasks wait (of each, up to about 65,000 are counted).
+/// Says whether it is set, and how many threads and tasks wait (of each, up to about 65,000 are
+/// counted).
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event").field("set", &self.is_set()).field("waiting", &self.waiting()).finish()

@@ -33,24 +33,26 @@ impl Sealed for AutoResetEvent {
 
 /// Waits for the first of many events: the answer is the index of one that released.
 ///
-/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an iterator. Or it
-/// iterates over `Arc`s of events, or over handles (`SharedEvent`, `ClusterEvent`), which the wait then owns: such an
-/// `Any<'static>` can be spawned, stored and returned. To mix kinds, use `&dyn `[`Waitable`] or `Arc<dyn Waitable>`.
-/// There is no limit on their number. Of several that are released at the same
-/// time, the one with the lowest index is reported; the release of an [`AutoResetEvent`] is used up only if it is
-/// the one that is reported.
+/// `events` is anything that iterates over references to events: an array, a slice, a `&Vec`, an
+/// iterator. Or it iterates over `Arc`s of events, or over handles (`SharedEvent`, `ClusterEvent`),
+/// which the wait then owns: such an `Any<'static>` can be spawned, stored and returned. To mix
+/// kinds, use `&dyn `[`Waitable`] or `Arc<dyn Waitable>`. There is no limit on their number. Of
+/// several that are released at the same time, the one with the lowest index is reported; the
+/// release of an [`AutoResetEvent`] is used up only if it is the one that is reported.
 ///
-/// The wait begins with this call: an [`Event`] that is set and cleared before the first poll counts. The wait is
-/// queued at an `AutoResetEvent` with the first poll. `any` of no events is never released.
+/// The wait begins with this call: an [`Event`] that is set and cleared before the first poll
+/// counts. The wait is queued at an `AutoResetEvent` with the first poll. `any` of no events is
+/// never released.
 ///
 /// # Cancel safety
 ///
-/// Dropping it, or a timeout, loses nothing: a release that an `AutoResetEvent` had given is handed on.
+/// Dropping it, or a timeout, loses nothing: a release that an `AutoResetEvent` had given is handed
+/// on.
 ///
 /// # Signal handlers
 ///
-/// While it waits, none of its [`Event`]s and [`AutoResetEvent`]s may be set in a signal handler: see
-/// [`Event`](Event#signal-handlers-and-real-time-threads).
+/// While it waits, none of its [`Event`]s and [`AutoResetEvent`]s may be set in a signal handler:
+/// see [`Event`](Event#signal-handlers-and-real-time-threads).
 ///
 /// # Complexity
 ///
@@ -88,27 +90,30 @@ pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> 
     Any { slots: Slots::new(events), done: false }
 }
 
-/// Waits for each of many events: it is released when every one of them was released at some moment of the wait.
+/// Waits for each of many events: it is released when every one of them was released at some moment
+/// of the wait.
 ///
-/// It latches: an [`Event`] that was set and cleared again while others were still awaited counts. The releases of
-/// [`AutoResetEvent`]s are used up only when the last event is released; if the wait is dropped or times out before
-/// that, they are handed on.
+/// It latches: an [`Event`] that was set and cleared again while others were still awaited counts.
+/// The releases of [`AutoResetEvent`]s are used up only when the last event is released; if the
+/// wait is dropped or times out before that, they are handed on.
 ///
 /// `events` is as with [`any`]. `all` of no events is released at once.
 ///
 /// # Deadlocks
 ///
-/// A wait for all keeps each release of an `AutoResetEvent` from the moment at which it is given. (Windows'
-/// `WaitForMultipleObjects` takes none until it can take all of them.) Others who wait for the same events cannot have
-/// that release until this wait ends, and this wait may need one that others have used up:
+/// A wait for all keeps each release of an `AutoResetEvent` from the moment at which it is given.
+/// (Windows' `WaitForMultipleObjects` takes none until it can take all of them.) Others who wait
+/// for the same events cannot have that release until this wait ends, and this wait may need one
+/// that others have used up:
 ///
-/// * Two waits for all of the same events may each get a release that the other needs. Neither ends until there is
-///   another `set`, or one of them times out.
-/// * A plain `wait` for A beside one wait for all of A and B: this wait is given the release of A and keeps it until B
-///   is set. Meanwhile the plain `wait` hangs although A was set; and if its thread is the one that sets B, neither
-///   wait ends.
+/// * Two waits for all of the same events may each get a release that the other needs. Neither ends
+///   until there is another `set`, or one of them times out.
+/// * A plain `wait` for A beside one wait for all of A and B: this wait is given the release of A
+///   and keeps it until B is set. Meanwhile the plain `wait` hangs although A was set; and if its
+///   thread is the one that sets B, neither wait ends.
 ///
-/// Where several wait for the same auto-reset events, use timeouts, or let the wait for all be the only one.
+/// Where several wait for the same auto-reset events, use timeouts, or let the wait for all be the
+/// only one.
 ///
 /// An `AutoResetEvent` that is listed twice is waited for twice, and takes two releases.
 ///
@@ -118,14 +123,15 @@ pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> 
 ///
 /// # Signal handlers
 ///
-/// While it waits, none of its [`Event`]s and [`AutoResetEvent`]s may be set in a signal handler: see
-/// [`Event`](Event#signal-handlers-and-real-time-threads).
+/// While it waits, none of its [`Event`]s and [`AutoResetEvent`]s may be set in a signal handler:
+/// see [`Event`](Event#signal-handlers-and-real-time-threads).
 ///
 /// # Complexity
 ///
-/// One allocation, or two if the wait owns the events; time linear in the number of events, however many of them are
-/// set one by one. If some of them lie outside of this process, each of their releases, and of those of the
-/// [`AutoResetEvent`]s, takes time linear in the number of events that are still awaited.
+/// One allocation, or two if the wait owns the events; time linear in the number of events, however
+/// many of them are set one by one. If some of them lie outside of this process, each of their
+/// releases, and of those of the [`AutoResetEvent`]s, takes time linear in the number of events
+/// that are still awaited.
 ///
 /// # Examples
 ///
@@ -154,8 +160,8 @@ trait Many<'a> {
 
     fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::Output, Error>>;
 
-    /// Blocks until it is ready, or until the deadline. Then it asks the events that have to decide whether they were
-    /// released in time.
+    /// Blocks until it is ready, or until the deadline. Then it asks the events that have to decide
+    /// whether they were released in time.
     fn block(&mut self, deadline: Deadline) -> Option<Result<Self::Output, Error>> {
         self.slots().prepare_to_block();
         let outcome = block_on_resting(
@@ -184,8 +190,9 @@ trait Many<'a> {
 ///
 /// # Panics
 ///
-/// As a future, if it is polled again after it was ready. Also if an event outside of the process fails, for example
-/// because it was removed; the methods that begin with `try_` return an error instead.
+/// As a future, if it is polled again after it was ready. Also if an event outside of the process
+/// fails, for example because it was removed; the methods that begin with `try_` return an error
+/// instead.
 #[must_use = "it does nothing until it is waited for or awaited"]
 pub struct Any<'a> {
     slots: Slots<'a>,
@@ -203,16 +210,16 @@ impl Any<'_> {
         or_panic(self.try_wait())
     }
 
-    /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time passed first. On
-    /// a tie, released wins; zero is a poll.
+    /// Blocks for at most `timeout`: the index of an event that was released, or `None` if the time
+    /// passed first. On a tie, released wins; zero is a poll.
     #[track_caller]
     #[must_use = "`None`: the time passed before an event was released"]
     pub fn wait_timeout(self, timeout: Duration) -> Option<usize> {
         or_panic(self.try_wait_timeout(timeout))
     }
 
-    /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if the deadline
-    /// passed first.
+    /// Blocks until `deadline` at the latest: the index of an event that was released, or `None` if
+    /// the deadline passed first.
     #[track_caller]
     #[must_use = "`None`: the time passed before an event was released"]
     pub fn wait_deadline(self, deadline: Instant) -> Option<usize> {
@@ -299,8 +306,9 @@ impl Future for Any<'_> {
 ///
 /// # Panics
 ///
-/// As a future, if it is polled again after it was ready. Also if an event outside of the process fails, for example
-/// because it was removed; the methods that begin with `try_` return an error instead.
+/// As a future, if it is polled again after it was ready. Also if an event outside of the process
+/// fails, for example because it was removed; the methods that begin with `try_` return an error
+/// instead.
 #[must_use = "it does nothing until it is waited for or awaited"]
 pub struct All<'a> {
     slots: Slots<'a>,
@@ -318,16 +326,16 @@ impl All<'_> {
         or_panic(self.try_wait());
     }
 
-    /// Blocks for at most `timeout`: `true` if each event was released, `false` if the time passed first. On a tie,
-    /// released wins; zero is a poll.
+    /// Blocks for at most `timeout`: `true` if each event was released, `false` if the time passed
+    /// first. On a tie, released wins; zero is a poll.
     #[track_caller]
     #[must_use = "`false`: the time passed before all events were released"]
     pub fn wait_timeout(self, timeout: Duration) -> bool {
         or_panic(self.try_wait_timeout(timeout))
     }
 
-    /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the deadline passed
-    /// first.
+    /// Blocks until `deadline` at the latest: `true` if each event was released, `false` if the
+    /// deadline passed first.
     #[track_caller]
     #[must_use = "`false`: the time passed before all events were released"]
     pub fn wait_deadline(self, deadline: Instant) -> bool {
@@ -403,8 +411,9 @@ impl<'a> Many<'a> for All<'a> {
                 }
             }
         }
-        // In order: every slot stays released, so each is polled until it is released and never again. Of a thousand
-        // `Event`s, only the next one that is needed wakes this task. (The others wake it once each: they are queued.)
+        // In order: every slot stays released, so each is polled until it is released and never
+        // again. Of a thousand `Event`s, only the next one that is needed wakes this task. (The
+        // others wake it once each: they are queued.)
         while self.released < self.slots.len() {
             let index = self.released;
             if let Err(error) = ready!(self.slots.poll_held(index, context)) {

@@ -1,5 +1,6 @@
 //! How a thread waits for a future: it polls, and sleeps on a word of its own until its waker is
-//! called. If the waker may never be called, it sleeps for a limited time, or also on words of events.
+//! called. If the waker may never be called, it sleeps for a limited time, or also on words of
+//! events.
 
 #![forbid(unsafe_code)]
 

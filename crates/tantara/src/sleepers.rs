@@ -1,7 +1,8 @@
 //! How many threads sleep on a word, in two bytes.
 //!
-//! `Debug` shows it, and a thread that was woken asks whether it has to wake others. So it must never report nobody
-//! while somebody sleeps: beyond the largest number of two bytes, sleepers are counted for all events together.
+//! `Debug` shows it, and a thread that was woken asks whether it has to wake others. So it must
+//! never report nobody while somebody sleeps: beyond the largest number of two bytes, sleepers are
+//! counted for all events together.
 
 #![forbid(unsafe_code)]
 
@@ -12,8 +13,8 @@ use crate::sync::{AtomicU16, const_new};
 
 /// The number of threads that sleep on one word, or are about to, or were just woken.
 ///
-/// Everything is relaxed. A sleeper is counted before it writes to its word, so whoever acquires a later value of that
-/// word sees it counted.
+/// Everything is relaxed. A sleeper is counted before it writes to its word, so whoever acquires a
+/// later value of that word sees it counted.
 #[derive(Debug)]
 pub(crate) struct Sleepers(AtomicU16);
 

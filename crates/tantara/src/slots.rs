@@ -14,8 +14,9 @@ use crate::park::Rest;
 use crate::sys::Words;
 use crate::wait::{AutoResetWait, Wait};
 
-/// What [`any`](crate::any) and [`all`](crate::all) can wait for. The trait is sealed: events implement it. `&dyn
-/// Waitable` mixes kinds that are borrowed, `Arc<dyn Waitable>` kinds that are owned.
+/// What [`any`](crate::any) and [`all`](crate::all) can wait for. The trait is sealed: events
+/// implement it. `&dyn Waitable` mixes kinds that are borrowed, `Arc<dyn Waitable>` kinds that are
+/// owned.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -118,14 +119,16 @@ impl<'a> Collected<'a> {
         self.slots.push(slot);
     }
 
-    /// Adds the slot of an event that lives at least as long as the slot, because its owner is kept too.
+    /// Adds the slot of an event that lives at least as long as the slot, because its owner is kept
+    /// too.
     fn add_owned(&mut self, owner: Arc<dyn Waitable>, seal: Seal) {
         let event = Arc::as_ptr(&owner);
         self.owners.push(owner);
-        // SAFETY: the slot, for which the event is borrowed, is dropped before the owner: it is pushed to `slots`,
-        // which stays beside `owners`, here and in `Slots`, and is dropped first. Until then the event stays in its
-        // allocation, and nobody gets exclusive access to it. (`slot` cannot tell this lifetime from a shorter one, and
-        // so cannot keep the reference anywhere else.)
+        // SAFETY: the slot, for which the event is borrowed, is dropped before the owner: it is
+        // pushed to `slots`, which stays beside `owners`, here and in `Slots`, and is dropped
+        // first. Until then the event stays in its allocation, and nobody gets exclusive access to
+        // it. (`slot` cannot tell this lifetime from a shorter one, and so cannot keep the
+        // reference anywhere else.)
         let event: &'a dyn Waitable = unsafe { &*event };
         self.slots.push(event.slot(seal));
     }
@@ -140,25 +143,27 @@ impl fmt::Debug for Collected<'_> {
 /// The slots of an `any` or an `all`, pinned side by side in one allocation.
 pub(crate) struct Slots<'a> {
     slots: Pin<Box<[Slot<'a>]>>,
-    /// The events that some of the slots borrow, if the wait owns them. Declared after the slots, so dropped after
-    /// them.
+    /// The events that some of the slots borrow, if the wait owns them. Declared after the slots,
+    /// so dropped after them.
     _owners: Vec<Arc<dyn Waitable>>,
-    /// Whether any of them is external. Only such a slot may have to be polled before its turn more than once.
+    /// Whether any of them is external. Only such a slot may have to be polled before its turn more
+    /// than once.
     has_externals: bool,
     blocks: bool,
     /// What a thread that blocks sleeps on, if it can.
     on_words: Option<OnWords>,
 }
 
-/// A thread that blocks sleeps on the words of external events by itself, as far as they have some and there is room:
-/// no other thread has to wake it. The others are waited for by its waker.
+/// A thread that blocks sleeps on the words of external events by itself, as far as they have some
+/// and there is room: no other thread has to wake it. The others are waited for by its waker.
 struct OnWords {
     words: Words,
     /// The slots whose words are among them.
     listed: Vec<bool>,
     /// How long to sleep at most.
     longest: Duration,
-    /// Whether this pass over the slots is followed by a sleep. The first is not: it leaves no trace.
+    /// Whether this pass over the slots is followed by a sleep. The first is not: it leaves no
+    /// trace.
     sleeps: bool,
     began: Instant,
     /// When, since then, to show that it waits, and to look whether the events are still there.
@@ -248,7 +253,8 @@ impl<'a> Slots<'a> {
         self.slots.iter()
     }
 
-    /// Whether the slot has to be polled before its turn, at least once: until then it misses releases, or errors.
+    /// Whether the slot has to be polled before its turn, at least once: until then it misses
+    /// releases, or errors.
     pub(crate) fn must_be_queued(&self, index: usize) -> bool {
         !matches!(self.slots[index], Slot::Event(_))
     }
@@ -307,8 +313,8 @@ impl<'a> Slots<'a> {
         Poll::Ready(())
     }
 
-    /// Ready once the slot is released, or has failed. A release that was given to the slot stays in it until it is
-    /// claimed.
+    /// Ready once the slot is released, or has failed. A release that was given to the slot stays
+    /// in it until it is claimed.
     pub(crate) fn poll_held(&mut self, index: usize, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match Slots::at(&mut self.slots, index) {
             Projected::Event(wait) => wait.poll(context).map(Ok),
@@ -341,7 +347,8 @@ impl<'a> Slots<'a> {
     }
 
     fn at<'s>(slots: &'s mut Pin<Box<[Slot<'a>]>>, index: usize) -> Projected<'s, 'a> {
-        // SAFETY: structural pinning: the element stays where it is; the slice is never moved out of the pinned box.
+        // SAFETY: structural pinning: the element stays where it is; the slice is never moved out
+        // of the pinned box.
         let slot = unsafe { slots.as_mut().map_unchecked_mut(|slots| &mut slots[index]) };
         // SAFETY: the reference is pinned again at once, in the variant it came from.
         match unsafe { slot.get_unchecked_mut() } {

@@ -1,8 +1,9 @@
 //! Atomics, cells and the queue's lock, from the standard library or from loom. Only this file and
 //! [`sys`](crate::sys), which chooses a backend, depend on loom.
 //!
-//! Loom runs a test under every interleaving that the memory model allows, and needs its own atomics for that. This
-//! file hides the differences, so that the rest of the crate is written once.
+//! Loom runs a test under every interleaving that the memory model allows, and needs its own
+//! atomics for that. This file hides the differences, so that the rest of the crate is written
+//! once.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +22,8 @@ mod backend {
     pub(crate) const SPINS: bool = true;
     /// How many wakers a drain takes before it releases the lock to wake them.
     pub(crate) const BATCH: usize = 32;
-    /// Into how many groups the sleepers of an event are divided: one for each bit of a futex's set.
+    /// Into how many groups the sleepers of an event are divided: one for each bit of a futex's
+    /// set.
     pub(crate) const GROUPS: u32 = 32;
 
     /// `std`'s cell behind loom's interface.
@@ -82,7 +84,8 @@ mod backend {
     #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn fence_in_models() {}
 
-    /// Declares a constructor that is `const`, except under loom, whose atomics cannot be made in a `const`.
+    /// Declares a constructor that is `const`, except under loom, whose atomics cannot be made in a
+    /// `const`.
     macro_rules! const_new {
         ($(#[$attr:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),*) -> Self $body:block) => {
             $(#[$attr])* $vis const fn $name($($arg: $ty),*) -> Self $body
@@ -146,8 +149,9 @@ mod backend {
         /// One, because addresses differ between runs, and loom needs identical runs.
         pub(crate) const BUCKETS: usize = 1;
 
-        /// Loom has no clock: a wait with a deadline lets the others run and then times out, which explores a timeout
-        /// at every point of their execution. The lock is released and taken again, as by a wait.
+        /// Loom has no clock: a wait with a deadline lets the others run and then times out, which
+        /// explores a timeout at every point of their execution. The lock is released and taken
+        /// again, as by a wait.
         pub(crate) fn wait_until<'a, T>(
             _: &Condvar,
             guard: MutexGuard<'a, T>,
@@ -176,8 +180,8 @@ mod backend {
 
 pub(crate) use backend::*;
 
-/// Locks a mutex, also after a thread has panicked with it: the data that such mutexes protect here is valid at every
-/// moment.
+/// Locks a mutex, also after a thread has panicked with it: the data that such mutexes protect here
+/// is valid at every moment.
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -1,21 +1,25 @@
-//! The queue of waiting tasks: an intrusive doubly linked list whose nodes live inside the pinned futures, so that
-//! waiting allocates nothing.
+//! The queue of waiting tasks: an intrusive doubly linked list whose nodes live inside the pinned
+//! futures, so that waiting allocates nothing.
 //!
 //! # Invariants
 //!
-//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are accessed under the queue's lock only. The
-//!    `generation` of a node is written by its owner only, and only while the node is not LISTED.
-//! 2. A node's `state` becomes LISTED and stops being LISTED under the lock. It leaves LISTED exactly once per
-//!    listing: to RELEASED by a drain, or to UNLISTED by its owner.
-//! 3. Storing RELEASED (with Release) is a drain's last access to a node. An owner that loads RELEASED or UNLISTED
-//!    (with Acquire) therefore has exclusive access to the node, and needs no lock.
+//! 1. `head`, every node's `links`, and the `waker` of every LISTED node are accessed under the
+//!    queue's lock only. The `generation` of a node is written by its owner only, and only while
+//!    the node is not LISTED.
+//! 2. A node's `state` becomes LISTED and stops being LISTED under the lock. It leaves LISTED
+//!    exactly once per listing: to RELEASED by a drain, or to UNLISTED by its owner.
+//! 3. Storing RELEASED (with Release) is a drain's last access to a node. An owner that loads
+//!    RELEASED or UNLISTED (with Acquire) therefore has exclusive access to the node, and needs no
+//!    lock.
 //! 4. A node that is not LISTED holds no waker.
-//! 5. The fields of a node are reached through shared references and raw pointers only; its owner's `Pin<&mut _>` is
-//!    never turned into a `&mut` to them. (The compiler assumes nothing of a `&mut` to a type that is not `Unpin`.)
+//! 5. The fields of a node are reached through shared references and raw pointers only; its owner's
+//!    `Pin<&mut _>` is never turned into a `&mut` to them. (The compiler assumes nothing of a
+//!    `&mut` to a type that is not `Unpin`.)
 //! 6. Foreign code (cloning, waking and dropping wakers) never runs under the lock.
-//! 7. Generations do not decrease along the list, because each is compared with the word under the lock when it is
-//!    appended.
-//! 8. A waiter's holder keeps the queue alive and in its place, and is dropped after the node was unlinked.
+//! 7. Generations do not decrease along the list, because each is compared with the word under the
+//!    lock when it is appended.
+//! 8. A waiter's holder keeps the queue alive and in its place, and is dropped after the node was
+//!    unlinked.
 //!
 //! ```text
 //!                  enlist (lock)            drain (lock)
@@ -25,8 +29,8 @@
 //!                withdraw (lock)                UNLISTED ──────┘ released without waiting
 //! ```
 //!
-//! `next` of the tail is null, and `prev` of the head is the tail, as in `utlist`'s DL lists. So one pointer suffices
-//! to append and to take from the front.
+//! `next` of the tail is null, and `prev` of the head is the tail, as in `utlist`'s DL lists. So
+//! one pointer suffices to append and to take from the front.
 
 use std::marker::PhantomPinned;
 use std::pin::Pin;
@@ -52,9 +56,9 @@ pub(crate) struct Queue {
     head: UnsafeCell<*const Node>,
 }
 
-// SAFETY: a queue's nodes belong to futures that hold the queue in its place (invariant 8), so no node that can still
-// be used is listed when the queue moves. (A leaked node stays in its place, and is accessed under the lock only.)
-// Wakers are Send.
+// SAFETY: a queue's nodes belong to futures that hold the queue in its place (invariant 8), so no
+// node that can still be used is listed when the queue moves. (A leaked node stays in its place,
+// and is accessed under the lock only.) Wakers are Send.
 unsafe impl Send for Queue {}
 // SAFETY: `head` is accessed under `lock` only (invariant 1); the other fields are atomics.
 unsafe impl Sync for Queue {}
@@ -97,15 +101,17 @@ impl Queue {
         }
     }
 
-    /// Releases, in order, the waiters of `last` and of earlier generations, and wakes them in batches outside of the
-    /// lock. If a waker panics, the others are woken nevertheless, and then the first panic propagates.
+    /// Releases, in order, the waiters of `last` and of earlier generations, and wakes them in
+    /// batches outside of the lock. If a waker panics, the others are woken nevertheless, and then
+    /// the first panic propagates.
     #[cold]
     pub(crate) fn release_up_to(&self, last: Generation) {
         let mut wakers = Wakers::new();
         loop {
             let guard = self.lock.lock();
-            // A drain may be delayed for so long that the generation advances by half of its range, where `is_within`
-            // inverts. So the word must release the generation too, which excludes new waiters.
+            // A drain may be delayed for so long that the generation advances by half of its range,
+            // where `is_within` inverts. So the word must release the generation too, which
+            // excludes new waiters.
             let now = Word::from_bits(self.word.load(Acquire));
             let belongs = |generation: Generation| generation.is_within(last) && now.releases(generation);
             // SAFETY: the lock is held.
@@ -122,8 +128,9 @@ impl Queue {
         wakers.resume_panic();
     }
 
-    /// Gives one release to the first waiter, whose waker the caller must wake; or, if the queue is empty, calls
-    /// `store` under the lock. `last` is called under the lock when the queue has become empty.
+    /// Gives one release to the first waiter, whose waker the caller must wake; or, if the queue is
+    /// empty, calls `store` under the lock. `last` is called under the lock when the queue has
+    /// become empty.
     #[cold]
     #[must_use = "the task sleeps until its waker is woken"]
     pub(crate) fn release_one(&self, last: impl FnOnce(&AtomicU32), store: impl FnOnce(&AtomicU32)) -> Option<Waker> {
@@ -139,8 +146,8 @@ impl Queue {
         first
     }
 
-    /// How many waiters are queued now, in time linear in the answer. At most [`MOST_COUNTED`], to bound the time for
-    /// which the lock is held.
+    /// How many waiters are queued now, in time linear in the answer. At most [`MOST_COUNTED`], to
+    /// bound the time for which the lock is held.
     pub(crate) fn len(&self) -> usize {
         let _guard = self.lock.lock();
         let mut count = 0;
@@ -174,8 +181,8 @@ impl Queue {
         self.head.with_mut(|head| unsafe { *head = node });
     }
 
-    /// Unlinks up to `limit` nodes from the front while `belongs` holds, marks them released, and passes their wakers
-    /// to `taken`.
+    /// Unlinks up to `limit` nodes from the front while `belongs` holds, marks them released, and
+    /// passes their wakers to `taken`.
     ///
     /// # Safety
     ///
@@ -254,7 +261,8 @@ impl Queue {
         if head == this {
             self.set_head(next);
         } else {
-            // SAFETY: the lock is held and neighbours of a listed node are listed, so alive (invariant 2).
+            // SAFETY: the lock is held and neighbours of a listed node are listed, so alive
+            // (invariant 2).
             let before = unsafe { &*prev };
             before.set_links(Links { next, ..before.links() });
         }
@@ -299,17 +307,19 @@ impl Node {
     /// For its owner, or for a drain while the node is LISTED.
     #[inline]
     fn generation(&self) -> Generation {
-        // SAFETY: only the owner writes it, by a `Pin<&mut _>` and while no drain has access (invariants 1 and 3).
+        // SAFETY: only the owner writes it, by a `Pin<&mut _>` and while no drain has access
+        // (invariants 1 and 3).
         self.generation.with(|generation| unsafe { *generation })
     }
 }
 
-/// How a waiter reaches its queue: by a reference, or by shared ownership of what the queue is part of.
+/// How a waiter reaches its queue: by a reference, or by shared ownership of what the queue is part
+/// of.
 ///
 /// # Safety
 ///
-/// From its creation until it is dropped, `queue` returns the same queue at the same address, also after the holder was
-/// moved, and nobody has exclusive access to that queue.
+/// From its creation until it is dropped, `queue` returns the same queue at the same address, also
+/// after the holder was moved, and nobody has exclusive access to that queue.
 pub(crate) unsafe trait Holder {
     fn queue(&self) -> &Queue;
 }
@@ -322,8 +332,8 @@ unsafe impl Holder for &Queue {
     }
 }
 
-// SAFETY: the queue stays in its allocation for as long as one `Arc` exists. No other one gives exclusive access to it
-// meanwhile, nor moves it: `Arc::get_mut` and `Arc::try_unwrap` fail.
+// SAFETY: the queue stays in its allocation for as long as one `Arc` exists. No other one gives
+// exclusive access to it meanwhile, nor moves it: `Arc::get_mut` and `Arc::try_unwrap` fail.
 unsafe impl Holder for Arc<Queue> {
     #[inline]
     fn queue(&self) -> &Queue {
@@ -341,9 +351,11 @@ pub(crate) struct Waiter<H: Holder> {
     holder: H,
 }
 
-// SAFETY: the raw pointers lead to nodes that are touched under the queue's lock alone; wakers are Send.
+// SAFETY: the raw pointers lead to nodes that are touched under the queue's lock alone; wakers are
+// Send.
 unsafe impl<H: Holder + Send> Send for Waiter<H> {}
-// SAFETY: a shared reference gives access to atomics, the holder and the generation; to write that takes a `&mut`.
+// SAFETY: a shared reference gives access to atomics, the holder and the generation; to write that
+// takes a `&mut`.
 unsafe impl<H: Holder + Sync> Sync for Waiter<H> {}
 
 impl<H: Holder> Waiter<H> {
@@ -397,8 +409,8 @@ impl<H: Holder> Waiter<H> {
 
     /// Ready once a release was given. Until then the waiter is queued, with `waker` as its waker.
     ///
-    /// A waiter that is not queued is appended if `admit`, which is called under the lock, returns `true`. Otherwise it
-    /// is released.
+    /// A waiter that is not queued is appended if `admit`, which is called under the lock, returns
+    /// `true`. Otherwise it is released.
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
         match self.node.state.load(Acquire) {
@@ -419,7 +431,8 @@ impl<H: Holder> Waiter<H> {
         }
         // SAFETY: the lock is held, and the node is not listed: the waker is ours.
         self.node.waker.with_mut(|slot| unsafe { *slot = Some(waker) });
-        // The node does not move and is unlinked before it is freed: it is pinned, and its drop withdraws it.
+        // The node does not move and is unlinked before it is freed: it is pinned, and its drop
+        // withdraws it.
         self.queue().append(&self.node);
         self.node.state.store(LISTED, Relaxed);
         drop(guard);
@@ -512,7 +525,8 @@ mod tests {
     use super::*;
     use std::pin::pin;
 
-    /// A drain that was delayed while the generation advanced by half of its range meets a new waiter.
+    /// A drain that was delayed while the generation advanced by half of its range meets a new
+    /// waiter.
     #[test]
     fn a_drain_that_was_delayed_for_half_the_range_releases_no_new_waiter() {
         let old = Word::NEW.generation();

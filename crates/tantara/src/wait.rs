@@ -15,14 +15,15 @@ use crate::sync::AtomicU32;
 use crate::tasks::{Holder, Queue, Waiter};
 use crate::word::{Generation, Word};
 
-/// The queue of an event that consists of nothing else. It shares the ownership with the other `Arc`s of the event.
+/// The queue of an event that consists of nothing else. It shares the ownership with the other
+/// `Arc`s of the event.
 #[inline]
 pub(crate) fn queue_of<E>(event: Arc<E>, queue: impl FnOnce(&E) -> &Queue) -> Arc<Queue> {
     const { assert!(size_of::<E>() == size_of::<Queue>() && align_of::<E>() == align_of::<Queue>()) }
     const { assert!(needs_drop::<E>() == needs_drop::<Queue>(), "the last owner may run the destructor of a queue") }
     assert!(ptr::eq(Arc::as_ptr(&event).cast(), queue(&event)), "the event is its queue");
-    // SAFETY: the pointer comes from `into_raw`, and the value behind it is a queue: the assertion has found one at its
-    // address. The two types have the same size and alignment.
+    // SAFETY: the pointer comes from `into_raw`, and the value behind it is a queue: the assertion
+    // has found one at its address. The two types have the same size and alignment.
     unsafe { Arc::from_raw(Arc::into_raw(event).cast::<Queue>()) }
 }
 
@@ -40,8 +41,8 @@ impl<H: Holder> EventWait<H> {
 
     #[inline]
     fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<H>> {
-        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and EventWait is neither
-        // packed nor has a Drop of its own, nor is Unpin while Waiter is not.
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and
+        // EventWait is neither packed nor has a Drop of its own, nor is Unpin while Waiter is not.
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
     }
 
@@ -65,13 +66,15 @@ impl<H: Holder> EventWait<H> {
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let waiter = self.waiter();
-        // A drained node is released. The word need not be read, which other processors may be writing.
+        // A drained node is released. The word need not be read, which other processors may be
+        // writing.
         if waiter.is_released() {
             return Poll::Ready(());
         }
         let generation = waiter.generation();
         if Word::from_bits(waiter.queue().word.load(Acquire)).releases(generation) {
-            // The generation decides. A drain that is not done yet may still find the node, and wake needlessly.
+            // The generation decides. A drain that is not done yet may still find the node, and
+            // wake needlessly.
             return Poll::Ready(());
         }
         waiter.poll(context.waker(), |word| admit(word, generation))
@@ -83,11 +86,12 @@ fn generation(queue: &Queue) -> Generation {
     Word::from_bits(queue.word.load(Acquire)).generation()
 }
 
-/// Called under the queue's lock, before a task of this generation is queued: turns TASKS on, or returns `false` if the
-/// wait is released.
+/// Called under the queue's lock, before a task of this generation is queued: turns TASKS on, or
+/// returns `false` if the wait is released.
 ///
-/// Either a `set` finds TASKS on and drains afterwards, or this finds the `set`'s generation. If TASKS is on already,
-/// the load suffices: a `set` that it does not see takes the lock later, and finds the task.
+/// Either a `set` finds TASKS on and drains afterwards, or this finds the `set`'s generation. If
+/// TASKS is on already, the load suffices: a `set` that it does not see takes the lock later, and
+/// finds the task.
 fn admit(word: &AtomicU32, generation: Generation) -> bool {
     let mut seen = word.load(Acquire);
     loop {
@@ -105,11 +109,12 @@ fn admit(word: &AtomicU32, generation: Generation) -> bool {
     }
 }
 
-/// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or was set since the
-/// future was made.
+/// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or
+/// was set since the future was made.
 ///
-/// It is 48 bytes and allocates nothing. Its task is queued with the first poll. A `set` counts from the creation of
-/// the future, because the future remembers the state of the event at that moment.
+/// It is 48 bytes and allocates nothing. Its task is queued with the first poll. A `set` counts
+/// from the creation of the future, because the future remembers the state of the event at that
+/// moment.
 ///
 /// # Cancel safety
 ///
@@ -117,7 +122,8 @@ fn admit(word: &AtomicU32, generation: Generation) -> bool {
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` that released the future is visible to the task once the future is ready.
+/// All that happened before the `set` that released the future is visible to the task once the
+/// future is ready.
 ///
 /// # Fairness
 ///
@@ -146,26 +152,29 @@ impl Future for Wait<'_> {
     }
 }
 
-/// The future of [`Event::wait_owned`](crate::Event::wait_owned): a [`Wait`] that owns an `Arc` of its event instead of
-/// borrowing it.
+/// The future of [`Event::wait_owned`](crate::Event::wait_owned): a [`Wait`] that owns an `Arc` of
+/// its event instead of borrowing it.
 ///
-/// It is 48 bytes, allocates nothing, and is `Send + 'static`: it can be spawned, returned, and stored in a struct. A
-/// `set` counts from the creation of the future.
+/// It is 48 bytes, allocates nothing, and is `Send + 'static`: it can be spawned, returned, and
+/// stored in a struct. A `set` counts from the creation of the future.
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment removes it from the queue, and affects no other wait. If it holds the last `Arc` of the
-/// event, the event is freed with it.
+/// Dropping it at any moment removes it from the queue, and affects no other wait. If it holds the
+/// last `Arc` of the event, the event is freed with it.
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` that released the future is visible to the task once the future is ready.
+/// All that happened before the `set` that released the future is visible to the task once the
+/// future is ready.
 ///
 /// # Fairness
 ///
-/// Tasks are woken in the order in which they were first polled, whether they own the event or borrow it.
+/// Tasks are woken in the order in which they were first polled, whether they own the event or
+/// borrow it.
 ///
-/// A future that was ready stays ready, however often it is polled. It keeps its `Arc` until it is dropped.
+/// A future that was ready stays ready, however often it is polled. It keeps its `Arc` until it is
+/// dropped.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct OwnedWait {
     wait: EventWait<Arc<Queue>>,
@@ -201,8 +210,9 @@ impl<H: Holder> AutoResetEventWait<H> {
 
     #[inline]
     fn waiter(self: Pin<&mut Self>) -> Pin<&mut Waiter<H>> {
-        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, AutoResetEventWait is not
-        // packed, its Drop does not move it, and it is not Unpin because Waiter is not.
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere,
+        // AutoResetEventWait is not packed, its Drop does not move it, and it is not Unpin because
+        // Waiter is not.
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
     }
 
@@ -241,19 +251,20 @@ impl<H: Holder> Drop for AutoResetEventWait<H> {
     }
 }
 
-/// The future of [`AutoResetEvent::wait_async`](crate::AutoResetEvent::wait_async): ready once one release was given
-/// to it.
+/// The future of [`AutoResetEvent::wait_async`](crate::AutoResetEvent::wait_async): ready once one
+/// release was given to it.
 ///
 /// It is queued with its first poll.
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped after a release was given to it, but before it was ready, hands that release on to the next
-/// waiter, or to the event, which stores it.
+/// A future that is dropped after a release was given to it, but before it was ready, hands that
+/// release on to the next waiter, or to the event, which stores it.
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` whose release the future got is visible to the task once the future is ready.
+/// All that happened before the `set` whose release the future got is visible to the task once the
+/// future is ready.
 ///
 /// # Fairness
 ///
@@ -275,12 +286,14 @@ impl<'a> AutoResetWait<'a> {
 
     #[inline]
     fn wait(self: Pin<&mut Self>) -> Pin<&mut AutoResetEventWait<&'a Queue>> {
-        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and AutoResetWait is neither
-        // packed nor has a Drop of its own, nor is Unpin while its field is not.
+        // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and
+        // AutoResetWait is neither packed nor has a Drop of its own, nor is Unpin while its field
+        // is not.
         unsafe { self.map_unchecked_mut(|this| &mut this.wait) }
     }
 
-    /// For `any` and `all`: ready once it has a release, which is handed on when it is dropped, unless it was claimed.
+    /// For `any` and `all`: ready once it has a release, which is handed on when it is dropped,
+    /// unless it was claimed.
     #[track_caller]
     pub(crate) fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.wait().poll_held(context)
@@ -301,23 +314,25 @@ impl Future for AutoResetWait<'_> {
     }
 }
 
-/// The future of [`AutoResetEvent::wait_owned`](crate::AutoResetEvent::wait_owned): an [`AutoResetWait`] that owns an
-/// `Arc` of its event instead of borrowing it.
+/// The future of [`AutoResetEvent::wait_owned`](crate::AutoResetEvent::wait_owned): an
+/// [`AutoResetWait`] that owns an `Arc` of its event instead of borrowing it.
 ///
 /// It is 48 bytes, allocates nothing, and is `Send + 'static`. It is queued with its first poll.
 ///
 /// # Cancel safety
 ///
-/// A future that is dropped after a release was given to it, but before it was ready, hands that release on to the next
-/// waiter, or to the event, which stores it; the event outlives that.
+/// A future that is dropped after a release was given to it, but before it was ready, hands that
+/// release on to the next waiter, or to the event, which stores it; the event outlives that.
 ///
 /// # Memory ordering
 ///
-/// All that happened before the `set` whose release the future got is visible to the task once the future is ready.
+/// All that happened before the `set` whose release the future got is visible to the task once the
+/// future is ready.
 ///
 /// # Fairness
 ///
-/// Releases are given in the order of the first polls, whether the futures own the event or borrow it.
+/// Releases are given in the order of the first polls, whether the futures own the event or borrow
+/// it.
 ///
 /// # Panics
 ///

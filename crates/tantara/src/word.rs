@@ -1,4 +1,5 @@
-//! The state word of an [`Event`](crate::Event): its layout and its transitions, as pure functions without atomics.
+//! The state word of an [`Event`](crate::Event): its layout and its transitions, as pure functions
+//! without atomics.
 //!
 //! ```text
 //!   31                                    3    2     1      0
@@ -7,14 +8,15 @@
 //!  └───────────────────────────────────────┴─────┴───────┴───────┘
 //! ```
 //!
-//! * **generation** grows by one whenever the flag is raised. A waiter remembers the [`Generation`] in which it began,
-//!   and is released as soon as the word's generation *differs*. So level ("it is set") and pulse ("it was set since")
-//!   are one comparison, and the flag is never read again after a wake-up. A wait that begins on a set event gets the
-//!   generation before, which is released already.
+//! * **generation** grows by one whenever the flag is raised. A waiter remembers the [`Generation`]
+//!   in which it began, and is released as soon as the word's generation *differs*. So level ("it
+//!   is set") and pulse ("it was set since") are one comparison, and the flag is never read again
+//!   after a wake-up. A wait that begins on a set event gets the generation before, which is
+//!   released already.
 //! * **SET**: the flag. `clear` turns this bit off, whatever the other bits are.
-//! * **THREADS**, while the event is unset: threads may sleep on this word, so a `set` must wake them. While it is
-//!   set: all threads that the last `set` released are awake, so none of them has to wake others. A `clear` leaves it
-//!   on, and the next `set` makes a wake-up call in vain.
+//! * **THREADS**, while the event is unset: threads may sleep on this word, so a `set` must wake
+//!   them. While it is set: all threads that the last `set` released are awake, so none of them has
+//!   to wake others. A `clear` leaves it on, and the next `set` makes a wake-up call in vain.
 //! * **TASKS**: the queue may hold waiters, so a `set` must drain it.
 //!
 //! | before | `set` | `clear` | a thread goes to sleep | a task is queued | the last thread is awake |
@@ -25,19 +27,20 @@
 //!
 //! # Groups
 //!
-//! Threads sleep in [groups](Generation::group), which generations use in turn. A wake-up call reaches one group, so
-//! threads that began to wait after a `set` do not get the calls for those whom it released. Every 16th `set` wakes the
-//! half of the groups that was left eight generations ago, all of their threads at once. (`event.rs` says how the
-//! threads of a group wake one another.)
+//! Threads sleep in [groups](Generation::group), which generations use in turn. A wake-up call
+//! reaches one group, so threads that began to wait after a `set` do not get the calls for those
+//! whom it released. Every 16th `set` wakes the half of the groups that was left eight generations
+//! ago, all of their threads at once. (`event.rs` says how the threads of a group wake one
+//! another.)
 //!
 //! Invariants:
 //!
 //! 1. No thread goes to sleep on a set event.
-//! 2. The generation never goes back. It wraps after 2^29 sets. A waiter would be misled only if the event were set
-//!    exactly that often (or a multiple) during a single sleep of that waiter.
+//! 2. The generation never goes back. It wraps after 2^29 sets. A waiter would be misled only if
+//!    the event were set exactly that often (or a multiple) during a single sleep of that waiter.
 //! 3. Between two generations that use the same group, one `set` wakes all of the group.
-//! 4. While the queue's lock is free and the queue is not empty, TASKS is on. It may be on while the queue is empty,
-//!    because a waiter that leaves does not turn it off.
+//! 4. While the queue's lock is free and the queue is not empty, TASKS is on. It may be on while
+//!    the queue is empty, because a waiter that leaves does not turn it off.
 
 #![forbid(unsafe_code)]
 
@@ -53,8 +56,8 @@ const GENERATION: u32 = 0b1000;
 const BITS: u32 = GENERATION - 1;
 /// The generations that use one half of the groups.
 const HALF_OF_GROUPS: u32 = GENERATION * (GROUPS / 2);
-/// The generation within a half whose `set` wakes the other half: in the middle, as far from the last use of that half
-/// as from the next.
+/// The generation within a half whose `set` wakes the other half: in the middle, as far from the
+/// last use of that half as from the next.
 const OVERDUE: u32 = HALF_OF_GROUPS / 2 - GENERATION;
 
 /// One value of the state word.
@@ -96,8 +99,8 @@ impl Word {
         self.0 & (SET | (HALF_OF_GROUPS - GENERATION)) == OVERDUE
     }
 
-    /// Half of the groups, which the `set` that found this word wakes entirely, if it has any: those that were left
-    /// some generations ago and will be used again as many generations later.
+    /// Half of the groups, which the `set` that found this word wakes entirely, if it has any:
+    /// those that were left some generations ago and will be used again as many generations later.
     #[inline]
     pub(crate) const fn overdue_groups(self) -> u32 {
         let lower = (1 << (GROUPS / 2)) - 1;
@@ -114,15 +117,15 @@ impl Word {
         self.0 & TASKS != 0
     }
 
-    /// The word with the flag raised. Storing this over an unset word obliges to wake the waiters that its bits
-    /// announce.
+    /// The word with the flag raised. Storing this over an unset word obliges to wake the waiters
+    /// that its bits announce.
     #[inline]
     pub(crate) const fn set(self) -> Word {
         if self.is_set() { self } else { Word((self.0.wrapping_add(GENERATION) | SET) & !THREADS) }
     }
 
-    /// The word that says that all threads of the generation are awake. There is none if the event was cleared, or set
-    /// again, since it was released.
+    /// The word that says that all threads of the generation are awake. There is none if the event
+    /// was cleared, or set again, since it was released.
     #[inline]
     pub(crate) const fn with_all_awake(self, generation: Generation) -> Option<Word> {
         if self.is_set() && self.generation().0 == generation.0 { Some(self.with_threads()) } else { None }
@@ -151,7 +154,8 @@ impl Word {
         Generation(if self.is_set() { generation.wrapping_sub(GENERATION) } else { generation })
     }
 
-    /// Whether a wait of this generation is released: the event is set, or was set since the wait began.
+    /// Whether a wait of this generation is released: the event is set, or was set since the wait
+    /// began.
     #[inline]
     pub(crate) const fn releases(self, generation: Generation) -> bool {
         self.0 & !BITS != generation.0
@@ -162,14 +166,15 @@ impl Generation {
     /// For a waiter of an event without generations.
     pub(crate) const NONE: Generation = Generation(0);
 
-    /// The group of sleepers that threads of this generation belong to: one bit. A wake-up call for a group reaches
-    /// only its members.
+    /// The group of sleepers that threads of this generation belong to: one bit. A wake-up call for
+    /// a group reaches only its members.
     #[inline]
     pub(crate) const fn group(self) -> u32 {
         1 << (self.0 / GENERATION % GROUPS)
     }
 
-    /// Whether a `set` that found the generation `at` releases waiters of this one: they began to wait no later.
+    /// Whether a `set` that found the generation `at` releases waiters of this one: they began to
+    /// wait no later.
     #[inline]
     pub(crate) const fn is_within(self, at: Generation) -> bool {
         // A difference below half the range means "earlier or equal" in wrapping arithmetic.
@@ -256,7 +261,8 @@ mod tests {
         }
     }
 
-    /// Newcomers and those who were released do not share a group, however long these take to wake up.
+    /// Newcomers and those who were released do not share a group, however long these take to wake
+    /// up.
     #[test]
     fn a_group_is_woken_entirely_between_two_generations_that_use_it() {
         let (mut word, mut woken_at) = (Word((LAST - 2 * GROUPS) * GENERATION), [0; GROUPS as usize]);

@@ -18,7 +18,8 @@ use crate::error::{Error, Kind, Try, Why};
 use crate::options::Options;
 use crate::store::Store;
 
-/// How long the drop of the last handle waits for the thread. Longer than revoking the leases may take.
+/// How long the drop of the last handle waits for the thread. Longer than revoking the leases may
+/// take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A handle to the runtime thread, which ends with its last handle.

@@ -1,4 +1,5 @@
-//! The layout of the page that processes share. For the state word see [`word`](crate::protocol::word).
+//! The layout of the page that processes share. For the state word see
+//! [`word`](crate::protocol::word).
 //!
 //! | byte | holds |
 //! |---|---|
@@ -11,24 +12,28 @@
 //! | 384, 448 | why: a text of up to 64 bytes for each of them |
 //! | 1024 | PID namespaces: 256 numbers |
 //!
-//! All other bytes are zero and reserved. Numbers have 32 bits, which every processor changes in one step, and the byte
-//! order of the machine, which all processes that share the page have in common.
+//! All other bytes are zero and reserved. Numbers have 32 bits, which every processor changes in
+//! one step, and the byte order of the machine, which all processes that share the page have in
+//! common.
 //!
-//! The seal is constant. If the file is truncated before it, the rest of the page reads as zeros; a word of zeros
-//! without a seal is not valid.
+//! The seal is constant. If the file is truncated before it, the rest of the page reads as zeros; a
+//! word of zeros without a seal is not valid.
 //!
-//! Data that different processes write at the same time is 128 bytes apart, in cache lines that are not fetched
-//! together. So a waiter that reads the word does not slow down a setter that records its set.
+//! Data that different processes write at the same time is 128 bytes apart, in cache lines that are
+//! not fetched together. So a waiter that reads the word does not slow down a setter that records
+//! its set.
 //!
-//! For each of the last two generations, the page records who raised the flag and when ([`Raised`]). This is recorded
-//! before the word changes, and counts only once the word has reached the generation that it names. So a setter that is
-//! killed in between does not spoil the record of the set before.
+//! For each of the last two generations, the page records who raised the flag and when
+//! ([`Raised`]). This is recorded before the word changes, and counts only once the word has
+//! reached the generation that it names. So a setter that is killed in between does not spoil the
+//! record of the set before.
 //!
-//! A process number is valid only in its own PID namespace, so the inode number of that namespace (`/proc/self/ns/pid`,
-//! never zero) is recorded with it. The range of a lock has no room for that number. It contains an index into
-//! `namespaces`, a table of the namespaces whose processes have used the event: the position plus one, or zero if the
-//! table is full. A process that does not find its namespace writes it to the first free place, in one step. The first
-//! entry is that of the process that made the event.
+//! A process number is valid only in its own PID namespace, so the inode number of that namespace
+//! (`/proc/self/ns/pid`, never zero) is recorded with it. The range of a lock has no room for that
+//! number. It contains an index into `namespaces`, a table of the namespaces whose processes have
+//! used the event: the position plus one, or zero if the table is full. A process that does not
+//! find its namespace writes it to the first free place, in one step. The first entry is that of
+//! the process that made the event.
 
 #![forbid(unsafe_code)]
 
@@ -61,7 +66,8 @@ const EVENT: u32 = 1;
 /// The constant behind the word.
 const SEAL: u32 = u32::from_ne_bytes(*b"seal");
 
-/// The range of the locks of holders, most of it beyond the end of the file, and all of it below the marks of waiters.
+/// The range of the locks of holders, most of it beyond the end of the file, and all of it below
+/// the marks of waiters.
 pub(crate) const HOLDS: Range<u64> = 0..(1 << 41) - 1;
 /// The byte that the process locks that ends a hold.
 pub(crate) const ENDING: u64 = HOLDS.end;
@@ -108,8 +114,8 @@ struct Raised {
     _behind: [AtomicU32; 2],
 }
 
-/// Two numbers, one behind the other. Where the processor can, they are written in one step: a `set` waits until all
-/// that it has written before is in the cache.
+/// Two numbers, one behind the other. Where the processor can, they are written in one step: a
+/// `set` waits until all that it has written before is in the cache.
 #[cfg(target_has_atomic = "64")]
 #[repr(transparent)]
 #[derive(Debug)]
@@ -168,7 +174,8 @@ impl Pair {
 pub struct LastSet {
     /// When, to within some milliseconds.
     pub at: SystemTime,
-    /// The process that set it. `None` if it is in another PID namespace, for example in another container.
+    /// The process that set it. `None` if it is in another PID namespace, for example in another
+    /// container.
     pub pid: Option<u32>,
 }
 
@@ -269,7 +276,8 @@ impl Page {
         repeats
     }
 
-    /// The index of a PID namespace. Zero if it has none, and the table is full or this process may only read.
+    /// The index of a PID namespace. Zero if it has none, and the table is full or this process may
+    /// only read.
     pub(crate) fn index_of_namespace(&self, namespace: u32, is_writable: bool) -> u32 {
         if namespace == 0 {
             return 0;
@@ -290,8 +298,8 @@ impl Page {
         namespace != 0 && place.is_some_and(|place| place.load(Relaxed) == namespace)
     }
 
-    /// Records the process, with its PID namespace, that is about to raise the flag over `before`, and the time in
-    /// seconds and nanoseconds.
+    /// Records the process, with its PID namespace, that is about to raise the flag over `before`,
+    /// and the time in seconds and nanoseconds.
     #[inline]
     pub(crate) fn note_raising(&self, before: Word, who: (u32, u32), at: (u32, u32)) {
         let counter = before.set().counter();
@@ -316,7 +324,8 @@ impl Page {
         }
         let (process, its_namespace) = raised.who.load();
         let is_here = namespace != 0 && its_namespace == namespace;
-        // A hostile process may write any number. Zero and negative numbers have another meaning to the kernel.
+        // A hostile process may write any number. Zero and negative numbers have another meaning to
+        // the kernel.
         let is_process = |pid: &u32| (1..=i32::MAX as u32).contains(pid);
         let pid = is_here.then_some(process).filter(is_process);
         let (seconds, nanoseconds) = raised.at.load();

@@ -1,4 +1,5 @@
-//! What processes that share an event agree on: the page, its state word, and how the word is changed. No files here.
+//! What processes that share an event agree on: the page, its state word, and how the word is
+//! changed. No files here.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(loom, allow(dead_code, unreachable_pub, reason = "the models run the word and the signals alone"))]

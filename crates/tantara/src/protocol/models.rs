@@ -1,4 +1,5 @@
-//! Models of what processes do with the shared word at the same time, in every interleaving. They need `--cfg loom`.
+//! Models of what processes do with the shared word at the same time, in every interleaving. They
+//! need `--cfg loom`.
 
 #![forbid(unsafe_code)]
 

@@ -1,10 +1,11 @@
-//! How the shared word is changed: set, clear, pulse, hold, remove, and going to sleep. There are no files here. The
-//! models in `models.rs` run this in every interleaving.
+//! How the shared word is changed: set, clear, pulse, hold, remove, and going to sleep. There are
+//! no files here. The models in `models.rs` run this in every interleaving.
 //!
-//! A process that is killed has either changed the word or not. A change that has sleepers to wake does so in the same
-//! system call (see the table and invariants 1 and 2 of [`word`](crate::protocol::word)). There are exceptions, whose
-//! sleepers are woken in a second step: a `clear` with watchers, a `set` of an event that is set, and the end of a
-//! hold. Those sleepers also look at the word every second or two.
+//! A process that is killed has either changed the word or not. A change that has sleepers to wake
+//! does so in the same system call (see the table and invariants 1 and 2 of
+//! [`word`](crate::protocol::word)). There are exceptions, whose sleepers are woken in a second
+//! step: a `clear` with watchers, a `set` of an event that is set, and the end of a hold. Those
+//! sleepers also look at the word every second or two.
 
 #![forbid(unsafe_code)]
 
@@ -19,8 +20,8 @@ use crate::sys::{Awake, shared};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Gone(pub(crate) Word);
 
-/// Raises the flag and wakes all sleepers. `note` is called before the flag is raised, with the word over which it is
-/// raised. A `set` that does not change the counter is counted in `repeats`.
+/// Raises the flag and wakes all sleepers. `note` is called before the flag is raised, with the
+/// word over which it is raised. A `set` that does not change the counter is counted in `repeats`.
 #[inline]
 pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
@@ -32,12 +33,14 @@ pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) ->
         if !now.is_set() {
             note(now);
             if now.owes_a_wake_when_set() {
-                // Another process may have set it first. Then this is not counted: see invariant 4 of the word.
+                // Another process may have set it first. Then this is not counted: see invariant 4
+                // of the word.
                 shared::raise_and_wake_all(word, Word::RAISE_SET);
                 return Ok(());
             }
         }
-        // A set word is stored again, so that whoever observes it sees all that happened before this call.
+        // A set word is stored again, so that whoever observes it sees all that happened before
+        // this call.
         match word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
             Ok(_) => {
                 if now.is_set() {
@@ -52,9 +55,10 @@ pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) ->
 
 /// Counts a `set` that did not change the counter, and wakes those who wait for it.
 ///
-/// They announce themselves in the word, and then fall asleep if `repeats` has not changed. This does it in the
-/// opposite order, and all four steps are sequentially consistent. So either they find this `set`, or it finds them.
-/// They sleep on both words, because the flags of a word that was changed may be the same again.
+/// They announce themselves in the word, and then fall asleep if `repeats` has not changed. This
+/// does it in the opposite order, and all four steps are sequentially consistent. So either they
+/// find this `set`, or it finds them. They sleep on both words, because the flags of a word that
+/// was changed may be the same again.
 #[inline]
 fn count_repeat(word: &AtomicU32, repeats: &AtomicU32) {
     repeats.fetch_add(1, SeqCst);
@@ -155,8 +159,8 @@ pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Wo
 /// How often to try to end a hold that changes all the time.
 const TRIES: u32 = 8;
 
-/// Ends a hold, unless `is_held` finds the lock of another holder. The caller has the lock `ENDING`, so that no other
-/// process turns WATCHED off meanwhile.
+/// Ends a hold, unless `is_held` finds the lock of another holder. The caller has the lock
+/// `ENDING`, so that no other process turns WATCHED off meanwhile.
 pub(crate) fn end_hold(word: &AtomicU32, is_held: impl Fn() -> bool) {
     for _ in 0..TRIES {
         let now = Word::from_bits(word.load(Acquire));
@@ -183,8 +187,8 @@ pub(crate) fn remove(word: &AtomicU32) {
     shared::raise_and_wake_all(word, Word::RAISE_GONE);
 }
 
-/// Announces a sleeper in the word, and returns the new word; `None` if the word is no longer `now`. A process that may
-/// only read (no `sleeper`) changes nothing.
+/// Announces a sleeper in the word, and returns the new word; `None` if the word is no longer
+/// `now`. A process that may only read (no `sleeper`) changes nothing.
 pub(crate) fn announce_sleep(word: &AtomicU32, now: Word, sleeper: Option<Sleeper>) -> Option<Word> {
     let Some(sleeper) = sleeper else { return Some(now) };
     let asleep = now.with_sleeper(sleeper);
@@ -200,7 +204,8 @@ pub(crate) fn sleep(word: &AtomicU32, now: Word, sleeper: Option<Sleeper>, nap: 
     }
 }
 
-/// Sleeps until the word is no longer `now` or `repeats` is no longer `before`, or for at most `nap`. May return early.
+/// Sleeps until the word is no longer `now` or `repeats` is no longer `before`, or for at most
+/// `nap`. May return early.
 pub(crate) fn sleep_until_next(
     word: &AtomicU32,
     repeats: &AtomicU32,
@@ -209,8 +214,8 @@ pub(crate) fn sleep_until_next(
     nap: Duration,
 ) -> Awake {
     let Some(asleep) = announce_sleep(word, now, sleeper) else { return Awake::Early };
-    // Between the announcement and the look at `repeats`: see `count_repeat`. (A `pulse` of a set event counts after it
-    // has cleared the event, so this concerns those who find it unset too.)
+    // Between the announcement and the look at `repeats`: see `count_repeat`. (A `pulse` of a set
+    // event counts after it has cleared the event, so this concerns those who find it unset too.)
     fence(SeqCst);
     shared::wait_two((word, asleep.bits()), (repeats, before), nap)
 }

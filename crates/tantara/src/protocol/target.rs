@@ -17,8 +17,9 @@ pub(crate) enum Aim {
     Next = 3,
 }
 
-/// What releases a wait that has begun: its aim, and the counter and the number of repeats at its beginning. In one
-/// number, because every future contains one: aim (2 bits) | counter (27 bits) | repeats (32 bits).
+/// What releases a wait that has begun: its aim, and the counter and the number of repeats at its
+/// beginning. In one number, because every future contains one: aim (2 bits) | counter (27 bits) |
+/// repeats (32 bits).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Target(NonZeroU64);
 
@@ -46,7 +47,8 @@ impl Target {
         (self.0.get() >> COUNTER_AT) as u32 & (u32::MAX >> 5)
     }
 
-    /// The number of repeats at the beginning of the wait, if a `set` of an event that is set may release it.
+    /// The number of repeats at the beginning of the wait, if a `set` of an event that is set may
+    /// release it.
     pub(crate) fn repeats(self) -> Option<u32> {
         (self.aim() == Aim::Next).then_some(self.0.get() as u32)
     }

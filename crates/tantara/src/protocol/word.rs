@@ -1,5 +1,5 @@
-//! The state word of the shared page: its transitions, as pure functions. The system calls on it are in
-//! [`sys::shared`](crate::sys).
+//! The state word of the shared page: its transitions, as pure functions. The system calls on it
+//! are in [`sys::shared`](crate::sys).
 //!
 //! ```text
 //!   31                              5     4       3        2         1         0
@@ -8,21 +8,25 @@
 //!  └─────────────────────────────────┴──────┴────────┴─────────┴─────────┴──────────┘
 //! ```
 //!
-//! * **counter**: setting makes it odd by an OR, so that the kernel can do it in the same system call that wakes the
-//!   sleepers. Clearing makes it even again by adding one. A waiter remembers the even number that it saw, its
-//!   [`Generation`], and is released as soon as the counter differs from it.
-//! * **SLEEPERS**: waiters may sleep until it is set, or, while it is set, until it is set again. A `set` that finds
-//!   it off needs no system call.
-//! * **WATCHED**: watchers may sleep until it is cleared. On a held word it also says that a hold may have begun since
-//!   a process last looked for the locks of holders: see below.
-//! * **READERS**: there may be sleepers that cannot turn SLEEPERS on, because they may only read. Every `set` wakes.
+//! * **counter**: setting makes it odd by an OR, so that the kernel can do it in the same system
+//!   call that wakes the sleepers. Clearing makes it even again by adding one. A waiter remembers
+//!   the even number that it saw, its [`Generation`], and is released as soon as the counter
+//!   differs from it.
+//! * **SLEEPERS**: waiters may sleep until it is set, or, while it is set, until it is set again. A
+//!   `set` that finds it off needs no system call.
+//! * **WATCHED**: watchers may sleep until it is cleared. On a held word it also says that a hold
+//!   may have begun since a process last looked for the locks of holders: see below.
+//! * **READERS**: there may be sleepers that cannot turn SLEEPERS on, because they may only read.
+//!   Every `set` wakes.
 //! * **GONE**: the event was removed. The word does not change any more.
-//! * **HELD**: a process holds the event, so it is set whatever the counter is. With an even counter, a word with HELD
-//!   counts as the word with the next odd counter, for every waiter and watcher. The holder has a *write* lock on one
-//!   byte of [`HOLDS`](crate::protocol::layout::HOLDS), through an open file description of its own, which ends with
-//!   the process. HELD without such a lock is left by a killed holder: every process that finds it counts the hold as
-//!   ended, and turns HELD off if it may. The end of a hold advances an even counter to the next even number, like a
-//!   `set` and a `clear`, so that waits that began during the hold are released.
+//! * **HELD**: a process holds the event, so it is set whatever the counter is. With an even
+//!   counter, a word with HELD counts as the word with the next odd counter, for every waiter and
+//!   watcher. The holder has a *write* lock on one byte of
+//!   [`HOLDS`](crate::protocol::layout::HOLDS), through an open file description of its own, which
+//!   ends with the process. HELD without such a lock is left by a killed holder: every process that
+//!   finds it counts the hold as ended, and turns HELD off if it may. The end of a hold advances an
+//!   even counter to the next even number, like a `set` and a `clear`, so that waits that began
+//!   during the hold are released.
 //!
 //! | before | `set` | `clear` | asleep until set | asleep until cleared |
 //! |---|---|---|---|---|
@@ -30,31 +34,35 @@
 //! | set | unchanged, and counted | next even number, flags off; wakes if WATCHED was on | never | WATCHED on |
 //! | held | odd, and counted | even again, by switching the lowest bit off | never | WATCHED on |
 //!
-//! A wait for the next `set` turns both flags on while the event is set. A `set` that is counted turns SLEEPERS off and
-//! wakes them, and a `clear` turns both off.
+//! A wait for the next `set` turns both flags on while the event is set. A `set` that is counted
+//! turns SLEEPERS off and wakes them, and a `clear` turns both off.
 //!
-//! A hold begins with the lock; then HELD and WATCHED are turned on in one step. It ends in three steps: WATCHED is
-//! turned off, no other lock is found, and HELD is turned off if WATCHED is still off. Only one process at a time ends
-//! a hold (it has the lock [`ENDING`](crate::protocol::layout::ENDING)), and nothing else turns WATCHED off on a held
-//! word. So a hold that begins while another one is ended is never ended with it.
+//! A hold begins with the lock; then HELD and WATCHED are turned on in one step. It ends in three
+//! steps: WATCHED is turned off, no other lock is found, and HELD is turned off if WATCHED is still
+//! off. Only one process at a time ends a hold (it has the lock
+//! [`ENDING`](crate::protocol::layout::ENDING)), and nothing else turns WATCHED off on a held word.
+//! So a hold that begins while another one is ended is never ended with it.
 //!
-//! A `pulse` of an unset word adds two to the counter: in one step, or in one call with the wake-up, if SLEEPERS or
-//! READERS are on.
+//! A `pulse` of an unset word adds two to the counter: in one step, or in one call with the
+//! wake-up, if SLEEPERS or READERS are on.
 //!
 //! Invariants:
 //!
-//! 1. No waiter sleeps on a set event: the kernel compares the word before a thread falls asleep, and the one system
-//!    call that sets over SLEEPERS wakes all sleepers.
-//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, has no waiter to wake, and
-//!    its process may be killed right after it.
-//! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets. A waiter would be misled only if the
-//!    event were set exactly that often (or a multiple) while the waiter does not run.
-//! 4. Every `set` changes the counter or is counted in the page's `repeats`, but not both, so that it releases a thread
-//!    that waits for one `set` after the other only once. (A `set` that finds the event unset, and set by another
-//!    process when it raises the flag, counts as one that came at the same time as the other.)
-//! 5. A `clear` of an event that is not held, and the end of a hold without a `set`, advance the counter. So a wait
-//!    until it is unset, which began with an odd counter, compares that alone. (A `pulse` that finds the event unset,
-//!    and set by another process when it adds to the counter, leaves it set and advances the counter all the same.)
+//! 1. No waiter sleeps on a set event: the kernel compares the word before a thread falls asleep,
+//!    and the one system call that sets over SLEEPERS wakes all sleepers.
+//! 2. So a `set` that finds SLEEPERS and READERS off, and changes the word that it found, has no
+//!    waiter to wake, and its process may be killed right after it.
+//! 3. The counter, as waiters see it, never goes back. It wraps after 2^26 sets. A waiter would be
+//!    misled only if the event were set exactly that often (or a multiple) while the waiter does
+//!    not run.
+//! 4. Every `set` changes the counter or is counted in the page's `repeats`, but not both, so that
+//!    it releases a thread that waits for one `set` after the other only once. (A `set` that finds
+//!    the event unset, and set by another process when it raises the flag, counts as one that came
+//!    at the same time as the other.)
+//! 5. A `clear` of an event that is not held, and the end of a hold without a `set`, advance the
+//!    counter. So a wait until it is unset, which began with an odd counter, compares that alone.
+//!    (A `pulse` that finds the event unset, and set by another process when it adds to the
+//!    counter, leaves it set and advances the counter all the same.)
 
 #![forbid(unsafe_code)]
 
@@ -87,7 +95,8 @@ pub(crate) enum Sleeper {
 pub(crate) struct Generation(u32);
 
 impl Word {
-    /// The word of a page whose file was truncated: not set, gone, and different from every other word.
+    /// The word of a page whose file was truncated: not set, gone, and different from every other
+    /// word.
     pub(crate) const LOST: Word = Word(!(SET | HELD));
     /// Sets, by `or`.
     pub(crate) const RAISE_SET: u32 = SET;
@@ -229,7 +238,8 @@ impl Word {
         self.0 | if self.is_held() { SET } else { 0 }
     }
 
-    /// How often it was set and cleared: twice the number of generations, plus one while it is set or held.
+    /// How often it was set and cleared: twice the number of generations, plus one while it is set
+    /// or held.
     #[inline]
     pub(crate) const fn counter(self) -> u32 {
         self.effective() >> SET.trailing_zeros()
@@ -261,7 +271,8 @@ impl Word {
         Generation(self.0 & !FLAGS & !SET)
     }
 
-    /// Whether a wait of this generation is released: the event is set, or was set since the wait began.
+    /// Whether a wait of this generation is released: the event is set, or was set since the wait
+    /// began.
     #[inline]
     pub(crate) const fn releases(self, generation: Generation) -> bool {
         self.effective() & !FLAGS != generation.0 && !self.is_lost()

@@ -26,72 +26,79 @@ use crate::slots::sealed::{IntoSlot, Seal, Sealed};
 use crate::slots::{Collected, Slot, Waitable};
 use crate::sys::files;
 
-/// A flag that processes wait for, with the methods of [`Event`](crate::Event). Processes open it by name, or are given
-/// its descriptor.
+/// A flag that processes wait for, with the methods of [`Event`](crate::Event). Processes open it
+/// by name, or are given its descriptor.
 ///
-/// The event is a file of one page. There is no daemon. A process may be killed at any instruction without affecting
-/// others: there is no lock that could stay locked, a `set` happens completely or not at all, and a killed waiter
-/// leaves nothing behind. The contract is that of `Event`: level and pulse, timeouts, publication, cancel safety, no
-/// effect on new waits. [`any`](crate::any) and [`all`](crate::all) can mix the two kinds.
+/// The event is a file of one page. There is no daemon. A process may be killed at any instruction
+/// without affecting others: there is no lock that could stay locked, a `set` happens completely or
+/// not at all, and a killed waiter leaves nothing behind. The contract is that of `Event`: level
+/// and pulse, timeouts, publication, cancel safety, no effect on new waits. [`any`](crate::any) and
+/// [`all`](crate::all) can mix the two kinds.
 ///
-/// A clone is the same event through the same descriptor. Two openings of the same name are the same event.
+/// A clone is the same event through the same descriptor. Two openings of the same name are the
+/// same event.
 ///
 /// # Permissions
 ///
-/// The directory is the policy. Users who may create files in a directory may create, set and clear its events, and
-/// remove them, unless the directory is sticky: then the owner of the event or of the directory, and root, may. Users
-/// who may only read the directory may wait. So a group's directory (mode 2775), a container's volume (1777) and a
-/// private directory (0700) behave as their permissions say.
+/// The directory is the policy. Users who may create files in a directory may create, set and clear
+/// its events, and remove them, unless the directory is sticky: then the owner of the event or of
+/// the directory, and root, may. Users who may only read the directory may wait. So a group's
+/// directory (mode 2775), a container's volume (1777) and a private directory (0700) behave as
+/// their permissions say.
 ///
-/// A new event's file gets the directory's read and write permissions, whatever the umask; its group; and its access
-/// control list, if it has one. A process that may change owners also gives it the directory's owner. If the process
-/// may not set the directory's group, the file's group gets the permissions of all others. A file that grants less
-/// than its directory is an error that names the file's owner. (A user who may only read the file can delay the
-/// releases of others by a second or two, by misusing futex operations on the word.)
+/// A new event's file gets the directory's read and write permissions, whatever the umask; its
+/// group; and its access control list, if it has one. A process that may change owners also gives
+/// it the directory's owner. If the process may not set the directory's group, the file's group
+/// gets the permissions of all others. A file that grants less than its directory is an error that
+/// names the file's owner. (A user who may only read the file can delay the releases of others by a
+/// second or two, by misusing futex operations on the word.)
 ///
 /// # Errors
 ///
-/// The event may be read-only for this process, and another process may remove it. So every method returns a `Result`,
-/// as those of `tantara_etcd::ClusterEvent` do. No action of another process makes a method panic. A wait that was
-/// released before the event was removed is released.
+/// The event may be read-only for this process, and another process may remove it. So every method
+/// returns a `Result`, as those of `tantara_etcd::ClusterEvent` do. No action of another process
+/// makes a method panic. A wait that was released before the event was removed is released.
 ///
-/// If the file is removed or truncated by other means, sleeping waiters get an error within some seconds. If it is
-/// renamed, or loses one of several names, waits that opened it by that name get the error that it was removed; waits
-/// that opened it by another name go on. (Renaming or unmounting the directory, or changing the current directory,
-/// removes nothing.) Access to a truncated file that is mapped raises SIGBUS. A handler, installed with the first
-/// event that has a file, turns that into an error, and passes every other fault to the handler that was installed
-/// before. (It does not run on a thread that blocks the signal. A program that wants no handler calls
-/// [`disable_sigbus_handler`](SharedEvent::disable_sigbus_handler) first.)
+/// If the file is removed or truncated by other means, sleeping waiters get an error within some
+/// seconds. If it is renamed, or loses one of several names, waits that opened it by that name get
+/// the error that it was removed; waits that opened it by another name go on. (Renaming or
+/// unmounting the directory, or changing the current directory, removes nothing.) Access to a
+/// truncated file that is mapped raises SIGBUS. A handler, installed with the first event that has
+/// a file, turns that into an error, and passes every other fault to the handler that was installed
+/// before. (It does not run on a thread that blocks the signal. A program that wants no handler
+/// calls [`disable_sigbus_handler`](SharedEvent::disable_sigbus_handler) first.)
 ///
 /// # Signal handlers
 ///
 /// [`set`](SharedEvent::set), [`clear`](SharedEvent::clear), [`pulse`](SharedEvent::pulse) and
-/// [`is_set`](SharedEvent::is_set) may be called in a signal handler, on a handle that was opened before, whatever the
-/// interrupted thread is doing. When they succeed, they neither lock nor allocate, and do not change `errno`. (An
-/// error allocates memory, so make sure that the event is writable and is not removed.) Tasks are woken by a reactor
-/// thread. No other method may be called there.
+/// [`is_set`](SharedEvent::is_set) may be called in a signal handler, on a handle that was opened
+/// before, whatever the interrupted thread is doing. When they succeed, they neither lock nor
+/// allocate, and do not change `errno`. (An error allocates memory, so make sure that the event is
+/// writable and is not removed.) Tasks are woken by a reactor thread. No other method may be called
+/// there.
 ///
 /// # Memory ordering
 ///
-/// All that a process did before `set`, in shared memory or in files, is visible to whoever observes the event set or
-/// is released by it.
+/// All that a process did before `set`, in shared memory or in files, is visible to whoever
+/// observes the event set or is released by it.
 ///
 /// # Fairness
 ///
-/// None among processes: all sleepers are woken by one system call. The tasks of a process are woken in the order in
-/// which they were first polled.
+/// None among processes: all sleepers are woken by one system call. The tasks of a process are
+/// woken in the order in which they were first polled.
 ///
 /// # Complexity
 ///
-/// `is_set`, `clear`, and a `set` without sleepers make no system call. With sleepers, `set` makes one. An event takes
-/// one page of memory, and two file descriptors if it has a name, else one. A waiter takes none.
+/// `is_set`, `clear`, and a `set` without sleepers make no system call. With sleepers, `set` makes
+/// one. An event takes one page of memory, and two file descriptors if it has a name, else one. A
+/// waiter takes none.
 ///
 /// # Platforms
 ///
-/// Linux. Processes must run on the same kernel, so containers that share the directory share its events. Processes of
-/// other PID namespaces are shown without their numbers. Overlay file systems are not supported, because readers and
-/// writers may have different files there. The child of a fork of a process with threads should open its events anew,
-/// as with everything that has locks.
+/// Linux. Processes must run on the same kernel, so containers that share the directory share its
+/// events. Processes of other PID namespaces are shown without their numbers. Overlay file systems
+/// are not supported, because readers and writers may have different files there. The child of a
+/// fork of a process with threads should open its events anew, as with everything that has locks.
 ///
 /// # Examples
 ///
@@ -114,11 +121,12 @@ pub struct SharedEvent {
 }
 
 impl SharedEvent {
-    /// Opens the event of that name in this user's [`default_directory`](SharedEvent::default_directory). It is made,
-    /// unset, if it does not exist.
+    /// Opens the event of that name in this user's
+    /// [`default_directory`](SharedEvent::default_directory). It is made, unset, if it does not
+    /// exist.
     ///
-    /// A name consists of letters and digits of any script, and of `. _ - + : @ = , % ~`. It must not begin with `.`,
-    /// `-` or `~`, and has at most 200 bytes.
+    /// A name consists of letters and digits of any script, and of `. _ - + : @ = , % ~`. It must
+    /// not begin with `.`, `-` or `~`, and has at most 200 bytes.
     ///
     /// # Errors
     ///
@@ -127,8 +135,8 @@ impl SharedEvent {
         SharedEvent::open_at(&Place::of_user(name)?)
     }
 
-    /// Opens the event of that name in a directory. Both are made if they do not exist, the directory only if its
-    /// parent exists.
+    /// Opens the event of that name in a directory. Both are made if they do not exist, the
+    /// directory only if its parent exists.
     ///
     /// # Errors
     ///
@@ -154,11 +162,12 @@ impl SharedEvent {
         Ok(naming::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
     }
 
-    /// Reads every event of a directory, in the order of their names. A directory that does not exist has none.
+    /// Reads every event of a directory, in the order of their names. A directory that does not
+    /// exist has none.
     ///
-    /// A file that is no event is reported with an error. Files whose names begin with a dot are passed over, but an
-    /// event whose maker or remover was killed half-way is listed under its own name. Nothing is made, changed, or
-    /// waited for.
+    /// A file that is no event is reported with an error. Files whose names begin with a dot are
+    /// passed over, but an event whose maker or remover was killed half-way is listed under its own
+    /// name. Nothing is made, changed, or waited for.
     ///
     /// # Errors
     ///
@@ -196,24 +205,25 @@ impl SharedEvent {
         name::check(name)
     }
 
-    /// Where this user's events lie: `$XDG_RUNTIME_DIR/tantara`; without that variable `/run/user/UID/tantara`; if
-    /// `/run/user/UID` does not exist, `/dev/shm/tantara-UID`.
+    /// Where this user's events lie: `$XDG_RUNTIME_DIR/tantara`; without that variable
+    /// `/run/user/UID/tantara`; if `/run/user/UID` does not exist, `/dev/shm/tantara-UID`.
     #[must_use]
     pub fn default_directory() -> PathBuf {
         name::default_directory()
     }
 
-    /// Prevents the library from installing a handler of SIGBUS. `false`, without an effect, if one was installed
-    /// already: call it before the first event is opened.
+    /// Prevents the library from installing a handler of SIGBUS. `false`, without an effect, if one
+    /// was installed already: call it before the first event is opened.
     ///
-    /// Without the handler, truncating the file of an event in use ends the process, as with every mapped file. Events
-    /// without a name cannot be truncated.
+    /// Without the handler, truncating the file of an event in use ends the process, as with every
+    /// mapped file. Events without a name cannot be truncated.
     pub fn disable_sigbus_handler() -> bool {
         mapping::disable_handler()
     }
 
     /// Makes an event without a name, for processes that are given its descriptor: by
-    /// [`inherit`](SharedEvent::inherit), by a socket, or by a fork. It exists as long as a process has it open.
+    /// [`inherit`](SharedEvent::inherit), by a socket, or by a fork. It exists as long as a process
+    /// has it open.
     ///
     /// # Errors
     ///
@@ -230,16 +240,19 @@ impl SharedEvent {
     pub fn from_fd(descriptor: OwnedFd) -> Result<SharedEvent, Error> {
         let nowhere = Path::new("descriptor");
         let given = File::from(descriptor);
-        // Checked before it is reopened, because opening a pipe affects the process at its other end.
+        // Checked before it is reopened, because opening a pipe affects the process at its other
+        // end.
         let metadata = file::check_file(&given, nowhere)?;
         let is_writable = files::is_writable(&given);
-        // With a description of its own, the marks of this process end with it, and not with other processes.
+        // With a description of its own, the marks of this process end with it, and not with other
+        // processes.
         let file = EventFile::reopen(&given, is_writable).unwrap_or(given);
         EventFile::check(Opened { file, is_writable, metadata }, nowhere, None).map(|file| SharedEvent::new(file, None))
     }
 
-    /// Passes the event to the program that `command` will start. Returns the number with which that program opens it,
-    /// by [`inherited`](SharedEvent::inherited). Pass the number too, for example as an argument.
+    /// Passes the event to the program that `command` will start. Returns the number with which
+    /// that program opens it, by [`inherited`](SharedEvent::inherited). Pass the number too, for
+    /// example as an argument.
     ///
     /// # Errors
     ///
@@ -265,7 +278,8 @@ impl SharedEvent {
         Ok(files::hand_down(command, copy))
     }
 
-    /// The event that this process was given by [`inherit`](SharedEvent::inherit), under that number.
+    /// The event that this process was given by [`inherit`](SharedEvent::inherit), under that
+    /// number.
     ///
     /// # Errors
     ///
@@ -306,13 +320,15 @@ impl SharedEvent {
         self.handle.is_set()
     }
 
-    /// Whether the event was removed, or its file destroyed, as far as is known. Such an event can no longer be set.
+    /// Whether the event was removed, or its file destroyed, as far as is known. Such an event can
+    /// no longer be set.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.handle.known_word().is_gone()
     }
 
-    /// Raises the flag and releases all waiters, in all processes. Setting a set event changes nothing.
+    /// Raises the flag and releases all waiters, in all processes. Setting a set event changes
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -322,7 +338,8 @@ impl SharedEvent {
         self.handle.set()
     }
 
-    /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay released.
+    /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay
+    /// released.
     ///
     /// # Errors
     ///
@@ -332,8 +349,8 @@ impl SharedEvent {
         self.handle.clear()
     }
 
-    /// Raises the flag and lowers it in one step: all waiters are released, and the event is never seen set. A set
-    /// event is cleared.
+    /// Raises the flag and lowers it in one step: all waiters are released, and the event is never
+    /// seen set. A set event is cleared.
     ///
     /// # Errors
     ///
@@ -352,8 +369,9 @@ impl SharedEvent {
         self.handle.wait(|| Deadline::Never).map(drop)
     }
 
-    /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false` if the time passed
-    /// first. On a tie, released wins; zero is a poll; [`Duration::MAX`] waits for ever. The clock is [`Instant`]'s.
+    /// Blocks until the event is set, or for at most `timeout`: `true` if it was released, `false`
+    /// if the time passed first. On a tie, released wins; zero is a poll; [`Duration::MAX`] waits
+    /// for ever. The clock is [`Instant`]'s.
     ///
     /// # Errors
     ///
@@ -363,8 +381,9 @@ impl SharedEvent {
         self.handle.wait(|| Deadline::after(timeout))
     }
 
-    /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released, `false` if the
-    /// deadline passed first. On a tie, released wins; a deadline in the past is a poll.
+    /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released,
+    /// `false` if the deadline passed first. On a tie, released wins; a deadline in the past is a
+    /// poll.
     ///
     /// # Errors
     ///
@@ -374,10 +393,11 @@ impl SharedEvent {
         self.handle.wait(|| Deadline::At(deadline))
     }
 
-    /// A future that is ready once the event is set, or was set since the future was made. Any runtime will do.
+    /// A future that is ready once the event is set, or was set since the future was made. Any
+    /// runtime will do.
     ///
-    /// The first such wait in a process starts a reactor thread, which sleeps for up to 127 events and ends some time
-    /// after the last wait. More events need more threads.
+    /// The first such wait in a process starts a reactor thread, which sleeps for up to 127 events
+    /// and ends some time after the last wait. More events need more threads.
     ///
     /// # Cancel safety
     ///
@@ -385,20 +405,22 @@ impl SharedEvent {
     ///
     /// # Errors
     ///
-    /// The future's, if the event was removed, or is removed while it is awaited, or if no reactor thread can be
-    /// started. (A thread that blocks, also in [`any`](crate::any) and [`all`](crate::all), needs one only for more
-    /// than 127 events, or before Linux 5.16. It can do without, and then looks every 5 ms.)
+    /// The future's, if the event was removed, or is removed while it is awaited, or if no reactor
+    /// thread can be started. (A thread that blocks, also in [`any`](crate::any) and
+    /// [`all`](crate::all), needs one only for more than 127 events, or before Linux 5.16. It can
+    /// do without, and then looks every 5 ms.)
     #[inline]
     pub fn wait_async(&self) -> SharedWait<'_> {
         SharedWait::new(&self.handle, Aim::Set)
     }
 
-    /// [`wait_async`](SharedEvent::wait_async) whose future owns a clone of this handle. So it is `'static`: it can be
-    /// spawned, returned, and stored in a struct.
+    /// [`wait_async`](SharedEvent::wait_async) whose future owns a clone of this handle. So it is
+    /// `'static`: it can be spawned, returned, and stored in a struct.
     ///
     /// # Cancel safety
     ///
-    /// As with `wait_async`. If the future is the last that uses this opening of the event, the file is closed with it.
+    /// As with `wait_async`. If the future is the last that uses this opening of the event, the
+    /// file is closed with it.
     ///
     /// # Errors
     ///
@@ -430,8 +452,8 @@ impl SharedEvent {
         State::new(self.handle.known_seen())
     }
 
-    /// A future that is ready once the event's state differs from an earlier one: it was set, cleared, or removed. The
-    /// state that it returns tells how often the event was set in between.
+    /// A future that is ready once the event's state differs from an earlier one: it was set,
+    /// cleared, or removed. The state that it returns tells how often the event was set in between.
     ///
     /// # Cancel safety
     ///
@@ -452,8 +474,8 @@ impl SharedEvent {
         Changed::new(&self.handle, since)
     }
 
-    /// When it was last set, and by which process. `None` if it never was, or if the setter was killed before it
-    /// recorded that.
+    /// When it was last set, and by which process. `None` if it never was, or if the setter was
+    /// killed before it recorded that.
     ///
     /// Setters record this themselves, so it proves nothing. Setting a set event does not count.
     ///
@@ -466,13 +488,14 @@ impl SharedEvent {
 
     /// The waiters, in all processes on the same kernel, those who have waited longest first.
     ///
-    /// A waiter appears after 50 ms of sleep. Each thread that blocks appears, also one that waits for many events. A
-    /// process whose tasks wait appears once, by its reactor thread. Waiters record this themselves. The kernel removes
-    /// the records of processes that have ended.
+    /// A waiter appears after 50 ms of sleep. Each thread that blocks appears, also one that waits
+    /// for many events. A process whose tasks wait appears once, by its reactor thread. Waiters
+    /// record this themselves. The kernel removes the records of processes that have ended.
     ///
     /// # Errors
     ///
-    /// If the file cannot be reopened (too many open files, no /proc), or its file system has no locks.
+    /// If the file cannot be reopened (too many open files, no /proc), or its file system has no
+    /// locks.
     ///
     /// # Complexity
     ///
@@ -485,8 +508,8 @@ impl SharedEvent {
 
     /// Removes the event: all waiters get an error, and the name is free.
     ///
-    /// Waits that were released before are released. Opening the name again makes a new event. `false` if it was
-    /// removed before.
+    /// Waits that were released before are released. Opening the name again makes a new event.
+    /// `false` if it was removed before.
     ///
     /// # Errors
     ///
@@ -520,8 +543,9 @@ impl AsFd for SharedEvent {
     }
 }
 
-/// Shows whether it is set, its path, and how many threads and tasks of this process wait through this handle and its
-/// clones. It makes no system call; for all waiters see [`waiters`](SharedEvent::waiters).
+/// Shows whether it is set, its path, and how many threads and tasks of this process wait through
+/// this handle and its clones. It makes no system call; for all waiters see
+/// [`waiters`](SharedEvent::waiters).
 impl fmt::Debug for SharedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.handle.known_word();

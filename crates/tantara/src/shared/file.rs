@@ -1,7 +1,9 @@
-//! An event's file: how it is opened and checked. Files may come from an attacker until they are checked.
+//! An event's file: how it is opened and checked. Files may come from an attacker until they are
+//! checked.
 //!
-//! Only regular files are opened, because opening a pipe or a device affects the process at its other end. So a name is
-//! first resolved with `O_PATH`, and if the file is regular, it is opened through `/proc/self/fd`.
+//! Only regular files are opened, because opening a pipe or a device affects the process at its
+//! other end. So a name is first resolved with `O_PATH`, and if the file is regular, it is opened
+//! through `/proc/self/fd`.
 //!
 //! How files get their names and lose them is in [`naming`](crate::shared::naming).
 
@@ -45,7 +47,8 @@ pub(crate) enum Standing {
     Gone,
 }
 
-/// How long a name must be missing to count as missing, because it may be in the middle of a rename.
+/// How long a name must be missing to count as missing, because it may be in the middle of a
+/// rename.
 const LONG_MISSING_MS: u32 = 500;
 
 impl EventFile {
@@ -90,8 +93,8 @@ impl EventFile {
         self.file.metadata().is_ok_and(|metadata| metadata.len() < PAGE as u64)
     }
 
-    /// Whether others can find it. A name counts as missing if two checks, some time apart, have not found it. If the
-    /// system returns an error, it counts as in place.
+    /// Whether others can find it. A name counts as missing if two checks, some time apart, have
+    /// not found it. If the system returns an error, it counts as in place.
     pub(crate) fn standing(&self) -> Standing {
         let Some(place) = &self.place else { return Standing::InPlace };
         let Ok(metadata) = self.file.metadata() else { return Standing::InPlace };
@@ -99,8 +102,8 @@ impl EventFile {
             return Standing::Gone;
         }
         let is_at = |name| place.is_at(name, &self.file).unwrap_or(true);
-        // It may be renamed from the one to the other between the checks, but hardly each time. An event in the slot is
-        // found only while nothing else has the name.
+        // It may be renamed from the one to the other between the checks, but hardly each time. An
+        // event in the slot is found only while nothing else has the name.
         let is_in_slot = || is_at(&place.slot) && !place.is_at_all(&place.name).unwrap_or(false);
         if is_at(&place.name) || is_in_slot() || is_at(&place.name) {
             self.missing_since.store(0, Relaxed);
@@ -128,8 +131,8 @@ pub(crate) struct Opened {
     pub(crate) metadata: Metadata,
 }
 
-/// How files are opened again: by the directory of this process's descriptors if it is open, else by its path, which
-/// takes long to resolve.
+/// How files are opened again: by the directory of this process's descriptors if it is open, else
+/// by its path, which takes long to resolve.
 #[derive(Default)]
 pub(crate) struct Reopen(Option<File>);
 
@@ -155,8 +158,8 @@ pub(crate) fn not_an_event(path: &Path, why: String) -> Error {
     Error::new(Kind::NotAnEvent { path: path.to_owned(), why })
 }
 
-/// Opens the file with that name in the directory of `place`, also for writing if that is wanted and allowed. Symbolic
-/// links are not followed, and only regular files are opened.
+/// Opens the file with that name in the directory of `place`, also for writing if that is wanted
+/// and allowed. Symbolic links are not followed, and only regular files are opened.
 pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool, again: &Reopen) -> Result<Option<Opened>, Error> {
     let failed = |error| Error::system("opened", &place.path, error);
     let there = match files::open_at(&place.directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {

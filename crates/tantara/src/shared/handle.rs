@@ -1,5 +1,5 @@
-//! One opening of an event: what the methods of [`SharedEvent`](crate::SharedEvent) do with its file, its marks, and
-//! the clock. How the word is changed is in [`signal`].
+//! One opening of an event: what the methods of [`SharedEvent`](crate::SharedEvent) do with its
+//! file, its marks, and the clock. How the word is changed is in [`signal`].
 
 #![forbid(unsafe_code)]
 
@@ -29,16 +29,17 @@ pub(crate) struct Handle {
     pub(crate) file: EventFile,
     pub(crate) path: Option<PathBuf>,
     registry: Registry,
-    /// Notified when the word has changed: this process's tasks wait for it. See [`reactor`](crate::shared::reactor).
-    pub(crate) local_event: Event,
-    /// One more than the number of forks, while a reactor thread of this process sleeps on the word; else zero. See
+    /// Notified when the word has changed: this process's tasks wait for it. See
     /// [`reactor`](crate::shared::reactor).
+    pub(crate) local_event: Event,
+    /// One more than the number of forks, while a reactor thread of this process sleeps on the
+    /// word; else zero. See [`reactor`](crate::shared::reactor).
     pub(crate) registered_in: AtomicU32,
     /// The mark that shows that tasks wait. The reactor thread sets it.
     mark_of_tasks: Mutex<Option<registry::Mark>>,
-    /// Whether there is one. The reactor thread sets the mark and then checks for listeners. A task leaves the queue
-    /// of the local event and then checks for the mark. The queue's lock orders the two, so no mark stays without
-    /// listeners.
+    /// Whether there is one. The reactor thread sets the mark and then checks for listeners. A task
+    /// leaves the queue of the local event and then checks for the mark. The queue's lock orders
+    /// the two, so no mark stays without listeners.
     has_mark_of_tasks: AtomicBool,
     /// How many threads of this process sleep; for `Debug`.
     sleepers: AtomicU32,
@@ -98,7 +99,8 @@ fn note_raising(page: &Page) -> impl Fn(Word) {
 
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
-        // Determined now, because a signal handler may call `set`, and the first call takes locks and allocates.
+        // Determined now, because a signal handler may call `set`, and the first call takes locks
+        // and allocates.
         let _ = who_sets();
         let handle = Handle {
             file,
@@ -127,7 +129,8 @@ impl Handle {
         self.page().word()
     }
 
-    /// The word; marked as gone if this handle has found out that the event is gone, and could not write that.
+    /// The word; marked as gone if this handle has found out that the event is gone, and could not
+    /// write that.
     pub(crate) fn known_word(&self) -> Word {
         let word = self.word();
         if !self.page().is_whole() {
@@ -143,8 +146,9 @@ impl Handle {
         self.page().repeats()
     }
 
-    /// The word as it counts: a hold whose holder was killed has ended, and is ended for all if this process may. A
-    /// look for the locks of holders takes about a microsecond. Without HELD there is none.
+    /// The word as it counts: a hold whose holder was killed has ended, and is ended for all if
+    /// this process may. A look for the locks of holders takes about a microsecond. Without HELD
+    /// there is none.
     #[inline]
     pub(crate) fn seen(&self, word: Word) -> Word {
         if word.depends_on_a_holder() { self.seen_held(word) } else { word }
@@ -274,8 +278,9 @@ impl Handle {
         if deadline.has_passed() {
             return self.look(target);
         }
-        // Do not spin when others sleep already: the next `set` needs a system call anyway. Nor in waits that are for
-        // people and scripts rather than for a fast exchange, and not while the kernel has to be asked for a holder.
+        // Do not spin when others sleep already: the next `set` needs a system call anyway. Nor in
+        // waits that are for people and scripts rather than for a fast exchange, and not while the
+        // kernel has to be asked for a holder.
         if first.has_sleepers() || first.is_held() || aim != Aim::Set {
             return self.sleep(target, deadline);
         }
@@ -294,8 +299,8 @@ impl Handle {
         let mut nap = ANONYMOUS_NAP;
         // Since when it waits, once there is a mark that says so.
         let mut since = None;
-        // When the nap is over. Determined only after the sleep was interrupted, as signals may do again and again; in
-        // the usual case no look at the clock is needed.
+        // When the nap is over. Determined only after the sleep was interrupted, as signals may do
+        // again and again; in the usual case no look at the clock is needed.
         let mut nap_ends = None;
         loop {
             let now = self.word();
@@ -398,24 +403,26 @@ impl Handle {
         self.has_mark_of_tasks.load(Relaxed)
     }
 
-    /// Announces that the tasks of this process sleep: see [`signal::announce_sleep`]. `seen` is the word as it counts.
+    /// Announces that the tasks of this process sleep: see [`signal::announce_sleep`]. `seen` is
+    /// the word as it counts.
     pub(crate) fn announce_sleep(&self, now: Word, seen: Word) -> Option<Word> {
         let counts_repeats = self.other_listeners.load(Relaxed) > 0;
         let sleeper = self.file.is_writable.then(|| Sleeper::of(seen, counts_repeats));
         signal::announce_sleep(&self.page().word, now, sleeper)
     }
 
-    /// `nap`, or less if setters do not know of this sleeper, or if a holder may be killed. `now` is the word as it
-    /// counts.
+    /// `nap`, or less if setters do not know of this sleeper, or if a holder may be killed. `now`
+    /// is the word as it counts.
     pub(crate) fn longest_nap(&self, nap: Duration, now: Word) -> Duration {
         let is_heard = self.file.is_writable || (now.has_readers() && !now.is_set() && !self.word().is_held());
         let nap = if now.is_held() { nap.min(HOLDER_NAP) } else { nap };
         if is_heard { nap } else { nap.min(BLIND_NAP) }
     }
 
-    /// Checks whether others can still find the event. An event whose file has lost its last name, or its page, is gone
-    /// even if it was not removed, and is marked so for all. One that has lost only the name by which it was opened is
-    /// gone for this handle, because others may have opened it by another name.
+    /// Checks whether others can still find the event. An event whose file has lost its last name,
+    /// or its page, is gone even if it was not removed, and is marked so for all. One that has lost
+    /// only the name by which it was opened is gone for this handle, because others may have opened
+    /// it by another name.
     pub(crate) fn check_place(&self) {
         let standing = if self.page().is_whole() { self.file.standing() } else { Standing::Gone };
         if standing == Standing::InPlace {

@@ -54,31 +54,35 @@ impl fmt::Debug for Hold {
 }
 
 impl SharedEvent {
-    /// Keeps the event set for as long as the [`Hold`] lives. When the hold is dropped or its process ends, also by
-    /// `kill -9`, the event is unset again, unless another process holds it or it was [`set`](SharedEvent::set). A
-    /// [`clear`](SharedEvent::clear) undoes a `set`, and ends no hold.
+    /// Keeps the event set for as long as the [`Hold`] lives. When the hold is dropped or its
+    /// process ends, also by `kill -9`, the event is unset again, unless another process holds it
+    /// or it was [`set`](SharedEvent::set). A [`clear`](SharedEvent::clear) undoes a `set`, and
+    /// ends no hold.
     ///
-    /// A hold releases waits as a `set` does. Whoever asks notices at once that a holder was killed;
-    /// [`wait_unset`](SharedEvent::wait_unset), and [`changed`](SharedEvent::changed), within a second. (A process
-    /// that may only read looks fifty times a second.)
+    /// A hold releases waits as a `set` does. Whoever asks notices at once that a holder was
+    /// killed; [`wait_unset`](SharedEvent::wait_unset), and [`changed`](SharedEvent::changed),
+    /// within a second. (A process that may only read looks fifty times a second.)
     ///
-    /// The child of a fork does not hold the event, and dropping its copy of the `Hold` has no effect.
+    /// The child of a fork does not hold the event, and dropping its copy of the `Hold` has no
+    /// effect.
     ///
     /// # Errors
     ///
-    /// If the event may only be read or was removed, if its file cannot be reopened (too many open files, no /proc), or
-    /// if its file system has no locks. Removing a held event ends the hold.
+    /// If the event may only be read or was removed, if its file cannot be reopened (too many open
+    /// files, no /proc), or if its file system has no locks. Removing a held event ends the hold.
     ///
     /// # Complexity
     ///
-    /// Some system calls, and a file descriptor for as long as the `Hold` lives. While an event is held and not set,
-    /// [`is_set`](SharedEvent::is_set) and waits make a system call. An event that nobody holds costs nothing more.
+    /// Some system calls, and a file descriptor for as long as the `Hold` lives. While an event is
+    /// held and not set, [`is_set`](SharedEvent::is_set) and waits make a system call. An event
+    /// that nobody holds costs nothing more.
     pub fn hold(&self) -> Result<Hold, Error> {
         let handle = &self.handle;
         if !self.is_writable() {
             return Err(handle.read_only());
         }
-        // The hold of a killed process ends before this one begins, so that this one counts as another.
+        // The hold of a killed process ends before this one begins, so that this one counts as
+        // another.
         handle.known_seen();
         let namespace = handle.page().index_of_namespace(shared::pid_namespace(), true);
         let holder = Holder::new(&handle.file.file, namespace)

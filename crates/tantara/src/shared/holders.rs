@@ -1,5 +1,6 @@
-//! Who holds an event: each holder has a write lock on a byte of the event's file, which the kernel removes when the
-//! holder dies. The state word says whether it is worth to look for one: see [`word`](crate::protocol::word).
+//! Who holds an event: each holder has a write lock on a byte of the event's file, which the kernel
+//! removes when the holder dies. The state word says whether it is worth to look for one: see
+//! [`word`](crate::protocol::word).
 
 #![forbid(unsafe_code)]
 
@@ -23,12 +24,13 @@ const PLACES: u32 = 1 << 10;
 const NAMESPACE_AT: u32 = 10;
 const PROCESS_AT: u32 = 19;
 
-/// How often to try to end a hold while another process ends one, and for how long to pause in between.
+/// How often to try to end a hold while another process ends one, and for how long to pause in
+/// between.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Whether a process holds the event, by the locks that other descriptions than `file` have. If the system does not
-/// tell, a process does.
+/// Whether a process holds the event, by the locks that other descriptions than `file` have. If the
+/// system does not tell, a process does.
 pub(crate) fn is_held(file: &File) -> bool {
     files::is_write_locked(file, HOLDS).unwrap_or(true)
 }
@@ -38,8 +40,8 @@ pub(crate) fn seen(file: &File, word: Word) -> Word {
     if word.depends_on_a_holder() && !is_held(file) { word.released_by_holder() } else { word }
 }
 
-/// Ends the hold that a killed process has left, unless another process is about to. Nothing happens if a process holds
-/// the event.
+/// Ends the hold that a killed process has left, unless another process is about to. Nothing
+/// happens if a process holds the event.
 pub(crate) fn clean_up(file: &File, page: &Page) {
     // A description of its own, because locks of the same one do not exclude each other.
     if let Ok(file) = EventFile::reopen(file, true) {
@@ -47,8 +49,8 @@ pub(crate) fn clean_up(file: &File, page: &Page) {
     }
 }
 
-/// Ends the hold, if no other description than this one has the lock of a holder. `false` if another process does so at
-/// this moment.
+/// Ends the hold, if no other description than this one has the lock of a holder. `false` if
+/// another process does so at this moment.
 fn end(file: &File, page: &Page) -> bool {
     let ending = Range { start: ENDING, length: 1 };
     if !files::try_write_lock(file, ending).unwrap_or(false) {
@@ -67,13 +69,14 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// Gets the lock of a holder, through a new description of the event's file, by a process of the PID namespace with
-    /// that index.
+    /// Gets the lock of a holder, through a new description of the event's file, by a process of
+    /// the PID namespace with that index.
     pub(crate) fn new(file: &File, namespace: u32) -> io::Result<Holder> {
         /// Where to begin the search for a free place.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let file = Unforked::open(|| EventFile::reopen(file, true))?;
-        // Processes whose namespace has no index may have the same number, and then share the places.
+        // Processes whose namespace has no index may have the same number, and then share the
+        // places.
         let home = u64::from(shared::process()) << PROCESS_AT | u64::from(namespace) << NAMESPACE_AT;
         for _ in 0..PLACES {
             let start = (home + u64::from(NEXT.fetch_add(1, Relaxed) % PLACES)) % HOLDS.end;
@@ -86,7 +89,8 @@ impl Holder {
         Err(io::Error::new(ErrorKind::ResourceBusy, format!("this process holds it {PLACES} times already")))
     }
 
-    /// Ends the hold, if no other process holds the event. Nothing happens in a child of the process that began it.
+    /// Ends the hold, if no other process holds the event. Nothing happens in a child of the
+    /// process that began it.
     pub(crate) fn release(&self, page: &Page) {
         let Some(file) = self.file.file() else { return };
         files::unmark(file, self.range);
@@ -95,7 +99,8 @@ impl Holder {
             if !page.word().is_held() || is_held(file) || end(file, page) {
                 return;
             }
-            // Another process may have found this lock, or is stopped. Whoever asks from now on finds no lock.
+            // Another process may have found this lock, or is stopped. Whoever asks from now on
+            // finds no lock.
             thread::sleep(PAUSE);
         }
     }

@@ -45,7 +45,8 @@ pub(crate) fn list(path: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
             None => {}
         }
     }
-    // An event in its slot has no other name: the process that was removing or making it was stopped or killed.
+    // An event in its slot has no other name: the process that was removing or making it was
+    // stopped or killed.
     names.iter().for_each(|name| _ = in_slots.remove(name));
     names.extend(in_slots);
     let again = Reopen::many();
@@ -55,7 +56,8 @@ pub(crate) fn list(path: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
     Ok(entries.into_iter().map(|(entry, _)| entry).collect())
 }
 
-/// The name of the event whose file, or whose slot (`true`), has this name. Nothing for other hidden files.
+/// The name of the event whose file, or whose slot (`true`), has this name. Nothing for other
+/// hidden files.
 fn name_of_event(file: &OsStr) -> Option<(String, bool)> {
     let file = file.to_string_lossy();
     match file.strip_prefix(SLOT) {

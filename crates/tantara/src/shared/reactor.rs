@@ -1,32 +1,36 @@
 //! How tasks wait for events between processes: reactor threads sleep for them.
 //!
-//! A task waits for its handle's local event, an [`Event`](crate::Event), and registers the handle with the reactor. A
-//! reactor thread sleeps on the words of up to [`MOST_EVENTS`] handles at once (`futex_waitv`), and on a control word
-//! of its own, by which it learns of new registrations. When a word has changed, it notifies the local event, and each
-//! task looks at the word itself. So a reactor thread may notify once too often. It must not miss a change that a task
-//! waits for:
+//! A task waits for its handle's local event, an [`Event`](crate::Event), and registers the handle
+//! with the reactor. A reactor thread sleeps on the words of up to [`MOST_EVENTS`] handles at once
+//! (`futex_waitv`), and on a control word of its own, by which it learns of new registrations. When
+//! a word has changed, it notifies the local event, and each task looks at the word itself. So a
+//! reactor thread may notify once too often. It must not miss a change that a task waits for:
 //!
-//! 1. A task enters the queue of the local event, then registers the handle together with the word that it saw, then
-//!    looks at the word again.
-//! 2. A reactor thread compares the word with the one that it last notified for, or that came with the registration.
-//! 3. A reactor thread that drops a registration because no task waits says so (`registered_in`) and then checks once
-//!    more for waiting tasks. A task enters the queue and then checks whether the handle is registered. One of the two
-//!    sees the other, because both change `registered_in`.
+//! 1. A task enters the queue of the local event, then registers the handle together with the word
+//!    that it saw, then looks at the word again.
+//! 2. A reactor thread compares the word with the one that it last notified for, or that came with
+//!    the registration.
+//! 3. A reactor thread that drops a registration because no task waits says so (`registered_in`)
+//!    and then checks once more for waiting tasks. A task enters the queue and then checks whether
+//!    the handle is registered. One of the two sees the other, because both change `registered_in`.
 //!
-//! A reactor thread holds handles weakly, so dropping a `SharedEvent` closes it at once. It ends when it has had no
-//! registrations for a while. The child of a fork has no reactor threads and starts its own. (A lock that a thread of
-//! the parent held at the fork, such as one of a handle, stays locked in the child, so the child should open its events
-//! anew.)
+//! A reactor thread holds handles weakly, so dropping a `SharedEvent` closes it at once. It ends
+//! when it has had no registrations for a while. The child of a fork has no reactor threads and
+//! starts its own. (A lock that a thread of the parent held at the fork, such as one of a handle,
+//! stays locked in the child, so the child should open its events anew.)
 //!
-//! For a task that waits for the next `set` of an event that is set, the thread also sleeps on the page's `repeats`. It
-//! does so before there is such a task, because it may sleep already when one comes. If there are too many words for
-//! one sleep, and tasks that need them, it looks at its words every [`BLIND`].
+//! For a task that waits for the next `set` of an event that is set, the thread also sleeps on the
+//! page's `repeats`. It does so before there is such a task, because it may sleep already when one
+//! comes. If there are too many words for one sleep, and tasks that need them, it looks at its
+//! words every [`BLIND`].
 //!
-//! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a reactor thread looks at its
-//! words every [`BLIND`] instead. Where no thread can be started, a task gets an error.
+//! Where the kernel has no `futex_waitv` (before Linux 5.16), or a sandbox forbids it, a reactor
+//! thread looks at its words every [`BLIND`] instead. Where no thread can be started, a task gets
+//! an error.
 //!
-//! A thread that blocks needs a reactor thread only where it cannot sleep on the words by itself, or for more events
-//! than fit into one sleep. If none can be started, it looks every [`BLIND`] ([`wait`](crate::shared::wait)).
+//! A thread that blocks needs a reactor thread only where it cannot sleep on the words by itself,
+//! or for more events than fit into one sleep. If none can be started, it looks every [`BLIND`]
+//! ([`wait`](crate::shared::wait)).
 
 use std::path::Path;
 use std::ptr;
@@ -50,8 +54,8 @@ const MOST_EVENTS: usize = MOST_WORDS - 1;
 /// How long a thread without registrations waits before it ends.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The reactor of this process. The child of a fork inherits the pointer, but no threads, and perhaps a lock that is
-/// never released. So it makes a reactor of its own and leaks the old one.
+/// The reactor of this process. The child of a fork inherits the pointer, but no threads, and
+/// perhaps a lock that is never released. So it makes a reactor of its own and leaks the old one.
 static REACTOR: AtomicPtr<Reactor> = AtomicPtr::new(ptr::null_mut());
 
 struct Reactor {
@@ -90,7 +94,8 @@ impl Reactor {
     }
 }
 
-/// A reactor thread, as other threads see it. It may have ended; then the next registration starts it again.
+/// A reactor thread, as other threads see it. It may have ended; then the next registration starts
+/// it again.
 #[derive(Default)]
 struct ReactorThread {
     /// Changes with every new registration.
@@ -106,7 +111,8 @@ struct Inbox {
     is_running: bool,
 }
 
-/// What a task or a reactor thread saw of an event: the word as it counts, and the number of repeats.
+/// What a task or a reactor thread saw of an event: the word as it counts, and the number of
+/// repeats.
 #[derive(Clone, Copy)]
 struct Seen {
     word: Word,
@@ -120,8 +126,8 @@ impl Seen {
     }
 }
 
-/// Makes sure that `handle`'s local event is notified when its word is no longer `word`, or is set again. The caller is
-/// in the queue of the local event already.
+/// Makes sure that `handle`'s local event is notified when its word is no longer `word`, or is set
+/// again. The caller is in the queue of the local event already.
 pub(crate) fn register(handle: &Arc<Handle>, word: Word, repeats: u32) -> Result<(), Error> {
     let seen = Seen { word, repeats };
     let forks = shared::forks();
@@ -226,7 +232,8 @@ impl Registration {
         Registration { handle, seen, since, next_look: since + ANONYMOUS_NAP }
     }
 
-    /// Notifies if the word has changed, and returns what to sleep on, and until when. Nothing, if no task waits.
+    /// Notifies if the word has changed, and returns what to sleep on, and until when. Nothing, if
+    /// no task waits.
     fn check(&mut self, now: Instant) -> Option<Rest> {
         let handle = self.handle.upgrade()?;
         loop {
@@ -281,7 +288,8 @@ impl Registration {
         }
         self.next_look = now + 2 * SHORTEST_NAP;
         handle.check_place();
-        // Also if it was known before: a thread that sleeps on the same handle may have found it out first.
+        // Also if it was known before: a thread that sleeps on the same handle may have found it
+        // out first.
         if handle.is_abandoned() {
             self.notify(handle, Seen { word: handle.seen(handle.word()), repeats: handle.repeats() });
         }

@@ -1,7 +1,8 @@
-//! Who waits, and since when: each sleeper sets a mark on the event's file, which the kernel removes when it dies.
+//! Who waits, and since when: each sleeper sets a mark on the event's file, which the kernel
+//! removes when it dies.
 //!
-//! A mark is a read lock of the open file description on a range of bytes that need not exist. The position and length
-//! of the range carry the data:
+//! A mark is a read lock of the open file description on a range of bytes that need not exist. The
+//! position and length of the range carry the data:
 //!
 //! ```text
 //!   start = thread (22 bits) | PID namespace (9 bits) | 0 | upper half of the message (31 bits)
@@ -9,17 +10,19 @@
 //!   message = when it began to wait (35 bits: milliseconds since 2025, in a round of a year) | counter (27 bits)
 //! ```
 //!
-//! A thread number is valid only in its own PID namespace. The namespace is an index into the table in the page. Seen
-//! from another namespace, or if the table is full, a mark only tells that a thread waits, and since when.
+//! A thread number is valid only in its own PID namespace. The namespace is an index into the table
+//! in the page. Seen from another namespace, or if the table is full, a mark only tells that a
+//! thread waits, and since when.
 //!
-//! Ranges of different threads, and of threads with the same number in different namespaces, neither overlap nor
-//! touch, so the kernel does not merge them. Read locks exclude no other process. [`waiters`] asks which lock *would*
-//! conflict with a write lock, and takes none.
+//! Ranges of different threads, and of threads with the same number in different namespaces,
+//! neither overlap nor touch, so the kernel does not merge them. Read locks exclude no other
+//! process. [`waiters`] asks which lock *would* conflict with a write lock, and takes none.
 //!
-//! Setting a mark costs a system call, and so does removing it. A mark is set only after a sleep has lasted for a
-//! while ([`crate::shared::handle`]). It names the counter of the event at that time, which is odd for a wait that
-//! lasts while the event is set. A released waiter does not remove its mark if the counter has changed, because that
-//! makes the mark void. Void marks are removed when the next mark is set through the same handle, or with the handle.
+//! Setting a mark costs a system call, and so does removing it. A mark is set only after a sleep
+//! has lasted for a while ([`crate::shared::handle`]). It names the counter of the event at that
+//! time, which is odd for a wait that lasts while the event is set. A released waiter does not
+//! remove its mark if the counter has changed, because that makes the mark void. Void marks are
+//! removed when the next mark is set through the same handle, or with the handle.
 
 #![forbid(unsafe_code)]
 
@@ -55,19 +58,20 @@ const fn low(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// Upper bound on the queries, two for each mark, because a hostile process can set any number of marks.
+/// Upper bound on the queries, two for each mark, because a hostile process can set any number of
+/// marks.
 const MOST_QUESTIONS: usize = 10_000;
 
 /// A waiter of an event between processes.
 ///
-/// Process and thread numbers are those of the caller's PID namespace. Waiters in other namespaces, for example in
-/// other containers, have none.
+/// Process and thread numbers are those of the caller's PID namespace. Waiters in other namespaces,
+/// for example in other containers, have none.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Waiter {
-    /// The process. `None` if it is in another PID namespace; perhaps also if the system hides the processes of other
-    /// users (`hidepid`).
+    /// The process. `None` if it is in another PID namespace; perhaps also if the system hides the
+    /// processes of other users (`hidepid`).
     pub pid: Option<u32>,
     /// The thread that waits, by its kernel thread ID. `None` if it is in another PID namespace.
     pub tid: Option<u32>,
@@ -94,8 +98,8 @@ pub(crate) struct Mark {
 }
 
 impl Registry {
-    /// Marks this thread, of the namespace with that index, as having waited for `waited`. `None` if the file system
-    /// has no locks, or too many are held; then the wait is not shown.
+    /// Marks this thread, of the namespace with that index, as having waited for `waited`. `None`
+    /// if the file system has no locks, or too many are held; then the wait is not shown.
     pub(crate) fn enter(&self, file: &File, namespace: u32, word: Word, waited: Duration) -> Option<Mark> {
         let mut void = lock(&self.void);
         for mark in void.drain(..) {
@@ -138,8 +142,8 @@ impl Mark {
     }
 }
 
-/// All waiters of the event of this page, those who have waited longest first. `file` is a description through which no
-/// mark was set, because its own marks would not be found.
+/// All waiters of the event of this page, those who have waited longest first. `file` is a
+/// description through which no mark was set, because its own marks would not be found.
 pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
     let word = holders::seen(file, page.word());
     let is_void = |told: &Told| told.counter != word.counter();
@@ -218,8 +222,8 @@ impl Told {
     }
 }
 
-/// Who set the mark, as far as it is known in this namespace. `None` if that thread has ended: a mark outlives its
-/// thread if another process has inherited the descriptor.
+/// Who set the mark, as far as it is known in this namespace. `None` if that thread has ended: a
+/// mark outlives its thread if another process has inherited the descriptor.
 fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
     let since = EPOCH + Duration::from_millis(now.saturating_sub(mark.waited(now)));
     let since = SystemTime::UNIX_EPOCH + since;

@@ -1,4 +1,5 @@
-//! The waits of [`SharedEvent`] for something else than that it is set: until it is unset, and for the next `set`.
+//! The waits of [`SharedEvent`] for something else than that it is set: until it is unset, and for
+//! the next `set`.
 
 #![forbid(unsafe_code)]
 
@@ -11,10 +12,11 @@ use crate::shared::event::SharedEvent;
 use crate::shared::wait::SharedWait;
 
 impl SharedEvent {
-    /// Blocks the thread until the event is unset. Returns at once if it is, and also if it was cleared since the call
-    /// and set again.
+    /// Blocks the thread until the event is unset. Returns at once if it is, and also if it was
+    /// cleared since the call and set again.
     ///
-    /// An event that is [held](SharedEvent::hold) is set. If its holder is killed, this returns within a second.
+    /// An event that is [held](SharedEvent::hold) is set. If its holder is killed, this returns
+    /// within a second.
     ///
     /// # Errors
     ///
@@ -33,8 +35,8 @@ impl SharedEvent {
         self.handle.wait_for(Aim::Unset, Deadline::Never).map(drop)
     }
 
-    /// [`wait_unset`](SharedEvent::wait_unset) for at most `timeout`: `true` if it was released, `false` if the time
-    /// passed first, as in [`wait_timeout`](SharedEvent::wait_timeout).
+    /// [`wait_unset`](SharedEvent::wait_unset) for at most `timeout`: `true` if it was released,
+    /// `false` if the time passed first, as in [`wait_timeout`](SharedEvent::wait_timeout).
     ///
     /// # Errors
     ///
@@ -53,7 +55,8 @@ impl SharedEvent {
         self.handle.wait_for(Aim::Unset, Deadline::At(deadline))
     }
 
-    /// A future that is ready once the event is unset, or was unset since the future was made. Any runtime will do.
+    /// A future that is ready once the event is unset, or was unset since the future was made. Any
+    /// runtime will do.
     ///
     /// # Cancel safety
     ///
@@ -66,8 +69,9 @@ impl SharedEvent {
         SharedWait::new(&self.handle, Aim::Unset)
     }
 
-    /// Blocks the thread until the event is set by a call that begins after this one: a [`set`](SharedEvent::set), a
-    /// [`pulse`](SharedEvent::pulse) or a [`hold`](SharedEvent::hold), whether it finds the event set or not.
+    /// Blocks the thread until the event is set by a call that begins after this one: a
+    /// [`set`](SharedEvent::set), a [`pulse`](SharedEvent::pulse) or a [`hold`](SharedEvent::hold),
+    /// whether it finds the event set or not.
     ///
     /// # Errors
     ///
@@ -95,8 +99,8 @@ impl SharedEvent {
         self.handle.wait_for(Aim::Next, Deadline::Never).map(drop)
     }
 
-    /// [`wait_next`](SharedEvent::wait_next) for at most `timeout`: `true` if it was released, `false` if the time
-    /// passed first. A zero timeout is always too short.
+    /// [`wait_next`](SharedEvent::wait_next) for at most `timeout`: `true` if it was released,
+    /// `false` if the time passed first. A zero timeout is always too short.
     ///
     /// # Errors
     ///
@@ -115,7 +119,8 @@ impl SharedEvent {
     }
 
     /// A future that is ready once the event is set by a call that begins after this one, as with
-    /// [`wait_next`](SharedEvent::wait_next). To miss no answer, make the future before you ask. Any runtime will do.
+    /// [`wait_next`](SharedEvent::wait_next). To miss no answer, make the future before you ask.
+    /// Any runtime will do.
     ///
     /// # Cancel safety
     ///

@@ -1,5 +1,5 @@
-//! The futures of a [`SharedEvent`](crate::SharedEvent): they wait for the handle's local event, which the [`reactor`]
-//! notifies when the word has changed, and decide by the word.
+//! The futures of a [`SharedEvent`](crate::SharedEvent): they wait for the handle's local event,
+//! which the [`reactor`] notifies when the word has changed, and decide by the word.
 
 use std::fmt;
 use std::future::Future;
@@ -66,8 +66,8 @@ impl State {
         self.0.is_gone()
     }
 
-    /// How often the event was set between an earlier moment and this one, modulo 2^26. 0 if the event was
-    /// lost, because that is not known then.
+    /// How often the event was set between an earlier moment and this one, modulo 2^26. 0 if the
+    /// event was lost, because that is not known then.
     #[must_use]
     pub fn sets_since(self, earlier: State) -> u32 {
         if self.0.is_lost() { 0 } else { self.0.sets_since(earlier.0) }
@@ -119,24 +119,25 @@ struct Listening<H: HoldsHandle> {
 /// What a thread that blocks does without a reactor thread.
 enum Aside {
     Alone(Alone),
-    /// It sleeps on the word by itself, among others. If it has done so for a while, there is a mark.
+    /// It sleeps on the word by itself, among others. If it has done so for a while, there is a
+    /// mark.
     Asleep(Option<Mark>),
 }
 
-/// No reactor thread could be started for a thread that blocks. It polls every [`BLIND`], and does the
-/// periodic work of a reactor thread itself.
+/// No reactor thread could be started for a thread that blocks. It polls every [`BLIND`], and does
+/// the periodic work of a reactor thread itself.
 struct Alone {
     since: Instant,
     /// When to check the file, and to try again to start a reactor thread.
     next_look: Instant,
 }
 
-/// Holds the local event. It is dropped after the wait has left the queue of that event. When the last listener leaves,
-/// it removes the mark that shows waiting tasks.
+/// Holds the local event. It is dropped after the wait has left the queue of that event. When the
+/// last listener leaves, it removes the mark that shows waiting tasks.
 struct Listener<H: HoldsHandle>(H);
 
-// SAFETY: the handle is the same each time (`HoldsHandle`). The `Arc` keeps it, and with it the queue of its event, in
-// its place, and excludes exclusive access to it.
+// SAFETY: the handle is the same each time (`HoldsHandle`). The `Arc` keeps it, and with it the
+// queue of its event, in its place, and excludes exclusive access to it.
 unsafe impl<H: HoldsHandle> Holder for Listener<H> {
     #[inline]
     fn queue(&self) -> &Queue {
@@ -162,8 +163,8 @@ impl<H: HoldsHandle> Listening<H> {
         self.notified.holder().0.handle()
     }
 
-    /// Ready once `is_over` returns something for the word and the number of repeats. `blocks` if a thread blocks on
-    /// it.
+    /// Ready once `is_over` returns something for the word and the number of repeats. `blocks` if a
+    /// thread blocks on it.
     fn poll<T>(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -179,8 +180,8 @@ impl<H: HoldsHandle> Listening<H> {
                 self.as_mut().notified().restart();
                 continue;
             }
-            // A change of the word from here on notifies this task. An earlier one is found by the reactor thread,
-            // which compares with `seen`, or below.
+            // A change of the word from here on notifies this task. An earlier one is found by the
+            // reactor thread, which compares with `seen`, or below.
             if let Err(error) = self.as_mut().register(seen, repeats, blocks) {
                 return Poll::Ready(Err(error));
             }
@@ -201,10 +202,11 @@ impl<H: HoldsHandle> Listening<H> {
         }
     }
 
-    /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks can do without a
-    /// reactor thread.
+    /// Makes sure that this is polled again when the word is no longer `seen`. A thread that blocks
+    /// can do without a reactor thread.
     fn register(self: Pin<&mut Self>, seen: Word, repeats: u32, blocks: bool) -> Result<(), Error> {
-        // SAFETY: `aside` is not pinned: there is no pinned reference to it. Nothing is moved out of `notified`.
+        // SAFETY: `aside` is not pinned: there is no pinned reference to it. Nothing is moved out
+        // of `notified`.
         let Listening { notified, aside } = unsafe { self.get_unchecked_mut() };
         let handle = notified.holder().0.handle();
         let alone = match aside.as_deref() {
@@ -236,8 +238,8 @@ impl<H: HoldsHandle> Listening<H> {
     }
 
     fn notified(self: Pin<&mut Self>) -> Pin<&mut EventWait<Listener<H>>> {
-        // SAFETY: structural pinning of this one field: it is not moved out of anywhere, Listening is not packed and
-        // has no Drop of its own, and is not Unpin because EventWait is not.
+        // SAFETY: structural pinning of this one field: it is not moved out of anywhere, Listening
+        // is not packed and has no Drop of its own, and is not Unpin because EventWait is not.
         unsafe { self.map_unchecked_mut(|listening| &mut listening.notified) }
     }
 }
@@ -354,8 +356,9 @@ impl<H: HoldsHandle> fmt::Debug for HandleWait<H> {
     }
 }
 
-/// The future of [`SharedEvent::wait_async`](crate::SharedEvent::wait_async): ready once the event is set, or was set
-/// since the future was made. Also that of [`wait_unset_async`](crate::SharedEvent::wait_unset_async) and
+/// The future of [`SharedEvent::wait_async`](crate::SharedEvent::wait_async): ready once the event
+/// is set, or was set since the future was made. Also that of
+/// [`wait_unset_async`](crate::SharedEvent::wait_unset_async) and
 /// [`wait_next_async`](crate::SharedEvent::wait_next_async).
 ///
 /// # Cancel safety
@@ -364,7 +367,8 @@ impl<H: HoldsHandle> fmt::Debug for HandleWait<H> {
 ///
 /// # Errors
 ///
-/// If the event was removed, or is removed while it is awaited, or if no reactor thread can be started.
+/// If the event was removed, or is removed while it is awaited, or if no reactor thread can be
+/// started.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct SharedWait<'a> {
     wait: HandleWait<&'a Arc<Handle>>,
@@ -415,17 +419,19 @@ impl fmt::Debug for SharedWait<'_> {
     }
 }
 
-/// The future of [`SharedEvent::wait_owned`](crate::SharedEvent::wait_owned): a [`SharedWait`] that owns a handle of
-/// the event instead of borrowing it. It is `Send + 'static`: it can be spawned, returned, and stored in a struct.
+/// The future of [`SharedEvent::wait_owned`](crate::SharedEvent::wait_owned): a [`SharedWait`] that
+/// owns a handle of the event instead of borrowing it. It is `Send + 'static`: it can be spawned,
+/// returned, and stored in a struct.
 ///
 /// # Cancel safety
 ///
-/// Dropping it at any moment affects no other wait. A future that was ready stays ready. If it is the last that uses
-/// the opening of the event, the file is closed with it.
+/// Dropping it at any moment affects no other wait. A future that was ready stays ready. If it is
+/// the last that uses the opening of the event, the file is closed with it.
 ///
 /// # Errors
 ///
-/// If the event was removed, or is removed while it is awaited, or if no reactor thread can be started.
+/// If the event was removed, or is removed while it is awaited, or if no reactor thread can be
+/// started.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct OwnedSharedWait {
     wait: HandleWait<Arc<Handle>>,
@@ -453,8 +459,8 @@ impl fmt::Debug for OwnedSharedWait {
     }
 }
 
-/// The future of [`SharedEvent::changed`](crate::SharedEvent::changed): ready with the new state, once the event's
-/// state differs from an earlier one.
+/// The future of [`SharedEvent::changed`](crate::SharedEvent::changed): ready with the new state,
+/// once the event's state differs from an earlier one.
 ///
 /// # Cancel safety
 ///

@@ -89,7 +89,8 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
     match if renamed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) } {
         // Some file systems cannot do that. Linking never replaces a file either.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
-            // Checked first: a user who may link the file, but not unlink it, would leave it with two names.
+            // Checked first: a user who may link the file, but not unlink it, would leave it with
+            // two names.
             may_unlink(directory, &open_at(directory, from, libc::O_PATH | libc::O_NOFOLLOW, 0)?)?;
             link_name_at(directory, from, to)?;
             unlink_twin(directory, from, to)
@@ -98,8 +99,8 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
     }
 }
 
-/// Unlinks the name `name` of the file that also has the name `other`. If it has lost one of them, another process has
-/// renamed it.
+/// Unlinks the name `name` of the file that also has the name `other`. If it has lost one of them,
+/// another process has renamed it.
 pub(crate) fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {
     let number = |name| {
         let metadata = open_at(directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0)?.metadata()?;
@@ -163,7 +164,8 @@ fn own_link(file: &File) -> io::Result<CString> {
     Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
-/// Takes the file's advisory lock (`man 2 flock`), if it is free. The lock ends with the open file description.
+/// Takes the file's advisory lock (`man 2 flock`), if it is free. The lock ends with the open file
+/// description.
 pub(crate) fn try_lock(file: &File) -> io::Result<()> {
     // SAFETY: takes two numbers.
     done(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
@@ -189,7 +191,8 @@ pub(crate) struct Range {
     pub(crate) length: u64,
 }
 
-/// Marks the range by a read lock of the open file description (`man 2 fcntl`). The lock ends with the description.
+/// Marks the range by a read lock of the open file description (`man 2 fcntl`). The lock ends with
+/// the description.
 pub(crate) fn mark(file: &File, range: Range) -> io::Result<()> {
     range_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, range).map(drop)
 }
@@ -200,7 +203,8 @@ pub(crate) fn unmark(file: &File, range: Range) {
     let _ = range_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, range);
 }
 
-/// A range that another open file description has locked and that overlaps this one, and whether it is a mark.
+/// A range that another open file description has locked and that overlaps this one, and whether it
+/// is a mark.
 pub(crate) fn find_mark(file: &File, range: Range) -> io::Result<Option<(Range, bool)>> {
     let lock = range_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, range)?;
     if i32::from(lock.l_type) == libc::F_UNLCK {
@@ -220,8 +224,8 @@ pub(crate) fn is_write_locked(file: &File, range: std::ops::Range<u64>) -> io::R
     Ok(i32::from(lock.l_type) != libc::F_UNLCK)
 }
 
-/// Locks the range for writing (`man 2 fcntl`, "Open file description locks"). `false` if another description has a
-/// lock in it. The lock ends with the description.
+/// Locks the range for writing (`man 2 fcntl`, "Open file description locks"). `false` if another
+/// description has a lock in it. The lock ends with the description.
 pub(crate) fn try_write_lock(file: &File, range: Range) -> io::Result<bool> {
     match range_lock(file, libc::F_OFD_SETLK, libc::F_WRLCK, range) {
         Ok(_) => Ok(true),
@@ -240,12 +244,14 @@ fn range_lock(file: &File, command: libc::c_int, kind: libc::c_int, range: Range
         l_pid: 0,
     };
     let lock_pointer: *mut libc::flock64 = &mut lock;
-    // Not by the C library's `fcntl`, because glibc's expects 32-bit offsets for these commands on 32-bit processors.
+    // Not by the C library's `fcntl`, because glibc's expects 32-bit offsets for these commands on
+    // 32-bit processors.
     #[cfg(target_pointer_width = "32")]
     let call = libc::SYS_fcntl64;
     #[cfg(not(target_pointer_width = "32"))]
     let call = libc::SYS_fcntl;
-    // SAFETY: the commands that are given take a pointer to a flock64 that is valid for reading and writing.
+    // SAFETY: the commands that are given take a pointer to a flock64 that is valid for reading and
+    // writing.
     if unsafe { libc::syscall(call, file.as_raw_fd(), command, lock_pointer) } == -1 {
         return Err(io::Error::last_os_error());
     }
@@ -270,8 +276,8 @@ pub(crate) fn hand_down(command: &mut Command, file: File) -> RawFd {
         done(unsafe { libc::fcntl(number, libc::F_SETFD, 0) })?;
         Ok(())
     };
-    // SAFETY: between fork and exec it makes one system call, and allocates nothing unless that fails with an error
-    // that needs no memory either.
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing unless that
+    // fails with an error that needs no memory either.
     unsafe {
         command.pre_exec(keep);
     }

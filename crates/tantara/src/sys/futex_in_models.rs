@@ -1,5 +1,6 @@
-//! Under loom: the futex, as `linux.rs` uses it. A queue of sleepers, each with its word, its group and a condition
-//! variable of its own, so that a wake-up call reaches exactly those that the kernel would wake.
+//! Under loom: the futex, as `linux.rs` uses it. A queue of sleepers, each with its word, its group
+//! and a condition variable of its own, so that a wake-up call reaches exactly those that the
+//! kernel would wake.
 
 #![forbid(unsafe_code)]
 
@@ -57,7 +58,8 @@ pub(crate) fn wait_in_group(
     deadline: Deadline,
 ) -> Result<Awake, TimedOut> {
     let mut queue = QUEUE.lock().unwrap();
-    // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word again.
+    // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word
+    // again.
     if word.load(Relaxed) != expected {
         return Ok(Awake::Early);
     }

@@ -38,7 +38,8 @@ pub(crate) fn wait_in_group(
     deadline: Deadline,
 ) -> Result<Awake, TimedOut> {
     wait_until(deadline, |nap| {
-        // This call, unlike the other, takes a moment of CLOCK_MONOTONIC, which `Instant` does not reveal.
+        // This call, unlike the other, takes a moment of CLOCK_MONOTONIC, which `Instant` does not
+        // reveal.
         let until = nap.map(|nap| now(libc::CLOCK_MONOTONIC).saturating_add(nap));
         let operation = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
         futex(word, operation, expected, until, group).unwrap_or_else(|| refused(nap))
@@ -47,8 +48,8 @@ pub(crate) fn wait_in_group(
 
 /// `sleep` gets the time for which it may sleep.
 fn wait_until(deadline: Deadline, sleep: impl FnOnce(Option<Duration>) -> Awake) -> Result<Awake, TimedOut> {
-    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is. It is computed anew for each sleep, so early
-    // returns do not add up.
+    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is. It is computed anew for each
+    // sleep, so early returns do not add up.
     let left = match deadline.instant() {
         None => None,
         Some(deadline) => {
@@ -68,7 +69,8 @@ fn wait_until(deadline: Deadline, sleep: impl FnOnce(Option<Duration>) -> Awake)
 
 /// The time by `clock`.
 pub(super) fn now(clock: libc::clockid_t) -> Duration {
-    // SAFETY: all zeros are a valid timespec. (With a 64-bit `time_t` on 32-bit processors, it has a hidden field.)
+    // SAFETY: all zeros are a valid timespec. (With a 64-bit `time_t` on 32-bit processors, it has
+    // a hidden field.)
     let mut time: libc::timespec = unsafe { std::mem::zeroed() };
     // SAFETY: `time` is valid for writing. The clocks that are used exist on every Linux.
     unsafe {
@@ -83,8 +85,8 @@ type KernelLong = i64;
 #[cfg(not(any(target_pointer_width = "64", target_arch = "x86_64")))]
 type KernelLong = i32;
 
-/// The timeout of `SYS_futex`: 32-bit numbers on 32-bit processors, even where `libc::timespec` has 64 bits. That is
-/// enough, because the time is relative, or counted from the start of the machine.
+/// The timeout of `SYS_futex`: 32-bit numbers on 32-bit processors, even where `libc::timespec` has
+/// 64 bits. That is enough, because the time is relative, or counted from the start of the machine.
 #[repr(C)]
 struct Timeout {
     seconds: KernelLong,
@@ -114,10 +116,10 @@ fn futex(
     });
     let kernel_timeout: *const Timeout = kernel_timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
     let second_word = ptr::null::<u32>();
-    // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel only reads it,
-    // atomically.
-    // `kernel_timeout` is null or points to a timeout that lives until the end of this function.
-    // Neither operation looks at the second word, and FUTEX_WAIT does not look at the bits.
+    // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel
+    // only reads it, atomically. `kernel_timeout` is null or points to a timeout that lives until
+    // the end of this function. Neither operation looks at the second word, and FUTEX_WAIT does not
+    // look at the bits.
     let result = unsafe {
         libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, kernel_timeout, second_word, bits)
     };
@@ -127,14 +129,16 @@ fn futex(
     match std::io::Error::last_os_error().raw_os_error() {
         Some(libc::ETIMEDOUT) => Some(Awake::TimedOut),
         Some(libc::EINTR) => Some(Awake::Interrupted),
-        // The word has changed, or its page is no longer mapped, which the caller's next look shows.
+        // The word has changed, or its page is no longer mapped, which the caller's next look
+        // shows.
         Some(libc::EAGAIN | libc::EFAULT) => Some(Awake::Early),
         _ => None,
     }
 }
 
-/// Whether this thread may give way to others by `sched_yield`. A thread of the deadline class would give up the rest
-/// of its period with it, and one of a real-time class makes way for its equals only.
+/// Whether this thread may give way to others by `sched_yield`. A thread of the deadline class
+/// would give up the rest of its period with it, and one of a real-time class makes way for its
+/// equals only.
 pub(crate) fn may_yield() -> bool {
     // Set together with the class.
     const RESET_ON_FORK: libc::c_int = 0x4000_0000;
@@ -143,7 +147,8 @@ pub(crate) fn may_yield() -> bool {
     [libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
 }
 
-/// The kernel has no memory for it, or a sandbox forbids it. Sleeps, so that the caller does not spin.
+/// The kernel has no memory for it, or a sandbox forbids it. Sleeps, so that the caller does not
+/// spin.
 #[cold]
 fn refused(timeout: Option<Duration>) -> Awake {
     std::thread::sleep(timeout.map_or(REFUSED_NAP, |timeout| timeout.min(REFUSED_NAP)));
@@ -168,14 +173,14 @@ pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
 fn futex_wake_bits(word: &AtomicU32, operation: libc::c_int, most: i32, bits: u32) -> libc::c_long {
     let (timeout, second_word) = (ptr::null::<Timeout>(), ptr::null::<u32>());
     keeping_errno(|| {
-        // SAFETY: to wake, the kernel uses the address only as a key; it neither reads nor writes the word. It does not
-        // look at the timeout and the second word.
+        // SAFETY: to wake, the kernel uses the address only as a key; it neither reads nor writes
+        // the word. It does not look at the timeout and the second word.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, most, timeout, second_word, bits) }
     })
 }
 
-/// Runs `call`, and leaves `errno` as it was: a signal handler may call `set` between a call of the program and the
-/// program's look at `errno`.
+/// Runs `call`, and leaves `errno` as it was: a signal handler may call `set` between a call of the
+/// program and the program's look at `errno`.
 pub(crate) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
     // SAFETY: takes nothing and always succeeds.
     let errno = unsafe { libc::__errno_location() };

@@ -2,21 +2,23 @@
 //!
 //! Each has the same functions, with the same contract:
 //!
-//! * `wait(word, expected, deadline)` sleeps if `word` still is `expected`, until a wake-up call for `word`, until the
-//!   deadline, or until it is interrupted. It may return early. Comparing the word and falling asleep are one step
-//!   with respect to every `wake_*` that follows a change of the word. [`TimedOut`] is returned only if the deadline
-//!   has passed or the wait was given up.
-//! * `wait_in_group(word, expected, group, deadline)` does the same, and only wake-up calls for its group reach it. A
-//!   group is one bit of 32. It returns [`Awake::Called`] if it has used up a wake-up call, and only then, but for
-//!   stray calls that were meant for another word in the same place.
+//! * `wait(word, expected, deadline)` sleeps if `word` still is `expected`, until a wake-up call
+//!   for `word`, until the deadline, or until it is interrupted. It may return early. Comparing the
+//!   word and falling asleep are one step with respect to every `wake_*` that follows a change of
+//!   the word. [`TimedOut`] is returned only if the deadline has passed or the wait was given up.
+//! * `wait_in_group(word, expected, group, deadline)` does the same, and only wake-up calls for its
+//!   group reach it. A group is one bit of 32. It returns [`Awake::Called`] if it has used up a
+//!   wake-up call, and only then, but for stray calls that were meant for another word in the same
+//!   place.
 //! * `wake_one(word)` wakes one sleeper on `word`, of whatever group.
-//! * `wake_group(word, groups, most)` wakes up to `most` sleepers of these groups, those of the highest priority first.
-//!   `true` says that there were fewer.
+//! * `wake_group(word, groups, most)` wakes up to `most` sleepers of these groups, those of the
+//!   highest priority first. `true` says that there were fewer.
 //!
-//! A platform without groups (`HAS_GROUPS` is `false`) wakes everybody instead, and never reports `Called`.
+//! A platform without groups (`HAS_GROUPS` is `false`) wakes everybody instead, and never reports
+//! `Called`.
 //!
-//! [`spin`] decides whether to spin before sleeping. On Linux, `shared.rs` and `files.rs` have what events between
-//! processes need.
+//! [`spin`] decides whether to spin before sleeping. On Linux, `shared.rs` and `files.rs` have what
+//! events between processes need.
 
 #[cfg(linux_native)]
 #[path = "linux.rs"]

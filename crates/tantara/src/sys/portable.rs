@@ -1,8 +1,9 @@
-//! All other platforms, and loom: a small table of mutexes and condition variables, indexed by the word's address.
+//! All other platforms, and loom: a small table of mutexes and condition variables, indexed by the
+//! word's address.
 //!
-//! Words may share a bucket. Then a wake-up for one also wakes the sleepers of the other, which sleep again. The
-//! bucket's mutex makes comparing the word and falling asleep one step, because a waker locks it after the word has
-//! changed.
+//! Words may share a bucket. Then a wake-up for one also wakes the sleepers of the other, which
+//! sleep again. The bucket's mutex makes comparing the word and falling asleep one step, because a
+//! waker locks it after the word has changed.
 
 #![forbid(unsafe_code)]
 
@@ -44,7 +45,8 @@ fn bucket(word: &AtomicU32) -> &'static Bucket {
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
     let bucket = bucket(word);
     let mut sleepers = bucket.sleepers.lock().unwrap();
-    // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word again.
+    // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word
+    // again.
     if word.load(Relaxed) != expected {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Linux: sleeping on words in shared memory, by the futex that is not private (`man 2 futex`); and process numbers,
-//! namespaces and clocks.
+//! Linux: sleeping on words in shared memory, by the futex that is not private (`man 2 futex`); and
+//! process numbers, namespaces and clocks.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::{futex_wait, futex_wake, keeping_errno, now};
 use crate::sys::Awake;
 
-/// See [`wait`](crate::sys::wait). The wake-up call may come from any process that has the word's page mapped. The time
-/// is relative, which saves waits without a deadline a look at the clock.
+/// See [`wait`](crate::sys::wait). The wake-up call may come from any process that has the word's
+/// page mapped. The time is relative, which saves waits without a deadline a look at the clock.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     futex_wait(word, 0, expected, nap)
 }
@@ -25,8 +25,8 @@ pub(crate) fn wake_all(word: &AtomicU32) {
     futex_wake(word, 0, i32::MAX);
 }
 
-/// Turns `bits` on and wakes all sleepers on the word, in one system call. A process that is killed has done both or
-/// neither.
+/// Turns `bits` on and wakes all sleepers on the word, in one system call. A process that is killed
+/// has done both or neither.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     if !change_and_wake_all(word, libc::FUTEX_OP_OR, bits) {
         word.fetch_or(bits, AcqRel);
@@ -54,13 +54,14 @@ pub(crate) fn lower_and_wake_all(word: &AtomicU32, bits: u32) {
 fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -> bool {
     debug_assert!(operand < 1 << 11, "the operand has twelve bits and a sign");
     let operation = (operation as u32) << 28 | operand << 12;
-    // The kernel wakes again if the old value meets a condition. The condition here is all ones, which no word is.
+    // The kernel wakes again if the old value meets a condition. The condition here is all ones,
+    // which no word is.
     let never = (libc::FUTEX_OP_CMP_EQ as u32) << 24 | 0xfff;
     // Not on every processor does the kernel order earlier writes before the change.
     fence(SeqCst);
     keeping_errno(|| {
-        // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes it atomically. If its
-        // page has gone away the kernel reports EFAULT.
+        // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes
+        // it atomically. If its page has gone away the kernel reports EFAULT.
         let woken = unsafe {
             libc::syscall(
                 libc::SYS_futex,
@@ -89,8 +90,8 @@ pub(crate) struct Sleep {
 /// How often to look at words where a thread cannot sleep on many.
 pub(crate) const BLIND: Duration = Duration::from_millis(5);
 
-/// Sleeps if both words have their expected values, until a wake-up call for one of them, or for at most `nap`. May
-/// return early.
+/// Sleeps if both words have their expected values, until a wake-up call for one of them, or for at
+/// most `nap`. May return early.
 pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), nap: Duration) -> Awake {
     let words = [Sleep::on(first.0, first.1), Sleep::on(second.0, second.1)];
     match wait_many(&words, Instant::now() + nap) {
@@ -131,15 +132,17 @@ impl ManyError {
             Some(libc::EINTR) => Err(ManyError::Interrupted),
             Some(libc::ETIMEDOUT) => Err(ManyError::TimedOut),
             Some(libc::ENOMEM) => Err(ManyError::OutOfMemory),
-            // ENOSYS, EPERM, EACCES, EINVAL, or any error of a sandbox: the next call would fail as well.
+            // ENOSYS, EPERM, EACCES, EINVAL, or any error of a sandbox: the next call would fail as
+            // well.
             _ => Err(ManyError::Unsupported),
         }
     }
 }
 
 impl Sleep {
-    /// On a word in shared memory. It may be unmapped at any time: the kernel reads it when the sleep begins, reports
-    /// EFAULT if it is not mapped, and identifies it by its file from then on.
+    /// On a word in shared memory. It may be unmapped at any time: the kernel reads it when the
+    /// sleep begins, reports EFAULT if it is not mapped, and identifies it by its file from then
+    /// on.
     pub(crate) fn on(word: &AtomicU32, expected: u32) -> Sleep {
         Sleep { expected: expected.into(), address: word.as_ptr().addr() as u64, flags: FUTEX_32, reserved: 0 }
     }
@@ -152,8 +155,8 @@ impl Sleep {
 
 static CAN_WAIT_MANY: AtomicBool = AtomicBool::new(true);
 
-/// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or until the deadline. May
-/// return early.
+/// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or
+/// until the deadline. May return early.
 pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyError> {
     #[repr(C)]
     struct Moment {
@@ -164,8 +167,8 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
     let at = now(libc::CLOCK_MONOTONIC) + deadline.saturating_duration_since(Instant::now());
     let at = Moment { seconds: at.as_secs().try_into().unwrap_or(i64::MAX), nanoseconds: at.subsec_nanos().into() };
     let at: *const Moment = &at;
-    // SAFETY: the array and the moment live until the end of this function, and the kernel only reads them. It checks
-    // the addresses of the words.
+    // SAFETY: the array and the moment live until the end of this function, and the kernel only
+    // reads them. It checks the addresses of the words.
     let woken =
         unsafe { libc::syscall(libc::SYS_futex_waitv, words.as_ptr(), words.len(), 0_u32, at, libc::CLOCK_MONOTONIC) };
     if woken >= 0 {
@@ -178,7 +181,8 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
     outcome
 }
 
-/// Words of events that a thread sleeps on until one of them changes, together with a word of its own.
+/// Words of events that a thread sleeps on until one of them changes, together with a word of its
+/// own.
 #[derive(Debug)]
 pub(crate) struct Words(Vec<Sleep>);
 
@@ -201,8 +205,8 @@ impl Words {
         self.0.push(Sleep::on(word, expected));
     }
 
-    /// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or until the deadline.
-    /// May return early.
+    /// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or
+    /// until the deadline. May return early.
     pub(crate) fn wait(&mut self, own: &AtomicU32, expected: u32, deadline: Instant) -> Awake {
         self.0.push(Sleep::on_private(own, expected));
         let slept = wait_many(&self.0, deadline);
@@ -220,8 +224,9 @@ impl Words {
 /// How long to sleep on the own word alone if there is no memory for all.
 const SHORT_OF_MEMORY: Duration = Duration::from_millis(5);
 
-/// The time since 1970 at the kernel's last tick, in seconds and nanoseconds: cheap, with a resolution of some
-/// milliseconds. Not a `Duration`, whose arithmetic would take a tenth of a `set`.
+/// The time since 1970 at the kernel's last tick, in seconds and nanoseconds: cheap, with a
+/// resolution of some milliseconds. Not a `Duration`, whose arithmetic would take a tenth of a
+/// `set`.
 #[inline]
 pub(crate) fn coarse_time() -> (u32, u32) {
     let mut time = MaybeUninit::<libc::timespec>::zeroed();
@@ -252,8 +257,8 @@ pub(crate) fn forks() -> u32 {
     FORKS.load(Relaxed)
 }
 
-/// The inode number of this process's PID namespace; zero if it is not known. In other namespaces the numbers of this
-/// process and its threads are those of others.
+/// The inode number of this process's PID namespace; zero if it is not known. In other namespaces
+/// the numbers of this process and its threads are those of others.
 #[inline]
 pub(crate) fn pid_namespace() -> u32 {
     match PID_NAMESPACE.load(Relaxed) {
@@ -281,7 +286,8 @@ pub(crate) fn exists(thread: u32) -> bool {
     is_found || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
-/// Whether a thread of this PID namespace is the main thread, so that its number is also the process's.
+/// Whether a thread of this PID namespace is the main thread, so that its number is also the
+/// process's.
 pub(crate) fn is_first_thread(thread: u32) -> bool {
     // SAFETY: takes numbers. Returns a new descriptor, which is closed on exec.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, thread as libc::pid_t, 0) };
@@ -305,8 +311,9 @@ fn ask_for_process() -> u32 {
         PID_NAMESPACE.store(0, Relaxed);
         FORKS.fetch_add(1, Relaxed);
     }
-    // No lock and no `Once`, because the child of a fork could wait for ever for a thread of its parent. Several
-    // threads may register the handler, each before it relies on it; then `FORKS` grows in larger steps.
+    // No lock and no `Once`, because the child of a fork could wait for ever for a thread of its
+    // parent. Several threads may register the handler, each before it relies on it; then `FORKS`
+    // grows in larger steps.
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
     if !IS_REGISTERED.load(Acquire) {
         // SAFETY: the handler only stores to atomics, which a child of a fork may do.
@@ -318,13 +325,15 @@ fn ask_for_process() -> u32 {
     process
 }
 
-/// A variable of the environment. The standard library reads it under a lock, which another thread of the parent may
-/// have held at a fork. So the child of a fork asks the C library, as single-threaded programs do.
+/// A variable of the environment. The standard library reads it under a lock, which another thread
+/// of the parent may have held at a fork. So the child of a fork asks the C library, as
+/// single-threaded programs do.
 pub(crate) fn variable(name: &CStr) -> Option<OsString> {
     if forks() == 0 {
         return std::env::var_os(OsStr::from_bytes(name.to_bytes()));
     }
-    // SAFETY: the name is a C string. A program that changes the environment must ensure that no other thread reads it.
+    // SAFETY: the name is a C string. A program that changes the environment must ensure that no
+    // other thread reads it.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     if value.is_null() {
         return None;
@@ -341,8 +350,9 @@ pub(crate) fn thread() -> u32 {
     thread as u32
 }
 
-/// Runs `start`, which starts a thread on which no signal handler of the program runs, from its first instruction on:
-/// it inherits a mask that blocks all signals but those that its own faults raise.
+/// Runs `start`, which starts a thread on which no signal handler of the program runs, from its
+/// first instruction on: it inherits a mask that blocks all signals but those that its own faults
+/// raise.
 pub(crate) fn starting_without_signals<R>(start: impl FnOnce() -> R) -> R {
     struct Restore(libc::sigset_t);
 

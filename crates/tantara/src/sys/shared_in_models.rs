@@ -26,8 +26,8 @@ pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), _: D
     Awake::Called
 }
 
-/// In the kernel this is one step. The difference does not show, because a thread that goes to sleep in between finds
-/// that the word has changed.
+/// In the kernel this is one step. The difference does not show, because a thread that goes to
+/// sleep in between finds that the word has changed.
 pub(crate) fn raise_and_wake_all(word: &AtomicU32, bits: u32) {
     word.fetch_or(bits, AcqRel);
     wake_all(word);

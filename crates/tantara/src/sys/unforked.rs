@@ -1,16 +1,18 @@
-//! Descriptors that the child of a fork closes, so that what the kernel ties to their open file descriptions (locks)
-//! ends with this process and not with its children.
+//! Descriptors that the child of a fork closes, so that what the kernel ties to their open file
+//! descriptions (locks) ends with this process and not with its children.
 //!
 //! Invariants:
 //!
-//! 1. A [`Slot`] is never freed, and the list of all slots only grows, at its head. So the fork handler can walk it in
-//!    the child, without a lock.
-//! 2. A descriptor is in its slot before anything is tied to its description, and until that has been undone.
-//! 3. A fork that happens between the opening of a descriptor and its entry in a slot is noticed, because the handlers
-//!    count how many forks have begun and how many are over. The descriptor is then closed and opened again.
+//! 1. A [`Slot`] is never freed, and the list of all slots only grows, at its head. So the fork
+//!    handler can walk it in the child, without a lock.
+//! 2. A descriptor is in its slot before anything is tied to its description, and until that has
+//!    been undone.
+//! 3. A fork that happens between the opening of a descriptor and its entry in a slot is noticed,
+//!    because the handlers count how many forks have begun and how many are over. The descriptor is
+//!    then closed and opened again.
 //!
-//! (A child that is made without the C library's handlers, as by `posix_spawn`, closes them when it executes its
-//! program: all of them are closed on exec.)
+//! (A child that is made without the C library's handlers, as by `posix_spawn`, closes them when it
+//! executes its program: all of them are closed on exec.)
 
 use std::fs::File;
 use std::io;
@@ -138,13 +140,15 @@ fn register_handlers() -> io::Result<()> {
         for slot in slots() {
             let descriptor = slot.descriptor.swap(UNUSED, AcqRel);
             if descriptor >= 0 {
-                // SAFETY: the descriptor is the child's copy of one in a slot, whose owner does not close it here.
+                // SAFETY: the descriptor is the child's copy of one in a slot, whose owner does not
+                // close it here.
                 unsafe { libc::close(descriptor) };
             }
         }
     }
-    // No lock and no `Once`, as in `shared.rs`. Several threads may register the handlers, each before it relies on
-    // them: then each fork counts for more, in the same way at its beginning and at its end.
+    // No lock and no `Once`, as in `shared.rs`. Several threads may register the handlers, each
+    // before it relies on them: then each fork counts for more, in the same way at its beginning
+    // and at its end.
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
     if !IS_REGISTERED.load(Acquire) {
         // SAFETY: the handlers use atomics and `close`, which the child of a fork may do.
