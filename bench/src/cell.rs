@@ -1,5 +1,6 @@
 //! The cells: the workloads, the contenders of each, and how one cell runs.
 
+use crate::contention;
 use crate::crowd::release;
 use crate::machines;
 use crate::names::{BASELINE_TASKS, BASELINE_THREADS, Figures, OURS, number};
@@ -9,6 +10,7 @@ use crate::processes;
 use crate::tasks::{self, AsyncEvent, Embedded, TaskEvent, TokioWatch, WakerVec, lifetime};
 use crate::threads::{self, BareFutex, EventListener, ParkingLot, StdCondvar, ThreadEvent};
 use crate::visit;
+use crate::wakeups;
 
 const THREADS: [&str; 10] = [
     BASELINE_THREADS,
@@ -62,7 +64,13 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     for workload in ["crowd-1000-1-core", "crowd-1000-2-cores"] {
         cells.push((workload, &THREADS));
     }
-    for workload in ["tasks-1000", "tasks-100000"] {
+    for workload in ["latency-threads-1-core", "latency-threads-2-cores"] {
+        cells.push((workload, &THREADS));
+    }
+    for workload in ["contention-2", "contention-4", "contention-8", "contention-side-by-side-4"] {
+        cells.push((workload, &THREADS));
+    }
+    for workload in ["tasks-1000", "tasks-100000", "latency-tasks-1-core", "latency-tasks-2-cores"] {
         cells.push((workload, &TASKS));
     }
     for workload in ["tasks-owned-1000", "tasks-owned-100000"] {
@@ -87,24 +95,20 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
             let visit = visit::by_tasks(count);
             Ok(vec![("seconds", visit.seconds), ("bytes-per-customer", visit.bytes_per_customer)])
         }
-        ["tasks", waiters] => {
-            let waiters = if smoke { 50 } else { number(waiters)? };
-            pin::to(&pin::processors()[..1]);
-            match contender {
-                BASELINE_TASKS => Ok(of_tasks::<WakerVec>(waiters, smoke)),
-                OURS => Ok(of_tasks::<tantara::Event>(waiters, smoke)),
-                "tokio Notify" => Ok(of_tasks::<tokio::sync::Notify>(waiters, smoke)),
-                "tokio watch" => Ok(of_tasks::<TokioWatch>(waiters, smoke)),
-                "CancellationToken" => Ok(of_tasks::<tokio_util::sync::CancellationToken>(waiters, smoke)),
-                "event-listener + AtomicBool" => Ok(of_tasks::<EventListener>(waiters, smoke)),
-                "futures-intrusive" => Ok(of_tasks::<futures_intrusive::sync::ManualResetEvent>(waiters, smoke)),
-                "async-event" => Ok(of_tasks::<AsyncEvent>(waiters, smoke)),
-                "maitake WaitQueue" => Ok(of_tasks::<maitake_sync::WaitQueue>(waiters, smoke)),
-                "asyncband" => Ok(of_tasks::<asyncband::event::ManualResetEvent>(waiters, smoke)),
-                "events, embedded" => Ok(of_tasks::<Embedded>(waiters, smoke)),
-                _ => Err(format!("{contender} does not contend in {workload}")),
-            }
-        }
+        ["tasks", _] | ["latency", "tasks", ..] => match contender {
+            BASELINE_TASKS => with_tasks::<WakerVec>(&parts, smoke),
+            OURS => with_tasks::<tantara::Event>(&parts, smoke),
+            "tokio Notify" => with_tasks::<tokio::sync::Notify>(&parts, smoke),
+            "tokio watch" => with_tasks::<TokioWatch>(&parts, smoke),
+            "CancellationToken" => with_tasks::<tokio_util::sync::CancellationToken>(&parts, smoke),
+            "event-listener + AtomicBool" => with_tasks::<EventListener>(&parts, smoke),
+            "futures-intrusive" => with_tasks::<futures_intrusive::sync::ManualResetEvent>(&parts, smoke),
+            "async-event" => with_tasks::<AsyncEvent>(&parts, smoke),
+            "maitake WaitQueue" => with_tasks::<maitake_sync::WaitQueue>(&parts, smoke),
+            "asyncband" => with_tasks::<asyncband::event::ManualResetEvent>(&parts, smoke),
+            "events, embedded" => with_tasks::<Embedded>(&parts, smoke),
+            _ => Err(format!("{contender} does not contend in {workload}")),
+        },
         ["tasks", "owned", waiters] => {
             let waiters = if smoke { 50 } else { number(waiters)? };
             pin::to(&pin::processors()[..1]);
@@ -156,8 +160,30 @@ fn of_threads<E: ThreadEvent>(workload: &[&str], smoke: bool) -> Result<Figures,
             let release = release::<E>(threads, if cores == "1" { &cpus[..1] } else { &cpus }, smoke);
             Ok(vec![("set, per thread", release.set), ("all out, per thread", release.all_out)])
         }
+        ["latency", _, cores, _] => Ok(wakeups::of_a_thread::<E>(two_of(&cpus, cores), smoke)),
+        ["contention", threads] => Ok(contention::one_event::<E>(number(threads)?, &cpus, smoke)),
+        ["contention", "side", "by", "side", threads] => {
+            Ok(contention::side_by_side::<E>(number(threads)?, &cpus, smoke))
+        }
         _ => Err(format!("there is no workload {}", workload.join("-"))),
     }
+}
+
+fn with_tasks<E: TaskEvent + Sync>(workload: &[&str], smoke: bool) -> Result<Figures, String> {
+    let cpus = pin::processors();
+    match *workload {
+        ["tasks", waiters] => {
+            pin::to(&cpus[..1]);
+            Ok(of_tasks::<E>(if smoke { 50 } else { number(waiters)? }, smoke))
+        }
+        ["latency", _, cores, _] => Ok(wakeups::of_a_task::<E>(two_of(&cpus, cores), smoke)),
+        _ => Err(format!("there is no workload {}", workload.join("-"))),
+    }
+}
+
+/// The processors of a setter and a waiter.
+fn two_of(cpus: &[usize], cores: &str) -> [usize; 2] {
+    [cpus[0], if cores == "1" { cpus[0] } else { cpus[cpus.len() - 1] }]
 }
 
 fn of_tasks<E: TaskEvent>(waiters: usize, smoke: bool) -> Figures {

@@ -5,6 +5,7 @@
 //! results are medians, and ratios within one run.
 
 mod cell;
+mod contention;
 mod crowd;
 mod latency;
 mod machines;
@@ -18,6 +19,7 @@ mod report;
 mod tasks;
 mod threads;
 mod visit;
+mod wakeups;
 
 use std::io::Write;
 use std::path::PathBuf;

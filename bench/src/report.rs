@@ -37,6 +37,7 @@ fn section(workload: &str) -> &'static str {
         Some("processes") => "Processes",
         Some("machines") => "Machines",
         Some("tasks" | "bank") => "Tasks",
+        Some("latency") if workload.starts_with("latency-tasks") => "Tasks",
         _ => "Threads",
     }
 }
@@ -48,6 +49,16 @@ fn title(workload: &str) -> String {
         ["round", "trip", cores, unit] => format!("Round trip of two threads bound to {cores} {unit} (ns)"),
         ["crowd", threads, cores, unit] => {
             format!("{threads} sleeping threads released on {cores} {unit} (ns per thread)")
+        }
+        ["latency", "threads", cores, unit] => {
+            format!("From a set until a thread that slept runs, bound to {cores} {unit} (ns)")
+        }
+        ["latency", "tasks", cores, unit] => {
+            format!("From a set until a task on another thread runs, bound to {cores} {unit} (ns)")
+        }
+        ["contention", threads] => format!("{threads} threads set, poll and clear one event (ns for one turn)"),
+        ["contention", "side", "by", "side", threads] => {
+            format!("{threads} threads set, poll and clear an event each, side by side in memory (ns for one turn)")
         }
         ["tasks", waiters] => format!("{waiters} tasks on one event (ns per task; bytes)"),
         ["tasks", "owned", waiters] => {
