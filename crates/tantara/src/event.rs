@@ -48,7 +48,7 @@ use crate::word::{Generation, Word};
 /// 16 bytes, no allocation, `const` to make. `is_set` is one load. Without waiters, `set` and
 /// `clear` are one atomic operation each. With waiters, `set` makes one system call for all threads
 /// (on Linux a second one after every 16th `set`), and takes time linear in the number of tasks. On
-/// Linux that call wakes one thread, and each thread that was woken wakes two more, so `set` takes
+/// Linux that call wakes one thread, and each thread that was woken wakes four more, so `set` takes
 /// no longer for a thousand threads than for one.
 ///
 /// # Limits
@@ -147,7 +147,7 @@ impl Event {
     /// tasks behind it.
     ///
     /// On Linux threads wake one another: `set` wakes one before it wakes the tasks, and each
-    /// thread that was woken wakes two more before anything else. So a thread that was woken and is
+    /// thread that was woken wakes four more before anything else. So a thread that was woken and is
     /// preempted before it has done so, or stopped by a debugger or by the handler of a signal,
     /// delays threads that fell asleep after it. It delays none of a higher priority. Elsewhere
     /// `set` wakes all threads at once.
@@ -412,7 +412,7 @@ impl Event {
     /// 3. Each call wakes somebody, unless the group is empty. Who was woken by it, and only who
     ///    was, gets [`Awake::Called`](sys::Awake::Called): a signal or a deadline never uses up a
     ///    call.
-    /// 4. Who was called and is released makes a call for two before anything else. So the sleepers
+    /// 4. Who was called and is released makes a call for four before anything else. So the sleepers
     ///    of a released generation become fewer until there are none (by 1 none are added), and
     ///    until then another call follows.
     /// 5. A caller may leave its call out only if nobody is counted as asleep, or if an earlier

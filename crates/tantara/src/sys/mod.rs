@@ -36,7 +36,7 @@ pub(crate) use platform::*;
 /// How many threads a `set` wakes.
 pub(crate) const FIRST: i32 = 1;
 /// How many each of these wakes, and each of those in turn. In models as few as can be.
-pub(crate) const NEXT: i32 = if cfg!(loom) { 1 } else { 2 };
+pub(crate) const NEXT: i32 = if cfg!(loom) { 1 } else { 4 };
 /// All that there are.
 pub(crate) const ALL: i32 = i32::MAX;
 
