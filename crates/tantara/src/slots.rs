@@ -203,9 +203,6 @@ impl OnWords {
 
     /// Polls the wait of a slot. `None` if it needs a waker.
     fn poll(&mut self, index: usize, wait: Pin<&mut (dyn External + '_)>) -> Option<Poll<Result<bool, Error>>> {
-        if !self.listed[index] && !self.words.has_room() {
-            return None;
-        }
         match wait.poll_word(self.sleeps, self.waited) {
             Found::Outcome(outcome) => Some(Poll::Ready(outcome)),
             Found::Word(word, value, longest) => {
@@ -267,7 +264,9 @@ impl<'a> Slots<'a> {
     /// From now on a thread polls, and blocks in between.
     pub(crate) fn prepare_to_block(&mut self) {
         self.blocks = true;
-        self.on_words = if self.has_externals { OnWords::new(self.len()) } else { None };
+        let externals = self.externals(0).count();
+        // If the reactor threads are needed for some, they wait for all: the thread would save little.
+        self.on_words = if externals > 0 && Words::have_room_for(externals) { OnWords::new(self.len()) } else { None };
     }
 
     /// The thread that blocks is about to poll.

@@ -196,9 +196,9 @@ impl Words {
         self.0.clear();
     }
 
-    /// Whether there is room for another one.
-    pub(crate) fn has_room(&self) -> bool {
-        self.0.len() < MOST_WORDS - 1
+    /// Whether there is room for that many.
+    pub(crate) fn have_room_for(words: usize) -> bool {
+        words < MOST_WORDS
     }
 
     pub(crate) fn add(&mut self, word: &AtomicU32, expected: u32) {

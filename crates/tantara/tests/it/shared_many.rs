@@ -41,10 +41,10 @@ fn anonymous(count: usize) -> Vec<SharedEvent> {
     (0..count).map(|_| SharedEvent::anonymous().unwrap()).collect()
 }
 
-/// How many waiters an event shows for which a thread blocks and a task waits, both among others: the thread sleeps on
-/// so many events by itself, and the reactor thread on the rest.
-fn waiters_of_both(index: usize) -> usize {
-    if index < 127 { 2 } else { 1 }
+/// How many waiters each of so many events shows, if a thread blocks and a task waits for them: the thread sleeps on up
+/// to 127 by itself, else the reactor thread waits for both.
+fn waiters_of_both(count: usize) -> usize {
+    if count <= 127 { 2 } else { 1 }
 }
 
 /// Each of `count` events releases a wait for any of them: one that blocks and one that is awaited, half of them
@@ -56,8 +56,8 @@ fn each_releases_any(count: usize, step: usize) {
             let blocking = scope.spawn(|| any(&events).wait_timeout(LONG));
             let awaiting = scope.spawn(|| pollster::block_on(any(&events)));
             if (index / step).is_multiple_of(16) {
-                until_waiters(&events[index], waiters_of_both(index));
-                until_waiters(&events[count - 1], waiters_of_both(count - 1));
+                until_waiters(&events[index], waiters_of_both(count));
+                until_waiters(&events[count - 1], waiters_of_both(count));
             }
             events[index].set().unwrap();
             assert_eq!(blocking.join().unwrap(), Some(index));
@@ -97,8 +97,8 @@ fn each_is_needed_by_all(count: usize) {
         let blocking = scope.spawn(|| all(&events).wait_timeout(LONG));
         let awaiting = scope.spawn(|| pollster::block_on(all(&events)));
         // Each wait is queued at each event before the first signal.
-        until_waiters(&events[0], waiters_of_both(0));
-        until_waiters(&events[count - 1], waiters_of_both(count - 1));
+        until_waiters(&events[0], waiters_of_both(count));
+        until_waiters(&events[count - 1], waiters_of_both(count));
         for index in (0..count / 2).flat_map(|index| [index, count - 1 - index]) {
             assert!(!blocking.is_finished() && !awaiting.is_finished());
             events[index].set().unwrap();
