@@ -20,6 +20,7 @@ use crate::reach::{self, PlaceArgs, ReachArg};
     name = "tantara",
     version,
     arg_required_else_help = true,
+    args_override_self = true,
     after_long_help = "\
 Examples:
   tantara wait db-ready --timeout 30s -- ./serve     in one shell,

@@ -10,9 +10,9 @@ const USAGE: u8 = 2;
 const TIMED_OUT: u8 = 124;
 /// tantara itself failed.
 pub(crate) const FAILED: u8 = 125;
-/// The command of `wait` or `hold` cannot be executed.
+/// The command of `wait`, `hold` or `set` cannot be executed.
 const NOT_EXECUTABLE: u8 = 126;
-/// The command of `wait` or `hold` is not found.
+/// The command of `wait`, `hold` or `set` is not found.
 const NOT_FOUND: u8 = 127;
 
 /// Why the command ends without having done what was asked.
@@ -42,6 +42,11 @@ impl Failure {
     /// Whether a retry may succeed: a cluster could not be reached.
     pub(crate) fn may_pass(&self) -> bool {
         self.may_pass
+    }
+
+    /// After another failure, both are reported.
+    pub(crate) fn after(self, earlier: &Failure) -> Failure {
+        Failure { message: Some(format!("{earlier}; {self}")), ..self }
     }
 
     /// The answer is no; no message is printed.

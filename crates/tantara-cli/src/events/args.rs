@@ -26,13 +26,22 @@ pub(crate) enum Action {
     /// Set events and release everyone who waits for them
     ///
     /// An event that does not exist is created, so set and wait may come in either order. Setting an event that is set
-    /// has no effect.
+    /// has no effect. With a command, the events are set when it has succeeded.
     #[command(after_long_help = concat!("\
 Examples:
   tantara set db-ready                 releases those who wait now and those who wait later
   tantara set db-ready cache-ready     several, from left to right
-", exit_codes!("0 set; ")))]
-    Set(Names),
+  tantara set migrated -- ./migrate    if ./migrate succeeds, otherwise nothing
+  tantara set built --else failed -- make
+                                       one of them; others run tantara wait --any built failed
+
+The command has failed if its exit code is not 0, if a signal has ended it, or if it cannot be run. Signals are passed \
+on to it, but for those that its terminal sends to both: tantara ends after the command, and sets by its result. If \
+tantara is killed by SIGKILL, nothing is set; tantara hold ends even then.
+
+", exit_codes!("0 set; with a command, that of the command, or 128 plus the number of the signal that ended it (HUP, \
+INT and TERM end tantara as well), 126 if it cannot be executed, 127 if it is not found; ")))]
+    Set(Set),
 
     /// Clear events, so that later waits block
     ///
@@ -54,26 +63,32 @@ Examples:
 
     Hold(Hold),
 
-    /// Exit with 0 if an event is set, with 1 if not
+    /// Exit with 0 if all of the events are set, with 1 if not
     ///
     /// An event that does not exist is not set, and is not created.
     #[command(after_long_help = concat!("\
 Examples:
   tantara is-set db-ready && echo yes
-  until tantara is-set db-ready; do work; done
-", exit_codes!("0 set; 1 not set; ")))]
-    IsSet(Name),
+  tantara is-set db-ready cache-ready && echo both
+  until tantara is-set -q db-ready; do work; done
+", exit_codes!("0 all are set; 1 not all are; ")))]
+    IsSet(IsSet),
 
     /// List events: name, state, last set, and who waits since when
     ///
-    /// A wait is listed once it has lasted for 50 milliseconds. Processes of other PID namespaces, such as other
-    /// containers, are listed without process ID and command.
+    /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds. Processes of
+    /// other PID namespaces, such as other containers, are listed without process ID and command.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
+  tantara ls db-ready cache-ready      these two; an error if one of them does not exist
   tantara ls --json | jq -r '.[] | select(.state == \"set\") | .name'
 ", exit_codes!("0 listed; ")))]
     Ls {
+        /// The events
+        #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
+        names: Vec<String>,
+
         /// Print a JSON array, with an object for each event
         #[arg(long)]
         json: bool,
@@ -88,28 +103,23 @@ Examples:
 Examples:
   tantara watch
   tantara watch db-ready --json | while read -r change; do ...; done
+  tantara watch job-done -n 3 --timeout 1h            three changes, or an hour
 
 A line contains the time, the name, and set, cleared, pulsed (set and cleared again) or removed. With --json it is an \
 object with at, name, change, state and sets, the number of sets that the line reports.
-", exit_codes!("0 standard output was closed; ")))]
-    Watch {
-        /// The events
-        #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
-        names: Vec<String>,
-
-        /// Print a JSON object in each line
-        #[arg(long)]
-        json: bool,
-    },
+", exit_codes!("0 all lines of -n were printed, or standard output was closed; 124 timeout; ")))]
+    Watch(Watch),
 
     /// Remove events; processes that wait for them get an error
     ///
-    /// Nothing is removed unless all of the events exist.
+    /// Nothing is removed unless all of the events exist, or with --force.
     #[command(after_long_help = concat!("\
 Examples:
   tantara rm db-ready
+  tantara rm -f db-ready cache-ready   those of them that exist
+  tantara rm --all                     all events of the directory, or of the namespace of the cluster
 ", exit_codes!("0 removed; ")))]
-    Rm(Names),
+    Rm(Rm),
 }
 
 #[derive(Args, Debug)]
@@ -120,10 +130,65 @@ pub(crate) struct Names {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct Name {
-    /// The event
+pub(crate) struct Set {
+    /// The events
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
+    pub(crate) names: Vec<String>,
+
+    /// Set this event instead if the command fails
+    #[arg(long = "else", value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
+    pub(crate) otherwise: Option<String>,
+
+    /// The command to run first, and its arguments
+    #[arg(value_name = "CMD", last = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct IsSet {
+    /// The events
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
+    pub(crate) names: Vec<String>,
+
+    /// Print nothing but errors; do not mention events that do not exist
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Watch {
+    /// The events
     #[arg(value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
-    pub(crate) name: String,
+    pub(crate) names: Vec<String>,
+
+    /// Print a JSON object in each line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// End after N lines
+    #[arg(long = "lines", short = 'n', value_name = "N", allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) most: Option<u64>,
+
+    /// Exit with 124 after DUR: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d
+    #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Rm {
+    /// The events
+    #[arg(value_name = "NAME", required_unless_present_any = ["all", "force"],
+          add = ArgValueCompleter::new(complete_name))]
+    pub(crate) names: Vec<String>,
+
+    /// Names of events that do not exist are no error
+    #[arg(long, short)]
+    pub(crate) force: bool,
+
+    /// Remove all events of the directory, or of the namespace of the cluster
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
 }
 
 /// Wait until events are set, or clear; then, if a command is given, become that command
@@ -223,18 +288,23 @@ impl Action {
     pub(crate) fn time_limit(&self) -> Option<Duration> {
         match self {
             Action::Wait(wait) => wait.timeout,
+            Action::Watch(watch) => watch.timeout,
             _ => None,
         }
     }
 
-    pub(crate) fn names(&self) -> &[String] {
-        match self {
-            Action::Set(names) | Action::Clear(names) | Action::Pulse(names) | Action::Rm(names) => &names.names,
-            Action::Wait(wait) => &wait.names,
-            Action::Hold(hold) => &hold.names,
-            Action::Watch { names, .. } => names,
-            Action::IsSet(name) => std::slice::from_ref(&name.name),
-            Action::Ls { .. } => &[],
-        }
+    /// The names of events that were given.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        let (names, one) = match self {
+            Action::Clear(names) | Action::Pulse(names) => (&names.names, None),
+            Action::Set(set) => (&set.names, set.otherwise.as_ref()),
+            Action::Wait(wait) => (&wait.names, None),
+            Action::Hold(hold) => (&hold.names, None),
+            Action::Watch(watch) => (&watch.names, None),
+            Action::IsSet(is_set) => (&is_set.names, None),
+            Action::Ls { names, .. } => (names, None),
+            Action::Rm(rm) => (&rm.names, None),
+        };
+        names.iter().chain(one)
     }
 }

@@ -1,19 +1,17 @@
 //! `tantara hold`: events are set while a command runs.
 
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use tantara_etcd::ClusterEvent;
 
 use crate::events::args::Hold;
+use crate::events::child::Startable;
 use crate::events::place::{Event, Place};
-use crate::events::program;
 use crate::failure::Failure;
-use crate::interrupt::{self, PassedOn};
+use crate::interrupt;
 use crate::output;
 
 /// How often to look whether a cluster has ended a hold.
@@ -32,49 +30,26 @@ impl Hold {
 }
 
 pub(crate) fn run(place: Place, hold: Hold) -> Result<(), Failure> {
-    let Some((program, arguments)) = hold.command.split_first() else { return hold.check() };
-    let is_certain = program::check(program)?;
-    let mut signals = interrupt::pass_on()?;
-    let mut command = Command::new(program);
-    command.args(arguments);
-    let mut start = || command.spawn().map_err(|error| program::failure(program, &error));
+    let Some(command) = hold.command.split_first() else { return hold.check() };
+    let command = Startable::new(command)?;
     // Usually the events are set before the first instruction of the command. If only an attempt tells whether it can
     // be executed, they are set after that, because they must not be set if it cannot.
-    let (holds, child) = if is_certain {
+    let (holds, mut running) = if command.is_certain() {
         let holds = Holds::begin(place, &hold.names)?;
-        (holds, start()?)
+        (holds, command.start()?)
     } else {
-        let mut child = start()?;
-        let holds = Holds::begin(place, &hold.names).inspect_err(|_| end(&mut child))?;
-        (holds, child)
+        let running = command.start()?;
+        match Holds::begin(place, &hold.names) {
+            Ok(holds) => (holds, running),
+            Err(failure) => {
+                running.kill();
+                return Err(failure);
+            }
+        }
     };
-    let status = supervise(&mut signals, &child);
+    let status = running.supervise();
     drop(holds);
     interrupt::end_as(status)
-}
-
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
-/// Passes signals on to the child until it ends. Returns how it has ended. As process 1, this also collects the orphans
-/// that have ended.
-fn supervise(signals: &mut PassedOn, child: &Child) -> WaitStatus {
-    let child = Pid::from_child(child);
-    loop {
-        while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
-            if process == child {
-                return status;
-            }
-        }
-        for signal in signals.wait() {
-            if let Some(signal) = Signal::from_named_raw(signal) {
-                // It may have ended.
-                let _ = kill_process(child, signal);
-            }
-        }
-    }
 }
 
 /// The holds of all events, until this is dropped.

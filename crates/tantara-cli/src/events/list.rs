@@ -70,8 +70,12 @@ impl From<ClusterEntry> for Entry {
     }
 }
 
-pub(crate) fn run(place: &Place, json: bool) -> Result<(), Failure> {
-    let events = entries(place)?;
+pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Failure> {
+    let mut events = entries(place, names)?;
+    if let Some(unknown) = names.iter().find(|name| !events.iter().any(|event| event.name == **name)) {
+        return Err(Failure::usage(place.unknown(unknown)));
+    }
+    events.retain(|event| names.is_empty() || names.contains(&event.name));
     if json {
         print_json(&events)?;
     } else if events.is_empty() {
@@ -83,7 +87,8 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn entries(place: &Place) -> Result<Vec<Entry>, Failure> {
+/// All events. Files that are no events are reported, if they are among the names or there are none.
+fn entries(place: &Place, names: &[String]) -> Result<Vec<Entry>, Failure> {
     let directory = match place {
         Place::Directory(directory) => directory,
         Place::Cluster(region) => {
@@ -91,12 +96,15 @@ fn entries(place: &Place) -> Result<Vec<Entry>, Failure> {
             return Ok(entries.into_iter().map(Entry::from).collect());
         }
     };
+    // The error of a file that is no event is that of opening it.
+    names.iter().try_for_each(|name| directory.find(name).map(drop))?;
     let mut events = Vec::new();
     for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
         match entry {
             Ok(event) => events.push(event.into()),
             // One bad file does not hide the other events.
-            Err(error) => output::note(format_args!("{error}")),
+            Err(error) if names.is_empty() => output::note(format_args!("{error}")),
+            Err(_) => {}
         }
     }
     Ok(events)

@@ -2,6 +2,7 @@
 
 mod aim;
 mod args;
+mod child;
 mod duration;
 mod hold;
 mod is_set;
@@ -10,6 +11,7 @@ mod outage;
 mod place;
 mod program;
 mod remove;
+mod set;
 mod text;
 mod wait;
 mod waiter;
@@ -22,28 +24,30 @@ use tantara::SharedEvent;
 use crate::failure::Failure;
 
 pub(crate) use args::Action;
-use args::{Name, Names};
+use args::Names;
 use place::{Change, Place};
 pub(crate) use place::{ClusterArgs, PlaceArgs};
 
 pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
     // Check all names before anything is done.
-    action.names().iter().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
-    if let Action::Hold(hold) = &action {
-        hold.check()?;
+    action.names().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
+    match &action {
+        Action::Hold(hold) => hold.check()?,
+        Action::Set(set) => set.check()?,
+        _ => {}
     }
     let place = Place::new(place, action.time_limit())?;
     match action {
-        Action::Set(Names { names }) => place.change(&names, Change::Set),
+        Action::Set(set) => set::run(place, &set),
         Action::Clear(Names { names }) => place.change(&names, Change::Clear),
         Action::Pulse(Names { names }) => place.change(&names, Change::Pulse),
         Action::Wait(wait) => wait::run(place, wait, began),
         Action::Hold(hold) => hold::run(place, hold),
-        Action::IsSet(Name { name }) => is_set::run(&place, &name),
-        Action::Ls { json } => list::run(&place, json),
-        Action::Watch { names, json } => watch::run(&place, &names, json),
-        Action::Rm(Names { names }) => remove::run(&place, &names),
+        Action::IsSet(is_set) => is_set::run(&place, &is_set),
+        Action::Ls { names, json } => list::run(&place, &names, json),
+        Action::Watch(watch) => watch::run(&place, &watch, began),
+        Action::Rm(rm) => remove::run(&place, &rm),
     }
 }
 

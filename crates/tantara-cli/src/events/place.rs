@@ -333,6 +333,15 @@ impl Place {
         }
     }
 
+    /// Fails if the events cannot be changed later. Those that do not exist are created.
+    pub(crate) fn prepare(&self, names: &[String]) -> Result<(), Failure> {
+        match self {
+            Place::Directory(directory) => directory.open_writable(names).map(drop),
+            // The connection exists; more is not known before a request.
+            Place::Cluster(_) => Ok(()),
+        }
+    }
+
     /// Whether an event is set. One that does not exist is unset, and is not created.
     pub(crate) fn is_set(&self, name: &str) -> Result<bool, Failure> {
         match self {
@@ -361,6 +370,14 @@ impl Place {
             Place::Cluster(region) => Ok(Some(Event::Cluster(region.cluster.event(name)))),
         };
         names.iter().map(find).collect()
+    }
+
+    /// Whether the event exists.
+    pub(crate) fn knows(&self, name: &str) -> Result<bool, Failure> {
+        match self {
+            Place::Directory(directory) => Ok(directory.find(name)?.is_some()),
+            Place::Cluster(_) => Ok(self.names().iter().any(|known| known == name)),
+        }
     }
 
     /// The message for an event that does not exist.
@@ -413,11 +430,7 @@ impl Directory {
             Change::Clear => SharedEvent::clear,
             Change::Pulse => SharedEvent::pulse,
         };
-        let events = names.iter().map(|name| self.open(name)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(event) = events.iter().find(|event| !event.is_writable()) {
-            // Fail with this event's error before the others are changed.
-            event.set().map_err(Failure::of_event)?;
-        }
+        let events = self.open_writable(names)?;
         for (event, name) in events.iter().zip(names) {
             match method(event) {
                 // Another process removed it after it was opened. Open the name again, which creates a new event.
@@ -426,6 +439,16 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Opens all of the events, or fails if one of them cannot be changed.
+    fn open_writable(&self, names: &[String]) -> Result<Vec<SharedEvent>, Failure> {
+        let events = names.iter().map(|name| self.open(name)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(event) = events.iter().find(|event| !event.is_writable()) {
+            // Fail with this event's error before any of them is changed.
+            event.set().map_err(Failure::of_event)?;
+        }
+        Ok(events)
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<Option<SharedEvent>, Failure> {

@@ -1,25 +1,58 @@
 //! `tantara rm`.
 
-use crate::events::Place;
-use crate::failure::Failure;
+use tantara::SharedEvent;
 
-pub(crate) fn run(place: &Place, names: &[String]) -> Result<(), Failure> {
+use crate::events::args::Rm;
+use crate::events::place::{Directory, Place, Region};
+use crate::failure::Failure;
+use crate::output;
+
+pub(crate) fn run(place: &Place, rm: &Rm) -> Result<(), Failure> {
     match place {
         Place::Directory(directory) => {
-            let mut events = Vec::new();
-            for name in names {
-                events.push(directory.find(name)?.ok_or_else(|| Failure::usage(place.unknown(name)))?);
-            }
+            let events = if rm.all { all_of(directory)? } else { named(place, directory, rm)? };
             events.iter().try_for_each(|event| event.remove().map(drop)).map_err(Failure::of_event)
         }
-        Place::Cluster(region) => {
-            let known = region.cluster.list().map_err(Failure::of_cluster)?;
-            let is_unknown = |name: &&String| !known.iter().any(|entry| entry.name == **name);
-            if let Some(name) = names.iter().find(is_unknown) {
-                return Err(Failure::usage(place.unknown(name)));
-            }
-            let remove = |name: &String| region.cluster.event(name).remove().map(drop);
-            names.iter().try_for_each(remove).map_err(Failure::of_cluster)
+        Place::Cluster(region) => remove_from(place, region, rm),
+    }
+}
+
+fn named(place: &Place, directory: &Directory, rm: &Rm) -> Result<Vec<SharedEvent>, Failure> {
+    let mut events = Vec::new();
+    for name in &rm.names {
+        match directory.find(name)? {
+            Some(event) => events.push(event),
+            None if rm.force => {}
+            None => return Err(Failure::usage(place.unknown(name))),
         }
     }
+    Ok(events)
+}
+
+/// All events. Files that are no events are reported.
+fn all_of(directory: &Directory) -> Result<Vec<SharedEvent>, Failure> {
+    let mut events = Vec::new();
+    for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
+        match entry {
+            // It may have been removed since.
+            Ok(entry) => events.extend(directory.find(&entry.name)?),
+            Err(error) => output::note(format_args!("{error}")),
+        }
+    }
+    Ok(events)
+}
+
+fn remove_from(place: &Place, region: &Region, rm: &Rm) -> Result<(), Failure> {
+    let known: Vec<String> = if rm.force && !rm.all {
+        rm.names.clone()
+    } else {
+        let entries = region.cluster.list().map_err(Failure::of_cluster)?;
+        entries.into_iter().map(|entry| entry.name).collect()
+    };
+    if let Some(name) = rm.names.iter().find(|name| !known.contains(name)) {
+        return Err(Failure::usage(place.unknown(name)));
+    }
+    let names = if rm.all { &known } else { &rm.names };
+    let remove = |name: &String| region.cluster.event(name).remove().map(drop);
+    names.iter().try_for_each(remove).map_err(Failure::of_cluster)
 }

@@ -4,6 +4,7 @@
 //! a counter of sets, so none is missed. Sets that follow each other faster than the task runs are printed in one
 //! line.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -11,35 +12,73 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
-use std::time::SystemTime;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use serde::Serialize;
 use tantara::{SharedEvent, State};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::timeout_at;
 
+use crate::events::args::Watch;
 use crate::events::place::{Directory, Place, Region};
 use crate::events::text;
 use crate::failure::Failure;
 use crate::output;
 
-pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Failure> {
-    match place {
-        Place::Directory(directory) => watch_directory(directory, names, json),
-        Place::Cluster(region) => watch_cluster(place, region, names, json),
+pub(crate) fn run(place: &Place, watch: &Watch, began: Instant) -> Result<(), Failure> {
+    let print = Rc::new(Printer { is_json: watch.json, left: Cell::new(watch.most) });
+    // A deadline that no clock reaches is none.
+    let deadline = watch.timeout.and_then(|timeout| began.checked_add(timeout));
+    if watch.timeout == Some(Duration::ZERO) {
+        return Err(timed_out(watch, &print));
+    }
+    let ended = match place {
+        Place::Directory(directory) => watch_directory(directory, watch, &print, deadline)?,
+        Place::Cluster(region) => watch_cluster(place, region, watch, &print, deadline)?,
+    };
+    match ended {
+        Ended::Enough => Ok(()),
+        Ended::TimedOut => Err(timed_out(watch, &print)),
     }
 }
 
-fn watch_cluster(place: &Place, region: &Region, names: &[String], json: bool) -> Result<(), Failure> {
-    let print: Print = if json { print_json } else { print_text };
-    let changes = region.cluster.changes().map_err(Failure::of_cluster)?;
+/// Why the watch is over.
+enum Ended {
+    /// The lines of `-n` were printed.
+    Enough,
+    TimedOut,
+}
+
+/// Reports the timeout, if it has cut a number of lines short.
+fn timed_out(watch: &Watch, print: &Printer) -> Failure {
+    if let (Some(most), Some(left)) = (watch.most, print.left.get()) {
+        let after = text::length(watch.timeout.unwrap_or_default());
+        output::note(format_args!("timed out after {after}: {} of {most} changes", most - left));
+    }
+    Failure::timed_out()
+}
+
+fn watch_cluster(
+    place: &Place,
+    region: &Region,
+    watch: &Watch,
+    print: &Printer,
+    deadline: Option<Instant>,
+) -> Result<Ended, Failure> {
+    let names = &watch.names;
+    let mut changes = region.cluster.changes().map_err(Failure::of_cluster)?;
     if names.is_empty() && output::is_watched() {
         output::note(format_args!("watching {}", place.shown()));
     }
     let _outages = place.report_outages();
-    for change in changes {
-        let change = change.map_err(Failure::of_cluster)?;
+    loop {
+        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let Some(change) = changes.next_timeout(left).map_err(Failure::of_cluster)? else {
+            return Ok(Ended::TimedOut);
+        };
         if !names.is_empty() && !names.contains(&change.name) {
             continue;
         }
@@ -51,23 +90,29 @@ fn watch_cluster(place: &Place, region: &Region, names: &[String], json: bool) -
         };
         let sets = u32::try_from(change.sets).unwrap_or(u32::MAX);
         let state = if change.is_set { "set" } else { "unset" };
-        print(&Change { at: SystemTime::now(), name: &change.name, change: what, state, sets, pid: None })?;
+        if print.line(&Change { at: SystemTime::now(), name: &change.name, change: what, state, sets, pid: None })? {
+            return Ok(Ended::Enough);
+        }
     }
-    Ok(())
 }
 
-fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<(), Failure> {
+fn watch_directory(
+    place: &Directory,
+    watch: &Watch,
+    print: &Rc<Printer>,
+    deadline: Option<Instant>,
+) -> Result<Ended, Failure> {
+    let names = &watch.names;
     let failed = |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.path.display()));
     make(&place.path, place.mode()).map_err(failed)?;
     // Before the events are listed, so that no event that is created meanwhile is missed.
     let mut arrivals = arrivals(place).map_err(failed)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
-    let print: Print = if json { print_json } else { print_text };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
     let is_wanted = |name: &String| names.is_empty() || names.contains(name);
     let tasks = async {
-        let mut watched = Watched::default();
+        let mut watched = Watched { files: HashSet::new(), tasks: JoinSet::new(), print: Rc::clone(print) };
         for name in place.names().iter().filter(|name| is_wanted(name)) {
-            watched.begin(place, name, print, SharedEvent::state)?;
+            watched.begin(place, name, SharedEvent::state)?;
         }
         if names.is_empty() && output::is_watched() {
             output::note(format_args!("watching {} events in {}", watched.files.len(), place.path.display()));
@@ -76,21 +121,27 @@ fn watch_directory(place: &Directory, names: &[String], json: bool) -> Result<()
             tokio::select! {
                 arrival = arrivals.recv() => match arrival {
                     Some(Arrival::File(name)) if is_wanted(&name) => {
-                        watched.begin(place, &name, print, |_| State::default())?;
+                        watched.begin(place, &name, |_| State::default())?;
                     }
                     Some(Arrival::File(_)) => {}
                     Some(Arrival::Unknown) => {
                         for name in place.names().iter().filter(|name| is_wanted(name)) {
-                            watched.begin(place, name, print, |_| State::default())?;
+                            watched.begin(place, name, |_| State::default())?;
                         }
                     }
                     None => return Err(Failure::internal("the directory cannot be watched any more")),
                 },
-                Some(ended) = watched.tasks.join_next() => {
-                    let key = ended.map_err(Failure::internal)??;
-                    watched.files.remove(&key);
-                }
+                Some(ended) = watched.tasks.join_next() => match ended.map_err(Failure::internal)?? {
+                    Some(key) => _ = watched.files.remove(&key),
+                    None => return Ok(Ended::Enough),
+                },
             }
+        }
+    };
+    let tasks = async {
+        match deadline {
+            Some(deadline) => timeout_at(deadline.into(), tasks).await.unwrap_or(Ok(Ended::TimedOut)),
+            None => tasks.await,
         }
     };
     LocalSet::new().block_on(&runtime, tasks)
@@ -110,24 +161,17 @@ type FileId = (u64, u64);
 /// A file may have several names, and may be renamed.
 type Key = (String, FileId);
 
-#[derive(Default)]
 struct Watched {
     files: HashSet<Key>,
-    tasks: JoinSet<Result<Key, Failure>>,
+    /// Each ends when its event was removed, or with `None` when enough lines were printed.
+    tasks: JoinSet<Result<Option<Key>, Failure>>,
+    print: Rc<Printer>,
 }
-
-type Print = fn(&Change<'_>) -> Result<(), Failure>;
 
 impl Watched {
     /// Watches one more event, unless it is watched already or was removed again. `first` returns the state from which
     /// changes are printed.
-    fn begin(
-        &mut self,
-        place: &Directory,
-        name: &str,
-        print: Print,
-        first: impl Fn(&SharedEvent) -> State,
-    ) -> Result<(), Failure> {
+    fn begin(&mut self, place: &Directory, name: &str, first: impl Fn(&SharedEvent) -> State) -> Result<(), Failure> {
         let event = match place.find(name) {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(()),
@@ -141,7 +185,11 @@ impl Watched {
         let key = (name.to_owned(), file);
         if self.files.insert(key.clone()) {
             let state = first(&event);
-            self.tasks.spawn_local(async move { follow(&event, &key.0, state, print).await.map(|()| key) });
+            let print = Rc::clone(&self.print);
+            self.tasks.spawn_local(async move {
+                let ended = follow(&event, &key.0, state, &print).await?;
+                Ok(if ended { None } else { Some(key) })
+            });
         }
         Ok(())
     }
@@ -153,24 +201,25 @@ fn identify(event: &SharedEvent) -> io::Result<FileId> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Prints every change until the event is removed.
-async fn follow(event: &SharedEvent, name: &str, mut before: State, print: Print) -> Result<(), Failure> {
+/// Prints every change until the event is removed, or until enough lines were printed (`true`).
+async fn follow(event: &SharedEvent, name: &str, mut before: State, print: &Printer) -> Result<bool, Failure> {
     loop {
         let after = match event.changed(before).await {
             Ok(after) => after,
             // Its file was deleted by other means than `remove`.
             Err(error) if error.is_removed() => {
-                return print(&Change { change: "removed", ..Change::new(event, name, before, before) });
+                return print.line(&Change { change: "removed", ..Change::new(event, name, before, before) });
             }
             Err(error) => return Err(Failure::of_event(error)),
         };
         let change = Change::new(event, name, before, after);
         // The state of a truncated file is not a change of the event.
-        if change.sets > 0 || (before.is_set() != after.is_set() && !after.is_removed()) {
-            print(&change)?;
+        let is_change = change.sets > 0 || (before.is_set() != after.is_set() && !after.is_removed());
+        if is_change && print.line(&change)? {
+            return Ok(true);
         }
         if after.is_removed() {
-            return print(&Change { change: "removed", sets: 0, ..change });
+            return print.line(&Change { change: "removed", sets: 0, ..change });
         }
         before = after;
     }
@@ -209,7 +258,33 @@ impl<'a> Change<'a> {
     }
 }
 
-fn print_text(change: &Change<'_>) -> Result<(), Failure> {
+/// Prints changes, in one form, and counts the lines.
+struct Printer {
+    is_json: bool,
+    /// The number of lines that are left; `None` for no limit.
+    left: Cell<Option<u64>>,
+}
+
+impl Printer {
+    /// Prints a line. Whether it was the last one.
+    fn line(&self, change: &Change<'_>) -> Result<bool, Failure> {
+        // Another task may have printed the last one.
+        if self.left.get() == Some(0) {
+            return Ok(true);
+        }
+        if self.is_json {
+            let json = serde_json::to_string(change).map_err(Failure::internal)?;
+            output::line(format_args!("{json}"));
+        } else {
+            print_text(change);
+        }
+        output::flush();
+        self.left.set(self.left.get().map(|left| left - 1));
+        Ok(self.left.get() == Some(0))
+    }
+}
+
+fn print_text(change: &Change<'_>) {
     let Change { at, name, change: what, sets, pid, .. } = *change;
     // One set per line is the usual case, and needs no number.
     let merged = match (what, sets) {
@@ -218,15 +293,6 @@ fn print_text(change: &Change<'_>) -> Result<(), Failure> {
     };
     let by = pid.map(|pid| format!(" by {pid}")).unwrap_or_default();
     output::line(format_args!("{} {name} {what}{by}{merged}", text::moment(at)));
-    output::flush();
-    Ok(())
-}
-
-fn print_json(change: &Change<'_>) -> Result<(), Failure> {
-    let json = serde_json::to_string(change).map_err(Failure::internal)?;
-    output::line(format_args!("{json}"));
-    output::flush();
-    Ok(())
 }
 
 /// A new file in the directory.

@@ -1,0 +1,55 @@
+//! `tantara set`: at once, or by the result of a command.
+
+use std::ffi::OsString;
+
+use rustix::process::WaitStatus;
+
+use crate::events::args::Set;
+use crate::events::child::Startable;
+use crate::events::place::{Change, Place};
+use crate::failure::Failure;
+use crate::interrupt;
+
+impl Set {
+    /// Checks what the parser does not, before anything is done.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &self.otherwise {
+            Some(name) if self.command.is_empty() => Err(Failure::usage(format!(
+                "--else needs a command, which decides: tantara set NAME --else {name} -- CMD; see tantara set --help"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn run(place: Place, set: &Set) -> Result<(), Failure> {
+    let Some(command) = set.command.split_first() else { return place.change(&set.names, Change::Set) };
+    let status = run_command(&place, set, command)?;
+    // The connection to a cluster ends before this process may end by a signal.
+    drop(place);
+    interrupt::end_as(status)
+}
+
+/// Runs the command, and sets the events by its result.
+fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> Result<WaitStatus, Failure> {
+    let failed = || place.change(set.otherwise.as_slice(), Change::Set);
+    // The command cannot be run.
+    let not_run = |failure: Failure| match failed() {
+        Ok(()) => failure,
+        Err(other) => other.after(&failure),
+    };
+    let command = Startable::new(command).map_err(not_run)?;
+    // Errors of the events are to be known before the command runs.
+    if command.is_certain() {
+        place.prepare(&set.names)?;
+        place.prepare(set.otherwise.as_slice())?;
+    }
+    let mut running = command.start().map_err(not_run)?;
+    let status = running.supervise();
+    if status.exit_status() == Some(0) {
+        place.change(&set.names, Change::Set)?
+    } else {
+        failed()?
+    }
+    Ok(status)
+}

@@ -1,0 +1,167 @@
+//! `tantara set NAME -- CMD`, and what the subcommands for events do with names that exist, or do not.
+#![cfg(target_os = "linux")]
+
+mod scratch;
+mod signals;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use scratch::{Events, Running};
+
+/// In both kinds of places.
+fn a_result_sets_one_of_two(events: &Events) {
+    for (command, code, good, bad) in [
+        ("true", 0, true, false),
+        ("false", 1, false, true),
+        ("exit 7", 7, false, true),
+        ("kill -9 $$", 137, false, true),
+    ] {
+        events.done(&["rm", "-f", "good", "also", "bad"]);
+        assert_eq!(
+            events.code(&["set", "good", "also", "--else", "bad", "--", "sh", "-c", command]),
+            code,
+            "{command}"
+        );
+        let found = ["good", "also", "bad"].map(|name| events.is_set(name));
+        assert_eq!(found, [good, good, bad], "{command}");
+    }
+    events.done(&["rm", "-f", "good", "bad"]);
+    let waiting = events.start(&["wait", "--any", "good", "bad"]);
+    events.until_waiting("bad");
+    let output = events.run(&["set", "good", "--else", "bad", "--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(output.status.signal(), Some(15));
+    assert_eq!(waiting.done(), "bad\n");
+    // A command that cannot be run has failed, and nothing else is set or created.
+    events.done(&["rm", "--all"]);
+    for (command, code) in [("no-such-command", 127), ("/", 126)] {
+        events.refused(&["set", "good", "--", command], code);
+        assert_eq!(events.done(&["ls", "--json"]), "[]\n");
+        events.refused(&["set", "good", "--else", "bad", "--", command], code);
+        assert!(events.is_set("bad") && !events.is_set("good"));
+        events.done(&["rm", "--all"]);
+    }
+}
+
+#[test]
+fn a_result_sets_one_of_two_between_processes() {
+    a_result_sets_one_of_two(&Events::new());
+}
+
+#[test]
+fn a_result_sets_one_of_two_between_machines() {
+    a_result_sets_one_of_two(&Events::in_a_cluster());
+}
+
+#[test]
+fn signals_are_passed_on_and_the_result_counts() {
+    let events = Events::new();
+    for (on_signal, code, set) in [("exit 0", 0, "good"), ("exit 3", 3, "bad")] {
+        let script = format!("trap '{on_signal}' TERM; echo ready; while :; do sleep 0.01; done");
+        let mut command = events.command(&["set", "good", "--else", "bad", "--", "sh", "-c", &script]);
+        let mut process = Running(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().as_deref(), Some("ready"));
+        assert!(!events.is_set("good") && !events.is_set("bad"));
+        process.signal("-TERM");
+        assert_eq!(process.0.wait().unwrap().code(), Some(code));
+        assert!(events.is_set(set));
+        events.done(&["rm", "--all"]);
+    }
+}
+
+#[test]
+fn bad_usage_of_set_runs_nothing() {
+    let events = Events::new();
+    let marker = events.home().join("ran");
+    let touch = ["--", "touch", marker.to_str().unwrap()];
+    assert!(events.refused(&["set", "good", "--else", "bad"], 2).contains("-- CMD"));
+    events.refused(&["set", "good", "--else", "bad", "--"], 2);
+    events.refused(&[&["set", "good", "--else", "a/b"], &touch[..]].concat(), 2);
+    events.refused(&[&["set"], &touch[..]].concat(), 2);
+    assert!(!events.path().exists());
+    // An event that cannot be set is known before the command runs.
+    std::fs::create_dir_all(events.path().join("folder")).unwrap();
+    events.refused(&[&["set", "good", "--else", "folder"], &touch[..]].concat(), 2);
+    events.refused(&[&["set", "folder"], &touch[..]].concat(), 2);
+    assert!(!marker.exists());
+    // The last value counts, in every place.
+    events.done(&["--dir", "/no/such", "set", "x", "--else", "y", "--else", "z", "--dir", "events", "--", "true"]);
+    assert!(events.is_set("x"));
+    assert_eq!(events.code(&["wait", "q", "--timeout", "1h", "--timeout", "0"]), 124);
+}
+
+/// In both kinds of places.
+fn names_that_do_not_exist(events: &Events) {
+    events.done(&["set", "db-ready", "cache-ready"]);
+    events.done(&["clear", "other"]);
+    let table = events.done(&["ls", "cache-ready", "db-ready"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(!table.contains("other") && events.done(&["ls", "--json", "other"]).contains("\"other\""));
+    assert!(events.refused(&["ls", "db-ready", "db-raedy"], 2).contains("did you mean db-ready?"));
+
+    events.done(&["is-set", "db-ready", "cache-ready"]);
+    for args in [&["is-set", "db-ready", "other"][..], &["is-set", "-q", "no-such", "db-ready"]] {
+        let output = events.run(args);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(1), 0), "{args:?}");
+    }
+    assert!(events.refused(&["is-set", "dbready", "other"], 1).contains("did you mean db-ready?"));
+
+    events.refused(&["rm", "no-such", "other"], 2);
+    assert!(events.run(&["ls", "other"]).status.success());
+    events.done(&["rm", "-f", "no-such", "other"]);
+    events.refused(&["ls", "other"], 2);
+    events.done(&["rm", "-f"]);
+    events.refused(&["rm", "--all", "db-ready"], 2);
+    events.refused(&["rm"], 2);
+    events.done(&["rm", "--all"]);
+    events.done(&["rm", "--all"]);
+    assert_eq!(events.done(&["ls", "--json"]), "[]\n");
+}
+
+#[test]
+fn names_that_do_not_exist_between_processes() {
+    let events = Events::new();
+    names_that_do_not_exist(&events);
+    // What is no event stays.
+    std::fs::write(events.path().join("note.txt"), "text").unwrap();
+    events.done(&["set", "x"]);
+    let output = events.run(&["rm", "--all"]);
+    assert!(output.status.success() && String::from_utf8(output.stderr).unwrap().contains("note.txt"));
+    assert!(events.path().join("note.txt").exists() && !events.path().join("x").exists());
+}
+
+#[test]
+fn names_that_do_not_exist_between_machines() {
+    names_that_do_not_exist(&Events::in_a_cluster());
+}
+
+/// In both kinds of places.
+fn a_watch_ends_after_its_lines_or_its_time(events: &Events) {
+    let mut watching = events.start(&["watch", "-n", "3", "--timeout", "10m", "--json", "x"]);
+    while !watching.is_over() {
+        events.done(&["pulse", "x", "y"]);
+    }
+    let lines = watching.done();
+    assert_eq!((lines.lines().count(), lines.contains("\"y\"")), (3, false), "{lines}");
+    let complaint = events.refused(&["watch", "x", "-n", "1", "--timeout", "100ms"], 124);
+    assert_eq!(complaint, "tantara: timed out after 100ms: 0 of 1 changes\n");
+    for time in ["0.1", "0"] {
+        let output = events.run(&["watch", "--timeout", time]);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(124), 0));
+    }
+    for bad in ["0", "-1", "x", ""] {
+        events.refused(&["watch", "-n", bad], 2);
+    }
+}
+
+#[test]
+fn a_watch_ends_after_its_lines_or_its_time_between_processes() {
+    a_watch_ends_after_its_lines_or_its_time(&Events::new());
+}
+
+#[test]
+fn a_watch_ends_after_its_lines_or_its_time_between_machines() {
+    a_watch_ends_after_its_lines_or_its_time(&Events::in_a_cluster());
+}
