@@ -549,7 +549,7 @@ fn completions_know_the_events_and_the_manual_knows_the_subcommands() {
     assert_eq!(text(&output.stdout).split_whitespace().collect::<Vec<_>>(), ["db-done", "db-ready"], "{output:?}");
 
     let manual = events.done(&["man"]);
-    assert!(manual.contains("tantara wait [OPTIONS] <NAME>... [\\-\\- <CMD>...]"), "{manual}");
+    assert!(manual.contains("tantara wait [OPTIONS] [NAME]... [\\-\\- <CMD>...]"), "{manual}");
     assert!(manual.contains("at most 200 bytes"), "{manual}");
     for subcommand in ["SET", "CLEAR", "PULSE", "WAIT", "IS\\-SET", "LS", "WATCH", "RM", "BANK"] {
         assert!(

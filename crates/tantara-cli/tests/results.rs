@@ -165,3 +165,24 @@ fn a_watch_ends_after_its_lines_or_its_time_between_processes() {
 fn a_watch_ends_after_its_lines_or_its_time_between_machines() {
     a_watch_ends_after_its_lines_or_its_time(&Events::in_a_cluster());
 }
+
+#[test]
+fn a_name_that_is_a_command_gets_a_hint() {
+    let events = Events::new();
+    let hint = |args: &[&str]| {
+        let output = events.run(args);
+        assert_eq!(output.status.code(), Some(124), "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = hint(&["wait", "ready", "sh", "run", "--timeout", "0"]);
+    assert_eq!(said, "tantara: waiting for an event sh; to run the command sh, write tantara wait ready -- sh run\n");
+    assert!(hint(&["wait", "sh", "--pid", "1", "--timeout", "0"]).contains("tantara wait -- sh"));
+    assert_eq!(hint(&["wait", "sh", "--timeout", "0"]), "", "a wait needs a name");
+    assert_eq!(hint(&["wait", "ready", "sh", "--timeout", "0", "-q"]), "");
+    assert_eq!(hint(&["wait", "ready", "sh", "--timeout", "0", "--", "true"]), "");
+    events.done(&["clear", "sh"]);
+    assert_eq!(hint(&["wait", "ready", "sh", "--timeout", "0"]), "", "there is such an event");
+    let complaint = events.refused(&["wait", "ready", "/bin/sh"], 2);
+    assert!(complaint.contains("put -- before it"), "{complaint}");
+    assert!(!events.refused(&["wait", "ready", "/no/such"], 2).contains("put --"));
+}

@@ -1,10 +1,11 @@
-//! What `wait` waits for: that events are set, clear, or set once more.
+//! What `wait` waits for: that events are set, clear, or set once more; and conditions.
 
 use std::time::Instant;
 
 use tantara::__private::{Seal, Sealed, Slot};
 use tantara::Waitable;
 
+use crate::events::conditions::Condition;
 use crate::events::place::Event;
 use crate::failure::Failure;
 
@@ -44,34 +45,35 @@ impl Aim {
     }
 }
 
-/// An event as part of a wait.
+/// A part of a wait.
 #[derive(Debug)]
-pub(crate) struct Awaited<'e> {
-    pub(crate) event: &'e Event,
-    pub(crate) aim: Aim,
+pub(crate) enum Awaited<'e> {
+    Event(&'e Event, Aim),
+    Condition(&'e Condition),
 }
 
 impl Waitable for Awaited<'_> {}
 
 impl Sealed for Awaited<'_> {
-    fn slot(&self, _: Seal) -> Slot<'_> {
-        match (self.event, self.aim) {
-            (Event::Shared(event), Aim::Set) => Slot::external(event.wait_async()),
-            (Event::Shared(event), Aim::Unset) => Slot::external(event.wait_unset_async()),
-            (Event::Shared(event), Aim::Next) => Slot::external(event.wait_next_async()),
-            (Event::Cluster(event), Aim::Set) => Slot::external(event.wait_async()),
-            (Event::Cluster(event), Aim::Unset) => Slot::external(event.wait_unset_async()),
-            (Event::Cluster(event), Aim::Next) => Slot::external(event.wait_next_async()),
+    fn slot(&self, seal: Seal) -> Slot<'_> {
+        match self {
+            Awaited::Event(Event::Shared(event), Aim::Set) => Slot::external(event.wait_async()),
+            Awaited::Event(Event::Shared(event), Aim::Unset) => Slot::external(event.wait_unset_async()),
+            Awaited::Event(Event::Shared(event), Aim::Next) => Slot::external(event.wait_next_async()),
+            Awaited::Event(Event::Cluster(event), Aim::Set) => Slot::external(event.wait_async()),
+            Awaited::Event(Event::Cluster(event), Aim::Unset) => Slot::external(event.wait_unset_async()),
+            Awaited::Event(Event::Cluster(event), Aim::Next) => Slot::external(event.wait_next_async()),
+            Awaited::Condition(condition) => condition.has_held.slot(seal),
         }
     }
 }
 
 impl Awaited<'_> {
-    /// Waits for this event alone.
+    /// Waits for this part alone.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, Failure> {
         let is_released = |()| true;
-        match self.event {
-            Event::Shared(event) => match (self.aim, deadline) {
+        match self {
+            Awaited::Event(Event::Shared(event), aim) => match (aim, deadline) {
                 (Aim::Set, None) => event.wait().map(is_released),
                 (Aim::Unset, None) => event.wait_unset().map(is_released),
                 (Aim::Next, None) => event.wait_next().map(is_released),
@@ -80,7 +82,7 @@ impl Awaited<'_> {
                 (Aim::Next, Some(deadline)) => event.wait_next_deadline(deadline),
             }
             .map_err(Failure::of_event),
-            Event::Cluster(event) => match (self.aim, deadline) {
+            Awaited::Event(Event::Cluster(event), aim) => match (aim, deadline) {
                 (Aim::Set, None) => event.wait().map(is_released),
                 (Aim::Unset, None) => event.wait_unset().map(is_released),
                 (Aim::Next, None) => event.wait_next().map(is_released),
@@ -89,6 +91,13 @@ impl Awaited<'_> {
                 (Aim::Next, Some(deadline)) => event.wait_next_deadline(deadline),
             }
             .map_err(Failure::of_cluster),
+            Awaited::Condition(condition) => match deadline {
+                None => {
+                    condition.has_held.wait();
+                    Ok(true)
+                }
+                Some(deadline) => Ok(condition.has_held.wait_deadline(deadline)),
+            },
         }
     }
 }

@@ -1,13 +1,16 @@
 //! The arguments of the subcommands for events, and their help texts.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use rustix::process::Pid;
 
 use crate::events::place::PlaceArgs;
-use crate::events::text;
+use crate::events::tcp::Target;
+use crate::events::{conditions, text};
 
 /// The end of every help text.
 macro_rules! exit_codes {
@@ -195,7 +198,7 @@ pub(crate) struct Rm {
 ///
 /// It waits for all of the events, each of which must be set at some moment of the wait, or with --any for the first.
 /// An event that does not exist is created, so set and wait may come in either order. With --timeout 0 and with --unset
-/// nothing is created.
+/// nothing is created. Beside events, or instead of them, it waits for conditions: --pid, --file and --tcp.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -205,23 +208,36 @@ Examples:
   tantara wait db-ready --timeout 0 || echo not yet          checks without waiting
   tantara wait --unset maintenance -- ./report               as soon as nobody sets or holds it
   while tantara wait --next reload; do ./reload; done        for every set to come, also of a set event
+  tantara wait --tcp db:5432 --timeout 1m -- ./serve         as soon as the database accepts connections
+  tantara wait --any done --pid $worker                      also ends when the worker has crashed
+  tantara wait migrated --file /run/app.sock --tcp cache:6379
+                                                             all three of them
 
 Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d.
 
+Conditions: each option may be given several times, and each must hold at some moment of the wait. --any prints a \
+condition as an option, such as --pid=123 or --tcp=db:5432, which no event can be named. --unset and --next are about \
+the events alone. Processes of any user can be waited for; a process that does not exist has ended. Files are noticed \
+by inotify, without polling, so a file that another machine makes in a network file system may not be noticed. \
+Connecting is tried until it succeeds, at least once a second, and the connection is closed at once; a host that \
+cannot be resolved is tried again as well. With --timeout 0, connecting is tried once, for at most a second.
+
 A wait survives outages of the cluster; an outage of more than ten seconds is reported on standard error. Connecting \
-is retried until --timeout, if it is given, and else until --connect-timeout. If it fails, the exit code is 125.
+to the cluster is retried until --timeout, if it is given, and else until --connect-timeout. If it fails, the exit \
+code is 125.
 
 The command replaces tantara: it keeps the process ID, and its exit code is the exit code.
 
-Exit codes: 0 set; 124 timeout; 126 the command cannot be executed; 127 the command is not found; 2 bad usage or bad \
-input (nothing was done); 125 tantara itself failed, or an event was removed. A signal ends the process as that \
+Exit codes: 0 released; 124 timeout; 126 the command cannot be executed; 127 the command is not found; 2 bad usage or \
+bad input (nothing was done); 125 tantara itself failed, or an event was removed. A signal ends the process as that \
 signal (process 1 of a container: with 128 plus its number).")]
 pub(crate) struct Wait {
     /// The events
-    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
+    #[arg(value_name = "NAME", required_unless_present_any = ["pid", "file", "tcp"],
+          add = ArgValueCompleter::new(complete_name))]
     pub(crate) names: Vec<String>,
 
-    /// Wait for the first of the events, and print its name
+    /// Wait for the first of them, and print which it was
     #[arg(long)]
     pub(crate) any: bool,
 
@@ -232,6 +248,18 @@ pub(crate) struct Wait {
     /// Wait for a set that begins after the wait, also of an event that is set
     #[arg(long)]
     pub(crate) next: bool,
+
+    /// Wait until the process has ended
+    #[arg(long, value_name = "PID", value_parser = conditions::pid, allow_negative_numbers = true)]
+    pub(crate) pid: Vec<Pid>,
+
+    /// Wait until the file exists
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// Wait until the server accepts connections
+    #[arg(long, value_name = "HOST:PORT", value_parser = Target::parse)]
+    pub(crate) tcp: Vec<Target>,
 
     /// Exit with 124 after DUR: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d; 0 does not wait
     #[arg(long, value_name = "DUR", value_parser = text::duration, allow_negative_numbers = true)]

@@ -3,7 +3,9 @@
 mod aim;
 mod args;
 mod child;
+mod conditions;
 mod duration;
+mod files;
 mod hold;
 mod is_set;
 mod list;
@@ -12,6 +14,7 @@ mod place;
 mod program;
 mod remove;
 mod set;
+mod tcp;
 mod text;
 mod wait;
 mod waiter;
@@ -31,18 +34,32 @@ pub(crate) use place::{ClusterArgs, PlaceArgs};
 pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
     // Check all names before anything is done.
-    action.names().try_for_each(|name| SharedEvent::check_name(name)).map_err(Failure::of_event)?;
+    action.names().try_for_each(|name| SharedEvent::check_name(name).map_err(|error| (name, error))).map_err(
+        |(name, error)| match &action {
+            Action::Wait(wait) if wait.command.is_empty() && program::check(name.as_ref()).is_ok() => {
+                Failure::usage(format!("{error}; to run it as a command after the wait, put -- before it"))
+            }
+            _ => Failure::of_event(error),
+        },
+    )?;
     match &action {
         Action::Hold(hold) => hold.check()?,
         Action::Set(set) => set.check()?,
         _ => {}
     }
-    let place = Place::new(place, action.time_limit())?;
+    let time_limit = action.time_limit();
+    if let Action::Wait(wait) = &action {
+        // Before the place, because the number of a process that ends may become that of another.
+        let conditions = wait::prepare(wait)?;
+        let place = if wait.names.is_empty() { None } else { Some(Place::new(place, time_limit)?) };
+        return wait::run(place, &conditions, wait, began);
+    }
+    let place = Place::new(place, time_limit)?;
     match action {
         Action::Set(set) => set::run(place, &set),
         Action::Clear(Names { names }) => place.change(&names, Change::Clear),
         Action::Pulse(Names { names }) => place.change(&names, Change::Pulse),
-        Action::Wait(wait) => wait::run(place, wait, began),
+        Action::Wait(_) => Ok(()),
         Action::Hold(hold) => hold::run(place, hold),
         Action::IsSet(is_set) => is_set::run(&place, &is_set),
         Action::Ls { names, json } => list::run(&place, &names, json),

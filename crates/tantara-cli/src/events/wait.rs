@@ -1,6 +1,6 @@
 //! `tantara wait`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -12,21 +12,46 @@ use tantara::{all, any};
 
 use crate::events::aim::{Aim, Awaited};
 use crate::events::args::Wait;
+use crate::events::conditions::{self, Condition, Kind};
 use crate::events::place::{Event, Place};
 use crate::events::{program, text};
 use crate::failure::Failure;
 use crate::output;
 
+pub(crate) type Conditions = Vec<Arc<Condition>>;
+
 /// The time after which a wait on a terminal says what it waits for.
 const SILENCE: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(place: Place, wait: Wait, began: Instant) -> Result<(), Failure> {
+/// Checks the command line, and begins to observe the conditions.
+pub(crate) fn prepare(wait: &Wait) -> Result<Conditions, Failure> {
+    if wait.names.is_empty() && wait.aim() != Aim::Set {
+        return Err(Failure::usage(
+            "--unset and --next are about events, and no NAME is given; see tantara wait --help",
+        ));
+    }
+    let processes = wait.pid.iter().map(|&pid| Kind::Pid(pid));
+    let files = wait.file.iter().map(|path| Kind::File(path.clone()));
+    let servers = wait.tcp.iter().map(|target| Kind::Tcp(target.clone()));
+    conditions::begin(processes.chain(files).chain(servers), wait.quiet)
+}
+
+/// Waits. Without names of events there is no place.
+pub(crate) fn run(place: Option<Place>, conditions: &Conditions, wait: &Wait, began: Instant) -> Result<(), Failure> {
     let is_poll = wait.timeout.is_some_and(|timeout| timeout.is_zero());
+    if let Some(place) = &place
+        && !wait.quiet
+    {
+        hint_at_command(place, wait)?;
+    }
     // Both functions take `place`, so that the connection to a cluster ends before `become_command`.
-    let released = if is_poll { look(place, &wait) } else { wait_for(place, &wait, began) }?;
+    let released = if is_poll { look(place, conditions, wait) } else { wait_for(place, conditions, wait, began) }?;
     let Some(index) = released else { return Err(Failure::timed_out()) };
     if wait.any && !wait.quiet {
-        output::line(format_args!("{}", wait.names[index]));
+        match wait.names.get(index) {
+            Some(name) => output::line(format_args!("{name}")),
+            None => output::line(format_args!("{}", conditions[index - wait.names.len()].kind)),
+        }
         output::flush();
     }
     match wait.command.split_first() {
@@ -45,27 +70,61 @@ impl Wait {
     }
 }
 
-/// Without waiting or creating events: the index of an event that is set with `--any`, any index without it; `None` if
-/// the condition does not hold.
-fn look(place: Place, wait: &Wait) -> Result<Option<usize>, Failure> {
-    for (index, name) in wait.names.iter().enumerate() {
-        if wait.aim().is_met_by(place.is_set(name)?) == wait.any {
+/// Hints at a missing `--`, if a name is that of a command and no event has it.
+fn hint_at_command(place: &Place, wait: &Wait) -> Result<(), Failure> {
+    if !wait.command.is_empty() {
+        return Ok(());
+    }
+    // A wait needs something to wait for.
+    let first = usize::from(wait.pid.is_empty() && wait.file.is_empty() && wait.tcp.is_empty());
+    for (index, name) in wait.names.iter().enumerate().skip(first) {
+        if program::check(OsStr::new(name)).is_ok() && !place.knows(name)? {
+            let (events, command) = wait.names.split_at(index);
+            let words = [&["wait".to_owned()], events, &["--".to_owned()], command].concat().join(" ");
+            output::note(format_args!("waiting for an event {name}; to run the command {name}, write tantara {words}"));
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Without waiting or creating events: the index of what holds with `--any`, any index without it; `None` if what is
+/// waited for does not hold.
+fn look(place: Option<Place>, conditions: &Conditions, wait: &Wait) -> Result<Option<usize>, Failure> {
+    for index in 0..wait.names.len() + conditions.len() {
+        let holds = match (&place, wait.names.get(index)) {
+            (Some(place), Some(name)) => wait.aim().is_met_by(place.is_set(name)?),
+            _ => conditions[index - wait.names.len()].holds_now(),
+        };
+        if holds == wait.any {
             return Ok(wait.any.then_some(index));
         }
     }
     Ok((!wait.any).then_some(0))
 }
 
-/// The index of the event that released the wait with `--any`, any index without it. `None` after the timeout, which is
-/// reported.
-fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, Failure> {
-    let place = Arc::new(place);
+/// The index of what released the wait with `--any`, any index without it. `None` after the timeout, which is reported.
+fn wait_for(
+    place: Option<Place>,
+    conditions: &Conditions,
+    wait: &Wait,
+    began: Instant,
+) -> Result<Option<usize>, Failure> {
+    let place = place.map(Arc::new);
     let deadline = wait.timeout.map(|timeout| began.checked_add(timeout));
     let aim = wait.aim();
-    let Some(events) = open(&place, wait)? else { return first_missing(&place, wait) };
-    let notice = (!wait.quiet && std::io::stderr().is_terminal()).then(|| Notice::new(&place, &wait.names, aim));
-    let _outages = place.report_outages();
-    let awaited: Vec<_> = events.iter().map(|(_, event)| Awaited { event, aim }).collect();
+    let events = match &place {
+        Some(place) => match open(place, conditions, wait)? {
+            Some(events) => events,
+            None => return first_missing(place, wait),
+        },
+        None => Vec::new(),
+    };
+    let is_noticed = !wait.quiet && std::io::stderr().is_terminal();
+    let notice = is_noticed.then(|| Notice::new(place.as_ref(), &wait.names, aim, conditions));
+    let _outages = place.as_ref().and_then(|place| place.report_outages());
+    let mut awaited: Vec<_> = events.iter().map(|(_, event)| Awaited::Event(event, aim)).collect();
+    awaited.extend(conditions.iter().map(|condition| Awaited::Condition(condition)));
     // A deadline that no clock reaches is none.
     let released = wait_until(&awaited, wait.any, deadline.flatten())?;
     if let Some(notice) = notice {
@@ -74,21 +133,37 @@ fn wait_for(place: Place, wait: &Wait, began: Instant) -> Result<Option<usize>, 
     if released.is_none() && !wait.quiet {
         let failing = events.iter().filter(|(_, event)| !aim.is_met_by(event.seems_set()));
         let failing = text::some_of(failing.map(|(index, _)| wait.names[*index].as_str()));
-        let what = if failing.is_empty() { String::new() } else { format!(": {failing} {}", aim.failing()) };
-        output::note(format_args!("timed out after {}{what}", text::length(wait.timeout.unwrap_or_default())));
+        let mut what: Vec<String> = Vec::new();
+        if !failing.is_empty() {
+            what.push(format!("{failing} {}", aim.failing()));
+        }
+        what.extend(pending(conditions).map(Condition::failing));
+        let colon = if what.is_empty() { "" } else { ": " };
+        let after = text::length(wait.timeout.unwrap_or_default());
+        output::note(format_args!("timed out after {after}{colon}{}", what.join("; ")));
     }
-    Ok(released.map(|released| events[released].0))
+    let index_of = |part: usize| match events.get(part) {
+        Some((index, _)) => *index,
+        None => wait.names.len() + (part - events.len()),
+    };
+    Ok(released.map(index_of))
+}
+
+/// The conditions that have not held.
+fn pending(conditions: &Conditions) -> impl Iterator<Item = &Condition> {
+    conditions.iter().map(|condition| &**condition).filter(|condition| !condition.has_held.is_set())
 }
 
 /// The events to wait for, with their indices; `None` if none is left because those that do not exist are clear.
-fn open(place: &Place, wait: &Wait) -> Result<Option<Vec<(usize, Event)>>, Failure> {
+fn open(place: &Place, conditions: &Conditions, wait: &Wait) -> Result<Option<Vec<(usize, Event)>>, Failure> {
     if wait.aim() != Aim::Unset {
         return Ok(Some(place.open_all(&wait.names)?.into_iter().enumerate().collect()));
     }
     let found = place.find_all(&wait.names)?;
     let is_over = wait.any && found.iter().any(Option::is_none);
     let found: Vec<_> = found.into_iter().enumerate().filter_map(|(index, event)| Some((index, event?))).collect();
-    Ok(Some(found).filter(|found| !is_over && !found.is_empty()))
+    let is_something_left = !found.is_empty() || !conditions.is_empty();
+    Ok(Some(found).filter(|_| !is_over && is_something_left))
 }
 
 /// The index of an event that does not exist.
@@ -136,37 +211,29 @@ struct Notice {
 }
 
 impl Notice {
-    fn new(place: &Arc<Place>, names: &[String], aim: Aim) -> Notice {
+    fn new(place: Option<&Arc<Place>>, names: &[String], aim: Aim, conditions: &Conditions) -> Notice {
         let is_over = Arc::new(Mutex::new(false));
         let print = {
-            let (is_over, names) = (Arc::clone(&is_over), names.to_vec());
+            let (is_over, names, conditions) = (Arc::clone(&is_over), names.to_vec(), conditions.clone());
             // Weak, because the connection to a cluster must end before the process becomes a command.
-            let place = Arc::downgrade(place);
+            let place = place.map(Arc::downgrade);
             move || {
                 thread::sleep(SILENCE);
                 // Before `is_over` is locked, because the answer of a cluster takes a while.
-                let Some(place) = place.upgrade() else { return };
-                let known = place.names();
-                let Ok(events) = place.find_all(&names) else { return };
+                let place = place.and_then(|place| place.upgrade());
+                let of_events = place.and_then(|place| awaited_events(&place, &names, aim));
                 let is_over = is_over.lock().unwrap_or_else(PoisonError::into_inner);
                 if *is_over {
                     return;
                 }
-                let seems_set = |event: &Option<Event>| event.as_ref().is_some_and(Event::seems_set);
-                let left = events.iter().zip(&names).filter(|(event, _)| !aim.is_met_by(seems_set(event)));
-                let left: Vec<_> = left.map(|(_, name)| name.as_str()).collect();
-                let mut text =
-                    format!("{} {} in {}", aim.waiting(), text::some_of(left.iter().copied()), place.shown());
-                text.push_str(&others(events.iter().flatten()));
-                // A misspelt name creates a new event, so offer a similar one.
-                let others: Vec<String> = known.iter().filter(|known| !names.contains(known)).cloned().collect();
-                if let [name] = left[..]
-                    && aim != Aim::Unset
-                    && let Some(nearest) = text::nearest(name, &others)
-                {
-                    text.push_str(&format!(" (there is also {nearest})"));
+                if let Some(text) = &of_events {
+                    output::note(format_args!("{text}"));
                 }
-                output::note(format_args!("{text}"));
+                let pending: Vec<String> = pending(&conditions).map(Condition::waiting).collect();
+                if !pending.is_empty() {
+                    let pending = text::some_of(pending.iter().map(String::as_str));
+                    output::note(format_args!("waiting for {pending}"));
+                }
             }
         };
         // The wait continues even if no thread can be started.
@@ -177,6 +244,26 @@ impl Notice {
     fn cancel(self) {
         *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
+}
+
+/// Says for which events the process waits, and who else does. `None` if they cannot be read.
+fn awaited_events(place: &Place, names: &[String], aim: Aim) -> Option<String> {
+    let known = place.names();
+    let events = place.find_all(names).ok()?;
+    let seems_set = |event: &Option<Event>| event.as_ref().is_some_and(Event::seems_set);
+    let left = events.iter().zip(names).filter(|(event, _)| !aim.is_met_by(seems_set(event)));
+    let left: Vec<_> = left.map(|(_, name)| name.as_str()).collect();
+    let mut text = format!("{} {} in {}", aim.waiting(), text::some_of(left.iter().copied()), place.shown());
+    text.push_str(&others(events.iter().flatten()));
+    // A misspelt name creates a new event, so offer a similar one.
+    let others: Vec<String> = known.iter().filter(|known| !names.contains(known)).cloned().collect();
+    if let [name] = left[..]
+        && aim != Aim::Unset
+        && let Some(nearest) = text::nearest(name, &others)
+    {
+        text.push_str(&format!(" (there is also {nearest})"));
+    }
+    Some(text)
 }
 
 /// Says who else waits.
