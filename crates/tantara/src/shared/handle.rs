@@ -21,7 +21,7 @@ use crate::shared::file::{EventFile, Standing};
 use crate::shared::holders;
 use crate::shared::registry::{self, Registry};
 use crate::sync::lock;
-use crate::sys::{self, Awake, shared};
+use crate::sys::{self, Awake, keeping_errno, shared};
 
 /// One opening of an event.
 #[derive(Debug)]
@@ -154,8 +154,13 @@ impl Handle {
         if word.depends_on_a_holder() { self.seen_held(word) } else { word }
     }
 
+    /// May be called in a signal handler, as `is_set` may.
     #[cold]
     fn seen_held(&self, word: Word) -> Word {
+        keeping_errno(|| self.seen_by_locks(word))
+    }
+
+    fn seen_by_locks(&self, word: Word) -> Word {
         let seen = holders::seen(&self.file.file, word);
         if seen.is_set() || !self.file.is_writable {
             return seen;

@@ -41,10 +41,10 @@ pub(crate) fn seen(file: &File, word: Word) -> Word {
 }
 
 /// Ends the hold that a killed process has left, unless another process is about to. Nothing
-/// happens if a process holds the event.
+/// happens if a process holds the event. May be called in a signal handler, as `is_set` may.
 pub(crate) fn clean_up(file: &File, page: &Page) {
     // A description of its own, because locks of the same one do not exclude each other.
-    if let Ok(file) = EventFile::reopen(file, true) {
+    if let Ok(file) = files::reopen_in_handler(file) {
         end(&file, page);
     }
 }

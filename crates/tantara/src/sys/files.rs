@@ -164,6 +164,19 @@ fn own_link(file: &File) -> io::Result<CString> {
     Ok(CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?)
 }
 
+/// A new description of the file, for reading and writing. May be called in a signal handler: it
+/// allocates nothing.
+pub(crate) fn reopen_in_handler(file: &File) -> io::Result<File> {
+    let mut path = [0; 32];
+    // Short enough with any number; the rest is zeros.
+    io::Write::write_fmt(&mut &mut path[..31], format_args!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let path = CStr::from_bytes_until_nul(&path).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the path is a C string.
+    let number = done(unsafe { libc::open(path.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC) })?;
+    // SAFETY: the descriptor is new, and owned by this function.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
 /// Takes the file's advisory lock (`man 2 flock`), if it is free. The lock ends with the open file
 /// description.
 pub(crate) fn try_lock(file: &File) -> io::Result<()> {

@@ -239,6 +239,50 @@ fn shared_event_set_in_the_middle_of_every_operation() {
 }
 
 /// If only threads wait for it: see the documentation of [`Event`].
+/// The handler finds what a killed holder has left, and cleans it up.
+#[test]
+fn a_look_for_holders_in_the_middle_of_every_operation() {
+    static TARGET: AtomicPtr<SharedEvent> = AtomicPtr::new(ptr::null_mut());
+    static HANDLED: Handled = Handled { calls: AtomicUsize::new(0), failures: AtomicUsize::new(0) };
+    static WAS_UNSET: AtomicBool = AtomicBool::new(false);
+
+    extern "C" fn handler(_: libc::c_int) {
+        // SAFETY: it points to an event that is never dropped.
+        let event = unsafe { &*TARGET.load(SeqCst) };
+        handle(&HANDLED, || {
+            event.is_set().is_ok_and(|is_set| {
+                WAS_UNSET.fetch_or(!is_set, SeqCst);
+                true
+            })
+        });
+    }
+
+    const WORD_AT: u64 = 128;
+    const HELD: u32 = 0b1_0000;
+    let directory = tempfile::tempdir().unwrap();
+    let open = || SharedEvent::open_in(directory.path(), "held").unwrap();
+    let event: &'static SharedEvent = Box::leak(Box::new(open()));
+    TARGET.store(ptr::from_ref(event).cast_mut(), SeqCst);
+    let file = std::fs::OpenOptions::new().write(true).open(event.path().unwrap()).unwrap();
+    // As a holder leaves it that was killed.
+    let leave = move || std::os::unix::fs::FileExt::write_all_at(&file, &HELD.to_ne_bytes(), WORD_AT).unwrap();
+    let leave: &'static (dyn Fn() + Send + Sync) = Box::leak(Box::new(leave));
+    storm(
+        libc::SIGRTMIN() + 5,
+        handler,
+        &HANDLED,
+        vec![
+            ("a killed holder", Box::new(leave)),
+            ("is_set", Box::new(|| _ = (leave(), event.is_set()))),
+            ("wait_timeout", Box::new(|| _ = (leave(), event.wait_timeout(BRIEFLY)))),
+            ("wait_unset", Box::new(|| _ = (leave(), event.wait_unset()))),
+            ("hold", Box::new(|| drop(event.hold().unwrap()))),
+            ("hold after a killed holder", Box::new(|| _ = (leave(), event.hold().unwrap()))),
+        ],
+    );
+    assert!(WAS_UNSET.load(SeqCst));
+}
+
 #[test]
 fn event_set_in_the_middle_of_what_threads_do() {
     static EVENT: Event = Event::new();
