@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
             NO
         }
         ("hold_and_fork", [name]) => hold_and_fork(&open(name)),
+        ("hold_while_forking", [name]) => hold_while_forking(&open(name)),
         ("hold_storm", [name, kills]) => storm(directory, name, kills.parse().unwrap()),
         ("read_holds", [name]) => {
             become_nobody();
@@ -230,17 +231,6 @@ fn hold_and_fork(event: &SharedEvent) -> i32 {
     assert!(event.is_set().unwrap(), "the child has ended the hold");
     drop(hold.take());
     assert!(!event.is_set().unwrap(), "the child still holds it");
-    // A hold whose process ends while its children live.
-    let mut again = Child::fork(|| {
-        std::mem::forget(event.hold().unwrap());
-        let grandchild = Child::fork(|| thread::sleep(LONG));
-        assert!(event.is_set().unwrap());
-        std::mem::forget(grandchild);
-    });
-    while !again.has_ended() {
-        thread::yield_now();
-    }
-    assert!(!event.is_set().unwrap(), "the grandchild still holds it");
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
     child.kill();
@@ -253,33 +243,40 @@ fn the_child_of_a_fork_holds_nothing() {
     assert!(start("hold_and_fork", &home, &["event"]).says_yes());
 }
 
-/// Threads fork while others begin and end holds: no child keeps one.
+/// One thread forks while another begins a hold, which ends with their process: the child, which lives, keeps nothing.
+fn hold_while_forking(event: &SharedEvent) -> i32 {
+    let forked = shared_memory();
+    for round in 0..40 {
+        let mut parent = Child::fork(|| {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    thread::sleep(Duration::from_micros(u64::from(round % 8 * 20)));
+                    std::mem::forget(event.hold().unwrap());
+                });
+                thread::sleep(Duration::from_micros(60));
+                std::mem::forget(Child::fork(|| {
+                    // SAFETY: takes numbers. It outlives its parent.
+                    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, 0) };
+                    forked.fetch_add(1, Relaxed);
+                    thread::sleep(Duration::from_secs(2));
+                }));
+            });
+            while forked.load(Relaxed) <= round {
+                thread::yield_now();
+            }
+        });
+        while !parent.has_ended() {
+            thread::yield_now();
+        }
+        assert!(!event.is_set().unwrap(), "a child keeps the hold of round {round}");
+    }
+    YES
+}
+
 #[test]
 fn no_child_keeps_a_hold_that_begins_while_it_is_forked() {
-    let (event, is_over) = (SharedEvent::anonymous().unwrap(), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let forks = scope.spawn(|| {
-            let mut children = Vec::new();
-            for _ in 0..40 {
-                // With a closure before exec, the standard library forks, so that handlers run.
-                let mut command = Command::new("sleep");
-                command.arg("60").stdin(Stdio::null());
-                // SAFETY: it does nothing.
-                unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, || Ok(())) };
-                children.push(ChildProcess(command.spawn().unwrap()));
-            }
-            is_over.store(true, Relaxed);
-            children
-        });
-        while !is_over.load(Relaxed) {
-            let hold = event.hold().unwrap();
-            assert!(event.is_set().unwrap());
-            drop(hold);
-        }
-        let children = forks.join().unwrap();
-        assert!(!event.is_set().unwrap());
-        drop(children);
-    });
+    let home = directory();
+    assert!(start("hold_while_forking", &home, &["event"]).says_yes());
 }
 
 /// A process that may only read sees holds, and that their holders were killed.
