@@ -20,7 +20,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Aw
     futex_wait(word, 0, expected, nap)
 }
 
-/// See [`super::wake_all`].
+/// Wakes all sleepers on the word, in every process.
 pub(crate) fn wake_all(word: &AtomicU32) {
     futex_wake(word, 0, i32::MAX);
 }
