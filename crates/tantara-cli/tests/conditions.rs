@@ -13,6 +13,9 @@ use std::time::Duration;
 
 use scratch::{Events, Running, until};
 
+/// A time limit in which a wait for a file does not look for what the kernel does not report.
+const SOONER: &str = "50s";
+
 /// A process that runs for long.
 fn sleeper() -> Running {
     Running(Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap())
@@ -119,8 +122,17 @@ fn a_file_is_noticed_however_it_appears() {
         assert_eq!(events.code(&["wait", "--file", path, "--timeout", "0"]), 124, "{path}");
         let absolute = at(path);
         let waiting = [
-            events.start(&["wait", "--any", "--file", path]),
-            events.start(&["wait", "--any", "--file", absolute.to_str().unwrap(), "--file", "/no/such"]),
+            events.start(&["wait", "--any", "--file", path, "--timeout", SOONER]),
+            events.start(&[
+                "wait",
+                "--any",
+                "--file",
+                absolute.to_str().unwrap(),
+                "--file",
+                "/a/b",
+                "--timeout",
+                SOONER,
+            ]),
         ];
         waiting.iter().for_each(|waiting| until_asleep(waiting, 2));
         // Others do not matter.
@@ -129,6 +141,38 @@ fn a_file_is_noticed_however_it_appears() {
         let outputs = waiting.map(Running::done);
         assert_eq!(outputs, [format!("--file={path}\n"), format!("--file={}\n", absolute.display())]);
     }
+}
+
+#[test]
+fn a_file_is_noticed_below_a_directory_that_is_mounted_or_was_removed_while_in_use() {
+    let events = Events::new();
+    let at = |path: &str| events.home().join(path);
+    fs::create_dir_all(at("mounted")).unwrap();
+    let script = "\"$0\" wait --any --file mounted/deep/file --timeout 50 & \
+        until [ \"$(ls /proc/$!/task | wc -l)\" = 2 ]; do sleep 0.01; done; sleep 0.1; \
+        mkdir other; mount -t tmpfs none other && mkdir other/deep && touch other/deep/file && \
+        mount --bind other mounted; wait $!";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_tantara")])
+        .current_dir(events.home())
+        .output()
+        .unwrap();
+    if output.stderr.starts_with(b"unshare:") {
+        println!("the mounted directory is left out: {output:?}");
+    } else {
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "--file=mounted/deep/file\n", "{output:?}");
+    }
+    // The kernel does not tell that it was removed before nobody uses it, and its name is used again.
+    fs::create_dir_all(at("used/deep")).unwrap();
+    let user = Command::new("sleep").arg("600").current_dir(at("used/deep")).spawn().unwrap();
+    let user = Running(user);
+    let waiting = events.start(&["wait", "--file", "used/deep/file"]);
+    until_asleep(&waiting, 2);
+    fs::remove_dir(at("used/deep")).unwrap();
+    fs::create_dir(at("used/deep")).unwrap();
+    fs::write(at("used/deep/file"), "").unwrap();
+    drop(user);
+    waiting.done();
 }
 
 #[test]
@@ -144,7 +188,7 @@ fn a_file_that_cannot_be_waited_for_gets_one_clear_error() {
     assert!(complaint.ends_with("file/below does not exist\n"), "{complaint}");
     // A loop of links, which is resolved while it is waited for.
     symlink("loop", events.home().join("loop")).unwrap();
-    let waiting = events.start(&["wait", "--file", "loop"]);
+    let waiting = events.start(&["wait", "--file", "loop", "--timeout", SOONER]);
     until_asleep(&waiting, 2);
     fs::remove_file(events.home().join("loop")).unwrap();
     fs::write(events.home().join("loop"), "").unwrap();
@@ -167,6 +211,22 @@ fn a_server_is_waited_for_until_it_accepts() {
     assert!(!waiting.is_over());
     let _listener = TcpListener::bind(&address).unwrap();
     assert_eq!(waiting.done(), format!("--tcp={address}\nthen\n"));
+}
+
+#[test]
+fn a_connection_to_itself_is_none() {
+    // Where the only port for clients is that of the server, a client is connected to itself.
+    let script = "ip link set lo up && echo '40000 40000' > /proc/sys/net/ipv4/ip_local_port_range || exit 99; \
+        exec \"$0\" wait --tcp 127.0.0.1:40000 --timeout 0";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", script, env!("CARGO_BIN_EXE_tantara")])
+        .output()
+        .unwrap();
+    if output.stderr.starts_with(b"unshare:") || output.status.code() == Some(99) {
+        println!("left out: {output:?}");
+    } else {
+        assert_eq!(output.status.code(), Some(124), "{output:?}");
+    }
 }
 
 #[test]

@@ -218,7 +218,8 @@ Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d.
 Conditions: each option may be given several times, and each must hold at some moment of the wait. --any prints a \
 condition as an option, such as --pid=123 or --tcp=db:5432, which no event can be named. --unset and --next are about \
 the events alone. Processes of any user can be waited for; a process that does not exist has ended. Files are noticed \
-by inotify, without polling, so a file that another machine makes in a network file system may not be noticed. \
+by inotify; those that the kernel does not report, such as files that another machine makes in a network file system, \
+within a minute. \
 Connecting is tried until it succeeds, at least once a second, and the connection is closed at once; a host that \
 cannot be resolved is tried again as well. With --timeout 0, connecting is tried once, for at most a second.
 

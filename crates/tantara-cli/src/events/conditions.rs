@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tantara::{Event, any};
 
-use crate::events::files::Files;
+use crate::events::files::{Files, NAP};
 use crate::events::tcp::{Refusal, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -135,6 +135,9 @@ pub(crate) fn pid(text: &str) -> Result<Pid, String> {
 /// the whole process fails.
 pub(crate) fn begin(kinds: impl Iterator<Item = Kind>, is_quiet: bool) -> Result<Vec<Arc<Condition>>, Failure> {
     let conditions: Vec<Arc<Condition>> = kinds.map(|kind| Arc::new(Condition::new(kind))).collect();
+    if conditions.is_empty() {
+        return Ok(conditions);
+    }
     let mut processes = Vec::new();
     let mut paths = Vec::new();
     for (index, condition) in conditions.iter().enumerate() {
@@ -153,11 +156,11 @@ pub(crate) fn begin(kinds: impl Iterator<Item = Kind>, is_quiet: bool) -> Result
     let files = if paths.is_empty() { None } else { Some(Files::new(paths.into_iter())?) };
     let mut sleeper = Sleeper { conditions: conditions.clone(), processes, files };
     sleeper.look_for_files()?;
-    sleeper.sleep(Some(&Timespec::default()))?;
+    sleeper.sleep(Some(Duration::ZERO))?;
     if !sleeper.is_done() {
         start("conditions", move || {
             while !sleeper.is_done() {
-                if let Err(failure) = sleeper.sleep(None) {
+                if let Err(failure) = sleeper.sleep(sleeper.files.as_ref().map(|_| NAP)) {
                     output::note(format_args!("{failure}"));
                     exit(failure.code.into());
                 }
@@ -205,8 +208,9 @@ impl Sleeper {
         self.processes.is_empty() && self.files.is_none()
     }
 
-    /// Sleeps until something has happened, or for as long as this.
-    fn sleep(&mut self, longest: Option<&Timespec>) -> Result<(), Failure> {
+    /// Sleeps until something has happened, or for as long as this; then it looks for files in any case.
+    fn sleep(&mut self, longest: Option<Duration>) -> Result<(), Failure> {
+        let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
         let mut sources: Vec<PollFd<'_>> =
             self.processes.iter().map(|(_, process)| PollFd::new(process, PollFlags::IN)).collect();
         if let Some(files) = &self.files {
@@ -214,16 +218,17 @@ impl Sleeper {
             sources
                 .extend(files.mounts.as_ref().map(|mounts| PollFd::from_borrowed_fd(mounts.as_fd(), PollFlags::PRI)));
         }
-        match poll(&mut sources, longest) {
-            Ok(_) | Err(Errno::INTR) => {}
+        let is_timeout = match poll(&mut sources, longest.as_ref()) {
+            Ok(count) => count == 0,
+            Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(Failure::internal(format!("cannot wait for conditions: {error}"))),
-        }
+        };
         let has_happened: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
         let of_files = &has_happened[self.processes.len()..];
         // The second one is that of the mounts.
         let is_look_due = self.files.as_ref().is_some_and(|files| {
             let has_changed = of_files.first() == Some(&true) && files.has_changed();
-            has_changed || of_files.get(1) == Some(&true)
+            is_timeout || has_changed || of_files.get(1) == Some(&true)
         });
         let mut ended = has_happened.iter();
         self.processes.retain(|(index, _)| {

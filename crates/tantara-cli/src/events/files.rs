@@ -1,21 +1,30 @@
-//! Files that are waited for: inotify on the directories on the way to them, and no polling.
+//! Files that are waited for: inotify on the directories on the way to them.
 //!
 //! A file may appear because it is made, because a directory above it is made, renamed or mounted, or because a
 //! symbolic link on the way is replaced. So each directory on the way is watched, as far as it exists, and the way is
-//! followed again after each change. A directory is watched before it is looked into, so that no change is missed.
+//! followed again after each change. Only the last of them, and those with symbolic links, are watched for changes of
+//! their entries, because those above may be busy (`/tmp`). The others are watched for their own end. A directory is
+//! watched before it is looked into, so that no change is missed.
+//!
+//! The kernel does not report changes that another machine makes in a network file system, nor the removal of a
+//! directory that a process still uses. So callers also look every [`NAP`].
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::mem::{MaybeUninit, take};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::stat;
 use rustix::io::Errno;
 
 use crate::failure::Failure;
+
+/// How often to look for changes that the kernel does not report.
+pub(crate) const NAP: Duration = Duration::from_secs(60);
 
 /// As the kernel limits it.
 const MOST_LINKS: usize = 40;
@@ -89,7 +98,7 @@ impl Files {
         Ok(found)
     }
 
-    /// Watches the directories on the way to the file, as far as they exist. Always `false`.
+    /// Watches the directories on the way to the file, as far as they exist. Always `false`, if it succeeds.
     fn watch_way(&mut self, path: &Path) -> Result<bool, Failure> {
         let mut left = names(path);
         let mut at = PathBuf::from("/");
@@ -97,22 +106,28 @@ impl Files {
         while let Some(name) = left.pop_front() {
             let next = at.join(&name);
             self.names.insert(name);
-            let watched = self.watch(&at);
-            match fs::symlink_metadata(&next) {
+            // What is not watchable matters only if it is the last one that exists.
+            let mut watched = self.watch(&at, WatchFlags::empty());
+            let mut found = fs::symlink_metadata(&next);
+            if !found.as_ref().is_ok_and(Metadata::is_dir) {
+                let entries = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE;
+                watched = self.watch(&at, entries);
+                found = fs::symlink_metadata(&next);
+            }
+            match found {
+                Ok(file) if file.is_dir() => at = next,
                 Ok(file) if file.is_symlink() && links < MOST_LINKS => {
                     links += 1;
-                    // It is replaced meanwhile; then a notice comes.
+                    // If it was replaced just now, a notice comes.
                     let Ok(target) = fs::read_link(&next) else { return Ok(false) };
                     if target.is_absolute() {
                         at = PathBuf::from("/");
                     }
                     names(&target).into_iter().rev().for_each(|name| left.push_front(name));
                 }
-                // Its own directory may be unreadable, which matters only for what does not exist yet.
-                Ok(file) if file.is_dir() => at = next,
                 _ => {
                     return match watched {
-                        // The directory was removed meanwhile, of which its own directory gives notice.
+                        // The directory was removed just now, of which it gives notice itself.
                         Ok(()) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
                         Err(error) => Err(cannot_watch(&at.display().to_string(), error)),
                     };
@@ -122,10 +137,11 @@ impl Files {
         Ok(false)
     }
 
-    fn watch(&mut self, directory: &Path) -> Result<(), Errno> {
-        let changes = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE;
-        let own = WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF | WatchFlags::ONLYDIR;
-        let watch = inotify::add_watch(&self.notices, directory, changes | own)?;
+    /// Watches the directory for its own end, and for these changes of its entries, beside those of another file.
+    fn watch(&mut self, directory: &Path, entries: WatchFlags) -> Result<(), Errno> {
+        let own = WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF;
+        let flags = entries | own | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
+        let watch = inotify::add_watch(&self.notices, directory, flags)?;
         self.watches.insert(watch);
         Ok(())
     }
