@@ -4,8 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "no_words.rs"]
+mod no_words;
 #[path = "shared_in_models.rs"]
 pub(crate) mod shared;
+
+pub(crate) use no_words::Words;
 
 use std::io;
 use std::sync::Arc;

@@ -7,11 +7,14 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "no_words.rs"]
+mod no_words;
 #[cfg(loom)]
 #[path = "shared_in_models.rs"]
 pub(crate) mod shared;
 
-use std::convert::Infallible;
+pub(crate) use no_words::Words;
+
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -62,34 +65,6 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
     drop(sleepers);
     let is_over = slept_out && (wakes == ends || interrupt::gives_up(deadline));
     if is_over { Err(TimedOut) } else { Ok(()) }
-}
-
-/// Words of events that a thread sleeps on: no thread can sleep on more than one here.
-#[derive(Debug)]
-pub(crate) struct Words {
-    none: Infallible,
-}
-
-impl Words {
-    pub(crate) fn new(_: usize) -> Option<Words> {
-        None
-    }
-
-    pub(crate) fn clear(&mut self) {
-        match self.none {}
-    }
-
-    pub(crate) fn have_room_for(_: usize) -> bool {
-        false
-    }
-
-    pub(crate) fn add(&mut self, _: &std::sync::atomic::AtomicU32, _: u32) {
-        match self.none {}
-    }
-
-    pub(crate) fn wait(&mut self, _: &AtomicU32, _: u32, _: Instant) -> Awake {
-        match self.none {}
-    }
 }
 
 /// Whether this thread may give way to others.
