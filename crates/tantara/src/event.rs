@@ -61,15 +61,16 @@ use crate::word::{Generation, Word};
 /// | | in a signal handler |
 /// |---|---|
 /// | [`is_set`](Event::is_set), [`clear`](Event::clear) | safe: one atomic operation |
-/// | [`set`](Event::set) | safe on Linux, if only threads wait for the event, by its own blocking methods |
+/// | [`set`](Event::set) | safe on Linux, if only threads ever wait for the event, by its own blocking methods |
 /// | everything else | not safe |
 ///
 /// Threads that block in `wait`, `wait_timeout` or `wait_deadline` need no lock. Tasks,
 /// [`any`](crate::any) and [`all`](crate::all) wait in a list that a spin lock protects. If one of
-/// them waits for the event, a `set` in a signal handler deadlocks when the handler has interrupted
-/// a thread that holds this lock; and it calls wakers, few of which are safe there. Instead, let
-/// the handler write to a pipe or an eventfd, and let the thread that reads it call `set` (the
-/// crate signal-hook does the first half). Or use a `SharedEvent`, whose `set` is safe there.
+/// them waits for the event, or has waited since the last `set`, a `set` in a signal handler
+/// deadlocks when the handler has interrupted a thread that holds this lock; and it calls wakers,
+/// few of which are safe there. Instead, let the handler write to a pipe or an eventfd, and let the
+/// thread that reads it call `set` (the crate signal-hook does the first half). Or use a
+/// `SharedEvent`, whose `set` is safe there.
 ///
 /// The lock has no priority inheritance. As long as only threads wait, by the blocking methods, no
 /// thread needs it, and a thread with a real-time priority waits for the thread that sets and for
@@ -159,7 +160,7 @@ impl Event {
     ///
     /// # Signal handlers
     ///
-    /// Not to be called in one if a task, `any` or `all` waits for the event: see
+    /// Not to be called in one if a task, `any` or `all` ever waits for the event: see
     /// [above](Event#signal-handlers-and-real-time-threads).
     #[inline]
     pub fn set(&self) {
@@ -409,12 +410,11 @@ impl Event {
     /// 1. No thread falls asleep in a generation that was released: the futex compares the word.
     /// 2. The `set` that released sleepers makes a wake-up call for their group, after it has
     ///    changed the word.
-    /// 3. Each call wakes somebody, unless the group is empty. Who was woken by it, and only who
-    ///    was, gets [`Awake::Called`](sys::Awake::Called): a signal or a deadline never uses up a
-    ///    call.
-    /// 4. Who was called and is released makes a call for four before anything else. So the sleepers
-    ///    of a released generation become fewer until there are none (by 1 none are added), and
-    ///    until then another call follows.
+    /// 3. Each call wakes somebody, unless the group is empty.
+    /// 4. Who has slept and is released makes a call for four before anything else, whatever ended
+    ///    its sleep. (By Linux' own futex a signal or a deadline never uses up a call. gVisor may
+    ///    report them after a call.) So the sleepers of a released generation become fewer until
+    ///    there are none (by 1 none are added), and until then another call follows.
     /// 5. A caller may leave its call out only if nobody is counted as asleep, or if an earlier
     ///    call has found the group empty. Sleepers are counted before they write to the word, so
     ///    who sees the release sees them.
@@ -437,20 +437,18 @@ impl Event {
             if word.compare_exchange(now.bits(), asleep, AcqRel, Relaxed).is_err() {
                 continue;
             }
-            match sys::wait_in_group(word, asleep, group, deadline) {
-                Ok(sys::Awake::Called) => {
-                    let now = self.word();
-                    if now.releases(generation) {
-                        // It has used up a wake-up call, so it must make the next ones. Nothing
-                        // else may run before.
-                        drop(sleeper);
-                        self.wake_next(generation, now);
-                        return true;
-                    }
-                }
-                Ok(_) => {}
-                // On a tie, released wins.
-                Err(sys::TimedOut) => return self.word().releases(generation),
+            let awake = sys::wait_in_group(word, asleep, group, deadline);
+            let now = self.word();
+            if now.releases(generation) {
+                // It may have used up a wake-up call, so it must make the next one. Nothing else
+                // may run before.
+                drop(sleeper);
+                self.wake_next(generation, now);
+                return true;
+            }
+            if awake.ends_the_wait(deadline) {
+                // On a tie, released wins: `gives_up` may have set the event.
+                return self.word().releases(generation);
             }
         }
     }

@@ -140,18 +140,22 @@ mod backend {
 
     /// What the portable backend needs.
     pub(crate) mod condvar {
+        #[cfg(tantara_portable)]
         use std::time::Instant;
 
         pub(crate) use loom::lazy_static as process_wide;
-        pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+        #[cfg(tantara_portable)]
+        pub(crate) use loom::sync::MutexGuard;
+        pub(crate) use loom::sync::{Condvar, Mutex};
 
         #[cfg(tantara_portable)]
         /// One, because addresses differ between runs, and loom needs identical runs.
         pub(crate) const BUCKETS: usize = 1;
 
         /// Loom has no clock: a wait with a deadline lets the others run and then times out, which
-        /// explores a timeout at every point of their execution. The lock is released and taken
-        /// again, as by a wait.
+        /// explores a timeout at every point of their execution. The lock stays taken, so no
+        /// wake-up call comes meanwhile.
+        #[cfg(tantara_portable)]
         pub(crate) fn wait_until<'a, T>(
             _: &Condvar,
             guard: MutexGuard<'a, T>,

@@ -14,13 +14,12 @@ pub(crate) use no_words::Words;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use super::{ALL, Awake, TimedOut};
 use crate::deadline::Deadline;
 use crate::interrupt;
-use crate::sync::AtomicU32;
-use crate::sync::condvar::{Condvar, Mutex, process_wide, wait_until};
+use crate::sync::condvar::{Condvar, Mutex, process_wide};
+use crate::sync::{AtomicU32, yield_now};
 
 /// Sleepers are divided into groups.
 pub(crate) const HAS_GROUPS: bool = true;
@@ -52,39 +51,38 @@ fn address(word: &AtomicU32) -> usize {
 }
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
-    wait_in_group(word, expected, u32::MAX, deadline).map(drop)
+    if wait_in_group(word, expected, u32::MAX, deadline).ends_the_wait(deadline) { Err(TimedOut) } else { Ok(()) }
 }
 
-pub(crate) fn wait_in_group(
-    word: &AtomicU32,
-    expected: u32,
-    group: u32,
-    deadline: Deadline,
-) -> Result<Awake, TimedOut> {
+pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadline: Deadline) -> Awake {
     let mut queue = QUEUE.lock().unwrap();
     // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word
     // again.
     if word.load(Relaxed) != expected {
-        return Ok(Awake::Early);
+        return Awake::Early;
     }
     let wake = Arc::new(Condvar::new());
     queue.push(Sleeper { word: address(word), group, wake: Arc::clone(&wake) });
     let ends = deadline.instant();
-    match ends.or_else(|| interrupt::longest_sleep(deadline).map(|longest| Instant::now() + longest)) {
-        None => {
-            while queue.iter().any(|sleeper| sleeper.is(&wake)) {
-                queue = wake.wait(queue).unwrap();
-            }
-        }
-        Some(nap_ends) => queue = wait_until(&wake, queue, nap_ends).0,
+    let can_end = ends.is_some() || interrupt::longest_sleep(deadline).is_some();
+    while !can_end && queue.iter().any(|sleeper| sleeper.is(&wake)) {
+        queue = wake.wait(queue).unwrap();
     }
-    let Some(position) = queue.iter().position(|sleeper| sleeper.is(&wake)) else {
-        // Who was called has used up the call, even if the time has passed meanwhile.
-        return Ok(Awake::Called);
-    };
-    queue.remove(position);
+    if can_end {
+        // Loom has no clock: others may run, and then the time has passed.
+        drop(queue);
+        yield_now();
+        queue = QUEUE.lock().unwrap();
+    }
+    // A wake-up call that comes as the time passes is used up all the same. Linux says so, but some
+    // kernels that stand in for it report the time.
+    queue.retain(|sleeper| !sleeper.is(&wake));
     drop(queue);
-    if ends.is_some() || interrupt::gives_up(deadline) { Err(TimedOut) } else { Ok(Awake::TimedOut) }
+    match can_end {
+        false => Awake::Called,
+        true if ends.is_some() => Awake::TimedOut,
+        true => Awake::Interrupted,
+    }
 }
 
 /// As [`wait`], on two words, without a deadline.

@@ -28,15 +28,11 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
 pub(crate) const HAS_GROUPS: bool = true;
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
-    wait_until(deadline, |nap| futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, nap)).map(drop)
+    let awake = wait_until(deadline, |nap| futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, nap));
+    if awake.ends_the_wait(deadline) { Err(TimedOut) } else { Ok(()) }
 }
 
-pub(crate) fn wait_in_group(
-    word: &AtomicU32,
-    expected: u32,
-    group: u32,
-    deadline: Deadline,
-) -> Result<Awake, TimedOut> {
+pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadline: Deadline) -> Awake {
     wait_until(deadline, |nap| {
         // This call, unlike the other, takes a moment of CLOCK_MONOTONIC, which `Instant` does not
         // reveal.
@@ -46,24 +42,24 @@ pub(crate) fn wait_in_group(
     })
 }
 
-/// `sleep` gets the time for which it may sleep.
-fn wait_until(deadline: Deadline, sleep: impl FnOnce(Option<Duration>) -> Awake) -> Result<Awake, TimedOut> {
+/// `sleep` gets the time for which it may sleep. `TimedOut` says that the deadline has passed.
+fn wait_until(deadline: Deadline, sleep: impl FnOnce(Option<Duration>) -> Awake) -> Awake {
     // A relative time, measured by CLOCK_MONOTONIC as `Instant` is. It is computed anew for each
     // sleep, so early returns do not add up.
     let left = match deadline.instant() {
         None => None,
         Some(deadline) => {
             let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-            Some(left.ok_or(TimedOut)?)
+            let Some(left) = left else { return Awake::TimedOut };
+            Some(left)
         }
     };
     let longest = interrupt::longest_sleep(deadline);
     let nap = left.into_iter().chain(longest).min();
     match sleep(nap) {
-        Awake::TimedOut if nap == left => Err(TimedOut),
-        // Neither has used up a wake-up call.
-        Awake::TimedOut | Awake::Interrupted if interrupt::gives_up(deadline) => Err(TimedOut),
-        awake => Ok(awake),
+        // A signal may have come just before the sleep.
+        Awake::TimedOut if nap != left => Awake::Interrupted,
+        awake => awake,
     }
 }
 
@@ -166,6 +162,10 @@ pub(super) fn futex_wake(word: &AtomicU32, flags: libc::c_int, most: i32) {
 
 pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
     let woken = futex_wake_bits(word, libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG, most, groups);
+    if woken < 0 {
+        // A sandbox forbids it.
+        futex_wake(word, libc::FUTEX_PRIVATE_FLAG, super::ALL);
+    }
     (0..libc::c_long::from(most)).contains(&woken)
 }
 

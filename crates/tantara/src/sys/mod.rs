@@ -7,15 +7,13 @@
 //!   word and falling asleep are one step with respect to every `wake_*` that follows a change of
 //!   the word. [`TimedOut`] is returned only if the deadline has passed or the wait was given up.
 //! * `wait_in_group(word, expected, group, deadline)` does the same, and only wake-up calls for its
-//!   group reach it. A group is one bit of 32. It returns [`Awake::Called`] if it has used up a
-//!   wake-up call, and only then, but for stray calls that were meant for another word in the same
-//!   place.
+//!   group reach it. A group is one bit of 32. Whatever it returns, it may have used up a wake-up
+//!   call. It does not call [`gives_up`](crate::interrupt::gives_up).
 //! * `wake_one(word)` wakes one sleeper on `word`, of whatever group.
 //! * `wake_group(word, groups, most)` wakes up to `most` sleepers of these groups, those of the
 //!   highest priority first. `true` says that there were fewer.
 //!
-//! A platform without groups (`HAS_GROUPS` is `false`) wakes everybody instead, and never reports
-//! `Called`.
+//! A platform without groups (`HAS_GROUPS` is `false`) wakes everybody instead.
 //!
 //! [`spin`] decides whether to spin before sleeping. On Linux, `shared.rs` and `files.rs` have what
 //! events between processes need.
@@ -32,6 +30,9 @@ mod platform;
 pub(crate) mod spin;
 
 pub(crate) use platform::*;
+
+use crate::deadline::Deadline;
+use crate::interrupt;
 
 /// How many threads a `set` wakes.
 pub(crate) const FIRST: i32 = 1;
@@ -54,6 +55,18 @@ pub(crate) enum Awake {
     Early,
     /// The time has passed.
     TimedOut,
-    /// A signal handler has run.
+    /// A signal handler has run, or may have.
     Interrupted,
+}
+
+impl Awake {
+    /// Whether a wait that was not released is over: its time has passed, or it is
+    /// [given up](crate::interruptible).
+    pub(crate) fn ends_the_wait(self, deadline: Deadline) -> bool {
+        match self {
+            Awake::TimedOut => true,
+            Awake::Interrupted => interrupt::gives_up(deadline),
+            Awake::Called | Awake::Early => false,
+        }
+    }
 }

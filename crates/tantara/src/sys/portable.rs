@@ -46,12 +46,16 @@ fn bucket(word: &AtomicU32) -> &'static Bucket {
 }
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
+    if wait_in_group(word, expected, 0, deadline).ends_the_wait(deadline) { Err(TimedOut) } else { Ok(()) }
+}
+
+pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: Deadline) -> Awake {
     let bucket = bucket(word);
     let mut sleepers = bucket.sleepers.lock().unwrap();
     // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word
     // again.
     if word.load(Relaxed) != expected {
-        return Ok(());
+        return Awake::Early;
     }
     *sleepers += 1;
     let ends = deadline.instant();
@@ -63,8 +67,23 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Resul
     };
     *sleepers -= 1;
     drop(sleepers);
-    let is_over = slept_out && (wakes == ends || interrupt::gives_up(deadline));
-    if is_over { Err(TimedOut) } else { Ok(()) }
+    match slept_out {
+        false => Awake::Early,
+        true if wakes == ends => Awake::TimedOut,
+        true => Awake::Interrupted,
+    }
+}
+
+/// As [`wait`], on two words, without a deadline. In models all words share one bucket.
+#[cfg(loom)]
+fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32)) {
+    let bucket = bucket(first.0);
+    let mut sleepers = bucket.sleepers.lock().unwrap();
+    if first.0.load(Relaxed) == first.1 && second.0.load(Relaxed) == second.1 {
+        *sleepers += 1;
+        sleepers = bucket.wake.wait(sleepers).unwrap();
+        *sleepers -= 1;
+    }
 }
 
 /// Whether this thread may give way to others.
@@ -74,10 +93,6 @@ pub(crate) fn may_yield() -> bool {
 
 /// All sleepers of a word are woken together.
 pub(crate) const HAS_GROUPS: bool = false;
-
-pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: Deadline) -> Result<Awake, TimedOut> {
-    wait(word, expected, deadline).map(|()| Awake::Early)
-}
 
 pub(crate) fn wake_group(word: &AtomicU32, _: u32, _: i32) -> bool {
     wake_all(word);

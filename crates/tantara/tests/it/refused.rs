@@ -8,7 +8,7 @@ use std::path::Path;
 use std::ptr;
 use std::time::Duration;
 
-use tantara::{SharedEvent, any};
+use tantara::{Event, SharedEvent, any};
 
 use crate::child_process::{NO, REMOVED, YES};
 
@@ -32,6 +32,7 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
         ("without_disk", [name]) => without_disk(directory, name),
         ("without_waitv", [name]) => without_waitv(directory, name),
         ("without_wake_op", [name]) => without_wake_op(directory, name),
+        ("without_wake_bitset", [name]) => without_wake_bitset(directory, name),
         _ => return None,
     })
 }
@@ -232,6 +233,22 @@ fn without_wake_op(directory: &Path, name: &str) -> i32 {
     }
     event.clear().unwrap();
     works(&event)
+}
+
+/// Sandboxes that refuse the operation that wakes a group of threads.
+fn without_wake_bitset(directory: &Path, name: &str) -> i32 {
+    // No other operation that is used here has this bit.
+    filter(libc::SYS_futex, Some((1, libc::FUTEX_WAKE_BITSET & !libc::FUTEX_WAIT_BITSET)), libc::EPERM).unwrap();
+    let event = &Event::new();
+    std::thread::scope(|scope| {
+        let waiting = [(); 3].map(|()| scope.spawn(|| event.wait()));
+        crate::until_waiting(event, 3);
+        // So that they sleep.
+        std::thread::sleep(Duration::from_millis(50));
+        event.set();
+        waiting.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    works(&SharedEvent::open_in(directory, name).unwrap())
 }
 
 pub(crate) fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
