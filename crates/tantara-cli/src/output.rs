@@ -38,6 +38,14 @@ pub(crate) fn line(line: fmt::Arguments<'_>) {
     check(written);
 }
 
+/// Writes one line of results that may not be Unicode.
+pub(crate) fn raw_line(line: &[u8]) {
+    let guard = writing();
+    let written = io::stdout().lock().write_all(&[line, b"\n"].concat());
+    drop(guard);
+    check(written);
+}
+
 /// Flushes standard output. Ends the process if that fails.
 pub(crate) fn flush() {
     check(io::stdout().flush());

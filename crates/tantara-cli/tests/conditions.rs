@@ -1,11 +1,13 @@
 //! `tantara wait --pid`, `--file` and `--tcp`, tested with the real binary.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", in_repository))]
 
 mod scratch;
 mod signals;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -182,6 +184,13 @@ fn a_file_that_cannot_be_waited_for_gets_one_clear_error() {
     let long = format!("/tmp/{}", "x".repeat(300));
     assert!(events.refused(&["wait", "--file", &long], 2).contains("too long"));
     events.refused(&["wait", "--file"], 2);
+    // A path need not be Unicode.
+    let path = OsStr::from_bytes(b"\xff");
+    let output = events.command(&["wait", "--any", "--file", "/", "--file"]).arg(path).output().unwrap();
+    assert_eq!(output.stdout, b"--file=/\n");
+    fs::write(events.home().join(path), "").unwrap();
+    let output = events.command(&["wait", "--any", "--file"]).arg(path).output().unwrap();
+    assert_eq!(output.stdout, b"--file=\xff\n");
     // What lies below a file does not exist yet.
     fs::write(events.home().join("file"), "").unwrap();
     let complaint = events.refused(&["wait", "--file", "file/below", "--timeout", "50ms"], 124);
@@ -279,4 +288,26 @@ fn events_of_a_cluster_and_conditions_mix() {
     fs::write(events.home().join("file"), "").unwrap();
     events.done(&["set", "ready"]);
     assert_eq!(waiting.done(), "");
+}
+
+#[test]
+fn on_a_terminal_a_long_wait_says_which_conditions_are_missing() {
+    let events = Events::new();
+    let command =
+        format!("{} wait --pid 1 --pid 2147483647 --file no-file --timeout 4s", env!("CARGO_BIN_EXE_tantara"));
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .current_dir(events.home())
+        .stdin(Stdio::null())
+        .output()
+        .expect("script, of bsdutils, which every Debian has");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "tantara: waiting for the end of process 1, the file no-file",
+            "tantara: timed out after 4s: process 1 has not ended; no-file does not exist"
+        ]
+    );
 }

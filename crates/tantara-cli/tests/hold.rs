@@ -1,5 +1,5 @@
 //! `tantara hold`, and `tantara wait --unset` and `--next`, tested with the real binary.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", in_repository))]
 
 mod signals;
 use std::env;

@@ -107,6 +107,37 @@ fn a_default_directory_that_cannot_be_made_is_a_refusal() {
 }
 
 #[test]
+fn conditions_of_other_users_hold_as_far_as_they_can_be_seen() {
+    let Some(fixture) = Fixture::new("conditions_of_other_users_hold_as_far_as_they_can_be_seen") else { return };
+    // Processes of all users can be waited for.
+    let (closed, passable) = (fixture.directory(ALICE, 0o700), fixture.directory(ALICE, 0o711));
+    let own = std::process::id().to_string();
+    assert_eq!(fixture.run(BOB, &closed, &["wait", "--pid", &own, "--timeout", "50ms"]).0, Some(124));
+    let wait = |directory: &Path, file: &str| {
+        let file = directory.join(file);
+        fixture.run(BOB, &closed, &["wait", "--file", file.to_str().unwrap(), "--timeout", "50ms"])
+    };
+    let (code, said) = wait(&closed, "x");
+    assert!(code == Some(125) && said.contains("ermission denied") && said.lines().count() == 1, "{said}");
+    let (code, said) = wait(&passable, "x");
+    assert!(code == Some(125) && said.contains("must be readable") && said.lines().count() == 1, "{said}");
+    // A directory that may be entered, and one in it that may be read.
+    fs::write(passable.join("there"), "").unwrap();
+    fs::create_dir(passable.join("open")).unwrap();
+    assert_eq!(wait(&passable, "there").0, Some(0));
+    assert_eq!(wait(&passable, "open/x").0, Some(124));
+}
+
+#[test]
+fn a_command_does_not_run_if_its_result_cannot_be_set() {
+    let Some(fixture) = Fixture::new("a_command_does_not_run_if_its_result_cannot_be_set") else { return };
+    let readable = fixture.directory(ALICE, 0o755);
+    assert_eq!(fixture.run(ALICE, &readable, &["clear", "x"]).0, Some(0));
+    fixture.refuses(BOB, &readable, &["set", "x", "--", "echo", "it runs"], "ermission");
+    fixture.refuses(BOB, &readable, &["set", "y", "--else", "x", "--", "sh", "-c", "echo it runs >&2"], "ermission");
+}
+
+#[test]
 fn who_may_only_read_may_wait_and_look() {
     let Some(fixture) = Fixture::new("who_may_only_read_may_wait_and_look") else { return };
     let open = fixture.directory(ALICE, 0o755);

@@ -1,5 +1,5 @@
 //! `tantara set NAME -- CMD`, and what the subcommands for events do with names that exist, or do not.
-#![cfg(target_os = "linux")]
+#![cfg(all(target_os = "linux", in_repository))]
 
 mod scratch;
 mod signals;

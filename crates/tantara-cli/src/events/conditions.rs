@@ -4,8 +4,8 @@
 //! Each is an [`Event`] of this process, which is set once the condition has held. One thread sleeps for all processes
 //! and files; each server has a thread of its own, because resolving a name blocks.
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::exit;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,13 +42,13 @@ pub(crate) enum Kind {
     Tcp(Target),
 }
 
-/// The option that names it. No event's name begins with `-`.
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Kind {
+    /// The option that names it, with a path as it was given. No event's name begins with `-`.
+    pub(crate) fn as_option(&self) -> Vec<u8> {
         match self {
-            Kind::Pid(pid) => write!(f, "--pid={}", pid.as_raw_nonzero()),
-            Kind::File(path) => write!(f, "--file={}", path.display()),
-            Kind::Tcp(target) => write!(f, "--tcp={target}"),
+            Kind::Pid(pid) => format!("--pid={}", pid.as_raw_nonzero()).into_bytes(),
+            Kind::File(path) => [b"--file=", path.as_os_str().as_bytes()].concat(),
+            Kind::Tcp(target) => format!("--tcp={target}").into_bytes(),
         }
     }
 }

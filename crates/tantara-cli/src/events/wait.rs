@@ -50,7 +50,7 @@ pub(crate) fn run(place: Option<Place>, conditions: &Conditions, wait: &Wait, be
     if wait.any && !wait.quiet {
         match wait.names.get(index) {
             Some(name) => output::line(format_args!("{name}")),
-            None => output::line(format_args!("{}", conditions[index - wait.names.len()].kind)),
+            None => output::raw_line(&conditions[index - wait.names.len()].kind.as_option()),
         }
         output::flush();
     }
