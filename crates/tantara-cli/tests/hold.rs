@@ -231,7 +231,11 @@ fn kills_at_random_leave_nothing_set() {
     let rounds = env::var("TANTARA_STRESS_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(50);
     let events = Events::new();
     for round in 0..rounds {
-        let mut held = Running(events.command(&["hold", "up", "--", "sleep", "600"]).spawn().unwrap());
+        let mut held = {
+            // An orphan lives for a moment only, and keeps no pipe of the tests open.
+            let mut command = events.command(&["hold", "up", "--", "sleep", "2"]);
+            Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        };
         let child = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", held.0.id())).unwrap_or_default();
         // Before, while or after it starts the command.
         thread::sleep(Duration::from_micros(fastrand(round) % 6_000));
