@@ -24,9 +24,9 @@
 //!   watcher. The holder has a *write* lock on one byte of
 //!   [`HOLDS`](crate::protocol::layout::HOLDS), through an open file description of its own, which
 //!   ends with the process. HELD without such a lock is left by a killed holder: every process that
-//!   finds it counts the hold as ended, and turns HELD off if it may. The end of a hold advances an
-//!   even counter to the next even number, like a `set` and a `clear`, so that waits that began
-//!   during the hold are released.
+//!   finds it counts the hold as ended, and turns HELD off if it may, also before it changes the
+//!   word. The end of a hold advances an even counter to the next even number, like a `set` and a
+//!   `clear`, so that waits that began during the hold are released.
 //!
 //! | before | `set` | `clear` | asleep until set | asleep until cleared |
 //! |---|---|---|---|---|

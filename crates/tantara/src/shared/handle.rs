@@ -114,7 +114,7 @@ impl Handle {
             other_listeners: AtomicU32::new(0),
             is_abandoned: AtomicBool::new(false),
         };
-        // Ends the hold of a killed process, so that a `set` finds the event unset.
+        // Ends the hold of a killed process, before others look for it.
         handle.seen(handle.word());
         handle
     }
@@ -169,6 +169,17 @@ impl Handle {
         let after = self.word();
         // Another process may be about to do the same.
         if after.depends_on_a_holder() { holders::seen(&self.file.file, after) } else { after }
+    }
+
+    /// Ends the hold of a killed process before the word is changed. Else a `set` would count as a
+    /// repeated one, not recorded, and waiters that cannot end the hold would miss a `pulse`.
+    #[cold]
+    fn end_hold_of_killed(&self) {
+        keeping_errno(|| {
+            if !holders::is_held(&self.file.file) {
+                holders::clean_up(&self.file.file, self.page());
+            }
+        });
     }
 
     /// [`known_word`](Handle::known_word) as it counts.
@@ -239,6 +250,9 @@ impl Handle {
     fn change(&self, change: impl FnOnce(&Page) -> Result<(), Gone>) -> Result<(), Error> {
         if !self.file.is_writable {
             return Err(self.read_only());
+        }
+        if self.word().is_held() {
+            self.end_hold_of_killed();
         }
         change(self.page()).map_err(|Gone(word)| self.gone(word))?;
         self.check_whole()

@@ -74,8 +74,8 @@ impl SharedEvent {
     /// # Complexity
     ///
     /// Some system calls, and a file descriptor for as long as the `Hold` lives. While an event is
-    /// held and not set, [`is_set`](SharedEvent::is_set) and waits make a system call. An event
-    /// that nobody holds costs nothing more.
+    /// held and not set, [`is_set`](SharedEvent::is_set) and waits make a system call, and while
+    /// it is held, so do changes. An event that nobody holds costs nothing more.
     pub fn hold(&self) -> Result<Hold, Error> {
         let handle = &self.handle;
         if !self.is_writable() {

@@ -161,7 +161,8 @@ pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
 /// All marks. Each query finds one, and splits the remaining range in two.
 fn marks(file: &File) -> io::Result<BTreeSet<Range>> {
     let mut found = BTreeSet::new();
-    let mut open = vec![(0, i64::MAX as u64)];
+    // Behind the locks of holders, so that many of those hide no waiter.
+    let mut open = vec![(ENDING + 1, i64::MAX as u64)];
     for _ in 0..MOST_QUESTIONS {
         let Some((first, end)) = open.pop() else { break };
         let Some((range, is_mark)) = files::find_mark(file, Range { start: first, length: end - first })? else {
@@ -278,6 +279,18 @@ mod tests {
             assert!(who == end.0 || range.start > end.1, "{who:?} and {:?} meet", end.0);
             end = (who, (range.start + range.length).max(if who == end.0 { end.1 } else { 0 }));
         }
+    }
+
+    #[test]
+    fn many_holders_hide_no_waiter() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let [holders, waiter, asker] = [(); 3].map(|()| File::options().read(true).write(true).open(&path).unwrap());
+        for holder in 0..MOST_QUESTIONS as u64 {
+            assert!(files::try_write_lock(&holders, Range { start: 2 * holder, length: 1 }).unwrap());
+        }
+        let told = Told { namespace: 1, thread: 1, since: 5, counter: 2 };
+        files::mark(&waiter, told.to_range()).unwrap();
+        assert_eq!(marks(&asker).unwrap().into_iter().map(Told::from_range).collect::<Vec<_>>(), [Some(told)]);
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
             become_nobody();
             read_holds(&open(name))
         }
+        ("read_a_pulse", [name]) => {
+            become_nobody();
+            let event = open(name);
+            println!("\n> held");
+            event.wait_unset().unwrap();
+            println!("\n> unset");
+            if event.wait_timeout(LONG).unwrap() { YES } else { NO }
+        }
         _ => return None,
     })
 }
@@ -315,6 +323,46 @@ fn a_process_that_may_only_read_notices_that_a_holder_was_killed() {
     let second = holder(&home);
     thread::sleep(Duration::from_millis(100));
     drop(second);
+    assert!(reader.says_yes());
+}
+
+/// Nobody has looked for the killed holder when the event is set, cleared or pulsed.
+#[test]
+fn what_follows_a_killed_holder_happens_to_an_unset_event() {
+    let home = directory();
+    let event = open(&home);
+    let (before, own) = (event.state(), Some(std::process::id()));
+    drop(holder(&home));
+    event.set().unwrap();
+    assert_eq!(event.last_set().unwrap().unwrap().pid, own, "the setter, not the holder");
+    assert_eq!(event.state().sets_since(before), 2);
+    event.clear().unwrap();
+    drop(holder(&home));
+    event.pulse().unwrap();
+    assert_eq!(event.last_set().unwrap().unwrap().pid, own);
+    assert_eq!(event.state().sets_since(before), 4);
+}
+
+/// A waiter that may only read cannot end the hold of a killed process, and misses no pulse all the same.
+#[test]
+fn a_pulse_after_a_killed_holder_releases_a_process_that_may_only_read() {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        println!("left out: it needs to be root");
+        return;
+    }
+    let home = directory();
+    fs::set_permissions(&home, PermissionsExt::from_mode(0o755)).unwrap();
+    let event = open(&home);
+    let holder = holder(&home);
+    let mut reader = start("read_a_pulse", &home, &["event"]);
+    let mut lines = BufReader::new(reader.0.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().map(Result::unwrap).any(|line| line == "> held"));
+    drop(holder);
+    assert!(lines.by_ref().map(Result::unwrap).any(|line| line == "> unset"));
+    crate::shared::until_waiters(&event, 1);
+    event.pulse().unwrap();
     assert!(reader.says_yes());
 }
 
