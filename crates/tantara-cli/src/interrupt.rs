@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 use crate::failure::Failure;
 
 #[cfg(shared_events)]
-pub(crate) use passing::{PassedOn, end_as, pass_on};
+pub(crate) use passing::{Passed, PassedOn, end_as, end_by, pass_on};
 
 /// The exit code that represents a signal.
 #[cfg(unix)]
@@ -126,27 +126,54 @@ mod passing {
     use signal_hook::iterator::SignalsInfo;
     use signal_hook::iterator::exfiltrator::WithOrigin;
     use signal_hook::low_level::emulate_default_handler;
-    use signal_hook::low_level::siginfo::Cause;
+    use signal_hook::low_level::siginfo::{Cause, Origin};
 
     use super::{ALWAYS, AT_ONCE, code_of, is_ignored, is_process_1};
     use crate::failure::Failure;
 
     /// The signals that are passed on.
     const PASSED: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM];
+    /// Signals that a terminal sends to a group of processes.
+    const OF_TERMINAL: [i32; 3] = [SIGHUP, SIGINT, SIGQUIT];
     /// Signals whose default action, when they end a command, is done here as well.
     const DONE_HERE_TOO: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
     /// Signals that this process has received.
     pub(crate) struct PassedOn(SignalsInfo<WithOrigin>);
 
+    /// A signal to pass on.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Passed {
+        pub(crate) signal: i32,
+        /// Its terminal has sent it, to all processes of a group.
+        pub(crate) is_of_terminal: bool,
+    }
+
     impl PassedOn {
-        /// Blocks until a signal comes or a child has changed its state. Returns the signals to pass on.
-        pub(crate) fn wait(&mut self) -> Vec<i32> {
-            // The terminal has sent its own to the command as well.
-            let is_passed = |origin: &signal_hook::low_level::siginfo::Origin| {
-                origin.signal != SIGCHLD && !matches!(origin.cause, Cause::Kernel)
-            };
-            self.0.wait().filter(is_passed).map(|origin| origin.signal).collect()
+        /// The signals to pass on that have come so far.
+        pub(crate) fn pending(&mut self) -> Vec<Passed> {
+            PassedOn::collect(self.0.pending())
+        }
+
+        /// As `pending`. Blocks until a signal comes, a child has changed its state, or [`end`](PassedOn::end) is
+        /// called.
+        pub(crate) fn wait(&mut self) -> Vec<Passed> {
+            PassedOn::collect(self.0.wait())
+        }
+
+        fn collect(origins: impl Iterator<Item = Origin>) -> Vec<Passed> {
+            let passed = origins.filter(|origin| origin.signal != SIGCHLD).map(|origin| {
+                // The kernel also sends SIGALRM, for a timer that was set before this program was executed.
+                let is_of_terminal = OF_TERMINAL.contains(&origin.signal) && matches!(origin.cause, Cause::Kernel);
+                Passed { signal: origin.signal, is_of_terminal }
+            });
+            passed.collect()
+        }
+
+        /// What ends the waits, also if this process was started with SIGCHLD blocked.
+        pub(crate) fn end(&self) -> impl FnOnce() + Send + 'static {
+            let handle = self.0.handle();
+            move || handle.close()
         }
     }
 
@@ -167,7 +194,11 @@ mod passing {
         if let Some(code) = status.exit_status() {
             return if code == 0 { Ok(()) } else { Err(Failure::of_command(code as u8)) };
         }
-        let signal = status.terminating_signal().unwrap_or_default();
+        end_by(status.terminating_signal().unwrap_or_default())
+    }
+
+    /// Ends this process as a command that the signal has ended.
+    pub(crate) fn end_by(signal: i32) -> ! {
         if DONE_HERE_TOO.contains(&signal) && !is_process_1() {
             let _ = emulate_default_handler(signal);
         }

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 /// A generous limit for everything that must happen.
 const LONG: Duration = Duration::from_secs(60);
+const TANTARA: &str = env!("CARGO_BIN_EXE_tantara");
 
 /// A directory or a namespace of events, and the command in it.
 struct Events {
@@ -40,17 +41,25 @@ impl Events {
 
     fn command(&self, args: &[&str]) -> Command {
         signals::end_children();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+        let mut command = Command::new(TANTARA);
         command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
         if let Some(server) = &self.server {
             command.env_remove("TANTARA_DIR").env("TANTARA_ETCD", server.endpoints().join(","));
         }
         // For commands that call it.
-        let own = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
+        let own = Path::new(TANTARA).parent().unwrap();
         let path =
             env::join_paths(std::iter::once(own.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap())));
         command.env("PATH", path.unwrap());
         command
+    }
+
+    /// A program that executes the command.
+    fn by(&self, program: &str, args: &[&str]) -> Running {
+        let mut command = Command::new(program);
+        signals::end_children();
+        command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").env("SHELL", "/bin/sh");
+        Running(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -120,6 +129,16 @@ struct Running(Child);
 impl Running {
     fn signal(&self, signal: &str) {
         send(signal, self.0.id());
+    }
+
+    /// The exit code. It must end soon.
+    fn code(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + LONG;
+        while !self.is_over() {
+            assert!(Instant::now() < deadline, "it does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.0.wait().unwrap().code()
     }
 
     fn is_over(&mut self) -> bool {
@@ -205,6 +224,48 @@ fn signals_are_passed_on() {
     held.process.signal("-HUP");
     assert_eq!(held.process.0.wait().unwrap().signal(), Some(1));
     assert!(!exists(held.command) && !events.is_set("up"));
+}
+
+/// Whoever starts tantara may block SIGCHLD, and every program that it executes inherits that.
+#[test]
+fn the_end_of_the_command_is_noticed_with_its_signal_blocked() {
+    let events = Events::new();
+    if !Command::new("env").args(["--block-signal=CHLD", "true"]).status().unwrap().success() {
+        println!("left out: env(1) cannot block signals here");
+        return;
+    }
+    let script = "sleep 0.3; exit 3";
+    let mut process = events.by("env", &["--block-signal=CHLD", TANTARA, "hold", "up", "--", "sh", "-c", script]);
+    assert_eq!(process.code(), Some(3));
+}
+
+/// A timer that was set before tantara was executed goes on, and its command does not inherit it.
+#[test]
+fn an_alarm_is_passed_on() {
+    let events = Events::new();
+    if Command::new("perl").args(["-e", "1"]).status().is_err() {
+        println!("left out: there is no perl here");
+        return;
+    }
+    let mut process = events.by("perl", &["-e", "alarm 1; exec @ARGV", TANTARA, "hold", "up", "--", "sleep", "600"]);
+    assert_eq!(process.code(), Some(128 + 14));
+}
+
+/// A command in a session of its own gets nothing from the terminal.
+#[test]
+fn ctrl_c_is_passed_on_to_a_command_of_another_group() {
+    let events = Events::new();
+    let line = format!("exec {TANTARA} hold up -- setsid sleep 600");
+    let mut process = events.by("script", &["-qec", &line, "/dev/null"]);
+    until(|| events.is_set("up"));
+    let mut keyboard = process.0.stdin.take().unwrap();
+    // The second one after the command is certainly in its session.
+    for _ in 0..2 {
+        let _ = std::io::Write::write_all(&mut keyboard, b"\x03");
+        thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(process.code(), Some(130));
+    assert!(!events.is_set("up"));
 }
 
 #[test]

@@ -2,12 +2,16 @@
 
 use std::ffi::OsString;
 use std::process::{Child, Command};
+use std::thread;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpgid, getpgrp, kill_process, wait, waitid,
+};
 
 use crate::events::program;
 use crate::failure::Failure;
-use crate::interrupt::{self, PassedOn};
+use crate::interrupt::{self, Passed, PassedOn};
 
 /// A command that can be started, as far as is known.
 pub(crate) struct Startable<'c> {
@@ -28,6 +32,11 @@ impl<'c> Startable<'c> {
         self.is_certain
     }
 
+    /// A signal that has come already.
+    pub(crate) fn first_signal(&mut self) -> Option<i32> {
+        self.signals.pending().first().map(|passed| passed.signal)
+    }
+
     pub(crate) fn start(self) -> Result<Running, Failure> {
         let (program, arguments) = self.words;
         let child = Command::new(program).args(arguments).spawn().map_err(|error| program::failure(program, &error))?;
@@ -46,18 +55,35 @@ impl Running {
     /// orphans that have ended.
     pub(crate) fn supervise(&mut self) -> WaitStatus {
         let child = Pid::from_child(&self.child);
+        let end = self.signals.end();
+        let notice = move || {
+            // The child is collected below, so that its number is not given to another process before that.
+            let has_ended = || waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            let _ = retry_on_intr(has_ended);
+            end();
+        };
+        // Without the thread, SIGCHLD tells.
+        let _ = thread::Builder::new().name("command".into()).spawn(notice);
+        // The command may not have got what came before it was there.
+        let mut may_have_it = false;
+        let mut passed_on = self.signals.pending();
         loop {
+            for Passed { signal, is_of_terminal } in passed_on {
+                // The terminal has sent its own to the command as well, unless that is in another group.
+                let is_in_group = || getpgid(Some(child)).is_ok_and(|group| group == getpgrp());
+                let has_it = may_have_it && is_of_terminal && is_in_group();
+                if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !has_it) {
+                    // It may have ended.
+                    let _ = kill_process(child, signal);
+                }
+            }
             while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
                 if process == child {
                     return status;
                 }
             }
-            for signal in self.signals.wait() {
-                if let Some(signal) = Signal::from_named_raw(signal) {
-                    // It may have ended.
-                    let _ = kill_process(child, signal);
-                }
-            }
+            may_have_it = true;
+            passed_on = self.signals.wait();
         }
     }
 

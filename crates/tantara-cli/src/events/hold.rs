@@ -31,11 +31,16 @@ impl Hold {
 
 pub(crate) fn run(place: Place, hold: Hold) -> Result<(), Failure> {
     let Some(command) = hold.command.split_first() else { return hold.check() };
-    let command = Startable::new(command)?;
+    let mut command = Startable::new(command)?;
     // Usually the events are set before the first instruction of the command. If only an attempt tells whether it can
     // be executed, they are set after that, because they must not be set if it cannot.
     let (holds, mut running) = if command.is_certain() {
         let holds = Holds::begin(place, &hold.names)?;
+        if let Some(signal) = command.first_signal() {
+            // There is no command yet that could decide what the signal does.
+            drop(holds);
+            interrupt::end_by(signal);
+        }
         (holds, command.start()?)
     } else {
         let running = command.start()?;
