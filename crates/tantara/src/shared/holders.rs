@@ -86,7 +86,13 @@ impl Holder {
                 return Ok(Holder { file, range });
             }
         }
-        Err(io::Error::new(ErrorKind::ResourceBusy, format!("this process holds it {PLACES} times already")))
+        // Every process that may read the file can lock it for reading, and so keep others from
+        // holding it. It cannot make the event count as held.
+        let why = format!(
+            "each of this process's {PLACES} places is locked: it holds the event that often, or another process that \
+             may read the file has locked it (see lslocks)"
+        );
+        Err(io::Error::new(ErrorKind::ResourceBusy, why))
     }
 
     /// Ends the hold, if no other process holds the event. Nothing happens in a child of the
