@@ -43,7 +43,8 @@ def signal_when_asleep(process, number):
     """Signal a process once it sleeps in a wait. It must have printed everything before."""
     while process.poll() is None:
         with open(f"/proc/{process.pid}/syscall") as file:
-            if file.read().split()[0] in ("202", "232", "281", "441"):  # futex, epoll_wait, epoll_pwait, epoll_pwait2
+            # futex, epoll_wait, epoll_pwait, epoll_pwait2, futex_waitv
+            if file.read().split()[0] in ("202", "232", "281", "441", "449"):
                 process.send_signal(number)
                 return
 
