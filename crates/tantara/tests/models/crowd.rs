@@ -84,3 +84,27 @@ fn two_pulse_at_once() {
         other.join().unwrap();
     });
 }
+
+/// After four pulses (in models) newcomers use the same group. A thread that was late with the call for the first pulse
+/// then wakes a newcomer instead of the one that it has released.
+#[test]
+fn a_group_is_used_again_while_a_pulse_is_late() {
+    explore(Some(1), || {
+        let post = leaked(Post { event: Event::new(), letter: Letter::new() });
+        let sleeper = thread::spawn(|| waits(post));
+        while post.event.waiting() < 1 {
+            thread::yield_now();
+        }
+        post.letter.write();
+        let others = thread::spawn(|| {
+            // The first one may find the event set.
+            (0..4).for_each(|_| pulses(post));
+            thread::spawn(|| waits(post))
+        });
+        pulses(post);
+        sleeper.join().unwrap();
+        let newcomer = others.join().unwrap();
+        post.event.set();
+        newcomer.join().unwrap();
+    });
+}
