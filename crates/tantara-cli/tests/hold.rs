@@ -1,95 +1,29 @@
 //! `tantara hold`, and `tantara wait --unset` and `--next`, tested with the real binary.
 #![cfg(all(target_os = "linux", in_repository))]
 
+mod scratch;
 mod signals;
+
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etcd_for_tests::Servers;
-use tempfile::TempDir;
+use scratch::{Events, LONG, Running, until};
 
-/// A generous limit for everything that must happen.
-const LONG: Duration = Duration::from_secs(60);
 const TANTARA: &str = env!("CARGO_BIN_EXE_tantara");
 
-/// A directory or a namespace of events, and the command in it.
-struct Events {
-    home: TempDir,
-    server: Option<Servers>,
-}
-
 impl Events {
-    fn new() -> Events {
-        Events { home: tempfile::tempdir().unwrap(), server: None }
-    }
-
-    fn in_a_cluster() -> Events {
-        Events { home: tempfile::tempdir().unwrap(), server: Some(Servers::one()) }
-    }
-
-    /// The directory, which the first event creates.
-    fn path(&self) -> std::path::PathBuf {
-        self.home.path().join("events")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        signals::end_children();
-        let mut command = Command::new(TANTARA);
-        command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
-        if let Some(server) = &self.server {
-            command.env_remove("TANTARA_DIR").env("TANTARA_ETCD", server.endpoints().join(","));
-        }
-        // For commands that call it.
-        let own = Path::new(TANTARA).parent().unwrap();
-        let path =
-            env::join_paths(std::iter::once(own.to_owned()).chain(env::split_paths(&env::var_os("PATH").unwrap())));
-        command.env("PATH", path.unwrap());
-        command
-    }
-
     /// A program that executes the command.
     fn by(&self, program: &str, args: &[&str]) -> Running {
         let mut command = Command::new(program);
         signals::end_children();
         command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").env("SHELL", "/bin/sh");
         Running(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    fn code(&self, args: &[&str]) -> i32 {
-        self.run(args).status.code().unwrap()
-    }
-
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn refused(&self, args: &[&str], code: i32) -> String {
-        let output = self.run(args);
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {complaint}");
-        assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{args:?}: {complaint}");
-        complaint
-    }
-
-    fn is_set(&self, name: &str) -> bool {
-        match self.code(&["is-set", name]) {
-            0 => true,
-            1 => false,
-            code => panic!("{code}"),
-        }
     }
 
     /// `hold up` with a command that prints its process ID, and runs for long.
@@ -100,37 +34,9 @@ impl Events {
         BufReader::new(process.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         Held { process, command: line.trim().parse().unwrap() }
     }
-
-    fn start(&self, args: &[&str]) -> Running {
-        Running(self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// Returns once a wait for the event is listed.
-    fn until_waiting(&self, name: &str) {
-        until(|| {
-            let all: serde_json::Value = serde_json::from_str(&self.done(&["ls", "--json"])).unwrap();
-            let event = all.as_array().unwrap().iter().find(|event| event["name"] == name).cloned();
-            event.is_some_and(|event| !event["waiters"].as_array().unwrap().is_empty())
-        });
-    }
 }
-
-fn until(is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < deadline);
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// A running command. It is killed if the test fails.
-struct Running(Child);
 
 impl Running {
-    fn signal(&self, signal: &str) {
-        send(signal, self.0.id());
-    }
-
     /// The exit code. It must end soon.
     fn code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + LONG;
@@ -139,17 +45,6 @@ impl Running {
             thread::sleep(Duration::from_millis(5));
         }
         self.0.wait().unwrap().code()
-    }
-
-    fn is_over(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -325,7 +220,7 @@ fn fastrand(seed: u64) -> u64 {
 fn a_command_that_cannot_be_run_sets_nothing() {
     let events = Events::new();
     let file = |name: &str, content: &str, mode| {
-        let path = events.home.path().join(name);
+        let path = events.home().join(name);
         fs::write(&path, content).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         path.to_str().unwrap().to_owned()

@@ -1,7 +1,9 @@
 //! A directory or a namespace of events for a test, and the command in it.
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+use std::env;
 use std::io::Read;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -44,6 +46,10 @@ impl Events {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
         command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
         command.current_dir(self.home());
+        // For commands that call it.
+        let own = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap().to_owned();
+        let rest = env::var_os("PATH").unwrap();
+        command.env("PATH", env::join_paths(iter::once(own).chain(env::split_paths(&rest))).unwrap());
         if let Some(server) = &self.server {
             command.env_remove("TANTARA_DIR").env("TANTARA_ETCD", server.endpoints().join(","));
         }
