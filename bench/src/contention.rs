@@ -13,7 +13,7 @@ fn repetitions(threads: usize, smoke: bool) -> usize {
     if smoke { 1_000 } else { 8_000_000 / threads }
 }
 
-/// What each thread does again and again.
+/// One turn of a thread, which it repeats for the whole cell.
 fn use_it<E: ThreadEvent>(event: &E) {
     let event = black_box(event);
     event.set();

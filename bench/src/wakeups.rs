@@ -12,7 +12,7 @@ use crate::pin;
 use crate::tasks::TaskEvent;
 use crate::threads::ThreadEvent;
 
-/// What the setter and the waiter tell each other.
+/// The shared state of a cell: the waiter writes `ready`, and the setter `began`.
 struct Turn {
     /// The round for which the waiter is about to wait.
     ready: AtomicU64,

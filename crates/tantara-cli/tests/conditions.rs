@@ -191,7 +191,7 @@ fn a_file_that_cannot_be_waited_for_gets_one_clear_error() {
     fs::write(events.home().join(path), "").unwrap();
     let output = events.command(&["wait", "--any", "--file"]).arg(path).output().unwrap();
     assert_eq!(output.stdout, b"--file=\xff\n");
-    // What lies below a file does not exist yet.
+    // A path below a file does not exist yet.
     fs::write(events.home().join("file"), "").unwrap();
     let complaint = events.refused(&["wait", "--file", "file/below", "--timeout", "50ms"], 124);
     assert!(complaint.ends_with("file/below does not exist\n"), "{complaint}");

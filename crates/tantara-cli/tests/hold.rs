@@ -121,7 +121,7 @@ fn signals_are_passed_on() {
     assert!(!exists(held.command) && !events.is_set("up"));
 }
 
-/// Whoever starts tantara may block SIGCHLD, and every program that it executes inherits that.
+/// The parent process may have blocked SIGCHLD, and a blocked signal stays blocked across `exec`.
 #[test]
 fn the_end_of_the_command_is_noticed_with_its_signal_blocked() {
     let events = Events::new();
@@ -264,7 +264,7 @@ fn bad_usage_gets_one_clear_error() {
 
 /// In both kinds of places.
 fn waits_until_unset(events: &Events) {
-    // What does not exist is clear, and is not created.
+    // An event that does not exist is clear, and is not created.
     events.done(&["wait", "--unset", "up"]);
     assert_eq!(events.done(&["wait", "--unset", "--any", "up", "b"]), "up\n");
     assert_eq!(events.done(&["ls", "--json"]), "[]\n");

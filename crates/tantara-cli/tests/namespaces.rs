@@ -290,7 +290,7 @@ fn hold_as_process_1_passes_signals_on_and_collects_orphans() {
         let mut output = std::io::BufReader::new(container.0.stdout.as_mut().unwrap());
         std::io::BufRead::read_line(&mut output, &mut line).unwrap();
         assert_eq!(line, "zombies: 0\n");
-        // What the command does not handle ends it, and tantara by the code that stands for the signal.
+        // A signal that the command does not handle ends it. The exit code of tantara stands for the signal.
         send(signal, if signal == "-KILL" { &command } else { &tantara });
         assert_eq!(until(|| container.0.try_wait().unwrap()).code(), Some(code), "{signal}");
         until(|| events.listed("up").filter(|event| event["state"] != "set"));

@@ -124,7 +124,7 @@ fn names_that_do_not_exist(events: &Events) {
 fn names_that_do_not_exist_between_processes() {
     let events = Events::new();
     names_that_do_not_exist(&events);
-    // What is no event stays.
+    // Files that are no events stay.
     std::fs::write(events.path().join("note.txt"), "text").unwrap();
     events.done(&["set", "x"]);
     let output = events.run(&["rm", "--all"]);

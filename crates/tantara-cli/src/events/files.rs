@@ -106,7 +106,7 @@ impl Files {
         while let Some(name) = left.pop_front() {
             let next = at.join(&name);
             self.names.insert(name);
-            // What is not watchable matters only if it is the last one that exists.
+            // A path that cannot be watched matters only if nothing below it exists.
             let mut watched = self.watch(&at, WatchFlags::empty());
             let mut found = fs::symlink_metadata(&next);
             if !found.as_ref().is_ok_and(Metadata::is_dir) {

@@ -25,7 +25,7 @@ impl Target {
         let host = match host.strip_prefix('[') {
             Some(rest) => {
                 let address = rest.strip_suffix(']').ok_or_else(expected)?;
-                // What follows % is the interface of a link-local address.
+                // The part after % is the interface of a link-local address.
                 let number = address.split('%').next().unwrap_or_default();
                 number.parse::<Ipv6Addr>().map_err(|_| expected())?;
                 address

@@ -337,7 +337,7 @@ impl Waiters {
             }
         }
         if part == Part::Hold {
-            // What it means for the state is read: see `on_past`.
+            // A read decides what the change means for the state: see `on_past`.
             return Vec::new();
         }
         let is_removed = is_new && is_delete && !position.has_level && !position.has_pulse;
