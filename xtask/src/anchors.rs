@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::links::{BRANCH, links, repository};
+use crate::links::{BRANCH, links, prose, repository};
 use crate::run::root;
 use crate::tidy::tracked;
 
@@ -55,13 +55,10 @@ fn joined(page: &str, file: &str) -> String {
 
 /// The anchors of a page's headings, as GitHub makes them.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let (mut anchors, mut in_code) = (BTreeSet::new(), false);
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
-        }
+    let mut anchors = BTreeSet::new();
+    for (_, line) in prose(text) {
         let title = line.trim_start_matches('#');
-        if let (false, 1..=6, Some(title)) = (in_code, line.len() - title.len(), title.strip_prefix(' ')) {
+        if let (1..=6, Some(title)) = (line.len() - title.len(), title.strip_prefix(' ')) {
             let base = anchor(title);
             let numbered = (1..).map(|number| format!("{base}-{number}"));
             let free = [base.clone()].into_iter().chain(numbered).find(|anchor| !anchors.contains(anchor));

@@ -108,16 +108,20 @@ impl Page<'_> {
     }
 }
 
+/// The lines of a page that are not in blocks of code, with their numbers.
+pub(crate) fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut in_code = false;
+    (1..).zip(text.lines()).filter(move |(_, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    })
+}
+
 /// The targets of the links of a page, with their line numbers; not those in code.
 pub(crate) fn links(text: &str) -> Vec<(usize, &str)> {
-    let (mut found, mut in_code) = (Vec::new(), false);
-    for (number, line) in (1..).zip(text.lines()) {
-        if line.trim_start().starts_with("```") {
-            in_code = !in_code;
-        }
-        if in_code {
-            continue;
-        }
+    let mut found = Vec::new();
+    for (number, line) in prose(text) {
         if line.starts_with('[')
             && let Some((_, target)) = line.split_once("]: ")
         {
