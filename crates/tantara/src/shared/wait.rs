@@ -213,14 +213,15 @@ impl<H: HoldsHandle> Listening<H> {
             Some(Aside::Alone(alone)) => Some(alone),
             _ => None,
         };
-        let (now, since) = (Instant::now(), alone.map(|alone| alone.since));
-        if alone.is_some_and(|alone| now < alone.next_look) {
+        if alone.is_some_and(|alone| Instant::now() < alone.next_look) {
             return Ok(());
         }
+        let since = alone.map(|alone| alone.since);
         match reactor::register(handle, seen, repeats) {
             Ok(()) => leave(aside.take(), handle),
             Err(error) if !blocks => return Err(error),
             Err(_) => {
+                let now = Instant::now();
                 if let Some(since) = since {
                     handle.enter_for_listeners(seen, now - since);
                     handle.check_place();
