@@ -4,18 +4,23 @@
 //! alone, so here the programs run beside each other. What a program prints is shown when it has
 //! ended.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::run::{Outcome, Step, TESTS_AT_ONCE, cargo, check_bank};
+use crate::run::{Outcome, Step, TESTS_AT_ONCE, cargo, check_bank, root};
 
 /// How many programs run at once. Each runs several tests at once.
 const AT_ONCE: usize = 2;
+
+/// No program takes longer, on a busy machine too: one that does hangs.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// A program of tests, and the folder of its package, in which it runs.
 struct Program {
@@ -102,25 +107,56 @@ impl Program {
     /// Whether its tests have passed.
     fn run(&self) -> bool {
         let began = Instant::now();
-        let mut command = Command::new(&self.executable);
-        command
-            .current_dir(&self.folder)
-            .env("CARGO_MANIFEST_DIR", &self.folder)
-            .env("RUST_TEST_THREADS", TESTS_AT_ONCE);
-        let output = match command.env("RUST_BACKTRACE", "1").output() {
-            Ok(output) => output,
+        let (outcome, printed) = match self.run_within(LIMIT) {
+            Ok(ended) => ended,
             Err(error) => {
-                println!("   {} cannot be started: {error}", self.name);
+                println!("   {} cannot be run: {error}", self.name);
                 return false;
             }
         };
-        let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         // Without the lines of tests that have passed.
         let shown: Vec<_> = printed.lines().filter(|line| !line.ends_with(" ... ok") && !line.is_empty()).collect();
         println!("   {}, {:.1} s\n{}", self.name, began.elapsed().as_secs_f64(), shown.join("\n"));
-        if !output.status.success() {
-            println!("{errors}\n   {} failed ({})", self.name, output.status);
+        match outcome {
+            Some(status) if status.success() => return true,
+            Some(status) => println!("\n   {} failed ({status})", self.name),
+            None => println!(
+                "\n   {} had not ended after {} minutes and was killed; the tests that hang are named above",
+                self.name,
+                LIMIT.as_secs() / 60
+            ),
         }
-        output.status.success()
+        false
+    }
+
+    /// How it ended, unless it had to be killed, and what it printed. It prints to a file, so that a
+    /// process that it leaves behind keeps nobody waiting.
+    fn run_within(&self, limit: Duration) -> io::Result<(Option<ExitStatus>, String)> {
+        let logs = root().join("target/logs");
+        fs::create_dir_all(&logs)?;
+        let path = logs.join(self.name.replace(": ", "-"));
+        let log = File::create(&path)?;
+        let mut child = Command::new(&self.executable)
+            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.folder)
+            .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if Instant::now() > deadline {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        Ok((status, String::from_utf8_lossy(&fs::read(&path)?).into_owned()))
     }
 }

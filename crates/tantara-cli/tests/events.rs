@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -76,11 +76,13 @@ impl Events {
 
     /// Returns once this many waits for the event are listed.
     fn until_waiting(&self, name: &str, count: usize) -> Vec<Value> {
+        let deadline = Instant::now() + LONG;
         loop {
             let waiters = self.listed(name).map_or(Vec::new(), |event| event["waiters"].as_array().unwrap().clone());
             if waiters.len() == count {
                 return waiters;
             }
+            assert!(Instant::now() < deadline, "{count} should wait for {name}, and these do: {waiters:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -67,13 +67,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-// The contract's helpers for events that know their waiters. Events between machines have records
-// instead.
-
+/// The contract counts the waits of a process by `Debug`, and those between machines by records.
 fn waiting(_: &impl Debug) -> usize {
-    unreachable!("every reach of this crate counts by its records")
-}
-
-fn until_waiting(_: &impl Debug, _: usize) {
-    unreachable!("every reach of this crate counts by its records")
+    unreachable!("every scope of this crate counts by its records")
 }

@@ -10,7 +10,7 @@ use crate::LONG;
 
 /// One scope of the contract: an event, and a way to wait for it.
 pub(crate) trait Scope: Clone + Debug + Send + 'static {
-    /// A timeout long enough for several waiters to be seen at once. (Miri's clock counts steps.)
+    /// A timeout that is mostly long enough for several waiters to be seen at once. (Miri's clock counts steps.)
     const SHORT: Duration = if cfg!(miri) { Duration::from_secs(10) } else { Duration::from_millis(100) };
 
     fn new() -> Self;
@@ -23,14 +23,23 @@ pub(crate) trait Scope: Clone + Debug + Send + 'static {
     fn any(events: &[Self], timeout: Duration) -> Option<usize>;
     fn all(events: &[Self], timeout: Duration) -> bool;
 
-    /// Returns once `count` wait.
+    /// How many wait.
+    fn waiting(&self) -> usize {
+        crate::waiting(self)
+    }
+
+    /// Returns once `count` wait, with a timeout that is not short.
     fn until_waiting(&self, count: usize) {
-        crate::until_waiting(self, count);
+        let deadline = Instant::now() + LONG;
+        while self.waiting() != count {
+            assert!(Instant::now() < deadline, "{count} should wait, but {} do: {self:?}", self.waiting());
+            thread::sleep(Duration::from_micros(100));
+        }
     }
 
     /// Asserts that there are no waiters left.
     fn assert_left(&self) {
-        assert_eq!(crate::waiting(self), 0);
+        assert_eq!(self.waiting(), 0);
     }
 }
 
@@ -76,6 +85,32 @@ fn waiters<S: Scope>(event: &S, count: usize) -> Vec<thread::JoinHandle<bool>> {
         .collect();
     event.until_waiting(count);
     participants
+}
+
+/// Starts `count` waits that will time out, and returns once all of them wait at once.
+///
+/// On a busy machine some may time out before the last has begun; all are begun again then, with
+/// twice the timeout.
+fn waits_that_time_out<S: Scope>(event: &S, count: usize) -> Vec<thread::JoinHandle<bool>> {
+    let mut timeout = S::SHORT;
+    loop {
+        let participants: Vec<_> = (0..count)
+            .map(|_| {
+                let event = event.clone();
+                thread::spawn(move || event.wait_timeout(timeout))
+            })
+            .collect();
+        while participants.iter().all(|participant| !participant.is_finished()) {
+            if event.waiting() == count {
+                return participants;
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        for participant in participants {
+            assert!(!participant.join().unwrap(), "a wait was released without a set");
+        }
+        timeout *= 2;
+    }
 }
 
 fn all_released(participants: Vec<thread::JoinHandle<bool>>) -> bool {
@@ -128,13 +163,7 @@ pub(crate) fn a_set_then_clear_releases_everyone_who_waited<S: Scope>() {
 
 pub(crate) fn no_wait_is_released_without_a_set<S: Scope>() {
     let event = S::new();
-    let participants: Vec<_> = (0..4)
-        .map(|_| {
-            let event = event.clone();
-            thread::spawn(move || event.wait_timeout(2 * S::SHORT))
-        })
-        .collect();
-    event.until_waiting(4);
+    let participants = waits_that_time_out(&event, 4);
     for participant in &participants {
         // What another library may do to a thread at any time.
         participant.thread().unpark();
@@ -203,13 +232,7 @@ pub(crate) fn what_came_before_the_set_is_visible_after_the_wait<S: Scope>() {
 
 pub(crate) fn a_cancelled_wait_loses_nothing_for_others<S: Scope>() {
     let event = S::new();
-    let short: Vec<_> = (0..4)
-        .map(|milliseconds| {
-            let event = event.clone();
-            thread::spawn(move || event.wait_timeout(S::SHORT + Duration::from_millis(milliseconds)))
-        })
-        .collect();
-    event.until_waiting(4);
+    let short = waits_that_time_out(&event, 4);
     let participants: Vec<_> = (0..4)
         .map(|_| {
             let event = event.clone();

@@ -61,7 +61,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything takes. A test that waits this long fails instead of hanging.
 const LONG: Duration = Duration::from_secs(60);
@@ -73,9 +73,11 @@ fn waiting(event: &impl Debug) -> usize {
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
 
-/// Returns once `count` wait.
+/// Returns once `count` wait, with a timeout that is not short.
 fn until_waiting(event: &impl Debug, count: usize) {
+    let deadline = Instant::now() + LONG;
     while waiting(event) != count {
+        assert!(Instant::now() < deadline, "{count} should wait: {event:?}");
         thread::sleep(Duration::from_micros(100));
     }
 }

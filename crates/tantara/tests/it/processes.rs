@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use crate::child_process::{ChildProcess, INDEX, NO};
 use crate::contract::Scope;
 use crate::scopes::spawned;
-use crate::shared::until_waiters;
 
 /// All but the waiting.
 macro_rules! verbs_of_shared_event {
@@ -134,12 +133,8 @@ macro_rules! reach_of_processes {
                 $scope(Arc::new(Named::new()))
             }
 
-            fn until_waiting(&self, count: usize) {
-                until_waiters(&self.0.event, count);
-            }
-
-            fn assert_left(&self) {
-                assert_eq!(self.0.event.waiters().unwrap(), []);
+            fn waiting(&self) -> usize {
+                self.0.event.waiters().unwrap().len()
             }
 
             fn is_set(&self) -> bool {
