@@ -20,6 +20,9 @@
 //! | events of several kinds | [`any`] or [`all`] of `&dyn `[`Waitable`] |
 //! | to spawn, return or store the wait | [`wait_owned()`](Event::wait_owned), or [`any`] or [`all`] of `Arc`s |
 //!
+//! To set an event however its setter ends, in a panic too, use
+//! [`set_on_drop()`](Event::set_on_drop).
+//!
 //! Use an event for *state that others wait for*: open, ready, paused, shutting down. For a value
 //! that is made once use [`OnceLock`](std::sync::OnceLock), to pass values a channel, and to meet a
 //! known number of threads [`Barrier`](std::sync::Barrier).
@@ -99,6 +102,7 @@ mod name;
 mod park;
 #[cfg(any(shared_events, loom))]
 mod protocol;
+mod set_on_drop;
 #[cfg(shared_events)]
 #[allow(unsafe_code, reason = "maps files")]
 mod shared;
@@ -122,6 +126,7 @@ pub use error::Error;
 pub use event::Event;
 pub use interrupt::interruptible;
 pub use many::{All, Any, all, any};
+pub use set_on_drop::SetOnDrop;
 #[cfg(shared_events)]
 #[cfg_attr(docsrs, doc(cfg(target_os = "linux")))]
 pub use shared::{Changed, Entry, Hold, LastSet, OwnedSharedWait, SharedEvent, SharedWait, State, Waiter};

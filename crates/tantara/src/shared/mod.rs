@@ -29,6 +29,7 @@ mod policy;
 #[allow(unsafe_code, reason = "keeps lists for ever")]
 mod reactor;
 mod registry;
+mod set_on_drop;
 mod until;
 #[allow(unsafe_code, reason = "pins the futures")]
 mod wait;

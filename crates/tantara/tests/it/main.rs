@@ -38,6 +38,7 @@ mod realtime;
 #[cfg(shared_events)]
 mod refused;
 mod scopes;
+mod set_on_drop;
 #[cfg(shared_events)]
 mod shared;
 #[cfg(shared_events)]

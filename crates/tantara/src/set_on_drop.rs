@@ -1,0 +1,197 @@
+//! [`SetOnDrop`]: sets an event when it is dropped, also by a panic.
+
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use crate::auto_reset::AutoResetEvent;
+use crate::event::Event;
+
+/// Sets an event when it is dropped, also when a panic drops it. From [`Event::set_on_drop`] and
+/// [`Event::set_on_drop_owned`], and from the methods of the same names of the other kinds of
+/// events.
+///
+/// It prevents the hang that follows when a thread or task ends before it has set the event that
+/// others wait for.
+///
+/// # Cancel safety
+///
+/// A future that holds one sets the event when it is dropped, at whatever `.await` it is.
+///
+/// # Leaks
+///
+/// Whatever runs no destructors sets nothing: [`mem::forget`](std::mem::forget), a cycle of `Arc`s,
+/// [`process::exit`](std::process::exit), and the end of the process by a signal or an abort.
+///
+/// # Memory ordering
+///
+/// Dropping it is a `set`: all that the thread did before is visible to whoever is released by it.
+///
+/// # Panics
+///
+/// If the waker of a waiting task panics, dropping it panics, as `set` does. While the thread is
+/// panicking already, such a second panic is discarded, and the program is not aborted.
+///
+/// # Examples
+///
+/// ```
+/// use std::thread;
+/// use tantara::Event;
+///
+/// static LOADED: Event = Event::new();
+///
+/// let loader = thread::spawn(|| {
+///     let _loaded = LOADED.set_on_drop();
+///     panic!("no configuration");     // without the line above, the next wait would hang
+/// });
+/// LOADED.wait();
+/// assert!(loader.join().is_err());    // released; whether the work succeeded is another question
+/// ```
+///
+/// Bind it to a name. `let _ = LOADED.set_on_drop();` drops it, and sets the event, at once.
+#[must_use = "if it is not bound to a name it is dropped at once, which sets the event"]
+pub struct SetOnDrop<'a> {
+    setter: Setter<'a>,
+}
+
+enum Setter<'a> {
+    Event(&'a Event),
+    AutoReset(&'a AutoResetEvent),
+    OwnedEvent(Arc<Event>),
+    OwnedAutoReset(Arc<AutoResetEvent>),
+    #[allow(dead_code, reason = "for events between processes")]
+    External(Box<dyn FnOnce() + Send + Sync>),
+    Disarmed,
+}
+
+impl<'a> SetOnDrop<'a> {
+    /// Drops it without setting the event.
+    ///
+    /// ```
+    /// use tantara::Event;
+    ///
+    /// let done = Event::new();
+    /// let guard = done.set_on_drop();
+    /// guard.disarm();                 // somebody else will set it
+    /// assert!(!done.is_set());
+    /// ```
+    pub fn disarm(mut self) {
+        self.setter = Setter::Disarmed;
+    }
+
+    /// For an event that lives outside of this process.
+    #[allow(dead_code, reason = "for events between processes")]
+    pub(crate) fn external(set: impl FnOnce() + Send + Sync + 'static) -> SetOnDrop<'a> {
+        SetOnDrop { setter: Setter::External(Box::new(set)) }
+    }
+}
+
+impl Setter<'_> {
+    fn set(self) {
+        match self {
+            Setter::Event(event) => event.set(),
+            Setter::AutoReset(event) => event.set(),
+            Setter::OwnedEvent(event) => event.set(),
+            Setter::OwnedAutoReset(event) => event.set(),
+            Setter::External(set) => set(),
+            Setter::Disarmed => {}
+        }
+    }
+}
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        let setter = std::mem::replace(&mut self.setter, Setter::Disarmed);
+        if !thread::panicking() {
+            return setter.set();
+        }
+        // A panic that left this destructor would abort the process.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| setter.set())) {
+            // Its destructor might panic, too.
+            std::mem::forget(panic);
+        }
+    }
+}
+
+impl fmt::Debug for SetOnDrop<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event: &dyn fmt::Debug = match &self.setter {
+            Setter::Event(event) => event,
+            Setter::AutoReset(event) => event,
+            Setter::OwnedEvent(event) => event,
+            Setter::OwnedAutoReset(event) => event,
+            Setter::External(_) => return f.debug_struct("SetOnDrop").finish_non_exhaustive(),
+            Setter::Disarmed => &"disarmed",
+        };
+        f.debug_tuple("SetOnDrop").field(event).finish()
+    }
+}
+
+// A panic leaves the events in a valid state.
+impl UnwindSafe for SetOnDrop<'_> {}
+impl RefUnwindSafe for SetOnDrop<'_> {}
+
+impl Event {
+    /// Sets the event when the returned value is dropped, however the scope is left: at its end, by
+    /// `return` or `?`, or by a panic. [`disarm`](SetOnDrop::disarm) prevents that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io;
+    /// use tantara::Event;
+    ///
+    /// static FINISHED: Event = Event::new();
+    ///
+    /// fn migrate() -> io::Result<()> {
+    ///     let _finished = FINISHED.set_on_drop();
+    ///     Err(io::Error::other("no database"))?;      // sets the event, and so would a panic
+    ///     Ok(())
+    /// }
+    ///
+    /// assert!(migrate().is_err());
+    /// FINISHED.wait();
+    /// ```
+    pub fn set_on_drop(&self) -> SetOnDrop<'_> {
+        SetOnDrop { setter: Setter::Event(self) }
+    }
+
+    /// [`set_on_drop`](Event::set_on_drop) for an event in an [`Arc`], which the returned value then
+    /// owns together with others. So it can be moved into a thread or a task, or stored in a struct.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::thread;
+    /// use tantara::Event;
+    ///
+    /// let done = Arc::new(Event::new());
+    /// let guard = Arc::clone(&done).set_on_drop_owned();
+    /// thread::spawn(move || {
+    ///     let _guard = guard;
+    ///     // work
+    /// });
+    /// done.wait();
+    /// ```
+    pub fn set_on_drop_owned(self: Arc<Self>) -> SetOnDrop<'static> {
+        SetOnDrop { setter: Setter::OwnedEvent(self) }
+    }
+}
+
+impl AutoResetEvent {
+    /// Sets the event when the returned value is dropped, also by a panic: see
+    /// [`Event::set_on_drop`]. One waiter is released, or the release is stored.
+    pub fn set_on_drop(&self) -> SetOnDrop<'_> {
+        SetOnDrop { setter: Setter::AutoReset(self) }
+    }
+
+    /// [`set_on_drop`](AutoResetEvent::set_on_drop) for an event in an [`Arc`], which the returned
+    /// value then owns together with others.
+    pub fn set_on_drop_owned(self: Arc<Self>) -> SetOnDrop<'static> {
+        SetOnDrop { setter: Setter::OwnedAutoReset(self) }
+    }
+}
