@@ -166,10 +166,14 @@ fn test_free_threaded(version: &str, program: &Path, place: &Path) -> Outcome {
     })
 }
 
+/// Runs tests. If they hang, it ends after a quarter of an hour and says where each thread is.
+const UNITTEST: &str = "import faulthandler, unittest; faulthandler.dump_traceback_later(900, exit=True); \
+    unittest.main(module=None)";
+
 /// The package's tests, in an environment.
 fn unittest(place: &Path) -> Command {
     let mut command = Command::new(std::path::absolute(place.join("bin/python")).unwrap_or_default());
-    command.args(["-W", "ignore", "-m", "unittest"]).current_dir(root().join("python/tests"));
+    command.args(["-W", "ignore", "-c", UNITTEST]).current_dir(root().join("python/tests"));
     command
 }
 

@@ -1,9 +1,11 @@
 //! Running one step after the other, and saying which one it is and how long it took.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The platform that this was built for: sanitizers want it named.
 pub(crate) const HOST: &str = env!("XTASK_HOST");
@@ -43,7 +45,7 @@ impl Step {
 ///
 /// All tasks run to their end, and every failure is reported.
 pub(crate) fn beside(others: &[&str], here: impl FnOnce() -> Outcome) -> Outcome {
-    let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
+    let failed = |what: &str, error: io::Error| format!("{what}: {error}");
     let program = std::env::current_exe().map_err(|error| failed("xtask", error))?;
     let logs = root().join("target/logs");
     fs::create_dir_all(&logs).map_err(|error| failed("target/logs", error))?;
@@ -65,6 +67,23 @@ pub(crate) fn beside(others: &[&str], here: impl FnOnce() -> Outcome) -> Outcome
         }
     }
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+}
+
+/// No call of cargo takes longer, with all that it builds.
+const LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// Waits until a process has ended, and kills it after the limit.
+pub(crate) fn wait_within(process: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = process.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    process.kill()?;
+    process.wait()?;
+    Ok(None)
 }
 
 /// A call of cargo, from the root of the repository.
@@ -168,8 +187,12 @@ impl Call {
     }
 
     pub(crate) fn run(mut self) -> Result<(), String> {
-        let status = self.command.status().map_err(|error| format!("cargo cannot be started: {error}"))?;
-        if status.success() { Ok(()) } else { Err(format!("cargo {} failed ({status})", self.words)) }
+        let ended = self.command.spawn().and_then(|mut cargo| wait_within(&mut cargo, LIMIT));
+        match ended.map_err(|error| format!("cargo cannot be run: {error}"))? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("cargo {} failed ({status})", self.words)),
+            None => Err(format!("cargo {} had not ended after {} minutes", self.words, LIMIT.as_secs() / 60)),
+        }
     }
 }
 

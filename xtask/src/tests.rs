@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::run::{Outcome, Step, TESTS_AT_ONCE, cargo, check_bank, root};
+use crate::run::{Outcome, Step, TESTS_AT_ONCE, cargo, check_bank, root, wait_within};
 
 /// How many programs run at once. Each runs several tests at once.
 const AT_ONCE: usize = 2;
@@ -145,18 +145,7 @@ impl Program {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let deadline = Instant::now() + limit;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break Some(status);
-            }
-            if Instant::now() > deadline {
-                child.kill()?;
-                child.wait()?;
-                break None;
-            }
-            thread::sleep(Duration::from_millis(20));
-        };
+        let status = wait_within(&mut child, limit)?;
         Ok((status, String::from_utf8_lossy(&fs::read(&path)?).into_owned()))
     }
 }
