@@ -350,6 +350,15 @@ impl Servers {
         self.call("kv/put", &json!({"key": encode(key), "value": encode(value)})).unwrap();
     }
 
+    /// Writes this value into many keys, 128 at a time.
+    pub fn put_raw_each(&self, keys: &[String], value: impl AsRef<[u8]>) {
+        for keys in keys.chunks(128) {
+            let put = |key: &String| json!({"requestPut": {"key": encode(key), "value": encode(&value)}});
+            let puts: Vec<Value> = keys.iter().map(put).collect();
+            self.call("kv/txn", &json!({"success": puts})).unwrap();
+        }
+    }
+
     /// Removes the keys that begin with this.
     pub fn delete_prefix(&self, prefix: &str) {
         self.call("kv/deleterange", &range(prefix)).unwrap();

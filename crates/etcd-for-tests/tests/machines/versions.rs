@@ -42,6 +42,41 @@ fn users_are_served_by_versions_that_refuse_them_the_status_of_members() {
 }
 
 #[test]
+fn a_set_that_follows_the_connection_takes_one_request() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let writes_at_once = || {
+        let event = Cluster::connect_with(stand_in.endpoint(), options()).unwrap().event("event");
+        let before = (count(&stand_in, "KV/Range"), count(&stand_in, "KV/Txn"));
+        event.set().unwrap();
+        assert!(event.is_set().unwrap());
+        // The set, and the read after it.
+        (count(&stand_in, "KV/Range"), count(&stand_in, "KV/Txn")) == (before.0, before.1 + 2)
+    };
+    // On a busy machine the set may come so late that its slot is read again.
+    until("a slot that was read ahead is used", writes_at_once);
+}
+
+#[test]
+fn a_set_whose_slot_has_changed_since_it_was_read_ahead_is_made_once() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let options = options();
+    let is_rejected_first = || {
+        let cluster = Cluster::connect_with(stand_in.endpoint(), options.clone()).unwrap();
+        let key = |rest: &str| format!("/{}/{rest}", cluster.namespace());
+        let slots: Vec<String> = (0..1_024).map(|slot| key(&format!("o/{slot}"))).collect();
+        servers.put_raw_each(&slots, "another writer");
+        let (sets, transactions) = (servers.puts(&key("e/event/p")), count(&stand_in, "KV/Txn"));
+        cluster.event("event").set().unwrap();
+        assert_eq!(servers.puts(&key("e/event/p")), sets + 1);
+        count(&stand_in, "KV/Txn") == transactions + 2
+    };
+    // On a busy machine the set may come so late that its slot is read again.
+    until("a set is rejected and made again", is_rejected_first);
+}
+
+#[test]
 fn a_member_that_does_not_serve_is_left_for_another() {
     let servers = Servers::one();
     let real = servers.endpoints().remove(0);

@@ -16,7 +16,9 @@ use tonic::transport::Endpoint as Target;
 use crate::client::endpoint::Endpoint;
 use crate::client::member::MemberConnection;
 use crate::client::pause::{LONGEST_PAUSE, Pause};
-use crate::client::proto::{Authenticate, Header, MemberList, Range, StatusOf};
+use crate::client::proto::{
+    Authenticate, Header, MemberList, MemberListAnswer, Range, RangeAnswer, Rpc, StatusAnswer, StatusOf,
+};
 use crate::client::transport::Transport;
 use crate::client::verdict::{Verdict, is_too_old, judge};
 use crate::error::{Error, Kind, Try, Why, reason, text_of};
@@ -46,6 +48,15 @@ const LEARNING: Duration = Duration::from_secs(30);
 /// Upper bound on the addresses that are learnt.
 const MOST_ADDRESSES: usize = 32;
 
+/// What a member reports when it is connected to. All of it is optional.
+#[derive(Debug, Default)]
+struct Report {
+    status: Option<StatusAnswer>,
+    members: Option<MemberListAnswer>,
+    peek: Option<RangeAnswer>,
+    ahead: Option<RangeAnswer>,
+}
+
 /// The connection to a cluster.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -53,6 +64,10 @@ pub(crate) struct Connection {
     pub(crate) options: Options,
     /// A key that every user of the namespace may read.
     key: Vec<u8>,
+    /// A key that is read together with the first connection, and the answer, if there is one and
+    /// nobody has taken it: when it was requested, and what it was.
+    ahead: Vec<u8>,
+    read_ahead: Mutex<Option<(Instant, RangeAnswer)>>,
     /// Locked while a task connects, so that only one does.
     current: tokio::sync::Mutex<Option<MemberConnection>>,
     /// The number of connections that were begun.
@@ -80,13 +95,15 @@ struct Known {
 }
 
 impl Connection {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options) -> Connection {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options, ahead: Vec<u8>) -> Connection {
         // A random start spreads clients over the members.
         let known = Known { next: [fastrand::usize(..endpoints.len()), 0], ..Known::default() };
         Connection {
             endpoints,
             key: format!("/{}/e/", options.namespace).into_bytes(),
             options,
+            ahead,
+            read_ahead: Mutex::new(None),
             current: tokio::sync::Mutex::new(None),
             serial: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -173,7 +190,13 @@ impl Connection {
     /// The connection to a member. If there is none, tries all endpoints in turn until the
     /// deadline.
     pub(crate) async fn member(&self, doing: &'static str, until: Instant) -> Result<MemberConnection, Error> {
-        match timeout_at(until, self.connect()).await {
+        if let Ok(current) = self.current.try_lock()
+            && let Some(connection) = self.trusted(&current)
+        {
+            return Ok(connection.clone());
+        }
+        // In a box, because it is large, and part of the future of every request.
+        match timeout_at(until, Box::pin(self.connect())).await {
             Ok(connected) => connected,
             Err(_) => Err(self.unreachable(doing)),
         }
@@ -242,7 +265,7 @@ impl Connection {
         };
         let endpoint = &endpoints[index];
         let serial = self.serial.fetch_add(1, Relaxed) + 1;
-        match timeout(patience, self.connect_to(endpoint, serial, which == 1)).await {
+        match timeout(patience, Box::pin(self.connect_to(endpoint, serial, which == 1))).await {
             Ok(Ok(connection)) => return Ok(Some(connection)),
             Ok(Err(Refusal::Final(error))) => return Err(error),
             Ok(Err(Refusal::Passing(why))) => self.note(endpoint, why),
@@ -268,34 +291,19 @@ impl Connection {
             })?;
         }
         let mut transport = Transport::new(target.connect().await.map_err(passing)?);
-        let asked = Instant::now();
-        transport
-            .check_health()
-            .await
-            .map_err(|status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status)))?;
-        let round_trip = asked.elapsed();
-        let patience = OPTIONAL.max(round_trip * 2);
-        if is_learnt && !endpoint.is_secure && self.options.credentials.is_some() {
-            // The address may belong to another cluster by now, which must not learn the password.
-            // (Over TLS the certificate identifies the server.)
-            let members = timeout(patience, transport.unary(&MemberList {})).await;
-            self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
-        }
-        self.log_in(endpoint, &mut transport).await?;
-        let peek = Range::peek(self.key.clone());
-        let (status, members, peek) = tokio::join!(
-            timeout(patience, transport.unary(&StatusOf {})),
-            timeout(patience, transport.unary(&MemberList {})),
-            timeout(patience, transport.unary(&peek)),
-        );
-        if let Ok(Ok(status)) = status
-            && is_too_old(&status.version)
+        let began = Instant::now();
+        let (round_trip, report) = self.greet(endpoint, &mut transport, is_learnt).await?;
+        if let Some(StatusAnswer { version }) = report.status
+            && is_too_old(&version)
         {
-            let (endpoint, version) = (endpoint.name.clone(), status.version);
+            let endpoint = endpoint.name.clone();
             return Err(Refusal::Final(Error::new(Kind::TooOld { endpoint, version })));
         }
-        let header = peek.ok().and_then(Result::ok).and_then(|answer| answer.header);
-        let members = members.ok().and_then(Result::ok);
+        if let Some(ahead) = report.ahead {
+            *lock(&self.read_ahead) = Some((began, ahead));
+        }
+        let members = report.members;
+        let header = report.peek.and_then(|answer| answer.header);
         let header = header.or_else(|| members.as_ref()?.header.clone());
         if is_learnt {
             self.check_cluster(header.clone())?;
@@ -310,6 +318,75 @@ impl Connection {
             self.learn(&connection.endpoint, members.urls());
         }
         Ok(connection)
+    }
+
+    /// Checks that a member serves, logs in, and asks for its report. Returns the time that the
+    /// health check took.
+    async fn greet(
+        &self,
+        endpoint: &Endpoint,
+        transport: &mut Transport,
+        is_learnt: bool,
+    ) -> Result<(Duration, Report), Refusal> {
+        let refused = |status| Refusal::Passing(Why::of_first(endpoint.is_secure, &status));
+        let mut report = Report::default();
+        let asked = Instant::now();
+        if self.options.credentials.is_none() {
+            let round_trip = {
+                // All requests are sent at once, so they take one round trip.
+                let health = transport.check_health();
+                let reporting = self.ask(transport, &mut report);
+                tokio::pin!(health, reporting);
+                let (health, is_complete) = tokio::select! {
+                    health = &mut health => (health, false),
+                    () = &mut reporting => (health.await, true),
+                };
+                health.map_err(refused)?;
+                let round_trip = asked.elapsed();
+                if !is_complete {
+                    let _ = timeout(OPTIONAL.max(round_trip * 2), reporting).await;
+                }
+                round_trip
+            };
+            return Ok((round_trip, report));
+        }
+        transport.check_health().await.map_err(refused)?;
+        let round_trip = asked.elapsed();
+        let patience = OPTIONAL.max(round_trip * 2);
+        if is_learnt && !endpoint.is_secure {
+            // The address may belong to another cluster by now, which must not learn the password.
+            // (Over TLS the certificate identifies the server.)
+            let members = timeout(patience, transport.unary(&MemberList {})).await;
+            self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
+        }
+        self.log_in(endpoint, transport).await?;
+        let _ = timeout(patience, self.ask(transport, &mut report)).await;
+        Ok((round_trip, report))
+    }
+
+    /// Asks a member for its report. If this is cancelled, the report has what was answered.
+    async fn ask(&self, transport: &Transport, report: &mut Report) {
+        async fn fill<R: Rpc>(transport: &Transport, request: R, answer: &mut Option<R::Answer>) {
+            *answer = transport.unary(&request).await.ok();
+        }
+        let Report { status, members, peek, ahead } = report;
+        let reading_ahead = async {
+            if !self.was_connected.load(Relaxed) {
+                fill(transport, Range { serializable: true, ..Range::of(self.ahead.clone()) }, ahead).await;
+            }
+        };
+        tokio::join!(
+            fill(transport, StatusOf {}, status),
+            fill(transport, MemberList {}, members),
+            fill(transport, Range::peek(self.key.clone()), peek),
+            reading_ahead,
+        );
+    }
+
+    /// Takes the answer to the read that was made together with the first connection, and when it
+    /// was requested.
+    pub(crate) fn take_read_ahead(&self) -> Option<(Instant, RangeAnswer)> {
+        lock(&self.read_ahead).take()
     }
 
     /// Checks that a member at a learnt address reports the known cluster ID.
@@ -413,7 +490,7 @@ mod tests {
         let learnt = |given: &str, options: Options| {
             let endpoints = crate::client::endpoint::parse(given, false).unwrap();
             let reported_by = endpoints[0].clone();
-            let connection = Connection::new(endpoints, options);
+            let connection = Connection::new(endpoints, options, Vec::new());
             connection
                 .learn(&reported_by, ["http://127.0.0.1:2", "http://10.0.0.7:2379"].map(str::to_owned).into_iter());
             let names: Vec<String> = connection.known().learnt.iter().map(|endpoint| endpoint.name.clone()).collect();
@@ -429,8 +506,8 @@ mod tests {
     fn a_moment_between_two_connections_is_no_loss() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let connection =
-                Connection::new(crate::client::endpoint::parse("127.0.0.1:1", false).unwrap(), Options::new());
+            let endpoints = crate::client::endpoint::parse("127.0.0.1:1", false).unwrap();
+            let connection = Connection::new(endpoints, Options::new(), Vec::new());
             let connect_to = |serial| {
                 let transport = Transport::new(Target::from_static("http://127.0.0.1:1").connect_lazy());
                 let member = MemberConnection::new(

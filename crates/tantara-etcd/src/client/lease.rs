@@ -2,6 +2,7 @@
 //! alive.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ enum Command {
 pub(crate) struct Leases {
     connection: Arc<Connection>,
     commands: mpsc::UnboundedSender<Command>,
+    /// Whether a lease was ever requested.
+    are_used: Arc<AtomicBool>,
 }
 
 impl Leases {
@@ -92,10 +95,16 @@ impl Leases {
     ) -> (Leases, impl Future<Output = ()>) {
         let (commands, inbox) = mpsc::unbounded_channel();
         let keeper = Keeper { connection: Arc::clone(&connection), inbox, kept: HashMap::new(), next: HashMap::new() };
-        (Leases { connection, commands }, keeper.run(stop))
+        (Leases { connection, commands, are_used: Arc::default() }, keeper.run(stop))
+    }
+
+    /// Whether there may be a lease to revoke.
+    pub(crate) fn are_used(&self) -> bool {
+        self.are_used.load(Relaxed)
     }
 
     pub(crate) async fn grant(&self, doing: &'static str, ttl: Duration, until: Instant) -> Result<Lease, Error> {
+        self.are_used.store(true, Relaxed);
         // The ID is chosen here, so that a retry does not grant a second lease.
         let id = fastrand::i64(1..);
         let seconds = i64::try_from(ttl.as_secs_f64().ceil().max(1.0) as u64).unwrap_or(i64::MAX);

@@ -115,6 +115,11 @@ pub(crate) struct DeleteRange {
 }
 
 impl Range {
+    /// A read of one key.
+    pub(crate) fn of(key: Vec<u8>) -> Range {
+        Range { key, ..Range::default() }
+    }
+
     /// A serializable read, which shows the term and the ID of the cluster.
     pub(crate) fn peek(key: Vec<u8>) -> Range {
         Range { key, limit: 1, serializable: true, keys_only: true, ..Range::default() }

@@ -15,7 +15,7 @@ use crate::client::endpoint::Endpoint;
 use crate::driver::mailbox::{self, Reply};
 use crate::driver::task::{self, Request};
 use crate::error::{Error, Kind, Try, Why};
-use crate::options::Options;
+use crate::options::{Credentials, Options};
 use crate::store::Store;
 
 /// How long the drop of the last handle waits for the thread. Longer than revoking the leases may
@@ -134,6 +134,13 @@ impl Drop for Running {
             return;
         }
         drop(self.stop.take());
+        let options = &self.store.options;
+        let calls_provider = options.credentials.as_ref().is_some_and(Credentials::may_change);
+        // Without leases, and without a provider that could run for longer than its caller expects,
+        // nothing has to be finished: the thread ends by itself.
+        if !calls_provider && !self.store.leases.are_used() {
+            return;
+        }
         // The process may exit after this, so wait until the leases are revoked, which takes about
         // a second at most. A provider of credentials that blocks, perhaps for ever, blocks the
         // thread. Then the thread is left to end by itself.

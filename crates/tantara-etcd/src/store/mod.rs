@@ -33,10 +33,11 @@ impl Store {
         options: Options,
         stop: impl Future<Output = ()>,
     ) -> (Store, impl Future<Output = ()>) {
-        let connection = Arc::new(Connection::new(endpoints, options.clone()));
         let keys = Keys::new(&options.namespace);
+        let first = write::random_slot();
+        let connection = Arc::new(Connection::new(endpoints, options.clone(), keys.slot(first)));
         let (leases, keep_alive) = Leases::new(Arc::clone(&connection), stop);
-        let writer = Writer::new(Arc::clone(&connection), keys.clone());
+        let writer = Writer::new(Arc::clone(&connection), keys.clone(), first);
         (Store { connection, keys, leases, writer, options }, keep_alive)
     }
 
@@ -50,5 +51,29 @@ impl Store {
         };
         let created = self.connection.call(doing, &create, self.connection.request_deadline()).await;
         created.map(|answer| answer.header.unwrap_or_default().revision).map_err(|failure| failure.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::endpoint::parse;
+    use crate::client::proto::Range;
+
+    /// A future that contains the making of a connection has tens of kB, and is moved across
+    /// the stack several times before it runs.
+    #[test]
+    fn the_future_of_a_request_is_small() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (store, keep_alive) = Store::new(parse("127.0.0.1:1", false).unwrap(), Options::new(), async {});
+        let until = store.connection.request_deadline();
+        let sizes = [
+            size_of_val(&store.connection.call("read", &Range::default(), until)),
+            size_of_val(&store.writer.apply("write", Vec::new(), until)),
+            size_of_val(&store.create("create", "event")),
+            size_of_val(&keep_alive),
+        ];
+        assert!(sizes.iter().all(|size| *size < 8_192), "{sizes:?}");
     }
 }

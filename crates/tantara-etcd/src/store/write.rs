@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -36,12 +37,23 @@ const AT_ONCE: usize = 64;
 /// that other writers made while the outcome of a write was unknown.
 const CHANGES_SEARCHED: i64 = 100;
 
+/// A slot that was read together with the first connection is used for this long. After a longer
+/// time, another writer is likely to have changed it.
+const READ_AHEAD: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(crate) struct Writer {
     connection: Arc<Connection>,
     keys: Keys,
+    /// The slot that the connection reads ahead.
+    first: u32,
     turns: Semaphore,
     slots: Mutex<Slots>,
+}
+
+/// The number of a slot.
+pub(crate) fn random_slot() -> u32 {
+    fastrand::u32(..SLOTS)
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +75,14 @@ struct Slot {
 struct Reserved<'w> {
     writer: &'w Writer,
     slot: Slot,
+}
+
+impl Slot {
+    /// A slot as a read has shown it.
+    fn shown(number: u32, kv: Option<&KeyValue>) -> Slot {
+        let (revision, version) = kv.map_or((0, 0), |kv| (kv.mod_revision, kv.version));
+        Slot { number, revision, version }
+    }
 }
 
 impl Reserved<'_> {
@@ -137,8 +157,9 @@ impl IdempotentWrite {
 }
 
 impl Writer {
-    pub(crate) fn new(connection: Arc<Connection>, keys: Keys) -> Writer {
-        Writer { connection, keys, turns: Semaphore::new(AT_ONCE), slots: Mutex::default() }
+    /// `first` is the number of the slot that the connection reads ahead.
+    pub(crate) fn new(connection: Arc<Connection>, keys: Keys, first: u32) -> Writer {
+        Writer { connection, keys, first, turns: Semaphore::new(AT_ONCE), slots: Mutex::default() }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -150,8 +171,9 @@ impl Writer {
         let Ok(_turn) = timeout_at(until, self.turns.acquire()).await else {
             return Err(self.connection.unreachable(doing).into());
         };
+        let mut reserved = self.reserve(doing, until).await?;
+        let mut is_contended = false;
         loop {
-            let reserved = self.reserve(doing, until).await?;
             let Slot { number, revision, version } = reserved.slot;
             let write = IdempotentWrite { key: self.keys.slot(number), revision, version, number: unique_number() };
             let (answer, may_be_done) =
@@ -163,23 +185,36 @@ impl Writer {
             };
             if answer.succeeded {
                 let revision = answer.header.unwrap_or_default().revision;
-                reserved.release(revision, write.version + 1);
+                // Two processes that both keep a slot would reject each other's writes again and
+                // again.
+                if !is_contended {
+                    reserved.release(revision, write.version + 1);
+                }
                 return Ok(revision);
             }
             // The slot was changed, by an attempt whose answer was lost or by another writer.
-            match self.search(doing, &write, slot_in(answer), until).await {
+            let slot = slot_in(answer);
+            if !may_be_done {
+                // The only attempt was rejected. The answer shows the slot as it is now.
+                reserved.slot = Slot::shown(number, slot.as_ref());
+                is_contended = true;
+                continue;
+            }
+            match self.search(doing, &write, slot, until).await {
                 Ok(Outcome::Made(revision, version)) => {
                     reserved.release(revision, version);
                     return Ok(revision);
                 }
-                Ok(Outcome::Lost) if may_be_done => return Err(self.lost(doing).into()),
-                Err(_) if may_be_done => return Err(WriteError::Unknown(write)),
-                Ok(Outcome::NotMade | Outcome::Lost) | Err(_) => {}
+                Ok(Outcome::Lost) => return Err(self.lost(doing).into()),
+                Err(_) => return Err(WriteError::Unknown(write)),
+                Ok(Outcome::NotMade) => {}
             }
+            reserved = self.reserve(doing, until).await?;
         }
     }
 
-    /// Reserves a slot of known revision: a free one, or a random one, which is read.
+    /// Reserves a slot whose revision is known: a free one, the one that the connection has read
+    /// ahead, or a random one, which is read.
     async fn reserve(&self, doing: &'static str, until: Instant) -> Result<Reserved<'_>, Error> {
         let number = {
             let mut slots = self.slots();
@@ -187,20 +222,26 @@ impl Writer {
                 slots.in_use.insert(slot.number);
                 return Ok(Reserved { writer: self, slot });
             }
+            // A member may have shown an earlier state. Then the write is rejected, as if another
+            // writer had been faster.
+            if let Some((at, answer)) = self.connection.take_read_ahead()
+                && at.elapsed() < READ_AHEAD
+                && slots.in_use.insert(self.first)
+            {
+                return Ok(Reserved { writer: self, slot: Slot::shown(self.first, answer.kvs.first()) });
+            }
             // There are many more slots than concurrent writes.
             loop {
-                let number = fastrand::u32(..SLOTS);
+                let number = random_slot();
                 if slots.in_use.insert(number) {
                     break number;
                 }
             }
         };
-        let mut reserved = Reserved { writer: self, slot: Slot { number, revision: 0, version: 0 } };
-        let read = Range { key: self.keys.slot(number), ..Range::default() };
+        let mut reserved = Reserved { writer: self, slot: Slot::shown(number, None) };
+        let read = Range::of(self.keys.slot(number));
         let answer = self.connection.call(doing, &read, until).await.map_err(|failure| failure.error)?;
-        if let Some(kv) = answer.kvs.first() {
-            (reserved.slot.revision, reserved.slot.version) = (kv.mod_revision, kv.version);
-        }
+        reserved.slot = Slot::shown(number, answer.kvs.first());
         Ok(reserved)
     }
 
