@@ -9,6 +9,10 @@ use crate::dist;
 use crate::platforms::{I686, OLDEST, WITHOUT_ATOMIC_U64};
 use crate::run::{Outcome, Step, cargo};
 
+/// Programs that tests use, and leave out where they are missing.
+const OF_TESTS: [&str; 9] =
+    ["bash-completion", "fish", "make", "man-db", "nginx-light", "redis-server", "redis-tools", "tmux", "zsh"];
+
 /// Cargo's subcommands that `ci` calls.
 const SUBCOMMANDS: [&str; 3] = ["cargo-deny", "cargo-fuzz", "cargo-semver-checks"];
 
@@ -19,6 +23,9 @@ pub(crate) fn install(task: &str) -> Outcome {
         "ci" => {
             for_platforms()?;
             for_dist()?;
+            OF_TESTS
+                .iter()
+                .try_for_each(|name| Step::new(&format!("Debian's {name}")).run(|| debian::install(name)))?;
             rustup(&["toolchain", "install", "nightly", "--component", "miri", "--component", "rust-src"])?;
             SUBCOMMANDS.iter().try_for_each(|name| install_subcommand(name))
         }

@@ -3,28 +3,16 @@
 use std::io::Write;
 
 use clap::CommandFactory;
-use clap_complete::env::Shells;
 use clap_mangen::Man;
 
 use crate::args::{Shell, Tantara};
+use crate::complete;
 use crate::failure::Failure;
 use crate::output;
 
-/// The variable by which a shell requests completions.
-pub(crate) const REQUEST: &str = "TANTARA_COMPLETE";
-
-/// Prints completions and ends the process, if a shell requests them.
-pub(crate) fn complete() {
-    clap_complete::CompleteEnv::with_factory(Tantara::command).var(REQUEST).complete();
-}
-
 /// Prints the script that makes a shell request completions.
 pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
-    let shells = Shells::builtins();
-    let shell = shells.completer(shell.name()).ok_or_else(|| Failure::internal("the shell is not supported"))?;
-    let mut script = Vec::new();
-    shell.write_registration(REQUEST, "tantara", "tantara", "tantara", &mut script).map_err(Failure::internal)?;
-    print(&script)
+    print(&complete::script(shell)?)
 }
 
 /// Prints the manual page, with a section for each subcommand.

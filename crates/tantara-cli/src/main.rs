@@ -6,6 +6,7 @@
 mod about;
 mod args;
 mod bank;
+mod complete;
 #[cfg(shared_events)]
 mod events;
 mod exit;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     exit::report_panics_in_one_line();
-    about::complete();
+    complete::answer_if_requested();
     let outcome = args::parse().and_then(|args| interrupt::end_by_signals_as_process_1().map(|()| args));
     let outcome = outcome.and_then(|args| match args.action {
         args::Action::Reach(action) => action.run(args.place),

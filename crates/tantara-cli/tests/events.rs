@@ -536,20 +536,11 @@ fn every_help_is_short_or_full_and_has_examples_and_exit_codes() {
 }
 
 #[test]
-fn completions_know_the_events_and_the_manual_knows_the_subcommands() {
+fn there_are_completions_for_each_shell_and_the_manual_knows_the_subcommands() {
     let events = Events::new();
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert!(events.done(&["completions", shell]).contains("tantara"));
     }
-    events.done(&["set", "db-ready", "db-done", "other"]);
-    let ask = "source <(tantara completions bash); COMP_TYPE=9; \
-        COMP_WORDS=(tantara wait db); COMP_CWORD=2; _clap_complete_tantara tantara db wait; echo \"${COMPREPLY[*]}\"";
-    let bin = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let output = Command::new("bash").args(["-c", ask]).env("PATH", path).env("TANTARA_DIR", events.path()).output();
-    let output = output.unwrap();
-    assert_eq!(text(&output.stdout).split_whitespace().collect::<Vec<_>>(), ["db-done", "db-ready"], "{output:?}");
-
     let manual = events.done(&["man"]);
     assert!(manual.contains("tantara wait [OPTIONS] [NAME]... [\\-\\- <CMD>...]"), "{manual}");
     assert!(manual.contains("at most 200 bytes"), "{manual}");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use tantara::SharedEvent;
 use tantara_etcd::{Cluster, ClusterEvent, Options, Tls};
 
@@ -26,7 +26,7 @@ const WHILE_TYPING: Duration = Duration::from_millis(800);
 #[command(next_help_heading = "Where the events are")]
 pub(crate) struct PlaceArgs {
     /// The directory of the events [env: TANTARA_DIR]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
 
     /// The etcd cluster of the events, instead of a directory [env: TANTARA_ETCD]
@@ -76,15 +76,24 @@ fn text_variable(name: &str) -> Option<String> {
 impl PlaceArgs {
     /// Reads the options of an incomplete command line, for completions.
     pub(crate) fn of_unfinished_line(words: impl Iterator<Item = OsString>) -> PlaceArgs {
-        let words: Vec<OsString> = words.collect();
+        // The line stands behind `--`. What follows its own `--` is another command's.
+        let words: Vec<OsString> =
+            words.skip_while(|word| word != "--").skip(1).take_while(|word| word != "--").collect();
         let after = |option: &str| {
             let with_equals = format!("{option}=");
-            let next = words.iter().position(|word| word == option).and_then(|at| words.get(at + 1)).cloned();
-            let joined = words.iter().find_map(|word| word.to_str()?.strip_prefix(&with_equals).map(OsString::from));
-            next.or(joined)
+            let value = |(at, word): (usize, &OsString)| match word.to_str()?.strip_prefix(&with_equals) {
+                Some(value) => Some(OsString::from(value)),
+                None => words.get(at + 1).filter(|_| word == option).cloned(),
+            };
+            words.iter().enumerate().filter_map(value).next_back()
         };
         let text = |option: &str| after(option).map(|value| value.to_string_lossy().into_owned());
-        let path = |option: &str| after(option).map(PathBuf::from);
+        // The shell has not replaced the sign of the home directory yet.
+        let path = |option: &str| {
+            let path = PathBuf::from(after(option)?);
+            let home = path.strip_prefix("~").ok().zip(variable("HOME"));
+            Some(home.map(|(below, home)| PathBuf::from(home).join(below)).unwrap_or(path))
+        };
         PlaceArgs {
             dir: path("--dir"),
             etcd: text("--etcd"),

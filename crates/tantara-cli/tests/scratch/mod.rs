@@ -31,6 +31,11 @@ impl Events {
         Events { home: tempfile::tempdir().unwrap(), server: Some(Servers::one()) }
     }
 
+    /// Of the cluster.
+    pub(crate) fn endpoints(&self) -> String {
+        self.server.as_ref().unwrap().endpoints().join(",")
+    }
+
     /// For files of the test.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
@@ -42,16 +47,20 @@ impl Events {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
+        self.program(env!("CARGO_BIN_EXE_tantara"), args)
+    }
+
+    /// Another program, which may call the command.
+    pub(crate) fn program(&self, program: &str, args: &[&str]) -> Command {
         signals::end_children();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+        let mut command = Command::new(program);
         command.args(args).env("TANTARA_DIR", self.path()).env_remove("TANTARA_ETCD").stdin(Stdio::null());
         command.current_dir(self.home());
-        // For commands that call it.
         let own = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap().to_owned();
         let rest = env::var_os("PATH").unwrap();
         command.env("PATH", env::join_paths(iter::once(own).chain(env::split_paths(&rest))).unwrap());
-        if let Some(server) = &self.server {
-            command.env_remove("TANTARA_DIR").env("TANTARA_ETCD", server.endpoints().join(","));
+        if self.server.is_some() {
+            command.env_remove("TANTARA_DIR").env("TANTARA_ETCD", self.endpoints());
         }
         command
     }
