@@ -61,8 +61,8 @@ impl Shell {
         Some(shell)
     }
 
-    /// Types a line with tabs in it, and returns the words that it then consists of, without slashes at their ends. Nothing runs the line: it becomes
-    /// arguments of `printf`.
+    /// Types a line with tabs in it, and returns the words that it then consists of, without slashes at their ends.
+    /// Nothing runs the line: it becomes arguments of `printf`.
     fn words_of(&mut self, keys: &str) -> Vec<String> {
         self.entered += 1;
         self.terminal.type_keys(keys);
