@@ -20,17 +20,30 @@ pub(crate) fn man() -> Result<(), Failure> {
     let mut command = Tantara::command();
     command.build();
     let mut page = Vec::new();
-    render(&command, &mut page).map_err(Failure::internal)?;
+    render(&for_manual(command, false), &mut page).map_err(Failure::internal)?;
     print(&page)
+}
+
+/// The command as a manual describes it: options that every subcommand has are described once, at the top.
+fn for_manual(command: clap::Command, is_subcommand: bool) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let is_of_all = arg.is_global_set() || arg.get_id() == "help";
+        // What the short help leaves out has no description in the manual otherwise.
+        arg.hide_short_help(false).hide(is_of_all && is_subcommand)
+    });
+    command.mut_subcommands(|subcommand| for_manual(subcommand, true))
 }
 
 fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
     let man = Man::new(command.clone());
     man.render_title(page)?;
+    // No hyphens, which would look like a part of a name.
+    writeln!(page, ".nh")?;
     man.render_name_section(page)?;
     write_synopsis(command, page)?;
     man.render_description_section(page)?;
     man.render_options_section(page)?;
+    writeln!(page, "{}", roff("\nEach subcommand takes these options, before or behind its own."))?;
     if let Some(notes) = command.get_after_long_help() {
         writeln!(page, ".SH EXAMPLES, NAMES AND PLACES\n{}", roff(&notes.to_string()))?;
     }
@@ -43,7 +56,9 @@ fn render(command: &clap::Command, page: &mut Vec<u8>) -> std::io::Result<()> {
         let mut parts = Vec::new();
         write_synopsis(subcommand, &mut parts)?;
         man.render_description_section(&mut parts)?;
-        man.render_options_section(&mut parts)?;
+        if subcommand.get_arguments().any(|arg| !arg.is_hide_set()) {
+            man.render_options_section(&mut parts)?;
+        }
         if let Some(examples) = subcommand.get_after_long_help() {
             writeln!(parts, ".SH EXAMPLES AND EXIT CODES\n{}", roff(&examples.to_string()))?;
         }

@@ -25,7 +25,7 @@ use crate::reach::{self, PlaceArgs, ReachArg};
 Examples:
   tantara wait db-ready --timeout 30s -- ./serve     in one shell,
   tantara set db-ready                               in another
-  tantara --etcd a:2379,b:2379,c:2379 wait db-ready  the same, on machines
+  tantara --etcd a:2379,b:2379,c:2379 wait db-ready  between machines
 
 A name consists of letters and digits of any script, and of . _ - + : @ = , % ~. It must not begin with . - or ~, \
 and has at most 200 bytes.
@@ -56,8 +56,8 @@ pub(crate) enum Action {
     /// Print the shell's completion script, which also completes the names of events
     #[command(after_long_help = "\
 Examples:
-  source <(tantara completions bash)                                     in ~/.bashrc
-  source <(tantara completions zsh)                                      in ~/.zshrc
+  source <(tantara completions bash)    in ~/.bashrc
+  source <(tantara completions zsh)     in ~/.zshrc, behind compinit
   tantara completions fish > ~/.config/fish/completions/tantara.fish")]
     Completions {
         /// The shell
@@ -80,15 +80,16 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  tantara bank                                   the default run
-  tantara bank --pace 0.1                        ten times faster
-  tantara bank --customers FILE.csv --workers 2  your own customers, two at a time
-  tantara bank --pace 0 --json                   figures instead of lines
+  tantara bank                      the default run
+  tantara bank --pace 0.1           ten times faster
+  tantara bank --customers FILE.csv --workers 2
+                                    two of your customers at a time
+  tantara bank --pace 0 --json      figures instead of lines
   tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
-                                                 10,000 tasks, and a picture
-  tantara bank --reach processes                 try kill -9 on a worker process
+                                    10,000 tasks, and a picture
+  tantara bank --reach processes    try kill -9 on a worker process
   tantara --etcd 127.0.0.1:2379 bank --reach machines
-                                                 workers share only the cluster
+                                    workers share only the cluster
 
 A list of customers is a CSV file, and may be /dev/stdin. The types are WITHDRAW_MONEY and CHECK_BALANCE:
   name,type

@@ -524,28 +524,3 @@ fn on_a_terminal_a_long_wait_says_what_it_waits_for_where_and_who_else_does() {
     let table = on_a_terminal(&events, "ls");
     assert!(table.contains(events.path().to_str().unwrap()) && table.contains("WAITING"), "{table}");
 }
-
-#[test]
-fn every_help_is_short_or_full_and_has_examples_and_exit_codes() {
-    let events = Events::new();
-    for subcommand in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm", "bank"] {
-        let (short, full) = (events.done(&[subcommand, "-h"]), events.done(&[subcommand, "--help"]));
-        assert!(short.lines().count() <= 25 && !short.contains("Examples"), "{short}");
-        assert!(full.contains("Examples:\n  tantara ") && full.contains("Exit codes: 0 "), "{full}");
-    }
-}
-
-#[test]
-fn there_are_completions_for_each_shell_and_the_manual_knows_the_subcommands() {
-    let events = Events::new();
-    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        assert!(events.done(&["completions", shell]).contains("tantara"));
-    }
-    let manual = events.done(&["man"]);
-    assert!(manual.contains("tantara wait [OPTIONS] [NAME]... [\\-\\- <CMD>...]"), "{manual}");
-    assert!(manual.contains("at most 200 bytes"), "{manual}");
-    for subcommand in ["SET", "CLEAR", "PULSE", "WAIT", "IS\\-SET", "LS", "WATCH", "RM", "BANK"] {
-        let names = [subcommand.to_owned(), subcommand.replace('\\', "")];
-        assert!(names.iter().any(|name| manual.contains(&format!("TANTARA {name}"))), "{subcommand}");
-    }
-}

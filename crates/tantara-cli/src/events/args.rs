@@ -32,11 +32,11 @@ pub(crate) enum Action {
     /// has no effect. With a command, the events are set when it has succeeded.
     #[command(after_long_help = concat!("\
 Examples:
-  tantara set db-ready                 releases those who wait now and those who wait later
-  tantara set db-ready cache-ready     several, from left to right
-  tantara set migrated -- ./migrate    if ./migrate succeeds, otherwise nothing
+  tantara set db-ready               releases waits of now and of later
+  tantara set db-ready cache-ready   several, from left to right
+  tantara set migrated -- ./migrate  if ./migrate succeeds
   tantara set built --else failed -- make
-                                       one of them; others run tantara wait --any built failed
+                                     one of the two, by the result
 
 The command has failed if its exit code is not 0, if a signal has ended it, or if it cannot be run. Signals are passed \
 on to it, but for those that its terminal sends to both: tantara ends after the command, and sets by its result. If \
@@ -58,7 +58,7 @@ Examples:
     /// Set and clear events in one step, which releases only those who wait now
     #[command(after_long_help = concat!("\
 Examples:
-  tantara pulse tick                   releases those who wait now
+  tantara pulse tick    releases those who wait now
 ", exit_codes!("0 done; ")))]
     Pulse(Names),
 
@@ -84,7 +84,7 @@ Examples:
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
-  tantara ls db-ready cache-ready      these two; an error if one of them does not exist
+  tantara ls db-ready cache-ready    an error if one does not exist
   tantara ls --json | jq -r '.[] | select(.state == \"set\") | .name'
 ", exit_codes!("0 listed; ")))]
     Ls {
@@ -106,7 +106,7 @@ Examples:
 Examples:
   tantara watch
   tantara watch db-ready --json | while read -r change; do ...; done
-  tantara watch job-done -n 3 --timeout 1h            three changes, or an hour
+  tantara watch job-done -n 3 --timeout 1h    three changes, or an hour
 
 A line contains the time, the name, and set, cleared, pulsed (set and cleared again) or removed. With --json it is an \
 object with at, name, change, state and sets, the number of sets that the line reports.
@@ -119,8 +119,8 @@ object with at, name, change, state and sets, the number of sets that the line r
     #[command(after_long_help = concat!("\
 Examples:
   tantara rm db-ready
-  tantara rm -f db-ready cache-ready   those of them that exist
-  tantara rm --all                     all events of the directory, or of the namespace of the cluster
+  tantara rm -f db-ready cache-ready    those of them that exist
+  tantara rm --all                      all of the directory or namespace
 ", exit_codes!("0 removed; ")))]
     Rm(Rm),
 }
@@ -203,15 +203,21 @@ pub(crate) struct Rm {
 #[command(after_long_help = "\
 Examples:
   tantara wait db-ready
-  tantara wait db-ready --timeout 30s -- ./serve --port 80   never runs after a timeout
-  tantara wait --any done failed                             prints the name of the event that was set
-  tantara wait db-ready --timeout 0 || echo not yet          checks without waiting
-  tantara wait --unset maintenance -- ./report               as soon as nobody sets or holds it
-  while tantara wait --next reload; do ./reload; done        for every set to come, also of a set event
-  tantara wait --tcp db:5432 --timeout 1m -- ./serve         as soon as the database accepts connections
-  tantara wait --any done --pid $worker                      also ends when the worker has crashed
+  tantara wait db-ready --timeout 30s -- ./serve --port 80
+                                    never runs it after a timeout
+  tantara wait --any done failed    prints which of them was set
+  tantara wait db-ready --timeout 0 || echo not yet
+                                    looks, and does not wait
+  tantara wait --unset maintenance -- ./report
+                                    once nobody sets or holds it
+  while tantara wait --next reload; do ./reload; done
+                                    for each set to come
+  tantara wait --tcp db:5432 --timeout 1m -- ./serve
+                                    once the database accepts
+  tantara wait --any done --pid $worker
+                                    also if the worker has crashed
   tantara wait migrated --file /run/app.sock --tcp cache:6379
-                                                             all three of them
+                                    all three of them
 
 Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d.
 
@@ -282,8 +288,8 @@ pub(crate) struct Wait {
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
-  tantara hold db-up -- postgres -D data         db-up is set while postgres runs
-  tantara hold maintenance -- ./upgrade          others run tantara wait --unset maintenance
+  tantara hold db-up -- postgres -D data  set while postgres runs
+  tantara hold maintenance -- ./upgrade   see tantara wait --unset
   tantara hold busy -- sh -c 'sleep 10'
 
 Signals are passed on to the command, but for those that its terminal sends to both. If tantara is killed by SIGKILL, \
