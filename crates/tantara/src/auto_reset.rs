@@ -3,9 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -13,7 +12,9 @@ use crate::park::block_on;
 use crate::stored;
 use crate::sync::const_new;
 use crate::tasks::Queue;
-use crate::wait::{AutoResetWait, OwnedAutoResetWait, queue_of};
+use crate::wait::AutoResetWait;
+use crate::waits::hooks::{self, Kind, Place, State, Target, What};
+use crate::word::Generation;
 
 /// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly
 /// one waiter. Without waiters, one release is stored for the next wait.
@@ -107,8 +108,15 @@ impl AutoResetEvent {
     /// Must not be called in one: see
     /// [above](AutoResetEvent#signal-handlers-and-real-time-threads).
     #[inline]
+    #[track_caller]
     pub fn set(&self) {
-        stored::give(&self.queue);
+        self.set_from(Location::caller());
+    }
+
+    /// [`set`](AutoResetEvent::set), by a call at that place.
+    #[inline]
+    pub(crate) fn set_from(&self, place: Place) {
+        stored::give(&self.queue, place);
     }
 
     /// Discards the stored release. A release that was given to a waiter stays given.
@@ -131,6 +139,7 @@ impl AutoResetEvent {
     /// The thread spins for some microseconds, unless that has not paid off lately, and then
     /// sleeps. In async code use [`wait_async`](AutoResetEvent::wait_async).
     #[inline]
+    #[track_caller]
     pub fn wait(&self) {
         self.wait_until(|| Deadline::Never);
     }
@@ -143,6 +152,7 @@ impl AutoResetEvent {
     /// The clock is [`Instant`]'s: monotonic. Zero is a poll. [`Duration::MAX`] waits for ever.
     #[inline]
     #[must_use = "`false`: the time passed before a release was given"]
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.wait_until(|| Deadline::after(timeout))
     }
@@ -152,19 +162,35 @@ impl AutoResetEvent {
     /// past is a poll.
     #[inline]
     #[must_use = "`false`: the time passed before a release was given"]
+    #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
         self.wait_until(|| Deadline::At(deadline))
     }
 
     #[inline]
+    #[track_caller]
     fn wait_until(&self, deadline: impl FnOnce() -> Deadline) -> bool {
-        stored::take(&self.queue) || self.wait_cold(deadline())
+        stored::take(&self.queue) || self.wait_cold(deadline(), Location::caller())
     }
 
     #[cold]
-    fn wait_cold(&self, deadline: Deadline) -> bool {
+    fn wait_cold(&self, deadline: Deadline, place: Place) -> bool {
         // A poll is never queued. No release was stored, or another wait has taken it.
-        !matches!(deadline, Deadline::Poll) && block_on(pin!(self.wait_async()), deadline).is_some()
+        if matches!(deadline, Deadline::Poll) {
+            return false;
+        }
+        let state = State::now();
+        let recorded = if state.is_idle() { None } else { hooks::sleeps(state, self.what(), place, deadline) };
+        let is_released = block_on(pin!(AutoResetWait::new(&self.queue, None)), deadline).is_some();
+        if is_released && recorded.is_some() {
+            hooks::taken(hooks::address(&self.queue), place);
+        }
+        is_released
+    }
+
+    fn what(&self) -> What {
+        let address = hooks::address(&self.queue);
+        What::One(Target { address, kind: Kind::AutoReset, generation: Generation::NONE })
     }
 
     /// A future that is ready once a release was given to it.
@@ -185,56 +211,9 @@ impl AutoResetEvent {
     /// assert!(!event.is_set());
     /// ```
     #[inline]
+    #[track_caller]
     pub fn wait_async(&self) -> AutoResetWait<'_> {
-        AutoResetWait::new(&self.queue)
-    }
-
-    /// [`wait_async`](AutoResetEvent::wait_async) for an event in an [`Arc`], which the future then
-    /// owns together with others. So the future is `'static`: it can be spawned, returned, and
-    /// stored in a struct.
-    ///
-    /// The future is ready once a release was given to it. It allocates nothing, is `Send`, and
-    /// works under any runtime.
-    ///
-    /// # Memory ordering
-    ///
-    /// All that happened before the `set` whose release the future got is visible to the task once
-    /// the future is ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// A future that is dropped after a release was given to it hands the release on, before it
-    /// drops its `Arc`. The future is queued with its first poll.
-    ///
-    /// # Fairness
-    ///
-    /// First polled, first released, whether a future owns the event or borrows it.
-    ///
-    /// # Panics
-    ///
-    /// The future, if it is polled again after it was ready.
-    ///
-    /// # Complexity
-    ///
-    /// As `wait_async`. Cloning and dropping the `Arc` are two atomic operations in addition.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use tantara::AutoResetEvent;
-    ///
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// let job = Arc::new(AutoResetEvent::new());
-    /// let worker = tokio::spawn(Arc::clone(&job).wait_owned());
-    /// job.set();
-    /// worker.await.unwrap();
-    /// assert!(!job.is_set());
-    /// # });
-    /// ```
-    #[inline]
-    pub fn wait_owned(self: Arc<Self>) -> OwnedAutoResetWait {
-        OwnedAutoResetWait::new(queue_of(self, |event| &event.queue))
+        AutoResetWait::new(&self.queue, Some(Location::caller()))
     }
 
     pub(crate) fn queue(&self) -> &Queue {

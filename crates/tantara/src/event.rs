@@ -3,8 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
-use std::sync::Arc;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,8 @@ use crate::deadline::Deadline;
 use crate::sync::const_new;
 use crate::sys;
 use crate::tasks::Queue;
-use crate::wait::{OwnedWait, Wait, queue_of};
+use crate::wait::Wait;
+use crate::waits::hooks::{self, Kind, Place, State, Target, What};
 use crate::word::{Generation, Word};
 
 /// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone**
@@ -163,19 +163,29 @@ impl Event {
     /// Not to be called in one if a task, `any` or `all` ever waits for the event: see
     /// [above](Event#signal-handlers-and-real-time-threads).
     #[inline]
+    #[track_caller]
     pub fn set(&self) {
+        self.set_from(Location::caller());
+    }
+
+    /// [`set`](Event::set), by a call at that place.
+    #[inline]
+    pub(crate) fn set_from(&self, place: Place) {
         let set = |bits| Some(Word::from_bits(bits).set().bits());
         if let Ok(before) = self.queue.word.fetch_update(AcqRel, Relaxed, set) {
             let before = Word::from_bits(before);
             if before.owes_a_wake() || (sys::HAS_GROUPS && before.has_overdue_groups()) {
-                self.release(before);
+                self.release(before, place);
             }
         }
     }
 
     #[cold]
-    fn release(&self, before: Word) {
+    fn release(&self, before: Word, place: Place) {
         let (word, generation) = (&self.queue.word, before.generation());
+        let state = if before.has_tasks() { State::now() } else { State::IDLE };
+        let address = hooks::address(&self.queue);
+        let stays_known = !state.is_idle() && hooks::set(state, address, Kind::Event, Some(generation), place);
         if before.has_threads() {
             sys::wake_group(word, generation.group(), sys::FIRST);
         }
@@ -183,7 +193,11 @@ impl Event {
             sys::wake_group(word, before.overdue_groups(), sys::ALL);
         }
         if before.has_tasks() {
-            self.queue.release_up_to(generation);
+            self.queue.release_up_to(generation, stays_known);
+            if !stays_known && hooks::is_known(address) {
+                // Since then.
+                self.mark_known();
+            }
         }
     }
 
@@ -213,9 +227,10 @@ impl Event {
     /// signal from another processor is often that near. Then it sleeps in the kernel. In async
     /// code use [`wait_async`](Event::wait_async).
     #[inline]
+    #[track_caller]
     pub fn wait(&self) {
         if !self.is_set() {
-            self.wait_cold(Deadline::Never);
+            self.wait_cold(Deadline::Never, Location::caller());
         }
     }
 
@@ -240,8 +255,9 @@ impl Event {
     /// ```
     #[inline]
     #[must_use = "`false`: the time passed before the event was set"]
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.is_set() || self.wait_cold(Deadline::after(timeout))
+        self.is_set() || self.wait_cold(Deadline::after(timeout), Location::caller())
     }
 
     /// Blocks until the event is set, or until `deadline` at the latest: `true` if it was released,
@@ -253,8 +269,9 @@ impl Event {
     /// See [`wait_timeout`](Event::wait_timeout).
     #[inline]
     #[must_use = "`false`: the time passed before the event was set"]
+    #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> bool {
-        self.is_set() || self.wait_cold(Deadline::At(deadline))
+        self.is_set() || self.wait_cold(Deadline::At(deadline), Location::caller())
     }
 
     /// A future that is ready once the event is set, or was set since the future was made.
@@ -271,8 +288,7 @@ impl Event {
     /// # Examples
     ///
     /// ```
-    /// use std::sync::Arc;
-    /// use tantara::Event;
+    ///     /// use tantara::Event;
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let ready = Arc::new(Event::new());
@@ -285,107 +301,13 @@ impl Event {
     /// # });
     /// ```
     #[inline]
+    #[track_caller]
     pub fn wait_async(&self) -> Wait<'_> {
-        Wait::new(&self.queue)
-    }
-
-    /// [`wait_async`](Event::wait_async) for an event in an [`Arc`], which the future then owns
-    /// together with others. So the future is `'static`: it can be spawned, returned, and stored in
-    /// a struct. (An event in a `static` needs no `Arc`: its `wait_async` is `'static` already.)
-    ///
-    /// The future is ready once the event is set, or was set since the future was made. It
-    /// allocates nothing, is `Send`, and works under any runtime. [`any`](crate::any) and
-    /// [`all`](crate::all) take `Arc`s too.
-    ///
-    /// # Memory ordering
-    ///
-    /// All that happened before the `set` that released the future is visible to the task once the
-    /// future is ready.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future at any moment affects no other wait. A `set` counts from this call on,
-    /// not from the first poll. If the future holds the last `Arc`, the event is dropped with it,
-    /// or when it is dropped.
-    ///
-    /// # Fairness
-    ///
-    /// Tasks are woken in the order in which they were first polled, whether they own the event or
-    /// borrow it.
-    ///
-    /// # Complexity
-    ///
-    /// As `wait_async`. Cloning and dropping the `Arc` are two atomic operations in addition.
-    ///
-    /// # Examples
-    ///
-    /// Spawned, without an `async` block around it:
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use tantara::Event;
-    ///
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// let ready = Arc::new(Event::new());
-    /// let waiter = tokio::spawn(Arc::clone(&ready).wait_owned());
-    /// ready.set();
-    /// waiter.await.unwrap();
-    /// # });
-    /// ```
-    ///
-    /// Stored in a struct, where a borrowing future would need a lifetime:
-    ///
-    /// ```
-    /// use std::future::Future;
-    /// use std::pin::Pin;
-    /// use std::sync::Arc;
-    /// use std::task::{Context, Poll};
-    /// use tantara::{Event, OwnedWait};
-    ///
-    /// /// A service that counts requests until it is told to stop.
-    /// struct Service {
-    ///     stopped: Pin<Box<OwnedWait>>,
-    ///     served: u32,
-    /// }
-    ///
-    /// impl Future for Service {
-    ///     type Output = u32;
-    ///
-    ///     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> {
-    ///         self.served += 1;
-    ///         self.stopped.as_mut().poll(context).map(|()| self.served)
-    ///     }
-    /// }
-    ///
-    /// let stop = Arc::new(Event::new());
-    /// let service = Service { stopped: Box::pin(Arc::clone(&stop).wait_owned()), served: 0 };
-    /// stop.set();
-    /// assert_eq!(pollster::block_on(service), 1);
-    /// ```
-    ///
-    /// Returned, together with the wait that has begun:
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use tantara::{Event, OwnedWait};
-    ///
-    /// fn next_tick(clock: &Arc<Event>) -> OwnedWait {
-    ///     Arc::clone(clock).wait_owned()
-    /// }
-    ///
-    /// let clock = Arc::new(Event::new());
-    /// let tick = next_tick(&clock);
-    /// clock.set();
-    /// clock.clear();
-    /// pollster::block_on(tick);   // the tick was over before it was awaited, and counts
-    /// ```
-    #[inline]
-    pub fn wait_owned(self: Arc<Self>) -> OwnedWait {
-        OwnedWait::new(queue_of(self, |event| &event.queue))
+        Wait::new(&self.queue, Some(Location::caller()))
     }
 
     #[cold]
-    fn wait_cold(&self, deadline: Deadline) -> bool {
+    fn wait_cold(&self, deadline: Deadline, place: Place) -> bool {
         let first = self.word();
         let generation = first.generation();
         if first.releases(generation) {
@@ -394,7 +316,7 @@ impl Event {
         if deadline.has_passed() {
             return self.word().releases(generation);
         }
-        let sleep = || self.sleep(generation, deadline);
+        let sleep = || self.sleep(generation, deadline, place);
         // Do not spin when other threads sleep already: the next `set` needs a system call anyway.
         if first.has_threads() {
             return sleep();
@@ -422,8 +344,9 @@ impl Event {
     ///    group, makes no call: such threads would wake one another without end. Those whose call
     ///    it used up are woken by the `set` between the two generations that wakes the whole group
     ///    (invariant 3 of [`word`](crate::word)).
-    fn sleep(&self, generation: Generation, deadline: Deadline) -> bool {
-        let (word, group) = (&self.queue.word, generation.group());
+    fn sleep(&self, generation: Generation, deadline: Deadline, place: Place) -> bool {
+        let (word, group, state) = (&self.queue.word, generation.group(), State::now());
+        let _recorded = if state.is_idle() { None } else { self.record(state, generation, deadline, place) };
         let sleeper = self.queue.sleepers.enter();
         loop {
             let now = self.word();
@@ -453,6 +376,20 @@ impl Event {
         }
     }
 
+    #[cold]
+    fn record(&self, state: State, began: Generation, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
+        let target = Target { address: hooks::address(&self.queue), kind: Kind::Event, generation: began };
+        if state.knows() && !self.word().has_tasks() {
+            hooks::dropped(target.address);
+        }
+        let recorded = hooks::sleeps(state, What::One(target), place, deadline);
+        if recorded.is_some() {
+            // The `set` that ends it is noted.
+            self.mark_known();
+        }
+        recorded
+    }
+
     /// Wakes the next threads of a generation that was released, unless all are awake. The caller
     /// saw the word `now` after its own sleep.
     fn wake_next(&self, generation: Generation, now: Word) {
@@ -470,15 +407,21 @@ impl Event {
 
     /// `set` and `clear` in one step: all who wait are released, and the event is never seen set.
     #[allow(dead_code, reason = "for events between processes")]
+    #[track_caller]
     pub(crate) fn pulse(&self) {
         let pulse = |bits| Some(Word::from_bits(bits).set().bits() & Word::ALL_BUT_SET);
         if let Ok(before) = self.queue.word.fetch_update(AcqRel, Relaxed, pulse) {
-            self.release(Word::from_bits(before));
+            self.release(Word::from_bits(before), Location::caller());
         }
     }
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// The next `set` looks for tasks, and is noted.
+    pub(crate) fn mark_known(&self) {
+        self.queue.word.fetch_or(Word::TASKS_BIT, AcqRel);
     }
 
     /// Whether tasks wait. Threads that block do not count.
@@ -510,7 +453,8 @@ impl fmt::Debug for Event {
 #[cfg(all(test, loom))]
 mod tests {
     use super::*;
-    use crate::wait::EventWait;
+    use crate::wait::{EventWait, queue_of};
+    use std::sync::Arc;
     use std::task::{Context, Waker};
 
     /// It begins anew while the drain that has released it may still be under way.
@@ -518,7 +462,7 @@ mod tests {
     fn loom_a_wait_that_begins_anew_is_released_by_the_next_pulse_only() {
         loom::model(|| {
             let event = Arc::new(Event::new());
-            let mut wait = Box::pin(EventWait::new(queue_of(Arc::clone(&event), Event::queue)));
+            let mut wait = Box::pin(EventWait::new(queue_of(Arc::clone(&event), Event::queue), None));
             let mut is_ready = |begins_anew: bool| {
                 if begins_anew {
                     wait.as_mut().restart();

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::waits::hooks::Identity;
 
 /// A wait for an event that lives outside of this process.
 pub trait External: fmt::Debug + Send + Sync {
@@ -36,6 +37,11 @@ pub trait External: fmt::Debug + Send + Sync {
     fn poll_word(self: Pin<&mut Self>, sleeps: bool, waited: Option<Duration>) -> Found<'_> {
         let _ = (sleeps, waited);
         Found::Nothing
+    }
+
+    /// By what its event is known to the record of waits.
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 
     /// Called when the time has passed. `true` if `poll_outcome` must be ready before a timeout can

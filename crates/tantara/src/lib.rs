@@ -90,6 +90,8 @@
 
 mod auto_reset;
 mod deadline;
+#[cfg(shared_events)]
+mod directory;
 mod error;
 mod event;
 #[allow(unsafe_code, reason = "keeps waits of any type in place")]
@@ -99,6 +101,7 @@ mod interrupt;
 mod lock;
 mod many;
 mod name;
+mod owned;
 mod park;
 #[cfg(any(shared_events, loom))]
 mod protocol;
@@ -117,6 +120,7 @@ mod sys;
 mod tasks;
 #[allow(unsafe_code, reason = "pins the list's nodes")]
 mod wait;
+pub mod waits;
 #[allow(unsafe_code, reason = "an array that is filled step by step")]
 mod wakers;
 mod word;

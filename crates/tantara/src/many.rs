@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::panic::Location;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -16,18 +17,31 @@ use crate::park::{block_on, block_on_resting};
 use crate::slots::sealed::{IntoSlot, Seal, Sealed};
 use crate::slots::{Slot, Slots, Waitable};
 use crate::wait::{AutoResetWait, Wait};
+use crate::waits::hooks::{self, Identity, Kind, Target, What};
 
 impl Waitable for Event {}
 impl Sealed for Event {
     fn slot(&self, _: Seal) -> Slot<'_> {
-        Slot::Event(Wait::new(self.queue()))
+        Slot::Event(Wait::new(self.queue(), None))
+    }
+
+    fn identity(&self, _: Seal) -> Option<Identity> {
+        Some(Identity(hooks::address(self.queue()), Kind::Event))
+    }
+
+    fn mark_known(&self, _: Seal) {
+        self.mark_known();
     }
 }
 
 impl Waitable for AutoResetEvent {}
 impl Sealed for AutoResetEvent {
     fn slot(&self, _: Seal) -> Slot<'_> {
-        Slot::AutoReset(AutoResetWait::new(self.queue()))
+        Slot::AutoReset(AutoResetWait::new(self.queue(), None))
+    }
+
+    fn identity(&self, _: Seal) -> Option<Identity> {
+        Some(Identity(hooks::address(self.queue()), Kind::AutoReset))
     }
 }
 
@@ -86,8 +100,9 @@ impl Sealed for AutoResetEvent {
 /// shutdown.set();
 /// assert_eq!(worker.wake_up.wait(), 1);
 /// ```
+#[track_caller]
 pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> {
-    Any { slots: Slots::new(events), done: false }
+    Any { slots: Slots::new(events, Location::caller()), done: false }
 }
 
 /// Waits for each of many events: it is released when every one of them was released at some moment
@@ -148,22 +163,36 @@ pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> 
 ///     both.wait();
 /// });
 /// ```
+#[track_caller]
 pub fn all<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> All<'a> {
-    All { slots: Slots::new(events), released: 0, is_queued: false, done: false }
+    All { slots: Slots::new(events, Location::caller()), released: 0, is_queued: false, done: false }
 }
 
 /// What [`Any`] and [`All`] have in common: how a thread blocks on them.
 trait Many<'a> {
     type Output;
 
+    /// What it waits for.
+    const WHAT: fn(Box<[Target]>) -> What;
+
     fn slots(&mut self) -> &mut Slots<'a>;
 
-    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::Output, Error>>;
+    #[track_caller]
+    fn poll_slots(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::Output, Error>>;
+
+    #[track_caller]
+    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<Self::Output, Error>> {
+        let outcome = self.poll_slots(context);
+        if outcome.is_pending() {
+            self.slots().note_pending(Self::WHAT, context);
+        }
+        outcome
+    }
 
     /// Blocks until it is ready, or until the deadline. Then it asks the events that have to decide
     /// whether they were released in time.
     fn block(&mut self, deadline: Deadline) -> Option<Result<Self::Output, Error>> {
-        self.slots().prepare_to_block();
+        self.slots().prepare_to_block(deadline);
         let outcome = block_on_resting(
             |context| {
                 self.slots().begin_pass();
@@ -269,13 +298,14 @@ impl Any<'_> {
 
 impl<'a> Many<'a> for Any<'a> {
     type Output = usize;
+    const WHAT: fn(Box<[Target]>) -> What = What::Any;
 
     fn slots(&mut self) -> &mut Slots<'a> {
         &mut self.slots
     }
 
     #[track_caller]
-    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+    fn poll_slots(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         assert!(!self.done, "Any polled again after it was ready");
         for index in 0..self.slots.len() {
             if let Poll::Ready(outcome) = self.slots.poll_held(index, context) {
@@ -392,13 +422,14 @@ impl All<'_> {
 
 impl<'a> Many<'a> for All<'a> {
     type Output = ();
+    const WHAT: fn(Box<[Target]>) -> What = What::All;
 
     fn slots(&mut self) -> &mut Slots<'a> {
         &mut self.slots
     }
 
     #[track_caller]
-    fn poll_outcome(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_slots(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         assert!(!self.done, "All polled again after it was ready");
         let is_first = !std::mem::replace(&mut self.is_queued, true);
         if is_first || self.slots.needs_poll(self.released) {

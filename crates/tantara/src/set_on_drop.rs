@@ -3,12 +3,13 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
 use crate::auto_reset::AutoResetEvent;
 use crate::event::Event;
+use crate::waits::hooks::{self, Kind, Place};
 
 /// Sets an event when it is dropped, also when a panic drops it. From [`Event::set_on_drop`] and
 /// [`Event::set_on_drop_owned`], and from the methods of the same names of the other kinds of
@@ -55,6 +56,10 @@ use crate::event::Event;
 #[must_use = "if it is not bound to a name it is dropped at once, which sets the event"]
 pub struct SetOnDrop<'a> {
     setter: Setter<'a>,
+    /// Where it was made.
+    place: Place,
+    /// The declaration, if it is recorded; else zero.
+    declaration: u64,
 }
 
 enum Setter<'a> {
@@ -63,7 +68,7 @@ enum Setter<'a> {
     OwnedEvent(Arc<Event>),
     OwnedAutoReset(Arc<AutoResetEvent>),
     #[allow(dead_code, reason = "for events between processes")]
-    External(Box<dyn FnOnce() + Send + Sync>),
+    External(usize, Box<dyn FnOnce() + Send + Sync>),
     Disarmed,
 }
 
@@ -78,38 +83,69 @@ impl<'a> SetOnDrop<'a> {
     /// guard.disarm();                 // somebody else will set it
     /// assert!(!done.is_set());
     /// ```
+    #[track_caller]
     pub fn disarm(mut self) {
+        if self.declaration != 0 {
+            if let Some((address, _)) = self.setter.identity() {
+                hooks::give_up(address, self.declaration);
+            }
+        }
         self.setter = Setter::Disarmed;
+    }
+
+    #[track_caller]
+    fn new(setter: Setter<'a>) -> SetOnDrop<'a> {
+        let place = Location::caller();
+        let declaration = setter.identity().map_or(0, |(address, kind)| hooks::declare(address, kind, place));
+        SetOnDrop { setter, place, declaration }
     }
 
     /// For an event that lives outside of this process.
     #[allow(dead_code, reason = "for events between processes")]
-    pub(crate) fn external(set: impl FnOnce() + Send + Sync + 'static) -> SetOnDrop<'a> {
-        SetOnDrop { setter: Setter::External(Box::new(set)) }
+    #[track_caller]
+    pub(crate) fn external(address: usize, set: impl FnOnce() + Send + Sync + 'static) -> SetOnDrop<'a> {
+        SetOnDrop::new(Setter::External(address, Box::new(set)))
     }
 }
 
 impl Setter<'_> {
-    fn set(self) {
+    fn set(self, place: Place) {
         match self {
-            Setter::Event(event) => event.set(),
-            Setter::AutoReset(event) => event.set(),
-            Setter::OwnedEvent(event) => event.set(),
-            Setter::OwnedAutoReset(event) => event.set(),
-            Setter::External(set) => set(),
+            Setter::Event(event) => event.set_from(place),
+            Setter::AutoReset(event) => event.set_from(place),
+            Setter::OwnedEvent(event) => event.set_from(place),
+            Setter::OwnedAutoReset(event) => event.set_from(place),
+            Setter::External(_, set) => set(),
             Setter::Disarmed => {}
+        }
+    }
+
+    /// By what the event is known.
+    fn identity(&self) -> Option<(usize, Kind)> {
+        match self {
+            Setter::Event(event) => Some((hooks::address(event.queue()), Kind::Event)),
+            Setter::AutoReset(event) => Some((hooks::address(event.queue()), Kind::AutoReset)),
+            Setter::OwnedEvent(event) => Some((hooks::address(event.queue()), Kind::Event)),
+            Setter::OwnedAutoReset(event) => Some((hooks::address(event.queue()), Kind::AutoReset)),
+            Setter::External(address, _) => Some((*address, Kind::Shared)),
+            Setter::Disarmed => None,
         }
     }
 }
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
-        let setter = std::mem::replace(&mut self.setter, Setter::Disarmed);
+        let (setter, place) = (std::mem::replace(&mut self.setter, Setter::Disarmed), self.place);
+        if self.declaration != 0 {
+            if let Some((address, kind)) = setter.identity() {
+                hooks::keep(address, kind, self.declaration, place);
+            }
+        }
         if !thread::panicking() {
-            return setter.set();
+            return setter.set(place);
         }
         // A panic that left this destructor would abort the process.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| setter.set())) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| setter.set(place))) {
             // Its destructor might panic, too.
             std::mem::forget(panic);
         }
@@ -123,7 +159,7 @@ impl fmt::Debug for SetOnDrop<'_> {
             Setter::AutoReset(event) => event,
             Setter::OwnedEvent(event) => event,
             Setter::OwnedAutoReset(event) => event,
-            Setter::External(_) => return f.debug_struct("SetOnDrop").finish_non_exhaustive(),
+            Setter::External(..) => return f.debug_struct("SetOnDrop").finish_non_exhaustive(),
             Setter::Disarmed => &"disarmed",
         };
         f.debug_tuple("SetOnDrop").field(event).finish()
@@ -155,8 +191,9 @@ impl Event {
     /// assert!(migrate().is_err());
     /// FINISHED.wait();
     /// ```
+    #[track_caller]
     pub fn set_on_drop(&self) -> SetOnDrop<'_> {
-        SetOnDrop { setter: Setter::Event(self) }
+        SetOnDrop::new(Setter::Event(self))
     }
 
     /// [`set_on_drop`](Event::set_on_drop) for an event in an [`Arc`], which the returned value then
@@ -177,21 +214,24 @@ impl Event {
     /// });
     /// done.wait();
     /// ```
+    #[track_caller]
     pub fn set_on_drop_owned(self: Arc<Self>) -> SetOnDrop<'static> {
-        SetOnDrop { setter: Setter::OwnedEvent(self) }
+        SetOnDrop::new(Setter::OwnedEvent(self))
     }
 }
 
 impl AutoResetEvent {
     /// Sets the event when the returned value is dropped, also by a panic: see
     /// [`Event::set_on_drop`]. One waiter is released, or the release is stored.
+    #[track_caller]
     pub fn set_on_drop(&self) -> SetOnDrop<'_> {
-        SetOnDrop { setter: Setter::AutoReset(self) }
+        SetOnDrop::new(Setter::AutoReset(self))
     }
 
     /// [`set_on_drop`](AutoResetEvent::set_on_drop) for an event in an [`Arc`], which the returned
     /// value then owns together with others.
+    #[track_caller]
     pub fn set_on_drop_owned(self: Arc<Self>) -> SetOnDrop<'static> {
-        SetOnDrop { setter: Setter::OwnedAutoReset(self) }
+        SetOnDrop::new(Setter::OwnedAutoReset(self))
     }
 }

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::external::{External, Found, InPlace};
 use crate::park::Rest;
 use crate::sys::Words;
 use crate::wait::{AutoResetWait, Wait};
+use crate::waits::hooks::{self, Identity, Kind, Place, Recorded, State, Target, What};
+use crate::word::Generation;
 
 /// What [`any`](crate::any) and [`all`](crate::all) can wait for. The trait is sealed: events
 /// implement it. `&dyn Waitable` mixes kinds that are borrowed, `Arc<dyn Waitable>` kinds that are
@@ -34,10 +37,20 @@ use crate::wait::{AutoResetWait, Wait};
 pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
 
 pub(crate) mod sealed {
+    use crate::waits::hooks::Identity;
+
     /// What an event does when a wait for many begins.
     pub trait Sealed {
         /// Begins a wait.
         fn slot(&self, seal: Seal) -> super::Slot<'_>;
+
+        /// By what the event is known to the record of waits.
+        fn identity(&self, _: Seal) -> Option<Identity> {
+            None
+        }
+
+        /// Something is known of the event from now on.
+        fn mark_known(&self, _: Seal) {}
     }
 
     /// What `any` and `all` iterate over: references to events, `Arc`s of events, and handles.
@@ -50,9 +63,9 @@ pub(crate) mod sealed {
         fn add_to(self, slots: &mut super::Collected<'a>, seal: Seal);
     }
 
-    /// Only this crate can make one, so only `any` and `all` can call these methods.
+    /// Only this crate can make one, so only this crate can call these methods.
     #[derive(Debug)]
-    pub struct Seal(pub(super) ());
+    pub struct Seal(pub(crate) ());
 }
 use sealed::{IntoSlot, Seal, Sealed};
 
@@ -63,6 +76,14 @@ macro_rules! waitable_through {
         impl<W: Waitable + ?Sized> Sealed for $pointer {
             fn slot(&self, seal: Seal) -> Slot<'_> {
                 (**self).slot(seal)
+            }
+
+            fn identity(&self, seal: Seal) -> Option<Identity> {
+                (**self).identity(seal)
+            }
+
+            fn mark_known(&self, seal: Seal) {
+                (**self).mark_known(seal);
             }
         }
     )*};
@@ -103,6 +124,18 @@ impl<'a> Slot<'a> {
     /// The slot of an event that lives outside of this process.
     pub fn external(wait: impl External + 'a) -> Slot<'a> {
         Slot::External(InPlace::new(wait))
+    }
+
+    fn target(&self) -> Target {
+        match self {
+            Slot::Event(wait) => wait.target(),
+            Slot::AutoReset(wait) => wait.target(),
+            Slot::External(wait) => {
+                let own = Identity(hooks::address(wait), Kind::Cluster);
+                let Identity(address, kind) = wait.get().identity().unwrap_or(own);
+                Target { address, kind, generation: Generation::NONE }
+            }
+        }
     }
 }
 
@@ -152,6 +185,22 @@ pub(crate) struct Slots<'a> {
     blocks: bool,
     /// What a thread that blocks sleeps on, if it can.
     on_words: Option<OnWords>,
+    record: Record,
+}
+
+/// How the wait is recorded, which is done when it is first found to be pending.
+struct Record {
+    place: Place,
+    /// Until when a thread blocks.
+    deadline: Option<Deadline>,
+    is_done: bool,
+    recorded: Option<Recorded>,
+}
+
+impl Record {
+    fn new(place: Place) -> Record {
+        Record { place, deadline: None, is_done: false, recorded: None }
+    }
 }
 
 /// A thread that blocks sleeps on the words of external events by itself, as far as they have some
@@ -222,13 +271,15 @@ impl UnwindSafe for Slots<'_> {}
 impl RefUnwindSafe for Slots<'_> {}
 
 impl<'a> Slots<'a> {
-    pub(crate) fn new<E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Slots<'a> {
+    pub(crate) fn new<E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>, place: Place) -> Slots<'a> {
         let events = events.into_iter();
         let mut collected = Collected { slots: Vec::with_capacity(events.size_hint().0), owners: Vec::new() };
         events.for_each(|event| event.add_to(&mut collected, Seal(())));
         let Collected { slots, owners } = collected;
         let has_externals = slots.iter().any(|slot| matches!(slot, Slot::External(_)));
-        Slots { slots: slots.into_boxed_slice().into(), _owners: owners, has_externals, blocks: false, on_words: None }
+        let slots = slots.into_boxed_slice().into();
+        let record = Record::new(place);
+        Slots { slots, _owners: owners, has_externals, blocks: false, on_words: None, record }
     }
 
     /// Leaves the queues of all events, and releases those that the wait owns.
@@ -239,6 +290,7 @@ impl<'a> Slots<'a> {
             has_externals: false,
             blocks: false,
             on_words: None,
+            record: Record::new(self.record.place),
         };
     }
 
@@ -261,9 +313,31 @@ impl<'a> Slots<'a> {
         self.on_words.is_some() || self.externals(first).any(External::needs_poll)
     }
 
-    /// From now on a thread polls, and blocks in between.
-    pub(crate) fn prepare_to_block(&mut self) {
+    /// The wait goes on: it is recorded, if waits are.
+    #[inline]
+    pub(crate) fn note_pending(&mut self, what: fn(Box<[Target]>) -> What, context: &Context<'_>) {
+        if !std::mem::replace(&mut self.record.is_done, true) {
+            let state = State::now();
+            if !state.is_idle() {
+                self.note(state, what, context);
+            }
+        }
+    }
+
+    #[cold]
+    fn note(&mut self, state: State, what: fn(Box<[Target]>) -> What, context: &Context<'_>) {
+        let what = what(self.slots.iter().map(Slot::target).collect());
+        let Record { place, deadline, .. } = self.record;
+        self.record.recorded = match deadline {
+            Some(deadline) => hooks::sleeps(state, what, place, deadline),
+            None => hooks::polled(state, what, place, context.waker()),
+        };
+    }
+
+    /// From now on a thread polls, and blocks in between, until the deadline.
+    pub(crate) fn prepare_to_block(&mut self, deadline: Deadline) {
         self.blocks = true;
+        self.record.deadline = Some(deadline);
         let externals = self.externals(0).count();
         // If the reactor threads are needed for some, they wait for all: the thread would save little.
         self.on_words = if externals > 0 && Words::have_room_for(externals) { OnWords::new(self.len()) } else { None };

@@ -17,6 +17,7 @@ use std::task::Waker;
 
 use crate::sync::AtomicU32;
 use crate::tasks::Queue;
+use crate::waits::hooks::{self, Kind, Place, State};
 use crate::wakers::wake_from_drop;
 
 pub(crate) const EMPTY: u32 = 0b00;
@@ -34,10 +35,11 @@ pub(crate) fn take(queue: &Queue) -> bool {
     is_stored(queue) && queue.word.compare_exchange(STORED, EMPTY, AcqRel, Acquire).is_ok()
 }
 
-/// Gives one release: to the first waiter, or to the store, which holds one.
+/// Gives one release: to the first waiter, or to the store, which holds one. It is given by a call
+/// at that place.
 #[inline]
-pub(crate) fn give(queue: &Queue) {
-    if let Some(first) = store_or_release(queue) {
+pub(crate) fn give(queue: &Queue, place: Place) {
+    if let Some(first) = store_or_release(queue, Some(place)) {
         first.wake();
     }
 }
@@ -45,15 +47,15 @@ pub(crate) fn give(queue: &Queue) {
 /// As [`give`], for a destructor: it does not panic, nor recurse when the waker drops the next
 /// wait.
 pub(crate) fn hand_on(queue: &Queue) {
-    if let Some(first) = store_or_release(queue) {
+    if let Some(first) = store_or_release(queue, None) {
         wake_from_drop(first);
     }
 }
 
 /// The waker of the waiter that was released, unless the release was stored.
 #[inline]
-fn store_or_release(queue: &Queue) -> Option<Waker> {
-    if store(queue) { None } else { release_first(queue) }
+fn store_or_release(queue: &Queue, place: Option<Place>) -> Option<Waker> {
+    if store(queue) { None } else { release_first(queue, place) }
 }
 
 /// Stores one release, unless the queue may hold waiters.
@@ -64,7 +66,11 @@ fn store(queue: &Queue) -> bool {
     queue.word.fetch_update(AcqRel, Acquire, |word| (word & LISTED == 0).then_some(STORED)).is_ok()
 }
 
-fn release_first(queue: &Queue) -> Option<Waker> {
+fn release_first(queue: &Queue, place: Option<Place>) -> Option<Waker> {
+    let state = State::now();
+    if let Some(place) = place.filter(|_| !state.is_idle()) {
+        hooks::set(state, hooks::address(queue), Kind::AutoReset, None, place);
+    }
     // LISTED changes under the lock only, and while it is on nothing else changes the word.
     queue.release_one(|word| _ = word.swap(EMPTY, AcqRel), |word| _ = word.swap(STORED, AcqRel))
 }

@@ -12,7 +12,7 @@ mod backend {
     pub(crate) use std::hint::spin_loop;
     #[cfg(shared_events)]
     pub(crate) use std::sync::atomic::fence;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32};
     pub(crate) use std::thread::{sleep, yield_now};
     pub(crate) use std::thread_local as per_thread;
 
@@ -99,7 +99,7 @@ mod backend {
     pub(crate) use loom::cell::UnsafeCell;
     #[cfg(test)]
     pub(crate) use loom::sync::atomic::AtomicBool;
-    pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, fence};
     pub(crate) use loom::thread::yield_now;
 
     use loom::sync::Mutex;

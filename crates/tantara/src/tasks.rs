@@ -40,7 +40,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::task::{Poll, Waker};
 
 use crate::sleepers::Sleepers;
-use crate::sync::{AtomicU32, BATCH, Lock, UnsafeCell, const_new};
+use crate::sync::{AtomicU8, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
+use crate::waits::hooks::{self, Identity, Place, TicketSlot};
 use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Generation, Word};
 
@@ -67,8 +68,10 @@ unsafe impl Sync for Queue {}
 struct Node {
     links: UnsafeCell<Links>,
     waker: UnsafeCell<Option<Waker>>,
-    state: AtomicU32,
     generation: UnsafeCell<Generation>,
+    state: AtomicU8,
+    /// Where this wait is recorded. For its owner.
+    ticket: TicketSlot,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,13 +81,13 @@ struct Links {
 }
 
 /// Not in the list. Only the owner has access to the node.
-const UNLISTED: u32 = 0;
+const UNLISTED: u8 = 0;
 /// In the list: dropping must unlink it.
-const LISTED: u32 = 1;
+const LISTED: u8 = 1;
 /// A release was given to it. Not in the list.
-const RELEASED: u32 = 2;
+const RELEASED: u8 = 2;
 /// The owner has used up the release. Not in the list.
-const CLAIMED: u32 = 3;
+const CLAIMED: u8 = 3;
 
 /// Upper bound on the waiters that are counted for `Debug`.
 const MOST_COUNTED: usize = 1 << 16;
@@ -103,9 +106,9 @@ impl Queue {
 
     /// Releases, in order, the waiters of `last` and of earlier generations, and wakes them in
     /// batches outside of the lock. If a waker panics, the others are woken nevertheless, and then
-    /// the first panic propagates.
+    /// the first panic propagates. TASKS stays on if the event `stays_known`.
     #[cold]
-    pub(crate) fn release_up_to(&self, last: Generation) {
+    pub(crate) fn release_up_to(&self, last: Generation, stays_known: bool) {
         let mut wakers = Wakers::new();
         loop {
             let guard = self.lock.lock();
@@ -116,7 +119,7 @@ impl Queue {
             let belongs = |generation: Generation| generation.is_within(last) && now.releases(generation);
             // SAFETY: the lock is held.
             let rest = unsafe { self.take_front(|waker| wakers.push(waker), BATCH, belongs) };
-            if rest == Rest::Empty {
+            if rest == Rest::Empty && !stays_known {
                 self.word.fetch_and(Word::ALL_BUT_TASKS, AcqRel);
             }
             drop(guard);
@@ -280,6 +283,13 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    #[inline]
+    fn drop(&mut self) {
+        hooks::dropped(hooks::address(self));
+    }
+}
+
 /// What `take_front` has left in the list.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rest {
@@ -322,6 +332,11 @@ impl Node {
 /// after the holder was moved, and nobody has exclusive access to that queue.
 pub(crate) unsafe trait Holder {
     fn queue(&self) -> &Queue;
+
+    /// What the record of waits shows instead of the queue's event; it is told the name.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
 }
 
 // SAFETY: a borrowed queue stays where it is, and nobody else has exclusive access to it.
@@ -345,6 +360,8 @@ unsafe impl Holder for Arc<Queue> {
 #[derive(Debug)]
 pub(crate) struct Waiter<H: Holder> {
     node: Node,
+    /// Where it began. `None` if it is a part of a wait that is recorded as a whole.
+    place: Option<Place>,
     /// The list points to the node.
     _pinned: PhantomPinned,
     /// Declared last, so dropped last (invariant 8): the queue may end with it.
@@ -360,15 +377,17 @@ unsafe impl<H: Holder + Sync> Sync for Waiter<H> {}
 
 impl<H: Holder> Waiter<H> {
     #[inline]
-    pub(crate) fn new(holder: H, generation: Generation) -> Waiter<H> {
+    pub(crate) fn new(holder: H, generation: Generation, place: Option<Place>) -> Waiter<H> {
         let nowhere = Links { prev: ptr::null(), next: ptr::null() };
         Waiter {
             node: Node {
                 links: UnsafeCell::new(nowhere),
                 waker: UnsafeCell::new(None),
-                state: AtomicU32::new(UNLISTED),
                 generation: UnsafeCell::new(generation),
+                state: AtomicU8::new(UNLISTED),
+                ticket: TicketSlot::new(),
             },
+            place,
             _pinned: PhantomPinned,
             holder,
         }
@@ -386,6 +405,22 @@ impl<H: Holder> Waiter<H> {
 
     pub(crate) fn generation(&self) -> Generation {
         self.node.generation()
+    }
+
+    /// The place where it began, where its record's ticket is, and the owner of that. For the owner.
+    #[inline]
+    pub(crate) fn to_record(&self) -> (Option<Place>, &TicketSlot, usize) {
+        (self.place, &self.node.ticket, hooks::address(&self.node))
+    }
+
+    /// The wait is over. For the owner.
+    #[inline]
+    pub(crate) fn end_record(&self) {
+        let ticket = self.node.ticket.get();
+        if ticket.is_some() {
+            self.node.ticket.set(hooks::Ticket::NONE);
+            hooks::ended(ticket, hooks::address(&self.node));
+        }
     }
 
     /// Whether this waiter is not queued and has no release: not yet polled, or withdrawn.
@@ -517,29 +552,9 @@ impl<H: Holder> Drop for Waiter<H> {
     #[inline]
     fn drop(&mut self) {
         self.withdraw();
+        self.end_record();
     }
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use std::pin::pin;
-
-    /// A drain that was delayed while the generation advanced by half of its range meets a new
-    /// waiter.
-    #[test]
-    fn a_drain_that_was_delayed_for_half_the_range_releases_no_new_waiter() {
-        let old = Word::NEW.generation();
-        // Beyond half the range, where "earlier" and "later" have changed places.
-        let queue = Queue::new((1 << 31) + (1 << 16));
-        let now = Word::from_bits(queue.word.load(Acquire));
-        assert!(now.generation().is_within(old), "the arithmetic alone would release it");
-        let mut newcomer = pin!(Waiter::new(&queue, now.generation()));
-        assert!(newcomer.as_mut().poll(Waker::noop(), |_| true).is_pending());
-        queue.release_up_to(old);
-        assert!(!newcomer.is_released());
-        queue.word.store(now.set().bits(), Release);
-        queue.release_up_to(now.generation());
-        assert!(newcomer.is_released());
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use crate::stored;
 use crate::sync::AtomicU32;
 use crate::tasks::{Holder, Queue, Waiter};
+use crate::waits::hooks::{self, Identity, Kind, Place, State, Target};
 use crate::word::{Generation, Word};
 
 /// The queue of an event that consists of nothing else. It shares the ownership with the other
@@ -34,9 +35,9 @@ pub(crate) struct EventWait<H: Holder> {
 
 impl<H: Holder> EventWait<H> {
     #[inline]
-    pub(crate) fn new(holder: H) -> EventWait<H> {
+    pub(crate) fn new(holder: H, place: Option<Place>) -> EventWait<H> {
         let generation = generation(holder.queue());
-        EventWait { waiter: Waiter::new(holder, generation) }
+        EventWait { waiter: Waiter::new(holder, generation, place) }
     }
 
     #[inline]
@@ -44,6 +45,16 @@ impl<H: Holder> EventWait<H> {
         // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and
         // EventWait is neither packed nor has a Drop of its own, nor is Unpin while Waiter is not.
         unsafe { self.map_unchecked_mut(|wait| &mut wait.waiter) }
+    }
+
+    fn target(&self) -> Target {
+        target(&self.waiter, Kind::Event)
+    }
+
+    /// The wait is over.
+    #[inline]
+    pub(crate) fn end_record(&self) {
+        self.waiter.end_record();
     }
 
     #[allow(dead_code, reason = "for events between processes")]
@@ -65,7 +76,7 @@ impl<H: Holder> EventWait<H> {
 
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let waiter = self.waiter();
+        let mut waiter = self.waiter();
         // A drained node is released. The word need not be read, which other processors may be
         // writing.
         if waiter.is_released() {
@@ -77,7 +88,15 @@ impl<H: Holder> EventWait<H> {
             // wake needlessly.
             return Poll::Ready(());
         }
-        waiter.poll(context.waker(), |word| admit(word, generation))
+        let mut admitted = Admitted::No;
+        let outcome = waiter.as_mut().poll(context.waker(), |word| {
+            admitted = admit(word, generation);
+            admitted != Admitted::No
+        });
+        if admitted != Admitted::No {
+            record(&waiter, Kind::Event, admitted == Admitted::AsFirst, context);
+        }
+        outcome
     }
 }
 
@@ -87,32 +106,58 @@ fn generation(queue: &Queue) -> Generation {
 }
 
 /// Called under the queue's lock, before a task of this generation is queued: turns TASKS on, or
-/// returns `false` if the wait is released.
+/// returns `No` if the wait is released.
 ///
 /// Either a `set` finds TASKS on and drains afterwards, or this finds the `set`'s generation. If
 /// TASKS is on already, the load suffices: a `set` that it does not see takes the lock later, and
 /// finds the task.
-fn admit(word: &AtomicU32, generation: Generation) -> bool {
+fn admit(word: &AtomicU32, generation: Generation) -> Admitted {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.releases(generation) {
-            return false;
+            return Admitted::No;
         }
         if now.has_tasks() {
-            return true;
+            return Admitted::AmongOthers;
         }
         match word.compare_exchange_weak(seen, now.with_tasks().bits(), AcqRel, Acquire) {
-            Ok(_) => return true,
+            Ok(_) => return Admitted::AsFirst,
             Err(other) => seen = other,
         }
+    }
+}
+
+/// Whether a task must be queued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Admitted {
+    No,
+    /// TASKS was off.
+    AsFirst,
+    AmongOthers,
+}
+
+fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
+    let own = Identity(hooks::address(waiter.queue()), kind);
+    let Identity(address, kind) = waiter.holder().identity().unwrap_or(own);
+    Target { address, kind, generation: waiter.generation() }
+}
+
+/// Records a wait that was queued, if waits are recorded.
+#[inline]
+fn record<H: Holder>(waiter: &Waiter<H>, kind: Kind, is_first: bool, context: &Context<'_>) {
+    let state = State::now();
+    let (place, slot, owner) = waiter.to_record();
+    // A wait that has begun anew is recorded already.
+    if !state.is_idle() && !slot.get().is_some() {
+        slot.set(hooks::queued(state, owner, target(waiter, kind), is_first, place, context.waker()));
     }
 }
 
 /// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or
 /// was set since the future was made.
 ///
-/// It is 48 bytes and allocates nothing. Its task is queued with the first poll. A `set` counts
+/// It is 56 bytes and allocates nothing. Its task is queued with the first poll. A `set` counts
 /// from the creation of the future, because the future remembers the state of the event at that
 /// moment.
 ///
@@ -137,8 +182,12 @@ pub struct Wait<'a> {
 
 impl<'a> Wait<'a> {
     #[inline]
-    pub(crate) fn new(queue: &'a Queue) -> Wait<'a> {
-        Wait { wait: EventWait::new(queue) }
+    pub(crate) fn new(queue: &'a Queue, place: Option<Place>) -> Wait<'a> {
+        Wait { wait: EventWait::new(queue, place) }
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        self.wait.target()
     }
 }
 
@@ -148,14 +197,19 @@ impl Future for Wait<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // SAFETY: structural pinning of the only field, as in `EventWait::waiter`.
-        unsafe { self.map_unchecked_mut(|this| &mut this.wait) }.poll(context)
+        let mut wait = unsafe { self.map_unchecked_mut(|this| &mut this.wait) };
+        let outcome = wait.as_mut().poll(context);
+        if outcome.is_ready() {
+            wait.end_record();
+        }
+        outcome
     }
 }
 
 /// The future of [`Event::wait_owned`](crate::Event::wait_owned): a [`Wait`] that owns an `Arc` of
 /// its event instead of borrowing it.
 ///
-/// It is 48 bytes, allocates nothing, and is `Send + 'static`: it can be spawned, returned, and
+/// It is 56 bytes, allocates nothing, and is `Send + 'static`: it can be spawned, returned, and
 /// stored in a struct. A `set` counts from the creation of the future.
 ///
 /// # Cancel safety
@@ -182,8 +236,8 @@ pub struct OwnedWait {
 
 impl OwnedWait {
     #[inline]
-    pub(crate) fn new(queue: Arc<Queue>) -> OwnedWait {
-        OwnedWait { wait: EventWait::new(queue) }
+    pub(crate) fn new(queue: Arc<Queue>, place: Place) -> OwnedWait {
+        OwnedWait { wait: EventWait::new(queue, Some(place)) }
     }
 }
 
@@ -193,7 +247,12 @@ impl Future for OwnedWait {
     #[inline]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // SAFETY: structural pinning of the only field, as in `EventWait::waiter`.
-        unsafe { self.map_unchecked_mut(|this| &mut this.wait) }.poll(context)
+        let mut wait = unsafe { self.map_unchecked_mut(|this| &mut this.wait) };
+        let outcome = wait.as_mut().poll(context);
+        if outcome.is_ready() {
+            wait.end_record();
+        }
+        outcome
     }
 }
 
@@ -204,8 +263,8 @@ pub(crate) struct AutoResetEventWait<H: Holder> {
 
 impl<H: Holder> AutoResetEventWait<H> {
     #[inline]
-    fn new(holder: H) -> AutoResetEventWait<H> {
-        AutoResetEventWait { waiter: Waiter::new(holder, Generation::NONE) }
+    fn new(holder: H, place: Option<Place>) -> AutoResetEventWait<H> {
+        AutoResetEventWait { waiter: Waiter::new(holder, Generation::NONE, place) }
     }
 
     #[inline]
@@ -219,22 +278,41 @@ impl<H: Holder> AutoResetEventWait<H> {
     /// Ready once it has a release, which is handed on when it is dropped, unless it was claimed.
     #[track_caller]
     fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let waiter = self.waiter();
+        let mut waiter = self.waiter();
         assert!(!waiter.is_claimed(), "AutoResetWait polled again after it was ready");
         if waiter.is_unlisted() && stored::take(waiter.queue()) {
             waiter.mark_released();
             return Poll::Ready(());
         }
-        waiter.poll(context.waker(), stored::admit)
+        let mut admitted = false;
+        let outcome = waiter.as_mut().poll(context.waker(), |word| {
+            admitted = stored::admit(word);
+            admitted
+        });
+        if admitted {
+            record(&waiter, Kind::AutoReset, false, context);
+        }
+        outcome
     }
 
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let outcome = self.as_mut().poll_held(context);
         if outcome.is_ready() {
-            self.waiter().claim();
+            self.as_mut().waiter().claim();
+            self.end_record();
         }
         outcome
+    }
+
+    /// The wait has used up its release.
+    fn end_record(&self) {
+        if let (Some(place), slot, _) = self.waiter.to_record() {
+            if slot.get().is_some() {
+                hooks::taken(hooks::address(self.waiter.queue()), place);
+                self.waiter.end_record();
+            }
+        }
     }
 
     fn is_released(&self) -> bool {
@@ -280,8 +358,12 @@ pub struct AutoResetWait<'a> {
 
 impl<'a> AutoResetWait<'a> {
     #[inline]
-    pub(crate) fn new(queue: &'a Queue) -> AutoResetWait<'a> {
-        AutoResetWait { wait: AutoResetEventWait::new(queue) }
+    pub(crate) fn new(queue: &'a Queue, place: Option<Place>) -> AutoResetWait<'a> {
+        AutoResetWait { wait: AutoResetEventWait::new(queue, place) }
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        target(&self.wait.waiter, Kind::AutoReset)
     }
 
     #[inline]
@@ -317,7 +399,7 @@ impl Future for AutoResetWait<'_> {
 /// The future of [`AutoResetEvent::wait_owned`](crate::AutoResetEvent::wait_owned): an
 /// [`AutoResetWait`] that owns an `Arc` of its event instead of borrowing it.
 ///
-/// It is 48 bytes, allocates nothing, and is `Send + 'static`. It is queued with its first poll.
+/// It is 56 bytes, allocates nothing, and is `Send + 'static`. It is queued with its first poll.
 ///
 /// # Cancel safety
 ///
@@ -344,8 +426,8 @@ pub struct OwnedAutoResetWait {
 
 impl OwnedAutoResetWait {
     #[inline]
-    pub(crate) fn new(queue: Arc<Queue>) -> OwnedAutoResetWait {
-        OwnedAutoResetWait { wait: AutoResetEventWait::new(queue) }
+    pub(crate) fn new(queue: Arc<Queue>, place: Place) -> OwnedAutoResetWait {
+        OwnedAutoResetWait { wait: AutoResetEventWait::new(queue, Some(place)) }
     }
 }
 

@@ -134,6 +134,9 @@ impl Word {
     /// Lowers the flag, by `and`.
     pub(crate) const ALL_BUT_SET: u32 = !SET;
 
+    /// Says that the queue may hold waiters, by `or`.
+    pub(crate) const TASKS_BIT: u32 = TASKS;
+
     /// Says that the queue is empty, by `and`.
     pub(crate) const ALL_BUT_TASKS: u32 = !TASKS;
 

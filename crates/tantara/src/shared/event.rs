@@ -5,12 +5,14 @@
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
+use crate::directory;
 use crate::error::{Error, Kind};
 use crate::protocol::layout::LastSet;
 use crate::protocol::target::Aim;
@@ -21,9 +23,7 @@ use crate::shared::mapping;
 use crate::shared::name::{self, Place};
 use crate::shared::naming;
 use crate::shared::registry::{self, Waiter};
-use crate::shared::wait::{Changed, HandleWait, OwnedSharedWait, SharedWait, State};
-use crate::slots::sealed::{IntoSlot, Seal, Sealed};
-use crate::slots::{Collected, Slot, Waitable};
+use crate::shared::wait::{Changed, OwnedSharedWait, SharedWait, State};
 use crate::sys::files;
 
 /// A flag that processes wait for, with the methods of [`Event`](crate::Event). Processes open it
@@ -157,7 +157,7 @@ impl SharedEvent {
     pub fn find_in(directory: impl AsRef<Path>, name: &str) -> Result<Option<SharedEvent>, Error> {
         name::check(name)?;
         let path = directory.as_ref();
-        let Some(directory) = name::open_directory(path)? else { return Ok(None) };
+        let Some(directory) = directory::open_directory(path)? else { return Ok(None) };
         let place = Place::at(&Arc::new(directory), path, name)?;
         Ok(naming::find(&place)?.map(|file| SharedEvent::new(file, Some(place.path))))
     }
@@ -209,7 +209,7 @@ impl SharedEvent {
     /// `/run/user/UID/tantara`; if `/run/user/UID` does not exist, `/dev/shm/tantara-UID`.
     #[must_use]
     pub fn default_directory() -> PathBuf {
-        name::default_directory()
+        directory::default_directory()
     }
 
     /// Prevents the library from installing a handler of SIGBUS. `false`, without an effect, if one
@@ -365,6 +365,7 @@ impl SharedEvent {
     ///
     /// If the event was removed, or is removed during the wait.
     #[inline]
+    #[track_caller]
     pub fn wait(&self) -> Result<(), Error> {
         self.handle.wait(|| Deadline::Never).map(drop)
     }
@@ -377,6 +378,7 @@ impl SharedEvent {
     ///
     /// As with [`wait`](SharedEvent::wait).
     #[inline]
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         self.handle.wait(|| Deadline::after(timeout))
     }
@@ -389,6 +391,7 @@ impl SharedEvent {
     ///
     /// As with [`wait`](SharedEvent::wait).
     #[inline]
+    #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.handle.wait(|| Deadline::At(deadline))
     }
@@ -410,8 +413,9 @@ impl SharedEvent {
     /// [`all`](crate::all), needs one only for more than 127 events, or before Linux 5.16. It can
     /// do without, and then looks every 5 ms.)
     #[inline]
+    #[track_caller]
     pub fn wait_async(&self) -> SharedWait<'_> {
-        SharedWait::new(&self.handle, Aim::Set)
+        SharedWait::new(&self.handle, Aim::Set, Some(Location::caller()))
     }
 
     /// [`wait_async`](SharedEvent::wait_async) whose future owns a clone of this handle. So it is
@@ -442,8 +446,9 @@ impl SharedEvent {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
+    #[track_caller]
     pub fn wait_owned(&self) -> OwnedSharedWait {
-        OwnedSharedWait::new(Arc::clone(&self.handle))
+        OwnedSharedWait::new(Arc::clone(&self.handle), Location::caller())
     }
 
     /// The state of the event at this moment, to be compared with a later one.
@@ -520,20 +525,6 @@ impl SharedEvent {
             return Err(self.handle.read_only());
         }
         naming::remove(place, &self.handle.file)
-    }
-}
-
-impl Waitable for SharedEvent {}
-
-impl Sealed for SharedEvent {
-    fn slot(&self, _: Seal) -> Slot<'_> {
-        Slot::external(HandleWait::new(&self.handle, Aim::Set))
-    }
-}
-
-impl<'a> IntoSlot<'a> for SharedEvent {
-    fn add_to(self, slots: &mut Collected<'a>, _: Seal) {
-        slots.add(Slot::external(HandleWait::new(self.handle, Aim::Set)));
     }
 }
 

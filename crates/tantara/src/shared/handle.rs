@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::panic::Location;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
-use crate::error::{Error, Kind};
+use crate::error::{self, Error};
 use crate::event::Event;
 use crate::interrupt;
 use crate::protocol::layout::{LastSet, Page};
@@ -22,6 +23,8 @@ use crate::shared::holders;
 use crate::shared::registry::{self, Registry};
 use crate::sync::lock;
 use crate::sys::{self, Awake, keeping_errno, shared};
+use crate::waits::hooks::{self, Identity, Kind, Place, State};
+use crate::word::Generation;
 
 /// One opening of an event.
 #[derive(Debug)]
@@ -217,14 +220,14 @@ impl Handle {
 
     #[cold]
     pub(crate) fn read_only(&self) -> Error {
-        Error::new(Kind::ReadOnly { event: self.name() })
+        Error::new(error::Kind::ReadOnly { event: self.name() })
     }
 
     #[cold]
     pub(crate) fn gone(&self, word: Word) -> Error {
         let event = self.name();
         let is_lost = word.is_lost() || self.file.is_cut_off();
-        Error::new(if is_lost { Kind::Lost { event } } else { Kind::Removed { event } })
+        Error::new(if is_lost { error::Kind::Lost { event } } else { error::Kind::Removed { event } })
     }
 
     #[inline]
@@ -279,13 +282,16 @@ impl Handle {
     }
 
     #[inline]
+    #[track_caller]
     pub(crate) fn wait(&self, deadline: impl FnOnce() -> Deadline) -> Result<bool, Error> {
         if self.word().is_plainly_set() { Ok(true) } else { self.wait_for(Aim::Set, deadline()) }
     }
 
     /// Waits for anything. The wait begins here.
     #[cold]
+    #[track_caller]
     pub(crate) fn wait_for(&self, aim: Aim, deadline: Deadline) -> Result<bool, Error> {
+        let place = Location::caller();
         let first = self.word();
         if first.is_gone() {
             return Err(self.gone(first));
@@ -301,7 +307,7 @@ impl Handle {
         // waits that are for people and scripts rather than for a fast exchange, and not while the
         // kernel has to be asked for a holder.
         if first.has_sleepers() || first.is_held() || aim != Aim::Set {
-            return self.sleep(target, deadline);
+            return self.sleep(target, deadline, place);
         }
         let is_over = || {
             let now = self.word();
@@ -310,10 +316,12 @@ impl Handle {
         if sys::spin::until(deadline, is_over) && self.look(target)? {
             return Ok(true);
         }
-        sys::spin::noting_sleep(|| self.sleep(target, deadline))
+        sys::spin::noting_sleep(|| self.sleep(target, deadline, place))
     }
 
-    fn sleep(&self, target: Target, deadline: Deadline) -> Result<bool, Error> {
+    fn sleep(&self, target: Target, deadline: Deadline, place: Place) -> Result<bool, Error> {
+        let state = State::now();
+        let _recorded = if state.is_idle() { None } else { self.record(state, deadline, place) };
         let mut sleeper = ThreadAsleep::new(self);
         let mut nap = ANONYMOUS_NAP;
         // Since when it waits, once there is a mark that says so.
@@ -369,6 +377,26 @@ impl Handle {
             }
             self.check_place();
         }
+    }
+
+    #[cold]
+    fn record(&self, state: State, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
+        let Identity(address, kind) = self.identity();
+        let target = hooks::Target { address, kind, generation: Generation::NONE };
+        hooks::sleeps(state, hooks::What::One(target), place, deadline)
+    }
+
+    /// By what the record of waits knows the event: it is told the name.
+    pub(crate) fn identity(&self) -> Identity {
+        let identity = Identity(hooks::address(self), Kind::Shared);
+        hooks::introduce(identity, || self.short_name());
+        identity
+    }
+
+    /// The name without its directory.
+    fn short_name(&self) -> String {
+        let name = self.path.as_ref().and_then(|path| path.file_name());
+        name.map_or_else(|| self.name(), |name| name.to_string_lossy().into_owned())
     }
 
     /// How many threads and tasks of this process wait through this handle.
@@ -455,5 +483,11 @@ impl Handle {
 
     pub(crate) fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Relaxed)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        hooks::dropped(hooks::address(self));
     }
 }

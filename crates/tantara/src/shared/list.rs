@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::directory;
 use crate::error::Error;
 use crate::protocol::layout::{HEAD, LastSet, Page};
 use crate::shared::file::{self, Opened, Reopen};
@@ -35,7 +36,7 @@ pub struct Entry {
 /// See [`SharedEvent::list_in`](crate::SharedEvent::list_in).
 pub(crate) fn list(path: &Path) -> Result<Vec<Result<Entry, Error>>, Error> {
     let failed = |error| Error::system("read", path, error);
-    let Some(directory) = name::open_directory(path)?.map(Arc::new) else { return Ok(Vec::new()) };
+    let Some(directory) = directory::open_directory(path)?.map(Arc::new) else { return Ok(Vec::new()) };
     // In the order of the directory, which is that of the inodes: they are read faster that way.
     let (mut names, mut in_slots) = (Vec::new(), BTreeSet::new());
     for file in fs::read_dir(path).map_err(failed)? {

@@ -30,6 +30,7 @@ mod policy;
 mod reactor;
 mod registry;
 mod set_on_drop;
+mod slots;
 mod until;
 #[allow(unsafe_code, reason = "pins the futures")]
 mod wait;

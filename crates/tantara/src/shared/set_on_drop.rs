@@ -5,6 +5,7 @@
 use crate::error::Error;
 use crate::set_on_drop::SetOnDrop;
 use crate::shared::event::SharedEvent;
+use crate::waits::hooks;
 
 impl SharedEvent {
     /// Sets the event when the returned value is dropped, also by a panic: see
@@ -34,6 +35,7 @@ impl SharedEvent {
     /// assert!(migrated.is_set()?);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[track_caller]
     pub fn set_on_drop(&self) -> Result<SetOnDrop<'static>, Error> {
         if !self.is_writable() {
             return Err(self.handle.read_only());
@@ -41,6 +43,6 @@ impl SharedEvent {
         self.is_set()?;
         let event = self.clone();
         // An event that was removed since has no waiters, and there is nobody to tell.
-        Ok(SetOnDrop::external(move || _ = event.set()))
+        Ok(SetOnDrop::external(hooks::address(&*self.handle), move || _ = event.set()))
     }
 }

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::panic::Location;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -31,6 +32,7 @@ impl SharedEvent {
     /// maintenance.wait_unset()?;
     /// # Ok::<(), tantara::Error>(())
     /// ```
+    #[track_caller]
     pub fn wait_unset(&self) -> Result<(), Error> {
         self.handle.wait_for(Aim::Unset, Deadline::Never).map(drop)
     }
@@ -41,6 +43,7 @@ impl SharedEvent {
     /// # Errors
     ///
     /// As with [`wait_unset`](SharedEvent::wait_unset).
+    #[track_caller]
     pub fn wait_unset_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         self.handle.wait_for(Aim::Unset, Deadline::after(timeout))
     }
@@ -51,6 +54,7 @@ impl SharedEvent {
     /// # Errors
     ///
     /// As with [`wait_unset`](SharedEvent::wait_unset).
+    #[track_caller]
     pub fn wait_unset_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.handle.wait_for(Aim::Unset, Deadline::At(deadline))
     }
@@ -65,8 +69,9 @@ impl SharedEvent {
     /// # Errors
     ///
     /// As with [`wait_async`](SharedEvent::wait_async).
+    #[track_caller]
     pub fn wait_unset_async(&self) -> SharedWait<'_> {
-        SharedWait::new(&self.handle, Aim::Unset)
+        SharedWait::new(&self.handle, Aim::Unset, Some(Location::caller()))
     }
 
     /// Blocks the thread until the event is set by a call that begins after this one: a
@@ -95,6 +100,7 @@ impl SharedEvent {
     /// worker.join().unwrap()?;
     /// # Ok::<(), tantara::Error>(())
     /// ```
+    #[track_caller]
     pub fn wait_next(&self) -> Result<(), Error> {
         self.handle.wait_for(Aim::Next, Deadline::Never).map(drop)
     }
@@ -105,6 +111,7 @@ impl SharedEvent {
     /// # Errors
     ///
     /// As with [`wait_next`](SharedEvent::wait_next).
+    #[track_caller]
     pub fn wait_next_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         self.handle.wait_for(Aim::Next, Deadline::after(timeout))
     }
@@ -114,6 +121,7 @@ impl SharedEvent {
     /// # Errors
     ///
     /// As with [`wait_next`](SharedEvent::wait_next).
+    #[track_caller]
     pub fn wait_next_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.handle.wait_for(Aim::Next, Deadline::At(deadline))
     }
@@ -141,7 +149,8 @@ impl SharedEvent {
     /// pollster::block_on(next)?;
     /// # Ok::<(), tantara::Error>(())
     /// ```
+    #[track_caller]
     pub fn wait_next_async(&self) -> SharedWait<'_> {
-        SharedWait::new(&self.handle, Aim::Next)
+        SharedWait::new(&self.handle, Aim::Next, Some(Location::caller()))
     }
 }

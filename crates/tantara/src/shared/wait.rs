@@ -21,6 +21,7 @@ use crate::shared::registry::Mark;
 use crate::sys::shared::BLIND;
 use crate::tasks::{Holder, Queue};
 use crate::wait::EventWait;
+use crate::waits::hooks::{Identity, Place};
 
 /// The state of a [`SharedEvent`](crate::SharedEvent) at one moment. The default is the state of a
 /// new event.
@@ -143,6 +144,10 @@ unsafe impl<H: HoldsHandle> Holder for Listener<H> {
     fn queue(&self) -> &Queue {
         self.0.handle().local_event.queue()
     }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(self.0.handle().identity())
+    }
 }
 
 impl<H: HoldsHandle> Drop for Listener<H> {
@@ -155,8 +160,8 @@ impl<H: HoldsHandle> Drop for Listener<H> {
 }
 
 impl<H: HoldsHandle> Listening<H> {
-    fn new(handle: H) -> Listening<H> {
-        Listening { notified: EventWait::new(Listener(handle)), aside: None }
+    fn new(handle: H, place: Option<Place>) -> Listening<H> {
+        Listening { notified: EventWait::new(Listener(handle), place), aside: None }
     }
 
     fn handle(&self) -> &Arc<Handle> {
@@ -262,13 +267,13 @@ fn leave(aside: Option<Box<Aside>>, handle: &Handle) {
 
 impl<H: HoldsHandle> HandleWait<H> {
     #[inline]
-    pub(crate) fn new(handle: H, aim: Aim) -> HandleWait<H> {
+    pub(crate) fn new(handle: H, aim: Aim, place: Option<Place>) -> HandleWait<H> {
         let (word, repeats) = (handle.handle().known_seen(), handle.handle().repeats());
         let target = (!word.is_gone()).then(|| Target::new(aim, word, repeats));
         if target.is_some_and(Target::is_other) {
             handle.handle().other_listeners.fetch_add(1, Relaxed);
         }
-        HandleWait { listening: Listening::new(handle), target }
+        HandleWait { listening: Listening::new(handle, place), target }
     }
 
     fn is_released(&self) -> bool {
@@ -285,6 +290,7 @@ impl<H: HoldsHandle> HandleWait<H> {
         // SAFETY: structural pinning, as above. The Drop of a `HandleWait` moves nothing.
         let listening = unsafe { self.as_mut().map_unchecked_mut(|wait| &mut wait.listening) };
         listening.poll(context, blocks, is_over).map(|over| {
+            self.listening.notified.end_record();
             let ((is_released, word), handle) = (over?, self.listening.handle());
             if is_released { handle.check_whole() } else { Err(handle.gone(word)) }
         })
@@ -346,6 +352,10 @@ impl<H: HoldsHandle + Send + Sync> External for HandleWait<H> {
         self.listening.is_alone() || self.listening.notified.is_released() && !self.is_released()
     }
 
+    fn identity(&self) -> Option<Identity> {
+        Some(self.listening.handle().identity())
+    }
+
     fn longest_sleep(&self) -> Option<Duration> {
         self.listening.is_alone().then_some(BLIND)
     }
@@ -377,8 +387,8 @@ pub struct SharedWait<'a> {
 
 impl<'a> SharedWait<'a> {
     #[inline]
-    pub(crate) fn new(handle: &'a Arc<Handle>, aim: Aim) -> SharedWait<'a> {
-        SharedWait { wait: HandleWait::new(handle, aim) }
+    pub(crate) fn new(handle: &'a Arc<Handle>, aim: Aim, place: Option<Place>) -> SharedWait<'a> {
+        SharedWait { wait: HandleWait::new(handle, aim, place) }
     }
 
     fn wait(self: Pin<&mut Self>) -> Pin<&mut HandleWait<&'a Arc<Handle>>> {
@@ -399,6 +409,10 @@ impl External for SharedWait<'_> {
 
     fn needs_poll(&self) -> bool {
         self.wait.needs_poll()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.wait.identity()
     }
 
     fn longest_sleep(&self) -> Option<Duration> {
@@ -440,8 +454,8 @@ pub struct OwnedSharedWait {
 
 impl OwnedSharedWait {
     #[inline]
-    pub(crate) fn new(handle: Arc<Handle>) -> OwnedSharedWait {
-        OwnedSharedWait { wait: HandleWait::new(handle, Aim::Set) }
+    pub(crate) fn new(handle: Arc<Handle>, place: Place) -> OwnedSharedWait {
+        OwnedSharedWait { wait: HandleWait::new(handle, Aim::Set, Some(place)) }
     }
 }
 
@@ -474,7 +488,7 @@ pub struct Changed<'a> {
 
 impl<'a> Changed<'a> {
     pub(crate) fn new(handle: &'a Arc<Handle>, since: State) -> Changed<'a> {
-        Changed { listening: Listening::new(handle), since }
+        Changed { listening: Listening::new(handle, None), since }
     }
 }
 

@@ -99,6 +99,20 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
     }
 }
 
+/// Renames within a directory. A file that has the new name loses it.
+pub(crate) fn replace_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
+    let number = directory.as_raw_fd();
+    // SAFETY: the names are C strings.
+    done(unsafe { libc::renameat(number, from.as_ptr(), number, to.as_ptr()) }).map(drop)
+}
+
+/// Calls `end` when the process exits, but not when a signal or `_exit` ends it.
+pub(crate) fn at_exit(end: extern "C" fn()) {
+    // SAFETY: the function exists for as long as the process does, or, in a library that can be
+    // unloaded, the C library calls it before that.
+    unsafe { libc::atexit(end) };
+}
+
 /// Unlinks the name `name` of the file that also has the name `other`. If it has lost one of them,
 /// another process has renamed it.
 pub(crate) fn unlink_twin(directory: &File, name: &CStr, other: &CStr) -> io::Result<()> {

@@ -1,0 +1,95 @@
+//! The directories that events lie in: which they are, and what is checked when they are opened.
+
+#![forbid(unsafe_code)]
+
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind};
+use crate::sys::{files, shared};
+
+/// The directory of this user's events: `$XDG_RUNTIME_DIR/tantara`; without that variable
+/// `/run/user/UID/tantara`; where that does not exist `/dev/shm/tantara-UID`.
+pub(crate) fn default_directory() -> PathBuf {
+    let user = files::user();
+    if let Some(runtime) = shared::variable(c"XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        return runtime.join("tantara");
+    }
+    let runtime = PathBuf::from(format!("/run/user/{user}"));
+    let is_own = |metadata: Metadata| metadata.is_dir() && metadata.uid() == user;
+    if runtime.symlink_metadata().is_ok_and(is_own) {
+        return runtime.join("tantara");
+    }
+    PathBuf::from(format!("/dev/shm/tantara-{user}"))
+}
+
+/// The directory of this user's events, open. It is made if it is missing, and must belong to this
+/// user only.
+pub(crate) fn of_user() -> Result<(File, PathBuf), Error> {
+    let path = default_directory();
+    let unfit = |why: String| Err(Error::new(Kind::Directory { path: path.clone(), why }));
+    // A symbolic link is not followed.
+    let opened = make(&path, 0o700).and_then(|()| open(&path, libc::O_NOFOLLOW));
+    let directory = match opened {
+        Ok(directory) => directory,
+        Err(error) if is_other(&error) => return unfit("it is not a directory".into()),
+        // The variable may come from another user's session.
+        Err(error) => {
+            let why = format!("it cannot be made ({error}); check $XDG_RUNTIME_DIR, or use another directory");
+            return Err(Error::new(Kind::Refused { path, why, error }));
+        }
+    };
+    let metadata = directory.metadata().map_err(|error| Error::system("opened", &path, error))?;
+    if metadata.uid() != files::user() {
+        return unfit(format!("it belongs to user {}, not to you; use another directory", metadata.uid()));
+    }
+    if metadata.permissions().mode() & 0o022 != 0 {
+        return unfit("it is writable by other users; restrict it (chmod 700)".into());
+    }
+    Ok((directory, path))
+}
+
+/// A given directory, open. It is made if only its last component is missing.
+pub(crate) fn made(directory: &Path) -> Result<File, Error> {
+    if let Some(there) = open_directory(directory)? {
+        return Ok(there);
+    }
+    make(directory, 0o777).map_err(|error| Error::system("made", directory, error))?;
+    open_directory(directory)?.ok_or_else(|| Error::system("opened", directory, ErrorKind::NotFound.into()))
+}
+
+/// A given directory, if it exists. Symbolic links are followed, because the caller has chosen the
+/// path.
+pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
+    if path.as_os_str().is_empty() {
+        let why = "the path is empty; the current directory is \".\"".to_owned();
+        return Err(Error::new(Kind::Directory { path: "\"\"".into(), why }));
+    }
+    match open(path, 0) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if is_other(&error) => {
+            let why = "it is not a directory".to_owned();
+            Err(Error::new(Kind::Directory { path: path.to_owned(), why }))
+        }
+        Err(error) => Err(Error::system("opened", path, error)),
+    }
+}
+
+fn open(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY | flags).open(path)
+}
+
+/// Whether the path leads to something other than a directory.
+fn is_other(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP))
+}
+
+fn make(directory: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}

@@ -1,0 +1,138 @@
+//! What the events call when a wait begins or ends, or when they are set.
+//!
+//! While nothing is recorded and no event has a label, [`State::now`] is all that they look at, once
+//! for each wait that is queued or sleeps.
+//!
+//! An event of which something is known keeps the bit that makes its next `set` look for tasks. So
+//! a `set` without waiters costs nothing more, and a `set` of a known event is noted. It also shows
+//! that nothing known of the address is left from an event that was moved away: a new event has not
+//! that bit.
+
+#![forbid(unsafe_code)]
+
+use std::panic::Location;
+use std::ptr;
+use std::task::Waker;
+
+use crate::deadline::Deadline;
+use crate::waits::known;
+use crate::waits::start;
+use crate::waits::store::{self, Beginning};
+pub(crate) use crate::waits::store::{Kind, Place, Recorded, Target, Ticket, TicketSlot, What};
+use crate::waits::switch;
+pub(crate) use crate::waits::switch::State;
+use crate::word::Generation;
+
+/// By what an event is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity(pub(crate) usize, pub(crate) Kind);
+
+/// The address by which an event is known.
+#[inline]
+pub(crate) fn address<T>(event: &T) -> usize {
+    ptr::from_ref(event).addr()
+}
+
+/// The waits are recorded; if the environment says so, from now on.
+fn records(state: State) -> bool {
+    if state.is_unasked() { start::ask() } else { state.records() && start::goes_on() }
+}
+
+/// A task was queued. `is_first`: no task or known event was there before.
+#[cold]
+#[inline(never)]
+pub(crate) fn queued(
+    state: State,
+    owner: usize,
+    target: Target,
+    is_first: bool,
+    place: Option<Place>,
+    waker: &Waker,
+) -> Ticket {
+    if is_first && state.knows() {
+        known::forget(target.address);
+    }
+    let Some(place) = place.filter(|_| records(state)) else { return Ticket::NONE };
+    let task = Some(waker.data().addr());
+    store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task })
+}
+
+/// A thread is about to sleep.
+#[cold]
+#[inline(never)]
+pub(crate) fn sleeps(state: State, what: What, place: Place, deadline: Deadline) -> Option<Recorded> {
+    let deadline = deadline.instant();
+    records(state).then(|| store::record(Beginning { owner: 0, what, place, deadline, task: None }))
+}
+
+/// A task has polled a wait for several events.
+#[cold]
+pub(crate) fn polled(state: State, what: What, place: Place, waker: &Waker) -> Option<Recorded> {
+    let task = Some(waker.data().addr());
+    records(state).then(|| store::record(Beginning { owner: 0, what, place, deadline: None, task }))
+}
+
+/// A wait has ended that had this ticket.
+#[cold]
+pub(crate) fn ended(ticket: Ticket, owner: usize) {
+    store::remove(ticket, owner);
+}
+
+/// An event with waiters, or a known one, was set. Whether it stays known.
+#[cold]
+pub(crate) fn set(state: State, address: usize, kind: Kind, generation: Option<Generation>, place: Place) -> bool {
+    if state.records() {
+        known::set(address, kind, generation, place);
+        switch::note_known();
+        return true;
+    }
+    state.knows() && known::is_known(address)
+}
+
+/// Gives an event the name by which it was opened, unless it has a label.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn introduce(Identity(address, kind): Identity, name: impl FnOnce() -> String) {
+    switch::note_known();
+    known::name(address, kind, name);
+}
+
+/// Whether anything is known of an event.
+pub(crate) fn is_known(address: usize) -> bool {
+    State::now().knows() && known::is_known(address)
+}
+
+/// A wait has used up a release of an auto-reset event.
+#[cold]
+pub(crate) fn taken(address: usize, place: Place) {
+    known::take(address, place);
+}
+
+/// Somebody has declared to set an event. The number of the declaration; zero if it is not recorded.
+pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
+    let state = State::now();
+    if state.is_idle() || !records(state) {
+        return 0;
+    }
+    switch::note_known();
+    known::declare(address, kind, place)
+}
+
+/// The declaration was kept: the event is being set.
+pub(crate) fn keep(address: usize, kind: Kind, number: u64, place: Place) {
+    known::keep(address, number);
+    known::set(address, kind, None, place);
+}
+
+/// The declaration was given up.
+#[track_caller]
+pub(crate) fn give_up(address: usize, number: u64) {
+    known::give_up(address, number, Location::caller());
+}
+
+/// An event is dropped.
+#[inline]
+pub(crate) fn dropped(address: usize) {
+    if State::now().knows() {
+        known::forget(address);
+    }
+}

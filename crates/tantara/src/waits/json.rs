@@ -1,0 +1,181 @@
+//! The page that a recording process publishes, as JSON.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::waits::fold::{self, Group};
+use crate::waits::view::{Act, Actor, Awaited, Mode, Waiting};
+
+/// How many groups a page has at most, and how many events of a wait it shows. (A page of that size
+/// has about a megabyte.)
+const MOST_GROUPS: usize = 512;
+const MOST_EVENTS: usize = 16;
+
+/// All recorded waits of this process.
+pub(crate) fn page() -> String {
+    let groups = fold::groups();
+    let total: usize = groups.iter().map(|group| group.count).sum();
+    let mut page = Json::new();
+    page.object(|page| {
+        page.number("version", 1);
+        page.number("total", total as u128);
+        page.array("groups", groups.iter().take(MOST_GROUPS), |page, group| page.object(|page| of_group(page, group)));
+    });
+    page.0
+}
+
+fn of_group(page: &mut Json, group: &Group) {
+    let Some(first) = group.oldest.first() else { return };
+    page.number("count", group.count as u128);
+    page.text("place", &first.place.to_string());
+    let mode = match first.mode {
+        Mode::One => "one",
+        Mode::Any => "any",
+        Mode::All => "all",
+    };
+    page.text("mode", mode);
+    page.flag("released", first.is_released());
+    page.flag("abandoned", first.is_abandoned());
+    if let Some(cycle) = group.oldest.iter().find_map(|waiting| waiting.cycle.as_deref()) {
+        page.text("cycle", cycle);
+    }
+    page.number("number_of_events", first.events.len() as u128);
+    page.array("events", first.events.iter().take(MOST_EVENTS), |page, event| {
+        page.object(|page| of_event(page, event))
+    });
+    page.array("waiters", group.oldest.iter(), |page, waiting| page.object(|page| of_waiter(page, waiting)));
+}
+
+fn of_event(page: &mut Json, event: &Awaited) {
+    page.text("name", &event.to_string());
+    page.flag("labelled", event.label.is_some());
+    page.text("kind", event.kind.name());
+    for (name, act) in [("last_set", &event.last_set), ("abandoned", &event.abandoned), ("taken", &event.taken)] {
+        if let Some(act) = act {
+            page.key(name);
+            page.object(|page| of_act(page, act));
+        }
+    }
+    page.array("setters", event.setters.iter().take(MOST_EVENTS), |page, act| page.object(|page| of_act(page, act)));
+}
+
+fn of_waiter(page: &mut Json, waiting: &Waiting) {
+    of_actor(page, &waiting.thread);
+    if let Some(task) = waiting.task {
+        page.text("task", &format!("{task:#x}"));
+    }
+    page.number("since", milliseconds(waiting.since));
+    if let Some(left) = waiting.time_left {
+        // The moment, so that the page is the same as long as the waits are.
+        page.number("until", milliseconds(waiting.since) + (waiting.waited + left).as_millis());
+    }
+}
+
+fn of_act(page: &mut Json, act: &Act) {
+    of_actor(page, &act.by);
+    page.text("place", &act.place.to_string());
+    page.number("at", milliseconds(act.at));
+}
+
+fn of_actor(page: &mut Json, actor: &Actor) {
+    if let Some(name) = &actor.name {
+        page.text("thread", name);
+    }
+    page.number("tid", actor.id.into());
+    if actor.has_ended {
+        page.flag("has_ended", true);
+    }
+}
+
+fn milliseconds(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
+/// A writer of JSON.
+struct Json(String);
+
+impl Json {
+    fn new() -> Json {
+        Json(String::new())
+    }
+
+    /// Separates a value from the one before it.
+    fn separate(&mut self) {
+        if !self.0.is_empty() && !self.0.ends_with(['{', '[', ':']) {
+            self.0.push(',');
+        }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.separate();
+        self.quoted(key);
+        self.0.push(':');
+    }
+
+    fn object(&mut self, content: impl FnOnce(&mut Json)) {
+        self.separate();
+        self.0.push('{');
+        content(self);
+        self.0.push('}');
+    }
+
+    fn array<T>(&mut self, key: &str, items: impl Iterator<Item = T>, mut each: impl FnMut(&mut Json, T)) {
+        self.key(key);
+        self.0.push('[');
+        items.for_each(|item| each(self, item));
+        self.0.push(']');
+    }
+
+    fn number(&mut self, key: &str, number: u128) {
+        self.key(key);
+        let _ = write!(self.0, "{number}");
+    }
+
+    fn flag(&mut self, key: &str, flag: bool) {
+        self.key(key);
+        self.0.push_str(if flag { "true" } else { "false" });
+    }
+
+    /// A text, of which the beginning is enough.
+    fn text(&mut self, key: &str, text: &str) {
+        const LONGEST: usize = 400;
+        self.key(key);
+        let end = text.char_indices().nth(LONGEST).map_or(text.len(), |(end, _)| end);
+        self.quoted(&text[..end]);
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.0.push('"');
+        for c in text.chars() {
+            match c {
+                '"' | '\\' => self.0.extend(['\\', c]),
+                c if c.is_control() => _ = write!(self.0, "\\u{:04x}", c as u32),
+                c => self.0.push(c),
+            }
+        }
+        self.0.push('"');
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_json() {
+        let mut json = Json::new();
+        json.object(|json| {
+            json.text("text", "a \"quote\", a \\, a \n and a \u{7f}");
+            json.number("number", 7);
+            json.array("empty", std::iter::empty(), |_, ()| ());
+            json.array("flags", [true, false].into_iter(), |json, flag| json.object(|json| json.flag("is", flag)));
+        });
+        let expected = concat!(
+            r#"{"text":"a \"quote\", a \\, a \u000a and a \u007f","number":7,"empty":[],"#,
+            r#""flags":[{"is":true},{"is":false}]}"#
+        );
+        assert_eq!(json.0, expected);
+    }
+}

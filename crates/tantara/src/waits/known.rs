@@ -1,0 +1,174 @@
+//! What is known of events beside their waits: labels, who set them last, who has declared to set
+//! them.
+//!
+//! An event is known by its address, so what is known ends when the event is dropped. No foreign
+//! code runs under the locks here, and no other lock is taken under them.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Instant;
+
+use crate::sync::lock;
+use crate::waits::generation::{self, GENERATIONS};
+use crate::waits::store::{self, Kind, Place, Thread};
+use crate::word::Generation;
+
+/// That somebody did something with an event.
+#[derive(Clone, Debug)]
+pub(crate) struct Act {
+    pub(crate) place: Place,
+    pub(crate) thread: Arc<Thread>,
+    pub(crate) at: Instant,
+}
+
+impl Act {
+    fn now(place: Place) -> Act {
+        Act { place, thread: store::this_thread(), at: Instant::now() }
+    }
+}
+
+/// What is known of an event.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) kind: Kind,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) last_set: Option<Act>,
+    /// The generation that the last `set` has released.
+    pub(crate) released: Option<Generation>,
+    /// Who has declared to set it, and has not done so.
+    pub(crate) setters: Vec<(u64, Act)>,
+    /// The last of them was given up.
+    pub(crate) abandoned: Option<Act>,
+    /// The last wait that used up a release of an auto-reset event.
+    pub(crate) taken: Option<Act>,
+}
+
+type Map = BTreeMap<usize, Known>;
+const SHARDS: usize = 16;
+static KNOWN: [[Mutex<Map>; SHARDS]; GENERATIONS] =
+    [const { [const { Mutex::new(BTreeMap::new()) }; SHARDS] }; GENERATIONS];
+
+fn shard(address: usize) -> Option<MutexGuard<'static, Map>> {
+    KNOWN.get(generation::current()).map(|shards| lock(&shards[address / 16 % SHARDS]))
+}
+
+/// Changes what is known of an event, which nothing may have been known of.
+fn change<T>(address: usize, kind: Kind, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
+    let nothing = || Known {
+        kind,
+        label: None,
+        last_set: None,
+        released: None,
+        setters: Vec::new(),
+        abandoned: None,
+        taken: None,
+    };
+    let mut shard = shard(address)?;
+    let known = shard.entry(address).or_insert_with(nothing);
+    if known.kind != kind {
+        *known = nothing();
+    }
+    Some(change(known))
+}
+
+/// Gives an event a label.
+pub(crate) fn label(address: usize, kind: Kind, label: &str) {
+    let label = Arc::from(label);
+    change(address, kind, |known| known.label = Some(label));
+}
+
+/// Gives an event the label that `label` returns, unless it has one.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn name(address: usize, kind: Kind, label: impl FnOnce() -> String) {
+    if shard(address).is_some_and(|shard| shard.get(&address).is_none_or(|known| known.label.is_none())) {
+        let label = Arc::from(label());
+        change(address, kind, |known| known.label = Some(label));
+    }
+}
+
+/// Notes that an event was set.
+pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, place: Place) {
+    let act = Act::now(place);
+    change(address, kind, |known| {
+        known.last_set = Some(act);
+        known.released = generation.or(known.released);
+        known.abandoned = None;
+    });
+}
+
+/// Notes that a wait has used up the release of an auto-reset event.
+pub(crate) fn take(address: usize, place: Place) {
+    let act = Act::now(place);
+    change(address, Kind::AutoReset, |known| known.taken = Some(act));
+}
+
+/// Notes that somebody will set an event. Returns the number of the declaration.
+pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let (act, number) = (Act::now(place), NEXT.fetch_add(1, Relaxed));
+    change(address, kind, |known| {
+        known.setters.push((number, act));
+        known.abandoned = None;
+    });
+    number
+}
+
+/// The declaration was kept.
+pub(crate) fn keep(address: usize, number: u64) {
+    if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
+        known.setters.retain(|(other, _)| *other != number);
+    }
+}
+
+/// The declaration was given up, at that place.
+pub(crate) fn give_up(address: usize, number: u64, place: Place) {
+    let act = Act::now(place);
+    if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
+        let before = known.setters.len();
+        known.setters.retain(|(other, _)| *other != number);
+        if known.setters.is_empty() && before > 0 {
+            known.abandoned = Some(act);
+        }
+    }
+}
+
+/// The event was dropped, or another one lies there now.
+pub(crate) fn forget(address: usize) {
+    let forgotten = shard(address).and_then(|mut shard| shard.remove(&address));
+    drop(forgotten);
+}
+
+/// Whether anything is known of the event.
+pub(crate) fn is_known(address: usize) -> bool {
+    shard(address).is_some_and(|shard| shard.contains_key(&address))
+}
+
+/// What is known of an event of that kind.
+pub(crate) fn get(address: usize, kind: Kind) -> Option<Known> {
+    shard(address)?.get(&address).filter(|known| known.kind == kind).cloned()
+}
+
+/// In the child of a fork: takes over the labels of the parent, as far as no other thread was
+/// changing them at that moment.
+pub(crate) fn inherit() {
+    let now = generation::current();
+    let (Some(own), Some(parents)) = (KNOWN.get(now), now.checked_sub(1).and_then(|before| KNOWN.get(before))) else {
+        return;
+    };
+    for (own, parents) in own.iter().zip(parents) {
+        let parents = match parents.try_lock() {
+            Ok(parents) => parents,
+            Err(TryLockError::Poisoned(parents)) => parents.into_inner(),
+            Err(TryLockError::WouldBlock) => continue,
+        };
+        let mut own = lock(own);
+        for (address, known) in parents.iter().filter(|(_, known)| known.label.is_some()) {
+            let bare = Known { setters: Vec::new(), last_set: None, abandoned: None, taken: None, ..known.clone() };
+            own.entry(*address).or_insert(bare);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Who waits for what inside this process, since when, where in the code, and who is to set it.
+//!
+//! A program hangs, and nobody knows which `set` it waits for. While waits are recorded,
+//! [`waits`](waits()) answers: for every wait of a thread or a task, the event, the place in the
+//! code and the time; for every event, who set it last and who has declared to set it.
+//!
+//! ```
+//! use std::thread;
+//! use std::time::Duration;
+//! use tantara::{Event, waits};
+//!
+//! static DB_READY: Event = Event::new();
+//!
+//! waits::record(true);
+//! waits::label(&DB_READY, "db_ready");
+//! let worker = thread::Builder::new().name("worker".into()).spawn(|| DB_READY.wait()).unwrap();
+//! let waiting = loop {
+//!     if let Some(waiting) = waits::waits().pop() {
+//!         break waiting;
+//!     }
+//!     thread::sleep(Duration::from_millis(1));
+//! };
+//! // thread worker (4711) waits for db_ready at src/main.rs:9, for 3ms
+//! println!("{waiting}");
+//! assert_eq!(waiting.events[0].label.as_deref(), Some("db_ready"));
+//! assert_eq!(waiting.thread.name.as_deref(), Some("worker"));
+//! assert_eq!(waiting.place.line, 9);
+//! DB_READY.set();
+//! worker.join().unwrap();
+//! ```
+//!
+//! The environment variable `TANTARA_WAITS=1` turns the record on in a program that does not do so
+//! itself. It is read when something waits for the first time.
+//!
+//! # From outside
+//!
+//! On Linux a process that records publishes its waits in the directory of the events (`TANTARA_DIR`,
+//! or the default one), in a file that only its user can read.
+//! The command `tantara ps` shows them, without a debugger, also if the program hangs. The file is
+//! written by a thread of its own, several times a second, and is removed at the exit.
+//!
+//! # What is recorded
+//!
+//! Every wait that begins while the record is on, once its task is queued or its thread goes to
+//! sleep. Waits that began before, and waits on events that are set, are not recorded. The child of
+//! a fork records its own waits; after four forks in a line a child records nothing.
+//!
+//! # Complexity
+//!
+//! While the record is off, a wait that is queued or sleeps reads one byte, and nothing else does.
+//! While it is on, such a wait takes a lock that is rarely contended, twice. [`waits`](waits())
+//! takes time linear in the number of waits, and delays none of them for longer than it takes to
+//! copy some hundreds.
+//!
+//! # Signal handlers
+//!
+//! While waits are recorded, no method of an event but `is_set` and `clear` is safe in one.
+
+#![forbid(unsafe_code)]
+
+#[cfg(shared_events)]
+mod fold;
+pub(crate) mod generation;
+pub(crate) mod hooks;
+#[cfg(shared_events)]
+mod json;
+pub(crate) mod known;
+mod label;
+#[cfg(shared_events)]
+mod pages;
+pub(crate) mod start;
+pub(crate) mod store;
+mod switch;
+mod view;
+
+pub use label::label;
+#[cfg(shared_events)]
+#[doc(hidden)]
+pub use pages::{PageOfWaits, pages};
+pub use view::{Act, Actor, Awaited, EventKind, Mode, Place, Waiting};
+
+/// Records waits from now on, or no longer. Waits that are recorded stay so until they end.
+///
+/// It can be turned on and off at any time, by any thread. Until the first call, the environment
+/// variable `TANTARA_WAITS` decides.
+pub fn record(on: bool) {
+    start::record(on);
+}
+
+/// All waits of this process that are recorded, those that have waited longest first.
+///
+/// Waits that begin or end meanwhile may be missing. Each one that is returned was in progress when
+/// it was read.
+#[must_use]
+pub fn waits() -> Vec<Waiting> {
+    view::waits()
+}

@@ -1,0 +1,248 @@
+//! The files in which recording processes publish their waits, so that `tantara ps` can read them: how
+//! they are written, how they are found, and how those of dead processes are told apart.
+//!
+//! A page is a file `.waits-PID-NAMESPACE` in the directory of the events, readable by its owner
+//! only. (No event can have such a name: see [`name`](crate::name).) It is never changed: a new
+//! version is written to another file and renamed over it. So a reader has one version or the other,
+//! whatever happens to the writer. Its writer holds a write lock on it from before it gets its name.
+//! The kernel removes the lock when the process ends, so an unlocked page is that of a dead process.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::{CString, OsStr};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::directory;
+use crate::error::Error;
+use crate::sync::lock;
+use crate::sys::files::{self, Range};
+use crate::sys::shared;
+use crate::sys::unforked::Unforked;
+use crate::waits::generation::{self, GENERATIONS};
+use crate::waits::json;
+use crate::waits::switch::State;
+
+const PREFIX: &str = ".waits-";
+/// What the name of a page ends with while it is written.
+const DRAFT: &str = ".new";
+/// A page longer than that is not read. (None is written: see [`json`].)
+const LONGEST: u64 = 16 << 20;
+/// How often the waits are published, if that takes no longer than a twentieth of the time.
+const INTERVAL: Duration = Duration::from_millis(200);
+const SHARE: u32 = 20;
+/// How often to check that the page is still there.
+const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
+const WHOLE: Range = Range { start: 0, length: 1 };
+
+/// The page of this process.
+struct Published {
+    directory: Arc<File>,
+    name: CString,
+    content: String,
+    /// Has the lock.
+    file: Unforked,
+}
+
+/// One for each process of a line of forks, because another thread of the parent may have held the lock
+/// at the moment of the fork.
+static PUBLISHED: [Mutex<Option<Published>>; GENERATIONS] = [const { Mutex::new(None) }; GENERATIONS];
+/// The process is exiting.
+static EXITS: AtomicBool = AtomicBool::new(false);
+
+fn published() -> Option<&'static Mutex<Option<Published>>> {
+    PUBLISHED.get(generation::current())
+}
+
+/// Starts the thread that publishes the waits of this process. If it cannot be started, nothing is
+/// published.
+pub(crate) fn start() {
+    let run = move || {
+        let mut checked = Instant::now();
+        while !EXITS.load(Relaxed) {
+            let began = Instant::now();
+            if State::now().records() {
+                // Without a directory, or on a full disk, the next attempt may succeed.
+                let _ = publish(checked.elapsed() > BETWEEN_CHECKS);
+                if checked.elapsed() > BETWEEN_CHECKS {
+                    checked = began;
+                }
+            } else {
+                withdraw();
+            }
+            thread::sleep(INTERVAL.max(began.elapsed() * SHARE));
+        }
+    };
+    let thread = thread::Builder::new().name("tantara-waits".into());
+    // Children of a fork inherit what is called at the exit.
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if shared::starting_without_signals(|| thread.spawn(run)).is_ok() && !IS_REGISTERED.swap(true, Relaxed) {
+        extern "C" fn end() {
+            EXITS.store(true, Relaxed);
+            withdraw();
+        }
+        files::at_exit(end);
+    }
+}
+
+/// Where the pages are: where the command looks for events.
+fn place() -> Result<(File, PathBuf), Error> {
+    match shared::variable(c"TANTARA_DIR").filter(|path| !path.is_empty()) {
+        Some(path) => Ok((directory::made(path.as_ref())?, path.into())),
+        None => directory::of_user(),
+    }
+}
+
+fn publish(checks: bool) -> Result<(), Error> {
+    let content = json::page();
+    let Some(mut published) = published().map(lock) else { return Ok(()) };
+    if let Some(own) = &*published {
+        if own.content == content && !(checks && own.is_lost()) {
+            return Ok(());
+        }
+    }
+    // The lock of the old file ends after the new one has got its name.
+    let old = published.take();
+    let directory = match &old {
+        Some(old) => Arc::clone(&old.directory),
+        None => {
+            let (directory, path) = place()?;
+            remove_dead(&directory, &path);
+            Arc::new(directory)
+        }
+    };
+    *published = Some(write(directory, content).map_err(|error| Error::system("written", Path::new(PREFIX), error))?);
+    Ok(())
+}
+
+/// Writes a new version of the page.
+fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
+    let name = format!("{PREFIX}{}-{}", shared::process(), shared::pid_namespace());
+    let draft = CString::new(format!("{name}{DRAFT}"))?;
+    let name = CString::new(name)?;
+    // Left by a killed process that had the same number.
+    let _ = files::unlink_at(&directory, &draft);
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let file = Unforked::open(|| files::open_at(&directory, &draft, flags, 0o600))?;
+    let finish = || {
+        let Some(mut own) = file.file() else { return Err(ErrorKind::NotFound.into()) };
+        if !files::try_write_lock(own, WHOLE)? {
+            return Err(ErrorKind::ResourceBusy.into());
+        }
+        own.write_all(content.as_bytes())?;
+        files::replace_at(&directory, &draft, &name)
+    };
+    if let Err(error) = finish() {
+        let _ = files::unlink_at(&directory, &draft);
+        return Err(error);
+    }
+    Ok(Published { directory, name, content, file })
+}
+
+impl Published {
+    /// Whether the file has lost its name.
+    fn is_lost(&self) -> bool {
+        self.file.file().is_none_or(|file| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0))
+    }
+}
+
+/// Removes the page of this process.
+fn withdraw() {
+    // Not under a lock that is taken: the process may be exiting while the page is written.
+    let Some(published) = published() else { return };
+    let mut published = match published.try_lock() {
+        Ok(published) => published,
+        Err(TryLockError::Poisoned(published)) => published.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
+    if let Some(own) = published.take() {
+        let _ = files::unlink_at(&own.directory, &own.name);
+    }
+}
+
+/// A page: the process that published it, and its text, which that process alone is to be trusted
+/// for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageOfWaits {
+    /// The number of the process, in the PID namespace of this one; `None` if it is in another.
+    pub pid: Option<u32>,
+    /// The user who owns the file.
+    pub user: u32,
+    /// JSON, if the process has written it.
+    pub text: String,
+}
+
+/// The pages of the living processes, in the order of their numbers. Pages that this user may not
+/// read, and what is no page, are left out.
+///
+/// # Errors
+///
+/// If the directory cannot be read.
+pub fn pages(path: &Path) -> Result<Vec<PageOfWaits>, Error> {
+    let Some(directory) = directory::open_directory(path)? else { return Ok(Vec::new()) };
+    let failed = |error| Error::system("read", path, error);
+    let mut pages = Vec::new();
+    for file in fs::read_dir(path).map_err(failed)? {
+        let name = file.map_err(failed)?.file_name();
+        if let Some((pid, namespace)) = parse(&name) {
+            if let Ok(Some((user, text))) = read(&directory, &name) {
+                let pid = (namespace == shared::pid_namespace()).then_some(pid);
+                pages.push(PageOfWaits { pid, user, text });
+            }
+        }
+    }
+    pages.sort_by_key(|page| (page.pid.is_none(), page.pid));
+    Ok(pages)
+}
+
+/// The process and its PID namespace, by the name of its page.
+fn parse(name: &OsStr) -> Option<(u32, u32)> {
+    let (pid, namespace) = name.to_str()?.strip_prefix(PREFIX)?.split_once('-')?;
+    Some((pid.parse().ok()?, namespace.parse().ok()?))
+}
+
+/// Opens a file of the directory, if it is a regular one.
+fn open(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
+    let name = CString::new(name.as_bytes())?;
+    let there = files::open_at(directory, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+    if !there.metadata()?.is_file() {
+        return Ok(None);
+    }
+    File::open(format!("/proc/self/fd/{}", there.as_raw_fd())).map(Some)
+}
+
+/// The owner and the text of a page. `None` if its process has ended, or if it is no page.
+fn read(directory: &File, name: &OsStr) -> io::Result<Option<(u32, String)>> {
+    let Some(file) = open(directory, name)? else { return Ok(None) };
+    let metadata = file.metadata()?;
+    if metadata.len() > LONGEST || !files::is_write_locked(&file, 0..1)? {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
+    Ok(Some((metadata.uid(), String::from_utf8_lossy(&text).into_owned())))
+}
+
+/// Removes the pages and drafts that dead processes of this user and this PID namespace have left.
+fn remove_dead(directory: &File, path: &Path) {
+    let Ok(entries) = fs::read_dir(path) else { return };
+    for name in entries.filter_map(Result::ok).map(|entry| entry.file_name()) {
+        let page = name.as_bytes().strip_suffix(DRAFT.as_bytes()).map_or(name.as_os_str(), OsStr::from_bytes);
+        let is_dead = |(pid, namespace)| namespace == shared::pid_namespace() && !shared::exists(pid);
+        let is_own = || open(directory, &name).ok()??.metadata().ok().map(|data| data.uid() == files::user());
+        if parse(page).is_some_and(is_dead) && is_own() == Some(true) {
+            if let Ok(name) = CString::new(name.as_bytes()) {
+                let _ = files::unlink_at(directory, &name);
+            }
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! The recorded waits: shards of slots, each under a mutex of its own.
+//!
+//! A wait takes a free slot of its thread's shard, and frees it when it ends, on whatever thread
+//! that is. So waits of different threads rarely meet at a lock, and a reader holds each lock for
+//! [`CHUNK`] slots at a time. No foreign code runs under these locks, and no other lock is taken
+//! under them.
+//!
+//! The child of a fork uses other shards than its parent, because another thread of the parent may
+//! have held a lock at the moment of the fork.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::panic::Location;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::sync::lock;
+use crate::waits::generation::{self, GENERATIONS};
+use crate::word::Generation;
+
+/// A place in the code.
+pub(crate) type Place = &'static Location<'static>;
+
+/// A thread that has waited, set or declared anything while this was recorded.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    /// The number that the system gives it. Zero if it gives none.
+    pub(crate) id: u32,
+    pub(crate) name: Option<Box<str>>,
+    has_ended: AtomicBool,
+}
+
+impl Thread {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Acquire)
+    }
+}
+
+/// What the current thread knows of itself.
+struct Own {
+    thread: Arc<Thread>,
+    shard: usize,
+    /// Of the process that this was determined in: a child of a fork has other numbers.
+    generation: usize,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.thread.has_ended.store(true, Release);
+    }
+}
+
+impl Own {
+    fn new() -> Own {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let id = generation::thread();
+        let name = std::thread::current().name().map(Box::from);
+        let thread = Arc::new(Thread { id, name, has_ended: AtomicBool::new(false) });
+        Own { thread, shard: NEXT.fetch_add(1, Relaxed) % SHARDS, generation: generation::current() }
+    }
+}
+
+thread_local! {
+    /// Taken out while in use.
+    static OWN: Cell<Option<Own>> = const { Cell::new(None) };
+}
+
+/// Calls `use_it` with the current thread and its shard.
+#[inline]
+fn with_own<T>(use_it: impl FnOnce(&Own) -> T) -> T {
+    let own = OWN.try_with(Cell::take).ok().flatten();
+    let own = own.filter(|own| own.generation == generation::current()).unwrap_or_else(Own::new);
+    let result = use_it(&own);
+    // When the thread ends, thread-locals are gone: then this marks it as ended.
+    let _ = OWN.try_with(|kept| kept.set(Some(own)));
+    result
+}
+
+/// The current thread.
+pub(crate) fn this_thread() -> Arc<Thread> {
+    with_own(|own| Arc::clone(&own.thread))
+}
+
+/// The kind of an event.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Kind {
+    Event,
+    AutoReset,
+    #[allow(dead_code, reason = "for events between processes")]
+    Shared,
+    Cluster,
+}
+
+/// An event that is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Target {
+    /// Where it lies, or where its handle does.
+    pub(crate) address: usize,
+    pub(crate) kind: Kind,
+    /// In which generation the wait began, if the kind has some.
+    pub(crate) generation: Generation,
+}
+
+/// What a wait waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    One(Target),
+    Any(Box<[Target]>),
+    All(Box<[Target]>),
+}
+
+impl What {
+    pub(crate) fn targets(&self) -> &[Target] {
+        match self {
+            What::One(target) => std::slice::from_ref(target),
+            What::Any(targets) | What::All(targets) => targets,
+        }
+    }
+}
+
+/// A wait.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) what: What,
+    pub(crate) place: Place,
+    pub(crate) since: Instant,
+    pub(crate) deadline: Option<Instant>,
+    /// The thread that blocks, or that polled the task first.
+    pub(crate) thread: Arc<Thread>,
+    /// The task, if it is one: tells it from others.
+    pub(crate) task: Option<usize>,
+    /// Differs from that of every other wait of this process.
+    pub(crate) serial: u64,
+}
+
+/// Where a wait is recorded: a shard and a slot in it, in 24 bits. Zero if it is not recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ticket([u8; 3]);
+
+impl Ticket {
+    pub(crate) const NONE: Ticket = Ticket([0; 3]);
+
+    #[inline]
+    pub(crate) fn is_some(self) -> bool {
+        self != Ticket::NONE
+    }
+
+    fn new(shard: usize, slot: usize) -> Ticket {
+        let [a, b, c, _] = ((shard as u32) << SLOT_BITS | slot as u32).to_le_bytes();
+        Ticket([a, b, c])
+    }
+
+    fn shard_and_slot(self) -> (usize, usize) {
+        let [a, b, c] = self.0;
+        let number = u32::from_le_bytes([a, b, c, 0]);
+        ((number >> SLOT_BITS) as usize, (number & ((1 << SLOT_BITS) - 1)) as usize)
+    }
+}
+
+/// Where a wait keeps its ticket. Only the owner of the wait uses it. (It is made of atomics so that
+/// that takes no unsafe code, and not of loom's, because no other thread has access.)
+#[derive(Debug)]
+pub(crate) struct TicketSlot([AtomicU8; 3]);
+
+impl TicketSlot {
+    #[inline]
+    pub(crate) fn new() -> TicketSlot {
+        TicketSlot([const { AtomicU8::new(0) }; 3])
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Ticket {
+        let [a, b, c] = &self.0;
+        Ticket([a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)])
+    }
+
+    pub(crate) fn set(&self, ticket: Ticket) {
+        self.0.iter().zip(ticket.0).for_each(|(own, byte)| own.store(byte, Relaxed));
+    }
+}
+
+const SLOT_BITS: u32 = 18;
+const SHARDS: usize = 1 << (24 - SLOT_BITS);
+/// How many slots a reader looks at while it holds a lock.
+const CHUNK: usize = 512;
+
+enum Slot {
+    /// The next free slot; zero if there is none. No wait uses slot zero.
+    Free(u32),
+    Used {
+        owner: usize,
+        record: Record,
+    },
+}
+
+#[repr(align(128))]
+struct Shard(Mutex<Slots>);
+
+struct Slots {
+    slots: Vec<Slot>,
+    free: u32,
+    serial: u64,
+}
+
+impl Shard {
+    const fn new() -> Shard {
+        Shard(Mutex::new(Slots { slots: Vec::new(), free: 0, serial: 0 }))
+    }
+}
+
+static SHARDS_OF: [[Shard; SHARDS]; GENERATIONS] = [const { [const { Shard::new() }; SHARDS] }; GENERATIONS];
+
+fn shards() -> Option<&'static [Shard; SHARDS]> {
+    SHARDS_OF.get(generation::current())
+}
+
+/// What a wait tells of itself.
+pub(crate) struct Beginning {
+    /// Its address, which tells the wait from others for as long as it lasts. Zero if it may move.
+    pub(crate) owner: usize,
+    pub(crate) what: What,
+    pub(crate) place: Place,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) task: Option<usize>,
+}
+
+impl Slots {
+    /// `None` if all slots are used.
+    #[inline]
+    fn insert(&mut self, used: Slot) -> Option<usize> {
+        let free = self.free as usize;
+        if let Some(slot @ &mut Slot::Free(next)) = self.slots.get_mut(free).filter(|_| free != 0) {
+            *slot = used;
+            self.free = next;
+            return Some(free);
+        }
+        if self.slots.is_empty() {
+            self.slots.push(Slot::Free(0));
+        }
+        if self.slots.len() == 1 << SLOT_BITS {
+            return None;
+        }
+        self.slots.push(used);
+        Some(self.slots.len() - 1)
+    }
+}
+
+/// Records a wait. `NONE` if there are too many.
+#[inline]
+pub(crate) fn insert(beginning: Beginning) -> Ticket {
+    insert_known(beginning).0
+}
+
+/// The ticket, and the owner, which is the wait's number if it has no address.
+#[inline]
+fn insert_known(beginning: Beginning) -> (Ticket, usize) {
+    let Some(shards) = shards() else { return (Ticket::NONE, 0) };
+    let since = Instant::now();
+    with_own(|own| {
+        let mut slots = lock(&shards[own.shard].0);
+        slots.serial += 1;
+        let serial = slots.serial * SHARDS as u64 + own.shard as u64;
+        let Beginning { owner, what, place, deadline, task } = beginning;
+        let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
+        let record = Record { what, place, since, deadline, thread: Arc::clone(&own.thread), task, serial };
+        let slot = slots.insert(Slot::Used { owner, record });
+        (slot.map_or(Ticket::NONE, |slot| Ticket::new(own.shard, slot)), owner)
+    })
+}
+
+/// The wait of this owner has ended.
+#[inline]
+pub(crate) fn remove(ticket: Ticket, owner: usize) {
+    let Some(shards) = shards() else { return };
+    let (shard, at) = ticket.shard_and_slot();
+    let mut slots = lock(&shards[shard].0);
+    let next = slots.free;
+    let ended = match slots.slots.get_mut(at) {
+        // In the child of a fork, the slot may be another's.
+        Some(slot @ Slot::Used { .. }) if slot.is_of(owner) => std::mem::replace(slot, Slot::Free(next)),
+        _ => return,
+    };
+    slots.free = at as u32;
+    drop(slots);
+    // It may be the last owner of what it knows of its thread.
+    drop(ended);
+}
+
+impl Slot {
+    fn is_of(&self, wait: usize) -> bool {
+        matches!(self, Slot::Used { owner, .. } if *owner == wait)
+    }
+}
+
+/// Records a wait that may move: its beginning names no owner.
+pub(crate) fn record(beginning: Beginning) -> Recorded {
+    debug_assert_eq!(beginning.owner, 0);
+    let (ticket, owner) = insert_known(beginning);
+    Recorded { ticket, owner, generation: generation::current() }
+}
+
+/// A wait that is recorded until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    ticket: Ticket,
+    owner: usize,
+    generation: usize,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if self.ticket.is_some() && self.generation == generation::current() {
+            remove(self.ticket, self.owner);
+        }
+    }
+}
+
+/// Calls `each` with every recorded wait. A wait that begins or ends meanwhile may be among them.
+pub(crate) fn for_each(mut each: impl FnMut(Record)) {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    for shard in shards().into_iter().flatten() {
+        let mut from = 0;
+        loop {
+            let slots = lock(&shard.0);
+            let rest = slots.slots.get(from..).unwrap_or_default();
+            let is_last = rest.len() <= CHUNK;
+            chunk.extend(rest.iter().take(CHUNK).filter_map(|slot| match slot {
+                Slot::Used { record, .. } => Some(record.clone()),
+                Slot::Free(_) => None,
+            }));
+            drop(slots);
+            chunk.drain(..).for_each(&mut each);
+            if is_last {
+                break;
+            }
+            from += CHUNK;
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_names_its_shard_and_slot() {
+        for (shard, slot) in [(0, 1), (SHARDS - 1, (1 << SLOT_BITS) - 1), (17, 4711)] {
+            let ticket = Ticket::new(shard, slot);
+            assert!(ticket.is_some());
+            assert_eq!(ticket.shard_and_slot(), (shard, slot));
+        }
+    }
+
+    #[test]
+    fn slots_are_used_again_and_a_late_owner_removes_nothing() {
+        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE };
+        let place = Location::caller();
+        let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None });
+        let count = || {
+            let mut found = 0;
+            for_each(|record| found += usize::from(record.place == place));
+            found
+        };
+        let (first, second) = (begin(1000), begin(2000));
+        assert_ne!(first, second);
+        remove(first, 1000);
+        assert_eq!(begin(3000), first, "the slot is free");
+        remove(first, 1000);
+        assert_eq!(count(), 2, "that wait has ended before");
+        remove(first, 3000);
+        remove(second, 2000);
+        assert_eq!(count(), 0);
+    }
+}

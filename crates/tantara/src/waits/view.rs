@@ -1,0 +1,364 @@
+//! What users see of the record: [`Waiting`], with all that is known of its events.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::waits::known::{self, Known};
+use crate::waits::store::{self, Kind, Record, Target, Thread, What};
+
+/// A place in the code.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Place {
+    /// The file, as the compiler was given it.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+}
+
+impl From<store::Place> for Place {
+    fn from(place: store::Place) -> Place {
+        Place { file: place.file().to_owned(), line: place.line() }
+    }
+}
+
+/// `src/main.rs:31`
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A thread that has waited, set or declared something.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Actor {
+    /// The name that the thread had when it first did so, if it had one.
+    pub name: Option<String>,
+    /// The thread's number: on Linux, the one that the system gave it.
+    pub id: u32,
+    /// Whether the thread has ended.
+    pub has_ended: bool,
+}
+
+impl From<&Arc<Thread>> for Actor {
+    fn from(thread: &Arc<Thread>) -> Actor {
+        Actor { name: thread.name.as_deref().map(str::to_owned), id: thread.id, has_ended: thread.has_ended() }
+    }
+}
+
+/// `thread loader (4711)`
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "thread {name} ({})", self.id)?,
+            None => write!(f, "thread {}", self.id)?,
+        }
+        f.write_str(if self.has_ended { ", which has ended" } else { "" })
+    }
+}
+
+/// That an event was set, declared to be set, given up, or taken.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Act {
+    /// By whom.
+    pub by: Actor,
+    /// From where.
+    pub place: Place,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// `by thread loader (4711) at src/main.rs:31`
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Actor { name, id, has_ended } = &self.by;
+        match name {
+            Some(name) => write!(f, "by thread {name} ({id}) at {}", self.place)?,
+            None => write!(f, "by thread {id} at {}", self.place)?,
+        }
+        f.write_str(if *has_ended { ", a thread that has ended" } else { "" })
+    }
+}
+
+/// The kind of an event.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum EventKind {
+    /// An [`Event`](crate::Event).
+    Event,
+    /// An [`AutoResetEvent`](crate::AutoResetEvent).
+    AutoResetEvent,
+    /// A `SharedEvent`.
+    SharedEvent,
+    /// A `ClusterEvent`.
+    ClusterEvent,
+}
+
+impl EventKind {
+    /// The name of its type.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Event => "Event",
+            EventKind::AutoResetEvent => "AutoResetEvent",
+            EventKind::SharedEvent => "SharedEvent",
+            EventKind::ClusterEvent => "ClusterEvent",
+        }
+    }
+}
+
+impl From<Kind> for EventKind {
+    fn from(kind: Kind) -> EventKind {
+        match kind {
+            Kind::Event => EventKind::Event,
+            Kind::AutoReset => EventKind::AutoResetEvent,
+            Kind::Shared => EventKind::SharedEvent,
+            Kind::Cluster => EventKind::ClusterEvent,
+        }
+    }
+}
+
+/// An event that is waited for, and what is known of it.
+///
+/// A `set` is recorded if somebody waited for the event or had waited for it, or if the event has a
+/// label or a declared setter. (A `set` without waiters looks at nothing but the event.)
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Awaited {
+    /// Its label, or the name by which it was opened.
+    pub label: Option<String>,
+    /// Its kind.
+    pub kind: EventKind,
+    /// Where it lies in memory, or its handle does.
+    pub address: usize,
+    /// Who set it last, as far as was recorded.
+    pub last_set: Option<Act>,
+    /// Who has declared to set it, by [`set_on_drop`](crate::Event::set_on_drop), and has not yet.
+    pub setters: Vec<Act>,
+    /// The last declared setter has given up without setting the event, there and then.
+    pub abandoned: Option<Act>,
+    /// The last wait that used up a release of an [`AutoResetEvent`](crate::AutoResetEvent).
+    pub taken: Option<Act>,
+    /// It has released this wait, but the task was not polled since, or the thread has not run.
+    pub has_released: bool,
+}
+
+/// `db_ready`, or `Event 0x7f0012`
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.label {
+            Some(label) => f.write_str(label),
+            None => write!(f, "{} {:#x}", self.kind.name(), self.address),
+        }
+    }
+}
+
+/// How many of its events a wait needs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum Mode {
+    /// It waits for one event.
+    One,
+    /// It waits for any of several events: [`any`](crate::any).
+    Any,
+    /// It waits for all of several events: [`all`](crate::all).
+    All,
+}
+
+/// A wait of this process: who waits for what, since when, and where in the code.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Waiting {
+    /// The events: one, or those of an `any` or `all`.
+    pub events: Vec<Awaited>,
+    /// Whether it waits for one event, for any, or for all of them.
+    pub mode: Mode,
+    /// The thread that blocks; for a task, the thread that polled it first.
+    pub thread: Actor,
+    /// For a task, a number that it keeps while it waits and that no other waiting task has.
+    pub task: Option<u64>,
+    /// The call that began the wait.
+    pub place: Place,
+    /// When it was queued, or began to sleep.
+    pub since: SystemTime,
+    /// For how long it has waited.
+    pub waited: Duration,
+    /// The time that is left until it times out. `None` if it never does, or if it is a task.
+    pub time_left: Option<Duration>,
+    /// Why it can never end, if its thread and others wait for one another: see
+    /// [`waits`](crate::waits::waits()).
+    pub cycle: Option<String>,
+    pub(crate) serial: u64,
+}
+
+impl Waiting {
+    /// Whether it was released already: then the task has not been polled since, or the thread has
+    /// not run. A task that stays so for long has an executor that is blocked.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        match self.mode {
+            Mode::All => self.events.iter().all(|event| event.has_released),
+            Mode::One | Mode::Any => self.events.iter().any(|event| event.has_released),
+        }
+    }
+
+    /// Whether nobody is known who would still set the event that it needs, and the last who had
+    /// declared to do so has given up.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        let is_abandoned = |event: &Awaited| event.abandoned.is_some() && !event.has_released;
+        match self.mode {
+            Mode::Any => !self.events.is_empty() && self.events.iter().all(is_abandoned),
+            Mode::One | Mode::All => self.events.iter().any(is_abandoned),
+        }
+    }
+}
+
+/// A block of lines: who waits for what, where and for how long, and what is known of the events.
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.task {
+            Some(task) => write!(f, "task {task:#x} (first polled by {})", self.thread)?,
+            None => write!(f, "{}", self.thread)?,
+        }
+        let names: Vec<_> = self.events.iter().map(Awaited::to_string).collect();
+        let mode = match self.mode {
+            Mode::One => "",
+            Mode::Any => "any of ",
+            Mode::All => "all of ",
+        };
+        let waited = Duration::from_millis(self.waited.as_millis() as u64);
+        write!(f, " waits for {mode}{} at {}, for {waited:?}", names.join(", "), self.place)?;
+        for event in &self.events {
+            event.explain(f)?;
+        }
+        if let Some(cycle) = &self.cycle {
+            write!(f, "\n  a cycle: {cycle}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Awaited {
+    fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.has_released {
+            write!(f, "\n  {self} has released it, but it has not run since")?;
+        }
+        if let Some(set) = &self.last_set {
+            write!(f, "\n  {self} was last set {set}")?;
+        }
+        if let Some(taken) = &self.taken {
+            write!(f, "\n  the last release of {self} was taken {taken}")?;
+        }
+        for setter in &self.setters {
+            write!(f, "\n  {self} is to be set {setter}")?;
+        }
+        if let Some(abandoned) = &self.abandoned {
+            write!(f, "\n  abandoned: the last who was to set {self} gave up, {abandoned}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Converts moments of the monotonic clock.
+#[derive(Clone, Copy)]
+struct Clocks {
+    instant: Instant,
+    system: SystemTime,
+}
+
+impl Clocks {
+    fn time(self, at: Instant) -> SystemTime {
+        self.system.checked_sub(self.instant.saturating_duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn act(self, act: &known::Act) -> Act {
+        Act { by: Actor::from(&act.thread), place: act.place.into(), at: self.time(act.at) }
+    }
+
+    fn awaited(self, target: Target, known: Option<&Known>, has_released: bool) -> Awaited {
+        let act = |of: fn(&Known) -> Option<&known::Act>| known.and_then(of).map(|act| self.act(act));
+        Awaited {
+            label: known.and_then(|known| known.label.as_deref()).map(str::to_owned),
+            kind: target.kind.into(),
+            address: target.address,
+            last_set: act(|known| known.last_set.as_ref()),
+            setters: known.map_or(Vec::new(), |known| known.setters.iter().map(|(_, act)| self.act(act)).collect()),
+            abandoned: act(|known| known.abandoned.as_ref()),
+            taken: act(|known| known.taken.as_ref()),
+            has_released,
+        }
+    }
+}
+
+/// The waits as they are recorded, those that have waited longest first, with what is known of their
+/// events.
+pub(crate) struct Snapshot {
+    pub(crate) records: Vec<Record>,
+    pub(crate) known: BTreeMap<(usize, Kind), Option<Known>>,
+    clocks: Clocks,
+}
+
+impl Snapshot {
+    pub(crate) fn new() -> Snapshot {
+        let mut records = Vec::new();
+        store::for_each(|record| records.push(record));
+        records.sort_by_key(|record| record.since);
+        let mut known = BTreeMap::new();
+        for target in records.iter().flat_map(|record| record.what.targets()) {
+            let key = (target.address, target.kind);
+            known.entry(key).or_insert_with(|| known::get(target.address, target.kind));
+        }
+        let clocks = Clocks { instant: Instant::now(), system: SystemTime::now() };
+        Snapshot { records, known, clocks }
+    }
+
+    pub(crate) fn known(&self, target: Target) -> Option<&Known> {
+        self.known.get(&(target.address, target.kind))?.as_ref()
+    }
+
+    /// Whether the event has released a wait that began in that generation.
+    pub(crate) fn has_released(&self, target: Target) -> bool {
+        let released = self.known(target).and_then(|known| known.released).filter(|_| target.kind == Kind::Event);
+        released.is_some_and(|released| target.generation.is_within(released))
+    }
+
+    pub(crate) fn waiting(&self, record: &Record) -> Waiting {
+        let awaited = |target: &Target| self.clocks.awaited(*target, self.known(*target), self.has_released(*target));
+        Waiting {
+            events: record.what.targets().iter().map(awaited).collect(),
+            mode: match record.what {
+                What::One(_) => Mode::One,
+                What::Any(_) => Mode::Any,
+                What::All(_) => Mode::All,
+            },
+            thread: Actor::from(&record.thread),
+            task: record.task.map(|task| task as u64),
+            place: record.place.into(),
+            since: self.clocks.time(record.since),
+            waited: self.clocks.instant.saturating_duration_since(record.since),
+            time_left: record.deadline.map(|at| at.saturating_duration_since(self.clocks.instant)),
+            cycle: None,
+            serial: record.serial,
+        }
+    }
+}
+
+/// All waits of this process that are recorded: see [`waits`](crate::waits::waits()).
+pub(crate) fn waits() -> Vec<Waiting> {
+    let snapshot = Snapshot::new();
+    snapshot.records.iter().map(|record| snapshot.waiting(record)).collect()
+}

@@ -1,0 +1,48 @@
+//! The record of waits. A program of its own, because the record is that of a whole process; each test looks at its own
+//! events only.
+#![cfg(not(loom))]
+#![allow(clippy::incompatible_msrv, reason = "only the library is built with the oldest compiler")]
+
+mod record;
+
+use std::panic::Location;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tantara::Waitable;
+use tantara::waits::{self, Waiting};
+
+/// Longer than anything takes. A test that waits this long fails instead of hanging.
+const LONG: Duration = Duration::from_secs(60);
+
+/// The waits that have an event with this label.
+fn waits_for(label: &str) -> Vec<Waiting> {
+    let mut all = waits::waits();
+    all.retain(|waiting| waiting.events.iter().any(|event| event.label.as_deref() == Some(label)));
+    all
+}
+
+/// Returns those waits once there are so many.
+fn until_waiting(label: &str, count: usize) -> Vec<Waiting> {
+    until(|| Some(waits_for(label)).filter(|waits| waits.len() == count))
+}
+
+/// Returns what `look` finds, once it finds something.
+#[track_caller]
+fn until<T>(look: impl Fn() -> Option<T>) -> T {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{}: {:#?}", Location::caller(), waits::waits());
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Records waits, and gives the event a label.
+fn labelled<W: Waitable>(event: W, label: &str) -> W {
+    waits::record(true);
+    waits::label(&event, label);
+    event
+}
