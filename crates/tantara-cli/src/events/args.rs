@@ -97,6 +97,31 @@ Examples:
         json: bool,
     },
 
+    /// Show who waits for what inside of processes that record their waits
+    ///
+    /// A process records the waits of its threads and tasks if it was started with TANTARA_WAITS=1, or if it has called
+    /// tantara::waits::record. Waits at the same place of the code for events of the same names share a line. What is
+    /// shown is as old as a quarter of a second, or more if the process has very many waits.
+    #[command(after_long_help = concat!("\
+Examples:
+  TANTARA_WAITS=1 ./server &
+  tantara ps                           every process that records its waits
+  tantara ps 4711                      one of them
+  tantara ps --json | jq '.[].groups[] | select(.abandoned)'
+
+KNOWN says who has declared to set the event (by set_on_drop), who set it last, whether it is abandoned (the last who \
+had declared to set it gave up), and whether it was released but has not run since.
+", exit_codes!("0 shown; ")))]
+    Ps {
+        /// The process
+        #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
+        pid: Option<u32>,
+
+        /// Print a JSON array, with an object for each process
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Print a line for every change of events, as it happens
     ///
     /// Without names, all events are watched, also those that are created later. An event that does not exist may be
@@ -318,6 +343,9 @@ fn complete_name(begun: &OsStr) -> Vec<CompletionCandidate> {
     names.into_iter().filter(|name| name.starts_with(&*begun)).map(CompletionCandidate::new).collect()
 }
 
+/// Of a subcommand without events.
+static NO_NAMES: Vec<String> = Vec::new();
+
 impl Action {
     /// The time limit of the whole command, if there is one.
     pub(crate) fn time_limit(&self) -> Option<Duration> {
@@ -338,6 +366,7 @@ impl Action {
             Action::Watch(watch) => (&watch.names, None),
             Action::IsSet(is_set) => (&is_set.names, None),
             Action::Ls { names, .. } => (names, None),
+            Action::Ps { .. } => (&NO_NAMES, None),
             Action::Rm(rm) => (&rm.names, None),
         };
         names.iter().chain(one)

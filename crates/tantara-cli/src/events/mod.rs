@@ -12,6 +12,7 @@ mod list;
 mod outage;
 mod place;
 mod program;
+mod ps;
 mod remove;
 mod set;
 mod tcp;
@@ -63,6 +64,7 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
         Action::Hold(hold) => hold::run(place, hold),
         Action::IsSet(is_set) => is_set::run(&place, &is_set),
         Action::Ls { names, json } => list::run(&place, &names, json),
+        Action::Ps { pid, json } => ps::run(&place, pid, json),
         Action::Watch(watch) => watch::run(&place, &watch, began),
         Action::Rm(rm) => remove::run(&place, &rm),
     }

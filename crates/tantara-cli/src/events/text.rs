@@ -25,7 +25,8 @@ pub(crate) fn ago(then: SystemTime) -> String {
     format!("{} ago", since(then))
 }
 
-fn since(then: SystemTime) -> String {
+/// How long ago a moment was.
+pub(crate) fn since(then: SystemTime) -> String {
     let passed = SystemTime::now().duration_since(then).unwrap_or_default();
     // To the second; milliseconds would only distract.
     if passed < Duration::from_secs(1) { "0s".into() } else { length(Duration::from_secs(passed.as_secs())) }

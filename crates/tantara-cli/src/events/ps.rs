@@ -1,0 +1,279 @@
+//! `tantara ps`: the waits inside of processes that record them.
+
+use std::io::IsTerminal;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
+use rustix::termios::tcgetwinsize;
+use serde::{Deserialize, Serialize, Serializer};
+use tantara::waits;
+
+use crate::events::{Place, text};
+use crate::failure::Failure;
+use crate::output;
+
+/// A process that records its waits, as it has described itself. Nothing in here is trusted.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Process {
+    /// `None` for a process of another PID namespace. Not from the page.
+    #[serde(skip_deserializing)]
+    pub(crate) pid: Option<u32>,
+    #[serde(skip_deserializing)]
+    command: Option<String>,
+    total: u64,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Waits at one place for events of the same names.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Group {
+    pub(crate) count: u64,
+    pub(crate) place: String,
+    mode: Mode,
+    /// The event has released the wait, but the task was not polled since.
+    released: bool,
+    /// The last who had declared to set the event has given up.
+    abandoned: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cycle: Option<String>,
+    number_of_events: u64,
+    pub(crate) events: Vec<Event>,
+    /// Those who have waited longest.
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+#[derive(Deserialize, Serialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    One,
+    Any,
+    All,
+}
+
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    labelled: bool,
+    pub(crate) kind: String,
+    #[serde(default)]
+    last_set: Option<Act>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    taken: Option<Act>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    abandoned: Option<Act>,
+    setters: Vec<Act>,
+}
+
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Waiter {
+    #[serde(default)]
+    thread: Option<String>,
+    tid: u32,
+    /// A number, for a task.
+    #[serde(default)]
+    task: Option<String>,
+    #[serde(serialize_with = "moment")]
+    pub(crate) since: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "moment_if_any")]
+    until: Option<u64>,
+}
+
+/// That an event was set, declared to be set, given up, or taken.
+#[derive(Deserialize, Serialize)]
+struct Act {
+    #[serde(default)]
+    thread: Option<String>,
+    tid: u32,
+    #[serde(default)]
+    has_ended: bool,
+    place: String,
+    #[serde(serialize_with = "moment")]
+    at: u64,
+}
+
+fn time(milliseconds: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
+}
+
+fn moment<S: Serializer>(milliseconds: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text::moment(time(*milliseconds)))
+}
+
+fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    moment(&milliseconds.unwrap_or_default(), serializer)
+}
+
+pub(crate) fn run(place: &Place, pid: Option<u32>, json: bool) -> Result<(), Failure> {
+    let Place::Directory(directory) = place else {
+        return Err(Failure::usage("ps shows waits inside of processes of this machine: use it without --etcd"));
+    };
+    let mut processes = processes(&directory.path)?;
+    if let Some(pid) = pid {
+        processes.retain(|process| process.pid == Some(pid));
+        if processes.is_empty() {
+            return Err(Failure::usage(format!(
+                "process {pid} publishes no waits in {}: start it with TANTARA_WAITS=1, and with the same TANTARA_DIR \
+                 if that is set",
+                place.shown()
+            )));
+        }
+    }
+    if json {
+        let json = serde_json::to_string_pretty(&processes).map_err(Failure::internal)?;
+        output::line(format_args!("{json}"));
+    } else if processes.is_empty() {
+        output::note(format_args!(
+            "no process publishes its waits in {}: start one with TANTARA_WAITS=1",
+            place.shown()
+        ));
+    } else {
+        print(&processes);
+    }
+    output::flush();
+    Ok(())
+}
+
+/// The processes that publish their waits in the directory. Pages that are not as they should be are reported.
+pub(crate) fn processes(directory: &std::path::Path) -> Result<Vec<Process>, Failure> {
+    let mut processes = Vec::new();
+    for page in waits::pages(directory).map_err(Failure::of_event)? {
+        match serde_json::from_str::<Process>(&page.text) {
+            Ok(process) => processes.push(process.of(page.pid)),
+            Err(error) => output::note(format_args!(
+                "the page of waits of process {} cannot be read: {error}",
+                text::process(page.pid)
+            )),
+        }
+    }
+    Ok(processes)
+}
+
+impl Process {
+    fn of(mut self, pid: Option<u32>) -> Process {
+        self.pid = pid;
+        self.command = pid.and_then(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok()).map(|command| {
+            let words = command.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+            let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+            words.join(" ").chars().take(200).collect()
+        });
+        self
+    }
+
+    fn title(&self) -> String {
+        let command = self.command.as_deref().map(|command| format!("  {}", cut(&text::shown(command), 80)));
+        let count = if self.total == 1 { "1 wait".into() } else { format!("{} waits", self.total) };
+        format!("{}{}: {count}", text::process(self.pid), command.unwrap_or_default())
+    }
+}
+
+fn print(processes: &[Process]) {
+    for (number, process) in processes.iter().enumerate() {
+        if number > 0 {
+            output::line(format_args!(""));
+        }
+        output::line(format_args!("{}", process.title()));
+        if process.groups.is_empty() {
+            continue;
+        }
+        let mut table = Table::new();
+        table.load_style(NOTHING);
+        if std::io::stdout().is_terminal() {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(tcgetwinsize(std::io::stdout()).map_or(100, |size| size.ws_col.max(60)) - 1);
+        }
+        table.set_header(["FOR", "WHO", "EVENT", "WHERE", "KNOWN"]);
+        for group in &process.groups {
+            table.add_row([group.age(), group.who(), group.what(), shown(&group.place), group.known().join("\n")]);
+        }
+        for line in table.lines() {
+            output::line(format_args!(" {}", line.trim_end()));
+        }
+        let listed: u64 = process.groups.iter().map(|group| group.count).fold(0, u64::saturating_add);
+        if listed < process.total {
+            output::line(format_args!("  and {} more waits", process.total - listed));
+        }
+    }
+}
+
+impl Group {
+    fn age(&self) -> String {
+        let Some(oldest) = self.waiters.first() else { return String::new() };
+        let age = text::since(time(oldest.since));
+        if self.count > 1 { format!("oldest {age}") } else { age }
+    }
+
+    pub(crate) fn who(&self) -> String {
+        let Some(first) = self.waiters.first() else { return String::new() };
+        match (&first.task, self.count) {
+            (Some(task), 1) => format!("task {}", shown(task)),
+            (Some(_), count) => format!("{count} tasks"),
+            (None, 1) => who(first.thread.as_deref(), first.tid),
+            (None, count) => {
+                let names = self.waiters.iter().map(|waiter| who(waiter.thread.as_deref(), waiter.tid));
+                let names: Vec<_> = names.take(3).collect();
+                let rest = if count > 3 { ", …" } else { "" };
+                format!("{count} threads: {}{rest}", names.join(", "))
+            }
+        }
+    }
+
+    fn what(&self) -> String {
+        const MOST: usize = 4;
+        let names = self.events.iter().map(|event| match self.count {
+            1 => shown(&event.name),
+            // They may be different ones.
+            _ if event.labelled => shown(&event.name),
+            _ => shown(&event.kind),
+        });
+        let names: Vec<_> = names.take(MOST).collect();
+        let rest = if self.number_of_events > MOST as u64 { ", …" } else { "" };
+        let mode = match self.mode {
+            Mode::One => "",
+            Mode::Any => "any of ",
+            Mode::All => "all of ",
+        };
+        format!("{mode}{}{rest}", names.join(", "))
+    }
+
+    /// What is known of its events, a line each.
+    fn known(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(cycle) = &self.cycle {
+            lines.push(format!("a cycle: {}", shown(cycle)));
+        }
+        if self.released {
+            lines.push("released, but not run since: its executor is blocked".to_owned());
+        }
+        for event in &self.events {
+            let of = if self.events.len() > 1 { format!("{}: ", shown(&event.name)) } else { String::new() };
+            lines.extend(event.abandoned.as_ref().map(|act| format!("{of}abandoned {}", act.shown())));
+            lines.extend(event.setters.iter().take(3).map(|act| format!("{of}to be set {}", act.shown())));
+            lines.extend(event.taken.as_ref().map(|act| format!("{of}last release taken {}", act.shown())));
+            lines.extend(event.last_set.as_ref().map(|act| format!("{of}last set {}", act.shown())));
+        }
+        lines
+    }
+}
+
+impl Act {
+    fn shown(&self) -> String {
+        let ended = if self.has_ended { " (ended)" } else { "" };
+        let by = who(self.thread.as_deref(), self.tid);
+        format!("by {by}{ended} at {}, {}", shown(&self.place), text::ago(time(self.at)))
+    }
+}
+
+fn who(name: Option<&str>, tid: u32) -> String {
+    name.map_or_else(|| format!("thread {tid}"), shown)
+}
+
+/// A text of another process: short, and without control characters.
+fn shown(other: &str) -> String {
+    cut(&text::shown(other), 120)
+}
+
+fn cut(text: &str, most: usize) -> String {
+    let is_short = text.chars().nth(most).is_none();
+    if is_short { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
+}

@@ -1,0 +1,212 @@
+//! `tantara ps`, tested with the real binary: the waits of other processes.
+#![cfg(target_os = "linux")]
+
+mod signals;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A generous limit for everything that must happen.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A process that is killed at the end.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    signals::end_children();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tantara"));
+    command.args(args).env("TANTARA_DIR", dir).env_remove("TANTARA_ETCD").env_remove("TANTARA_WAITS");
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    command(dir, args).output().unwrap()
+}
+
+fn ps(dir: &Path) -> Vec<Value> {
+    let output = run(dir, &["ps", "--json"]);
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A process that waits for an event, and records that.
+fn recording(dir: &Path, args: &[&str]) -> Running {
+    let process = Running(command(dir, args).env("TANTARA_WAITS", "1").stderr(Stdio::null()).spawn().unwrap());
+    until(|| ps(dir).into_iter().any(|page| page["pid"] == process.0.id() && page["total"] == 1));
+    process
+}
+
+#[track_caller]
+fn until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it should have happened");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn pages(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(".waits-")).collect()
+}
+
+#[test]
+fn it_shows_who_waits_for_what_where_and_since_when() {
+    let dir = TempDir::new().unwrap();
+    let waiter = recording(dir.path(), &["wait", "db-ready", "--timeout", "1h"]);
+    let shown = ps(dir.path());
+    assert_eq!((shown.len(), &shown[0]["pid"]), (1, &json!(waiter.0.id())));
+    assert!(shown[0]["command"].as_str().unwrap().ends_with("wait db-ready --timeout 1h"), "{shown:?}");
+    let group = &shown[0]["groups"][0];
+    assert_eq!((&group["count"], &group["mode"], &group["released"]), (&json!(1), &json!("one"), &json!(false)));
+    assert_eq!((&group["events"][0]["name"], &group["events"][0]["kind"]), (&json!("db-ready"), &json!("SharedEvent")));
+    assert!(group["place"].as_str().unwrap().contains(".rs:"), "{group}");
+    assert_eq!(group["waiters"][0]["thread"], "main");
+    assert!(group["waiters"][0]["since"].as_str().unwrap().ends_with('Z') && group["waiters"][0]["until"].is_string());
+
+    let pid = waiter.0.id().to_string();
+    let table = String::from_utf8(run(dir.path(), &["ps", &pid]).stdout).unwrap();
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with(&pid) && lines[0].ends_with("wait db-ready --timeout 1h: 1 wait"), "{table}");
+    assert_eq!(lines[1].split_whitespace().collect::<Vec<_>>(), ["FOR", "WHO", "EVENT", "WHERE", "KNOWN"]);
+    assert!(lines[2].contains("main") && lines[2].contains("db-ready") && lines[2].contains(".rs:"), "{table}");
+}
+
+#[test]
+fn only_its_owner_can_read_a_page_and_it_ends_with_its_process() {
+    let dir = TempDir::new().unwrap();
+    let mut waiter = recording(dir.path(), &["wait", "db-ready"]);
+    let page = pages(dir.path()).remove(0);
+    assert_eq!(fs::metadata(&page).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(run(dir.path(), &["set", "db-ready"]).status.success());
+    assert!(waiter.0.wait().unwrap().success());
+    assert_eq!(pages(dir.path()), Vec::<PathBuf>::new(), "removed at the exit");
+
+    assert!(run(dir.path(), &["clear", "db-ready"]).status.success());
+    let mut waiter = recording(dir.path(), &["wait", "db-ready"]);
+    waiter.0.kill().unwrap();
+    waiter.0.wait().unwrap();
+    assert_eq!(pages(dir.path()).len(), 1, "left by a killed process");
+    assert_eq!(ps(dir.path()), Vec::<Value>::new());
+    let listed = run(dir.path(), &["ls", "--json"]);
+    assert_eq!(serde_json::from_slice::<Value>(&listed.stdout).unwrap().as_array().unwrap().len(), 1, "{listed:?}");
+    let _next = recording(dir.path(), &["wait", "db-ready"]);
+    assert_eq!(pages(dir.path()).len(), 1, "the next process that records removes it");
+}
+
+#[test]
+fn a_page_that_was_removed_is_written_again() {
+    let dir = TempDir::new().unwrap();
+    let _waiter = recording(dir.path(), &["wait", "db-ready"]);
+    let before = fs::metadata(pages(dir.path()).remove(0)).unwrap().ino();
+    fs::remove_file(pages(dir.path()).remove(0)).unwrap();
+    until(|| pages(dir.path()).iter().any(|page| !page.to_str().unwrap().ends_with(".new")));
+    assert_ne!(fs::metadata(pages(dir.path()).remove(0)).unwrap().ino(), before);
+}
+
+/// Processes are killed at any moment, while others read.
+#[test]
+fn no_reader_sees_half_a_page_however_its_writer_ends() {
+    let dir = TempDir::new().unwrap();
+    let mut waiters: Vec<_> = (0..4)
+        .map(|_| Running(command(dir.path(), &["wait", "x"]).env("TANTARA_WAITS", "1").spawn().unwrap()))
+        .collect();
+    for round in 0..24 {
+        let output = run(dir.path(), &["ps", "--json"]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        for page in serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap() {
+            assert_eq!(page["total"], page["groups"].as_array().unwrap().len(), "{page}");
+        }
+        let (at, delay) = (round % waiters.len(), Duration::from_millis(7 * (round as u64 % 5)));
+        waiters[at] = Running(command(dir.path(), &["wait", "x"]).env("TANTARA_WAITS", "1").spawn().unwrap());
+        thread::sleep(delay);
+    }
+}
+
+#[test]
+fn hostile_pages_are_ignored_or_reported_in_one_line_and_hide_nothing() {
+    let dir = TempDir::new().unwrap();
+    let waiter = recording(dir.path(), &["wait", "db-ready"]);
+    let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let path = |pid: u32| dir.path().join(format!(".waits-{pid}-{namespace}"));
+    // Without the lock of a living process: whatever they contain.
+    fs::write(path(4_000_001), b"{").unwrap();
+    fs::create_dir(path(4_000_002)).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", path(4_000_003)).unwrap();
+    assert!(Command::new("mkfifo").arg(path(4_000_004)).status().unwrap().success());
+    fs::File::create(path(4_000_005)).unwrap().set_len(1 << 40).unwrap();
+    fs::write(dir.path().join(".waits-x-y"), b"").unwrap();
+    fs::write(dir.path().join(".waits-"), b"").unwrap();
+    let output = run(dir.path(), &["ps"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+
+    // Locked by a living process, so that it is read.
+    let deep = "[".repeat(100_000);
+    let long = "x".repeat(100_000);
+    let event = json!({"name": "\u{1b}[2J\n", "labelled": true, "kind": "Event", "setters": []});
+    let group = json!({
+        "count": u64::MAX, "place": long, "mode": "one", "released": true, "abandoned": true, "number_of_events": 0,
+        "events": [event], "waiters": [{"tid": 1, "since": u64::MAX}],
+    });
+    let page = |groups: Vec<Value>| json!({"version": 1, "total": u64::MAX, "groups": groups}).to_string();
+    let texts = [deep, "{}".into(), "\u{0}".repeat(5_000), page(vec![group.clone(), group]), page(vec![])];
+    for (number, text) in texts.iter().enumerate() {
+        let file = path(4_100_000);
+        let _ = fs::remove_file(&file);
+        fs::write(&file, text).unwrap();
+        let _lock = locked(&file);
+        let output = run(dir.path(), &["ps"]);
+        let (table, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{error}");
+        assert!(table.contains(&waiter.0.id().to_string()) && table.contains("db-ready"), "{table}");
+        assert!(!table.contains('\u{1b}') && table.len() < 5_000, "{table}");
+        assert_eq!(error.lines().count(), usize::from(number < 3), "{number}: {error}");
+        assert_eq!(error.contains("the page of waits of process 4100000 cannot be read"), number < 3, "{error}");
+        assert!(run(dir.path(), &["ps", "--json"]).status.success());
+    }
+}
+
+/// Locks a file as a process locks its page, until the result is dropped.
+fn locked(file: &Path) -> Running {
+    let python = "import fcntl, struct, sys, time\n\
+        f = open(sys.argv[1], 'r+b')\n\
+        fcntl.fcntl(f, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0))\n\
+        print(flush=True)\n\
+        time.sleep(600)";
+    let mut locker = Command::new("python3");
+    locker.args(["-c", python]).arg(file).stdout(Stdio::piped()).stdin(Stdio::null());
+    let mut locker = Running(locker.spawn().expect("python3"));
+    let mut line = [0];
+    std::io::Read::read_exact(locker.0.stdout.as_mut().unwrap(), &mut line).expect("it has the lock");
+    locker
+}
+
+#[test]
+fn what_it_cannot_show_is_said() {
+    let dir = TempDir::new().unwrap();
+    let none = run(dir.path(), &["ps"]);
+    assert!(none.status.success() && none.stdout.is_empty());
+    let said = String::from_utf8(none.stderr).unwrap();
+    assert!(said.contains("no process publishes its waits in ") && said.contains("TANTARA_WAITS=1"), "{said}");
+    assert_eq!(run(dir.path(), &["ps", "--json"]).stdout, b"[]\n");
+
+    let unknown = run(dir.path(), &["ps", "1"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(String::from_utf8(unknown.stderr).unwrap().contains("process 1 publishes no waits in "));
+    assert_eq!(run(dir.path(), &["ps", "0"]).status.code(), Some(2));
+    assert_eq!(run(dir.path(), &["ps", "-1"]).status.code(), Some(2));
+}
