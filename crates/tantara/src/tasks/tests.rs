@@ -1,5 +1,7 @@
 //! A drain that is delayed for long.
 
+#![forbid(unsafe_code)]
+
 use super::*;
 use std::pin::pin;
 
