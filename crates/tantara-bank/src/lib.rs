@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advance;
 mod bank;
 mod customer;
 #[cfg(target_os = "linux")]

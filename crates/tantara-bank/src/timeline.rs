@@ -13,6 +13,7 @@ use std::time::Duration;
 use svg::Document;
 use svg::node::element::{Group, Line, Path, Rectangle, Text, Title};
 
+use crate::advance;
 use crate::customer::Kind;
 use crate::script::Gate;
 use crate::stage::{Phase, Run, Visit};
@@ -28,6 +29,11 @@ const BOTTOM: f64 = 48.0;
 const CROWD_HEIGHT: f64 = 800.0;
 const LANE: f64 = 28.0;
 const SMALLEST_NAMED_LANE: f64 = 12.0;
+
+const NAME_SIZE: f64 = 12.0;
+/// Limits of the column of names, as multiples of the font size.
+const NARROWEST_NAME: f64 = 3.5;
+const WIDEST_NAME: f64 = 14.0;
 
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const INK: &str = "#1f2430";
@@ -89,8 +95,8 @@ impl Picture {
     fn new(run: &Run, lanes: usize) -> Picture {
         let lane = LANE.min(CROWD_HEIGHT / lanes.max(1) as f64);
         let named = lane >= SMALLEST_NAMED_LANE;
-        let longest = run.customers.iter().map(|customer| customer.name.chars().count()).max().unwrap_or(0);
-        let left = if named { MARGIN + 12.0 + 7.0 * longest.clamp(6, LONGEST_NAME) as f64 } else { 96.0 };
+        let widest = run.customers.iter().map(|customer| advance::width(&customer.name)).fold(NARROWEST_NAME, f64::max);
+        let left = if named { MARGIN + 12.0 + NAME_SIZE * widest.min(WIDEST_NAME) } else { 96.0 };
         Picture { left, bottom: TOP + lane * lanes as f64, lane, seconds: run.summary.took.as_secs_f64().max(1e-6) }
     }
 
@@ -192,8 +198,11 @@ impl Picture {
         if self.is_named() {
             for (lane, visit) in visits.iter().enumerate() {
                 let y = TOP + self.lane * (lane as f64 + 0.5) + 4.0;
-                let name = shortened(&run.customers[visit.customer].name);
-                group = group.add(text(name, self.left - 10.0, y, 12.0, INK).set("text-anchor", "end"));
+                let name = &*run.customers[visit.customer].name;
+                let short = advance::shortened(name, WIDEST_NAME);
+                let label = text(short.as_str(), self.left - 10.0, y, NAME_SIZE, INK).set("text-anchor", "end");
+                let is_whole = short == name;
+                group = group.add(if is_whole { label } else { label.add(Title::new(name)) });
             }
             return group;
         }
@@ -232,15 +241,6 @@ impl Picture {
     }
 }
 
-const LONGEST_NAME: usize = 24;
-
-fn shortened(name: &str) -> String {
-    if name.chars().count() <= LONGEST_NAME {
-        return name.to_owned();
-    }
-    name.chars().take(LONGEST_NAME - 1).chain(['…']).collect()
-}
-
 fn text(content: impl Into<String>, x: f64, y: f64, size: f64, colour: &str) -> Text {
     Text::new(content).set("x", round(x)).set("y", round(y)).set("font-size", size).set("fill", colour)
 }
@@ -275,7 +275,7 @@ fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Audience, Pace, Plan, Reach, crowd};
+    use crate::{Audience, Customer, Pace, Plan, Reach, crowd};
 
     fn drawn(count: usize) -> String {
         let plan = Plan { customers: crowd(count), workers: 2, pace: Pace::new(0.0).unwrap() };
@@ -292,6 +292,31 @@ mod tests {
         for expected in ["Customer 1", "Customer 4", "bank_open set", "transactions_open set", "being served"] {
             assert!(picture.contains(expected), "{expected} is missing in {picture}");
         }
+    }
+
+    #[test]
+    fn names_fit_their_column_whatever_their_letters() {
+        let names = ["W".repeat(40), "i".repeat(40), "山田".repeat(12), "Ann".to_owned()];
+        let customer = |name: &String| Customer { name: name.as_str().into(), kind: Kind::CheckBalance };
+        let plan = Plan { customers: names.iter().map(customer).collect(), workers: 2, pace: Pace::new(0.0).unwrap() };
+        let audience = Audience { keeps_notes: true, ..Audience::nobody() };
+        let run = crate::run(Reach::Threads, plan, audience).unwrap();
+        let left = Picture::new(&run, names.len()).left;
+        assert!(left < WIDTH / 4.0);
+        let mut picture = Vec::new();
+        write(&run, &mut picture).unwrap();
+        let picture = String::from_utf8(picture).unwrap();
+        // The names are the labels that end before the lanes begin.
+        let end = format!("x=\"{}\"", round(left - 10.0));
+        let labels: Vec<&str> = picture.split("<text").filter(|label| label.contains(&end)).collect();
+        assert_eq!(labels.len(), names.len());
+        for label in labels {
+            let label = label.split_once('>').unwrap().1.trim_start().split(['<', '\n']).next().unwrap();
+            assert!(left - 10.0 - NAME_SIZE * advance::width(label) >= 0.0, "{label} begins outside of the picture");
+        }
+        // The whole name is shown for a name that is cut; narrow letters need no cut.
+        assert!(picture.contains(&names[0]) && picture.contains(&names[1]) && picture.contains(&names[2]));
+        assert_eq!(picture.matches('…').count(), 2);
     }
 
     #[test]

@@ -91,7 +91,7 @@ Examples:
   tantara --etcd 127.0.0.1:2379 bank --reach machines
                                     workers share only the cluster
 
-A list of customers is a CSV file, and may be /dev/stdin. The types are WITHDRAW_MONEY and CHECK_BALANCE:
+A list of customers is a CSV file. The types are WITHDRAW_MONEY and CHECK_BALANCE:
   name,type
   Ann,WITHDRAW_MONEY
   Bob,CHECK_BALANCE
@@ -101,7 +101,7 @@ Limits: 10,000,000 customers, 10,000 workers (1,000 if they are processes or mac
 Exit codes: 0 done, or standard output was closed; 2 bad usage or bad input (nothing was run); 125 tantara itself \
 failed, or a worker process died and its customer was lost. A signal ends the process as that signal.")]
 pub(crate) struct Bank {
-    /// Read the customers from a CSV file with the header name,type
+    /// Read the customers from a CSV file with the header name,type; - is standard input
     #[arg(long, value_name = "FILE.csv", conflicts_with = "count")]
     pub(crate) customers: Option<PathBuf>,
 
@@ -124,11 +124,11 @@ pub(crate) struct Bank {
     #[arg(long, value_enum, default_value = "threads")]
     pub(crate) reach: ReachArg,
 
-    /// Draw the run as SVG: a lane for each customer, and a line where each event was set
+    /// Draw the run as SVG, a lane for each customer; - is standard output, without the lines of the scenario
     #[arg(long, value_name = "OUT.svg")]
     pub(crate) timeline: Option<PathBuf>,
 
-    /// Write the run in Chrome's trace format, which Perfetto shows
+    /// Write the run in Chrome's trace format, which Perfetto shows; - as above
     #[arg(long, value_name = "OUT.json")]
     pub(crate) trace: Option<PathBuf>,
 

@@ -14,6 +14,7 @@ mod failure;
 mod interrupt;
 mod outfile;
 mod output;
+mod progress;
 #[cfg_attr(not(shared_events), path = "reach_within_process.rs")]
 mod reach;
 

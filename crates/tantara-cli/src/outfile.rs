@@ -32,6 +32,13 @@ enum Target {
 impl OutFile {
     /// Checks that `path` can be written. Its content stays until [`write`](OutFile::write).
     pub(crate) fn open(path: &Path) -> Result<OutFile, Failure> {
+        let directory = directory_of(path);
+        if !directory.exists() {
+            let [path, directory] = [path, directory].map(Path::display);
+            return Err(Failure::usage(format!(
+                "cannot write to {path}: there is no directory {directory}; create it"
+            )));
+        }
         let target = Target::open(path).map_err(|error| {
             Failure::usage(format!("cannot write to {}: {error}; name a file that you may write", path.display()))
         })?;
@@ -76,14 +83,13 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let directory = place.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tantara-");
         #[cfg(unix)]
         let new_file: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         #[cfg(unix)]
         builder.permissions(new_file);
-        let draft = builder.tempfile_in(directory)?;
+        let draft = builder.tempfile_in(directory_of(&place)).map_err(without_path)?;
         drafts().push(draft.path().to_owned());
         if let Some(permissions) = existing {
             draft.as_file().set_permissions(permissions)?;
@@ -108,6 +114,17 @@ impl Target {
             }
         }
     }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The error without the path of the draft, which nobody has named.
+fn without_path(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let cause = text.rsplit_once(" at path ").map(|(cause, _)| cause.to_owned());
+    cause.map_or(error, io::Error::other)
 }
 
 /// The path with links resolved, or the path itself if it does not exist.

@@ -5,25 +5,29 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 use crate::failure::FAILED;
 use crate::outfile;
+use crate::progress::Bar;
 
-/// Locked while a line is written.
-static WRITING: Mutex<()> = Mutex::new(());
+/// Locked while a line is written. The progress bar, if there is one.
+static WRITING: Mutex<Option<Bar>> = Mutex::new(None);
 
-fn writing() -> MutexGuard<'static, ()> {
+fn writing() -> MutexGuard<'static, Option<Bar>> {
     WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until no line is being written, and prevents further ones, because the process is about to end. Gives up after
-/// a moment, because a writer may be blocked by a pipe that is full.
-pub(crate) fn silence() -> Option<MutexGuard<'static, ()>> {
+/// Waits until no line is being written, prevents further ones and removes the progress bar, because the process is
+/// about to end. Gives up after a moment, because a writer may be blocked by a pipe that is full.
+pub(crate) fn silence() -> Option<MutexGuard<'static, impl Sized>> {
     let deadline = Instant::now() + Duration::from_millis(200);
     loop {
         match WRITING.try_lock() {
-            Ok(guard) => return Some(guard),
+            Ok(mut guard) => {
+                if let Some(mut bar) = guard.take() {
+                    show(&bar.erase());
+                }
+                return Some(guard);
+            }
             Err(_) if Instant::now() > deadline => return None,
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
@@ -32,16 +36,24 @@ pub(crate) fn silence() -> Option<MutexGuard<'static, ()>> {
 
 /// Writes one line of results to standard output. Ends the process if standard output is closed.
 pub(crate) fn line(line: fmt::Arguments<'_>) {
-    let guard = writing();
-    let written = io::stdout().lock().write_fmt(format_args!("{line}\n"));
-    drop(guard);
+    let write = || io::stdout().lock().write_fmt(format_args!("{line}\n"));
+    let written = {
+        let mut bar = writing();
+        let is_terminal = bar.is_some() && io::stdout().is_terminal();
+        beside_progress(&mut bar, is_terminal, write)
+    };
     check(written);
 }
 
 /// Writes one line of results that may not be Unicode.
 pub(crate) fn raw_line(line: &[u8]) {
+    raw(&[line, b"\n"].concat());
+}
+
+/// Writes results that may not be Unicode.
+pub(crate) fn raw(bytes: &[u8]) {
     let guard = writing();
-    let written = io::stdout().lock().write_all(&[line, b"\n"].concat());
+    let written = io::stdout().lock().write_all(bytes);
     drop(guard);
     check(written);
 }
@@ -95,40 +107,47 @@ pub(crate) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A progress bar on a terminal. Lines for the same terminal must be printed by it, so that they do not mix with it.
-#[derive(Clone)]
-pub(crate) struct Progress(ProgressBar);
+/// Shows a progress bar on standard error, which is a terminal. Everything that is printed after this leaves it whole,
+/// until [`end_progress`].
+pub(crate) fn begin_progress(total: usize) {
+    show(&writing().insert(Bar::new(total)).draw(columns()));
+}
 
-impl Progress {
-    pub(crate) fn new(length: usize, of: &'static str) -> Progress {
-        let bar = ProgressBar::with_draw_target(Some(length as u64), ProgressDrawTarget::stderr_with_hz(10));
-        let template = if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
-            "{bar:32} {human_pos} of {human_len} {msg}, {elapsed}"
-        } else {
-            "{bar:32.green} {human_pos} of {human_len} {msg}, {elapsed}"
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("━╸ "));
-        }
-        bar.set_message(of);
-        Progress(bar)
+/// Shows that so much is done. Does nothing if there is no progress bar, or if somebody writes.
+pub(crate) fn progress(done: usize) {
+    if let Ok(mut bar) = WRITING.try_lock()
+        && let Some(drawing) = bar.as_mut().and_then(|bar| bar.advance(done, columns()))
+    {
+        show(&drawing);
     }
+}
 
-    pub(crate) fn step(&self) {
-        self.0.inc(1);
+/// Removes the progress bar.
+pub(crate) fn end_progress() {
+    if let Some(mut bar) = writing().take() {
+        show(&bar.erase());
     }
+}
 
-    /// Writes a line of results, above the bar if both are on the same terminal.
-    pub(crate) fn line(&self, text: fmt::Arguments<'_>) {
-        if io::stdout().is_terminal() { self.0.suspend(|| line(text)) } else { line(text) }
-    }
+/// Prints a message on standard error while there may be a progress bar.
+pub(crate) fn note_aside(text: fmt::Arguments<'_>) {
+    beside_progress(&mut writing(), true, || note(text));
+}
 
-    /// Hides the bar while `write` prints to its terminal.
-    pub(crate) fn aside(&self, write: impl FnOnce()) {
-        self.0.suspend(write);
-    }
+/// Writes while the progress bar is not there, if that is for the terminal on which it is.
+fn beside_progress<R>(bar: &mut Option<Bar>, is_terminal: bool, write: impl FnOnce() -> R) -> R {
+    let Some(bar) = bar.as_mut().filter(|_| is_terminal) else { return write() };
+    show(&bar.erase());
+    let result = write();
+    show(&bar.draw(columns()));
+    result
+}
 
-    pub(crate) fn finish(&self) {
-        self.0.finish_and_clear();
-    }
+fn show(drawing: &str) {
+    // It is not worth an error.
+    let _ = io::stderr().write_all(drawing.as_bytes());
+}
+
+fn columns() -> usize {
+    terminal_size::terminal_size_of(io::stderr()).map_or(80, |(columns, _)| columns.0.into())
 }

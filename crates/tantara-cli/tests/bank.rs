@@ -5,7 +5,7 @@ mod signals;
 use std::fs;
 #[cfg(unix)]
 use std::io::Read;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -378,6 +378,55 @@ fn an_interrupt_ends_a_run_whose_output_is_blocked() {
 fn kill(signal: &str, id: u32) {
     let status = Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn files_may_be_standard_input_and_output() {
+    let list = "name,type\nAnn,WITHDRAW_MONEY\nBob,CHECK_BALANCE\n";
+    let piped = |args: &[&str], list: &str| {
+        let mut command = tantara(&["bank", "--pace", "0"]);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    check_lines(&lines(&piped(&["--customers", "-"], list)), &[("Ann", "WITHDRAW_MONEY"), ("Bob", "CHECK_BALANCE")]);
+    let output = piped(&["--customers", "-"], "name,type\nAnn,ROB_THE_BANK\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(complaint(&output).starts_with("tantara: standard input:2: "), "{output:?}");
+
+    let picture = piped(&["--customers", "-", "--timeline", "-"], list);
+    let text = lines(&picture).join("\n");
+    assert!(text.starts_with("<svg") && text.ends_with("</svg>") && text.contains("Ann"), "{text}");
+    let trace: Value = serde_json::from_slice(&bank(&["--pace", "0", "--trace", "-"]).stdout).unwrap();
+    assert!(!trace.is_null());
+    for both in [["--timeline", "-", "--trace", "-"], ["--json", "--quiet", "--trace", "-"]] {
+        let output = bank(&both);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(complaint(&output).contains("both write to standard output"), "{output:?}");
+    }
+    assert!(!std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("-").exists());
+}
+
+#[test]
+fn a_directory_that_does_not_exist_is_named_and_nothing_runs() {
+    for option in ["--timeline", "--trace"] {
+        let output = bank(&["--pace", "0", option, "/no/such/folder/day"]);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+        let expected =
+            "tantara: cannot write to /no/such/folder/day: there is no directory /no/such/folder; create it\n";
+        assert_eq!(complaint(&output), expected);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_error_names_a_draft() {
+    // Nobody may create a file there, root included.
+    let output = bank(&["--pace", "0", "--timeline", "/proc/day.svg"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = complaint(&output);
+    assert!(text.starts_with("tantara: cannot write to /proc/day.svg: ") && !text.contains(".tantara-"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::SystemTime;
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use serde::Serialize;
 use tantara::SharedEvent;
 use tantara_etcd::ClusterEntry;
@@ -13,6 +13,9 @@ use crate::events::waiter::Waiter;
 use crate::events::{Place, text};
 use crate::failure::Failure;
 use crate::output;
+
+/// On a narrower terminal there are no columns.
+const NARROWEST_TABLE: u16 = 72;
 
 /// An event in a directory or in a cluster.
 struct Entry {
@@ -116,22 +119,50 @@ fn print_table(place: &Place, events: &[Entry]) {
     table.load_style(NOTHING);
     if is_terminal {
         output::note(format_args!("{}", place.shown()));
+        let width = terminal_width();
         table.set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_width(terminal_width());
+        table.set_width(width);
+        let longest = events.iter().map(|event| event.name.chars().count()).max().unwrap_or_default();
+        if width < NARROWEST_TABLE || longest > usize::from(width) / 2 {
+            return print_lines(table, events);
+        }
     }
     table.set_header(["NAME", "STATE", "LAST SET", "WAITING"]);
     for event in events {
-        let state = match &event.holders {
-            Some(holders) if !holders.is_empty() => "held",
-            _ if event.is_set => "set",
-            _ => "unset",
-        };
         let last_set = event.last_set.as_ref().map_or("never".to_owned(), Origin::shown);
-        table.add_row([event.name.clone(), state.to_owned(), last_set, waiters(event)]);
+        table.add_row([event.name.clone(), state(event).to_owned(), last_set, waiters(event)]);
     }
+    if let Some(names) = table.column_mut(0).filter(|_| is_terminal) {
+        // A name that is broken cannot be copied.
+        names.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    print(&table);
+}
+
+/// Without columns: a line for each event, and one for each waiter.
+fn print_lines(mut table: Table, events: &[Entry]) {
+    for event in events {
+        let last_set = event.last_set.as_ref().map_or("never set".to_owned(), Origin::shown);
+        table.add_row([format!("{}: {}, {last_set}", event.name, state(event))]);
+        if !event.waiters.is_empty() {
+            table.add_row([format!("waiting: {}", waiters(event))]);
+        }
+    }
+    print(&table);
+}
+
+fn print(table: &Table) {
     for line in table.lines() {
         // The table sets a margin of one on either side of each cell.
         output::line(format_args!("{}", line.strip_prefix(' ').unwrap_or(&line).trim_end()));
+    }
+}
+
+fn state(event: &Entry) -> &'static str {
+    match &event.holders {
+        Some(holders) if !holders.is_empty() => "held",
+        _ if event.is_set => "set",
+        _ => "unset",
     }
 }
 
@@ -147,7 +178,7 @@ fn waiters(event: &Entry) -> String {
 
 fn terminal_width() -> u16 {
     use rustix::termios::tcgetwinsize;
-    tcgetwinsize(std::io::stdout()).map_or(100, |size| size.ws_col.max(40))
+    tcgetwinsize(std::io::stdout()).map_or(100, |size| size.ws_col.max(20))
 }
 
 #[derive(Serialize)]

@@ -134,3 +134,34 @@ pub(crate) fn without_control_sequences(text: &str) -> String {
     }
     plain
 }
+
+/// The lines that are on the screen at the end, up to the last one with a text, of a terminal that is so many columns
+/// wide.
+pub(crate) fn screen(raw: &str, columns: usize) -> Vec<String> {
+    assert!(!raw.contains('\u{1b}'), "a control sequence: {raw:?}");
+    let mut lines: Vec<Vec<char>> = vec![Vec::new()];
+    let (mut row, mut column) = (0, 0);
+    for letter in raw.chars() {
+        match letter {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\u{8}' => column = column.min(columns - 1).saturating_sub(1),
+            letter => {
+                if column == columns {
+                    (row, column) = (row + 1, 0);
+                }
+                lines.resize(lines.len().max(row + 1), Vec::new());
+                let line = &mut lines[row];
+                line.resize(line.len().max(column + 1), ' ');
+                line[column] = letter;
+                column += 1;
+            }
+        }
+    }
+    let mut lines: Vec<String> =
+        lines.iter().map(|line| line.iter().collect::<String>().trim_end().to_owned()).collect();
+    while lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines
+}
