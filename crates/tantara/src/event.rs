@@ -288,7 +288,8 @@ impl Event {
     /// # Examples
     ///
     /// ```
-    ///     /// use tantara::Event;
+    /// use std::sync::Arc;
+    /// use tantara::Event;
     ///
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let ready = Arc::new(Event::new());

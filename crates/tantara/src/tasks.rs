@@ -416,10 +416,8 @@ impl<H: Holder> Waiter<H> {
     /// The wait is over. For the owner.
     #[inline]
     pub(crate) fn end_record(&self) {
-        let ticket = self.node.ticket.get();
-        if ticket.is_some() {
-            self.node.ticket.set(hooks::Ticket::NONE);
-            hooks::ended(ticket, hooks::address(&self.node));
+        if self.node.ticket.is_used() {
+            hooks::ended(&self.node.ticket, hooks::address(&self.node));
         }
     }
 

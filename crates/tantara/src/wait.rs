@@ -94,7 +94,10 @@ impl<H: Holder> EventWait<H> {
             admitted != Admitted::No
         });
         if admitted != Admitted::No {
-            record(&waiter, Kind::Event, admitted == Admitted::AsFirst, context);
+            let state = State::now();
+            if !state.is_idle() {
+                record(state, &waiter, Kind::Event, admitted == Admitted::AsFirst, context);
+            }
         }
         outcome
     }
@@ -144,12 +147,12 @@ fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
 }
 
 /// Records a wait that was queued, if waits are recorded.
-#[inline]
-fn record<H: Holder>(waiter: &Waiter<H>, kind: Kind, is_first: bool, context: &Context<'_>) {
-    let state = State::now();
+#[cold]
+#[inline(never)]
+fn record<H: Holder>(state: State, waiter: &Waiter<H>, kind: Kind, is_first: bool, context: &Context<'_>) {
     let (place, slot, owner) = waiter.to_record();
     // A wait that has begun anew is recorded already.
-    if !state.is_idle() && !slot.get().is_some() {
+    if !slot.is_used() {
         slot.set(hooks::queued(state, owner, target(waiter, kind), is_first, place, context.waker()));
     }
 }
@@ -290,7 +293,10 @@ impl<H: Holder> AutoResetEventWait<H> {
             admitted
         });
         if admitted {
-            record(&waiter, Kind::AutoReset, false, context);
+            let state = State::now();
+            if !state.is_idle() {
+                record(state, &waiter, Kind::AutoReset, false, context);
+            }
         }
         outcome
     }
@@ -308,7 +314,7 @@ impl<H: Holder> AutoResetEventWait<H> {
     /// The wait has used up its release.
     fn end_record(&self) {
         if let (Some(place), slot, _) = self.waiter.to_record() {
-            if slot.get().is_some() {
+            if slot.is_used() {
                 hooks::taken(hooks::address(self.waiter.queue()), place);
                 self.waiter.end_record();
             }

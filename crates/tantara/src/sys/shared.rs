@@ -237,6 +237,11 @@ pub(crate) fn coarse_time() -> (u32, u32) {
     (time.tv_sec as u32, time.tv_nsec as u32)
 }
 
+/// The monotonic time at the kernel's last tick.
+pub(crate) fn coarse_monotonic_time() -> Duration {
+    now(libc::CLOCK_MONOTONIC_COARSE)
+}
+
 /// A clock for short times, in milliseconds; never zero. It wraps after seven weeks.
 pub(crate) fn coarse_milliseconds() -> u32 {
     now(libc::CLOCK_MONOTONIC_COARSE).as_millis() as u32 | 1

@@ -72,10 +72,11 @@ pub(crate) fn polled(state: State, what: What, place: Place, waker: &Waker) -> O
     records(state).then(|| store::record(Beginning { owner: 0, what, place, deadline: None, task }))
 }
 
-/// A wait has ended that had this ticket.
+/// A wait has ended that has a ticket.
 #[cold]
-pub(crate) fn ended(ticket: Ticket, owner: usize) {
-    store::remove(ticket, owner);
+#[inline(never)]
+pub(crate) fn ended(slot: &TicketSlot, owner: usize) {
+    store::remove(slot.take(), owner);
 }
 
 /// An event with waiters, or a known one, was set. Whether it stays known.

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::sync::lock;
-use crate::waits::generation::{self, GENERATIONS};
 use crate::waits::store::{self, Kind, Place, Thread};
+use crate::waits::system::{self, GENERATIONS};
 use crate::word::Generation;
 
 /// That somebody did something with an event.
@@ -22,12 +22,13 @@ use crate::word::Generation;
 pub(crate) struct Act {
     pub(crate) place: Place,
     pub(crate) thread: Arc<Thread>,
-    pub(crate) at: Instant,
+    /// By the record's clock.
+    pub(crate) at: Duration,
 }
 
 impl Act {
     fn now(place: Place) -> Act {
-        Act { place, thread: store::this_thread(), at: Instant::now() }
+        Act { place, thread: store::this_thread(), at: system::clock() }
     }
 }
 
@@ -53,7 +54,7 @@ static KNOWN: [[Mutex<Map>; SHARDS]; GENERATIONS] =
     [const { [const { Mutex::new(BTreeMap::new()) }; SHARDS] }; GENERATIONS];
 
 fn shard(address: usize) -> Option<MutexGuard<'static, Map>> {
-    KNOWN.get(generation::current()).map(|shards| lock(&shards[address / 16 % SHARDS]))
+    KNOWN.get(system::generation()).map(|shards| lock(&shards[address / 16 % SHARDS]))
 }
 
 /// Changes what is known of an event, which nothing may have been known of.
@@ -155,7 +156,7 @@ pub(crate) fn get(address: usize, kind: Kind) -> Option<Known> {
 /// In the child of a fork: takes over the labels of the parent, as far as no other thread was
 /// changing them at that moment.
 pub(crate) fn inherit() {
-    let now = generation::current();
+    let now = system::generation();
     let (Some(own), Some(parents)) = (KNOWN.get(now), now.checked_sub(1).and_then(|before| KNOWN.get(before))) else {
         return;
     };

@@ -24,7 +24,6 @@
 //! println!("{waiting}");
 //! assert_eq!(waiting.events[0].label.as_deref(), Some("db_ready"));
 //! assert_eq!(waiting.thread.name.as_deref(), Some("worker"));
-//! assert_eq!(waiting.place.line, 9);
 //! DB_READY.set();
 //! worker.join().unwrap();
 //! ```
@@ -60,7 +59,6 @@
 
 #[cfg(shared_events)]
 mod fold;
-pub(crate) mod generation;
 pub(crate) mod hooks;
 #[cfg(shared_events)]
 mod json;
@@ -71,6 +69,7 @@ mod pages;
 pub(crate) mod start;
 pub(crate) mod store;
 mod switch;
+pub(crate) mod system;
 mod view;
 
 pub use label::label;

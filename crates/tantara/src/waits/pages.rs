@@ -28,9 +28,9 @@ use crate::sync::lock;
 use crate::sys::files::{self, Range};
 use crate::sys::shared;
 use crate::sys::unforked::Unforked;
-use crate::waits::generation::{self, GENERATIONS};
 use crate::waits::json;
 use crate::waits::switch::State;
+use crate::waits::system::{self, GENERATIONS};
 
 const PREFIX: &str = ".waits-";
 /// What the name of a page ends with while it is written.
@@ -60,7 +60,7 @@ static PUBLISHED: [Mutex<Option<Published>>; GENERATIONS] = [const { Mutex::new(
 static EXITS: AtomicBool = AtomicBool::new(false);
 
 fn published() -> Option<&'static Mutex<Option<Published>>> {
-    PUBLISHED.get(generation::current())
+    PUBLISHED.get(system::generation())
 }
 
 /// Starts the thread that publishes the waits of this process. If it cannot be started, nothing is

@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
-use crate::waits::generation;
 use crate::waits::known;
 #[cfg(shared_events)]
 use crate::waits::pages;
 use crate::waits::switch::{self, State};
+use crate::waits::system;
 
 /// Records waits from now on, or no longer.
 pub(crate) fn record(on: bool) {
@@ -66,7 +66,7 @@ static STARTED_IN: AtomicUsize = AtomicUsize::new(0);
 /// fork. Returns `true`.
 #[inline]
 pub(crate) fn goes_on() -> bool {
-    let now = generation::current() + 1;
+    let now = system::generation() + 1;
     if STARTED_IN.load(Relaxed) != now {
         start(now);
     }

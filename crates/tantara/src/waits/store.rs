@@ -11,14 +11,15 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::sync::lock;
-use crate::waits::generation::{self, GENERATIONS};
+use crate::waits::system::{self, GENERATIONS};
 use crate::word::Generation;
 
 /// A place in the code.
@@ -27,7 +28,7 @@ pub(crate) type Place = &'static Location<'static>;
 /// A thread that has waited, set or declared anything while this was recorded.
 #[derive(Debug)]
 pub(crate) struct Thread {
-    /// The number that the system gives it. Zero if it gives none.
+    /// The number that the system gives it.
     pub(crate) id: u32,
     pub(crate) name: Option<Box<str>>,
     has_ended: AtomicBool,
@@ -39,49 +40,92 @@ impl Thread {
     }
 }
 
-/// What the current thread knows of itself.
-struct Own {
-    thread: Arc<Thread>,
-    shard: usize,
-    /// Of the process that this was determined in: a child of a fork has other numbers.
-    generation: usize,
+/// The threads of a process, by numbers that are used once.
+struct Threads {
+    known: BTreeMap<u32, Arc<Thread>>,
+    ended: VecDeque<u32>,
 }
 
-impl Drop for Own {
+/// How many threads that have ended are remembered, for the tasks that they have polled.
+const ENDED: usize = 1024;
+
+static THREADS: [Mutex<Threads>; GENERATIONS] =
+    [const { Mutex::new(Threads { known: BTreeMap::new(), ended: VecDeque::new() }) }; GENERATIONS];
+
+/// How a record refers to the current thread.
+#[derive(Clone, Copy)]
+struct Own {
+    /// Zero if it is not known yet.
+    number: u32,
+    shard: u16,
+    /// Of the process in which it has that number.
+    generation: u16,
+}
+
+thread_local! {
+    static OWN: Cell<Own> = const { Cell::new(Own { number: 0, shard: 0, generation: 0 }) };
+    /// Notes the end of the thread.
+    static END: Cell<Option<End>> = const { Cell::new(None) };
+}
+
+struct End(Own);
+
+impl Drop for End {
     fn drop(&mut self) {
-        self.thread.has_ended.store(true, Release);
+        let End(own) = self;
+        if usize::from(own.generation) != system::generation() {
+            return;
+        }
+        let Some(threads) = THREADS.get(system::generation()) else { return };
+        let mut threads = lock(threads);
+        if let Some(thread) = threads.known.get(&own.number) {
+            thread.has_ended.store(true, Release);
+            threads.ended.push_back(own.number);
+        }
+        if threads.ended.len() > ENDED {
+            let forgotten = threads.ended.pop_front().and_then(|oldest| threads.known.remove(&oldest));
+            drop(threads);
+            drop(forgotten);
+        }
     }
 }
 
 impl Own {
-    fn new() -> Own {
-        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let id = generation::thread();
-        let name = std::thread::current().name().map(Box::from);
-        let thread = Arc::new(Thread { id, name, has_ended: AtomicBool::new(false) });
-        Own { thread, shard: NEXT.fetch_add(1, Relaxed) % SHARDS, generation: generation::current() }
+    #[inline]
+    fn get() -> Own {
+        let own = OWN.get();
+        let is_known = own.number != 0 && usize::from(own.generation) == system::generation();
+        if is_known { own } else { Own::introduce() }
     }
-}
 
-thread_local! {
-    /// Taken out while in use.
-    static OWN: Cell<Option<Own>> = const { Cell::new(None) };
-}
-
-/// Calls `use_it` with the current thread and its shard.
-#[inline]
-fn with_own<T>(use_it: impl FnOnce(&Own) -> T) -> T {
-    let own = OWN.try_with(Cell::take).ok().flatten();
-    let own = own.filter(|own| own.generation == generation::current()).unwrap_or_else(Own::new);
-    let result = use_it(&own);
-    // When the thread ends, thread-locals are gone: then this marks it as ended.
-    let _ = OWN.try_with(|kept| kept.set(Some(own)));
-    result
+    #[cold]
+    fn introduce() -> Own {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Relaxed);
+        let generation = system::generation();
+        let own = Own { number, shard: (number as usize % SHARDS) as u16, generation: generation as u16 };
+        let name = std::thread::current().name().map(Box::from);
+        let thread = Arc::new(Thread { id: system::thread(), name, has_ended: AtomicBool::new(false) });
+        if let Some(threads) = THREADS.get(generation) {
+            lock(threads).known.insert(number, thread);
+        }
+        OWN.set(own);
+        // Not if the thread's destructors run already.
+        let _ = END.try_with(|end| end.set(Some(End(own))));
+        own
+    }
 }
 
 /// The current thread.
 pub(crate) fn this_thread() -> Arc<Thread> {
-    with_own(|own| Arc::clone(&own.thread))
+    let number = Own::get().number;
+    let known = THREADS.get(system::generation()).and_then(|threads| lock(threads).known.get(&number).cloned());
+    known.unwrap_or_else(|| Arc::new(Thread { id: system::thread(), name: None, has_ended: AtomicBool::new(false) }))
+}
+
+/// The threads that records refer to.
+pub(crate) fn threads() -> BTreeMap<u32, Arc<Thread>> {
+    THREADS.get(system::generation()).map(|threads| lock(threads).known.clone()).unwrap_or_default()
 }
 
 /// The kind of an event.
@@ -126,10 +170,11 @@ impl What {
 pub(crate) struct Record {
     pub(crate) what: What,
     pub(crate) place: Place,
-    pub(crate) since: Instant,
+    /// By the record's clock.
+    pub(crate) since: Duration,
     pub(crate) deadline: Option<Instant>,
-    /// The thread that blocks, or that polled the task first.
-    pub(crate) thread: Arc<Thread>,
+    /// The number of the thread that blocks, or that polled the task first.
+    pub(crate) thread: u32,
     /// The task, if it is one: tells it from others.
     pub(crate) task: Option<usize>,
     /// Differs from that of every other wait of this process.
@@ -137,6 +182,9 @@ pub(crate) struct Record {
 }
 
 /// Where a wait is recorded: a shard and a slot in it, in 24 bits. Zero if it is not recorded.
+///
+/// The first byte has its highest bit on, so a look at it tells whether there is a record. Below are
+/// six bits of the shard and one of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ticket([u8; 3]);
 
@@ -145,18 +193,17 @@ impl Ticket {
 
     #[inline]
     pub(crate) fn is_some(self) -> bool {
-        self != Ticket::NONE
+        self.0[0] != 0
     }
 
     fn new(shard: usize, slot: usize) -> Ticket {
-        let [a, b, c, _] = ((shard as u32) << SLOT_BITS | slot as u32).to_le_bytes();
-        Ticket([a, b, c])
+        let first = 0x80 | shard << 1 | slot >> 16;
+        Ticket([first as u8, (slot >> 8) as u8, slot as u8])
     }
 
     fn shard_and_slot(self) -> (usize, usize) {
-        let [a, b, c] = self.0;
-        let number = u32::from_le_bytes([a, b, c, 0]);
-        ((number >> SLOT_BITS) as usize, (number & ((1 << SLOT_BITS) - 1)) as usize)
+        let [a, b, c] = self.0.map(usize::from);
+        (a >> 1 & (SHARDS - 1), (a & 1) << 16 | b << 8 | c)
     }
 }
 
@@ -171,10 +218,17 @@ impl TicketSlot {
         TicketSlot([const { AtomicU8::new(0) }; 3])
     }
 
+    /// Whether the wait is recorded.
     #[inline]
-    pub(crate) fn get(&self) -> Ticket {
-        let [a, b, c] = &self.0;
-        Ticket([a.load(Relaxed), b.load(Relaxed), c.load(Relaxed)])
+    pub(crate) fn is_used(&self) -> bool {
+        self.0[0].load(Relaxed) != 0
+    }
+
+    /// Takes the ticket out.
+    pub(crate) fn take(&self) -> Ticket {
+        let ticket = Ticket([0, 1, 2].map(|at: usize| self.0[at].load(Relaxed)));
+        self.set(Ticket::NONE);
+        ticket
     }
 
     pub(crate) fn set(&self, ticket: Ticket) {
@@ -182,8 +236,9 @@ impl TicketSlot {
     }
 }
 
-const SLOT_BITS: u32 = 18;
-const SHARDS: usize = 1 << (24 - SLOT_BITS);
+const SHARDS: usize = 64;
+/// How many slots a shard has at most.
+const MOST: usize = 1 << 17;
 /// How many slots a reader looks at while it holds a lock.
 const CHUNK: usize = 512;
 
@@ -214,7 +269,7 @@ impl Shard {
 static SHARDS_OF: [[Shard; SHARDS]; GENERATIONS] = [const { [const { Shard::new() }; SHARDS] }; GENERATIONS];
 
 fn shards() -> Option<&'static [Shard; SHARDS]> {
-    SHARDS_OF.get(generation::current())
+    SHARDS_OF.get(system::generation())
 }
 
 /// What a wait tells of itself.
@@ -240,7 +295,7 @@ impl Slots {
         if self.slots.is_empty() {
             self.slots.push(Slot::Free(0));
         }
-        if self.slots.len() == 1 << SLOT_BITS {
+        if self.slots.len() == MOST {
             return None;
         }
         self.slots.push(used);
@@ -258,17 +313,16 @@ pub(crate) fn insert(beginning: Beginning) -> Ticket {
 #[inline]
 fn insert_known(beginning: Beginning) -> (Ticket, usize) {
     let Some(shards) = shards() else { return (Ticket::NONE, 0) };
-    let since = Instant::now();
-    with_own(|own| {
-        let mut slots = lock(&shards[own.shard].0);
-        slots.serial += 1;
-        let serial = slots.serial * SHARDS as u64 + own.shard as u64;
-        let Beginning { owner, what, place, deadline, task } = beginning;
-        let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
-        let record = Record { what, place, since, deadline, thread: Arc::clone(&own.thread), task, serial };
-        let slot = slots.insert(Slot::Used { owner, record });
-        (slot.map_or(Ticket::NONE, |slot| Ticket::new(own.shard, slot)), owner)
-    })
+    let (own, since) = (Own::get(), system::clock());
+    let Beginning { owner, what, place, deadline, task } = beginning;
+    let shard = usize::from(own.shard);
+    let mut slots = lock(&shards[shard].0);
+    slots.serial += 1;
+    let serial = slots.serial * SHARDS as u64 + shard as u64;
+    let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
+    let record = Record { what, place, since, deadline, thread: own.number, task, serial };
+    let slot = slots.insert(Slot::Used { owner, record });
+    (slot.map_or(Ticket::NONE, |slot| Ticket::new(shard, slot)), owner)
 }
 
 /// The wait of this owner has ended.
@@ -285,7 +339,6 @@ pub(crate) fn remove(ticket: Ticket, owner: usize) {
     };
     slots.free = at as u32;
     drop(slots);
-    // It may be the last owner of what it knows of its thread.
     drop(ended);
 }
 
@@ -299,7 +352,7 @@ impl Slot {
 pub(crate) fn record(beginning: Beginning) -> Recorded {
     debug_assert_eq!(beginning.owner, 0);
     let (ticket, owner) = insert_known(beginning);
-    Recorded { ticket, owner, generation: generation::current() }
+    Recorded { ticket, owner, generation: system::generation() }
 }
 
 /// A wait that is recorded until this is dropped.
@@ -312,7 +365,7 @@ pub(crate) struct Recorded {
 
 impl Drop for Recorded {
     fn drop(&mut self) {
-        if self.ticket.is_some() && self.generation == generation::current() {
+        if self.ticket.is_some() && self.generation == system::generation() {
             remove(self.ticket, self.owner);
         }
     }
@@ -347,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_ticket_names_its_shard_and_slot() {
-        for (shard, slot) in [(0, 1), (SHARDS - 1, (1 << SLOT_BITS) - 1), (17, 4711)] {
+        for (shard, slot) in [(0, 1), (SHARDS - 1, MOST - 1), (17, 4711)] {
             let ticket = Ticket::new(shard, slot);
             assert!(ticket.is_some());
             assert_eq!(ticket.shard_and_slot(), (shard, slot));

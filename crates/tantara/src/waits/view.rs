@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::waits::known::{self, Known};
 use crate::waits::store::{self, Kind, Record, Target, Thread, What};
+use crate::waits::system;
 
 /// A place in the code.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -41,10 +42,16 @@ impl fmt::Display for Place {
 pub struct Actor {
     /// The name that the thread had when it first did so, if it had one.
     pub name: Option<String>,
-    /// The thread's number: on Linux, the one that the system gave it.
+    /// The thread's number: on Linux, the one that the system gave it. Zero if it is not known any
+    /// more.
     pub id: u32,
     /// Whether the thread has ended.
     pub has_ended: bool,
+}
+
+impl Actor {
+    /// Many threads have ended since.
+    const FORGOTTEN: Actor = Actor { name: None, id: 0, has_ended: true };
 }
 
 impl From<&Arc<Thread>> for Actor {
@@ -273,16 +280,17 @@ impl Awaited {
     }
 }
 
-/// Converts moments of the monotonic clock.
+/// Converts moments of the record's clock.
 #[derive(Clone, Copy)]
 struct Clocks {
-    instant: Instant,
+    /// The record's.
+    own: Duration,
     system: SystemTime,
 }
 
 impl Clocks {
-    fn time(self, at: Instant) -> SystemTime {
-        self.system.checked_sub(self.instant.saturating_duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH)
+    fn time(self, at: Duration) -> SystemTime {
+        self.system.checked_sub(self.own.saturating_sub(at)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     fn act(self, act: &known::Act) -> Act {
@@ -309,6 +317,7 @@ impl Clocks {
 pub(crate) struct Snapshot {
     pub(crate) records: Vec<Record>,
     pub(crate) known: BTreeMap<(usize, Kind), Option<Known>>,
+    threads: BTreeMap<u32, Arc<Thread>>,
     clocks: Clocks,
 }
 
@@ -322,8 +331,8 @@ impl Snapshot {
             let key = (target.address, target.kind);
             known.entry(key).or_insert_with(|| known::get(target.address, target.kind));
         }
-        let clocks = Clocks { instant: Instant::now(), system: SystemTime::now() };
-        Snapshot { records, known, clocks }
+        let clocks = Clocks { own: system::clock(), system: SystemTime::now() };
+        Snapshot { records, known, threads: store::threads(), clocks }
     }
 
     pub(crate) fn known(&self, target: Target) -> Option<&Known> {
@@ -345,12 +354,12 @@ impl Snapshot {
                 What::Any(_) => Mode::Any,
                 What::All(_) => Mode::All,
             },
-            thread: Actor::from(&record.thread),
+            thread: self.threads.get(&record.thread).map_or(Actor::FORGOTTEN, Actor::from),
             task: record.task.map(|task| task as u64),
             place: record.place.into(),
             since: self.clocks.time(record.since),
-            waited: self.clocks.instant.saturating_duration_since(record.since),
-            time_left: record.deadline.map(|at| at.saturating_duration_since(self.clocks.instant)),
+            waited: self.clocks.own.saturating_sub(record.since),
+            time_left: record.deadline.map(|at| at.saturating_duration_since(Instant::now())),
             cycle: None,
             serial: record.serial,
         }
