@@ -7,12 +7,13 @@
 //! | `python` | run, in a process with the package | `python/tests/test_documents.py` |
 //! | `bash` | run, in an empty directory, with the command in `$PATH` | `crates/tantara-cli/tests/documents.rs` |
 //! | `console` | each line that begins with `$ tantara` is run in the root of the repository | the same |
-//! | `text`, `diff`, `yaml`, `ini` | not at all | |
+//! | `yaml`, `ini`, `crontab` | run as Compose, systemd and cron would run it | `crates/tantara-cli/tests/recipes.rs` |
+//! | `text`, `diff` | not at all | |
 //!
 //! A `bash` block may need programs that not every machine has: after `bash needs=make,tmux` it is
 //! left out, with a message, where one of them is missing. If a block marked `text printed`
 //! follows, the script must print each of its lines. The endpoints `10.0.0.1:2379,…` stand for a
-//! cluster that the test starts.
+//! cluster that the test starts, and `ssh HOST` runs a command on this machine.
 //!
 //! README.md and `docs/` belong to the repository and to no package, so no package can include
 //! them.
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 pub const ENDPOINTS: &str = "10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379";
 
 /// The languages of blocks.
-pub const LANGUAGES: [&str; 9] = ["", "rust", "python", "bash", "console", "text", "diff", "yaml", "ini"];
+pub const LANGUAGES: [&str; 10] = ["", "rust", "python", "bash", "console", "text", "diff", "yaml", "ini", "crontab"];
 
 /// A code block.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -29,6 +29,7 @@ fn the_commands_of_the_documents_work() {
 
 #[cfg(target_os = "linux")]
 mod scripts {
+    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::process::{Command, Output};
 
@@ -74,10 +75,16 @@ mod scripts {
 
     fn bash(script: &str, home: &Path, events: &Path) -> Output {
         let command = Path::new(env!("CARGO_BIN_EXE_tantara")).parent().unwrap();
+        let programs = home.join(".programs");
+        std::fs::create_dir(&programs).unwrap();
+        // As the server of ssh does: a shell gets the words, joined by spaces.
+        let ssh = programs.join("ssh");
+        std::fs::write(&ssh, "#!/bin/sh\nshift\nexec sh -c \"$*\"\n").unwrap();
+        std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut bash = Command::new("timeout");
         bash.args(["--signal", "KILL", LONG, "bash", "-euo", "pipefail", "-c", script])
             .current_dir(home)
-            .env("PATH", format!("{}:{}", command.display(), std::env::var("PATH").unwrap()))
+            .env("PATH", format!("{}:{}:{}", command.display(), programs.display(), std::env::var("PATH").unwrap()))
             .envs([("HOME", home), ("TMUX_TMPDIR", home), ("TANTARA_DIR", events)]);
         for variable in ["TANTARA_ETCD", "TANTARA_NAMESPACE", "TMUX", "MAKEFLAGS", "MAKELEVEL"] {
             bash.env_remove(variable);
