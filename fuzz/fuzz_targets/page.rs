@@ -55,6 +55,8 @@ fn use_it(event: &SharedEvent) {
         assert!(event.is_set().unwrap() && event.wait_timeout(Duration::ZERO).unwrap());
         event.wait().unwrap();
         all([event]).try_wait().unwrap();
+        event.set_with_note("why").unwrap();
+        assert_eq!(event.last_set().unwrap().unwrap().note.as_deref(), Some("why"));
         event.clear().unwrap();
         assert!(!event.wait_timeout(Duration::ZERO).unwrap());
     }

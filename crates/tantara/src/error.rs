@@ -21,6 +21,8 @@ pub struct Error(Box<Kind>);
 pub(crate) enum Kind {
     /// The name is not valid.
     Name { name: String, why: &'static str },
+    /// The text cannot be a note.
+    Note { note: String, why: &'static str },
     /// The directory cannot be used for events.
     Directory { path: PathBuf, why: String },
     /// The file is not an event, or a damaged one.
@@ -56,6 +58,12 @@ impl Error {
         matches!(*self.0, Kind::Name { .. } | Kind::Directory { .. }) || self.is_external(io::ErrorKind::InvalidInput)
     }
 
+    /// The text cannot be a note.
+    #[must_use]
+    pub fn is_invalid_note(&self) -> bool {
+        matches!(*self.0, Kind::Note { .. })
+    }
+
     /// The file is not an event, is damaged, or belongs to another version of the library.
     #[must_use]
     pub fn is_not_an_event(&self) -> bool {
@@ -80,7 +88,9 @@ impl Error {
 
     fn io_kind(&self) -> io::ErrorKind {
         match &*self.0 {
-            Kind::Name { .. } | Kind::Directory { .. } | Kind::Nameless => io::ErrorKind::InvalidInput,
+            Kind::Name { .. } | Kind::Note { .. } | Kind::Directory { .. } | Kind::Nameless => {
+                io::ErrorKind::InvalidInput
+            }
             Kind::NotAnEvent { .. } => io::ErrorKind::InvalidData,
             Kind::ReadOnly { .. } => io::ErrorKind::PermissionDenied,
             Kind::Removed { .. } | Kind::Lost { .. } => io::ErrorKind::NotFound,
@@ -108,6 +118,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             Kind::Name { name, why } => write!(f, "{name:?} cannot be the name of an event: {why}"),
+            Kind::Note { note, why } => write!(f, "{note:?} cannot be a note: {why}"),
             Kind::Directory { path, why } => write!(f, "{}: cannot hold events: {why}", path.display()),
             Kind::NotAnEvent { path, why } => write!(f, "{}: is not an event: {why}", path.display()),
             Kind::Refused { path, why, .. } => write!(f, "{}: {why}", path.display()),

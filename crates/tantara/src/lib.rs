@@ -101,6 +101,8 @@ mod interrupt;
 mod lock;
 mod many;
 mod name;
+#[cfg_attr(not(shared_events), allow(dead_code, reason = "for events outside of the process"))]
+mod note;
 mod owned;
 mod park;
 #[cfg(any(shared_events, loom))]
@@ -143,6 +145,7 @@ pub mod __private {
     pub use crate::error::external as error;
     pub use crate::external::External;
     pub use crate::name::check as check_name;
+    pub use crate::note::check as check_note;
     pub use crate::slots::sealed::{IntoSlot, Seal, Sealed};
     pub use crate::slots::{Collected, Slot};
 }

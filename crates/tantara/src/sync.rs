@@ -10,6 +10,8 @@
 #[cfg(not(loom))]
 mod backend {
     pub(crate) use std::hint::spin_loop;
+    #[cfg(all(shared_events, target_has_atomic = "64"))]
+    pub(crate) use std::sync::atomic::AtomicU64;
     #[cfg(shared_events)]
     pub(crate) use std::sync::atomic::fence;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32};
@@ -99,7 +101,7 @@ mod backend {
     pub(crate) use loom::cell::UnsafeCell;
     #[cfg(test)]
     pub(crate) use loom::sync::atomic::AtomicBool;
-    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
     pub(crate) use loom::thread::yield_now;
 
     use loom::sync::Mutex;

@@ -32,17 +32,18 @@ fn the_form_is_that_of_the_fields() {
     let entry = json!({
         "name": "door",
         "is_set": true,
-        "last_set": {"at": time, "pid": null},
+        "last_set": {"at": time, "pid": null, "note": "disk full"},
         "waiters": [waiter],
     });
     let parsed: Entry = from_str(&entry.to_string()).unwrap();
     let at = SystemTime::UNIX_EPOCH + Duration::new(7, 1);
     assert_eq!(parsed.waiters[0].since, at);
     assert_eq!((parsed.waiters[0].pid, parsed.waiters[0].tid), (Some(1), None));
-    assert_eq!(parsed.last_set.map(|last| (last.at, last.pid)), Some((at, None)));
+    let last = parsed.last_set.clone().unwrap();
+    assert_eq!((last.at, last.pid, last.note.as_deref()), (at, None, Some("disk full")));
     assert_eq!(to_value(&parsed).unwrap(), entry);
     // What may be unknown may also be left out.
     let last: LastSet = from_str(&json!({"at": time}).to_string()).unwrap();
-    assert_eq!(Some(last), parsed.last_set);
+    assert_eq!((last.at, last.pid, last.note), (at, None, None));
     assert!(from_str::<Waiter>(r#"{"pid": 1}"#).unwrap_err().to_string().contains("since"));
 }

@@ -1,5 +1,6 @@
 //! The layout of the page that processes share. For the state word see
-//! [`word`](crate::protocol::word).
+//! [`word`](crate::protocol::word), and for who has set the event
+//! [`record`](crate::protocol::record).
 //!
 //! | byte | holds |
 //! |---|---|
@@ -8,8 +9,9 @@
 //! | 128 | the word |
 //! | 132 | the seal |
 //! | 136 | `repeats`: how often `set` was called without being seen in the word |
-//! | 256, 288 | who raised the flag, in each of the last two generations, and when ([`Raised`]) |
-//! | 384, 448 | why: a text of up to 64 bytes for each of them |
+//! | 256, 288 | who raised the flag, in each of the last two generations, and when |
+//! | 320 | who last set the event with a note while it was set, and when |
+//! | 384, 448, 512 | why: a text of up to 64 bytes for each of the three |
 //! | 1024 | PID namespaces: 256 numbers |
 //!
 //! All other bytes are zero and reserved. Numbers have 32 bits, which every processor changes in
@@ -23,10 +25,9 @@
 //! not fetched together. So a waiter that reads the word does not slow down a setter that records
 //! its set.
 //!
-//! For each of the last two generations, the page records who raised the flag and when
-//! ([`Raised`]). This is recorded before the word changes, and counts only once the word has
-//! reached the generation that it names. So a setter that is killed in between does not spoil the
-//! record of the set before.
+//! Processes with an earlier layout of the records, in which the numbers at 256 and 288 are counters,
+//! share all else with those that have this one. Each takes the records of the other for mixed ones,
+//! and shows none.
 //!
 //! A process number is valid only in its own PID namespace, so the inode number of that namespace
 //! (`/proc/self/ns/pid`, never zero) is recorded with it. The range of a lock has no room for that
@@ -39,12 +40,10 @@
 
 use std::array;
 use std::ops::Range;
-#[cfg(target_has_atomic = "64")]
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, fence};
-use std::time::{Duration, SystemTime};
 
+use crate::protocol::record::{LastSet, Note, Numbers, Records, Setter};
 use crate::protocol::word::Word;
 
 /// Length of a page, and of a file.
@@ -53,9 +52,9 @@ pub(crate) const PAGE: usize = 4096;
 pub(crate) const HEAD: usize = 2048;
 /// Offset of the word.
 pub(crate) const WORD_AT: usize = 128;
-/// Offset of the records of who raised the flag.
-const RAISED_AT: usize = 256;
-const NOTES_AT: usize = 384;
+/// Offset of the records of who has set the event, and of what is behind them.
+const RECORDS_AT: usize = 256;
+const BEHIND_AT: usize = 576;
 const NAMESPACES_AT: usize = 1024;
 
 const MAGIC: [u8; 8] = *b"tantara\n";
@@ -85,99 +84,17 @@ pub(crate) struct Page {
     seal: AtomicU32,
     /// How often `set` was called without changing the counter.
     pub(crate) repeats: AtomicU32,
-    _apart: [AtomicU32; (RAISED_AT - WORD_AT) / 4 - 3],
-    raised: [Raised; 2],
-    _behind: [AtomicU32; (NOTES_AT - RAISED_AT) / 4 - 16],
-    /// Reserved: why the event was set, for each of `raised`.
-    _notes: [[AtomicU32; 16]; 2],
-    _between: [AtomicU32; (NAMESPACES_AT - NOTES_AT) / 4 - 32],
+    _apart: [AtomicU32; (RECORDS_AT - WORD_AT) / 4 - 3],
+    records: Records,
+    _behind: [AtomicU32; (NAMESPACES_AT - BEHIND_AT) / 4],
     /// The PID namespaces of waiters and holders.
     namespaces: [AtomicU32; 256],
 }
 
 const _: () = assert!(std::mem::offset_of!(Page, word) == WORD_AT);
-const _: () = assert!(std::mem::offset_of!(Page, raised) == RAISED_AT);
-const _: () = assert!(std::mem::offset_of!(Page, _notes) == NOTES_AT);
+const _: () = assert!(std::mem::offset_of!(Page, records) == RECORDS_AT);
+const _: () = assert!(std::mem::offset_of!(Page, _behind) == BEHIND_AT);
 const _: () = assert!(std::mem::offset_of!(Page, namespaces) == NAMESPACES_AT && size_of::<Page>() == HEAD);
-
-/// Who raised the flag, and when.
-#[repr(C)]
-#[derive(Debug)]
-struct Raised {
-    /// The counter after this set. It is written last.
-    counter: AtomicU32,
-    _reserved: AtomicU32,
-    /// The process, and its PID namespace, or zero if that is not known.
-    who: Pair,
-    /// Seconds since 1970, until 2106, and nanoseconds.
-    at: Pair,
-    _behind: [AtomicU32; 2],
-}
-
-/// Two numbers, one behind the other. Where the processor can, they are written in one step: a
-/// `set` waits until all that it has written before is in the cache.
-#[cfg(target_has_atomic = "64")]
-#[repr(transparent)]
-#[derive(Debug)]
-struct Pair(AtomicU64);
-
-#[cfg(target_has_atomic = "64")]
-impl Pair {
-    fn new([first, second]: [u32; 2]) -> Pair {
-        Pair(AtomicU64::new(Pair::join(first, second)))
-    }
-
-    /// In memory the first number stands first, in each order of bytes.
-    #[inline]
-    fn join(first: u32, second: u32) -> u64 {
-        let [low, high] = if cfg!(target_endian = "little") { [first, second] } else { [second, first] };
-        u64::from(high) << 32 | u64::from(low)
-    }
-
-    #[inline]
-    fn store(&self, (first, second): (u32, u32)) {
-        self.0.store(Pair::join(first, second), Relaxed);
-    }
-
-    fn load(&self) -> (u32, u32) {
-        let both = self.0.load(Relaxed);
-        let (high, low) = ((both >> 32) as u32, both as u32);
-        if cfg!(target_endian = "little") { (low, high) } else { (high, low) }
-    }
-}
-
-#[cfg(not(target_has_atomic = "64"))]
-#[repr(C, align(8))]
-#[derive(Debug)]
-struct Pair([AtomicU32; 2]);
-
-#[cfg(not(target_has_atomic = "64"))]
-impl Pair {
-    fn new(both: [u32; 2]) -> Pair {
-        Pair(both.map(AtomicU32::new))
-    }
-
-    fn store(&self, (first, second): (u32, u32)) {
-        self.0[0].store(first, Relaxed);
-        self.0[1].store(second, Relaxed);
-    }
-
-    fn load(&self) -> (u32, u32) {
-        (self.0[0].load(Relaxed), self.0[1].load(Relaxed))
-    }
-}
-
-/// When an event was last set, and by which process. Ordered by time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct LastSet {
-    /// When, to within some milliseconds.
-    pub at: SystemTime,
-    /// The process that set it. `None` if it is in another PID namespace, for example in another
-    /// container.
-    pub pid: Option<u32>,
-}
 
 /// Why a page is not an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,14 +127,6 @@ impl Page {
     pub(crate) fn from_bytes(bytes: &[u8; HEAD]) -> Page {
         let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let number = |at: usize| AtomicU32::new(word(at));
-        // By constant offsets, which compiles to copies.
-        let raised = |at: usize| Raised {
-            counter: number(at),
-            _reserved: number(at + 4),
-            who: Pair::new([word(at + 8), word(at + 12)]),
-            at: Pair::new([word(at + 16), word(at + 20)]),
-            _behind: array::from_fn(|i| number(at + 24 + 4 * i)),
-        };
         Page {
             magic: array::from_fn(|i| number(4 * i)),
             version: number(8),
@@ -227,10 +136,8 @@ impl Page {
             seal: number(WORD_AT + 4),
             repeats: number(WORD_AT + 8),
             _apart: array::from_fn(|i| number(WORD_AT + 12 + 4 * i)),
-            raised: array::from_fn(|i| raised(RAISED_AT + size_of::<Raised>() * i)),
-            _behind: array::from_fn(|i| number(RAISED_AT + 2 * size_of::<Raised>() + 4 * i)),
-            _notes: array::from_fn(|note| array::from_fn(|i| number(NOTES_AT + 64 * note + 4 * i))),
-            _between: array::from_fn(|i| number(NOTES_AT + 128 + 4 * i)),
+            records: Records::read(|at| (word(RECORDS_AT + at), word(RECORDS_AT + at + 4))),
+            _behind: array::from_fn(|i| number(BEHIND_AT + 4 * i)),
             namespaces: array::from_fn(|i| number(NAMESPACES_AT + 4 * i)),
         }
     }
@@ -298,42 +205,19 @@ impl Page {
         namespace != 0 && place.is_some_and(|place| place.load(Relaxed) == namespace)
     }
 
-    /// Records the process, with its PID namespace, that is about to raise the flag over `before`,
+    /// What a process records that sets the event. `origin` is the process, with its PID namespace,
     /// and the time in seconds and nanoseconds.
     #[inline]
-    pub(crate) fn note_raising(&self, before: Word, who: (u32, u32), at: (u32, u32)) {
-        let counter = before.set().counter();
-        let raised = self.raised(counter);
-        // If several processes raise it at once, one is recorded, perhaps with the time of another.
-        raised.who.store(who);
-        raised.at.store(at);
-        raised.counter.store(counter, Release);
+    pub(crate) fn setter<'a, F>(&'a self, note: Option<&'a Note>, origin: F) -> Setter<'a, F>
+    where
+        F: Fn() -> (Numbers, Numbers),
+    {
+        Setter { word: &self.word, records: &self.records, note, origin }
     }
 
-    fn raised(&self, counter: u32) -> &Raised {
-        &self.raised[counter as usize >> 1 & 1]
-    }
-
-    /// When the event was last raised, if that was recorded, as seen from a PID namespace.
+    /// When the event was last set, if that was recorded, as seen from a PID namespace.
     pub(crate) fn last_set(&self, namespace: u32) -> Option<LastSet> {
-        let last = self.word().last_raised()?;
-        let raised = self.raised(last);
-        let is_noted = || raised.counter.load(Acquire) == last;
-        if !is_noted() {
-            return None;
-        }
-        let (process, its_namespace) = raised.who.load();
-        let is_here = namespace != 0 && its_namespace == namespace;
-        // A hostile process may write any number. Zero and negative numbers have another meaning to
-        // the kernel.
-        let is_process = |pid: &u32| (1..=i32::MAX as u32).contains(pid);
-        let pid = is_here.then_some(process).filter(is_process);
-        let (seconds, nanoseconds) = raised.at.load();
-        let at = Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds.into());
-        let at = SystemTime::UNIX_EPOCH.checked_add(at)?;
-        // The record is overwritten two sets later.
-        fence(Acquire);
-        is_noted().then_some(LastSet { at, pid })
+        self.records.last_of(&self.word, namespace)
     }
 
     /// Records that there may be sleepers that may only read.
@@ -346,16 +230,23 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::protocol::signal::Recorder;
+
+    fn page() -> Page {
+        Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap())
+    }
 
     #[test]
     fn the_last_set_is_shown_and_one_that_did_not_happen_is_not() {
-        let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
+        let page = page();
         page.check().unwrap();
         assert_eq!(page.last_set(7), None);
         for round in 1..5_u32 {
             let before = page.word();
-            page.note_raising(before, (round, 7), (round, 7));
+            page.setter(None, || ((round, 7), (round, 7))).raising(before);
             let noted = page.last_set(7);
             assert_eq!(noted.map(|last| last.pid), (round > 1).then_some(Some(round - 1)), "not yet");
             page.word.store(before.set().bits(), Relaxed);
@@ -363,15 +254,15 @@ mod tests {
             assert_eq!((last.pid, last.at), (Some(round), SystemTime::UNIX_EPOCH + Duration::new(round.into(), 7)));
             for after in [before.set().cleared(), before.pulsed()] {
                 page.word.store(after.bits(), Relaxed);
-                assert_eq!(page.last_set(7), Some(last), "it is still the last");
+                assert_eq!(page.last_set(7).as_ref(), Some(&last), "it is still the last");
             }
         }
     }
 
     #[test]
     fn a_process_number_is_shown_in_its_own_namespace_only() {
-        let page = Page::from_bytes(Page::new_bytes(false, 7)[..HEAD].try_into().unwrap());
-        page.note_raising(page.word(), (1, 7), (1, 0));
+        let page = page();
+        page.setter(None, || ((1, 7), (1, 0))).raising(page.word());
         page.word.store(page.word().set().bits(), Relaxed);
         let pid = |namespace| page.last_set(namespace).unwrap().pid;
         assert_eq!([pid(7), pid(8), pid(0)], [Some(1), None, None]);
@@ -406,7 +297,7 @@ mod tests {
         assert_eq!(with(8, 1), Err(Mismatch::Version(if cfg!(target_endian = "little") { 1 } else { 0x0100_0002 })));
         assert!(matches!(with(12, 9), Err(Mismatch::Kind(_))));
         assert_eq!(with(WORD_AT + 4, 0), Err(Mismatch::Seal));
-        for reserved in [16, WORD_AT - 1, WORD_AT + 12, RAISED_AT - 1, NOTES_AT, NAMESPACES_AT, HEAD, PAGE - 1] {
+        for reserved in [16, WORD_AT - 1, WORD_AT + 12, RECORDS_AT - 1, BEHIND_AT, NAMESPACES_AT, HEAD, PAGE - 1] {
             assert_eq!(with(reserved, 9), Ok(()), "reserved bytes may be used by later versions");
         }
     }
@@ -418,9 +309,9 @@ mod tests {
         let at = |at: usize| u32::from_ne_bytes(array::from_fn(|i| bytes[at + i]));
         let read = |word: &AtomicU32| word.load(Relaxed);
         assert_eq!([read(&page.word), read(&page.seal), read(&page.repeats)], [128, 132, 136].map(at));
-        assert_eq!(read(&page.raised[1].counter), at(288));
-        assert_eq!([page.raised[1].who.load(), page.raised[1].at.load()], [(at(296), at(300)), (at(304), at(308))]);
-        assert_eq!(read(&page._notes[1][0]), at(448));
+        let pair = |of: usize| (at(of), at(of + 4));
+        assert_eq!(page.records.numbers(), [256, 264, 272, 288, 296, 304, 320, 328, 336, 384, 448, 512].map(pair));
+        assert_eq!(read(&page._behind[0]), at(576));
         assert_eq!([read(&page.namespaces[0]), read(&page.namespaces[255])], [1024, 2044].map(at));
     }
 }

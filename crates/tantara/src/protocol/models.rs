@@ -9,12 +9,21 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::protocol::record::{Note, Numbers, Records, Setter};
 use crate::protocol::signal::{
-    announce_sleep, begin_hold, clear, end_hold, pulse, remove, set, sleep, sleep_until_next,
+    Recorder, announce_sleep, begin_hold, clear, end_hold, pulse, remove, set, sleep, sleep_until_next,
 };
 use crate::protocol::target::{Aim, Target};
 use crate::protocol::word::{Sleeper, Word};
 use crate::sync::AtomicU32;
+
+/// A process that records nothing.
+impl Recorder for () {
+    fn raising(&self, _: Word) {}
+    fn raced(&self, _: Word) {}
+    fn repeating(&self, _: Word) {}
+    fn repeated(&self, _: Word) {}
+}
 
 /// What the processes share.
 struct Event {
@@ -76,11 +85,11 @@ impl Event {
     }
 
     fn set(&self) {
-        set(&self.word, &self.repeats, |_| {}).unwrap();
+        set(&self.word, &self.repeats, &()).unwrap();
     }
 
     fn pulse(&self) {
-        pulse(&self.word, &self.repeats, |_| {}).unwrap();
+        pulse(&self.word, &self.repeats, &()).unwrap();
     }
 
     fn clear(&self) {
@@ -89,7 +98,7 @@ impl Event {
 
     fn hold(&self) {
         self.locks.fetch_add(1, AcqRel);
-        begin_hold(&self.word, &self.repeats, |_| {}).unwrap();
+        begin_hold(&self.word, &self.repeats, &()).unwrap();
     }
 
     /// A process that finds no lock of a holder, or gives up its own.
@@ -375,7 +384,7 @@ fn waits_for_anything(event: &Event) {
 }
 
 fn sets_if_it_can(event: &Event) {
-    let _ = set(&event.word, &event.repeats, |_| {});
+    let _ = set(&event.word, &event.repeats, &());
 }
 
 fn removes(event: &Event) {
@@ -390,4 +399,72 @@ fn loom_a_removal_wakes_all_sleepers() {
     model(SET, &[|event| _ = event.wait_for(Aim::Unset, true), removes]);
     model(SET, &[|event| _ = event.wait_for(Aim::Next, true), removes]);
     model(SET, &[|event| _ = event.wait_for(Aim::Next, true), sets_if_it_can, removes]);
+}
+
+/// What processes share that record their sets.
+struct Recorded {
+    word: AtomicU32,
+    repeats: AtomicU32,
+    records: Records,
+}
+
+/// A process of this number sets the event, at a time and with a note that belong to it.
+fn sets_as(event: &Recorded, process: u32, has_note: bool) {
+    let note = Note::new(&process.to_string()).unwrap();
+    let origin = || -> (Numbers, Numbers) { ((process, 7), (process, 0)) };
+    let note = note.as_ref().filter(|_| has_note);
+    let setter = Setter { word: &event.word, records: &event.records, note, origin };
+    set(&event.word, &event.repeats, &setter).unwrap();
+}
+
+/// A record is of one process.
+fn is_whole(event: &Recorded) -> Option<u32> {
+    let last = event.records.last_of(&event.word, 7)?;
+    let process = last.pid.unwrap();
+    let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(process.into());
+    assert_eq!(last.at, at, "the time is that of another process");
+    assert!(last.note.is_none_or(|note| note == process.to_string()), "the note is that of another process");
+    Some(process)
+}
+
+fn recorded(bits: u32, participants: &'static [fn(&Recorded)], after: fn(&Recorded)) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(move || {
+        let (word, repeats) = (AtomicU32::new(bits), AtomicU32::new(0));
+        let event = Arc::new(Recorded { word, repeats, records: Records::read(|_| (0, 0)) });
+        let spawn = |participant: fn(&Recorded)| {
+            let event = Arc::clone(&event);
+            thread::spawn(move || participant(&event))
+        };
+        let all: Vec<_> = participants.iter().map(|participant| spawn(*participant)).collect();
+        all.into_iter().for_each(|one| one.join().unwrap());
+        after(&event);
+    });
+}
+
+/// Two processes set the event at the same moment: afterwards one of them is recorded, as a whole.
+#[test]
+fn loom_setters_that_race_leave_the_record_of_one() {
+    fn one_is_recorded(event: &Recorded) {
+        assert!(is_whole(event).is_some(), "the record is mixed, and stays so");
+    }
+    for bits in [NEW, READ] {
+        recorded(bits, &[|event| sets_as(event, 1, false), |event| sets_as(event, 2, false)], one_is_recorded);
+        recorded(bits, &[|event| sets_as(event, 1, true), |event| sets_as(event, 2, false)], one_is_recorded);
+    }
+}
+
+#[test]
+fn loom_no_reader_sees_a_record_of_two_sets() {
+    fn reads(event: &Recorded) {
+        is_whole(event);
+    }
+    fn sets_again_and_again(event: &Recorded) {
+        for process in 2..5 {
+            sets_as(event, process, process == 2);
+            clear(&event.word).unwrap();
+        }
+    }
+    recorded(NEW, &[reads, sets_again_and_again], |event| assert_eq!(is_whole(event), Some(4)));
 }

@@ -20,22 +20,38 @@ use crate::sys::{Awake, shared};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Gone(pub(crate) Word);
 
-/// Raises the flag and wakes all sleepers. `note` is called before the flag is raised, with the
-/// word over which it is raised. A `set` that does not change the counter is counted in `repeats`.
+/// What a process records of its `set`.
+pub(crate) trait Recorder {
+    /// Called before the flag is raised over this word.
+    fn raising(&self, before: Word);
+    /// Called after another process has, or may have, raised the flag over the same word, and
+    /// recorded that at the same time.
+    fn raced(&self, before: Word);
+    /// Called before a `set` of an event that is set.
+    fn repeating(&self, now: Word);
+    /// Called after it.
+    fn repeated(&self, now: Word);
+}
+
+/// Raises the flag and wakes all sleepers. A `set` that does not change the counter is counted in
+/// `repeats`.
 #[inline]
-pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
+pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorder) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.is_gone() {
             return Err(Gone(now));
         }
-        if !now.is_set() {
-            note(now);
+        if now.is_set() {
+            recorder.repeating(now);
+        } else {
+            recorder.raising(now);
             if now.owes_a_wake_when_set() {
                 // Another process may have set it first. Then this is not counted: see invariant 4
                 // of the word.
                 shared::raise_and_wake_all(word, Word::RAISE_SET);
+                recorder.raced(now);
                 return Ok(());
             }
         }
@@ -45,11 +61,23 @@ pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) ->
             Ok(_) => {
                 if now.is_set() {
                     count_repeat(word, repeats);
+                    recorder.repeated(now);
                 }
                 return Ok(());
             }
-            Err(other) => seen = other,
+            Err(other) => {
+                seen = other;
+                lost_race(recorder, now);
+            }
         }
+    }
+}
+
+/// The change of a word has failed, because another process has changed it.
+#[cold]
+fn lost_race(recorder: &impl Recorder, before: Word) {
+    if !before.is_set() {
+        recorder.raced(before);
     }
 }
 
@@ -94,18 +122,21 @@ pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
 }
 
 /// Raises the flag and lowers it in one step, and wakes all sleepers. A set event is cleared.
-pub(crate) fn pulse(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
+pub(crate) fn pulse(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorder) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.is_gone() {
             return Err(Gone(now));
         }
-        if !now.is_set() {
-            note(now);
+        if now.is_set() {
+            recorder.repeating(now);
+        } else {
+            recorder.raising(now);
             if now.owes_a_wake_when_set() {
                 // If it is set in between, it stays set, as if the pulse came first.
                 shared::add_and_wake_all(word, Word::ADD_PULSE);
+                recorder.raced(now);
                 return Ok(());
             }
         }
@@ -115,10 +146,14 @@ pub(crate) fn pulse(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) 
                 if now.is_set() {
                     count_repeat(word, repeats);
                     wake_watchers(word, now);
+                    recorder.repeated(now);
                 }
                 return Ok(());
             }
-            Err(other) => seen = other,
+            Err(other) => {
+                seen = other;
+                lost_race(recorder, now);
+            }
         }
     }
 }
@@ -131,8 +166,8 @@ fn wake_watchers(word: &AtomicU32, before: Word) {
     }
 }
 
-/// Begins a hold. The caller has the lock of a holder. `note` is as for [`set`].
-pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Word)) -> Result<(), Gone> {
+/// Begins a hold. The caller has the lock of a holder.
+pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorder) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
@@ -140,7 +175,7 @@ pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Wo
             return Err(Gone(now));
         }
         if !now.is_set() {
-            note(now);
+            recorder.raising(now);
         }
         match word.compare_exchange_weak(seen, now.held().bits(), AcqRel, Acquire) {
             Ok(_) => {
@@ -151,7 +186,10 @@ pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, note: impl Fn(Wo
                 shared::wake_all(word);
                 return Ok(());
             }
-            Err(other) => seen = other,
+            Err(other) => {
+                seen = other;
+                lost_race(recorder, now);
+            }
         }
     }
 }

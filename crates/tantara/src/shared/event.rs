@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use crate::deadline::Deadline;
 use crate::directory;
 use crate::error::{Error, Kind};
-use crate::protocol::layout::LastSet;
 use crate::protocol::target::Aim;
 use crate::shared::file::{self, EventFile, Opened};
 use crate::shared::handle::Handle;
@@ -328,14 +327,14 @@ impl SharedEvent {
     }
 
     /// Raises the flag and releases all waiters, in all processes. Setting a set event changes
-    /// nothing.
+    /// nothing. To say why, use [`set_with_note`](SharedEvent::set_with_note).
     ///
     /// # Errors
     ///
     /// If the event may only be read, or was removed.
     #[inline]
     pub fn set(&self) -> Result<(), Error> {
-        self.handle.set()
+        self.handle.set(None)
     }
 
     /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay
@@ -356,7 +355,7 @@ impl SharedEvent {
     ///
     /// If the event may only be read, or was removed.
     pub fn pulse(&self) -> Result<(), Error> {
-        self.handle.pulse()
+        self.handle.pulse(None)
     }
 
     /// Blocks the thread until the event is set. Returns at once if it is.
@@ -477,18 +476,6 @@ impl SharedEvent {
     /// ```
     pub fn changed(&self, since: State) -> Changed<'_> {
         Changed::new(&self.handle, since)
-    }
-
-    /// When it was last set, and by which process. `None` if it never was, or if the setter was
-    /// killed before it recorded that.
-    ///
-    /// Setters record this themselves, so it proves nothing. Setting a set event does not count.
-    ///
-    /// # Errors
-    ///
-    /// If the event was removed.
-    pub fn last_set(&self) -> Result<Option<LastSet>, Error> {
-        self.handle.last_set()
     }
 
     /// The waiters, in all processes on the same kernel, those who have waited longest first.

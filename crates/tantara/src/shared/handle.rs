@@ -14,7 +14,8 @@ use crate::deadline::Deadline;
 use crate::error::{self, Error};
 use crate::event::Event;
 use crate::interrupt;
-use crate::protocol::layout::{LastSet, Page};
+use crate::protocol::layout::Page;
+use crate::protocol::record::{LastSet, Note, Numbers};
 use crate::protocol::signal::{self, Gone};
 use crate::protocol::target::{Aim, Target};
 use crate::protocol::word::{Sleeper, Word};
@@ -89,22 +90,17 @@ pub(crate) const HOLDER_NAP: Duration = Duration::from_millis(500);
 /// How often to look at the word if setters do not know of this sleeper.
 const BLIND_NAP: Duration = Duration::from_millis(20);
 
-/// This process, and the PID namespace in which it has that number.
+/// This process, and the PID namespace in which it has that number; and the time.
 #[inline]
-fn who_sets() -> (u32, u32) {
-    (shared::process(), shared::pid_namespace())
-}
-
-#[inline]
-fn note_raising(page: &Page) -> impl Fn(Word) {
-    |before| page.note_raising(before, who_sets(), shared::coarse_time())
+fn origin() -> (Numbers, Numbers) {
+    (shared::process_and_namespace(), shared::coarse_time())
 }
 
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
         // Determined now, because a signal handler may call `set`, and the first call takes locks
         // and allocates.
-        let _ = who_sets();
+        let _ = shared::process_and_namespace();
         let handle = Handle {
             file,
             path,
@@ -231,12 +227,12 @@ impl Handle {
     }
 
     #[inline]
-    pub(crate) fn set(&self) -> Result<(), Error> {
-        self.change(|page| signal::set(&page.word, &page.repeats, note_raising(page)))
+    pub(crate) fn set(&self, note: Option<&Note>) -> Result<(), Error> {
+        self.change(|page| signal::set(&page.word, &page.repeats, &page.setter(note, origin)))
     }
 
-    pub(crate) fn pulse(&self) -> Result<(), Error> {
-        self.change(|page| signal::pulse(&page.word, &page.repeats, note_raising(page)))
+    pub(crate) fn pulse(&self, note: Option<&Note>) -> Result<(), Error> {
+        self.change(|page| signal::pulse(&page.word, &page.repeats, &page.setter(note, origin)))
     }
 
     #[inline]
@@ -246,7 +242,7 @@ impl Handle {
 
     /// Begins a hold, for a process that has the lock of a holder.
     pub(crate) fn begin_hold(&self) -> Result<(), Error> {
-        self.change(|page| signal::begin_hold(&page.word, &page.repeats, note_raising(page)))
+        self.change(|page| signal::begin_hold(&page.word, &page.repeats, &page.setter(None, origin)))
     }
 
     #[inline]

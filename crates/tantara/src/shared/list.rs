@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::directory;
 use crate::error::Error;
-use crate::protocol::layout::{HEAD, LastSet, Page};
+use crate::protocol::layout::{HEAD, Page};
+use crate::protocol::record::LastSet;
 use crate::shared::file::{self, Opened, Reopen};
 use crate::shared::holders;
 use crate::shared::name::{self, Place, SLOT};

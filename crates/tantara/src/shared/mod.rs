@@ -1,7 +1,7 @@
 //! Events between processes, on Linux: a mapped file each. Arrows lead to what a file uses.
 //!
 //! ```text
-//!   until, hold                    waits for other things, and holds
+//!   until, hold, note              waits for other things, holds, and sets with a reason
 //!     │
 //!   event ──► wait ──► reactor     the futures, and the threads that sleep for them
 //!     │                  │
@@ -25,6 +25,7 @@ mod list;
 mod mapping;
 mod name;
 mod naming;
+mod note;
 mod policy;
 #[allow(unsafe_code, reason = "keeps lists for ever")]
 mod reactor;
@@ -35,7 +36,7 @@ mod until;
 #[allow(unsafe_code, reason = "pins the futures")]
 mod wait;
 
-pub use crate::protocol::layout::LastSet;
+pub use crate::protocol::record::LastSet;
 pub use event::SharedEvent;
 pub use hold::Hold;
 pub use list::Entry;

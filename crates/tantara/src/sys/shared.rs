@@ -7,6 +7,8 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::ptr;
+#[cfg(target_has_atomic = "64")]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
@@ -273,6 +275,31 @@ pub(crate) fn pid_namespace() -> u32 {
     }
 }
 
+/// This process's number, and its PID namespace, which are cached until a fork: by one load, because
+/// every `set` needs them.
+#[cfg(target_has_atomic = "64")]
+#[inline]
+pub(crate) fn process_and_namespace() -> (u32, u32) {
+    match PROCESS_AND_NAMESPACE.load(Relaxed) {
+        0 => ask_for_both(),
+        known => (known as u32, (known >> 32) as u32),
+    }
+}
+
+#[cfg(target_has_atomic = "64")]
+#[cold]
+fn ask_for_both() -> (u32, u32) {
+    let (process, namespace) = (process(), pid_namespace());
+    PROCESS_AND_NAMESPACE.store(u64::from(namespace) << 32 | u64::from(process), Relaxed);
+    (process, namespace)
+}
+
+#[cfg(not(target_has_atomic = "64"))]
+#[inline]
+pub(crate) fn process_and_namespace() -> (u32, u32) {
+    (process(), pid_namespace())
+}
+
 #[cold]
 fn ask_for_pid_namespace() -> u32 {
     // Registers the fork handler: a child may be in another namespace.
@@ -304,6 +331,8 @@ pub(crate) fn is_first_thread(thread: u32) -> bool {
 }
 
 static PROCESS: AtomicU32 = AtomicU32::new(0);
+#[cfg(target_has_atomic = "64")]
+static PROCESS_AND_NAMESPACE: AtomicU64 = AtomicU64::new(0);
 static PID_NAMESPACE: AtomicU32 = AtomicU32::new(0);
 /// The namespace is not known. No inode has this number.
 const UNKNOWN: u32 = u32::MAX;
@@ -314,6 +343,8 @@ fn ask_for_process() -> u32 {
     extern "C" fn forget() {
         PROCESS.store(0, Relaxed);
         PID_NAMESPACE.store(0, Relaxed);
+        #[cfg(target_has_atomic = "64")]
+        PROCESS_AND_NAMESPACE.store(0, Relaxed);
         FORKS.fetch_add(1, Relaxed);
     }
     // No lock and no `Once`, because the child of a fork could wait for ever for a thread of its

@@ -119,6 +119,7 @@ fn run(action: &str, directory: &Path, words: &[&str]) -> i32 {
                 .or_else(|| crate::users::run(action, directory, words))
                 .or_else(|| crate::hold::run(action, directory, words))
                 .or_else(|| crate::names::run(action, directory, words))
+                .or_else(|| crate::notes::run(action, directory, words))
                 .or_else(|| crate::shared_many::run(action, directory, words))
                 .or_else(|| crate::waiting::run(action, directory, words));
             return answer.unwrap_or_else(|| panic!("unknown task {action:?} with {words:?}"));

@@ -394,7 +394,7 @@ fn a_full_disk_is_an_error_before_anything_is_made() {
 
 /// The kernel takes process 0 for the caller, which seems to be alive.
 #[test]
-fn a_mark_or_a_note_of_process_zero_is_no_process() {
+fn a_mark_of_process_zero_is_no_process_and_a_spoiled_record_is_not_shown() {
     let home = directory();
     let event = SharedEvent::open_in(&home, "x").unwrap();
     let file = OpenOptions::new().read(true).write(true).open(home.path().join("x")).unwrap();
@@ -422,8 +422,11 @@ fn a_mark_or_a_note_of_process_zero_is_no_process() {
         for raised in [256, 288] {
             file.write_all_at(&hostile.to_ne_bytes(), raised + 8).unwrap();
         }
-        assert_eq!(event.last_set().unwrap().unwrap().pid, None);
+        assert_eq!(event.last_set().unwrap(), None);
     }
+    event.clear().unwrap();
+    event.set_with_note("mended").unwrap();
+    assert_eq!(event.last_set().unwrap().unwrap().note.as_deref(), Some("mended"));
 }
 
 /// A hostile reader that keeps the file's lock delays a removal by a moment.

@@ -160,6 +160,55 @@ fn set_of_what_is_set() {
 }
 
 #[test]
+fn set_with_a_note_while_others_sleep() {
+    at_every_instruction("set-with-note", true, false, Others::Sleep);
+}
+
+/// The record is of the killed process as soon as the event is set; before that it is of the one that set it last. A
+/// note that is added to a set event counts before or after its process is killed.
+fn the_note_at_every_instruction(is_set: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let event = SharedEvent::open_in(&directory, "event").unwrap();
+    let Some(mut stepper) = Stepper::start(directory.path(), "set-with-note", true) else { return };
+    let prepare = || {
+        event.clear().unwrap();
+        event.set_with_note("before").unwrap();
+        if !is_set {
+            event.clear().unwrap();
+        }
+    };
+    prepare();
+    let points = stepper.points("event");
+    let mut of_child = 0;
+    for &instructions in &points {
+        until_reached(|| {
+            prepare();
+            let (has_reached, killed) = stepper.kill("event", instructions);
+            let story = format!("killed after {instructions} instructions");
+            let last = event.last_set().unwrap().unwrap_or_else(|| panic!("{story}: there is no record"));
+            let is_of = |process, note: &str| last.pid == Some(process) && last.note.as_deref() == Some(note);
+            let is_of_child = is_of(killed, "why");
+            assert!(is_of_child || is_of(std::process::id(), "before"), "{story}: {last:?}");
+            assert!(is_set || is_of_child == event.is_set().unwrap(), "{story}: {last:?}");
+            of_child += usize::from(is_of_child);
+            has_reached
+        });
+    }
+    conclude("set with a note", &points, &format!("{of_child} times its record was the last one"));
+    assert!(of_child > 0 && of_child < points.len());
+}
+
+#[test]
+fn set_with_a_note() {
+    the_note_at_every_instruction(false);
+}
+
+#[test]
+fn set_with_a_note_of_what_is_set() {
+    the_note_at_every_instruction(true);
+}
+
+#[test]
 fn clear() {
     at_every_instruction("clear", true, true, Others::Come);
 }

@@ -26,6 +26,8 @@ mod names;
 #[cfg(all(shared_events, target_arch = "x86_64"))]
 mod naming;
 #[cfg(shared_events)]
+mod notes;
+#[cfg(shared_events)]
 mod other_waits;
 mod owned;
 #[cfg(shared_events)]

@@ -394,9 +394,9 @@ fn the_last_set_is_told_of() {
     assert_eq!(last.pid, Some(process));
     assert!((began..=SystemTime::now()).contains(&last.at), "{last:?}");
     event.set().unwrap();
-    assert_eq!(event.last_set().unwrap(), Some(last), "it was set already");
+    assert_eq!(event.last_set().unwrap().as_ref(), Some(&last), "it was set already");
     event.clear().unwrap();
-    assert_eq!(event.last_set().unwrap(), Some(last));
+    assert_eq!(event.last_set().unwrap().as_ref(), Some(&last));
     assert_eq!(SharedEvent::list_in(&home).unwrap().remove(0).unwrap().last_set, Some(last));
     event.set().unwrap();
     assert_eq!(event.last_set().unwrap().unwrap().pid, Some(std::process::id()));

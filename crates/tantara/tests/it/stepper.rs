@@ -155,6 +155,7 @@ pub(crate) fn step(directory: &Path, words: &[&str]) {
 fn perform(action: &str, event: &SharedEvent) {
     match action {
         "set" => event.set().unwrap(),
+        "set-with-note" => event.set_with_note("why").unwrap(),
         "clear" => event.clear().unwrap(),
         "pulse" => event.pulse().unwrap(),
         "wait" => drop(event.wait()),
@@ -177,6 +178,8 @@ impl Steps {
             event.wait_timeout(Duration::from_millis(30)).unwrap();
             event.set().unwrap();
             event.wait().unwrap();
+            event.clear().unwrap();
+            event.set_with_note("warm").unwrap();
             event.clear().unwrap();
             drop(event.hold().unwrap());
             event.remove().unwrap();
