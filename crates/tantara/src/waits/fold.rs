@@ -20,24 +20,26 @@ pub(crate) struct Group {
     pub(crate) oldest: Vec<Waiting>,
 }
 
+#[cfg(shared_events)]
 /// All recorded waits, the groups with the oldest waits first.
 pub(crate) fn groups() -> Vec<Group> {
     let snapshot = Snapshot::new();
+    let mut cycles = snapshot.cycles();
     let mut numbers = HashMap::new();
-    let mut groups: Vec<(usize, Vec<&Record>)> = Vec::new();
-    for record in &snapshot.records {
-        let number = *numbers.entry(key(&snapshot, record)).or_insert_with(|| {
-            groups.push((0, Vec::new()));
+    let mut groups: Vec<Group> = Vec::new();
+    for (at, record) in snapshot.records.iter().enumerate() {
+        let cycle = cycles.remove(&at);
+        let number = *numbers.entry((key(&snapshot, record), cycle.is_some())).or_insert_with(|| {
+            groups.push(Group { count: 0, oldest: Vec::new() });
             groups.len() - 1
         });
-        let (count, oldest) = &mut groups[number];
-        *count += 1;
-        if oldest.len() < LISTED {
-            oldest.push(record);
+        let group = &mut groups[number];
+        group.count += 1;
+        if group.oldest.len() < LISTED {
+            group.oldest.push(Waiting { cycle, ..snapshot.waiting(record) });
         }
     }
-    let waiting = |records: Vec<&Record>| records.into_iter().map(|record| snapshot.waiting(record)).collect();
-    groups.into_iter().map(|(count, records)| Group { count, oldest: waiting(records) }).collect()
+    groups
 }
 
 /// What the waits of a group have in common.
@@ -59,4 +61,18 @@ fn key(snapshot: &Snapshot, record: &Record) -> u64 {
         snapshot.has_released(*target).hash(&mut hasher);
     }
     hasher.finish()
+}
+
+/// The waits, in groups of those that began at the same place.
+pub(crate) fn by_place(waits: Vec<Waiting>) -> Vec<Vec<Waiting>> {
+    let mut groups: Vec<Vec<Waiting>> = Vec::new();
+    let mut numbers = HashMap::new();
+    for wait in waits {
+        let number = *numbers.entry((wait.place.clone(), wait.task.is_some())).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[number].push(wait);
+    }
+    groups
 }

@@ -29,7 +29,8 @@
 //! ```
 //!
 //! The environment variable `TANTARA_WAITS=1` turns the record on in a program that does not do so
-//! itself. It is read when something waits for the first time.
+//! itself, `TANTARA_WAITS=30s` also prints every wait that lasts longer than that. It is read when
+//! something waits for the first time.
 //!
 //! # From outside
 //!
@@ -57,7 +58,9 @@
 
 #![forbid(unsafe_code)]
 
-#[cfg(shared_events)]
+use std::time::Duration;
+
+mod cycles;
 mod fold;
 pub(crate) mod hooks;
 #[cfg(shared_events)]
@@ -71,6 +74,7 @@ pub(crate) mod store;
 mod switch;
 pub(crate) mod system;
 mod view;
+mod watchdog;
 
 pub use label::label;
 #[cfg(shared_events)]
@@ -84,6 +88,37 @@ pub use view::{Act, Actor, Awaited, EventKind, Mode, Place, Waiting};
 /// variable `TANTARA_WAITS` decides.
 pub fn record(on: bool) {
     start::record(on);
+}
+
+/// Calls `callback` with every wait that lasts longer than `limit`: once when it has, and once more,
+/// with [`has_ended`](Waiting::has_ended), when it has ended.
+///
+/// It turns the record on. The callback runs on a thread of its own, up to a second late, for the
+/// rest of the process, but not in the child of a fork. If it panics, it is called for the next wait
+/// nevertheless.
+///
+/// With `TANTARA_WAITS=30s` in the environment, waits that last longer than that are printed on
+/// standard error.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use std::thread;
+/// use std::time::Duration;
+/// use tantara::{Event, waits};
+///
+/// static DONE: Event = Event::new();
+///
+/// let (late, seen) = mpsc::channel();
+/// waits::longer_than(Duration::from_millis(50), move |wait| late.send(wait.clone()).unwrap());
+/// let thread = thread::spawn(|| DONE.wait());
+/// assert!(!seen.recv().unwrap().has_ended);
+/// DONE.set();
+/// assert!(seen.recv().unwrap().has_ended);
+/// thread.join().unwrap();
+/// ```
+pub fn longer_than(limit: Duration, callback: impl FnMut(&Waiting) + Send + 'static) {
+    record(true);
+    watchdog::watch(limit, Box::new(callback));
 }
 
 /// All waits of this process that are recorded, those that have waited longest first.

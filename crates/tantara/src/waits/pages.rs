@@ -82,10 +82,9 @@ pub(crate) fn start() {
             thread::sleep(INTERVAL.max(began.elapsed() * SHARE));
         }
     };
-    let thread = thread::Builder::new().name("tantara-waits".into());
     // Children of a fork inherit what is called at the exit.
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
-    if shared::starting_without_signals(|| thread.spawn(run)).is_ok() && !IS_REGISTERED.swap(true, Relaxed) {
+    if system::start_thread("tantara-waits", run) && !IS_REGISTERED.swap(true, Relaxed) {
         extern "C" fn end() {
             EXITS.store(true, Relaxed);
             withdraw();

@@ -3,17 +3,28 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::time::Duration;
 
 use crate::waits::known;
 #[cfg(shared_events)]
 use crate::waits::pages;
 use crate::waits::switch::{self, State};
 use crate::waits::system;
+use crate::waits::watchdog;
 
 /// Records waits from now on, or no longer.
 pub(crate) fn record(on: bool) {
+    if on {
+        // The environment may also say what is printed.
+        ask();
+    }
+    turn(on);
+}
+
+fn turn(on: bool) {
     switch::turn(on);
     if on {
         goes_on();
@@ -26,7 +37,16 @@ pub(crate) fn ask() -> bool {
     if switch::is_first_to_ask() {
         match Setting::of(variable()) {
             Setting::Off => {}
-            Setting::On => record(true),
+            Setting::On => turn(true),
+            Setting::Print(limit) => {
+                turn(true);
+                watchdog::print(limit);
+            }
+            Setting::Unknown => {
+                turn(true);
+                let message = "tantara: TANTARA_WAITS is neither 0, 1 nor a duration such as 30s: waits are recorded\n";
+                let _ = io::stderr().write_all(message.as_bytes());
+            }
         }
     }
     State::now().records()
@@ -37,15 +57,36 @@ pub(crate) fn ask() -> bool {
 enum Setting {
     Off,
     On,
+    /// On, and waits that last longer than that are printed.
+    Print(Duration),
+    Unknown,
 }
 
 impl Setting {
     fn of(value: Option<OsString>) -> Setting {
         match value {
-            Some(value) if !value.is_empty() && value != "0" => Setting::On,
-            _ => Setting::Off,
+            None => Setting::Off,
+            Some(value) => match value.to_str() {
+                Some("" | "0") => Setting::Off,
+                Some("1") => Setting::On,
+                Some(text) => duration(text).map_or(Setting::Unknown, Setting::Print),
+                None => Setting::Unknown,
+            },
         }
     }
+}
+
+/// `500ms`, `30s`, `2m` or `1h`.
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
 #[cfg(shared_events)]
@@ -79,5 +120,31 @@ fn start(now: usize) {
         known::inherit();
         #[cfg(shared_events)]
         pages::start();
+        watchdog::go_on();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_is_read_as_documented() {
+        let of = |value: &str| Setting::of(Some(value.into()));
+        assert_eq!(
+            (Setting::of(None), of(""), of("0"), of("1")),
+            (Setting::Off, Setting::Off, Setting::Off, Setting::On)
+        );
+        assert_eq!(
+            (of("30s"), of("500ms")),
+            (Setting::Print(Duration::from_secs(30)), Setting::Print(Duration::from_millis(500)))
+        );
+        assert_eq!(
+            (of("2m"), of("1h")),
+            (Setting::Print(Duration::from_secs(120)), Setting::Print(Duration::from_secs(3600)))
+        );
+        for unknown in ["yes", "2", "30 s", "-1s", "s", "1.5s", "99999999999999999999s", "18446744073709551615h"] {
+            assert_eq!(of(unknown), Setting::Unknown, "{unknown}");
+        }
     }
 }

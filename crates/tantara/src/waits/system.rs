@@ -51,3 +51,13 @@ pub(crate) fn clock() -> Duration {
     static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     FIRST.get_or_init(std::time::Instant::now).elapsed()
 }
+
+/// Starts a thread on which no signal handler of the program runs. Whether that was possible.
+pub(crate) fn start_thread(name: &str, run: impl FnOnce() + Send + 'static) -> bool {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    #[cfg(shared_events)]
+    let started = shared::starting_without_signals(|| thread.spawn(run));
+    #[cfg(not(shared_events))]
+    let started = thread.spawn(run);
+    started.is_ok()
+}

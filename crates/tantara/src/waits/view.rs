@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::waits::cycles::{self, Waits};
 use crate::waits::known::{self, Known};
 use crate::waits::store::{self, Kind, Record, Target, Thread, What};
 use crate::waits::system;
@@ -205,9 +206,12 @@ pub struct Waiting {
     pub waited: Duration,
     /// The time that is left until it times out. `None` if it never does, or if it is a task.
     pub time_left: Option<Duration>,
-    /// Why it can never end, if its thread and others wait for one another: see
-    /// [`waits`](crate::waits::waits()).
+    /// Why it can never end, if every thread that has declared to set its event waits, too, for an
+    /// event that such threads are to set: a cycle. As far as is declared; and a declared setter
+    /// counts as the thread that has declared it.
     pub cycle: Option<String>,
+    /// Whether it has ended since: see [`longer_than`](crate::waits::longer_than).
+    pub has_ended: bool,
     pub(crate) serial: u64,
 }
 
@@ -248,7 +252,11 @@ impl fmt::Display for Waiting {
             Mode::All => "all of ",
         };
         let waited = Duration::from_millis(self.waited.as_millis() as u64);
-        write!(f, " waits for {mode}{} at {}, for {waited:?}", names.join(", "), self.place)?;
+        let (verb, length) = if self.has_ended { ("has waited", "it took") } else { ("waits", "for") };
+        write!(f, " {verb} for {mode}{} at {}, {length} {waited:?}", names.join(", "), self.place)?;
+        if self.has_ended {
+            return Ok(());
+        }
         for event in &self.events {
             event.explain(f)?;
         }
@@ -345,6 +353,12 @@ impl Snapshot {
         released.is_some_and(|released| target.generation.is_within(released))
     }
 
+    /// Why waits can never end, by the places of their records.
+    pub(crate) fn cycles(&self) -> HashMap<usize, String> {
+        let (records, known, threads) = (&self.records, &self.known, &self.threads);
+        cycles::cycles(&Waits { records, known, threads, has_released: &|target| self.has_released(target) })
+    }
+
     pub(crate) fn waiting(&self, record: &Record) -> Waiting {
         let awaited = |target: &Target| self.clocks.awaited(*target, self.known(*target), self.has_released(*target));
         Waiting {
@@ -361,6 +375,7 @@ impl Snapshot {
             waited: self.clocks.own.saturating_sub(record.since),
             time_left: record.deadline.map(|at| at.saturating_duration_since(Instant::now())),
             cycle: None,
+            has_ended: false,
             serial: record.serial,
         }
     }
@@ -369,5 +384,7 @@ impl Snapshot {
 /// All waits of this process that are recorded: see [`waits`](crate::waits::waits()).
 pub(crate) fn waits() -> Vec<Waiting> {
     let snapshot = Snapshot::new();
-    snapshot.records.iter().map(|record| snapshot.waiting(record)).collect()
+    let mut cycles = snapshot.cycles();
+    let waiting = |(at, record)| Waiting { cycle: cycles.remove(&at), ..snapshot.waiting(record) };
+    snapshot.records.iter().enumerate().map(waiting).collect()
 }

@@ -3,6 +3,7 @@
 #![cfg(not(loom))]
 #![allow(clippy::incompatible_msrv, reason = "only the library is built with the oldest compiler")]
 
+mod late;
 mod record;
 
 use std::panic::Location;

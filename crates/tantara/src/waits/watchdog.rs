@@ -1,0 +1,135 @@
+//! Reports of waits that last too long, by a thread of its own.
+
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sync::lock;
+use crate::waits::fold;
+use crate::waits::system;
+use crate::waits::view::{self, Waiting};
+use crate::wakers::quietly;
+
+type Callback = Box<dyn FnMut(&Waiting) + Send>;
+
+struct Watcher {
+    limit: Duration,
+    callback: Callback,
+    /// The waits that were reported and have not ended, by their numbers.
+    reported: HashMap<u64, Waiting>,
+}
+
+/// Those that the thread does not have.
+static NEW: Mutex<Vec<Watcher>> = Mutex::new(Vec::new());
+
+/// For how many milliseconds a wait may last until it is printed; zero if none is.
+static PRINTED_AFTER: AtomicU64 = AtomicU64::new(0);
+
+/// How often the thread looks at most, and at least.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Calls `callback` for each wait that lasts longer than `limit`.
+pub(crate) fn watch(limit: Duration, callback: Callback) {
+    lock(&NEW).push(Watcher { limit, callback, reported: HashMap::new() });
+    start();
+}
+
+/// Prints each wait that lasts longer than `limit` on standard error.
+pub(crate) fn print(limit: Duration) {
+    PRINTED_AFTER.store((limit.as_millis() as u64).max(1), Release);
+    start();
+}
+
+/// In the child of a fork, goes on with what is printed.
+pub(crate) fn go_on() {
+    if PRINTED_AFTER.load(Acquire) != 0 {
+        start();
+    }
+}
+
+/// Starts the thread, if it does not run in this process. If it cannot be started, nothing is
+/// reported.
+fn start() {
+    /// One more than the number of forks before the process in which it was started.
+    static STARTED_IN: AtomicUsize = AtomicUsize::new(0);
+    let now = system::generation() + 1;
+    if STARTED_IN.swap(now, Acquire) == now {
+        return;
+    }
+    let started = system::start_thread("tantara-watchdog", || {
+        let (mut watchers, mut printed) = (Vec::new(), HashMap::new());
+        loop {
+            watchers.append(&mut lock(&NEW));
+            let began = Instant::now();
+            let waits = view::waits();
+            watchers.iter_mut().for_each(|watcher: &mut Watcher| watcher.look(&waits));
+            let limit = Duration::from_millis(PRINTED_AFTER.load(Acquire));
+            let limits = watchers.iter().map(|watcher| watcher.limit);
+            let shortest = limits.chain((!limit.is_zero()).then_some(limit)).min().unwrap_or(LONGEST);
+            if !limit.is_zero() {
+                print_late(limit, &waits, &mut printed);
+            }
+            thread::sleep((shortest / 10).clamp(SHORTEST, LONGEST).max(began.elapsed() * 20));
+        }
+    });
+    if !started {
+        STARTED_IN.store(0, Release);
+    }
+}
+
+impl Watcher {
+    fn look(&mut self, waits: &[Waiting]) {
+        let Watcher { limit, callback, reported } = self;
+        let ended = sort_out(waits, *limit, reported, |wait| quietly(|| callback(wait)));
+        ended.iter().for_each(|wait| quietly(|| callback(wait)));
+    }
+}
+
+/// Calls `late` for each wait that lasts longer than the limit and was not reported yet. Returns
+/// those that were reported and have ended.
+fn sort_out(
+    waits: &[Waiting],
+    limit: Duration,
+    reported: &mut HashMap<u64, Waiting>,
+    mut late: impl FnMut(&Waiting),
+) -> Vec<Waiting> {
+    let now = std::time::SystemTime::now();
+    let mut before = std::mem::take(reported);
+    for wait in waits.iter().filter(|wait| wait.waited >= limit) {
+        if before.remove(&wait.serial).is_none() {
+            late(wait);
+        }
+        reported.insert(wait.serial, wait.clone());
+    }
+    let ended = |wait: Waiting| {
+        let waited = now.duration_since(wait.since).unwrap_or(wait.waited);
+        Waiting { has_ended: true, waited, ..wait }
+    };
+    before.into_values().map(ended).collect()
+}
+
+/// Prints a block of lines for each place where waits are late, and for each where they have ended.
+fn print_late(limit: Duration, waits: &[Waiting], reported: &mut HashMap<u64, Waiting>) {
+    let mut late = Vec::new();
+    let ended = sort_out(waits, limit, reported, |wait| late.push(wait.clone()));
+    let mut text = String::new();
+    for (waits, what) in [(late, "like it"), (ended, "that began there")] {
+        for group in fold::by_place(waits) {
+            let rest = match group.len() {
+                1 => String::new(),
+                count => format!("\n  and {} more {what}", count - 1),
+            };
+            let _ = writeln!(text, "tantara: {}{rest}", group[0]);
+        }
+    }
+    // One call, so that others print nothing in between. If standard error is closed, nobody reads.
+    let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+}

@@ -1,0 +1,109 @@
+//! Waits that last too long, and waits that can never end.
+
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tantara::{Event, all, any, waits};
+
+use crate::{labelled, until, until_waiting};
+
+#[test]
+fn a_late_wait_is_reported_once_and_once_more_when_it_has_ended() {
+    let event = labelled(Arc::new(Event::new()), "late");
+    let (report, reports) = mpsc::channel();
+    waits::longer_than(Duration::from_millis(30), move |wait| {
+        if wait.events.iter().any(|event| event.label.as_deref() == Some("late")) {
+            report.send(wait.clone()).unwrap();
+            panic!("the watchdog goes on");
+        }
+    });
+    for _ in 0..2 {
+        let thread = thread::spawn({
+            let event = Arc::clone(&event);
+            move || event.wait()
+        });
+        let late = reports.recv().unwrap();
+        assert!(!late.has_ended && late.waited >= Duration::from_millis(30), "{late}");
+        event.set();
+        thread.join().unwrap();
+        event.clear();
+        let ended = reports.recv().unwrap();
+        assert!(ended.has_ended && ended.since == late.since && ended.waited >= late.waited, "{ended}");
+        assert!(ended.to_string().contains(" has waited for late at "), "{ended}");
+    }
+}
+
+/// A thread with this name that declares to set one event and waits for another.
+fn waits_in_a_ring(name: &str, sets: &Arc<Event>, waits_for: &Arc<Event>, ready: &Arc<Barrier>) {
+    let (sets, waits_for, ready) = (Arc::clone(sets), Arc::clone(waits_for), Arc::clone(ready));
+    let run = move || {
+        let _setter = sets.set_on_drop();
+        ready.wait();
+        waits_for.wait();
+    };
+    thread::Builder::new().name(name.into()).spawn(run).unwrap();
+}
+
+#[test]
+fn threads_that_wait_for_one_another_are_a_cycle() {
+    for count in 1..=3 {
+        let label = |number: usize| format!("ring {count}.{number}");
+        let events: Vec<_> = (0..count).map(|number| labelled(Arc::new(Event::new()), &label(number))).collect();
+        let ready = Arc::new(Barrier::new(count));
+        for number in 0..count {
+            let name = format!("thread {count}.{number}");
+            waits_in_a_ring(&name, &events[number], &events[(number + 1) % count], &ready);
+        }
+        let first = until(|| until_waiting(&label(1 % count), 1).remove(0).cycle);
+        let step = |number: usize| {
+            let next = (number + 1) % count;
+            format!("thread {count}.{number} waits for ring {count}.{next}, which thread {count}.{next} is to set")
+        };
+        let expected: Vec<_> = (0..count).map(step).collect();
+        assert_eq!(first, expected.join("; "));
+        let whole = until_waiting(&label(1 % count), 1).remove(0).to_string();
+        assert!(whole.contains(&format!("a cycle: {first}")), "{whole}");
+
+        // Another thread could set it.
+        let other = events[0].set_on_drop();
+        let last = until_waiting(&label(0), 1).remove(0);
+        assert_eq!(last.cycle, None, "{last}");
+        drop(other);
+        (0..count).for_each(|number| _ = until_waiting(&label(number), 0));
+    }
+}
+
+#[test]
+fn any_is_stuck_only_if_each_of_its_events_is() {
+    let [one, other, open] = ["any one", "any other", "any open"].map(|label| labelled(Arc::new(Event::new()), label));
+    let ready = Arc::new(Barrier::new(2));
+    // It waits for its own events.
+    let run = {
+        let (one, other, ready) = (Arc::clone(&one), Arc::clone(&other), Arc::clone(&ready));
+        move || {
+            let _setters = [one.set_on_drop(), other.set_on_drop()];
+            ready.wait();
+            any([&*one, &*other]).wait()
+        }
+    };
+    let stuck = thread::spawn(run);
+    let run = {
+        let (one, open) = (Arc::clone(&one), Arc::clone(&open));
+        move || {
+            ready.wait();
+            any([&*one, &*open]).wait();
+            all([&*open]).wait();
+        }
+    };
+    let free = thread::spawn(run);
+    let waits =
+        until(|| Some(until_waiting("any one", 2)).filter(|waits| waits.iter().any(|wait| wait.cycle.is_some())));
+    let of = |label: &str| waits.iter().find(|wait| wait.events[1].label.as_deref() == Some(label)).unwrap();
+    assert!(of("any other").cycle.is_some(), "{}", of("any other"));
+    assert_eq!(of("any open").cycle, None, "`any open` may be set by anybody");
+    one.set();
+    open.set();
+    stuck.join().unwrap();
+    free.join().unwrap();
+}
