@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tantara::Event;
+use tantara::{Event, SetOnDrop, waits};
 use tokio::task::JoinHandle;
 
 use crate::plan::Plan;
@@ -18,17 +18,13 @@ pub(crate) struct Bank {
 
 impl Bank {
     pub(crate) fn new(plan: Plan, audience: Audience) -> Arc<Bank> {
-        Arc::new(Bank { stage: Stage::new(plan, audience), events: [const { Event::new() }; 2] })
+        let bank = Arc::new(Bank { stage: Stage::new(plan, audience), events: [const { Event::new() }; 2] });
+        Gate::ALL.iter().for_each(|gate| waits::label(bank.event(*gate), gate.event_name()));
+        bank
     }
 
     pub(crate) fn event(&self, gate: Gate) -> &Event {
         &self.events[gate as usize]
-    }
-
-    /// The manager opens a gate.
-    pub(crate) fn open(&self, gate: Gate) {
-        self.stage.opens(gate);
-        self.event(gate).set();
     }
 
     /// Waits until all customers have left. A panic of a worker is propagated.
@@ -46,5 +42,23 @@ impl Bank {
             Ok(bank) => bank.stage.close(),
             Err(_) => unreachable!("all visits have been awaited, and the workers have ended"),
         }
+    }
+}
+
+/// The manager, who has declared to open the gates. If the manager panics, nobody waits for ever.
+#[derive(Debug)]
+pub(crate) struct Manager<'a> {
+    bank: &'a Bank,
+    to_open: [Option<SetOnDrop<'a>>; 2],
+}
+
+impl Manager<'_> {
+    pub(crate) fn new(bank: &Bank) -> Manager<'_> {
+        Manager { bank, to_open: Gate::ALL.map(|gate| Some(bank.event(gate).set_on_drop())) }
+    }
+
+    pub(crate) fn open(&mut self, gate: Gate) {
+        self.bank.stage.opens(gate);
+        self.to_open[gate as usize] = None;
     }
 }

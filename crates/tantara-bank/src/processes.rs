@@ -21,7 +21,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 
-use tantara::SharedEvent;
+use tantara::{SharedEvent, waits};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -133,6 +133,9 @@ pub fn work(arguments: &[String]) -> io::Result<()> {
         events: [event(bank_open)?, event(transactions_open)?],
         pace: pace.parse().ok().and_then(|factor| Pace::new(factor).ok()).ok_or_else(not_a_worker)?,
     };
+    for gate in Gate::ALL {
+        waits::label(executor.event(gate), gate.event_name());
+    }
     let (queue, customers) = mpsc::channel();
     thread::Builder::new().name("line to the manager".into()).spawn(move || {
         for order in io::stdin().lines().map_while(Result::ok) {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::bank::Bank;
+use crate::bank::{Bank, Manager};
 use crate::plan::Plan;
 use crate::script::{self, CustomerStep, ManagerStep, SERVICE};
 use crate::stage::{Audience, Phase, Run};
@@ -33,13 +33,14 @@ pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
 }
 
 async fn manage(bank: &Arc<Bank>) {
+    let mut manager = Manager::new(bank);
     let customers = 0..bank.stage.customers().len();
     let visits = customers.map(|customer| tokio::spawn(serve(Arc::clone(bank), customer))).collect();
     for step in script::MANAGER {
         match *step {
             ManagerStep::Say(line) => bank.stage.announce(line),
             ManagerStep::Pause(pause) => sleep(bank.stage.pace().of(pause)).await,
-            ManagerStep::Open(gate) => bank.open(gate),
+            ManagerStep::Open(gate) => manager.open(gate),
         }
     }
     Bank::last_has_left(visits).await;

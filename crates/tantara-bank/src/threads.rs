@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use crate::bank::Bank;
+use crate::bank::{Bank, Manager};
 use crate::plan::Plan;
 use crate::script::{self, CustomerStep, ManagerStep, SERVICE};
 use crate::stage::{Audience, Phase, Run};
@@ -27,6 +27,7 @@ pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
         .thread_name("worker")
         .build()?;
     let bank = Bank::new(plan, audience);
+    let mut manager = Manager::new(&bank);
     let customers = 0..bank.stage.customers().len();
     let visits: Vec<_> = customers
         .map(|customer| {
@@ -38,11 +39,12 @@ pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
         match *step {
             ManagerStep::Say(line) => bank.stage.announce(line),
             ManagerStep::Pause(pause) => thread::sleep(bank.stage.pace().of(pause)),
-            ManagerStep::Open(gate) => bank.open(gate),
+            ManagerStep::Open(gate) => manager.open(gate),
         }
     }
     pool.block_on(Bank::last_has_left(visits));
     drop(pool);
+    drop(manager);
     Ok(Bank::close(bank))
 }
 

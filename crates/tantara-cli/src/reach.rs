@@ -35,7 +35,10 @@ impl Action {
     pub(crate) fn run(self, place: PlaceArgs) -> Result<(), Failure> {
         match self {
             Action::Events(action) => events::run(action, place),
-            Action::WorkerOfBank { arguments } => tantara_bank::processes::work(&arguments).map_err(Failure::internal),
+            Action::WorkerOfBank { arguments } => {
+                tantara::waits::record(true);
+                tantara_bank::processes::work(&arguments).map_err(Failure::internal)
+            }
             Action::FarWorkerOfBank { arguments } => {
                 let Some(target) = place.cluster(None)? else {
                     return Err(Failure::usage("only tantara bank can start a worker"));
@@ -77,6 +80,9 @@ pub(crate) enum Reach {
     Machines(Cluster, Vec<std::ffi::OsString>),
 }
 
+/// A bank with so many customers at most shows its waits to `tantara ps`: each takes memory while it lasts.
+const MOST_RECORDED: usize = 100_000;
+
 impl Reach {
     /// Connects to the cluster if the scope needs one.
     pub(crate) fn new(reach: ReachArg, workers: usize, place: &PlaceArgs) -> Result<Reach, Failure> {
@@ -103,6 +109,9 @@ impl Reach {
     }
 
     pub(crate) fn run(self, plan: Plan, audience: Audience) -> std::io::Result<Run> {
+        if plan.customers.len() <= MOST_RECORDED {
+            tantara::waits::record(true);
+        }
         let program = std::env::current_exe();
         match self {
             Reach::WithinProcess(reach) => tantara_bank::run(reach, plan, audience),

@@ -210,3 +210,33 @@ fn what_it_cannot_show_is_said() {
     assert_eq!(run(dir.path(), &["ps", "0"]).status.code(), Some(2));
     assert_eq!(run(dir.path(), &["ps", "-1"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_bank_shows_who_waits_for_what_and_who_is_to_set_it() {
+    let dir = TempDir::new().unwrap();
+    for (reach, who) in [("threads", "4 threads: worker, worker, worker, …"), ("tasks", "4 tasks")] {
+        let mut bank = command(dir.path(), &["bank", "--pace", "100", "--reach", reach]);
+        let bank = Running(bank.stdout(Stdio::null()).spawn().unwrap());
+        let four = || ps(dir.path()).iter().any(|page| page["pid"] == bank.0.id() && page["groups"][0]["count"] == 4);
+        until(four);
+        let table = String::from_utf8(run(dir.path(), &["ps", &bank.0.id().to_string()]).stdout).unwrap();
+        assert!(table.contains(who) && table.contains("bank_open"), "{table}");
+        assert!(table.contains(&format!("crates/tantara-bank/src/{reach}.rs:")), "{table}");
+        assert!(table.contains("to be set by ") && table.contains("crates/tantara-bank/src/bank.rs:"), "{table}");
+    }
+}
+
+#[test]
+fn late_waits_are_printed_if_the_environment_says_so() {
+    let dir = TempDir::new().unwrap();
+    let mut waits = command(dir.path(), &["wait", "db-ready", "--timeout", "2s"]);
+    let output = waits.env("TANTARA_WAITS", "300ms").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let line = said.lines().find(|line| line.contains("main (")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.starts_with("tantara: thread main (") && line.contains(") waits for db-ready at "), "{said}");
+
+    let mut waits = command(dir.path(), &["wait", "db-ready", "--timeout", "0.3s"]);
+    let output = waits.env("TANTARA_WAITS", "soon").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("TANTARA_WAITS is neither 0, 1 nor a duration such as 30s"), "{said}");
+}

@@ -106,6 +106,8 @@ Examples:
 Examples:
   TANTARA_WAITS=1 ./server &
   tantara ps                           every process that records its waits
+  tantara bank --pace 5 & sleep 3; tantara ps
+                                       the bank does, too
   tantara ps 4711                      one of them
   tantara ps --json | jq '.[].groups[] | select(.abandoned)'
 
