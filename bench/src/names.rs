@@ -48,10 +48,14 @@ pub mod machines {
     /// The figure with the number of watches at the server.
     pub const WATCHES: &str = "watches";
 
+    /// The figure with the number of leases for each process.
+    pub const LEASES: &str = "leases of each";
+
     /// The roles of processes that a cell starts.
     pub const PUT: &str = "put";
     pub const WAIT: &str = "wait";
     pub const WAIT_BARE: &str = "wait-bare";
+    pub const WAIT_IDLE: &str = "wait-idle";
 }
 
 /// Reads a count from the name of a workload.

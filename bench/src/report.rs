@@ -87,6 +87,8 @@ fn title(workload: &str) -> String {
             format!("The methods, and from a set until a waiter elsewhere is released, {nodes} {unit}")
         }
         ["machines", "crowd", waiters] => format!("{waiters} tasks of one process on one event, 1 node"),
+        ["machines", "many", events] => format!("One process waits for {events} events, 1 node"),
+        ["machines", "idle", processes] => format!("{processes} processes wait, and nothing happens, 1 node"),
         ["machines", "command", nodes, unit] => format!("`tantara --etcd … set`, from start to exit, {nodes} {unit}"),
         ["machines", "failover", processes] => {
             format!("{processes} waiting processes, 3 nodes, the leader is killed (kill -9), and the event is set")
@@ -119,7 +121,7 @@ fn table(record: &Record, workload: &str) -> Table {
     table.set_header([""].into_iter().chain(names.iter().copied()));
     for contender in record.contenders(workload) {
         let cells = names.iter().map(|name| {
-            let is_time = !name.ends_with("bytes") && *name != machines::WATCHES;
+            let is_time = !name.ends_with("bytes") && ![machines::WATCHES, machines::LEASES].contains(name);
             let baseline = baseline_of(record, workload, name).filter(|baseline| is_time && *baseline > 0.0);
             match (record.median(workload, contender, name), baseline) {
                 ((Some(value), 0), Some(baseline)) => format!("{} ({})", figure(value), ratio(value / baseline)),

@@ -27,6 +27,7 @@ pub fn runtime() -> Runtime {
 }
 
 /// A connection to one member.
+#[derive(Clone)]
 pub struct Connection(Grpc<Channel>);
 
 impl Connection {
@@ -61,9 +62,16 @@ impl Connection {
     /// Creates this many watches of the same keys on one stream, numbered from 1, and waits until the server has
     /// confirmed all of them.
     pub async fn watch(&mut self, key: &str, range_end: &str, watches: i64) -> Streaming<WatchAnswer> {
-        let [key, range_end] = [key, range_end].map(|key| key.as_bytes().to_vec());
-        let create = move |watch_id| WatchCreate { key: key.clone(), range_end: range_end.clone(), watch_id };
-        let requests = (1..=watches).map(move |watch_id| Watch { create: Some(create(watch_id)) });
+        self.watch_each(vec![(key.to_owned(), range_end.to_owned()); watches as usize]).await
+    }
+
+    /// As [`watch`](Connection::watch), of many ranges.
+    pub async fn watch_each(&mut self, ranges: Vec<(String, String)>) -> Streaming<WatchAnswer> {
+        let watches = ranges.len();
+        let requests = ranges.into_iter().zip(1..).map(|((key, range_end), watch_id)| {
+            let create = WatchCreate { key: key.into_bytes(), range_end: range_end.into_bytes(), watch_id };
+            Watch { create: Some(create) }
+        });
         // The request stream stays open without further requests.
         let requests = tokio_stream::iter(requests).chain(tokio_stream::pending());
         self.0.ready().await.expect("a member that answers");
@@ -84,6 +92,11 @@ pub async fn change(answers: &mut Streaming<WatchAnswer>) -> i64 {
     let answer = answers.message().await.expect("a watch that goes on").expect("a watch that goes on");
     assert!(!answer.events.is_empty(), "a watch tells of changes");
     answer.watch_id
+}
+
+/// The number of changes that the next message reports.
+pub async fn changes(answers: &mut Streaming<WatchAnswer>) -> usize {
+    answers.message().await.expect("a watch that goes on").expect("a watch that goes on").events.len()
 }
 
 /// An answer, or a part of one, whose content is ignored.

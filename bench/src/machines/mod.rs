@@ -7,13 +7,15 @@ mod bare;
 mod command;
 mod crowd;
 mod failover;
+mod idle;
+mod many;
 mod methods;
 
 use std::panic;
 use std::process::Command;
 
 use crate::names::machines::{
-    BASELINE, BASELINE_COMMAND, BASELINE_CROWD, PUT, TRANSACTIONS, WAIT, WAIT_BARE, WATCH_EACH,
+    BASELINE, BASELINE_COMMAND, BASELINE_CROWD, PUT, TRANSACTIONS, WAIT, WAIT_BARE, WAIT_IDLE, WATCH_EACH,
 };
 use crate::names::{Figures, OURS, number};
 use crate::processes::children;
@@ -26,6 +28,8 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
         cells.push((workload, &[BASELINE, TRANSACTIONS, OURS]));
     }
     cells.push(("machines-crowd-10000", &[BASELINE_CROWD, OURS, WATCH_EACH]));
+    cells.push(("machines-many-10000", &[WATCH_EACH, OURS]));
+    cells.push(("machines-idle-1000", &[BASELINE, OURS]));
     for workload in ["machines-command-1-node", "machines-command-3-nodes"] {
         cells.push((workload, &[BASELINE_COMMAND, OURS]));
     }
@@ -68,6 +72,8 @@ pub fn run(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, S
             }
         }
         ["crowd", waiters] => crowd::release(contender, count(waiters, 200)?, smoke),
+        ["many", events] => many::release(contender, count(events, 200)?, smoke),
+        ["idle", processes] => idle::wait(contender, count(processes, 6)?, smoke)?,
         ["command", nodes, _] => command::spawn(contender, number(nodes)?, smoke)?,
         ["failover", processes] => failover::survive(contender, count(processes, 6)?)?,
         _ => None,
@@ -80,6 +86,7 @@ pub fn client(role: &str, endpoints: &str) -> Result<(), String> {
         PUT => command::put(endpoints),
         WAIT => failover::wait(endpoints),
         WAIT_BARE => failover::wait_bare(endpoints),
+        WAIT_IDLE => idle::wait_bare(endpoints),
         _ => return Err(format!("there is no role {role}")),
     }
     Ok(())

@@ -359,6 +359,13 @@ impl Servers {
         }
     }
 
+    /// Lets a user read and write keys that begin with this, too.
+    pub fn permit(&self, user: &str, prefix: &str) {
+        let mut keys = range(prefix);
+        keys["permType"] = json!("READWRITE");
+        self.call("auth/role/grant", &json!({"name": user, "perm": keys})).unwrap();
+    }
+
     /// Removes the keys that begin with this.
     pub fn delete_prefix(&self, prefix: &str) {
         self.call("kv/deleterange", &range(prefix)).unwrap();
@@ -401,9 +408,18 @@ impl Servers {
     /// How many watches the members that run serve, all together.
     #[must_use]
     pub fn watchers(&self) -> u64 {
+        self.sum("etcd_debugging_mvcc_watcher_total") as u64
+    }
+
+    /// How many seconds of processor time the members that run have used so far.
+    #[must_use]
+    pub fn processor_seconds(&self) -> f64 {
+        self.sum("process_cpu_seconds_total")
+    }
+
+    fn sum(&self, gauge: &str) -> f64 {
         let running = self.members.iter().filter(|member| member.is_running());
-        let watchers = running.map(|member| member.gateway.gauge("etcd_debugging_mvcc_watcher_total"));
-        watchers.map(|watchers| watchers.expect("a server tells of itself") as u64).sum()
+        running.map(|member| member.gateway.gauge(gauge).expect("a server tells of itself")).sum()
     }
 }
 

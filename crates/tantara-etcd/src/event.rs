@@ -190,7 +190,7 @@ impl ClusterEvent {
                 let (holds, _) = holds.map_err(|failure| failure.error)?;
                 let key = store.keys.event(&name);
                 let delete = DeleteRange { range_end: keys::end_of(&key), key };
-                let deleted = store.writer.apply(REMOVE, vec![delete.into()], until).await;
+                let deleted = store.writes.apply(REMOVE, vec![delete.into()], until).await;
                 deleted.map_err(|error| write_error(error, REMOVE, runtime))?;
                 // The holders learn of it when their leases end.
                 for hold in &holds {
@@ -315,8 +315,8 @@ impl ClusterEvent {
         let runtime = self.runtime.clone();
         let ops = ops(runtime.store(), &self.name);
         self.run(move |store, _| async move {
-            let written = store.writer.apply(doing, ops, store.connection.request_deadline()).await;
-            written.map(drop).map_err(|error| write_error(error, doing, runtime))
+            let written = store.writes.apply(doing, ops, store.connection.request_deadline()).await;
+            written.map_err(|error| write_error(error, doing, runtime))
         })
     }
 
@@ -374,7 +374,7 @@ impl UnknownWrite {
             if let Some(made) = outcome.get() {
                 return Ok(*made);
             }
-            let made = store.writer.resolve(doing, &write, store.connection.request_deadline()).await?;
+            let made = store.writes.writer.resolve(doing, &write, store.connection.request_deadline()).await?;
             Ok(*outcome.get_or_init(|| made))
         })
     }

@@ -3,6 +3,7 @@
 #![cfg(unix)]
 
 mod access;
+mod batches;
 #[path = "../../../tantara/tests/it/contract.rs"]
 mod contract;
 mod external;

@@ -137,6 +137,17 @@ pub(crate) struct Op {
     delete_range: Option<DeleteRange>,
 }
 
+impl Op {
+    /// The key that it changes. `None` if it changes a range, or nothing.
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        match (&self.put, &self.delete_range) {
+            (Some(put), _) => Some(&put.key),
+            (None, Some(delete)) if delete.range_end.is_empty() => Some(&delete.key),
+            _ => None,
+        }
+    }
+}
+
 impl From<Range> for Op {
     fn from(range: Range) -> Op {
         Op { range: Some(range), ..Op::default() }

@@ -14,9 +14,9 @@ use crate::client::proto::{DeleteRange, Put};
 use crate::store::Store;
 use crate::store::keys::Stamp;
 
-/// Upper bound on the records that are written concurrently, which leaves the other turns of the
-/// writer to users.
-const AT_ONCE: usize = 16;
+/// Upper bound on the records that are written concurrently, so that the writes of users do not
+/// queue behind thousands. These share a transaction.
+const AT_ONCE: usize = 120;
 
 /// The shortest time between two writes of a record.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -144,5 +144,5 @@ async fn write(
         let stamp = Stamp { at: since, count: u32::try_from(count).unwrap_or(u32::MAX), ..Stamp::now() };
         Put { key, value: stamp.to_value(), lease: id }.into()
     };
-    store.writer.apply(DOING, vec![op], until).await.ok().map(drop)
+    store.writes.apply(DOING, vec![op], until).await.ok()
 }

@@ -33,6 +33,7 @@ use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
 use crate::store::Store;
+use crate::store::create;
 use crate::store::keys::Part;
 use crate::store::read::{self, Snapshot};
 use crate::store::state::State;
@@ -70,8 +71,8 @@ enum Done {
     Decided { number: u64, waits: Vec<Completer>, names: Vec<Arc<str>>, snapshot: Result<Snapshot, Failure> },
     /// A read of the state at the revision of a change.
     Past { name: Arc<str>, revision: i64, snapshot: Result<Snapshot, Failure> },
-    /// An event was created, or existed, at a revision.
-    Created { name: Arc<str>, revision: Result<i64, Error> },
+    /// Events were created, or existed, each at a revision.
+    Created { names: Vec<Arc<str>>, revisions: Vec<Result<i64, Error>> },
 }
 
 struct Driver {
@@ -253,15 +254,17 @@ impl Driver {
                     _ => (waiters.is_stale, self.has_to_read) = (true, true),
                 }
             }
-            Done::Created { name, revision } => {
-                let Some(waiters) = self.events.get_mut(&name) else { return };
-                match revision {
-                    Ok(revision) => {
-                        waiters.on_created(revision, self.reads);
-                        self.has_to_read |= waiters.is_stale;
+            Done::Created { names, revisions } => {
+                for (name, revision) in names.iter().zip(revisions) {
+                    let Some(waiters) = self.events.get_mut(name) else { continue };
+                    match revision {
+                        Ok(revision) => {
+                            waiters.on_created(revision, self.reads);
+                            self.has_to_read |= waiters.is_stale;
+                        }
+                        // Tried again by `count`. A refusal is final.
+                        Err(error) => waiters.is_creating = !error.is_unreachable(),
                     }
-                    // Tried again by `count`. A refusal is final.
-                    Err(error) => waiters.is_creating = !error.is_unreachable(),
                 }
             }
         }
@@ -456,7 +459,7 @@ impl Driver {
     /// Creates and records the events whose waits have lasted for long enough, and forgets those
     /// without waits.
     fn count(&mut self, now: Instant) {
-        let mut unused = Vec::new();
+        let (mut unused, mut missing) = (Vec::new(), Vec::new());
         for (name, waiters) in &mut self.events {
             if waiters.left > 0 {
                 waiters.purge();
@@ -474,14 +477,17 @@ impl Driver {
                 waiters.is_recorded = true;
                 if waiters.may_not_exist() && !waiters.is_creating {
                     waiters.is_creating = true;
-                    let (store, name) = (Arc::clone(&self.store), Arc::clone(name));
-                    self.jobs.spawn(async move {
-                        let revision = store.create(DOING, &name).await;
-                        Done::Created { name, revision }
-                    });
+                    missing.push(Arc::clone(name));
                 }
             }
             self.records.set_count(name, if waiters.is_recorded { waiters.count() } else { 0 });
+        }
+        for names in missing.chunks(create::AT_ONCE) {
+            let (store, names) = (Arc::clone(&self.store), names.to_vec());
+            self.jobs.spawn(async move {
+                let revisions = create::events(&store, DOING, &names).await;
+                Done::Created { names, revisions }
+            });
         }
         for name in unused {
             if let Some(watch) = self.events.remove(&name).and_then(|waiters| waiters.watch) {

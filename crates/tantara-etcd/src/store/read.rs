@@ -5,7 +5,7 @@
 //! repeated without them, so that other events are not affected.
 
 use std::ops::Range as Span;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 use tonic::Code;
@@ -13,6 +13,7 @@ use tonic::Code;
 use crate::client::call::Failure;
 use crate::client::proto::{KeyValue, Range, RangeAnswer, Txn};
 use crate::error::Error;
+use crate::lock::lock;
 use crate::store::Store;
 use crate::store::keys::{Part, end_of, lease_of_hold};
 use crate::store::state::State;
@@ -137,33 +138,74 @@ async fn at_one_revision(
 ) -> Result<Answers, Failure> {
     let mut read = Answers { revision: at, answers: Vec::new() };
     read.answers.resize_with(ranges.len(), || Ok(RangeAnswer::default()));
-    let mut spans: Vec<Span<usize>> = chunks(0..ranges.len(), RANGES_AT_ONCE);
-    while let Some(span) = spans.pop() {
-        let some = ranges[span.clone()].iter().map(|range| Range { revision: read.revision, ..range.clone() });
-        let failure = match some_at_once(store, doing, some.collect(), until).await {
-            Ok((revision, answers)) => {
-                if read.revision == 0 {
-                    read.revision = revision;
-                }
-                for (index, answer) in span.zip(answers) {
-                    read.answers[index] = Ok(answer);
-                }
-                continue;
-            }
-            Err(failure) => failure,
+    let spans: Vec<Span<usize>> = chunks(0..ranges.len(), RANGES_AT_ONCE);
+    let reading = Reading { store, doing, ranges, until, progress: Mutex::new((read, spans)) };
+    // The answer to the first request that succeeds decides the revision of all.
+    reading.go_on(|read| read.revision > 0).await?;
+    let has_more = !lock(&reading.progress).1.is_empty();
+    if has_more {
+        // In a box, because most reads need one request.
+        let others = async {
+            let go_on = || reading.go_on(|_| false);
+            tokio::try_join!(go_on(), go_on(), go_on(), go_on(), go_on(), go_on(), go_on(), go_on())
         };
-        match failure.status {
-            _ if !is_about_keys(&failure) => return Err(failure),
-            _ if span.len() == 1 => read.answers[span.start] = Err(failure.error),
-            // A full database refuses transactions of any size (etcd 3.5.0 to 3.5.6).
-            Some(Code::ResourceExhausted) => spans.extend(chunks(span, 1)),
-            _ => {
-                let half = span.len().div_ceil(2);
-                spans.extend(chunks(span, half));
+        Box::pin(others).await?;
+    }
+    Ok(reading.progress.into_inner().unwrap_or_else(PoisonError::into_inner).0)
+}
+
+/// A read of many ranges, in several requests.
+struct Reading<'r> {
+    store: &'r Store,
+    doing: &'static str,
+    ranges: &'r [Range],
+    until: Instant,
+    /// The answers, and the spans that have not been read, the last one first.
+    progress: Mutex<(Answers, Vec<Span<usize>>)>,
+}
+
+impl Reading<'_> {
+    /// Reads one span after the other, until none is left or this is enough. Several of these run
+    /// concurrently.
+    async fn go_on(&self, is_enough: impl Fn(&Answers) -> bool) -> Result<(), Failure> {
+        loop {
+            let (span, revision) = {
+                let mut progress = lock(&self.progress);
+                let (read, spans) = &mut *progress;
+                match spans.pop() {
+                    Some(span) => (span, read.revision),
+                    None => return Ok(()),
+                }
+            };
+            let some = self.ranges[span.clone()].iter().map(|range| Range { revision, ..range.clone() });
+            let outcome = some_at_once(self.store, self.doing, some.collect(), self.until).await;
+            let mut progress = lock(&self.progress);
+            let (read, spans) = &mut *progress;
+            match outcome {
+                Ok((revision, answers)) => {
+                    if read.revision == 0 {
+                        read.revision = revision;
+                    }
+                    for (index, answer) in span.zip(answers) {
+                        read.answers[index] = Ok(answer);
+                    }
+                }
+                Err(failure) => match failure.status {
+                    _ if !is_about_keys(&failure) => return Err(failure),
+                    _ if span.len() == 1 => read.answers[span.start] = Err(failure.error),
+                    // A full database refuses transactions of any size (etcd 3.5.0 to 3.5.6).
+                    Some(Code::ResourceExhausted) => spans.extend(chunks(span, 1)),
+                    _ => {
+                        let half = span.len().div_ceil(2);
+                        spans.extend(chunks(span, half));
+                    }
+                },
+            }
+            if is_enough(read) {
+                return Ok(());
             }
         }
     }
-    Ok(read)
 }
 
 /// Splits a span, the last piece first.
@@ -199,7 +241,7 @@ fn is_too_large(failure: &Failure) -> bool {
 }
 
 /// Whether the same request with fewer keys may succeed.
-fn is_about_keys(failure: &Failure) -> bool {
+pub(crate) fn is_about_keys(failure: &Failure) -> bool {
     match failure.status {
         Some(Code::PermissionDenied | Code::ResourceExhausted) => true,
         // The server is configured to allow fewer operations.

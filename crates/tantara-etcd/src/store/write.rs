@@ -15,8 +15,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::client::call::Failure;
@@ -29,9 +28,6 @@ use crate::store::keys::Keys;
 /// The number of slots in a namespace. If two writers pick the same one at the same time, one of
 /// them retries.
 const SLOTS: u32 = 1_024;
-
-/// Upper bound on the concurrent writes of this process.
-const AT_ONCE: usize = 64;
 
 /// Upper bound on the changes of a slot that are searched for the one that decides. They are those
 /// that other writers made while the outcome of a write was unknown.
@@ -47,7 +43,6 @@ pub(crate) struct Writer {
     keys: Keys,
     /// The slot that the connection reads ahead.
     first: u32,
-    turns: Semaphore,
     slots: Mutex<Slots>,
 }
 
@@ -119,12 +114,30 @@ enum Outcome {
 }
 
 /// Why a write has failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum WriteError {
     /// It was not made.
     Failed(Error),
     /// It may have been made. [`Writer::resolve`] finds out.
     Unknown(IdempotentWrite),
+}
+
+/// [`WriteError`], before it is known whether a part of the write may be made.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    NotMade(Failure),
+    Unknown(IdempotentWrite),
+    /// The outcome can no longer be found out.
+    Lost(Error),
+}
+
+impl From<Fault> for WriteError {
+    fn from(fault: Fault) -> WriteError {
+        match fault {
+            Fault::NotMade(Failure { error, .. }) | Fault::Lost(error) => WriteError::Failed(error),
+            Fault::Unknown(write) => WriteError::Unknown(write),
+        }
+    }
 }
 
 impl From<Error> for WriteError {
@@ -159,18 +172,20 @@ impl IdempotentWrite {
 impl Writer {
     /// `first` is the number of the slot that the connection reads ahead.
     pub(crate) fn new(connection: Arc<Connection>, keys: Keys, first: u32) -> Writer {
-        Writer { connection, keys, first, turns: Semaphore::new(AT_ONCE), slots: Mutex::default() }
+        Writer { connection, keys, first, slots: Mutex::default() }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         lock(&self.slots)
     }
 
-    /// Applies all of `ops` or none, once. Returns their revision.
-    pub(crate) async fn apply(&self, doing: &'static str, ops: Vec<Op>, until: Instant) -> Result<i64, WriteError> {
-        let Ok(_turn) = timeout_at(until, self.turns.acquire()).await else {
-            return Err(self.connection.unreachable(doing).into());
-        };
+    /// The error of a write that was not sent in time.
+    pub(crate) fn unreachable(&self, doing: &'static str) -> Error {
+        self.connection.unreachable(doing)
+    }
+
+    /// Applies all of `ops` or none, once.
+    pub(crate) async fn apply(&self, doing: &'static str, ops: Vec<Op>, until: Instant) -> Result<(), Fault> {
         let mut reserved = self.reserve(doing, until).await?;
         let mut is_contended = false;
         loop {
@@ -180,8 +195,8 @@ impl Writer {
                 self.connection.call_counted(doing, &write.transaction(ops.clone()), until).await;
             let answer = match answer {
                 Ok(answer) => answer,
-                Err(failure) if failure.may_be_done => return Err(WriteError::Unknown(write)),
-                Err(failure) => return Err(failure.error.into()),
+                Err(failure) if failure.may_be_done => return Err(Fault::Unknown(write)),
+                Err(failure) => return Err(Fault::NotMade(failure)),
             };
             if answer.succeeded {
                 let revision = answer.header.unwrap_or_default().revision;
@@ -190,7 +205,7 @@ impl Writer {
                 if !is_contended {
                     reserved.release(revision, write.version + 1);
                 }
-                return Ok(revision);
+                return Ok(());
             }
             // The slot was changed, by an attempt whose answer was lost or by another writer.
             let slot = slot_in(answer);
@@ -203,10 +218,10 @@ impl Writer {
             match self.search(doing, &write, slot, until).await {
                 Ok(Outcome::Made(revision, version)) => {
                     reserved.release(revision, version);
-                    return Ok(revision);
+                    return Ok(());
                 }
-                Ok(Outcome::Lost) => return Err(self.lost(doing).into()),
-                Err(_) => return Err(WriteError::Unknown(write)),
+                Ok(Outcome::Lost) => return Err(Fault::Lost(self.lost(doing))),
+                Err(_) => return Err(Fault::Unknown(write)),
                 Ok(Outcome::NotMade) => {}
             }
             reserved = self.reserve(doing, until).await?;
@@ -215,7 +230,7 @@ impl Writer {
 
     /// Reserves a slot whose revision is known: a free one, the one that the connection has read
     /// ahead, or a random one, which is read.
-    async fn reserve(&self, doing: &'static str, until: Instant) -> Result<Reserved<'_>, Error> {
+    async fn reserve(&self, doing: &'static str, until: Instant) -> Result<Reserved<'_>, Fault> {
         let number = {
             let mut slots = self.slots();
             if let Some(slot) = slots.free.pop() {
@@ -240,7 +255,7 @@ impl Writer {
         };
         let mut reserved = Reserved { writer: self, slot: Slot::shown(number, None) };
         let read = Range::of(self.keys.slot(number));
-        let answer = self.connection.call(doing, &read, until).await.map_err(|failure| failure.error)?;
+        let answer = self.connection.call(doing, &read, until).await.map_err(Fault::NotMade)?;
         reserved.slot = Slot::shown(number, answer.kvs.first());
         Ok(reserved)
     }
