@@ -1,6 +1,6 @@
 """tantara compared with CPython's own events and with aiologic: the same work in one run, alternately, as ratios.
 
-    python bench.py [--quick]
+    python bench.py [--quick] [--only WORD]
 
 aiologic is left out where it is not installed (pip install aiologic).
 
@@ -113,18 +113,24 @@ def crowd(make, size):
 
 
 def tasks(make, wait, size):
-    """Release waiting tasks: the time of set(), and until the last task has run."""
+    """Release waiting tasks: the time until all wait, of set(), and until the last has run; and awaiting a set event."""
     size = 20 if QUICK else size
 
     async def main():
         event = make()
+        made = now()
         waits = [asyncio.ensure_future(wait(event)) for _ in range(size)]
+        await asyncio.sleep(0)
+        begun = now()
         await asyncio.sleep(0.01)
         began = now()
         event.set()
         was_set = now()
         await asyncio.gather(*waits)
-        return (was_set - began) / size, (now() - began) / size
+        out = now()
+        for _ in range(size):
+            await wait(event)
+        return [time / size for time in (begun - made, was_set - began, out - began, now() - out)]
 
     return asyncio.run(main())
 
@@ -164,8 +170,13 @@ def of_threads(make):
 
 
 def of_tasks(make, wait):
-    was_set, out = tasks(make, wait, 10_000)
-    return {"set() with 10,000 tasks (each)": was_set, "10,000 tasks, all out (each)": out}
+    begun, was_set, out, awaited = tasks(make, wait, 10_000)
+    return {
+        "10,000 tasks begin to wait (each)": begun,
+        "set() with 10,000 tasks (each)": was_set,
+        "10,000 tasks, all out (each)": out,
+        "await of a set event": awaited,
+    }
 
 
 def of_processes(make):
@@ -200,12 +211,16 @@ def main():
     global QUICK
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a moment of each; the figures mean nothing")
-    QUICK = parser.parse_args().quick
+    parser.add_argument("--only", metavar="WORD", default="", help="only the peers whose name contains the word")
+    arguments = parser.parse_args()
+    QUICK = arguments.quick
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} processors, "
           f"{platform.system()} {platform.release()}, {time.strftime('%Y-%m-%d')}\n")
     if aiologic is None:
         print("aiologic is left out: it is not installed (pip install aiologic).\n")
     for name, contest, theirs, ours in CONTESTS:
+        if arguments.only not in name:
+            continue
         figures = ([], [])
         for _ in range(1 if QUICK else ROUNDS):
             for side, contender in zip(figures, (theirs, ours)):

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tantara::Waitable;
 
+use crate::coroutine::coroutine;
 use crate::event::{form, refuse_copying};
 use crate::forked::Own;
 use crate::member::Member;
@@ -109,7 +110,7 @@ impl AutoResetEvent {
     /// any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(slf.py(), || Ok(slf.clone().unbind()), Aim::All, timeout)
+        coroutine(slf.py(), || Ok(slf.clone().unbind()), Aim::All, timeout)
     }
 
     /// The number of threads and tasks that wait.

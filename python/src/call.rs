@@ -8,10 +8,12 @@
 
 use std::ffi::{CStr, c_char};
 use std::hint::black_box;
+use std::ptr::null_mut;
 
-use pyo3::ffi::PyObject;
+use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyInt, PyString, PyTuple};
 
 // As in `pyo3::ffi`, but these may unwind. They are called through pointers that the optimiser
 // cannot see through: where it links the modules of all crates, it may merge a declaration with
@@ -19,6 +21,7 @@ use pyo3::types::{PyInt, PyTuple};
 unsafe extern "C-unwind" {
     fn PyImport_ImportModule(name: *const c_char) -> *mut PyObject;
     fn PyObject_Call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
+    fn PyObject_CallMethodObjArgs(object: *mut PyObject, name: *mut PyObject, ...) -> *mut PyObject;
 }
 
 /// Blocks the thread for ever when it is dropped, which only unwinding does.
@@ -59,6 +62,59 @@ pub(crate) fn call<'py>(
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, result) }
+}
+
+/// Calls a method with at most two arguments, without a tuple of them.
+pub(crate) fn call_method<'py, const COUNT: usize>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: [&Bound<'py, PyAny>; COUNT],
+) -> PyResult<Bound<'py, PyAny>> {
+    const { assert!(COUNT <= 2) }
+    let call: unsafe extern "C-unwind" fn(_, _, ...) -> _ = black_box(PyObject_CallMethodObjArgs);
+    let argument = |index: usize| arguments.get(index).map_or(null_mut(), |argument| argument.as_ptr());
+    let (first, second, end) = (argument(0), argument(1), null_mut::<PyObject>());
+    let guard = Guard;
+    // SAFETY: the thread is attached, the references are valid, and a null pointer follows the last
+    // argument.
+    let result = unsafe { call(object.as_ptr(), name.as_ptr(), first, second, end) };
+    std::mem::forget(guard);
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
+}
+
+/// Whether a module was imported, by its name.
+pub(crate) fn is_imported(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+    // SAFETY: the thread is attached, and the result is borrowed from the interpreter, which
+    // outlives this call.
+    let modules = unsafe { Borrowed::from_ptr(py, ffi::PyImport_GetModuleDict()) };
+    modules.cast::<PyDict>()?.contains(name)
+}
+
+/// Whether the thread is attached to the main interpreter. Only that one's objects may be kept in
+/// statics: a subinterpreter may end before the process, and then no reference to its objects may
+/// remain.
+pub(crate) fn is_main_interpreter(_: Python<'_>) -> bool {
+    // SAFETY: the thread is attached to an interpreter.
+    unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) == 0 }
+}
+
+/// An attribute of a module, of the current interpreter. That of the main interpreter is kept.
+pub(crate) fn kept<'py>(
+    py: Python<'py>,
+    of_main: &'static PyOnceLock<Py<PyAny>>,
+    module: &CStr,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let of_this = || import(py, module)?.getattr(name);
+    if !is_main_interpreter(py) {
+        return of_this();
+    }
+    match of_main.get(py) {
+        Some(object) => Ok(object.bind(py).clone()),
+        // The import may run on several threads; one of them stores the object.
+        None => of_this().map(|object| of_main.get_or_init(py, || object.unbind()).bind(py).clone()),
+    }
 }
 
 /// Converts an object to an integer by its `__index__`.

@@ -12,6 +12,7 @@ use tantara::Waitable;
 use tantara_etcd::{ClusterWait, ClusterWaiter};
 
 use crate::connection::{Connection, Handle, instance};
+use crate::coroutine::coroutine;
 use crate::error::{of_cluster, refuse_pickling, run};
 use crate::event::Event;
 use crate::hold::{self, Hold};
@@ -219,7 +220,7 @@ impl ClusterEvent {
     /// has answered that request releases the wait. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(py, || self.begin(), Aim::All, timeout)
+        coroutine(py, || self.begin(), Aim::All, timeout)
     }
 
     /// Block until the event is unset, for at most timeout seconds: neither set nor held. It is
@@ -242,7 +243,7 @@ impl ClusterEvent {
         py: Python<'py>,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_unset_async), Aim::All, timeout)
+        coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_unset_async), Aim::All, timeout)
     }
 
     /// Block until the event is set once more, for at most timeout seconds: by set(), pulse() or
@@ -264,7 +265,7 @@ impl ClusterEvent {
         py: Python<'py>,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_next_async), Aim::All, timeout)
+        coroutine(py, || self.begin_by(tantara_etcd::ClusterEvent::wait_next_async), Aim::All, timeout)
     }
 
     /// Set the event until the returned Hold is released: with event.hold(): ...

@@ -10,7 +10,7 @@ use crate::forked::Own;
 use crate::member::Member;
 use crate::seconds;
 use crate::sleep::blocking;
-use crate::task::{self, Aim};
+use crate::task;
 
 /// An event: a flag that threads and asyncio tasks wait for.
 ///
@@ -87,7 +87,7 @@ impl Event {
     }
 }
 
-/// The methods except `is_set` and `wait`, which `quick.rs` adds.
+/// The methods except `is_set`, `wait` and `wait_async`, which `quick.rs` adds.
 #[pymethods]
 impl Event {
     /// Ignores its arguments: they are for `__init__`, which a subclass may override.
@@ -120,15 +120,6 @@ impl Event {
     /// Clear the event. Clearing an event that is unset has no effect.
     fn clear(&self) {
         self.event().clear();
-    }
-
-    /// wait() for async code: await event.wait_async().
-    ///
-    /// The wait begins with the call, not with the await: every later set(), from any thread,
-    /// releases it, even if clear() follows. It may be cancelled at any time.
-    #[pyo3(signature = (timeout = None))]
-    fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(slf.py(), || Ok(slf.clone().unbind()), Aim::All, timeout)
     }
 
     /// The number of threads and tasks that wait.

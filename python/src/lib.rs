@@ -5,6 +5,7 @@ mod call;
 mod cluster;
 mod cluster_event;
 mod connection;
+mod coroutine;
 mod error;
 mod event;
 mod forked;
@@ -32,6 +33,8 @@ mod _tantara {
     #[pymodule_export]
     use super::cluster_event::ClusterEvent;
     #[pymodule_export]
+    use super::coroutine::{Released, Wait, run};
+    #[pymodule_export]
     use super::error::Change;
     #[pymodule_export]
     use super::event::Event;
@@ -50,6 +53,7 @@ mod _tantara {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         sleep::watch_forks()?;
         quick::install(module.py())?;
+        coroutine::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

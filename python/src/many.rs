@@ -10,13 +10,14 @@ use tantara::{all, any};
 use crate::auto_reset::AutoResetEvent;
 use crate::call::call;
 use crate::cluster_event::{BegunWait, ClusterEvent};
+use crate::coroutine::coroutine;
 use crate::error::raise;
 use crate::event::Event;
 use crate::member::{Member, Members};
 use crate::seconds;
 use crate::shared::SharedEvent;
 use crate::sleep::blocking;
-use crate::task::{self, Aim};
+use crate::task::Aim;
 
 /// An event of any kind, kept alive for a wait.
 enum AnyEvent {
@@ -143,7 +144,7 @@ pub(crate) fn wait_any_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, || AnyEvents::from_python(events), Aim::Any, timeout)
+    coroutine(py, || AnyEvents::from_python(events), Aim::Any, timeout)
 }
 
 /// wait_all() for async code: await wait_all_async(events).
@@ -156,5 +157,5 @@ pub(crate) fn wait_all_async<'py>(
     events: &Bound<'py, PyAny>,
     timeout: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    task::coroutine(py, || AnyEvents::from_python(events), Aim::All, timeout)
+    coroutine(py, || AnyEvents::from_python(events), Aim::All, timeout)
 }

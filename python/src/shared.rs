@@ -12,12 +12,13 @@ use tantara::__private::{Seal, Sealed, Slot};
 use tantara::Waitable;
 
 use crate::call::{call, import, index};
+use crate::coroutine::coroutine;
 use crate::error::raise;
 use crate::member::Member;
 use crate::seconds;
 use crate::shared_hold::SharedHold;
 use crate::sleep::blocking;
-use crate::task::{self, Aim};
+use crate::task::Aim;
 
 /// An event that processes share, by its name or by passing it to a child.
 ///
@@ -236,7 +237,7 @@ impl SharedEvent {
     /// The wait begins with the call, not with the await. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(slf: &Bound<'py, Self>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
-        task::coroutine(slf.py(), || slf.get().opened(), Aim::All, timeout)
+        coroutine(slf.py(), || slf.get().opened(), Aim::All, timeout)
     }
 
     /// Block until the event is unset, for at most timeout seconds. It is released too if the event
@@ -259,7 +260,7 @@ impl SharedEvent {
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: tantara::SharedEvent::wait_unset_async });
-        task::coroutine(slf.py(), wait, Aim::All, timeout)
+        coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
     /// Block until the event is set by a call that begins after this one, for at most timeout
@@ -281,7 +282,7 @@ impl SharedEvent {
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: tantara::SharedEvent::wait_next_async });
-        task::coroutine(slf.py(), wait, Aim::All, timeout)
+        coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
     /// Set the event until the returned SharedHold is released or this process ends: with

@@ -21,9 +21,8 @@ use std::time::Duration;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
-use crate::call::{call, import};
+use crate::call::{call, import, is_imported};
 use crate::forked;
 
 /// Registers a handler for forks, once in a process. Called at each import. Python's own
@@ -116,11 +115,8 @@ pub(crate) fn blocking<R: Outcome>(
 
 /// The error to raise if this thread runs greenlets.
 fn hub(py: Python<'_>) -> PyResult<Option<PyErr>> {
-    // SAFETY: the thread is attached, and the result is borrowed from the interpreter, which
-    // outlives this call.
-    let modules = unsafe { Borrowed::from_ptr(py, ffi::PyImport_GetModuleDict()) };
     // Both gevent and eventlet import it.
-    if !modules.cast::<PyDict>()?.contains(pyo3::intern!(py, "greenlet"))? {
+    if !is_imported(py, pyo3::intern!(py, "greenlet"))? {
         return Ok(None);
     }
     let refusal = call(&import(py, c"tantara._greenlets")?.getattr("refusal")?, ())?;

@@ -3,10 +3,11 @@
 //! Each loop has a [`Notifier`], an eventfd that the loop watches. Any thread may call a waker,
 //! without the interpreter's lock: the waker pushes the wait to the notifier's queue and writes to
 //! the eventfd. The loop then polls the waits in the queue and completes the listeners of those
-//! that are over. `_tasks.py` does this, and defines the coroutine. If the loop's own thread calls
-//! `set`, no eventfd is needed: [`delivering`] completes the waits before `set` returns. When the
-//! timeout of a wait expires, a cluster may have to be asked for the outcome. Then the wait
-//! continues until it has answered.
+//! that are over. `_tasks.py` does this. If the loop's own thread calls `set`, no eventfd is needed:
+//! [`delivering`] completes the waits before `set` returns. A listener is the wait itself
+//! (`coroutine.rs`), or a future of asyncio under the coroutine in `_tasks.py`. When the timeout of
+//! a wait expires, a cluster may have to be asked for the outcome. Then the wait continues until it
+//! has answered.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -14,11 +15,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
-use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -26,10 +26,9 @@ use pyo3::types::{PyBool, PyList};
 use rustix::event::{EventfdFlags, eventfd};
 use tantara::any;
 
-use crate::call::{call, import};
+use crate::call::{call, import, kept};
 use crate::error::{of_cluster, of_event};
 use crate::member::{Member, Members};
-use crate::seconds;
 
 /// What ends a wait.
 #[derive(Clone, Copy, Debug)]
@@ -54,20 +53,6 @@ type Answer = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 type Result = std::result::Result<Outcome, tantara::Error>;
 type BoxFuture = Pin<Box<dyn Future<Output = Result> + Send>>;
 
-/// Begins a wait and returns its coroutine. Waits for a cluster begin in `events`.
-pub(crate) fn coroutine<'py, E: Members>(
-    py: Python<'py>,
-    events: impl FnOnce() -> PyResult<E>,
-    aim: Aim,
-    timeout: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    // First, because the timeout may be invalid, and its conversion may run Python code.
-    let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
-    let events = Arc::new(events()?);
-    let future = future(Arc::clone(&events), aim);
-    begin(py, Pending::begin(Some(events), aim, future), limit)
-}
-
 /// Sends a request and returns the coroutine that converts its answer by `value`.
 pub(crate) fn request<'py, T: Send + 'static>(
     py: Python<'py>,
@@ -82,28 +67,12 @@ pub(crate) fn request<'py, T: Send + 'static>(
     begin(py, Pending::begin(None, Aim::All, Box::pin(future)), None)
 }
 
-fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound<'_, PyAny>> {
+/// The Python coroutine of a wait or a request.
+pub(crate) fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyResult<Bound<'_, PyAny>> {
+    static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let is_over = pending.is_over();
     let pending = Bound::new(py, pending)?;
-    call(&wait_of_tasks(py)?, (pending, limit, is_over))
-}
-
-/// The coroutine function of the current interpreter. Only the main interpreter's is cached,
-/// because a subinterpreter may end before the process, and then no reference to its objects may
-/// remain.
-fn wait_of_tasks(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    const MAIN: i64 = 0;
-    static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let of_this = || import(py, c"tantara._tasks")?.getattr("wait");
-    // SAFETY: `py` shows that the thread is attached to an interpreter.
-    match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
-        MAIN => match OF_MAIN.get(py) {
-            Some(wait) => Ok(wait.bind(py).clone()),
-            // The import may run on several threads; one of them stores the function.
-            None => of_this().map(|wait| OF_MAIN.get_or_init(py, || wait.unbind()).bind(py).clone()),
-        },
-        _ => of_this(),
-    }
+    call(&kept(py, &OF_MAIN, c"tantara._tasks", "wait")?, (pending, limit, is_over))
 }
 
 /// The descriptor that a loop watches. Internal to tantara.
@@ -113,6 +82,8 @@ pub(crate) struct Notifier(Arc<Queue>);
 struct Queue {
     eventfd: OwnedFd,
     woken: Mutex<Vec<Arc<Entry>>>,
+    /// Whether its loop has gone. Then another one may have its address.
+    is_closed: AtomicBool,
 }
 
 /// The loop of this thread.
@@ -120,6 +91,8 @@ struct Queue {
 struct LocalLoop {
     /// The queue of the loop in which a task of this thread began a wait most recently.
     queue: RefCell<Weak<Queue>>,
+    /// The address of that loop, if it is known.
+    address: Cell<usize>,
     /// Whether [`delivering`] runs on this thread and will take from that queue.
     is_delivering: Cell<bool>,
 }
@@ -202,33 +175,41 @@ impl Notifier {
     #[new]
     fn new() -> PyResult<Notifier> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        Ok(Notifier(Arc::new(Queue { eventfd, woken: Mutex::default() })))
+        Ok(Notifier(Arc::new(Queue { eventfd, woken: Mutex::default(), is_closed: AtomicBool::new(false) })))
     }
 
     fn fileno(&self) -> RawFd {
         self.0.eventfd.as_raw_fd()
     }
 
+    /// The loop has gone.
+    fn close(&self) {
+        self.0.is_closed.store(true, Relaxed);
+    }
+
     /// Called when the eventfd is readable. Returns the listeners that get a result, their results,
-    /// and pairs of a listener and its exception.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>)> {
-        let (futures, results, errors) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
+    /// pairs of a listener and its exception, and the waits that are their own listeners.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
+        let [futures, results, errors, waits] = std::array::from_fn(|_| PyList::empty(py));
         for entry in self.0.take() {
             // Not a plain store: a waker that found `is_woken` set relies on the poll below to see
             // what it did before.
             entry.is_woken.swap(false, AcqRel);
             entry.poll();
             let reported = entry.state().report();
-            let Some((listener, result)) = reported else { continue };
-            match value(py, result) {
-                Ok(value) => {
-                    futures.append(listener)?;
-                    results.append(value)?;
-                }
-                Err(error) => errors.append((listener, error.into_value(py)))?,
+            match reported {
+                None => continue,
+                Some((wait, None)) => waits.append(wait)?,
+                Some((listener, Some(result))) => match value(py, result) {
+                    Ok(value) => {
+                        futures.append(listener)?;
+                        results.append(value)?;
+                    }
+                    Err(error) => errors.append((listener, error.into_value(py)))?,
+                },
             }
         }
-        Ok((futures, results, errors))
+        Ok([futures, results, errors, waits])
     }
 }
 
@@ -257,13 +238,105 @@ struct State {
     /// The result, until it is reported.
     result: Option<Result>,
     /// The asyncio future that receives the result, or an object with the same methods.
-    listener: Option<Py<PyAny>>,
+    listener: Option<Listener>,
     /// The reported outcome. The task may be cancelled before it sees it; then its releases are
     /// passed on.
     reported: Option<Outcome>,
 }
 
+enum Listener {
+    /// It is given the result.
+    Other(Py<PyAny>),
+    /// The wait itself, which takes its result when its task runs.
+    Wait(Py<PyAny>),
+}
+
 impl Pending {
+    pub(crate) fn for_events(events: impl Members, aim: Aim) -> Pending {
+        let events = Arc::new(events);
+        let future = future(Arc::clone(&events), aim);
+        Pending::begin(Some(events), aim, future)
+    }
+
+    /// The same wait.
+    pub(crate) fn again(&self) -> Pending {
+        Pending(Arc::clone(&self.0))
+    }
+
+    /// Whether it is over, also if its waker was called and nobody has looked since.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.0.look();
+        self.is_over()
+    }
+
+    /// The value to return, or the error to raise.
+    pub(crate) fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.result(py).map(|value| value.into_bound(py))
+    }
+
+    /// The value, while [`value`](Pending::value) has not taken it.
+    pub(crate) fn peek<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let outcome = match &self.0.state().result {
+            Some(Ok(outcome)) => outcome.released(),
+            _ => None,
+        };
+        outcome.map(|outcome| value(py, Ok(outcome)).map(|value| value.into_bound(py))).transpose()
+    }
+
+    /// Begins to notify a wait that is its own listener, in this loop of asyncio.
+    pub(crate) fn listen_in(&self, event_loop: &Bound<'_, PyAny>, wait: Py<PyAny>) -> PyResult<()> {
+        let py = event_loop.py();
+        let address = event_loop.as_ptr() as usize;
+        let known = || {
+            LOCAL.with(|local| {
+                let queue = if local.address.get() == address { local.queue.borrow().upgrade() } else { None };
+                queue.filter(|queue| !queue.is_closed.load(Relaxed))
+            })
+        };
+        let queue = match known() {
+            Some(queue) => queue,
+            None => {
+                static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+                let notifier = call(&kept(py, &OF_MAIN, c"tantara._tasks", "notifier_of")?, (event_loop,))?;
+                Arc::clone(&notifier.cast::<Notifier>()?.get().0)
+            }
+        };
+        self.listen_to(&queue, address, Listener::Wait(wait));
+        Ok(())
+    }
+
+    fn listen_to(&self, queue: &Arc<Queue>, address: usize, listener: Listener) {
+        LOCAL.with(|local| {
+            if local.queue.borrow().as_ptr() != Arc::as_ptr(queue) {
+                local.queue.replace(Arc::downgrade(queue));
+                local.address.set(0);
+            }
+            if address != 0 {
+                local.address.set(address);
+            }
+        });
+        // Dropped without the lock, because the drop may run Python code.
+        let _before = self.0.state().listener.replace(listener);
+        let _ = self.0.queue.set(Arc::clone(queue));
+        // A waker that was called before the queue was known has notified nobody.
+        self.0.look();
+    }
+
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // Events too, because an attribute of an event may refer to this object.
+        self.0.members().try_for_each(|member| member.traverse(visit))?;
+        // The lock is free: it is never held across a call into Python, so not while the collector
+        // runs.
+        match self.0.state.try_lock().ok().as_ref().and_then(|state| state.listener.as_ref()) {
+            Some(Listener::Other(listener) | Listener::Wait(listener)) => visit.call(listener),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.end();
+    }
+
     fn begin(events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
         let state = State {
             future: Some(future),
@@ -298,7 +371,7 @@ fn future(events: Arc<impl Members>, aim: Aim) -> BoxFuture {
 #[pymethods]
 impl Pending {
     /// Whether it is over, so that `result` returns the outcome.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.0.state().result.is_some()
     }
 
@@ -310,18 +383,7 @@ impl Pending {
     /// Sets the listener, an asyncio future or an object with the same methods, and the notifier of
     /// its loop. Returns whether the wait is over already.
     fn listen(&self, notifier: &Notifier, listener: Py<PyAny>) -> bool {
-        LOCAL.with(|local| {
-            if local.queue.borrow().as_ptr() != Arc::as_ptr(&notifier.0) {
-                local.queue.replace(Arc::downgrade(&notifier.0));
-            }
-        });
-        // Dropped without the lock, because the drop may run Python code.
-        let _before = self.0.state().listener.replace(listener);
-        let _ = self.0.queue.set(Arc::clone(&notifier.0));
-        // A waker that was called before the queue was known has notified nobody.
-        if self.0.is_woken.swap(false, AcqRel) {
-            self.0.poll();
-        }
+        self.listen_to(&notifier.0, 0, Listener::Other(listener));
         self.is_over()
     }
 
@@ -333,7 +395,7 @@ impl Pending {
     }
 
     /// The task was cancelled. Its releases are passed on, even if they were reported already.
-    fn abandon(&self, py: Python<'_>) {
+    pub(crate) fn abandon(&self, py: Python<'_>) {
         delivering(py, || {
             self.0.end();
             let reported = self.0.state().reported.take();
@@ -342,14 +404,7 @@ impl Pending {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // Events too, because an attribute of an event may refer to this object.
-        self.0.members().try_for_each(|member| member.traverse(&visit))?;
-        // The lock is free: it is never held across a call into Python, so not while the collector
-        // runs.
-        match self.0.state.try_lock() {
-            Ok(state) => visit.call(&state.listener),
-            Err(_) => Ok(()),
-        }
+        self.traverse(&visit)
     }
 
     fn __clear__(&self) {
@@ -376,12 +431,19 @@ impl Wake for Entry {
 }
 
 impl State {
-    /// Takes the result, if there are a result and a listener for it.
-    fn report(&mut self) -> Option<(Py<PyAny>, Result)> {
-        let result = self.result.take_if(|_| self.listener.is_some())?;
-        // For `abandon`, if the task is cancelled before it sees the result.
-        self.reported = result.as_ref().ok().and_then(Outcome::released);
-        Some((self.listener.take()?, result))
+    /// Takes the listener, if there is a result; and the result, if it is for a listener that is
+    /// given it.
+    fn report(&mut self) -> Option<(Py<PyAny>, Option<Result>)> {
+        let is_over = self.result.is_some();
+        match self.listener.take_if(|_| is_over)? {
+            Listener::Wait(wait) => Some((wait, None)),
+            Listener::Other(listener) => {
+                let result = self.result.take();
+                // For `abandon`, if the task is cancelled before it sees the result.
+                self.reported = result.as_ref().and_then(|result| result.as_ref().ok()?.released());
+                Some((listener, result))
+            }
+        }
     }
 }
 
@@ -392,6 +454,13 @@ impl Entry {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Polls the future if its waker was called.
+    fn look(self: &Arc<Self>) {
+        if self.is_woken.swap(false, AcqRel) {
+            self.poll();
+        }
     }
 
     /// Polls the future, without the lock: a request that is over drops its connection, which may

@@ -7,7 +7,7 @@ from asyncio import get_running_loop
 from sys import modules
 from typing import Any, Callable, Optional
 
-from ._tantara import Notifier, Pending
+from ._tantara import Notifier, Pending, run
 
 _notifiers: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Notifier]" = weakref.WeakKeyDictionary()
 
@@ -22,19 +22,24 @@ class _Known(threading.local):
 _known = _Known()
 
 
-def _notifier_of(loop: asyncio.AbstractEventLoop) -> Notifier:
+def notifier_of(loop: asyncio.AbstractEventLoop) -> Notifier:
     notifier = _notifiers.get(loop)
     if notifier is None:
         notifier = Notifier()
-        loop.add_reader(notifier.fileno(), _answer, notifier)
+        loop.add_reader(notifier.fileno(), _answer_now, notifier)
+        weakref.finalize(loop, notifier.close).atexit = False
         _notifiers[loop] = notifier
     _known.loop, _known.notifier = weakref.ref(loop), notifier
     return notifier
 
 
-def _answer(notifier: Notifier) -> None:
-    """Complete the listeners of waits that are over."""
-    futures, results, errors = notifier.take()
+def _answer_now(notifier: Notifier) -> None:
+    run(_answer(notifier))
+
+
+def _answer(notifier: Notifier) -> "list[Any]":
+    """Complete the listeners of waits that are over, and return the waits that listen themselves."""
+    futures, results, errors, waits = notifier.take()
     for future, result in zip(futures, results):
         try:
             future.set_result(result)
@@ -43,6 +48,7 @@ def _answer(notifier: Notifier) -> None:
     for future, error in errors:
         if not future.done():
             future.set_exception(error)
+    return waits
 
 
 def deliver() -> None:
@@ -50,7 +56,9 @@ def deliver() -> None:
     loop = asyncio._get_running_loop()
     notifier = None if loop is None else _notifiers.get(loop)
     if notifier is not None:
-        _answer(notifier)
+        waits = _answer(notifier)
+        if loop is not None and waits:
+            loop.call_soon(run, waits)
     trio = modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_run():
         notifier = _notifier_var(trio).get(None)
@@ -60,13 +68,13 @@ def deliver() -> None:
 
 async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any:
     """Return the value of a wait that has begun, or False or None if the timeout expires."""
-    if "trio" in modules and _is_in_trio():
+    if "trio" in modules and is_in_trio():
         return await _wait_in_trio(pending, timeout)
     if is_over:
         return pending.result()
     loop = get_running_loop()
     future: "asyncio.Future[Any]" = loop.create_future()
-    if pending.listen(_known.notifier if _known.loop() is loop else _notifier_of(loop), future):
+    if pending.listen(_known.notifier if _known.loop() is loop else notifier_of(loop), future):
         return pending.result()
     timer = None if timeout is None else loop.call_later(timeout, pending.give_up)
     try:
@@ -80,7 +88,7 @@ async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any
             timer.cancel()
 
 
-def _is_in_trio() -> bool:
+def is_in_trio() -> bool:
     """Return whether trio runs the current task. Asyncio may run in trio, and trio in asyncio, on one thread."""
     sniffio: Any = modules.get("sniffio")
     if sniffio is not None:

@@ -197,6 +197,105 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         event.set()
 
 
+    async def test_a_wait_is_a_coroutine(self):
+        for kind in KINDS:
+            for is_set in (False, True):
+                event = kind()
+                if is_set:
+                    event.set()
+                wait = event.wait_async()
+                self.assertTrue(asyncio.iscoroutine(wait))
+                self.assertFalse(asyncio.isfuture(wait))
+                task = asyncio.ensure_future(wait)
+                self.assertIsInstance(task, asyncio.Task)
+                await asyncio.sleep(0)
+                event.set()
+                self.assertEqual(await asyncio.gather(asyncio.shield(task)), [True])
+        wait = Event().wait_async()
+        wait.close()
+        for close in (lambda: None, wait.close):
+            close()
+            with self.assertRaisesRegex(RuntimeError, "cannot reuse already awaited coroutine"):
+                await wait
+        wait = event.wait_async()
+        with self.assertRaises(ZeroDivisionError):
+            wait.throw(ZeroDivisionError("thrown"))
+
+    async def test_a_wait_that_is_never_awaited_is_reported(self):
+        with self.assertWarnsRegex(RuntimeWarning, "was never awaited"):
+            Event().wait_async()
+            gc.collect()
+
+    async def test_cancelled_with_a_message(self):
+        task = asyncio.ensure_future(Event().wait_async())
+        await asyncio.sleep(0)
+        task.cancel("because")
+        with self.assertRaises(asyncio.CancelledError):
+            await task
+        self.assertTrue(task.cancelled())
+
+    async def test_each_task_runs_in_its_context(self):
+        import contextvars
+        number, event, seen = contextvars.ContextVar("number"), Event(), []
+
+        async def client(mine):
+            number.set(mine)
+            await event.wait_async()
+            seen.append((mine, number.get(), asyncio.current_task().get_name()))
+
+        tasks = []
+        for each in range(3):
+            tasks.append(asyncio.create_task(client(each), name=str(each)))
+        await asyncio.sleep(0)
+        event.set()
+        await asyncio.gather(*tasks)
+        self.assertEqual(seen, [(each, each, str(each)) for each in range(3)])
+
+
+class Stops(unittest.TestCase):
+    def test_every_stop_iteration_belongs_to_who_catches_it(self):
+        event = Event()
+        event.set()
+        caught = []
+        for _ in range(3):
+            with self.assertRaises(StopIteration) as stop:
+                next(event.wait_async().__await__())
+            caught.append(stop.exception)
+        self.assertEqual([stop.value for stop in caught], [True] * 3)
+        self.assertEqual(len(set(map(id, caught))), 3)
+        with self.assertRaises(StopIteration) as stop:
+            event.wait_async().send(None)
+        self.assertIs(stop.exception.value, True)
+
+    def test_an_interrupt_of_one_task_leaves_the_others(self):
+        for by_thread in (False, True):
+            event, out = Event(), []
+            loop = asyncio.new_event_loop()
+
+            async def client(number):
+                await event.wait_async()
+                if number == 1:
+                    raise KeyboardInterrupt
+                out.append(number)
+
+            async def main():
+                tasks = [asyncio.ensure_future(client(number)) for number in range(4)]
+                await asyncio.sleep(0)
+                start(event.set).join() if by_thread else event.set()
+                return await asyncio.gather(*tasks, return_exceptions=True)
+
+            task = loop.create_task(main())
+            with self.assertRaises(KeyboardInterrupt):
+                loop.run_until_complete(task)
+            self.assertEqual(out, [0])
+            try:
+                loop.run_until_complete(task)
+            except KeyboardInterrupt:
+                pass
+            self.assertEqual(out, [0, 2, 3])
+            loop.close()
+
+
 @unittest.skipIf(importlib.util.find_spec("uvloop") is None, "uvloop is not installed (pip install uvloop)")
 class UvLoop(unittest.TestCase):
     def test_everything_runs_there_too(self):

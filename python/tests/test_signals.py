@@ -211,7 +211,7 @@ class Ends(unittest.TestCase):
 
     def test_a_daemon_thread_that_runs_python_code_is_not_unwound_through_rust(self):
         calls = {
-            "import": "Event().wait_async()",
+            "import": "Event().wait_async(1)",
             "iterator": "wait_any(slow_events())",
             "endpoints": "Cluster(Slow())",
             "timeout": "Event().wait(Slow())",

@@ -64,6 +64,20 @@ class Trio(unittest.TestCase):
 
         self.run_in_trio(main)
 
+    def test_a_wait_is_a_task(self):
+        async def main():
+            for kind in KINDS:
+                for is_set in (False, True):
+                    event = kind()
+                    if is_set:
+                        event.set()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(event.wait_async)
+                        await trio.sleep(0.01)
+                        event.set()
+
+        self.run_in_trio(main)
+
     def test_timeouts(self):
         async def main():
             for kind in KINDS:
