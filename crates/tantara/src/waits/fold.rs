@@ -10,7 +10,7 @@ use crate::waits::store::{Record, What};
 use crate::waits::view::{Snapshot, Waiting};
 
 /// How many members of a group are listed.
-pub(crate) const LISTED: usize = 8;
+const LISTED: usize = 8;
 
 /// Waits at the same place for events of the same names.
 pub(crate) struct Group {
@@ -20,7 +20,6 @@ pub(crate) struct Group {
     pub(crate) oldest: Vec<Waiting>,
 }
 
-#[cfg(shared_events)]
 /// All recorded waits, the groups with the oldest waits first.
 pub(crate) fn groups() -> Vec<Group> {
     let snapshot = Snapshot::new();

@@ -61,6 +61,7 @@
 use std::time::Duration;
 
 mod cycles;
+#[cfg_attr(not(shared_events), allow(dead_code, reason = "for what is published"))]
 mod fold;
 pub(crate) mod hooks;
 #[cfg(shared_events)]

@@ -3,6 +3,9 @@
 #![cfg(not(loom))]
 #![allow(clippy::incompatible_msrv, reason = "only the library is built with the oldest compiler")]
 
+#[cfg(target_os = "linux")]
+mod forks;
+mod hangs;
 mod late;
 mod record;
 
