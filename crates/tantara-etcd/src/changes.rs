@@ -15,6 +15,7 @@ use crate::driver::mailbox::Mailbox;
 use crate::driver::runtime::Runtime;
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
+use crate::list::Origin;
 use crate::store::Store;
 use crate::store::keys;
 use crate::store::read;
@@ -41,6 +42,9 @@ pub struct Change {
     pub is_set: bool,
     /// Whether it was removed, and does not exist now.
     pub is_removed: bool,
+    /// The last `set` of this change, if there was one: by which process, when, and with which
+    /// [note](crate::ClusterEvent::set_with_note).
+    pub last_set: Option<Origin>,
 }
 
 /// The step from one state of an event to another, if there is one to report.
@@ -48,7 +52,10 @@ fn change(name: &str, before: &State, now: &State) -> Option<Change> {
     let sets = now.sets_since(before);
     let is_removed = before.exists() && !now.exists();
     let is_change = sets > 0 || is_removed || now.is_set() != before.is_set();
-    is_change.then(|| Change { name: name.to_owned(), sets, is_set: now.is_set(), is_removed })
+    is_change.then(|| {
+        let last_set = now.last_set().filter(|_| sets > 0).map(Origin::from);
+        Change { name: name.to_owned(), sets, is_set: now.is_set(), is_removed, last_set }
+    })
 }
 
 /// Every change of every event of a namespace, in the order in which they were made, from
@@ -105,6 +112,7 @@ impl Queue {
             if let Some(last) = last {
                 last.sets = last.sets.saturating_add(change.sets);
                 (last.is_set, last.is_removed) = (change.is_set, change.is_removed);
+                last.last_set = change.last_set.or_else(|| last.last_set.take());
                 return;
             }
         }
@@ -347,7 +355,7 @@ mod tests {
     use super::*;
 
     fn change(name: &str, sets: u64, is_set: bool) -> Change {
-        Change { name: name.to_owned(), sets, is_set, is_removed: false }
+        Change { name: name.to_owned(), sets, is_set, is_removed: false, last_set: None }
     }
 
     #[test]
@@ -376,6 +384,20 @@ mod tests {
         assert_eq!((a + b + c, b, c, sets["d"]), (MOST as u64 + 100_000, 33_333, 33_333, 1));
         assert_eq!((last["a"], last["b"], last["c"]), (false, false, true), "the last change has the current state");
         assert!(queue.last.is_empty());
+    }
+
+    /// The names and their form are part of the public API.
+    #[cfg(feature = "serde")]
+    #[test]
+    fn the_form_is_that_of_the_fields() {
+        use serde_json::{from_value, json, to_value};
+
+        let time = json!({"secs_since_epoch": 7, "nanos_since_epoch": 1});
+        let origin = json!({"host": "m1", "pid": 1, "at": time, "note": "disk full"});
+        let form = json!({"name": "door", "sets": 2, "is_set": true, "is_removed": false, "last_set": origin});
+        let change: Change = from_value(form.clone()).unwrap();
+        assert_eq!((change.sets, change.is_set, change.is_removed), (2, true, false));
+        assert_eq!(to_value(&change).unwrap(), form);
     }
 
     #[test]

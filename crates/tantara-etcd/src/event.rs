@@ -70,7 +70,7 @@ pub struct ClusterEvent {
     name: Arc<str>,
 }
 
-const SET: &str = "set an event";
+pub(crate) const SET: &str = "set an event";
 const CLEAR: &str = "clear an event";
 const READ: &str = "read an event";
 const REMOVE: &str = "remove an event";
@@ -117,7 +117,8 @@ impl ClusterEvent {
         })
     }
 
-    /// Sets it, which releases all waits.
+    /// Sets it, which releases all waits. To say why, use
+    /// [`set_with_note`](ClusterEvent::set_with_note).
     ///
     /// # Errors
     ///
@@ -311,7 +312,11 @@ impl ClusterEvent {
         self.run(list::waiters)?.into_future().await
     }
 
-    fn write(&self, doing: &'static str, ops: impl FnOnce(&Store, &str) -> Vec<Op>) -> Result<Reply<()>, Error> {
+    pub(crate) fn write(
+        &self,
+        doing: &'static str,
+        ops: impl FnOnce(&Store, &str) -> Vec<Op>,
+    ) -> Result<Reply<()>, Error> {
         let runtime = self.runtime.clone();
         let ops = ops(runtime.store(), &self.name);
         self.run(move |store, _| async move {
@@ -336,7 +341,11 @@ fn put(key: Vec<u8>, value: impl Into<Vec<u8>>) -> Op {
 }
 
 fn put_set(store: &Store, name: &str) -> Vec<Op> {
-    vec![put(store.keys.level(name), "1"), put(store.keys.pulse(name), Stamp::now().to_value())]
+    put_set_by(&Stamp::now(), store, name)
+}
+
+pub(crate) fn put_set_by(stamp: &Stamp, store: &Store, name: &str) -> Vec<Op> {
+    vec![put(store.keys.level(name), "1"), put(store.keys.pulse(name), stamp.to_value())]
 }
 
 fn put_clear(store: &Store, name: &str) -> Vec<Op> {
@@ -344,7 +353,11 @@ fn put_clear(store: &Store, name: &str) -> Vec<Op> {
 }
 
 fn put_pulse(store: &Store, name: &str) -> Vec<Op> {
-    vec![put(store.keys.level(name), "0"), put(store.keys.pulse(name), Stamp::now().to_value())]
+    put_pulse_by(&Stamp::now(), store, name)
+}
+
+pub(crate) fn put_pulse_by(stamp: &Stamp, store: &Store, name: &str) -> Vec<Op> {
+    vec![put(store.keys.level(name), "0"), put(store.keys.pulse(name), stamp.to_value())]
 }
 
 /// A write of unknown outcome can be resolved later, on the same runtime thread.

@@ -33,6 +33,8 @@ pub fn keys(input: &[u8]) {
         assert!(!stamp.host.contains(char::is_control) && stamp.host.chars().count() <= kv.value.len());
         let again = Stamp::parse(&stamp.to_value()).expect("what was read can be written and read");
         assert_eq!((again.pid, again.count, again.host), (stamp.pid, stamp.count, stamp.host));
+        assert_eq!(again.note, stamp.note);
+        assert!(stamp.note.is_none_or(|note| tantara::__private::check_note(&note).is_ok()));
     }
 }
 

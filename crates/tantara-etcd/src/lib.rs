@@ -67,6 +67,7 @@ pub mod fuzzing;
 mod hold;
 mod list;
 mod lock;
+mod note;
 mod options;
 mod store;
 #[cfg(feature = "tls")]

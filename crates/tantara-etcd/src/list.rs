@@ -30,7 +30,7 @@ pub struct ClusterEntry {
     pub waiters: Vec<ClusterWaiter>,
 }
 
-/// The process that set or holds an event, and when, according to that process.
+/// The process that set or holds an event, when, and why, according to that process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -41,6 +41,9 @@ pub struct Origin {
     pub pid: u32,
     /// When, by its clock.
     pub at: SystemTime,
+    /// The [note](crate::ClusterEvent::set_with_note) of a `set`, if it had one: up to 64 bytes
+    /// without control characters.
+    pub note: Option<String>,
 }
 
 /// A process that waits for an event, according to that process.
@@ -60,7 +63,7 @@ pub struct ClusterWaiter {
 
 impl From<Stamp> for Origin {
     fn from(stamp: Stamp) -> Origin {
-        Origin { host: stamp.host, pid: stamp.pid, at: stamp.at }
+        Origin { host: stamp.host, pid: stamp.pid, at: stamp.at, note: stamp.note }
     }
 }
 
@@ -130,7 +133,6 @@ pub(crate) async fn waiters(store: Arc<Store>, name: Arc<str>) -> Result<Vec<Clu
 #[cfg(all(test, feature = "serde"))]
 mod tests {
     use super::*;
-    use crate::changes::Change;
     use serde::Serialize;
     use serde::de::DeserializeOwned;
     use serde_json::{Value, from_value, json, to_value};
@@ -145,19 +147,20 @@ mod tests {
     #[test]
     fn the_form_is_that_of_the_fields() {
         let time = json!({"secs_since_epoch": 7, "nanos_since_epoch": 1});
-        let origin = json!({"host": "m1", "pid": 1, "at": time});
+        let origin = json!({"host": "m1", "pid": 1, "at": time, "note": null});
         let waiter = json!({"host": "m2", "pid": 2, "since": time, "count": 3});
         let entry = json!({
             "name": "door",
             "is_set": true,
-            "last_set": null,
+            "last_set": {"host": "m1", "pid": 1, "at": time, "note": "disk full"},
             "holders": [origin],
             "waiters": [waiter],
         });
         let parsed: ClusterEntry = goes_and_comes(&entry);
         assert_eq!(parsed.holders, [goes_and_comes::<Origin>(&origin)]);
         assert_eq!(parsed.waiters, [goes_and_comes::<ClusterWaiter>(&waiter)]);
-        let change: Change = goes_and_comes(&json!({"name": "door", "sets": 2, "is_set": true, "is_removed": false}));
-        assert_eq!((change.sets, change.is_set, change.is_removed), (2, true, false));
+        // What may be unknown may also be left out.
+        let older: Origin = from_value(json!({"host": "m1", "pid": 1, "at": time})).unwrap();
+        assert_eq!(older, parsed.holders[0]);
     }
 }

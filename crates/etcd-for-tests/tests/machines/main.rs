@@ -10,6 +10,7 @@ mod external;
 mod faults;
 mod history;
 mod methods;
+mod notes;
 mod other_waits;
 mod promises;
 mod scopes;

@@ -5,7 +5,7 @@
 //! | key | value |
 //! |---|---|
 //! | `e/NAME/l` | the level: `1` set, `0` not set |
-//! | `e/NAME/p` | the pulse, put by every `set`: when, by which process, and a unique number |
+//! | `e/NAME/p` | the pulse, put by every `set`: when, by which process, why, and a unique number |
 //! | `e/NAME/h/LEASE` | a hold: by which process; attached to its lease |
 //! | `w/NAME/LEASE` | the waiters in a process: since when, how many; attached to its lease |
 //! | `o/SLOT` | the number of the last write in a session slot (`write.rs`) |
@@ -21,6 +21,11 @@ pub(crate) const LONGEST: usize = 200;
 /// Checks a name by the rules for names of events between processes.
 pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     tantara::__private::check_name(name).map_err(|why| Error::input("the name of an event", name, why))
+}
+
+/// Checks a note by the rules for notes of events between processes.
+pub(crate) fn check_note(note: &str) -> Result<(), Error> {
+    tantara::__private::check_note(note).map_err(|why| Error::input("a note", note, why))
 }
 
 /// A namespace follows the rules for names of events.
@@ -162,7 +167,7 @@ pub(crate) enum Part {
     Waiter,
 }
 
-/// Which process wrote a value, and when. For people to read; no decision depends on it.
+/// Which process wrote a value, when, and why. For people to read; no decision depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) at: SystemTime,
@@ -170,29 +175,41 @@ pub(crate) struct Stamp {
     pub(crate) host: String,
     /// The number of waiters.
     pub(crate) count: u32,
+    /// The note of a `set`.
+    pub(crate) note: Option<String>,
 }
 
 impl Stamp {
     /// This process, now.
     pub(crate) fn now() -> Stamp {
-        Stamp { at: SystemTime::now(), pid: std::process::id(), host: host(), count: 1 }
+        Stamp { at: SystemTime::now(), pid: std::process::id(), host: host(), count: 1, note: None }
     }
 
-    /// `MILLISECONDS PID COUNT UNIQUE HOST`.
+    /// With this note, or with none if it is empty.
+    pub(crate) fn with_note(self, note: &str) -> Result<Stamp, Error> {
+        check_note(note)?;
+        Ok(Stamp { note: Some(note.to_owned()).filter(|note| !note.is_empty()), ..self })
+    }
+
+    /// `MILLISECONDS PID COUNT UNIQUE HOST`, and in a second line the note, if there is one.
     pub(crate) fn to_value(&self) -> Vec<u8> {
         let at = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let unique = fastrand::u64(..);
-        format!("{at} {} {} {unique:016x} {}", self.pid, self.count, self.host).into_bytes()
+        let note = self.note.as_ref().map(|note| format!("\n{note}")).unwrap_or_default();
+        format!("{at} {} {} {unique:016x} {}{note}", self.pid, self.count, self.host).into_bytes()
     }
 
     /// `None` for an external value.
     pub(crate) fn parse(value: &[u8]) -> Option<Stamp> {
-        let mut words = std::str::from_utf8(value).ok()?.splitn(5, ' ');
+        let text = std::str::from_utf8(value).ok()?;
+        let (line, note) = text.split_once('\n').map_or((text, None), |(line, note)| (line, Some(note)));
+        let note = note.filter(|note| !note.is_empty() && check_note(note).is_ok()).map(str::to_owned);
+        let mut words = line.splitn(5, ' ');
         let at = Duration::from_millis(words.next()?.parse().ok()?);
         let (pid, count) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let _unique = words.next()?;
         let host = words.next()?.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
-        Some(Stamp { at: SystemTime::UNIX_EPOCH.checked_add(at)?, pid, host, count })
+        Some(Stamp { at: SystemTime::UNIX_EPOCH.checked_add(at)?, pid, host, count, note })
     }
 }
 
@@ -253,9 +270,19 @@ mod tests {
 
     #[test]
     fn a_stamp_is_parsed_and_hostile_ones_refused() {
-        let stamp =
-            Stamp { at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234), pid: 7, host: "h".into(), count: 3 };
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234);
+        let stamp = Stamp { at, pid: 7, host: "h".into(), count: 3, note: None };
         assert_eq!(Stamp::parse(&stamp.to_value()), Some(stamp.clone()));
+        let noted = stamp.clone().with_note("disk full: größe").unwrap();
+        assert_eq!(Stamp::parse(&noted.to_value()), Some(noted));
+        assert_eq!(stamp.clone().with_note("").unwrap(), stamp);
+        assert!(stamp.clone().with_note("a\nb").unwrap_err().is_invalid_input());
+        let why = |value: &[u8]| Stamp::parse(value).unwrap().note;
+        assert_eq!(why(b"1 2 1 0 h\nwhy"), Some("why".into()));
+        let long = [&b"1 2 1 0 h\n"[..], &[b'x'; 65]].concat();
+        for hostile in [&b"1 2 1 0 h"[..], b"1 2 1 0 h\n", b"1 2 1 0 h\na\nb", b"1 2 1 0 h\n\x1b[2J", &long] {
+            assert_eq!(why(hostile), None, "{hostile:?}");
+        }
         assert_ne!(stamp.to_value(), stamp.to_value(), "no two sets have the same value");
         for hostile in [&b""[..], b"x", b"1 2 3", b"-1 2 3 4 h", b"99999999999999999999999 1 1 0 h", b"\xff 1 1 0 h"] {
             assert_eq!(Stamp::parse(hostile), None, "{hostile:?}");

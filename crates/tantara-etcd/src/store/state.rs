@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::client::proto::{KeyValue, RangeAnswer};
-use crate::store::keys::{LONGEST, Part, lease_of_hold, lease_of_key};
+use crate::store::keys::{LONGEST, Part, Stamp, lease_of_hold, lease_of_key};
 
 /// The last `set` of an event. Every `set` writes a unique value, which tells two of them apart
 /// even if the history was replaced, and its revisions with it.
@@ -82,6 +82,11 @@ impl State {
     /// Whether the event was ever set or cleared, and not removed since.
     pub(crate) fn exists(&self) -> bool {
         self.level.is_some() || self.pulse.is_some() || self.is_held()
+    }
+
+    /// The last `set`, as the process that made it describes itself. `None` for an external value.
+    pub(crate) fn last_set(&self) -> Option<Stamp> {
+        Stamp::parse(&self.pulse.as_ref()?.value)
     }
 
     /// The number of sets since an earlier state.
