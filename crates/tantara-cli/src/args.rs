@@ -212,15 +212,28 @@ fn in_one_line(error: &clap::Error) -> String {
         .lines()
         .map(str::trim)
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty())
+        // After `--` stands a command, and no name begins with a dash.
+        .filter(|line| !line.is_empty() && !line.starts_with("tip: to pass '-"))
         .map(|line| line.trim_start_matches("error: "));
     let message = sentences.collect::<Vec<_>>().join("; ").replace(":; ", ": ");
     // The help of the subcommand, if there is one.
     let words = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok());
-    let mut words = words.take_while(|word| word != "--");
-    let subcommand = words.find(|word| Tantara::command().find_subcommand(word).is_some());
+    let words: Vec<String> = words.take_while(|word| word != "--").collect();
+    let message = format!("{message}{}", hint_at_long_option(&words));
+    let subcommand = words.iter().find(|word| Tantara::command().find_subcommand(word).is_some());
     let subcommand = subcommand.map(|name| format!("{name} ")).unwrap_or_default();
     format!("{message}; see tantara {subcommand}--help")
+}
+
+/// For `-timeout`, which is read as several short options.
+fn hint_at_long_option(words: &[String]) -> String {
+    let mut command = Tantara::command();
+    command.build();
+    let subcommand = words.iter().find_map(|word| command.find_subcommand(word)).unwrap_or(&command);
+    let is_option = |name: &str| name.len() > 1 && subcommand.get_arguments().any(|arg| arg.get_long() == Some(name));
+    let name = |word: &str| word.strip_prefix('-')?.split('=').next().map(str::to_owned);
+    let meant = words.iter().filter_map(|word| name(word)).find(|name| is_option(name));
+    meant.map(|name| format!("; did you mean --{name}?")).unwrap_or_default()
 }
 
 #[cfg(test)]

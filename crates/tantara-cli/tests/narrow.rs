@@ -1,4 +1,4 @@
-//! What the command shows on narrow terminals.
+//! What the command shows on terminals, also on narrow ones.
 #![cfg(all(target_os = "linux", in_repository))]
 
 mod scratch;
@@ -65,4 +65,14 @@ fn ls_fits_every_terminal_and_breaks_no_name() {
         }
     }
     drop(waiting);
+}
+
+#[test]
+fn on_a_terminal_set_hints_at_a_missing_separator() {
+    let events = Events::new();
+    let set = |names: &[&str]| Terminal::start(200, &events.command(&[&["set"], names].concat())).end();
+    let hint = "tantara: setting an event sh; to run the command sh first, write tantara set built -- sh build\r\n";
+    assert_eq!(set(&["built", "sh", "build"]), (0, hint.to_owned()));
+    assert_eq!(set(&["built", "sh", "build"]), (0, String::new()), "there is such an event");
+    assert_eq!(events.done(&["set", "built", "make"]), "");
 }

@@ -5,6 +5,7 @@ mod scratch;
 mod signals;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
@@ -185,4 +186,57 @@ fn a_name_that_is_a_command_gets_a_hint() {
     let complaint = events.refused(&["wait", "ready", "/bin/sh"], 2);
     assert!(complaint.contains("put -- before it"), "{complaint}");
     assert!(!events.refused(&["wait", "ready", "/no/such"], 2).contains("put --"));
+}
+
+#[test]
+fn a_command_that_cannot_be_run_gets_the_reason_or_what_was_meant() {
+    let events = Events::new();
+    events.done(&["set", "x"]);
+    let file = |name: &str, content: &str, mode| {
+        let path = events.home().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let lost = file("lost", "#!/no/such/shell -e\n", 0o755);
+    let plain = file("plain", "#!/bin/sh\n", 0o644);
+    let empty = file("empty", "\x7fELF", 0o755);
+    for (command, code, expected) in [
+        ("", 127, ": command not found; it is empty"),
+        ("echo hi", 127, "-- sh -c 'echo hi'"),
+        ("cd", 127, "-- sh -c 'cd ...'"),
+        ("LEVEL=1", 127, "-- env LEVEL=1 CMD"),
+        ("no-such-command", 127, "no-such-command: command not found\n"),
+        (&lost, 127, "its interpreter /no/such/shell does not exist"),
+        (&plain, 126, "chmod +x "),
+        ("/", 126, "it is a directory"),
+        (&empty, 126, "cannot be executed: "),
+    ] {
+        // `wait` executes files without a format as `execvp` does.
+        let verbs = if command == empty { &["hold", "set"][..] } else { &["wait", "hold", "set"] };
+        for verb in verbs {
+            let complaint = events.refused(&[verb, "x", "--", command], code);
+            assert!(complaint.contains(expected), "{verb} {command}: {complaint}");
+        }
+    }
+    // Shells execute a script without `#!`.
+    let script = file("script", "echo ran $1\n", 0o755);
+    for verb in ["wait", "hold", "set"] {
+        assert_eq!(events.done(&[verb, "x", "--", &script, "well"]), "ran well\n", "{verb}");
+    }
+}
+
+#[test]
+fn a_misspelt_option_gets_the_right_one() {
+    let events = Events::new();
+    for (args, expected) in [
+        (&["wait", "x", "-timeout", "3"][..], "; did you mean --timeout?"),
+        (&["wait", "x", "-timeout=3", "--", "true"], "; did you mean --timeout?"),
+        (&["wait", "x", "--timout", "3"], "'--timeout'"),
+        (&["watch", "-n", "x"], "a whole number from 1 on"),
+    ] {
+        let complaint = events.refused(args, 2);
+        assert!(complaint.contains(expected) && !complaint.contains("as a value"), "{complaint}");
+    }
+    assert!(!events.path().exists());
 }

@@ -197,7 +197,7 @@ pub(crate) struct Watch {
 
     /// End after N lines
     #[arg(long = "lines", short = 'n', value_name = "N", allow_negative_numbers = true,
-          value_parser = clap::value_parser!(u64).range(1..))]
+          value_parser = lines)]
     pub(crate) most: Option<u64>,
 
     /// Exit with 124 after DUR: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d
@@ -336,6 +336,12 @@ pub(crate) struct Hold {
     /// The command to run, and its arguments
     #[arg(value_name = "CMD", last = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// Parses a number of lines.
+fn lines(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.ok_or_else(|| "expected a whole number from 1 on".to_owned())
 }
 
 /// Completes the names of existing events.

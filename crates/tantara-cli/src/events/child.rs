@@ -39,7 +39,13 @@ impl<'c> Startable<'c> {
 
     pub(crate) fn start(self) -> Result<Running, Failure> {
         let (program, arguments) = self.words;
-        let child = Command::new(program).args(arguments).spawn().map_err(|error| program::failure(program, &error))?;
+        let started = Command::new(program).args(arguments).spawn();
+        let started = started.or_else(|error| match program::plain_script(program, &error) {
+            // As shells do, and `wait` by `execvp`.
+            Some(script) => Command::new("/bin/sh").arg(script).args(arguments).spawn(),
+            None => Err(error),
+        });
+        let child = started.map_err(|error| program::failure(program, &error))?;
         Ok(Running { child, signals: self.signals })
     }
 }

@@ -6,6 +6,7 @@ mod child;
 mod conditions;
 mod duration;
 mod files;
+mod hint;
 mod hold;
 mod is_set;
 mod list;

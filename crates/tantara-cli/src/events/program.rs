@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::failure::Failure;
 
@@ -17,10 +18,56 @@ const HEAD: usize = 4096;
 
 /// The failure of a program that was not executed.
 pub(crate) fn failure(program: &OsStr, error: &Error) -> Failure {
-    let program = program.to_string_lossy();
+    let shown = program.to_string_lossy();
     match error.kind() {
-        ErrorKind::NotFound => Failure::command_not_found(format!("{program}: command not found")),
-        _ => Failure::command_not_executable(format!("{program}: cannot be executed: {error}")),
+        ErrorKind::NotFound => Failure::command_not_found(match find(program) {
+            Ok(file) => format!("{shown}: cannot be executed: {}", lack_of(&file)),
+            Err(_) => format!("{shown}: command not found{}", hint(&shown)),
+        }),
+        _ => Failure::command_not_executable(format!("{shown}: cannot be executed: {}", reason(program, error))),
+    }
+}
+
+/// What the user may have meant by a command that does not exist.
+fn hint(program: &str) -> String {
+    const OF_SHELL: [&str; 12] =
+        ["cd", "source", ".", "export", "alias", "eval", "exec", "set", "ulimit", "umask", "if", "for"];
+    let is_assignment = program.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+    });
+    if program.is_empty() {
+        "; it is empty".into()
+    } else if is_assignment {
+        format!("; to set a variable, write -- env {program} CMD")
+    } else if program.contains(char::is_whitespace) {
+        format!("; without quotes it is a command with arguments, and with a shell: -- sh -c '{program}'")
+    } else if OF_SHELL.contains(&program) {
+        format!("; it is a command of the shell: -- sh -c '{program} ...'")
+    } else {
+        String::new()
+    }
+}
+
+/// What a file lacks that exists and was not found all the same.
+fn lack_of(file: &Path) -> String {
+    let head = head_of(file).unwrap_or_default();
+    let interpreter = interpreter_of(&head).or_else(|| is_own_elf(&head)?.map(Path::new));
+    match interpreter {
+        Some(interpreter) => format!("its interpreter {} does not exist", interpreter.display()),
+        None => "its interpreter does not exist".into(),
+    }
+}
+
+fn reason(program: &OsStr, error: &Error) -> String {
+    let path = Path::new(program);
+    if is_of_no_format(error) {
+        "it is no program for this system, nor a script that begins with #!".into()
+    } else if path.is_dir() {
+        "it is a directory".into()
+    } else if path.metadata().is_ok_and(|metadata| metadata.mode() & 0o111 == 0) {
+        format!("it is not marked as executable (chmod +x {})", path.display())
+    } else {
+        error.to_string()
     }
 }
 
@@ -65,16 +112,32 @@ fn may_execute(file: &Path) -> Result<(), Error> {
     Ok(access(file, Access::EXEC_OK)?)
 }
 
+/// The file of a program that the system does not execute because it is a script without `#!`.
+pub(crate) fn plain_script(program: &OsStr, error: &Error) -> Option<PathBuf> {
+    let file = find(program).ok().filter(|_| is_of_no_format(error))?;
+    let head = String::from_utf8(head_of(&file)?).ok()?;
+    (!head.is_empty() && head.chars().all(|letter| !letter.is_control() || letter.is_whitespace())).then_some(file)
+}
+
+fn is_of_no_format(error: &Error) -> bool {
+    error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error())
+}
+
 fn is_executable_for_certain(file: &Path, may_be_script: bool) -> bool {
     let Some(head) = head_of(file) else { return false };
-    if let Some(line) = head.strip_prefix(b"#!") {
-        let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        let mut words = line.split(|&byte| byte == b' ' || byte == b'\t').filter(|word| !word.is_empty());
-        let interpreter = words.next().map(|word| Path::new(OsStr::from_bytes(word)));
+    if head.starts_with(b"#!") {
         return may_be_script
-            && interpreter.is_some_and(|file| may_execute(file).is_ok() && is_executable_for_certain(file, false));
+            && interpreter_of(&head)
+                .is_some_and(|file| may_execute(file).is_ok() && is_executable_for_certain(file, false));
     }
     is_own_elf(&head).is_some_and(|loader| loader.is_none_or(|loader| may_execute(Path::new(loader)).is_ok()))
+}
+
+/// The program that runs a script.
+fn interpreter_of(head: &[u8]) -> Option<&Path> {
+    let line = head.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let mut words = line.split(|&byte| byte == b' ' || byte == b'\t').filter(|word| !word.is_empty());
+    words.next().map(|word| Path::new(OsStr::from_bytes(word)))
 }
 
 fn head_of(file: &Path) -> Option<Vec<u8>> {

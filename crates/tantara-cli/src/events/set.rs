@@ -6,9 +6,10 @@ use rustix::process::WaitStatus;
 
 use crate::events::args::Set;
 use crate::events::child::Startable;
+use crate::events::hint;
 use crate::events::place::{Change, Place};
 use crate::failure::Failure;
-use crate::interrupt;
+use crate::{interrupt, output};
 
 impl Set {
     /// Checks what the parser does not, before anything is done.
@@ -23,7 +24,14 @@ impl Set {
 }
 
 pub(crate) fn run(place: Place, set: &Set) -> Result<(), Failure> {
-    let Some(command) = set.command.split_first() else { return place.change(&set.names, Change::Set) };
+    let Some(command) = set.command.split_first() else {
+        // Nothing else tells that no command has run. A script may have its reasons for such names.
+        let hint = if output::is_watched() { hint::at_command(&place, "set", &set.names, 1)? } else { None };
+        if let Some((name, line)) = hint {
+            output::note(format_args!("setting an event {name}; to run the command {name} first, write {line}"));
+        }
+        return place.change(&set.names, Change::Set);
+    };
     let status = run_command(&place, set, command)?;
     // The connection to a cluster ends before this process may end by a signal.
     drop(place);

@@ -1,6 +1,6 @@
 //! `tantara wait`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::events::aim::{Aim, Awaited};
 use crate::events::args::Wait;
 use crate::events::conditions::{self, Condition, Kind};
 use crate::events::place::{Event, Place};
-use crate::events::{program, text};
+use crate::events::{hint, program, text};
 use crate::failure::Failure;
 use crate::output;
 
@@ -42,7 +42,13 @@ pub(crate) fn run(place: Option<Place>, conditions: &Conditions, wait: &Wait, be
     if let Some(place) = &place
         && !wait.quiet
     {
-        hint_at_command(place, wait)?;
+        // A wait needs something to wait for.
+        let first = usize::from(wait.pid.is_empty() && wait.file.is_empty() && wait.tcp.is_empty());
+        if wait.command.is_empty()
+            && let Some((name, line)) = hint::at_command(place, "wait", &wait.names, first)?
+        {
+            output::note(format_args!("waiting for an event {name}; to run the command {name}, write {line}"));
+        }
     }
     // Both functions take `place`, so that the connection to a cluster ends before `become_command`.
     let released = if is_poll { look(place, conditions, wait) } else { wait_for(place, conditions, wait, began) }?;
@@ -68,24 +74,6 @@ impl Wait {
             _ => Aim::Set,
         }
     }
-}
-
-/// Hints at a missing `--`, if a name is that of a command and no event has it.
-fn hint_at_command(place: &Place, wait: &Wait) -> Result<(), Failure> {
-    if !wait.command.is_empty() {
-        return Ok(());
-    }
-    // A wait needs something to wait for.
-    let first = usize::from(wait.pid.is_empty() && wait.file.is_empty() && wait.tcp.is_empty());
-    for (index, name) in wait.names.iter().enumerate().skip(first) {
-        if program::check(OsStr::new(name)).is_ok() && !place.knows(name)? {
-            let (events, command) = wait.names.split_at(index);
-            let words = [&["wait".to_owned()], events, &["--".to_owned()], command].concat().join(" ");
-            output::note(format_args!("waiting for an event {name}; to run the command {name}, write tantara {words}"));
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Without waiting or creating events: the index of what holds with `--any`, any index without it; `None` if what is

@@ -1,0 +1,25 @@
+//! A hint at a missing `--`.
+
+use std::ffi::OsStr;
+
+use crate::events::place::Place;
+use crate::events::program;
+use crate::failure::Failure;
+
+/// If one of the names from the index `first` on is that of a command, and of no event: that name, and the line that
+/// would run the command.
+pub(crate) fn at_command(
+    place: &Place,
+    verb: &str,
+    names: &[String],
+    first: usize,
+) -> Result<Option<(String, String)>, Failure> {
+    for (index, name) in names.iter().enumerate().skip(first) {
+        if program::check(OsStr::new(name)).is_ok() && !place.knows(name)? {
+            let (events, command) = names.split_at(index);
+            let words = [&["tantara".to_owned(), verb.to_owned()], events, &["--".to_owned()], command].concat();
+            return Ok(Some((name.clone(), words.join(" "))));
+        }
+    }
+    Ok(None)
+}
