@@ -240,3 +240,25 @@ fn late_waits_are_printed_if_the_environment_says_so() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("TANTARA_WAITS is neither 0, 1 nor a duration such as 30s"), "{said}");
 }
+
+#[test]
+fn ls_shows_how_many_wait_inside_of_the_processes_that_record() {
+    let dir = TempDir::new().unwrap();
+    let waiter = recording(dir.path(), &["wait", "db-ready", "other"]);
+    assert!(run(dir.path(), &["clear", "unrelated"]).status.success());
+    let listed: Vec<Value> = serde_json::from_slice(&run(dir.path(), &["ls", "--json"]).stdout).unwrap();
+    for event in &listed {
+        if event["name"] == "unrelated" {
+            assert_eq!(event.get("inside"), None, "{event}");
+            continue;
+        }
+        let inside = event["inside"].as_array().unwrap();
+        assert_eq!((inside.len(), &inside[0]["pid"], &inside[0]["waits"]), (1, &json!(waiter.0.id()), &json!(1)));
+        assert!(inside[0]["oldest_place"].as_str().unwrap().contains(".rs:"), "{event}");
+        assert!(inside[0]["since"].as_str().unwrap().ends_with('Z'), "{event}");
+    }
+    assert_eq!(listed.len(), 3);
+    let table = String::from_utf8(run(dir.path(), &["ls", "db-ready"]).stdout).unwrap();
+    let expected = format!("inside of {}: 1, the oldest at ", waiter.0.id());
+    assert!(table.contains(&expected), "{table}");
+}

@@ -80,7 +80,8 @@ Examples:
     /// List events: name, state, last set, and who waits since when
     ///
     /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds. Processes of
-    /// other PID namespaces, such as other containers, are listed without process ID and command.
+    /// other PID namespaces, such as other containers, are listed without process ID and command. Of a process that
+    /// records its waits (see ps) the number of waits inside is shown, and where in the code the oldest began.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls

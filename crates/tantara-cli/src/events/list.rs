@@ -9,6 +9,7 @@ use serde::Serialize;
 use tantara::SharedEvent;
 use tantara_etcd::ClusterEntry;
 
+use crate::events::ps::{self, Inside};
 use crate::events::waiter::Waiter;
 use crate::events::{Place, text};
 use crate::failure::Failure;
@@ -25,6 +26,8 @@ struct Entry {
     /// The processes that hold it; `None` in a directory.
     holders: Option<Vec<Origin>>,
     waiters: Vec<Waiter>,
+    /// The processes that record their waits and wait for it.
+    inside: Vec<Inside>,
 }
 
 /// The process that set or holds an event.
@@ -51,6 +54,7 @@ impl From<tantara::Entry> for Entry {
             last_set: entry.last_set.map(|last| Origin { at: last.at, pid: last.pid, host: None }),
             holders: None,
             waiters: entry.waiters.iter().map(Waiter::from).collect(),
+            inside: Vec::new(),
         }
     }
 }
@@ -69,6 +73,7 @@ impl From<ClusterEntry> for Entry {
             last_set: entry.last_set.map(Origin::from),
             holders: Some(entry.holders.into_iter().map(Origin::from).collect()),
             waiters: entry.waiters.iter().map(Waiter::from).collect(),
+            inside: Vec::new(),
         }
     }
 }
@@ -104,11 +109,15 @@ fn entries(place: &Place, names: &[String]) -> Result<Vec<Entry>, Failure> {
     let mut events = Vec::new();
     for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
         match entry {
-            Ok(event) => events.push(event.into()),
+            Ok(event) => events.push(Entry::from(event)),
             // One bad file does not hide the other events.
             Err(error) if names.is_empty() => output::note(format_args!("{error}")),
             Err(_) => {}
         }
+    }
+    let processes = ps::processes(&directory.path)?;
+    for event in &mut events {
+        event.inside = processes.iter().filter_map(|process| process.waits_for(&event.name)).collect();
     }
     Ok(events)
 }
@@ -173,6 +182,10 @@ fn waiters(event: &Entry) -> String {
     if event.waiters.len() > MOST {
         lines.push(format!("and {} more", event.waiters.len() - MOST));
     }
+    for Inside { pid, waits, place, since } in &event.inside {
+        let (process, place, since) = (text::process(*pid), text::shown(place), text::since(*since));
+        lines.push(format!("inside of {process}: {waits}, the oldest at {place} (for {since})"));
+    }
     lines.join("\n")
 }
 
@@ -189,6 +202,18 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     holders: Option<Vec<By<'a>>>,
     waiters: Vec<Waiting<'a>>,
+    /// In a directory: the processes that record their waits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    inside: Vec<InsideOf<'a>>,
+}
+
+/// The waits inside of a process that records them.
+#[derive(Serialize)]
+struct InsideOf<'a> {
+    pid: Option<u32>,
+    waits: u64,
+    oldest_place: &'a str,
+    since: String,
 }
 
 #[derive(Serialize)]
@@ -238,11 +263,18 @@ fn of_entry(event: &Entry) -> Event<'_> {
         count: waiter.host.is_some().then_some(waiter.count),
         since: text::moment(waiter.since),
     });
+    let inside = event.inside.iter().map(|inside| InsideOf {
+        pid: inside.pid,
+        waits: inside.waits,
+        oldest_place: &inside.place,
+        since: text::moment(inside.since),
+    });
     Event {
         name: &event.name,
         state: if event.is_set { "set" } else { "unset" },
         last_set: event.last_set.as_ref().map(By::from),
         holders: event.holders.as_ref().map(|holders| holders.iter().map(By::from).collect()),
         waiters: waiters.collect(),
+        inside: inside.collect(),
     }
 }

@@ -18,18 +18,27 @@ use crate::output;
 pub(crate) struct Process {
     /// `None` for a process of another PID namespace. Not from the page.
     #[serde(skip_deserializing)]
-    pub(crate) pid: Option<u32>,
+    pid: Option<u32>,
     #[serde(skip_deserializing)]
     command: Option<String>,
     total: u64,
-    pub(crate) groups: Vec<Group>,
+    groups: Vec<Group>,
+}
+
+/// The waits of a process for one event.
+pub(crate) struct Inside {
+    pub(crate) pid: Option<u32>,
+    pub(crate) waits: u64,
+    /// Where the oldest of them began.
+    pub(crate) place: String,
+    pub(crate) since: SystemTime,
 }
 
 /// Waits at one place for events of the same names.
 #[derive(Deserialize, Serialize)]
-pub(crate) struct Group {
-    pub(crate) count: u64,
-    pub(crate) place: String,
+struct Group {
+    count: u64,
+    place: String,
     mode: Mode,
     /// The event has released the wait, but the task was not polled since.
     released: bool,
@@ -38,9 +47,9 @@ pub(crate) struct Group {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cycle: Option<String>,
     number_of_events: u64,
-    pub(crate) events: Vec<Event>,
+    events: Vec<Event>,
     /// Those who have waited longest.
-    pub(crate) waiters: Vec<Waiter>,
+    waiters: Vec<Waiter>,
 }
 
 #[derive(Deserialize, Serialize, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +61,10 @@ enum Mode {
 }
 
 #[derive(Deserialize, Serialize)]
-pub(crate) struct Event {
-    pub(crate) name: String,
+struct Event {
+    name: String,
     labelled: bool,
-    pub(crate) kind: String,
+    kind: String,
     #[serde(default)]
     last_set: Option<Act>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +75,7 @@ pub(crate) struct Event {
 }
 
 #[derive(Deserialize, Serialize)]
-pub(crate) struct Waiter {
+struct Waiter {
     #[serde(default)]
     thread: Option<String>,
     tid: u32,
@@ -74,7 +83,7 @@ pub(crate) struct Waiter {
     #[serde(default)]
     task: Option<String>,
     #[serde(serialize_with = "moment")]
-    pub(crate) since: u64,
+    since: u64,
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "moment_if_any")]
     until: Option<u64>,
 }
@@ -160,6 +169,20 @@ impl Process {
         self
     }
 
+    /// Its waits for an event of the directory.
+    pub(crate) fn waits_for(&self, name: &str) -> Option<Inside> {
+        let is_it = |event: &Event| event.kind == "SharedEvent" && event.name == name;
+        let groups: Vec<_> = self.groups.iter().filter(|group| group.events.iter().any(is_it)).collect();
+        let since = |group: &Group| group.waiters.iter().map(|waiter| waiter.since).min();
+        let oldest = groups.iter().min_by_key(|group| since(group).unwrap_or(u64::MAX))?;
+        Some(Inside {
+            pid: self.pid,
+            waits: groups.iter().map(|group| group.count).fold(0, u64::saturating_add),
+            place: oldest.place.clone(),
+            since: time(since(oldest)?),
+        })
+    }
+
     fn title(&self) -> String {
         let command = self.command.as_deref().map(|command| format!("  {}", cut(&text::shown(command), 80)));
         let count = if self.total == 1 { "1 wait".into() } else { format!("{} waits", self.total) };
@@ -203,7 +226,7 @@ impl Group {
         if self.count > 1 { format!("oldest {age}") } else { age }
     }
 
-    pub(crate) fn who(&self) -> String {
+    fn who(&self) -> String {
         let Some(first) = self.waiters.first() else { return String::new() };
         match (&first.task, self.count) {
             (Some(task), 1) => format!("task {}", shown(task)),
