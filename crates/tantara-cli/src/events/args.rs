@@ -7,10 +7,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use rustix::process::Pid;
+use tantara::SharedEvent;
 
 use crate::events::place::PlaceArgs;
 use crate::events::tcp::Target;
 use crate::events::{conditions, text};
+use crate::failure::Failure;
 
 /// The end of every help text.
 macro_rules! exit_codes {
@@ -29,7 +31,7 @@ pub(crate) enum Action {
     /// Set events and release everyone who waits for them
     ///
     /// An event that does not exist is created, so set and wait may come in either order. Setting an event that is set
-    /// has no effect. With a command, the events are set when it has succeeded.
+    /// has no effect, but for its note. With a command, the events are set when it has succeeded.
     #[command(after_long_help = concat!("\
 Examples:
   tantara set db-ready               releases waits of now and of later
@@ -37,6 +39,10 @@ Examples:
   tantara set migrated -- ./migrate  if ./migrate succeeds
   tantara set built --else failed -- make
                                      one of the two, by the result
+  tantara set stop --note 'disk full'
+                                     wait, ls and watch show the reason
+
+A note is a line of at most 64 bytes of UTF-8. It belongs to this set: a later one shows its own note, or none.
 
 The command has failed if its exit code is not 0, if a signal has ended it, or if it cannot be run. Signals are passed \
 on to it, but for those that its terminal sends to both: tantara ends after the command, and sets by its result. If \
@@ -58,9 +64,11 @@ Examples:
     /// Set and clear events in one step, which releases only those who wait now
     #[command(after_long_help = concat!("\
 Examples:
-  tantara pulse tick    releases those who wait now
+  tantara pulse tick                releases those who wait now
+  tantara pulse retry --note 'new certificate'
+                                    wait, ls and watch show the reason
 ", exit_codes!("0 done; ")))]
-    Pulse(Names),
+    Pulse(Pulse),
 
     Wait(Wait),
 
@@ -81,7 +89,8 @@ Examples:
     ///
     /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds. Processes of
     /// other PID namespaces, such as other containers, are listed without process ID and command. Of a process that
-    /// records its waits (see ps) the number of waits inside is shown, and where in the code the oldest began.
+    /// records its waits (see ps) the number of waits inside is shown, and where in the code the oldest began. The last
+    /// set is listed with its note.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
@@ -136,8 +145,9 @@ Examples:
   tantara watch db-ready --json | while read -r change; do ...; done
   tantara watch job-done -n 3 --timeout 1h    three changes, or an hour
 
-A line contains the time, the name, and set, cleared, pulsed (set and cleared again) or removed. With --json it is an \
-object with at, name, change, state and sets, the number of sets that the line reports.
+A line contains the time, the name, and set, cleared, pulsed (set and cleared again) or removed. A set says by which \
+process, and why if it has a note. With --json it is an object with at, name, change, state and sets, the number of \
+sets that the line reports, and for a set pid, note and, in a cluster, host, as far as they are known.
 ", exit_codes!("0 all lines of -n were printed, or standard output was closed; 124 timeout; ")))]
     Watch(Watch),
 
@@ -170,9 +180,42 @@ pub(crate) struct Set {
     #[arg(long = "else", value_name = "NAME", add = ArgValueCompleter::new(complete_name))]
     pub(crate) otherwise: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) note: Note,
+
     /// The command to run first, and its arguments
     #[arg(value_name = "CMD", last = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Pulse {
+    /// The events
+    #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) note: Note,
+}
+
+/// Why events are set.
+#[derive(Args, Debug)]
+pub(crate) struct Note {
+    /// Say why, in at most 64 bytes: wait, ls and watch show it
+    #[arg(long, value_name = "TEXT", value_hint = ValueHint::Other)]
+    note: Option<String>,
+}
+
+impl Note {
+    /// Fails if the text cannot be a note.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        SharedEvent::check_note(self.text()).map_err(Failure::of_event)
+    }
+
+    /// The text; empty if there is none.
+    pub(crate) fn text(&self) -> &str {
+        self.note.as_deref().unwrap_or_default()
+    }
 }
 
 #[derive(Args, Debug)]
@@ -256,6 +299,9 @@ by inotify; those that the kernel does not report, such as files that another ma
 within a minute. \
 Connecting is tried until it succeeds, at least once a second, and the connection is closed at once; a host that \
 cannot be resolved is tried again as well. With --timeout 0, connecting is tried once, for at most a second.
+
+If an event was set with a note, who set it and why is printed on standard error, unless --quiet is given. For \
+scripts, tantara ls NAME --json has the note of the last set.
 
 A wait survives outages of the cluster; an outage of more than ten seconds is reported on standard error. Connecting \
 to the cluster is retried until --timeout, if it is given, and else until --connect-timeout. If it fails, the exit \
@@ -368,7 +414,8 @@ impl Action {
     /// The names of events that were given.
     pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         let (names, one) = match self {
-            Action::Clear(names) | Action::Pulse(names) => (&names.names, None),
+            Action::Clear(names) => (&names.names, None),
+            Action::Pulse(pulse) => (&pulse.names, None),
             Action::Set(set) => (&set.names, set.otherwise.as_ref()),
             Action::Wait(wait) => (&wait.names, None),
             Action::Hold(hold) => (&hold.names, None),

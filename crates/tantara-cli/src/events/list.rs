@@ -1,7 +1,6 @@
 //! `tantara ls`.
 
 use std::io::IsTerminal;
-use std::time::SystemTime;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
@@ -9,6 +8,7 @@ use serde::Serialize;
 use tantara::SharedEvent;
 use tantara_etcd::ClusterEntry;
 
+use crate::events::origin::Origin;
 use crate::events::ps::{self, Inside};
 use crate::events::waiter::Waiter;
 use crate::events::{Place, text};
@@ -30,38 +30,16 @@ struct Entry {
     inside: Vec<Inside>,
 }
 
-/// The process that set or holds an event.
-struct Origin {
-    at: SystemTime,
-    /// `None` for a process of another PID namespace.
-    pid: Option<u32>,
-    host: Option<String>,
-}
-
-impl Origin {
-    /// For the table.
-    fn shown(&self) -> String {
-        let host = self.host.as_ref().map(|host| format!(" on {}", text::shown(host))).unwrap_or_default();
-        format!("{} by {}{host}", text::ago(self.at), text::process(self.pid))
-    }
-}
-
 impl From<tantara::Entry> for Entry {
     fn from(entry: tantara::Entry) -> Entry {
         Entry {
             name: entry.name,
             is_set: entry.is_set,
-            last_set: entry.last_set.map(|last| Origin { at: last.at, pid: last.pid, host: None }),
+            last_set: entry.last_set.map(Origin::from),
             holders: None,
             waiters: entry.waiters.iter().map(Waiter::from).collect(),
             inside: Vec::new(),
         }
-    }
-}
-
-impl From<tantara_etcd::Origin> for Origin {
-    fn from(origin: tantara_etcd::Origin) -> Origin {
-        Origin { at: origin.at, pid: Some(origin.pid), host: Some(origin.host) }
     }
 }
 
@@ -223,6 +201,8 @@ struct By<'a> {
     pid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
 }
 
 /// A waiting thread of this machine, or a waiting process of a cluster.
@@ -243,7 +223,7 @@ struct Waiting<'a> {
 
 impl<'a> From<&'a Origin> for By<'a> {
     fn from(origin: &'a Origin) -> By<'a> {
-        By { at: text::moment(origin.at), pid: origin.pid, host: origin.host.as_deref() }
+        By { at: text::moment(origin.at), pid: origin.pid, host: origin.host.as_deref(), note: origin.note.as_deref() }
     }
 }
 

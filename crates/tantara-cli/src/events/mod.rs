@@ -10,6 +10,7 @@ mod hint;
 mod hold;
 mod is_set;
 mod list;
+mod origin;
 mod outage;
 mod place;
 mod program;
@@ -47,6 +48,7 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     match &action {
         Action::Hold(hold) => hold.check()?,
         Action::Set(set) => set.check()?,
+        Action::Pulse(pulse) => pulse.note.check()?,
         _ => {}
     }
     let time_limit = action.time_limit();
@@ -60,7 +62,7 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     match action {
         Action::Set(set) => set::run(place, &set),
         Action::Clear(Names { names }) => place.change(&names, Change::Clear),
-        Action::Pulse(Names { names }) => place.change(&names, Change::Pulse),
+        Action::Pulse(pulse) => place.change(&pulse.names, Change::Pulse(pulse.note.text())),
         Action::Wait(_) => Ok(()),
         Action::Hold(hold) => hold::run(place, hold),
         Action::IsSet(is_set) => is_set::run(&place, &is_set),
@@ -74,7 +76,7 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
 impl Failure {
     /// An event could not be used: bad input, if it has no proper name or place, or is none; else a failure.
     pub(crate) fn of_event(error: tantara::Error) -> Failure {
-        if error.is_invalid_name() || error.is_not_an_event() {
+        if error.is_invalid_name() || error.is_invalid_note() || error.is_not_an_event() {
             Failure::usage(error)
         } else {
             let source = std::error::Error::source(&error);

@@ -285,10 +285,22 @@ pub(crate) struct Region {
 
 /// A change of an event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Change {
-    Set,
+pub(crate) enum Change<'a> {
+    /// With a note, or an empty one.
+    Set(&'a str),
     Clear,
-    Pulse,
+    Pulse(&'a str),
+}
+
+impl Change<'_> {
+    fn of(self, event: &SharedEvent) -> Result<(), Failure> {
+        let done = match self {
+            Change::Set(note) => event.set_with_note(note),
+            Change::Clear => event.clear(),
+            Change::Pulse(note) => event.pulse_with_note(note),
+        };
+        done.map_err(Failure::of_event)
+    }
 }
 
 /// An event in a directory or in a cluster.
@@ -327,15 +339,15 @@ impl Place {
     }
 
     /// Changes the events. Nothing is changed if one of them cannot be opened.
-    pub(crate) fn change(&self, names: &[String], change: Change) -> Result<(), Failure> {
+    pub(crate) fn change(&self, names: &[String], change: Change<'_>) -> Result<(), Failure> {
         match self {
             Place::Directory(directory) => directory.change(names, change),
             Place::Cluster(region) => names.iter().try_for_each(|name| {
                 let event = region.cluster.event(name);
                 let done = match change {
-                    Change::Set => event.set(),
+                    Change::Set(note) => event.set_with_note(note),
                     Change::Clear => event.clear(),
-                    Change::Pulse => event.pulse(),
+                    Change::Pulse(note) => event.pulse_with_note(note),
                 };
                 done.map_err(Failure::of_cluster)
             }),
@@ -433,18 +445,13 @@ impl Directory {
     }
 
     /// Changes the events. Nothing is changed if one of them cannot be opened.
-    fn change(&self, names: &[String], change: Change) -> Result<(), Failure> {
-        let method = match change {
-            Change::Set => SharedEvent::set,
-            Change::Clear => SharedEvent::clear,
-            Change::Pulse => SharedEvent::pulse,
-        };
+    fn change(&self, names: &[String], change: Change<'_>) -> Result<(), Failure> {
         let events = self.open_writable(names)?;
         for (event, name) in events.iter().zip(names) {
-            match method(event) {
+            match change.of(event) {
                 // Another process removed it after it was opened. Open the name again, which creates a new event.
-                Err(error) if error.is_removed() => method(&self.open(name)?).map_err(Failure::of_event)?,
-                outcome => outcome.map_err(Failure::of_event)?,
+                Err(_) if event.is_removed() => change.of(&self.open(name)?)?,
+                outcome => outcome?,
             }
         }
         Ok(())

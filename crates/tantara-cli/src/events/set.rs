@@ -14,12 +14,17 @@ use crate::{interrupt, output};
 impl Set {
     /// Checks what the parser does not, before anything is done.
     pub(crate) fn check(&self) -> Result<(), Failure> {
+        self.note.check()?;
         match &self.otherwise {
             Some(name) if self.command.is_empty() => Err(Failure::usage(format!(
                 "--else needs a command, which decides: tantara set NAME --else {name} -- CMD; see tantara set --help"
             ))),
             _ => Ok(()),
         }
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change::Set(self.note.text())
     }
 }
 
@@ -30,7 +35,7 @@ pub(crate) fn run(place: Place, set: &Set) -> Result<(), Failure> {
         if let Some((name, line)) = hint {
             output::note(format_args!("setting an event {name}; to run the command {name} first, write {line}"));
         }
-        return place.change(&set.names, Change::Set);
+        return place.change(&set.names, set.change());
     };
     let status = run_command(&place, set, command)?;
     // The connection to a cluster ends before this process may end by a signal.
@@ -40,7 +45,7 @@ pub(crate) fn run(place: Place, set: &Set) -> Result<(), Failure> {
 
 /// Runs the command, and sets the events by its result.
 fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> Result<WaitStatus, Failure> {
-    let failed = || place.change(set.otherwise.as_slice(), Change::Set);
+    let failed = || place.change(set.otherwise.as_slice(), set.change());
     // The command cannot be run.
     let not_run = |failure: Failure| match failed() {
         Ok(()) => failure,
@@ -55,7 +60,7 @@ fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> R
     let mut running = command.start().map_err(not_run)?;
     let status = running.supervise();
     if status.exit_status() == Some(0) {
-        place.change(&set.names, Change::Set)?
+        place.change(&set.names, set.change())?
     } else {
         failed()?
     }

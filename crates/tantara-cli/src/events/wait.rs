@@ -14,7 +14,7 @@ use crate::events::aim::{Aim, Awaited};
 use crate::events::args::Wait;
 use crate::events::conditions::{self, Condition, Kind};
 use crate::events::place::{Event, Place};
-use crate::events::{hint, program, text};
+use crate::events::{hint, origin, program, text};
 use crate::failure::Failure;
 use crate::output;
 
@@ -85,10 +85,29 @@ fn look(place: Option<Place>, conditions: &Conditions, wait: &Wait) -> Result<Op
             _ => conditions[index - wait.names.len()].holds_now(),
         };
         if holds == wait.any {
+            if wait.any
+                && let Some(place) = &place
+            {
+                report_found(place, wait, wait.names.get(index..=index).unwrap_or_default());
+            }
             return Ok(wait.any.then_some(index));
         }
     }
+    if !wait.any
+        && let Some(place) = &place
+    {
+        report_found(place, wait, &wait.names);
+    }
     Ok((!wait.any).then_some(0))
+}
+
+/// Says why these events are set.
+fn report_found(place: &Place, wait: &Wait, names: &[String]) {
+    if wait.quiet || wait.aim() == Aim::Unset {
+        return;
+    }
+    let found = place.find_all(names).unwrap_or_default();
+    origin::report(names.iter().zip(&found).filter_map(|(name, event)| Some((name.as_str(), event.as_ref()?))));
 }
 
 /// The index of what released the wait with `--any`, any index without it. `None` after the timeout, which is reported.
@@ -129,6 +148,13 @@ fn wait_for(
         let colon = if what.is_empty() { "" } else { ": " };
         let after = text::length(wait.timeout.unwrap_or_default());
         output::note(format_args!("timed out after {after}{colon}{}", what.join("; ")));
+    }
+    if let Some(part) = released
+        && !wait.quiet
+        && aim != Aim::Unset
+    {
+        let released = events.iter().enumerate().filter(|(index, _)| !wait.any || *index == part);
+        origin::report(released.map(|(_, (index, event))| (&*wait.names[*index], event)));
     }
     let index_of = |part: usize| match events.get(part) {
         Some((index, _)) => *index,

@@ -17,12 +17,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use serde::Serialize;
+use serde::ser::SerializeMap;
 use tantara::{SharedEvent, State};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::timeout_at;
 
 use crate::events::args::Watch;
+use crate::events::origin::Origin;
 use crate::events::place::{Directory, Place, Region};
 use crate::events::text;
 use crate::failure::Failure;
@@ -90,7 +92,8 @@ fn watch_cluster(
         };
         let sets = u32::try_from(change.sets).unwrap_or(u32::MAX);
         let state = if change.is_set { "set" } else { "unset" };
-        if print.line(&Change { at: SystemTime::now(), name: &change.name, change: what, state, sets, pid: None })? {
+        let by = change.last_set.map(Origin::from);
+        if print.line(&Change { at: SystemTime::now(), name: &change.name, change: what, state, sets, by })? {
             return Ok(Ended::Enough);
         }
     }
@@ -219,14 +222,14 @@ async fn follow(event: &SharedEvent, name: &str, mut before: State, print: &Prin
             return Ok(true);
         }
         if after.is_removed() {
-            return print.line(&Change { change: "removed", sets: 0, ..change });
+            return print.line(&Change { change: "removed", sets: 0, by: None, ..change });
         }
         before = after;
     }
 }
 
 /// The content of a line.
-#[derive(Serialize, Clone, Copy)]
+#[derive(Serialize)]
 struct Change<'a> {
     #[serde(serialize_with = "as_moment")]
     at: SystemTime,
@@ -235,9 +238,20 @@ struct Change<'a> {
     state: &'static str,
     /// The number of sets that the line reports.
     sets: u32,
-    /// The process that set it last, if the line reports a set and the process is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
+    /// The last set, if the line reports one.
+    #[serde(flatten, serialize_with = "as_last_set")]
+    by: Option<Origin>,
+}
+
+/// The process of the last set, as far as it is known, and its note.
+fn as_last_set<S: serde::Serializer>(by: &Option<Origin>, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    if let Some(by) = by {
+        by.pid.map_or(Ok(()), |pid| map.serialize_entry("pid", &pid))?;
+        by.host.as_ref().map_or(Ok(()), |host| map.serialize_entry("host", host))?;
+        by.note.as_ref().map_or(Ok(()), |note| map.serialize_entry("note", note))?;
+    }
+    map.end()
 }
 
 fn as_moment<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -252,9 +266,9 @@ impl<'a> Change<'a> {
             (true, false) => "cleared",
             (false, false) => "pulsed",
         };
-        let pid = event.last_set().ok().flatten().filter(|_| sets > 0).and_then(|last| last.pid);
+        let by = event.last_set().ok().flatten().filter(|_| sets > 0).map(Origin::from);
         let state = if after.is_set() { "set" } else { "unset" };
-        Change { at: SystemTime::now(), name, change, state, sets, pid }
+        Change { at: SystemTime::now(), name, change, state, sets, by }
     }
 }
 
@@ -285,14 +299,16 @@ impl Printer {
 }
 
 fn print_text(change: &Change<'_>) {
-    let Change { at, name, change: what, sets, pid, .. } = *change;
+    let Change { at, name, change: what, sets, .. } = *change;
     // One set per line is the usual case, and needs no number.
     let merged = match (what, sets) {
         ("cleared", 1..) | (_, 2..) => format!(" ({sets} {} merged)", if sets == 1 { "set" } else { "sets" }),
         _ => String::new(),
     };
-    let by = pid.map(|pid| format!(" by {pid}")).unwrap_or_default();
-    output::line(format_args!("{} {name} {what}{by}{merged}", text::moment(at)));
+    let last = change.by.as_ref();
+    let by = last.filter(|last| last.pid.is_some()).map(|last| format!(" by {}", last.process())).unwrap_or_default();
+    let note = last.and_then(|last| last.note.as_ref()).map(|note| format!(": {}", text::shown(note)));
+    output::line(format_args!("{} {name} {what}{by}{merged}{}", text::moment(at), note.unwrap_or_default()));
 }
 
 /// A new file in the directory.
