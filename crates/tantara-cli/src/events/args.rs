@@ -115,7 +115,7 @@ Examples:
     #[command(after_long_help = concat!("\
 Examples:
   TANTARA_WAITS=1 ./server &
-  tantara ps                           every process that records its waits
+  tantara ps                           all that record their waits
   tantara bank --pace 5 & sleep 3; tantara ps
                                        the bank does, too
   tantara ps 4711                      one of them
