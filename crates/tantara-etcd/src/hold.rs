@@ -4,7 +4,7 @@ use std::fmt;
 
 use tantara::Event;
 
-use crate::client::lease::Lease;
+use crate::client::lease::{Lease, OF_HOLD};
 use crate::client::proto::{Compare, Put, Range, Txn};
 use crate::driver::mailbox::Reply;
 use crate::error::{Error, Kind};
@@ -81,7 +81,7 @@ impl ClusterEvent {
         let event = self.clone();
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
-            let lease = store.leases.grant(DOING, store.options.hold_ttl, until).await?;
+            let lease = store.leases.grant(DOING, store.options.hold_ttl, OF_HOLD, until).await?;
             let key = store.keys.hold(&name, lease.id);
             // The hold is its own session slot: its key is created once, and attached to a lease of
             // its own.

@@ -272,3 +272,32 @@ fn an_event_outlives_its_cluster_and_debug_says_what_it_is() {
     wait.begun().unwrap();
     wait.wait().unwrap();
 }
+
+#[test]
+fn a_record_is_kept_while_the_wait_lasts_and_its_lease_is_given_back() {
+    // Not shared, because leases are counted.
+    let server = Servers::one();
+    let options = patient().namespace(namespace()).record_waits(true).hold_ttl(Duration::from_secs(3));
+    let cluster = Cluster::connect_with(server.endpoints(), options).unwrap();
+    let event = cluster.event("event");
+    let mut wait = event.wait_async();
+    wait.begun().unwrap();
+    let records = || event.waiters().unwrap().len();
+    until("the wait is recorded", || records() == 1);
+    // The lease is renewed, or there would be another record by now.
+    let keys = || server.keys(&format!("/{}/w/", cluster.namespace()));
+    let recorded = keys();
+    thread::sleep(Duration::from_secs(7));
+    assert_eq!((keys(), server.leases()), (recorded, 1));
+    // If the lease is lost all the same, the wait is recorded again.
+    server.revoke_all_leases();
+    until("the wait is recorded again", || records() == 1);
+    event.set().unwrap();
+    assert!(wait.wait_timeout(LONG).unwrap());
+    until("no record is left", || records() == 0);
+    until("the lease is given back", || server.leases() == 0);
+    // A later wait is recorded by a new one.
+    event.clear().unwrap();
+    let _wait = event.wait_async();
+    until("another wait is recorded", || records() == 1);
+}

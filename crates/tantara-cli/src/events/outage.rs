@@ -12,7 +12,10 @@ use crate::output;
 /// An outage that has lasted this long is reported, and again whenever it has lasted three times as long.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
 
+/// How often the cluster is asked after: during an outage, and otherwise. An outage is thus found before it has to be
+/// reported, and a thousand waiting processes rarely wake up.
 const PERIOD: Duration = Duration::from_secs(1);
+const RARELY: Duration = Duration::from_secs(8);
 
 /// Reports outages until it is dropped. It drops its handle of the cluster then.
 pub(crate) struct OutageReport(Arc<Mutex<Option<Cluster>>>);
@@ -24,12 +27,15 @@ impl OutageReport {
         // The wait continues even if no thread can be started.
         let _ = thread::Builder::new().name("outages".into()).spawn(move || {
             let mut next = REPORT_AFTER;
+            let mut period = RARELY;
             loop {
-                thread::sleep(PERIOD);
+                thread::sleep(period);
                 // Locked meanwhile, so that this thread is never the last to hold the cluster.
                 let cluster = observed.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(cluster) = cluster.as_ref() else { return };
-                match cluster.outage() {
+                let outage = cluster.outage();
+                period = if outage.is_some() { PERIOD } else { RARELY };
+                match outage {
                     Some(outage) if outage.lasted >= next => {
                         let lasted = text::length(Duration::from_secs(outage.lasted.as_secs()));
                         output::note(format_args!(

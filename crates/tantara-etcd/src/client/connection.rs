@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Endpoint as Target;
 
@@ -32,9 +33,12 @@ const CONNECTING: Duration = Duration::from_secs(2);
 /// That time grows up to this with each round in which no endpoint could be connected to.
 const LONGEST_CONNECTING: Duration = Duration::from_secs(30);
 
-/// The interval of HTTP/2 pings. etcd closes connections that send them more often than every five
-/// seconds.
+/// After this time without data the kernel checks that the member's machine can be reached, and
+/// again every few seconds. Whether the member itself serves is found out by requests, which are
+/// probed, and by watches, which ask for their progress. (HTTP/2's pings would wake the process up.)
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMES: u32 = 3;
 
 /// The timeout of optional requests: this long, or twice the round trip of the health check.
 const OPTIONAL: Duration = Duration::from_millis(250);
@@ -77,6 +81,11 @@ pub(crate) struct Connection {
     /// Whether a connection was ever made.
     was_connected: AtomicBool,
     known: Mutex<Known>,
+    /// When the runtime was built, or a little later.
+    epoch: Instant,
+    /// Notified when this process is awake to send something that can wait. What can come along
+    /// saves a wake-up of its own.
+    pub(crate) awake: Notify,
 }
 
 /// What is known about the cluster.
@@ -109,11 +118,24 @@ impl Connection {
             failed: AtomicU64::new(0),
             was_connected: AtomicBool::new(false),
             known: Mutex::new(known),
+            epoch: Instant::now(),
+            awake: Notify::new(),
         }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
+    }
+
+    /// The last moment before `time` at which a timer wakes the process up once.
+    ///
+    /// Tokio keeps timers that are more than 64 ms ahead in slots of that length. At the beginning
+    /// of its slot a timer is moved to another one of 1 ms, unless it is due at that very moment.
+    pub(crate) fn one_wake_up_at(&self, time: Instant) -> Instant {
+        const SLOT: u64 = 64;
+        let since = time.saturating_duration_since(self.epoch).as_millis() as u64;
+        // Tokio rounds up to milliseconds since the runtime was built.
+        self.epoch + Duration::from_millis(since - since % SLOT) - Duration::from_micros(900)
     }
 
     /// The deadline of a request that begins now.
@@ -280,9 +302,9 @@ impl Connection {
             .map_err(passing)?
             .connect_timeout(LONGEST_CONNECTING)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE / 2)
-            .keep_alive_while_idle(true);
+            .tcp_keepalive(Some(KEEP_ALIVE))
+            .tcp_keepalive_interval(Some(KEEP_ALIVE_AGAIN))
+            .tcp_keepalive_retries(Some(KEEP_ALIVE_TIMES));
         if endpoint.is_secure {
             // Unreadable certificates are final.
             target = tls::secure(target, self.options.tls.as_ref()).map_err(|error| {

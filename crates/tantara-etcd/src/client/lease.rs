@@ -10,12 +10,25 @@ use tantara::Event;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Code;
 
 use crate::client::connection::Connection;
+use crate::client::member::MemberConnection;
 use crate::client::proto::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, LeaseRevoke};
+use crate::client::transport::Answers;
 use crate::error::{Error, Why};
 use crate::lock::lock;
+
+/// When a lease is renewed, as shares of its time to live: from the first one on if the process is
+/// awake anyway, and at the second one at the latest. Then several attempts are left.
+pub(crate) type Renewal = [f64; 2];
+
+/// For a hold, on which others rely.
+pub(crate) const OF_HOLD: Renewal = [0.2, 0.33];
+
+/// For records, which are for people to read.
+pub(crate) const OF_RECORDS: Renewal = [0.3, 0.45];
 
 /// The pause after a failed attempt.
 const RETRY: Duration = Duration::from_millis(200);
@@ -37,6 +50,7 @@ struct Kept {
     /// Set when the lease has expired, or may have.
     lost: Event,
     ttl: Duration,
+    renewal: Renewal,
     /// The lease certainly lasts until this moment.
     until: Mutex<Instant>,
 }
@@ -94,7 +108,13 @@ impl Leases {
         stop: impl Future<Output = ()>,
     ) -> (Leases, impl Future<Output = ()>) {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let keeper = Keeper { connection: Arc::clone(&connection), inbox, kept: HashMap::new(), next: HashMap::new() };
+        let keeper = Keeper {
+            connection: Arc::clone(&connection),
+            inbox,
+            kept: HashMap::new(),
+            next: HashMap::new(),
+            stream: None,
+        };
         (Leases { connection, commands, are_used: Arc::default() }, keeper.run(stop))
     }
 
@@ -103,7 +123,13 @@ impl Leases {
         self.are_used.load(Relaxed)
     }
 
-    pub(crate) async fn grant(&self, doing: &'static str, ttl: Duration, until: Instant) -> Result<Lease, Error> {
+    pub(crate) async fn grant(
+        &self,
+        doing: &'static str,
+        ttl: Duration,
+        renewal: Renewal,
+        until: Instant,
+    ) -> Result<Lease, Error> {
         self.are_used.store(true, Relaxed);
         // The ID is chosen here, so that a retry does not grant a second lease.
         let id = fastrand::i64(1..);
@@ -116,7 +142,7 @@ impl Leases {
             Err(failure) => return Err(failure.error),
         };
         let ttl = Duration::from_secs(u64::try_from(granted).unwrap_or(1));
-        let kept = Arc::new(Kept { lost: Event::new(), ttl, until: Mutex::new(asked + ttl) });
+        let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal, until: Mutex::new(asked + ttl) });
         let _ = self.commands.send(Command::Keep(id, Arc::clone(&kept)));
         Ok(Lease { id, kept, commands: self.commands.clone() })
     }
@@ -128,11 +154,21 @@ struct Keeper {
     kept: HashMap<i64, Arc<Kept>>,
     /// When to keep each lease alive next.
     next: HashMap<i64, Instant>,
+    /// An open stream on which all requests so far were answered.
+    stream: Option<Stream>,
+}
+
+struct Stream {
+    member: MemberConnection,
+    requests: mpsc::UnboundedSender<KeepAlive>,
+    answers: Answers<KeepAliveAnswer>,
 }
 
 impl Keeper {
     async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
+        let connection = Arc::clone(&self.connection);
+        let awake = &connection.awake;
         let mut revoking = JoinSet::new();
         let far = Duration::from_secs(3_600);
         loop {
@@ -142,7 +178,8 @@ impl Keeper {
                     Some(command) => self.execute(command, &mut revoking),
                     None => break,
                 },
-                () = sleep_until(due) => self.keep_alive().await,
+                () = sleep_until(due) => self.keep_alive(false).await,
+                () = awake.notified(), if !self.next.is_empty() => self.keep_alive(true).await,
                 Some(_) = revoking.join_next() => {}
                 () = &mut stop => break,
             }
@@ -159,7 +196,7 @@ impl Keeper {
     fn execute(&mut self, command: Command, revoking: &mut JoinSet<()>) {
         match command {
             Command::Keep(id, kept) => {
-                self.next.insert(id, kept.until() - kept.ttl.mul_f64(2.0 / 3.0));
+                self.next.insert(id, kept.until() - kept.ttl.mul_f64(1.0 - kept.renewal[1]));
                 self.kept.insert(id, kept);
             }
             Command::Revoke(id) => {
@@ -172,8 +209,8 @@ impl Keeper {
         }
     }
 
-    /// Keeps the leases alive that are due.
-    async fn keep_alive(&mut self) {
+    /// Keeps the leases alive that are due, or may be renewed because the process is awake.
+    async fn keep_alive(&mut self, is_awake: bool) {
         let now = Instant::now();
         self.kept.retain(|id, kept| {
             let is_lost = now >= kept.until();
@@ -183,13 +220,19 @@ impl Keeper {
             }
             !is_lost
         });
-        let due: Vec<i64> = self.next.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id).collect();
-        let Some(soonest) = due.iter().filter_map(|id| self.kept.get(id)).map(|kept| kept.until()).min() else {
+        let early = |kept: &Kept| {
+            let [first, last] = kept.renewal;
+            if is_awake { kept.ttl.mul_f64(last - first) } else { Duration::ZERO }
+        };
+        let may_be_renewed = |id: &i64, at: Instant| self.kept.get(id).is_some_and(|kept| at <= now + early(kept));
+        let due: HashMap<i64, Instant> =
+            self.next.iter().filter(|(id, at)| may_be_renewed(id, **at)).map(|(id, at)| (*id, *at)).collect();
+        let Some(soonest) = due.keys().filter_map(|id| self.kept.get(id)).map(|kept| kept.until()).min() else {
             return;
         };
         // Leaves time for an attempt at another member.
         let attempt = (now + Duration::from_secs(2)).min(soonest);
-        let answers = timeout_at(attempt, self.ask(&due)).await.unwrap_or_default();
+        let answers = timeout_at(attempt, self.ask(due.keys().copied().collect())).await.unwrap_or_default();
         for (id, ttl) in answers {
             let Some(kept) = self.kept.get(&id) else { continue };
             if ttl <= 0 {
@@ -200,38 +243,54 @@ impl Keeper {
                 // Counted from the request, because the cluster may have renewed the lease right
                 // then.
                 kept.extend(now + Duration::from_secs(ttl.unsigned_abs()));
-                self.next.insert(id, now + kept.ttl / 3);
+                self.next.insert(id, now + kept.ttl.mul_f64(kept.renewal[1]));
             }
         }
         let again = Instant::now() + RETRY;
-        for id in due {
+        for (id, at) in due {
             if let (Some(next), Some(kept)) = (self.next.get_mut(&id), self.kept.get(&id))
-                && *next <= now
+                && *next == at
             {
                 *next = again.min(kept.until());
             }
         }
     }
 
-    async fn ask(&self, ids: &[i64]) -> Vec<(i64, i64)> {
+    async fn ask(&mut self, ids: Vec<i64>) -> Vec<(i64, i64)> {
         let mut answers = Vec::new();
+        // If this is cancelled or fails, answers may still come, so the stream is not used again.
+        let open = self.stream.take();
         let Ok(member) = self.connection.member("keep leases alive", self.connection.request_deadline()).await else {
             return answers;
         };
-        let requests: Vec<KeepAlive> = ids.iter().map(|&id| KeepAlive { id }).collect();
+        let open = open.filter(|stream| stream.member.serial == member.serial);
         let asking = async {
-            let mut stream =
-                member.stream::<KeepAlive, KeepAliveAnswer>(KEEP_ALIVE, tokio_stream::iter(requests)).await?;
+            let mut stream = match open {
+                Some(stream) => {
+                    ids.iter().for_each(|&id| drop(stream.requests.send(KeepAlive { id })));
+                    stream
+                }
+                None => {
+                    let (requests, outbox) = mpsc::unbounded_channel();
+                    // etcd answers nothing before the first request.
+                    ids.iter().for_each(|&id| drop(requests.send(KeepAlive { id })));
+                    let answers = member.stream(KEEP_ALIVE, UnboundedReceiverStream::new(outbox)).await?;
+                    Stream { member: member.clone(), requests, answers }
+                }
+            };
             while answers.len() < ids.len() {
-                match stream.message().await? {
+                match stream.answers.message().await? {
                     Some(answer) => answers.push((answer.id, answer.ttl)),
-                    None => break,
+                    None => return Ok(None),
                 }
             }
-            Ok::<(), tonic::Status>(())
+            Ok::<_, tonic::Status>(Some(stream))
         };
         let why = match member.while_it_serves(asking).await {
-            Ok(Ok(())) => return answers,
+            Ok(Ok(stream)) => {
+                self.stream = stream;
+                return answers;
+            }
             Ok(Err(status)) => Why::of(&status),
             Err(why) => why,
         };

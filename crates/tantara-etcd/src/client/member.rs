@@ -48,8 +48,9 @@ struct Health {
 struct Liveness {
     /// The number of requests that wait for an answer.
     waiting: AtomicUsize,
-    /// Notified when a request begins.
+    /// Notified when a request begins, and when none waits any more.
     begins: Notify,
+    ends: Notify,
     /// When the member last answered anything.
     last_answer: Mutex<Instant>,
     health: watch::Sender<Health>,
@@ -82,7 +83,9 @@ impl<'l> Waiting<'l> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
+        if self.0.waiting.fetch_sub(1, Relaxed) == 1 {
+            self.0.ends.notify_one();
+        }
     }
 }
 
@@ -132,6 +135,7 @@ impl MemberConnection {
         let liveness = Arc::new(Liveness {
             waiting: AtomicUsize::new(0),
             begins: Notify::new(),
+            ends: Notify::new(),
             last_answer: Mutex::new(Instant::now()),
             health: watch::Sender::new(Health { broken: None, term }),
         });
@@ -228,7 +232,11 @@ async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration
         if liveness.waiting.load(Relaxed) == 0 {
             liveness.begins.notified().await;
         }
-        sleep(SILENCE).await;
+        tokio::select! {
+            () = sleep(SILENCE) => {}
+            // No timer is left that would wake up a process that has its answers.
+            () = liveness.ends.notified() => continue,
+        }
         if liveness.waiting.load(Relaxed) == 0 || liveness.last_answer().elapsed() < SILENCE {
             continue;
         }

@@ -357,6 +357,12 @@ pub(crate) struct WatchAnswer {
     pub(crate) events: Vec<KeyEvent>,
 }
 
+impl WatchAnswer {
+    pub(crate) fn is_progress(&self) -> bool {
+        !self.created && !self.canceled && self.events.is_empty()
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct KeyEvent {
     /// 0 for `PUT`, 1 for `DELETE`.

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::client::lease::Lease;
+use crate::client::lease::{Lease, OF_RECORDS};
 use crate::client::proto::{DeleteRange, Put};
 use crate::store::Store;
 use crate::store::keys::Stamp;
@@ -20,6 +20,9 @@ const AT_ONCE: usize = 120;
 
 /// The shortest time between two writes of a record.
 const PERIOD: Duration = Duration::from_millis(200);
+
+/// The lease is kept for this long without records, for waits that follow.
+const LINGERING: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Record {
@@ -37,6 +40,8 @@ pub(crate) struct Records {
     store: Arc<Store>,
     records: HashMap<Arc<str>, Record>,
     lease: Arc<Mutex<Option<Arc<Lease>>>>,
+    /// Since when there is no record.
+    unused: Option<Instant>,
     turns: Arc<Semaphore>,
     /// Writes that go on. Each returns the count that it wrote; `None` if it has failed.
     work: JoinSet<(Arc<str>, Option<usize>)>,
@@ -45,7 +50,7 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn new(store: Arc<Store>) -> Records {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Records { store, records: HashMap::new(), lease: Arc::default(), turns, work: JoinSet::new() }
+        Records { store, records: HashMap::new(), lease: Arc::default(), unused: None, turns, work: JoinSet::new() }
     }
 
     /// Sets the number of waiters of an event.
@@ -65,25 +70,32 @@ impl Records {
         }
     }
 
-    /// Begins to write the records that have changed. Returns when to call this again.
-    pub(crate) fn advance(&mut self) -> Instant {
-        let now = Instant::now();
-        let mut due = now + Duration::from_secs(1);
-        if self.records.is_empty() {
-            return due;
-        }
+    /// Begins to write the records that have changed. Returns when to call this again, if not after
+    /// a change.
+    pub(crate) fn advance(&mut self) -> Option<Instant> {
+        let (now, mut due) = (Instant::now(), None);
         if self.lease.try_lock().is_ok_and(|lease| lease.as_ref().is_some_and(|lease| lease.is_lost())) {
             self.lease = Arc::default();
             self.records.values_mut().for_each(|record| record.written = 0);
         }
         self.records.retain(|_, record| record.count > 0 || record.written > 0 || record.is_busy);
+        if self.records.is_empty() {
+            let has_lease = self.lease.try_lock().is_ok_and(|lease| lease.is_some());
+            let since = *self.unused.get_or_insert(now);
+            if has_lease && now < since + LINGERING {
+                return Some(since + LINGERING);
+            }
+            self.lease = Arc::default();
+            return None;
+        }
+        self.unused = None;
         for (name, record) in &mut self.records {
             if record.is_busy || record.count == record.written {
                 continue;
             }
             // A record of waits that have ended is deleted at once.
             if now < record.not_before && record.count > 0 {
-                due = due.min(record.not_before);
+                due = due.into_iter().chain([record.not_before]).min();
                 continue;
             }
             record.is_busy = true;
@@ -99,18 +111,25 @@ impl Records {
         due
     }
 
-    /// Completes when a record was written; while none is being written, never. Cancel safe.
-    pub(crate) async fn written(&mut self) {
-        match self.work.join_next().await {
-            Some(Ok((name, written))) => {
-                let Some(record) = self.records.get_mut(&name) else { return };
-                record.is_busy = false;
-                // A user who may not write waits without a record.
-                record.written = written.unwrap_or(record.count);
-                record.not_before = Instant::now() + PERIOD;
+    /// Completes when a record was written, or the lease was lost. Cancel safe.
+    pub(crate) async fn changed(&mut self) {
+        let lease = self.lease.try_lock().ok().and_then(|lease| lease.clone());
+        let is_lost = async {
+            match &lease {
+                Some(lease) => lease.lost().wait_async().await,
+                None => std::future::pending().await,
             }
-            Some(Err(_)) => {}
-            None => std::future::pending().await,
+        };
+        let written = tokio::select! {
+            written = self.work.join_next(), if !self.work.is_empty() => written,
+            () = is_lost => return,
+        };
+        if let Some(Ok((name, written))) = written {
+            let Some(record) = self.records.get_mut(&name) else { return };
+            record.is_busy = false;
+            // A user who may not write waits without a record.
+            record.written = written.unwrap_or(record.count);
+            record.not_before = Instant::now() + PERIOD;
         }
     }
 
@@ -133,7 +152,7 @@ async fn write(
     let id = {
         let mut lease = lease.lock().await;
         if lease.is_none() {
-            *lease = Some(Arc::new(store.leases.grant(DOING, store.options.hold_ttl, until).await.ok()?));
+            *lease = Some(Arc::new(store.leases.grant(DOING, store.options.hold_ttl, OF_RECORDS, until).await.ok()?));
         }
         lease.as_ref()?.id
     };

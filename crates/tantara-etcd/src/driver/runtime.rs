@@ -76,7 +76,8 @@ impl Runtime {
             runtime.block_on(async {
                 let keep_alive = tokio::spawn(keep_alive);
                 tokio::spawn(async move { learning.keep_learning().await });
-                drive.await;
+                // As a task, for each wake-up of this future itself would be a write to an eventfd.
+                let _ = tokio::spawn(drive).await;
                 let _ = keep_alive.await;
             });
             runtime.shutdown_background();

@@ -43,6 +43,9 @@ const DOING: &str = "wait for an event";
 /// After this time a wait is recorded, and its event is created.
 const LASTING: Duration = Duration::from_millis(100);
 
+/// Waits are counted at the latest this long after a change.
+const COUNTED: Duration = Duration::from_secs(1);
+
 /// Waits that were dropped are counted in batches.
 const BATCH: Duration = Duration::from_millis(20);
 
@@ -144,12 +147,20 @@ pub(crate) async fn run(
             count = inbox.recv_many(&mut requests, 4_096) => {
                 if count == 0 { break }
                 driver.accept(&mut requests);
+                driver.note_change();
             }
             Some(done) = driver.jobs.join_next() => {
                 if let Ok(done) = done { driver.on_done(done) }
+                driver.note_change();
             }
-            message = driver.stream.next() => driver.on_message(message),
-            () = driver.records.written() => {}
+            message = driver.stream.next() => {
+                // A message that only shows the progress of the stream changes nothing.
+                if !matches!(&message, Message::Answer(answer) if answer.is_progress()) {
+                    driver.note_change();
+                }
+                driver.on_message(message);
+            }
+            () = driver.records.changed() => driver.note_change(),
             () = sleep_until(due) => {}
             () = &mut stop => break,
         }
@@ -168,6 +179,14 @@ fn decides(wait: &Completer, state: &State) -> bool {
 }
 
 impl Driver {
+    /// Something has happened after which waits may have to be counted, or doubts be decided. While
+    /// nothing happens, the driver sleeps.
+    fn note_change(&mut self) {
+        let now = Instant::now();
+        self.next_count = self.next_count.min(now + COUNTED);
+        self.next_advance = self.next_advance.min(now + DOUBT);
+    }
+
     fn accept(&mut self, requests: &mut Vec<Request>) {
         let mut to_decide = Vec::new();
         let now = Instant::now();
@@ -426,25 +445,25 @@ impl Driver {
     /// Begins everything that is due. Returns when to call this again.
     fn advance(&mut self) -> Instant {
         let now = Instant::now();
-        let mut due = now + Duration::from_secs(1);
         if now >= self.recheck {
             self.recheck = now + self.store.options.recheck.mul_f64(0.75 + fastrand::f64() / 2.0);
             self.events.values_mut().for_each(|waiters| waiters.is_stale |= waiters.count() > 0);
             self.has_to_read = true;
         }
         if now >= self.next_count {
-            self.next_count = now + Duration::from_secs(1);
+            self.next_count = self.recheck;
             self.count(now);
         }
         if now >= self.next_advance {
-            let mut next = now + DOUBT;
+            let mut next = self.recheck;
             for (name, waiters) in &mut self.events {
                 next = waiters.advance(now, name).map_or(next, |due| due.min(next));
                 self.has_to_read |= waiters.is_stale;
             }
             self.next_advance = next;
         }
-        due = due.min(self.recheck).min(self.next_advance).min(self.next_count).min(self.records.advance());
+        let written = self.records.advance().unwrap_or(self.recheck);
+        let mut due = self.recheck.min(self.next_advance).min(self.next_count).min(written);
         if !self.is_reading && self.has_to_read {
             let at = if self.has_joined { self.not_before } else { self.not_before.max(self.stream_at) };
             if now >= at {
@@ -470,6 +489,8 @@ impl Driver {
                 }
                 if now >= waiters.since + LINGERING && !self.is_reading {
                     unused.push(Arc::clone(name));
+                } else {
+                    self.next_count = self.next_count.min((waiters.since + LINGERING).max(now + BATCH));
                 }
             } else if now < waiters.since + LASTING {
                 self.next_count = self.next_count.min(waiters.since + LASTING);

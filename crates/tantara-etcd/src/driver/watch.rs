@@ -128,6 +128,8 @@ impl WatchStream {
                     self.note_message();
                 }
                 State::Open { connection, requests, answers } => {
+                    let silence = SILENCE * if self.is_asked { 2 } else { 1 };
+                    let until = self.store.connection.one_wake_up_at(self.last_message + silence);
                     let why = tokio::select! {
                         answer = answers.message() => match answer {
                             Ok(Some(answer)) => return self.receive(answer),
@@ -138,9 +140,10 @@ impl WatchStream {
                             }
                             Err(status) => Why::of(&status),
                         },
-                        () = sleep_until(self.last_message + SILENCE * if self.is_asked { 2 } else { 1 }) => {
+                        () = sleep_until(until) => {
                             if !self.is_asked {
                                 self.is_asked = true;
+                                self.store.connection.awake.notify_waiters();
                                 let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
                                 continue;
                             }
