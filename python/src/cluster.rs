@@ -7,10 +7,10 @@ use std::time::Duration;
 use pyo3::exceptions::{PyTypeError, PyUserWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
-use tantara_etcd::{ClusterEntry, Options, Origin, Tls};
+use tantara_etcd::{ClusterEntry, Options, Tls};
 
 use crate::call::{call, import};
-use crate::cluster_event::{ClusterEvent, moment, waiter};
+use crate::cluster_event::{ClusterEvent, origin, waiter};
 use crate::connection::{Connection, Handle, instance};
 use crate::error::{of_cluster, refuse_pickling, run};
 use crate::seconds;
@@ -212,10 +212,6 @@ impl Cluster {
         let state = if this.connection.is_closed() { " closed" } else { "" };
         format!("<Cluster {:?} at {:#x}{state}>", this.namespace, slf.as_ptr() as usize)
     }
-}
-
-fn origin<'py>(py: Python<'py>, origin: Origin) -> PyResult<Bound<'py, PyAny>> {
-    instance(py, "Origin", (origin.host, origin.pid, moment(origin.at)))
 }
 
 fn entry_of<'py>(py: Python<'py>, entry: ClusterEntry) -> PyResult<Bound<'py, PyAny>> {

@@ -9,7 +9,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use tantara::__private::{External, Seal, Sealed, Slot};
 use tantara::Waitable;
-use tantara_etcd::{ClusterWait, ClusterWaiter};
+use tantara_etcd::{ClusterWait, ClusterWaiter, Origin};
 
 use crate::connection::{Connection, Handle, instance};
 use crate::coroutine::coroutine;
@@ -138,6 +138,19 @@ pub(crate) fn waiter<'py>(py: Python<'py>, waiter: ClusterWaiter) -> PyResult<Bo
     instance(py, "ClusterWaiter", (waiter.host, waiter.pid, moment(waiter.since), waiter.count))
 }
 
+pub(crate) fn origin<'py>(py: Python<'py>, origin: Origin) -> PyResult<Bound<'py, PyAny>> {
+    instance(py, "Origin", (origin.host, origin.pid, moment(origin.at), origin.note))
+}
+
+/// Sets the event, with or without a note.
+async fn set(event: Handle<tantara_etcd::ClusterEvent>, note: Option<String>) -> Result<(), tantara_etcd::Error> {
+    event.set_with_note_async(&note.unwrap_or_default()).await
+}
+
+async fn pulse(event: Handle<tantara_etcd::ClusterEvent>, note: Option<String>) -> Result<(), tantara_etcd::Error> {
+    event.pulse_with_note_async(&note.unwrap_or_default()).await
+}
+
 #[pymethods]
 impl ClusterEvent {
     /// The name.
@@ -160,18 +173,24 @@ impl ClusterEvent {
 
     /// Set the event and release every waiter on every machine.
     ///
+    /// note says why, in up to 64 bytes of UTF-8 without control characters: last_set(),
+    /// Cluster.list() and the command tantara show it until the next set(). Raise ValueError for a
+    /// text that cannot be a note.
+    ///
     /// If the call is interrupted by Ctrl-C, or the task is cancelled, the event may or may not
     /// have been set.
-    fn set(&self, py: Python<'_>) -> PyResult<()> {
+    #[pyo3(signature = (*, note = None))]
+    fn set(&self, py: Python<'_>, note: Option<String>) -> PyResult<()> {
         let event = self.event()?;
-        run(py, async move { event.set_async().await })
+        run(py, set(event, note))
     }
 
     /// set() for async code: await event.set_async(). The request is sent by the call, not by the
     /// await.
-    fn set_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (*, note = None))]
+    fn set_async<'py>(&self, py: Python<'py>, note: Option<String>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
-        task::request(py, async move { event.set_async().await }, nothing)
+        task::request(py, set(event, note), nothing)
     }
 
     /// Clear the event. While it is held it stays set.
@@ -188,17 +207,19 @@ impl ClusterEvent {
     }
 
     /// Set and clear the event in one step: every waiter is released, and is_set() never returns
-    /// True.
-    fn pulse(&self, py: Python<'_>) -> PyResult<()> {
+    /// True. note is as for set().
+    #[pyo3(signature = (*, note = None))]
+    fn pulse(&self, py: Python<'_>, note: Option<String>) -> PyResult<()> {
         let event = self.event()?;
-        run(py, async move { event.pulse_async().await })
+        run(py, pulse(event, note))
     }
 
     /// pulse() for async code: await event.pulse_async(). The request is sent by the call, not by
     /// the await.
-    fn pulse_async<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (*, note = None))]
+    fn pulse_async<'py>(&self, py: Python<'py>, note: Option<String>) -> PyResult<Bound<'py, PyAny>> {
         let event = self.event()?;
-        task::request(py, async move { event.pulse_async().await }, nothing)
+        task::request(py, pulse(event, note), nothing)
     }
 
     /// Block until the event is set, for at most timeout seconds.
@@ -282,6 +303,14 @@ impl ClusterEvent {
         let lost = Py::new(py, Event::unset())?;
         let (asked, name) = (hold::ask(self.event()?, lost.clone_ref(py)), self.name.clone());
         task::request(py, asked, move |py, holding| Hold::new(&name, holding, lost).into_py_any(py))
+    }
+
+    /// Return an Origin that says by which process the event was last set, when, and with which
+    /// note, as that process describes itself; or None if it never was.
+    fn last_set<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let event = self.event()?;
+        let last = run(py, async move { event.last_set_async().await })?;
+        last.map(|last| origin(py, last)).transpose()
     }
 
     /// Return a list of ClusterWaiter, one for each process that waits, the longest wait first.

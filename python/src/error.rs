@@ -17,7 +17,7 @@ pub(crate) fn of_event(error: tantara::Error) -> PyErr {
         return of_cluster(error.clone());
     }
     let text = error.to_string();
-    if error.is_invalid_name() {
+    if error.is_invalid_name() || error.is_invalid_note() {
         return PyValueError::new_err(text);
     }
     let of_system = || source?.downcast_ref::<std::io::Error>()?.raw_os_error();

@@ -200,8 +200,13 @@ impl SharedEvent {
     }
 
     /// Set the event and release every waiter in every process.
-    fn set(&self) -> PyResult<()> {
-        self.with(|event| raise(event.set()))
+    ///
+    /// note says why, in up to 64 bytes of UTF-8 without control characters: last_set() and the
+    /// command tantara show it until the next set(). Setting an event that is set changes nothing
+    /// but the note. Raise ValueError for a text that cannot be a note.
+    #[pyo3(signature = (*, note = None))]
+    fn set(&self, note: Option<&str>) -> PyResult<()> {
+        self.with(|event| raise(note.map_or_else(|| event.set(), |note| event.set_with_note(note))))
     }
 
     /// Clear the event.
@@ -210,9 +215,10 @@ impl SharedEvent {
     }
 
     /// Set and clear the event in one step: every waiter is released, and is_set() never returns
-    /// True.
-    fn pulse(&self) -> PyResult<()> {
-        self.with(|event| raise(event.pulse()))
+    /// True. note is as for set().
+    #[pyo3(signature = (*, note = None))]
+    fn pulse(&self, note: Option<&str>) -> PyResult<()> {
+        self.with(|event| raise(note.map_or_else(|| event.pulse(), |note| event.pulse_with_note(note))))
     }
 
     /// Block until the event is set, for at most timeout seconds.
@@ -293,6 +299,16 @@ impl SharedEvent {
     fn hold(&self, py: Python<'_>) -> PyResult<SharedHold> {
         let event = self.opened()?;
         raise(py.detach(|| event.hold())).map(SharedHold::new)
+    }
+
+    /// Return a LastSet that says when the event was last set, by which process, and with which
+    /// note. None if it never was, or if the process was killed before it recorded that.
+    ///
+    /// All three belong to one set(). Setting an event that is set counts only with a note.
+    fn last_set<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(last) = self.with(|event| raise(event.last_set()))? else { return Ok(None) };
+        let class = import(py, c"tantara._waiter")?.getattr("LastSet")?;
+        call(&class, (last.pid, last.at, last.note)).map(Some)
     }
 
     /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait

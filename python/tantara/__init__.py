@@ -21,7 +21,7 @@ from ._tantara import (
     wait_any,
     wait_any_async,
 )
-from ._waiter import Waiter
+from ._waiter import LastSet, Waiter
 
 __all__ = [
     "AutoResetEvent",
@@ -33,6 +33,7 @@ __all__ = [
     "ClusterWaiter",
     "Event",
     "Hold",
+    "LastSet",
     "Origin",
     "OutcomeUnknown",
     "SharedEvent",

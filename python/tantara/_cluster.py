@@ -51,6 +51,9 @@ class Origin(NamedTuple):
     at: datetime
     """When it set or began to hold the event, by its clock, in UTC."""
 
+    note: Optional[str] = None
+    """Why it set the event, if it has said so."""
+
 
 class ClusterWaiter(NamedTuple):
     """A process that waits for a ClusterEvent, as it describes itself."""

@@ -1,4 +1,4 @@
-"""The records that SharedEvent.waiters() returns."""
+"""The records that SharedEvent.waiters() and last_set() return."""
 
 from datetime import datetime
 from typing import NamedTuple, Optional
@@ -24,4 +24,19 @@ class Waiter(NamedTuple):
     """The program and its arguments; empty if unknown."""
 
 
-Waiter.__module__ = "tantara"
+class LastSet(NamedTuple):
+    """When a SharedEvent was last set, by which process, and why, as that process has recorded it."""
+
+    pid: Optional[int]
+    """The process ID. None if the process is in another PID namespace, such as another container."""
+
+    at: datetime
+    """When it was set, in UTC, to within some milliseconds."""
+
+    note: Optional[str]
+    """The note of set() or pulse(), if there was one."""
+
+
+for _class in (Waiter, LastSet):
+    _class.__module__ = "tantara"
+del _class

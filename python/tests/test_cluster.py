@@ -253,6 +253,33 @@ class Methods(OnCluster):
         event.set()
         thread.join(LONG)
 
+    def test_last_set_and_its_note(self):
+        event = self.cluster.event("noted")
+        self.assertIsNone(event.last_set())
+        event.set(note="disk full")
+        last = event.last_set()
+        self.assertIsInstance(last, tantara.Origin)
+        self.assertEqual((last.host, last.pid, last.note), (socket.gethostname(), os.getpid(), "disk full"))
+        self.assertEqual(self.cluster.list()[0].last_set, last)
+        event.set()
+        self.assertIsNone(event.last_set().note)
+        event.pulse(note="größe: 5 µs")
+        self.assertEqual((event.is_set(), event.last_set().note), (False, "größe: 5 µs"))
+
+        async def set_and_pulse():
+            await event.set_async(note="set")
+            self.assertEqual(event.last_set().note, "set")
+            await event.pulse_async(note="pulse")
+
+        asyncio.run(set_and_pulse())
+        self.assertEqual(event.last_set().note, "pulse")
+        for method in (event.set, event.pulse):
+            with self.assertRaises(ValueError):
+                method(note="a\nb")
+            with self.assertRaises(TypeError):
+                method("a note is a keyword")
+        self.assertEqual(event.last_set().note, "pulse")
+
     def test_times_that_no_calendar_knows(self):
         """Foreign values do not break it."""
         import base64

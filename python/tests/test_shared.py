@@ -18,7 +18,7 @@ import time
 import unittest
 from datetime import datetime, timedelta, timezone
 
-from tantara import SharedEvent, Waiter
+from tantara import LastSet, SharedEvent, Waiter
 from test_event import LONG, start
 
 TURNS = 20
@@ -206,6 +206,38 @@ class Names(Shared):
         event.set()
         thread.join()
 
+    def test_last_set_and_its_note(self):
+        event = SharedEvent("x", self.home)
+        self.assertIsNone(event.last_set())
+        before = datetime.now(timezone.utc) - timedelta(seconds=1)
+        event.set(note="disk full")
+        last = SharedEvent("x", self.home).last_set()
+        self.assertIsInstance(last, LastSet)
+        self.assertEqual((last.pid, last.note), (os.getpid(), "disk full"))
+        self.assertTrue(before <= last.at <= datetime.now(timezone.utc))
+        event.clear()
+        self.assertEqual(event.last_set(), last)
+        event.set()
+        self.assertIsNone(event.last_set().note)
+        event.set(note="größe: 5 µs")
+        self.assertEqual(event.last_set().note, "größe: 5 µs")
+        event.pulse(note="x" * 64)
+        self.assertEqual((event.is_set(), event.last_set().note), (False, "x" * 64))
+        event.pulse(note=None)
+        self.assertIsNone(event.last_set().note)
+
+    def test_what_cannot_be_a_note(self):
+        event = SharedEvent()
+        for method in (event.set, event.pulse):
+            for note in ("a\nb", "\x1b[2J", "é" * 33, "\ud800"):
+                with self.assertRaises(ValueError):
+                    method(note=note)
+            with self.assertRaises(TypeError):
+                method(note=7)
+            with self.assertRaises(TypeError):
+                method("a note is a keyword")
+        self.assertIsNone(event.last_set())
+
     def test_removed(self):
         event, errors = SharedEvent("x", self.home), []
 
@@ -221,7 +253,7 @@ class Names(Shared):
         thread.join(LONG)
         self.assertIn("x was removed", str(errors[0]))
         self.assertEqual(errors[0].errno, errno.ENOENT)
-        for method in (event.is_set, event.set, event.clear, event.pulse, event.wait):
+        for method in (event.is_set, event.set, event.clear, event.pulse, event.wait, event.last_set):
             with self.assertRaises(FileNotFoundError):
                 method()
         self.assertIn("removed", repr(event))
