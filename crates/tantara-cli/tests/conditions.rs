@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scratch::{Events, Running, until};
 
@@ -56,6 +56,41 @@ fn a_wait_ends_with_a_process() {
     // One that never was.
     assert_eq!(events.done(&["wait", "--pid", "2147483647"]), "");
     assert_eq!(events.code(&["wait", "--pid", "1", "--timeout", "0"]), 124, "another user's");
+}
+
+/// How often the threads of a process have gone to sleep.
+fn sleeps_of(process: &Running) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.0.id())).unwrap();
+    let sleeps = tasks.map(|task| {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+        count.trim().parse::<u64>().unwrap()
+    });
+    sleeps.sum()
+}
+
+#[test]
+fn a_wait_for_a_process_or_a_file_wakes_up_for_nothing_else() {
+    let events = Events::new();
+    let process = sleeper();
+    let pid = process.0.id().to_string();
+    fs::create_dir(events.home().join("own")).unwrap();
+    let by_pid = events.start(&["wait", "--pid", &pid, "--pid", "1"]);
+    let by_file = events.start(&["wait", "--file", "own/file"]);
+    let both = events.start(&["wait", "--any", "--pid", &pid, "--file", "own/not/yet"]);
+    let waiting = [&by_pid, &by_file, &both];
+    waiting.iter().for_each(|waiting| until_asleep(waiting, 2));
+    let begun = Instant::now();
+    let before = waiting.map(sleeps_of);
+    for round in 0..30 {
+        fs::write(events.home().join(format!("other-{round}")), "").unwrap();
+        thread::sleep(Duration::from_millis(100));
+    }
+    let after = waiting.map(sleeps_of);
+    // Once a minute, it looks for files that the kernel does not report.
+    if begun.elapsed() < Duration::from_secs(30) {
+        assert_eq!(before, after);
+    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::process::Command;
 use scratch::Events;
 use terminal::{Terminal, without_control_sequences};
 
-const SUBCOMMANDS: [&str; 12] =
-    ["set", "clear", "pulse", "wait", "hold", "is-set", "ls", "watch", "rm", "bank", "completions", "man"];
+const SUBCOMMANDS: [&str; 13] =
+    ["set", "clear", "pulse", "wait", "hold", "is-set", "ls", "ps", "watch", "rm", "bank", "completions", "man"];
 
 /// Everything that the command shows on a terminal.
 fn shown(columns: u16, args: &[&str]) -> String {
