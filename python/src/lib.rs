@@ -12,12 +12,14 @@ mod forked;
 mod hold;
 mod many;
 mod member;
+mod placed;
 mod quick;
 mod seconds;
 mod shared;
 mod shared_hold;
 mod sleep;
 mod task;
+mod waits;
 
 use pyo3::prelude::*;
 
@@ -48,6 +50,8 @@ mod _tantara {
     use super::shared_hold::SharedHold;
     #[pymodule_export]
     use super::task::{Notifier, Pending};
+    #[pymodule_export]
+    use super::waits::{label_event, record_waits, recorded_waits};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -24,6 +24,7 @@ use pyo3::prelude::*;
 
 use crate::call::{call, import, is_imported};
 use crate::forked;
+use crate::placed::placed;
 
 /// Registers a handler for forks, once in a process. Called at each import. Python's own
 /// `os.register_at_fork` would only see forks of the interpreter that calls it.
@@ -104,7 +105,7 @@ pub(crate) fn blocking<R: Outcome>(
         let looked = detached(py, || wait(Duration::ZERO));
         return if looked.is_over() { Ok(looked) } else { Err(refusal) };
     }
-    match without_interpreter(py, || wait(limit)) {
+    match placed(py, || without_interpreter(py, || wait(limit))) {
         (outcome, Ok(())) => Ok(outcome),
         (outcome, Err(raised)) => {
             pass_on(outcome);

@@ -29,6 +29,7 @@ use tantara::any;
 use crate::call::{call, import, kept};
 use crate::error::{of_cluster, of_event};
 use crate::member::{Member, Members};
+use crate::placed::placed;
 
 /// What ends a wait.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +113,7 @@ pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
         }
     }
 
+    let act = || placed(py, act);
     LOCAL.with(|local| {
         if local.queue.borrow().strong_count() == 0 {
             return act();
@@ -349,7 +351,7 @@ impl Pending {
         let (queue, is_woken) = (OnceLock::new(), AtomicBool::new(false));
         let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken });
         // The first poll registers the wait: every later `set` releases it.
-        entry.poll();
+        Python::attach(|py| placed(py, || entry.poll()));
         Pending(entry)
     }
 }

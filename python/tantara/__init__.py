@@ -22,9 +22,12 @@ from ._tantara import (
     wait_any_async,
 )
 from ._waiter import LastSet, Waiter
+from ._waits import Act, AwaitedEvent, Waiting, label_event, record_waits, waits
 
 __all__ = [
+    "Act",
     "AutoResetEvent",
+    "AwaitedEvent",
     "Cluster",
     "ClusterEntry",
     "ClusterError",
@@ -39,12 +42,16 @@ __all__ = [
     "SharedEvent",
     "SharedHold",
     "Waiter",
+    "Waiting",
+    "label_event",
+    "record_waits",
     "wait_all",
     "wait_all_async",
     "wait_any",
     "wait_any_async",
+    "waits",
 ]
 
-for _function in (wait_all, wait_all_async, wait_any, wait_any_async):
+for _function in (label_event, record_waits, wait_all, wait_all_async, wait_any, wait_any_async, waits):
     _function.__module__ = __name__
 del _function

@@ -30,6 +30,9 @@ __all__ = [
     "SharedHold",
     "Wait",
     "__version__",
+    "label_event",
+    "record_waits",
+    "recorded_waits",
     "run",
     "wait_all",
     "wait_all_async",
@@ -38,6 +41,10 @@ __all__ = [
 ]
 
 __version__: Final[str]
+
+def label_event(event: Union[Event, AutoResetEvent, SharedEvent], name: str) -> None: ...
+def record_waits(on: bool = True) -> None: ...
+def recorded_waits() -> List[dict[str, Any]]: ...
 
 @disjoint_base
 class Event:

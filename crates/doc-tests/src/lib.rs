@@ -115,6 +115,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 struct Readme;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../../docs/hangs.md")]
+struct Hangs;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../../docs/rust.md")]
 struct Rust;
 

@@ -44,7 +44,7 @@ pub(crate) fn groups() -> Vec<Group> {
 /// What the waits of a group have in common.
 fn key(snapshot: &Snapshot, record: &Record) -> u64 {
     let mut hasher = DefaultHasher::new();
-    std::ptr::from_ref(record.place).addr().hash(&mut hasher);
+    record.place.address().hash(&mut hasher);
     record.task.is_some().hash(&mut hasher);
     match record.what {
         What::One(_) => 0,

@@ -64,7 +64,7 @@ fn of_event(page: &mut Json, event: &Awaited) {
 fn of_waiter(page: &mut Json, waiting: &Waiting) {
     of_actor(page, &waiting.thread);
     if let Some(task) = waiting.task {
-        page.text("task", &format!("{task:#x}"));
+        page.text("task", &waiting.task_name.clone().unwrap_or_else(|| format!("{task:#x}")));
     }
     page.number("since", milliseconds(waiting.since));
     if let Some(left) = waiting.time_left {

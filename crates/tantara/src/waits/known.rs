@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::sync::lock;
-use crate::waits::store::{self, Kind, Place, Thread};
+use crate::waits::store::{self, Kind, Place, Source, Thread};
 use crate::waits::system::{self, GENERATIONS};
 use crate::word::Generation;
 
 /// That somebody did something with an event.
 #[derive(Clone, Debug)]
 pub(crate) struct Act {
-    pub(crate) place: Place,
+    pub(crate) place: Source,
     pub(crate) thread: Arc<Thread>,
     /// By the record's clock.
     pub(crate) at: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Act {
 
 impl Act {
     fn now(place: Place) -> Act {
-        Act { place, thread: store::this_thread(), at: system::clock() }
+        Act { place: Source::of(place), thread: store::this_thread(), at: system::clock() }
     }
 }
 

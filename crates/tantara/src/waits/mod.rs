@@ -68,6 +68,7 @@ pub(crate) mod hooks;
 mod json;
 pub(crate) mod known;
 mod label;
+mod origin;
 #[cfg(shared_events)]
 mod pages;
 pub(crate) mod start;
@@ -78,9 +79,15 @@ mod view;
 mod watchdog;
 
 pub use label::label;
+#[doc(hidden)]
+pub use origin::with_origin;
 #[cfg(shared_events)]
 #[doc(hidden)]
 pub use pages::{PageOfWaits, pages};
+#[doc(hidden)]
+pub use start::is_wanted;
+#[doc(hidden)]
+pub use store::name_thread;
 pub use view::{Act, Actor, Awaited, EventKind, Mode, Place, Waiting};
 
 /// Records waits from now on, or no longer. Waits that are recorded stay so until they end.

@@ -52,6 +52,14 @@ pub(crate) fn ask() -> bool {
     State::now().records()
 }
 
+/// Whether waits are recorded, so that bindings need to tell where they begin. Not part of the public
+/// API.
+#[must_use]
+pub fn is_wanted() -> bool {
+    let state = State::now();
+    !state.is_idle() && if state.is_unasked() { ask() } else { state.records() }
+}
+
 /// What `TANTARA_WAITS` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Setting {

@@ -19,11 +19,34 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
+use crate::waits::origin::{self, OtherPlace};
 use crate::waits::system::{self, GENERATIONS};
 use crate::word::Generation;
 
-/// A place in the code.
+/// A place in the code of Rust.
 pub(crate) type Place = &'static Location<'static>;
+
+/// A place in the code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    Rust(Place),
+    Other(&'static OtherPlace),
+}
+
+impl Source {
+    /// Of a call that Rust has made at that place, or another language at another.
+    pub(crate) fn of(place: Place) -> Source {
+        origin::current().map_or(Source::Rust(place), |origin| Source::Other(origin.place))
+    }
+
+    /// Tells it from others.
+    pub(crate) fn address(self) -> usize {
+        match self {
+            Source::Rust(place) => std::ptr::from_ref(place).addr(),
+            Source::Other(place) => std::ptr::from_ref(place).addr(),
+        }
+    }
+}
 
 /// A thread that has waited, set or declared anything while this was recorded.
 #[derive(Debug)]
@@ -64,6 +87,8 @@ struct Own {
 
 thread_local! {
     static OWN: Cell<Own> = const { Cell::new(Own { number: 0, shard: 0, generation: 0 }) };
+    /// What a binding calls the thread.
+    static NAME: Cell<Option<Box<str>>> = const { Cell::new(None) };
     /// Notes the end of the thread.
     static END: Cell<Option<End>> = const { Cell::new(None) };
 }
@@ -104,7 +129,8 @@ impl Own {
         let number = NEXT.fetch_add(1, Relaxed);
         let generation = system::generation();
         let own = Own { number, shard: (number as usize % SHARDS) as u16, generation: generation as u16 };
-        let name = std::thread::current().name().map(Box::from);
+        let own_name = NAME.try_with(Cell::take).ok().flatten();
+        let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
         let thread = Arc::new(Thread { id: system::thread(), name, has_ended: AtomicBool::new(false) });
         if let Some(threads) = THREADS.get(generation) {
             lock(threads).known.insert(number, thread);
@@ -113,6 +139,16 @@ impl Own {
         // Not if the thread's destructors run already.
         let _ = END.try_with(|end| end.set(Some(End(own))));
         own
+    }
+}
+
+/// Gives the current thread the name that `name` returns, if it is not known yet. Not part of the
+/// public API.
+pub fn name_thread(name: impl FnOnce() -> String) {
+    let own = OWN.get();
+    if own.number == 0 || usize::from(own.generation) != system::generation() {
+        let name = name().into_boxed_str();
+        let _ = NAME.try_with(|kept| kept.set(Some(name)));
     }
 }
 
@@ -169,7 +205,7 @@ impl What {
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) what: What,
-    pub(crate) place: Place,
+    pub(crate) place: Source,
     /// By the record's clock.
     pub(crate) since: Duration,
     pub(crate) deadline: Option<Instant>,
@@ -177,6 +213,8 @@ pub(crate) struct Record {
     pub(crate) thread: u32,
     /// The task, if it is one: tells it from others.
     pub(crate) task: Option<usize>,
+    /// The task's name, if it has one.
+    pub(crate) task_name: Option<Arc<str>>,
     /// Differs from that of every other wait of this process.
     pub(crate) serial: u64,
 }
@@ -316,11 +354,14 @@ fn insert_known(beginning: Beginning) -> (Ticket, usize) {
     let (own, since) = (Own::get(), system::clock());
     let Beginning { owner, what, place, deadline, task } = beginning;
     let shard = usize::from(own.shard);
+    let origin = origin::current();
+    let place = origin.as_ref().map_or(Source::Rust(place), |origin| Source::Other(origin.place));
+    let task_name = origin.and_then(|origin| origin.task);
     let mut slots = lock(&shards[shard].0);
     slots.serial += 1;
     let serial = slots.serial * SHARDS as u64 + shard as u64;
     let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
-    let record = Record { what, place, since, deadline, thread: own.number, task, serial };
+    let record = Record { what, place, since, deadline, thread: own.number, task, task_name, serial };
     let slot = slots.insert(Slot::Used { owner, record });
     (slot.map_or(Ticket::NONE, |slot| Ticket::new(shard, slot)), owner)
 }
@@ -414,7 +455,7 @@ mod tests {
         let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None });
         let count = || {
             let mut found = 0;
-            for_each(|record| found += usize::from(record.place == place));
+            for_each(|record| found += usize::from(record.place.address() == Source::Rust(place).address()));
             found
         };
         let (first, second) = (begin(1000), begin(2000));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::waits::cycles::{self, Waits};
 use crate::waits::known::{self, Known};
-use crate::waits::store::{self, Kind, Record, Target, Thread, What};
+use crate::waits::store::{self, Kind, Record, Source, Target, Thread, What};
 use crate::waits::system;
 
 /// A place in the code.
@@ -23,9 +23,12 @@ pub struct Place {
     pub line: u32,
 }
 
-impl From<store::Place> for Place {
-    fn from(place: store::Place) -> Place {
-        Place { file: place.file().to_owned(), line: place.line() }
+impl From<Source> for Place {
+    fn from(place: Source) -> Place {
+        match place {
+            Source::Rust(place) => Place { file: place.file().into(), line: place.line() },
+            Source::Other(place) => Place { file: (&*place.file).into(), line: place.line },
+        }
     }
 }
 
@@ -198,6 +201,8 @@ pub struct Waiting {
     pub thread: Actor,
     /// For a task, a number that it keeps while it waits and that no other waiting task has.
     pub task: Option<u64>,
+    /// The name of the task, if it has one: tasks of asyncio do.
+    pub task_name: Option<String>,
     /// The call that began the wait.
     pub place: Place,
     /// When it was queued, or began to sleep.
@@ -241,9 +246,10 @@ impl Waiting {
 /// A block of lines: who waits for what, where and for how long, and what is known of the events.
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.task {
-            Some(task) => write!(f, "task {task:#x} (first polled by {})", self.thread)?,
-            None => write!(f, "{}", self.thread)?,
+        match (self.task, &self.task_name) {
+            (Some(_), Some(name)) => write!(f, "task {name} (first polled by {})", self.thread)?,
+            (Some(task), None) => write!(f, "task {task:#x} (first polled by {})", self.thread)?,
+            (None, _) => write!(f, "{}", self.thread)?,
         }
         let names: Vec<_> = self.events.iter().map(Awaited::to_string).collect();
         let mode = match self.mode {
@@ -370,6 +376,7 @@ impl Snapshot {
             },
             thread: self.threads.get(&record.thread).map_or(Actor::FORGOTTEN, Actor::from),
             task: record.task.map(|task| task as u64),
+            task_name: record.task_name.as_deref().map(str::to_owned),
             place: record.place.into(),
             since: self.clocks.time(record.since),
             waited: self.clocks.own.saturating_sub(record.since),
