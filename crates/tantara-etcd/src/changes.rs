@@ -143,7 +143,7 @@ impl Changes {
             step_at: 0,
             pause: Pause::new(),
         };
-        let _ = runtime.run(|_| async move {
+        let following = runtime.run(|_| async move {
             let inbox = Arc::clone(&follower.inbox);
             tokio::select! {
                 error = follower.run(revision) => {
@@ -153,6 +153,7 @@ impl Changes {
             }
             Ok(())
         })?;
+        drop(following.begin());
         Ok(Changes { runtime, inbox })
     }
 

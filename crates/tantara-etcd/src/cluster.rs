@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::client::endpoint::{self, Endpoints};
-use crate::driver::mailbox::Reply;
-use crate::driver::runtime::Runtime;
+use crate::driver::runtime::{Asked, Runtime};
 use crate::error::Error;
 use crate::event::ClusterEvent;
 use crate::list::{self, ClusterEntry};
@@ -59,8 +58,8 @@ impl Cluster {
     /// As for [`connect`](Cluster::connect), within the options' timeout; and if an option is
     /// invalid.
     pub fn connect_with(endpoints: impl Endpoints, options: Options) -> Result<Cluster, Error> {
-        let (cluster, reply) = Cluster::begin(endpoints, options)?;
-        reply.wait()?;
+        let (cluster, connecting) = Cluster::begin(endpoints, options)?;
+        connecting.wait()?;
         Ok(cluster)
     }
 
@@ -72,20 +71,20 @@ impl Cluster {
     /// Async form of [`connect_with`](Cluster::connect_with), for any runtime, with the same
     /// errors.
     pub async fn connect_with_async(endpoints: impl Endpoints, options: Options) -> Result<Cluster, Error> {
-        let (cluster, reply) = Cluster::begin(endpoints, options)?;
-        reply.into_future().await?;
+        let (cluster, connecting) = Cluster::begin(endpoints, options)?;
+        connecting.into_future().await?;
         Ok(cluster)
     }
 
-    fn begin(endpoints: impl Endpoints, options: Options) -> Result<(Cluster, Reply<()>), Error> {
+    fn begin(endpoints: impl Endpoints, options: Options) -> Result<(Cluster, Asked<()>), Error> {
         options.check()?;
         let endpoints = endpoint::parse(endpoints, options.tls.is_some())?;
-        let runtime = Runtime::start(endpoints, options)?;
-        let reply = runtime.run(|store| async move {
+        let runtime = Runtime::new(endpoints, options)?;
+        let connecting = runtime.run(|store| async move {
             let until = store.connection.connect_deadline();
             store.connection.member("connect", until).await.map(drop)
         })?;
-        Ok((Cluster { runtime }, reply))
+        Ok((Cluster { runtime }, connecting))
     }
 
     /// The event with this name. Nothing is sent: the event's methods return the errors of an

@@ -9,8 +9,8 @@ use tantara::__private::{Collected, IntoSlot, Seal, Sealed, Slot};
 use tantara::Waitable;
 
 use crate::client::proto::{DeleteRange, LeaseRevoke, Op, Put};
-use crate::driver::mailbox::{Aim, Reply};
-use crate::driver::runtime::Runtime;
+use crate::driver::mailbox::Aim;
+use crate::driver::runtime::{Asked, Runtime};
 use crate::error::{Error, Kind, Pending, Resolve};
 use crate::list::{self, ClusterWaiter};
 use crate::store::Store;
@@ -110,7 +110,7 @@ impl ClusterEvent {
         self.request_is_set()?.into_future().await
     }
 
-    fn request_is_set(&self) -> Result<Reply<bool>, Error> {
+    fn request_is_set(&self) -> Result<Asked<bool>, Error> {
         self.run(|store, name| async move {
             let until = store.connection.request_deadline();
             Ok(read::event(&store, READ, name, until).await?.is_set())
@@ -181,7 +181,7 @@ impl ClusterEvent {
         self.request_remove()?.into_future().await
     }
 
-    fn request_remove(&self) -> Result<Reply<bool>, Error> {
+    fn request_remove(&self) -> Result<Asked<bool>, Error> {
         let runtime = self.runtime.clone();
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
@@ -316,7 +316,7 @@ impl ClusterEvent {
         &self,
         doing: &'static str,
         ops: impl FnOnce(&Store, &str) -> Vec<Op>,
-    ) -> Result<Reply<()>, Error> {
+    ) -> Result<Asked<()>, Error> {
         let runtime = self.runtime.clone();
         let ops = ops(runtime.store(), &self.name);
         self.run(move |store, _| async move {
@@ -325,7 +325,7 @@ impl ClusterEvent {
         })
     }
 
-    pub(crate) fn run<T, F>(&self, request: impl FnOnce(Arc<Store>, Arc<str>) -> F) -> Result<Reply<T>, Error>
+    pub(crate) fn run<T, F>(&self, request: impl FnOnce(Arc<Store>, Arc<str>) -> F) -> Result<Asked<T>, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
@@ -381,7 +381,7 @@ struct UnknownWrite {
 }
 
 impl UnknownWrite {
-    fn request(&self) -> Result<Reply<bool>, Error> {
+    fn request(&self) -> Result<Asked<bool>, Error> {
         let (write, doing, outcome) = (self.write.clone(), self.doing, Arc::clone(&self.outcome));
         self.runtime.run(move |store| async move {
             if let Some(made) = outcome.get() {

@@ -6,7 +6,7 @@ use tantara::Event;
 
 use crate::client::lease::{Lease, OF_HOLD};
 use crate::client::proto::{Compare, Put, Range, Txn};
-use crate::driver::mailbox::Reply;
+use crate::driver::runtime::Asked;
 use crate::error::{Error, Kind};
 use crate::event::ClusterEvent;
 use crate::store::keys::Stamp;
@@ -77,7 +77,7 @@ impl ClusterEvent {
         self.request_hold()?.into_future().await
     }
 
-    fn request_hold(&self) -> Result<Reply<Hold>, Error> {
+    fn request_hold(&self) -> Result<Asked<Hold>, Error> {
         let event = self.clone();
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::driver::mailbox::Reply;
+use crate::driver::runtime::Asked;
 use crate::error::Error;
 use crate::event::{self, ClusterEvent};
 use crate::list::Origin;
@@ -88,17 +88,17 @@ impl ClusterEvent {
         self.request_last_set()?.into_future().await
     }
 
-    fn request_set(&self, note: &str) -> Result<Reply<()>, Error> {
+    fn request_set(&self, note: &str) -> Result<Asked<()>, Error> {
         let stamp = Stamp::now().with_note(note)?;
         self.write(event::SET, |store, name| event::put_set_by(&stamp, store, name))
     }
 
-    fn request_pulse(&self, note: &str) -> Result<Reply<()>, Error> {
+    fn request_pulse(&self, note: &str) -> Result<Asked<()>, Error> {
         let stamp = Stamp::now().with_note(note)?;
         self.write(event::SET, |store, name| event::put_pulse_by(&stamp, store, name))
     }
 
-    fn request_last_set(&self) -> Result<Reply<Option<Origin>>, Error> {
+    fn request_last_set(&self) -> Result<Asked<Option<Origin>>, Error> {
         self.run(|store, name| async move {
             let until = store.connection.request_deadline();
             let state = read::event(&store, READ, Arc::clone(&name), until).await?;

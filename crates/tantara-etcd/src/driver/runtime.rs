@@ -1,15 +1,21 @@
-//! The runtime thread of a connection. Every request to etcd runs on it, so that threads, and tasks
-//! of any runtime, can use an event.
+//! The runtime of a connection. Every request to etcd runs on it, so that threads, and tasks of any
+//! runtime, can use an event.
+//!
+//! A thread runs it, from the first wait, hold or asynchronous request on, and from the moment at
+//! which two threads use the connection at once. Until then, whoever blocks on a request runs it
+//! meanwhile, which saves the thread and two switches to it and back for each request.
 
+use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tantara::Event;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::client::endpoint::Endpoint;
 use crate::driver::mailbox::{self, Reply};
@@ -22,21 +28,106 @@ use crate::store::Store;
 /// take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A handle to the runtime thread, which ends with its last handle.
+/// A handle to the runtime of a connection, which ends with its last handle.
 #[derive(Clone, Debug)]
 pub(crate) struct Runtime(Arc<Running>);
 
-#[derive(Debug)]
 struct Running {
     store: Arc<Store>,
     driver: mpsc::UnboundedSender<Request>,
     handle: Handle,
     /// Dropped to stop the thread.
     stop: Option<watch::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Locked by a caller who runs a request, and when the thread is started.
+    engine: Mutex<Engine>,
+    /// Whether the thread has to be started. Never turned off.
+    needs_thread: AtomicBool,
+    /// Notified then, if a caller runs a request.
+    is_needed: Notify,
     /// Set when the thread has finished its work.
     finished: Arc<Event>,
     process: u32,
+}
+
+/// What runs the tasks of a connection.
+enum Engine {
+    /// A caller who blocks on a request, and otherwise nothing. Also has what the thread would do.
+    Caller(Unstarted, Pin<Box<dyn Future<Output = ()> + Send>>),
+    Thread(JoinHandle<()>),
+    /// Nothing: the thread could not be started.
+    Nothing,
+}
+
+/// Tokio's runtime. It may be dropped anywhere, also within another runtime.
+struct Unstarted(Option<tokio::runtime::Runtime>);
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Running {
+    /// Starts the thread, unless it runs. If a caller runs a request now, the caller does this, and
+    /// leaves the request to the thread.
+    fn require_thread(&self) {
+        // Before the lock is tried: a caller who holds it looks for this after the release.
+        self.needs_thread.store(true, SeqCst);
+        if let Some(mut engine) = self.try_engine() {
+            self.start_thread(&mut engine);
+        } else {
+            self.is_needed.notify_one();
+        }
+    }
+
+    fn try_engine(&self) -> Option<MutexGuard<'_, Engine>> {
+        match self.engine.try_lock() {
+            Ok(engine) => Some(engine),
+            // A request has panicked. The runtime is as before.
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn start_thread(&self, engine: &mut Engine) {
+        if !matches!(engine, Engine::Caller(..)) {
+            return;
+        }
+        let Engine::Caller(runtime, work) = std::mem::replace(engine, Engine::Nothing) else { return };
+        let at_end = SetAtEnd(Arc::clone(&self.finished));
+        let run = move || {
+            let _at_end = at_end;
+            if let Some(runtime) = &runtime.0 {
+                // As a task, for each wake-up of this future itself would be a write to an eventfd.
+                let _ = runtime.block_on(async { tokio::spawn(work).await });
+            }
+            drop(runtime);
+        };
+        // If this fails, all requests are dropped with the runtime, and so they fail.
+        if let Ok(thread) = std::thread::Builder::new().name("tantara-etcd".to_owned()).spawn(run) {
+            *engine = Engine::Thread(thread);
+        }
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("store", &self.store).field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+/// Starts the thread if something has come to need it while a caller ran a request.
+struct Handover<'r>(&'r Running);
+
+impl Drop for Handover<'_> {
+    fn drop(&mut self) {
+        // Leases have to be kept alive.
+        if self.0.needs_thread.load(SeqCst) || self.0.store.leases.are_used() {
+            self.0.require_thread();
+        }
+    }
 }
 
 // Requests run on another thread. What a handle does by itself leaves no state half changed.
@@ -53,9 +144,9 @@ impl Drop for SetAtEnd {
 }
 
 impl Runtime {
-    pub(crate) fn start(endpoints: Vec<Endpoint>, options: Options) -> Result<Runtime, Error> {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options) -> Result<Runtime, Error> {
         let failed = |error: std::io::Error| {
-            let doing = "start the thread of the connection";
+            let doing = "start the runtime of the connection";
             let tries = vec![Try { endpoint: "this machine".to_owned(), why: Why::from(&*error.to_string()) }];
             Error::new(Kind::Unreachable { doing, tries })
         };
@@ -68,24 +159,26 @@ impl Runtime {
         let (driver, inbox) = mpsc::unbounded_channel();
         let drive = task::run(Arc::clone(&store), inbox, until_stopped(stopped));
         let learning = Arc::clone(&store.connection);
-        let finished = Arc::new(Event::new());
-        let at_end = SetAtEnd(Arc::clone(&finished));
-        let run = move || {
-            let _at_end = at_end;
-            // First the driver drops the lease of its records; then all leases are revoked.
-            runtime.block_on(async {
-                let keep_alive = tokio::spawn(keep_alive);
-                tokio::spawn(async move { learning.keep_learning().await });
-                // As a task, for each wake-up of this future itself would be a write to an eventfd.
-                let _ = tokio::spawn(drive).await;
-                let _ = keep_alive.await;
-            });
-            runtime.shutdown_background();
-        };
-        let thread = std::thread::Builder::new().name("tantara-etcd".to_owned()).spawn(run).map_err(failed)?;
-        let process = std::process::id();
-        let (stop, thread) = (Some(stop), Some(thread));
-        Ok(Runtime(Arc::new(Running { store, driver, handle, stop, thread, finished, process })))
+        let needs_thread = store.options.credentials.as_ref().is_some_and(Credentials::may_change);
+        // First the driver drops the lease of its records; then all leases are revoked.
+        let work = Box::pin(async move {
+            let keep_alive = tokio::spawn(keep_alive);
+            tokio::spawn(async move { learning.keep_learning().await });
+            drive.await;
+            let _ = keep_alive.await;
+        });
+        Ok(Runtime(Arc::new(Running {
+            store,
+            driver,
+            handle,
+            stop: Some(stop),
+            engine: Mutex::new(Engine::Caller(Unstarted(Some(runtime)), work)),
+            // A provider of credentials is called by the thread.
+            needs_thread: AtomicBool::new(needs_thread),
+            is_needed: Notify::new(),
+            finished: Arc::default(),
+            process: std::process::id(),
+        })))
     }
 
     pub(crate) fn store(&self) -> &Arc<Store> {
@@ -101,19 +194,14 @@ impl Runtime {
         }
     }
 
-    /// Runs a request on the runtime thread.
-    pub(crate) fn run<T, F>(&self, request: impl FnOnce(Arc<Store>) -> F) -> Result<Reply<T>, Error>
+    /// Prepares a request.
+    pub(crate) fn run<T, F>(&self, request: impl FnOnce(Arc<Store>) -> F) -> Result<Asked<T>, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         self.check_process()?;
-        let (promise, reply) = mailbox::promise();
-        let work = request(Arc::clone(&self.0.store));
-        // One type of task for all requests: the code of a task is generated once for each type.
-        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { promise.complete(work.await) });
-        self.0.handle.spawn(task);
-        Ok(reply)
+        Ok(Asked { runtime: self.clone(), work: Box::pin(request(Arc::clone(&self.0.store))) })
     }
 
     /// Sends a request to the driver.
@@ -121,7 +209,60 @@ impl Runtime {
         self.check_process()?;
         // If the driver has ended, the request is dropped, which fails the wait in it.
         let _ = self.0.driver.send(request);
+        self.0.require_thread();
         Ok(())
+    }
+}
+
+/// A request that has not begun.
+#[must_use]
+pub(crate) struct Asked<T> {
+    runtime: Runtime,
+    work: Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>,
+}
+
+impl<T: Send + 'static> Asked<T> {
+    /// Blocks until there is a result.
+    pub(crate) fn wait(mut self) -> Result<T, Error> {
+        let running = Arc::clone(&self.runtime.0);
+        // Within another runtime of tokio no other one can be run.
+        if !running.needs_thread.load(SeqCst) && Handle::try_current().is_err() {
+            let _handover = Handover(&running);
+            if let Some(engine) = running.try_engine()
+                && let Engine::Caller(Unstarted(Some(runtime)), _) = &*engine
+            {
+                let mut result = None;
+                // One type of future for all requests, as below.
+                let driving: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(async {
+                    tokio::select! {
+                        biased;
+                        outcome = &mut self.work => result = Some(outcome),
+                        () = running.is_needed.notified() => {}
+                    }
+                });
+                runtime.block_on(driving);
+                if let Some(result) = result {
+                    return result;
+                }
+            }
+        }
+        self.begin().wait()
+    }
+
+    /// Waits until there is a result.
+    pub(crate) async fn into_future(self) -> Result<T, Error> {
+        self.begin().into_future().await
+    }
+
+    /// Runs it on the thread.
+    pub(crate) fn begin(self) -> Reply<T> {
+        let (promise, reply) = mailbox::promise();
+        let work = self.work;
+        // One type of task for all requests: the code of a task is generated once for each type.
+        let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { promise.complete(work.await) });
+        self.runtime.0.handle.spawn(task);
+        self.runtime.0.require_thread();
+        reply
     }
 }
 
@@ -130,7 +271,8 @@ impl Drop for Running {
         if self.process != std::process::id() {
             // This is the child of a fork. The thread may have held any lock in here at that
             // moment, so nothing is dropped.
-            std::mem::forget((self.thread.take(), self.stop.take()));
+            let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget((std::mem::replace(engine, Engine::Nothing), self.stop.take()));
             std::mem::forget((Arc::clone(&self.store), self.driver.clone(), self.handle.clone()));
             return;
         }
@@ -145,11 +287,87 @@ impl Drop for Running {
         // The process may exit after this, so wait until the leases are revoked, which takes about
         // a second at most. A provider of credentials that blocks, perhaps for ever, blocks the
         // thread. Then the thread is left to end by itself.
-        if let Some(thread) = self.thread.take()
+        let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Engine::Thread(thread) = std::mem::replace(engine, Engine::Nothing)
             && thread.thread().id() != std::thread::current().id()
             && self.finished.wait_timeout(PATIENCE)
         {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::endpoint::parse;
+
+    fn runtime() -> Runtime {
+        Runtime::new(parse("127.0.0.1:1", false).unwrap(), Options::new()).unwrap()
+    }
+
+    fn has_thread(runtime: &Runtime) -> bool {
+        matches!(*runtime.0.engine.lock().unwrap(), Engine::Thread(_))
+    }
+
+    #[test]
+    fn whoever_blocks_on_a_request_runs_it_until_a_thread_is_needed() {
+        let runtime = runtime();
+        let caller = std::thread::current().id();
+        for _ in 0..3 {
+            let runs = runtime.run(|_| async { Ok(std::thread::current().id()) }).unwrap();
+            assert_eq!(runs.wait().unwrap(), caller);
+        }
+        assert!(!has_thread(&runtime));
+        let runs = runtime.run(|_| async { Ok(std::thread::current().id()) }).unwrap().begin();
+        assert!(has_thread(&runtime));
+        assert_ne!(runs.wait().unwrap(), caller);
+        let runs = runtime.run(|_| async { Ok(std::thread::current().id()) }).unwrap();
+        assert_ne!(runs.wait().unwrap(), caller);
+    }
+
+    #[test]
+    fn a_request_that_blocks_its_caller_does_not_block_those_of_others() {
+        let runtime = runtime();
+        let (begun, end) = (Arc::new(Event::new()), Arc::new(Event::new()));
+        let long = {
+            let (runtime, begun, end) = (runtime.clone(), Arc::clone(&begun), Arc::clone(&end));
+            std::thread::spawn(move || {
+                let waits = runtime.run(|_| async move {
+                    begun.set();
+                    end.wait_async().await;
+                    Ok(1)
+                });
+                waits.unwrap().wait()
+            })
+        };
+        begun.wait();
+        let (done, other) = (Arc::new(Event::new()), runtime.run(|_| async { Ok(2) }).unwrap());
+        let other = {
+            let done = Arc::clone(&done);
+            std::thread::spawn(move || (other.wait(), done.set()).0)
+        };
+        assert!(done.wait_timeout(Duration::from_secs(60)) && !long.is_finished());
+        assert_eq!(other.join().unwrap().unwrap(), 2);
+        // The long request is left to the thread.
+        let limit = std::time::Instant::now() + Duration::from_secs(60);
+        let is_left = || runtime.0.try_engine().is_some_and(|engine| matches!(*engine, Engine::Thread(_)));
+        while !is_left() {
+            assert!(std::time::Instant::now() < limit, "the caller still runs it");
+            std::thread::yield_now();
+        }
+        end.set();
+        assert_eq!(long.join().unwrap().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_request_within_another_runtime_is_run_by_the_thread() {
+        let outer = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        outer.block_on(async {
+            let used = runtime();
+            assert_eq!(used.run(|_| async { Ok(1) }).unwrap().wait().unwrap(), 1);
+            // Dropped here, too, without and with a thread.
+            drop((runtime(), used));
+        });
     }
 }
