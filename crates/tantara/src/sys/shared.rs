@@ -280,18 +280,19 @@ pub(crate) fn pid_namespace() -> u32 {
 #[cfg(target_has_atomic = "64")]
 #[inline]
 pub(crate) fn process_and_namespace() -> (u32, u32) {
-    match PROCESS_AND_NAMESPACE.load(Relaxed) {
+    let both = match PROCESS_AND_NAMESPACE.load(Relaxed) {
         0 => ask_for_both(),
-        known => (known as u32, (known >> 32) as u32),
-    }
+        known => known,
+    };
+    (both as u32, (both >> 32) as u32)
 }
 
 #[cfg(target_has_atomic = "64")]
 #[cold]
-fn ask_for_both() -> (u32, u32) {
-    let (process, namespace) = (process(), pid_namespace());
-    PROCESS_AND_NAMESPACE.store(u64::from(namespace) << 32 | u64::from(process), Relaxed);
-    (process, namespace)
+fn ask_for_both() -> u64 {
+    let both = u64::from(pid_namespace()) << 32 | u64::from(process());
+    PROCESS_AND_NAMESPACE.store(both, Relaxed);
+    both
 }
 
 #[cfg(not(target_has_atomic = "64"))]
