@@ -209,6 +209,7 @@ impl ClusterEvent {
     /// If the wait cannot begin, as for [`is_set`](ClusterEvent::is_set). A wait that has begun
     /// survives every outage of the cluster. It fails only if the event is
     /// [removed](Error::is_removed) or may no longer be read.
+    #[track_caller]
     pub fn wait(&self) -> Result<(), Error> {
         self.wait_async().wait()
     }
@@ -225,6 +226,7 @@ impl ClusterEvent {
     /// As for [`wait`](ClusterEvent::wait); and [`is_unreachable`](Error::is_unreachable) if the
     /// cluster cannot be read when the time has passed, so that it is unknown whether the event was
     /// set.
+    #[track_caller]
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         self.wait_timeout_for(Aim::Set, timeout)
     }
@@ -234,6 +236,7 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait_timeout`](ClusterEvent::wait_timeout).
+    #[track_caller]
     pub fn wait_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.wait_deadline_for(Aim::Set, deadline)
     }
@@ -248,14 +251,17 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// Those of the future, as for [`wait`](ClusterEvent::wait).
+    #[track_caller]
     pub fn wait_async(&self) -> ClusterWait {
         self.begin(Aim::Set)
     }
 
+    #[track_caller]
     pub(crate) fn begin(&self, aim: Aim) -> ClusterWait {
         ClusterWait::new(&self.runtime, &self.name, aim)
     }
 
+    #[track_caller]
     pub(crate) fn wait_timeout_for(&self, aim: Aim, timeout: Duration) -> Result<bool, Error> {
         if timeout.is_zero() {
             return ClusterWait::poll_once(&self.runtime, &self.name, aim);
@@ -263,6 +269,7 @@ impl ClusterEvent {
         self.begin(aim).wait_timeout(timeout)
     }
 
+    #[track_caller]
     pub(crate) fn wait_deadline_for(&self, aim: Aim, deadline: Instant) -> Result<bool, Error> {
         if deadline <= Instant::now() {
             return ClusterWait::poll_once(&self.runtime, &self.name, aim);
@@ -293,6 +300,7 @@ impl ClusterEvent {
     /// # })?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[track_caller]
     pub fn wait_owned(&self) -> ClusterWait {
         self.wait_async()
     }

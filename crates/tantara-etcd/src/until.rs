@@ -20,6 +20,7 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait`](ClusterEvent::wait).
+    #[track_caller]
     pub fn wait_unset(&self) -> Result<(), Error> {
         self.begin(Aim::Unset).wait()
     }
@@ -30,6 +31,7 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait_timeout`](ClusterEvent::wait_timeout).
+    #[track_caller]
     pub fn wait_unset_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         self.wait_timeout_for(Aim::Unset, timeout)
     }
@@ -39,12 +41,14 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait_timeout`](ClusterEvent::wait_timeout).
+    #[track_caller]
     pub fn wait_unset_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.wait_deadline_for(Aim::Unset, deadline)
     }
 
     /// Begins a wait until it is unset, as [`wait_async`](ClusterEvent::wait_async) begins one
     /// until it is set.
+    #[track_caller]
     pub fn wait_unset_async(&self) -> ClusterWait {
         self.begin(Aim::Unset)
     }
@@ -56,6 +60,7 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait`](ClusterEvent::wait).
+    #[track_caller]
     pub fn wait_next(&self) -> Result<(), Error> {
         self.begin(Aim::Next).wait()
     }
@@ -67,6 +72,7 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait_timeout`](ClusterEvent::wait_timeout).
+    #[track_caller]
     pub fn wait_next_timeout(&self, timeout: Duration) -> Result<bool, Error> {
         self.wait_timeout_for(Aim::Next, timeout)
     }
@@ -76,12 +82,14 @@ impl ClusterEvent {
     /// # Errors
     ///
     /// As for [`wait_timeout`](ClusterEvent::wait_timeout).
+    #[track_caller]
     pub fn wait_next_deadline(&self, deadline: Instant) -> Result<bool, Error> {
         self.wait_deadline_for(Aim::Next, deadline)
     }
 
     /// Begins a wait for the next `set`, as [`wait_async`](ClusterEvent::wait_async) begins one
     /// until it is set. Every `set` that takes effect after [`begun`](ClusterWait::begun) counts.
+    #[track_caller]
     pub fn wait_next_async(&self) -> ClusterWait {
         self.begin(Aim::Next)
     }

@@ -3,13 +3,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tantara::__private::External;
+use tantara::waits;
 
 use crate::driver::mailbox::{Aim, Completer, WaitState};
 use crate::driver::runtime::Runtime;
@@ -46,11 +47,14 @@ pub struct ClusterWait {
     state: Arc<WaitState>,
     /// Created by the first poll.
     over: Option<Over>,
+    /// The call that has begun it.
+    place: &'static Location<'static>,
 }
 
 type Over = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl ClusterWait {
+    #[track_caller]
     pub(crate) fn new(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
         let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
@@ -61,6 +65,7 @@ impl ClusterWait {
     }
 
     /// Reads the event once: a wait whose time has passed already.
+    #[track_caller]
     pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> Result<bool, Error> {
         let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
@@ -69,12 +74,21 @@ impl ClusterWait {
         wait.result()
     }
 
+    #[track_caller]
     fn unbegun(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
         let state = WaitState::new(name, aim);
         if let Err(error) = keys::check_name(name).and_then(|()| runtime.check_process()) {
             state.complete(Err(error));
         }
-        ClusterWait { runtime: runtime.clone(), state, over: None }
+        if waits::is_wanted() {
+            waits::label(state.over(), name);
+        }
+        ClusterWait { runtime: runtime.clone(), state, over: None, place: Location::caller() }
+    }
+
+    /// Runs `act`, which may block, for the call that has begun the wait, if waits are recorded.
+    fn placed<R>(&self, act: impl FnOnce() -> R) -> R {
+        if waits::is_wanted() { waits::with_place(self.place, act) } else { act() }
     }
 
     fn send(&self, request: Request) {
@@ -106,7 +120,7 @@ impl ClusterWait {
     ///
     /// As for [`ClusterEvent::wait`](crate::ClusterEvent::wait).
     pub fn wait(self) -> Result<(), Error> {
-        self.state.over().wait();
+        self.placed(|| self.state.over().wait());
         self.result().map(drop)
     }
 
@@ -117,7 +131,7 @@ impl ClusterWait {
     ///
     /// As for [`ClusterEvent::wait_timeout`](crate::ClusterEvent::wait_timeout).
     pub fn wait_timeout(self, timeout: Duration) -> Result<bool, Error> {
-        if !self.state.over().wait_timeout(timeout) {
+        if !self.placed(|| self.state.over().wait_timeout(timeout)) {
             self.block_on_decision();
         }
         self.result()
@@ -130,7 +144,7 @@ impl ClusterWait {
     ///
     /// As for [`ClusterEvent::wait_deadline`](crate::ClusterEvent::wait_deadline).
     pub fn wait_deadline(self, deadline: Instant) -> Result<bool, Error> {
-        if !self.state.over().wait_deadline(deadline) {
+        if !self.placed(|| self.state.over().wait_deadline(deadline)) {
             self.block_on_decision();
         }
         self.result()
@@ -153,7 +167,9 @@ impl ClusterWait {
             let state = Arc::clone(&self.state);
             Box::pin(async move { state.over().wait_async().await })
         });
-        ready!(over.as_mut().poll(context));
+        let mut poll = || over.as_mut().poll(context);
+        let outcome = if waits::is_wanted() { waits::with_place(self.place, poll) } else { poll() };
+        ready!(outcome);
         // A later poll creates another one, which is ready at once.
         self.over = None;
         Poll::Ready(())

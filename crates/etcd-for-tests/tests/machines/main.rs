@@ -13,6 +13,7 @@ mod methods;
 mod notes;
 mod other_waits;
 mod promises;
+mod recorded;
 mod scopes;
 mod versions;
 

@@ -80,7 +80,7 @@ mod watchdog;
 
 pub use label::label;
 #[doc(hidden)]
-pub use origin::with_origin;
+pub use origin::{with_origin, with_place};
 #[cfg(shared_events)]
 #[doc(hidden)]
 pub use pages::{PageOfWaits, pages};

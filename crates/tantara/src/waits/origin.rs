@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
 use crate::sync::lock;
@@ -64,6 +65,12 @@ pub fn with_origin<R>(file: &str, line: u32, task: Option<&str>, call: impl FnOn
     HAS_ORIGIN.set(true);
     let _restore = Restore(before);
     call()
+}
+
+/// Runs `call`, which blocks or polls inside of another crate, for the call of Rust that has begun the
+/// wait there. Nothing changes if another language has made that. Not part of the public API.
+pub fn with_place<R>(place: &'static Location<'static>, call: impl FnOnce() -> R) -> R {
+    if HAS_ORIGIN.get() { call() } else { with_origin(place.file(), place.line(), None, call) }
 }
 
 /// The place, of which there is one for each line: a program has so many.
