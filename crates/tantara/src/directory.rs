@@ -45,10 +45,16 @@ pub(crate) fn of_user() -> Result<(File, PathBuf), Error> {
     if metadata.uid() != files::user() {
         return unfit(format!("it belongs to user {}, not to you; use another directory", metadata.uid()));
     }
-    if metadata.permissions().mode() & 0o022 != 0 {
+    if !is_private(&metadata) {
         return unfit("it is writable by other users; restrict it (chmod 700)".into());
     }
     Ok((directory, path))
+}
+
+/// Whether only this user, and root, can put files into a directory. (An access control list that
+/// grants writing shows in the mode of the group.)
+pub(crate) fn is_private(metadata: &Metadata) -> bool {
+    [0, files::user()].contains(&metadata.uid()) && metadata.permissions().mode() & 0o022 == 0
 }
 
 /// A given directory, open. It is made if only its last component is missing.

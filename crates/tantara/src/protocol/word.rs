@@ -175,6 +175,12 @@ impl Word {
         self.0 & READERS != 0
     }
 
+    /// Whether anybody may sleep: whoever may only read found READERS on, and everybody else has
+    /// turned a flag on. The flag of a held word may be off for a moment.
+    pub(crate) const fn may_have_waiters(self) -> bool {
+        self.0 & (SLEEPERS | WATCHED | READERS | HELD) != 0
+    }
+
     /// Whether sleepers may wait until it is set.
     #[inline]
     pub(crate) const fn has_sleepers(self) -> bool {

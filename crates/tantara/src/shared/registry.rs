@@ -145,6 +145,9 @@ impl Mark {
 /// All waiters of the event of this page, those who have waited longest first. `file` is a
 /// description through which no mark was set, because its own marks would not be found.
 pub(crate) fn waiters(file: &File, page: &Page) -> io::Result<Vec<Waiter>> {
+    if !page.word().may_have_waiters() {
+        return Ok(Vec::new());
+    }
     let word = holders::seen(file, page.word());
     let is_void = |told: &Told| told.counter != word.counter();
     let mut marks: Vec<_> = marks(file)?.into_iter().filter_map(Told::from_range).collect();

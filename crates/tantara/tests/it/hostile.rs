@@ -42,10 +42,14 @@ fn is_refused(directory: &Path, name: &str, why: &str) {
         assert!(text.contains(name) && text.contains(why), "{why}: {text}");
     }
     assert!(directory.join(name).symlink_metadata().is_ok(), "{name} is still there");
-    let listed = SharedEvent::list_in(directory).unwrap();
-    let faults = listed.iter().filter_map(|entry| entry.as_ref().err()).map(Error::to_string);
-    let own: Vec<_> = faults.filter(|fault| fault.contains(&format!("/{name}: "))).collect();
-    assert_eq!(own.len(), 1, "{listed:?}");
+    // In a directory that others may write to, each file is checked before it is opened.
+    for mode in [0o777, 0o700] {
+        fs::set_permissions(directory, PermissionsExt::from_mode(mode)).unwrap();
+        let listed = SharedEvent::list_in(directory).unwrap();
+        let faults = listed.iter().filter_map(|entry| entry.as_ref().err()).map(Error::to_string);
+        let own: Vec<_> = faults.filter(|fault| fault.contains(&format!("/{name}: "))).collect();
+        assert_eq!(own.len(), 1, "{listed:?}");
+    }
 }
 
 #[test]
