@@ -6,23 +6,22 @@
 //! [`Wait`] stands for the coroutine, its frame and its future. asyncio's own future makes the loop
 //! schedule each task by itself. The tasks of waits that are released together are scheduled
 //! together: [`run`] resumes them one after another, each in its context. It also means that nothing
-//! is made for a wait that is over when it begins ([`Released`]).
+//! is made for a wait that is over when it begins (`released.rs`).
 //!
 //! Under trio, and without a running loop, a wait runs the Python coroutine of `_tasks.py`.
 
-use std::ffi::c_void;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
-use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyList, PyTraceback, PyTuple, PyType};
+use pyo3::types::PyList;
 
-use crate::call::{call, call_method, import, is_imported, is_main_interpreter, kept};
+use crate::call::{call, call_method, import, kept};
 use crate::member::Members;
+use crate::released::{has_trio, stop, thrown};
 use crate::seconds;
 use crate::task::{self, Aim, Pending};
 
@@ -39,120 +38,20 @@ pub(crate) fn coroutine<'py, E: Members>(
     if limit.is_some() {
         return task::begin(py, pending, limit);
     }
-    let step =
-        Step { phase: Phase::Created, event_loop: None, is_blocking: false, cancelled: None, callbacks: Vec::new() };
+    let step = Step {
+        phase: Phase::Created,
+        event_loop: None,
+        is_blocking: false,
+        cancelled: None,
+        callbacks: Callbacks::default(),
+    };
     Ok(Bound::new(py, Wait { pending, step: Mutex::new(step) })?.into_any())
-}
-
-/// Whether trio may run tasks of this process.
-fn has_trio(py: Python<'_>) -> PyResult<bool> {
-    is_imported(py, pyo3::intern!(py, "trio"))
 }
 
 /// Whether trio runs this task.
 fn is_in_trio(py: Python<'_>) -> PyResult<bool> {
     static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     Ok(has_trio(py)? && call(&kept(py, &OF_MAIN, c"tantara._tasks", "is_in_trio")?, ())?.is_truthy()?)
-}
-
-/// The coroutine of a wait for an event that is set. `None` if trio may run it, because trio expects
-/// each `await` to be a checkpoint; and in other interpreters than the main one.
-#[inline]
-pub(crate) fn released(py: Python<'_>) -> Option<Py<PyAny>> {
-    if has_trio(py).unwrap_or(true) || !is_main_interpreter(py) {
-        return None;
-    }
-    RELEASED.get(py).map(|released| released.clone_ref(py))
-}
-
-static RELEASED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-/// Makes what [`released`] and [`stop`] use, at the first import.
-pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
-    if is_main_interpreter(py) && RELEASED.get(py).is_none() {
-        let class = released_class(py)?;
-        let _ = RELEASED.set(py, call(&class, ())?.unbind());
-        // Threads that run beside each other would not see who else uses it.
-        if py.version_info() >= (3, 12) && has_lock(py) {
-            let stop = call(&py.get_type::<PyStopIteration>(), (true,))?;
-            let _ = STOP.set(py, stop.unbind());
-        }
-    }
-    Ok(())
-}
-
-/// A subclass of [`Released`] whose `await` does without PyO3's frames around each method.
-fn released_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    unsafe extern "C" fn awaited(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        // SAFETY: the caller holds a reference to the object, which is its own iterator.
-        unsafe { ffi::Py_IncRef(this) };
-        this
-    }
-
-    unsafe extern "C" fn next(_: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        // SAFETY: a thread that calls a method is attached to the interpreter.
-        let py = unsafe { Python::assume_attached() };
-        stop::<()>(truth(py, true));
-        std::ptr::null_mut()
-    }
-
-    let await_slot = ffi::PyType_Slot { slot: ffi::Py_am_await, pfunc: awaited as *mut c_void };
-    let next_slot = ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: next as *mut c_void };
-    let end = ffi::PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() };
-    let mut slots = [await_slot, next_slot, end];
-    let mut spec = ffi::PyType_Spec {
-        name: c"tantara._tantara.Released".as_ptr(),
-        basicsize: 0,
-        itemsize: 0,
-        flags: ffi::Py_TPFLAGS_DEFAULT as std::ffi::c_uint,
-        slots: slots.as_mut_ptr(),
-    };
-    let base = PyTuple::new(py, [py.get_type::<Released>()])?;
-    // SAFETY: the slots have the types that their numbers stand for, and a null slot ends them. Zero
-    // as the size means that of the base class, which allows subclasses. CPython copies the
-    // specification, and the name lives for ever.
-    let class = unsafe { ffi::PyType_FromSpecWithBases(&mut spec, base.as_ptr()) };
-    // SAFETY: the result is a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, class) }
-}
-
-/// The coroutine of any wait that was over when it began, and that has nothing to pass on. It
-/// always returns True.
-#[pyclass(module = "tantara._tantara", frozen, subclass)]
-pub(crate) struct Released;
-
-#[pymethods]
-impl Released {
-    #[new]
-    fn new() -> Released {
-        Released
-    }
-
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        stop(truth(py, true))
-    }
-
-    #[pyo3(signature = (value, /))]
-    fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let _ = value;
-        Err(PyStopIteration::new_err((truth(py, true).unbind(),)))
-    }
-
-    #[pyo3(signature = (kind, value = None, traceback = None))]
-    fn throw(
-        &self,
-        kind: &Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<Bound<'_, PyAny>>,
-    ) -> PyResult<Py<PyAny>> {
-        Err(thrown(kind, value, traceback))
-    }
-
-    fn close(&self) {}
 }
 
 /// A wait without a timeout.
@@ -171,8 +70,34 @@ struct Step {
     is_blocking: bool,
     /// The message of the cancellation, as the task passes it.
     cancelled: Option<Py<PyAny>>,
-    /// What to call when the wait is over, and the context in which to call it.
-    callbacks: Vec<(Py<PyAny>, Py<PyAny>)>,
+    callbacks: Callbacks,
+}
+
+/// What to call when the wait is over, and the context in which to call it.
+type Callback = (Py<PyAny>, Py<PyAny>);
+
+/// Mostly it is one: that of the task.
+#[derive(Default)]
+struct Callbacks {
+    first: Option<Callback>,
+    others: Vec<Callback>,
+}
+
+impl Callbacks {
+    fn push(&mut self, callback: Callback) {
+        match &self.first {
+            None => self.first = Some(callback),
+            Some(_) => self.others.push(callback),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Callback> {
+        self.first.iter().chain(&self.others)
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = Callback> {
+        self.first.into_iter().chain(self.others)
+    }
 }
 
 enum Phase {
@@ -256,6 +181,17 @@ impl Wait {
             return Ok(());
         };
         soon(event_loop.bind(slf.py()), &PyList::new(slf.py(), [slf])?)
+    }
+
+    /// `add_done_callback(callback, *, context=None)`. `quick.rs` exports it to Python.
+    pub(crate) fn add_callback(slf: &Bound<'_, Self>, callback: Py<PyAny>, context: Option<Py<PyAny>>) -> PyResult<()> {
+        let context = match context {
+            Some(context) => context,
+            None => call(&import(slf.py(), c"contextvars")?.getattr("copy_context")?, ())?.unbind(),
+        };
+        let is_over = slf.get().is_over();
+        slf.get().step().callbacks.push((callback, context));
+        if is_over { Self::run_soon(slf) } else { Ok(()) }
     }
 
     fn is_over(&self) -> bool {
@@ -385,17 +321,6 @@ impl Wait {
         Ok(true)
     }
 
-    #[pyo3(signature = (callback, *, context = None))]
-    fn add_done_callback(slf: &Bound<'_, Self>, callback: Py<PyAny>, context: Option<Py<PyAny>>) -> PyResult<()> {
-        let context = match context {
-            Some(context) => context,
-            None => call(&import(slf.py(), c"contextvars")?.getattr("copy_context")?, ())?.unbind(),
-        };
-        let is_over = slf.get().is_over();
-        slf.get().step().callbacks.push((callback, context));
-        if is_over { Self::run_soon(slf) } else { Ok(()) }
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.pending.traverse(&visit)?;
         // The lock is free, as that of `Pending`.
@@ -467,7 +392,7 @@ pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
             let called = call_method(context.bind(py), name, [callback.bind(py), &object]);
             let Err(error) = called else { continue };
             // Such as KeyboardInterrupt, which ends the loop. It may run again.
-            wait.get().step().callbacks.extend(callbacks);
+            callbacks.for_each(|callback| wait.get().step().callbacks.push(callback));
             let rest: Vec<_> = std::iter::once(object.clone()).chain(waits).collect();
             let event_loop = wait.get().step().event_loop.as_ref().map(|it| it.clone_ref(py));
             if let Some(event_loop) = event_loop
@@ -485,59 +410,4 @@ pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
 fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     call(&kept(py, &OF_MAIN, c"asyncio.events", "_get_running_loop")?, ())
-}
-
-fn truth(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {
-    PyBool::new(py, value).to_owned().into_any()
-}
-
-/// The exception for the arguments of `throw`.
-fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>, traceback: Option<Bound<'_, PyAny>>) -> PyErr {
-    let made = || -> PyResult<PyErr> {
-        let value = value.filter(|value| !value.is_none());
-        let error = match (kind.cast::<PyType>(), value) {
-            (Err(_), _) => kind.clone(),
-            (Ok(class), Some(value)) if value.is_instance(class)? => value,
-            (Ok(class), Some(value)) => call(class, (value,))?,
-            (Ok(class), None) => call(class, ())?,
-        };
-        let error = PyErr::from_value(error);
-        if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
-            error.set_traceback(kind.py(), Some(traceback.cast_into::<PyTraceback>()?));
-        }
-        Ok(error)
-    };
-    made().unwrap_or_else(|error| error)
-}
-
-/// Leaves `StopIteration` with a value, which is no tuple and no exception, in the thread's error
-/// indicator. The caller returns what PyO3 turns into a null pointer.
-#[inline]
-fn stop<T>(value: Bound<'_, PyAny>) -> Option<T> {
-    let exception = kept_stop(&value);
-    let class = value.py().get_type::<PyStopIteration>();
-    let exception = exception.unwrap_or(value);
-    // SAFETY: the thread is attached, and the function takes over the references.
-    unsafe { ffi::PyErr_Restore(class.into_ptr(), exception.into_ptr(), std::ptr::null_mut()) };
-    None
-}
-
-/// From 3.12 on CPython makes an exception for each `StopIteration`, which takes longer than all
-/// else that an `await` of a set event does. `await` drops it at once. So the one with the value
-/// True is made once and used while nobody else has a reference to it.
-static STOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-#[inline]
-fn kept_stop<'py>(value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    let py = value.py();
-    let kept = STOP.get(py)?;
-    // SAFETY: the static holds a reference to the object.
-    let is_free = unsafe { ffi::Py_REFCNT(kept.as_ptr()) } == 1;
-    (is_free && value.is(PyBool::new(py, true)) && is_main_interpreter(py)).then(|| kept.bind(py).clone())
-}
-
-/// Whether only one thread at a time runs Python code.
-fn has_lock(py: Python<'_>) -> bool {
-    let flags = || import(py, c"sys")?.getattr("abiflags")?.extract::<String>();
-    flags().is_ok_and(|flags| !flags.contains('t'))
 }

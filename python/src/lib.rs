@@ -14,6 +14,7 @@ mod many;
 mod member;
 mod placed;
 mod quick;
+mod released;
 mod seconds;
 mod shared;
 mod shared_hold;
@@ -35,7 +36,7 @@ mod _tantara {
     #[pymodule_export]
     use super::cluster_event::ClusterEvent;
     #[pymodule_export]
-    use super::coroutine::{Released, Wait, run};
+    use super::coroutine::{Wait, run};
     #[pymodule_export]
     use super::error::Change;
     #[pymodule_export]
@@ -44,6 +45,8 @@ mod _tantara {
     use super::hold::Hold;
     #[pymodule_export]
     use super::many::{wait_all, wait_all_async, wait_any, wait_any_async};
+    #[pymodule_export]
+    use super::released::Released;
     #[pymodule_export]
     use super::shared::SharedEvent;
     #[pymodule_export]
@@ -57,7 +60,7 @@ mod _tantara {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         sleep::watch_forks()?;
         quick::install(module.py())?;
-        coroutine::install(module.py())?;
+        released::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
