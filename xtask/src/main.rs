@@ -41,7 +41,7 @@ Tasks:
   features
           optional features, a build without TLS, the documentation as on docs.rs
   platforms
-          the oldest Rust, and processors of 32 bits
+          the oldest Rust, and what can be run or compiled here for other systems and processors
   loom    the models alone, in every interleaving
   tsan    the models and stress tests under ThreadSanitizer (needs a nightly toolchain)
   miri    the tests of what happens within a process under Miri (needs a nightly toolchain with miri and rust-src)
@@ -165,10 +165,6 @@ fn rest() -> Outcome {
     Step::new("tests of the portable backend").run(|| {
         let flags = "--cfg tantara_portable";
         cargo(&["test", "--package", "tantara", "--tests", "--examples"]).flags(flags, "portable").crowded().run()
-    })?;
-    Step::new("models of the portable backend").run(|| {
-        let args = ["test", "--package", "tantara", "--profile", "loom", "--test", "models", "--", "thread", "timeout"];
-        cargo(&args).flags("--cfg loom --cfg tantara_portable", "loom-portable").run()
     })?;
     Step::new("the bank, as README.md starts it")
         .run(|| run::check_bank(Command::new("cargo").args(["run", "--quiet", "--release", "--"])))?;

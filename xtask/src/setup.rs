@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::debian;
 use crate::dist;
-use crate::platforms::{I686, OLDEST, WITHOUT_ATOMIC_U64};
+use crate::platforms::{OLDEST, PACKAGES, TARGETS};
 use crate::run::{Outcome, Step, cargo};
 
 /// Programs that tests use, and leave out where they are missing.
@@ -35,8 +35,8 @@ pub(crate) fn install(task: &str) -> Outcome {
 
 fn for_platforms() -> Outcome {
     OLDEST.iter().try_for_each(|(version, _)| rustup(&["toolchain", "install", version]))?;
-    rustup(&["target", "add", I686, WITHOUT_ATOMIC_U64])?;
-    Step::new("Debian's gcc-multilib").run(|| debian::install("gcc-multilib"))
+    rustup(&[&["target", "add"], TARGETS[0], TARGETS[1]].concat())?;
+    PACKAGES.iter().try_for_each(|name| Step::new(&format!("Debian's {name}")).run(|| debian::install(name)))
 }
 
 fn for_dist() -> Outcome {

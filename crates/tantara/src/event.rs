@@ -395,7 +395,7 @@ impl Event {
     /// saw the word `now` after its own sleep.
     fn wake_next(&self, generation: Generation, now: Word) {
         let all_awake = now.with_all_awake(generation);
-        if all_awake == Some(now) || !self.queue.sleepers.any() {
+        if !sys::HAS_GROUPS || all_awake == Some(now) || !self.queue.sleepers.any() {
             return;
         }
         let word = &self.queue.word;

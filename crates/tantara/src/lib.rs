@@ -72,10 +72,13 @@
 //!
 //! # Platforms
 //!
-//! On Linux, threads sleep on a futex. On other systems they sleep in a small table of mutexes and
-//! condition variables, which is tested on Linux too (`--cfg tantara_portable`). [`SharedEvent`]
-//! exists on Linux only. The crate needs Rust 1.85; on Linux it depends on `libc` only, elsewhere
-//! on nothing.
+//! Threads sleep on the event's word, as the system offers it: on Linux and Android by futex, on
+//! Windows by `WaitOnAddress`, on FreeBSD by `_umtx_op`, and on Apple's systems from macOS 14.4 and
+//! iOS 17.4 on by `os_sync_wait_on_address`. Elsewhere they sleep in a table of condition variables
+//! (on other systems too with `--cfg tantara_portable`). On WebAssembly without threads a wait that
+//! would block panics, and tasks wait as everywhere. [`SharedEvent`] exists on Linux only.
+//!
+//! The crate needs Rust 1.85. It depends on `libc` on Unix, and on nothing elsewhere.
 //!
 //! # Features
 //!
@@ -85,7 +88,8 @@
 #![cfg_attr(shared_events, doc = "[`SharedEvent`]: crate::SharedEvent")]
 #![cfg_attr(not(shared_events), doc = "[`SharedEvent`]: #platforms")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![cfg_attr(docsrs, doc(auto_cfg(hide(shared_events, linux_native, loom))))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(shared_events, loom))))]
+#![cfg_attr(docsrs, doc(auto_cfg(hide(linux_native, windows_native, apple_native, freebsd_native))))]
 #![deny(unsafe_code)]
 
 mod auto_reset;

@@ -50,7 +50,7 @@ mod backend {
     }
 
     /// What the portable backend needs.
-    #[cfg(not(linux_native))]
+    #[cfg(not(any(linux_native, windows_native, freebsd_native)))]
     pub(crate) mod condvar {
         use std::time::Instant;
 
@@ -61,6 +61,7 @@ mod backend {
 
         /// Waits for a call, or until `deadline`. Whether that has passed.
         pub(crate) fn wait_until<'a, T>(
+            _: &'a Mutex<T>,
             condvar: &Condvar,
             guard: MutexGuard<'a, T>,
             deadline: Instant,
@@ -142,29 +143,25 @@ mod backend {
 
     /// What the portable backend needs.
     pub(crate) mod condvar {
-        #[cfg(tantara_portable)]
         use std::time::Instant;
 
         pub(crate) use loom::lazy_static as process_wide;
-        #[cfg(tantara_portable)]
-        pub(crate) use loom::sync::MutexGuard;
-        pub(crate) use loom::sync::{Condvar, Mutex};
+        pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 
-        #[cfg(tantara_portable)]
         /// One, because addresses differ between runs, and loom needs identical runs.
         pub(crate) const BUCKETS: usize = 1;
 
-        /// Loom has no clock: a wait with a deadline lets the others run and then times out, which
-        /// explores a timeout at every point of their execution. The lock stays taken, so no
-        /// wake-up call comes meanwhile.
-        #[cfg(tantara_portable)]
+        /// Loom has no clock: the others may run, and then the time has passed. That explores a
+        /// timeout at every point of their execution.
         pub(crate) fn wait_until<'a, T>(
+            mutex: &'a Mutex<T>,
             _: &Condvar,
             guard: MutexGuard<'a, T>,
             _: Instant,
         ) -> (MutexGuard<'a, T>, bool) {
+            drop(guard);
             loom::thread::yield_now();
-            (guard, true)
+            (mutex.lock().unwrap(), true)
         }
     }
 

@@ -1,19 +1,29 @@
-//! Linux: the futex (`man 2 futex`), private to the process.
+//! Linux and Android: the futex (`man 2 futex`), private to the process.
 
+mod errno;
+#[cfg(shared_events)]
 pub(crate) mod files;
+#[cfg(not(shared_events))]
+#[path = "no_words.rs"]
+mod no_words;
+#[cfg(shared_events)]
 pub(crate) mod shared;
+#[cfg(shared_events)]
 pub(crate) mod unforked;
 
+pub(crate) use errno::keeping_errno;
+#[cfg(not(shared_events))]
+pub(crate) use no_words::Words;
+#[cfg(shared_events)]
 pub(crate) use shared::Words;
 
 use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Awake, TimedOut};
+use super::sleep::{ALL, Awake, sleep_until};
 use crate::deadline::Deadline;
-use crate::interrupt;
 
 /// What to do about an error of the system, to be appended to its message.
 pub(crate) fn advice(error: &io::Error) -> &'static str {
@@ -27,40 +37,14 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
 /// Sleepers are divided into groups.
 pub(crate) const HAS_GROUPS: bool = true;
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
-    let awake = wait_until(deadline, |nap| futex_wait(word, libc::FUTEX_PRIVATE_FLAG, expected, nap));
-    if awake.ends_the_wait(deadline) { Err(TimedOut) } else { Ok(()) }
-}
-
 pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadline: Deadline) -> Awake {
-    wait_until(deadline, |nap| {
+    sleep_until(deadline, |nap| {
         // This call, unlike the other, takes a moment of CLOCK_MONOTONIC, which `Instant` does not
         // reveal.
         let until = nap.map(|nap| now(libc::CLOCK_MONOTONIC).saturating_add(nap));
         let operation = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
         futex(word, operation, expected, until, group).unwrap_or_else(|| refused(nap))
     })
-}
-
-/// `sleep` gets the time for which it may sleep. `TimedOut` says that the deadline has passed.
-fn wait_until(deadline: Deadline, sleep: impl FnOnce(Option<Duration>) -> Awake) -> Awake {
-    // A relative time, measured by CLOCK_MONOTONIC as `Instant` is. It is computed anew for each
-    // sleep, so early returns do not add up.
-    let left = match deadline.instant() {
-        None => None,
-        Some(deadline) => {
-            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-            let Some(left) = left else { return Awake::TimedOut };
-            Some(left)
-        }
-    };
-    let longest = interrupt::longest_sleep(deadline);
-    let nap = left.into_iter().chain(longest).min();
-    match sleep(nap) {
-        // A signal may have come just before the sleep.
-        Awake::TimedOut if nap != left => Awake::Interrupted,
-        awake => awake,
-    }
 }
 
 /// The time by `clock`.
@@ -75,54 +59,59 @@ pub(super) fn now(clock: libc::clockid_t) -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The kernel's `long`, which does not depend on the C library's `time_t`.
-#[cfg(any(target_pointer_width = "64", target_arch = "x86_64"))]
-type KernelLong = i64;
-#[cfg(not(any(target_pointer_width = "64", target_arch = "x86_64")))]
-type KernelLong = i32;
-
-/// The timeout of `SYS_futex`: 32-bit numbers on 32-bit processors, even where `libc::timespec` has
-/// 64 bits. That is enough, because the time is relative, or counted from the start of the machine.
+/// A timeout of the kernel, with the numbers that a kernel of 32 bits may use in the place of 64.
 #[repr(C)]
-struct Timeout {
-    seconds: KernelLong,
-    nanoseconds: KernelLong,
+struct Timeout<T> {
+    seconds: T,
+    nanoseconds: T,
 }
+
+impl<T: TryFrom<u64> + From<i32>> Timeout<T> {
+    fn new(timeout: Duration, most: T) -> Timeout<T> {
+        // A time beyond the range is decades, after which the caller looks again.
+        let seconds = timeout.as_secs().try_into().unwrap_or(most);
+        Timeout { seconds, nanoseconds: (timeout.subsec_nanos() as i32).into() }
+    }
+}
+
+/// Whether the kernel's `long` has 32 bits. (That of x32 has not.)
+const IS_NARROW: bool = cfg!(all(target_pointer_width = "32", not(target_arch = "x86_64")));
+/// The call that takes numbers of 64 bits: `futex_time64` has this number on every processor of 32
+/// bits (Linux' `include/uapi/asm-generic/unistd.h`), and some of them have no other call.
+const SYS_FUTEX_TIME64: libc::c_long = if IS_NARROW { 422 } else { libc::SYS_futex };
 
 /// How long to sleep if the kernel refuses a futex wait.
 const REFUSED_NAP: Duration = Duration::from_millis(1);
 
-/// `flags`: private to the process, or shared. `timeout` is relative.
-pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, timeout: Option<Duration>) -> Awake {
-    futex(word, libc::FUTEX_WAIT | flags, expected, timeout, 0).unwrap_or_else(|| refused(timeout))
-}
-
 /// Sleeps; `None` if the kernel refuses to. `bits` is what FUTEX_WAIT_BITSET takes.
-fn futex(
+pub(super) fn futex(
     word: &AtomicU32,
     operation: libc::c_int,
     expected: u32,
     timeout: Option<Duration>,
     bits: u32,
 ) -> Option<Awake> {
-    let kernel_timeout = timeout.map(|timeout| Timeout {
-        // A time beyond the range is decades, after which the caller looks again.
-        seconds: timeout.as_secs().try_into().unwrap_or(KernelLong::MAX),
-        nanoseconds: timeout.subsec_nanos() as KernelLong,
-    });
-    let kernel_timeout: *const Timeout = kernel_timeout.as_ref().map_or(ptr::null(), |timeout| timeout);
-    let second_word = ptr::null::<u32>();
+    let (second_word, wide) = (ptr::null::<u32>(), timeout.map(|timeout| Timeout::new(timeout, i64::MAX)));
+    let until = wide.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel
-    // only reads it, atomically. `kernel_timeout` is null or points to a timeout that lives until
-    // the end of this function. Neither operation looks at the second word, and FUTEX_WAIT does not
-    // look at the bits.
-    let result = unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, kernel_timeout, second_word, bits)
-    };
+    // only reads it, atomically. `until` is null or points to a timeout that lives until the end of
+    // this function. Neither operation looks at the second word, and FUTEX_WAIT does not look at
+    // the bits.
+    let mut result =
+        unsafe { libc::syscall(SYS_FUTEX_TIME64, word.as_ptr(), operation, expected, until, second_word, bits) };
+    let error = || io::Error::last_os_error().raw_os_error();
+    if IS_NARROW && result == -1 && error() == Some(libc::ENOSYS) {
+        // Before Linux 5.1. The time is relative, or counted from the start of the machine.
+        let narrow = timeout.map(|timeout| Timeout::new(timeout, i32::MAX));
+        let until = narrow.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: as above.
+        result =
+            unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, until, second_word, bits) };
+    }
     if result == 0 {
         return Some(Awake::Called);
     }
-    match std::io::Error::last_os_error().raw_os_error() {
+    match error() {
         Some(libc::ETIMEDOUT) => Some(Awake::TimedOut),
         Some(libc::EINTR) => Some(Awake::Interrupted),
         // The word has changed, or its page is no longer mapped, which the caller's next look
@@ -136,17 +125,19 @@ fn futex(
 /// would give up the rest of its period with it, and one of a real-time class makes way for its
 /// equals only.
 pub(crate) fn may_yield() -> bool {
+    // For Android, libc has no name for the ordinary class.
+    const SCHED_OTHER: libc::c_int = 0;
     // Set together with the class.
     const RESET_ON_FORK: libc::c_int = 0x4000_0000;
     // SAFETY: zero stands for this thread.
     let class = keeping_errno(|| unsafe { libc::sched_getscheduler(0) });
-    [libc::SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
+    [SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
 }
 
 /// The kernel has no memory for it, or a sandbox forbids it. Sleeps, so that the caller does not
 /// spin.
 #[cold]
-fn refused(timeout: Option<Duration>) -> Awake {
+pub(super) fn refused(timeout: Option<Duration>) -> Awake {
     std::thread::sleep(timeout.map_or(REFUSED_NAP, |timeout| timeout.min(REFUSED_NAP)));
     Awake::Early
 }
@@ -155,7 +146,7 @@ pub(crate) fn wake_one(word: &AtomicU32) {
     futex_wake(word, libc::FUTEX_PRIVATE_FLAG, 1);
 }
 
-/// `flags`: as for [`futex_wait`].
+/// `flags`: private to the process, or shared.
 pub(super) fn futex_wake(word: &AtomicU32, flags: libc::c_int, most: i32) {
     futex_wake_bits(word, libc::FUTEX_WAKE | flags, most, 0);
 }
@@ -164,32 +155,19 @@ pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
     let woken = futex_wake_bits(word, libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG, most, groups);
     if woken < 0 {
         // A sandbox forbids it.
-        futex_wake(word, libc::FUTEX_PRIVATE_FLAG, super::ALL);
+        futex_wake(word, libc::FUTEX_PRIVATE_FLAG, ALL);
     }
     (0..libc::c_long::from(most)).contains(&woken)
 }
 
 /// How many were woken.
 fn futex_wake_bits(word: &AtomicU32, operation: libc::c_int, most: i32, bits: u32) -> libc::c_long {
-    let (timeout, second_word) = (ptr::null::<Timeout>(), ptr::null::<u32>());
+    let (timeout, second_word) = (ptr::null::<Timeout<i64>>(), ptr::null::<u32>());
     keeping_errno(|| {
         // SAFETY: to wake, the kernel uses the address only as a key; it neither reads nor writes
         // the word. It does not look at the timeout and the second word.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, most, timeout, second_word, bits) }
     })
-}
-
-/// Runs `call`, and leaves `errno` as it was: a signal handler may call `set` between a call of the
-/// program and the program's look at `errno`.
-pub(crate) fn keeping_errno<R>(call: impl FnOnce() -> R) -> R {
-    // SAFETY: takes nothing and always succeeds.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: `errno` is this thread's own, and always initialised.
-    let before = unsafe { *errno };
-    let outcome = call();
-    // SAFETY: as above.
-    unsafe { *errno = before };
-    outcome
 }
 
 #[cfg(test)]

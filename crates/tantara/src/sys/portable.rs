@@ -1,9 +1,13 @@
-//! All other platforms, and loom: a small table of mutexes and condition variables, indexed by the
-//! word's address.
+//! All other platforms, and the models: a table of sleepers by the address of their word.
 //!
-//! Words may share a bucket. Then a wake-up for one also wakes the sleepers of the other, which
-//! sleep again. The bucket's mutex makes comparing the word and falling asleep one step, because a
-//! waker locks it after the word has changed.
+//! It does what Linux' futex does, so the models explore the calls of `linux.rs` too: each sleeper
+//! has a group and a condition variable of its own, and a wake-up call reaches nobody else. A
+//! bucket's mutex makes comparing the word and falling asleep one step, because a waker locks it
+//! after the word has changed. The table is that of WebKit's `ParkingLot` (Filip Pizlo, "Locking in
+//! WebKit", 2016).
+//!
+//! A sleep takes one allocation, and it and each call O(log n) in the number of sleepers of the
+//! bucket.
 
 #![forbid(unsafe_code)]
 
@@ -15,61 +19,100 @@ pub(crate) mod shared;
 
 pub(crate) use no_words::Words;
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use super::{Awake, TimedOut};
 use crate::deadline::Deadline;
 use crate::interrupt;
 use crate::sync::AtomicU32;
 use crate::sync::condvar::{BUCKETS, Condvar, Mutex, process_wide, wait_until};
+use crate::sys::sleep::Awake;
 
 /// Events within the process report no errors of the system.
 pub(crate) fn advice(_: &io::Error) -> &'static str {
     ""
 }
 
-struct Bucket {
-    sleepers: Mutex<u32>,
-    wake: Condvar,
+/// Sleepers are divided into groups.
+pub(crate) const HAS_GROUPS: bool = true;
+
+/// The address of the word, and when the sleep began.
+type Place = (usize, u64);
+
+struct Sleeper {
+    group: u32,
+    wake: Arc<Condvar>,
 }
 
-fn bucket(word: &AtomicU32) -> &'static Bucket {
+/// The sleepers of some words. They sleep as long as they are in here.
+#[derive(Default)]
+struct Bucket {
+    asleep: BTreeMap<Place, Sleeper>,
+    sleeps: u64,
+}
+
+impl Bucket {
+    fn add(&mut self, word: &AtomicU32, group: u32, wake: &Arc<Condvar>) -> Place {
+        self.sleeps += 1;
+        let place = (address(word), self.sleeps);
+        self.asleep.insert(place, Sleeper { group, wake: Arc::clone(wake) });
+        place
+    }
+
+    /// Takes out the next one that a call for these groups wakes.
+    fn take(&mut self, word: &AtomicU32, groups: u32) -> Option<Arc<Condvar>> {
+        let mut of_word = self.asleep.range((address(word), 0)..=(address(word), u64::MAX));
+        let is_called = |(_, sleeper): &(&Place, &Sleeper)| sleeper.group & groups != 0;
+        // In models the last comes first, as if newcomers always had a higher priority.
+        let next = if cfg!(loom) { of_word.rfind(is_called) } else { of_word.find(is_called) };
+        let place = *next?.0;
+        self.asleep.remove(&place).map(|sleeper| sleeper.wake)
+    }
+}
+
+fn address(word: &AtomicU32) -> usize {
+    std::ptr::from_ref(word).addr()
+}
+
+fn bucket(word: &AtomicU32) -> &'static Mutex<Bucket> {
     process_wide! {
-        static ref TABLE: [Bucket; BUCKETS] =
-            std::array::from_fn(|_| Bucket { sleepers: Mutex::new(0), wake: Condvar::new() });
+        static ref TABLE: [Mutex<Bucket>; BUCKETS] = std::array::from_fn(|_| Mutex::new(Bucket::default()));
     }
     // Fibonacci hashing spreads neighbouring addresses over the table.
-    let hash = (std::ptr::from_ref(word).addr() as u64 >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let hash = (address(word) as u64 >> 2).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     &TABLE[(hash >> 32) as usize % BUCKETS]
 }
 
-pub(crate) fn wait(word: &AtomicU32, expected: u32, deadline: Deadline) -> Result<(), TimedOut> {
-    if wait_in_group(word, expected, 0, deadline).ends_the_wait(deadline) { Err(TimedOut) } else { Ok(()) }
-}
-
-pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: Deadline) -> Awake {
-    let bucket = bucket(word);
-    let mut sleepers = bucket.sleepers.lock().unwrap();
+pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadline: Deadline) -> Awake {
+    let mutex = bucket(word);
+    let mut bucket = mutex.lock().unwrap();
     // Relaxed, because the mutex orders this load after a waker's change. The caller reads the word
     // again.
     if word.load(Relaxed) != expected {
         return Awake::Early;
     }
-    *sleepers += 1;
+    let wake = Arc::new(Condvar::new());
+    let place = bucket.add(word, group, &wake);
     let ends = deadline.instant();
     let nap_ends = interrupt::longest_sleep(deadline).map(|longest| Instant::now() + longest);
-    let wakes = ends.into_iter().chain(nap_ends).min();
-    let (mut sleepers, slept_out) = match wakes {
-        None => (bucket.wake.wait(sleepers).unwrap(), false),
-        Some(wakes) => wait_until(&bucket.wake, sleepers, wakes),
-    };
-    *sleepers -= 1;
-    drop(sleepers);
-    match slept_out {
-        false => Awake::Early,
-        true if wakes == ends => Awake::TimedOut,
+    let until = ends.into_iter().chain(nap_ends).min();
+    let mut slept_out = false;
+    while !slept_out && bucket.asleep.contains_key(&place) {
+        (bucket, slept_out) = match until {
+            None => (wake.wait(bucket).unwrap(), false),
+            Some(until) => wait_until(mutex, &wake, bucket, until),
+        };
+    }
+    let is_called = bucket.asleep.remove(&place).is_none();
+    drop(bucket);
+    // A call that comes as the time passes is used up all the same. Linux says so, but some kernels
+    // that stand in for it report the time, and so do the models.
+    match slept_out && (cfg!(loom) || !is_called) {
+        false => Awake::Called,
+        true if until == ends => Awake::TimedOut,
         true => Awake::Interrupted,
     }
 }
@@ -77,12 +120,17 @@ pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: D
 /// As [`wait`], on two words, without a deadline. In models all words share one bucket.
 #[cfg(loom)]
 fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32)) {
-    let bucket = bucket(first.0);
-    let mut sleepers = bucket.sleepers.lock().unwrap();
-    if first.0.load(Relaxed) == first.1 && second.0.load(Relaxed) == second.1 {
-        *sleepers += 1;
-        sleepers = bucket.wake.wait(sleepers).unwrap();
-        *sleepers -= 1;
+    let mut bucket = bucket(first.0).lock().unwrap();
+    if first.0.load(Relaxed) != first.1 || second.0.load(Relaxed) != second.1 {
+        return;
+    }
+    let wake = Arc::new(Condvar::new());
+    let places = [first.0, second.0].map(|word| bucket.add(word, u32::MAX, &wake));
+    while places.iter().all(|place| bucket.asleep.contains_key(place)) {
+        bucket = wake.wait(bucket).unwrap();
+    }
+    for place in places {
+        bucket.asleep.remove(&place);
     }
 }
 
@@ -91,22 +139,63 @@ pub(crate) fn may_yield() -> bool {
     true
 }
 
-/// All sleepers of a word are woken together.
-pub(crate) const HAS_GROUPS: bool = false;
-
-pub(crate) fn wake_group(word: &AtomicU32, _: u32, _: i32) -> bool {
-    wake_all(word);
-    true
-}
-
 pub(crate) fn wake_one(word: &AtomicU32) {
-    // The one that wakes up may sleep on another word, so all are woken.
-    wake_all(word);
+    wake_group(word, u32::MAX, 1);
 }
 
-pub(crate) fn wake_all(word: &AtomicU32) {
-    let bucket = bucket(word);
-    if *bucket.sleepers.lock().unwrap() > 0 {
-        bucket.wake.notify_all();
+pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
+    let mut called = Vec::new();
+    let mut bucket = bucket(word).lock().unwrap();
+    called.extend((0..most).map_while(|_| bucket.take(word, groups)));
+    // Who wakes up takes the lock at once.
+    drop(bucket);
+    called.iter().for_each(|wake| wake.notify_one());
+    called.len() < most as usize
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sys::sleep::ALL;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::thread;
+    use std::time::Duration;
+
+    fn asleep(word: &AtomicU32) -> usize {
+        let bucket = bucket(word).lock().unwrap();
+        bucket.asleep.keys().filter(|(address, _)| *address == super::address(word)).count()
+    }
+
+    /// A call for one word of a bucket reaches no sleeper of another, and one of a word only.
+    #[test]
+    fn a_call_reaches_the_sleepers_of_its_word_alone() {
+        let words: Vec<_> = (0..2 * BUCKETS).map(|_| AtomicU32::new(0)).collect();
+        let awake = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for word in words.iter().chain(&words) {
+                scope.spawn(|| {
+                    assert_eq!(wait_in_group(word, 0, 1, Deadline::after(Duration::from_secs(60))), Awake::Called);
+                    awake.fetch_add(1, SeqCst);
+                });
+            }
+            while words.iter().any(|word| asleep(word) < 2) {
+                thread::yield_now();
+            }
+            assert!(wake_group(&words[0], 2, ALL), "nobody is in this group");
+            assert!(!wake_group(&words[0], 1, 1));
+            wake_one(&words[1]);
+            assert_eq!([0, 1, 2].map(|index| asleep(&words[index])), [1, 1, 2]);
+            assert!(wake_group(&words[0], 3, 2), "it was the last");
+            words.iter().for_each(|word| assert!(wake_group(word, 1, ALL)));
+        });
+        assert_eq!(awake.load(SeqCst) as usize, 2 * words.len());
+    }
+
+    #[test]
+    fn who_times_out_leaves_no_trace() {
+        let word = AtomicU32::new(0);
+        assert_eq!(wait_in_group(&word, 1, 1, Deadline::Never), Awake::Early);
+        assert_eq!(wait_in_group(&word, 0, 1, Deadline::after(Duration::from_millis(2))), Awake::TimedOut);
+        assert_eq!(asleep(&word), 0);
     }
 }

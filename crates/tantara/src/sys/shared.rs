@@ -13,13 +13,18 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
 
-use super::{futex_wait, futex_wake, keeping_errno, now};
+use super::{futex, futex_wake, keeping_errno, now, refused};
 use crate::sys::Awake;
 
 /// See [`wait`](crate::sys::wait). The wake-up call may come from any process that has the word's
 /// page mapped. The time is relative, which saves waits without a deadline a look at the clock.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     futex_wait(word, 0, expected, nap)
+}
+
+/// `flags`: private to the process, or shared. `timeout` is relative.
+fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, timeout: Option<Duration>) -> Awake {
+    futex(word, libc::FUTEX_WAIT | flags, expected, timeout, 0).unwrap_or_else(|| refused(timeout))
 }
 
 /// Wakes all sleepers on the word, in every process.

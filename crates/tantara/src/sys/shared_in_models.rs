@@ -7,17 +7,20 @@ use std::sync::atomic::Ordering::AcqRel;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use super::wake_all;
 use crate::deadline::Deadline;
 use crate::sync::AtomicU32;
-use crate::sys::{Awake, TimedOut};
+use crate::sys::{ALL, Awake, TimedOut};
 
 pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     let deadline = nap.map_or(Deadline::Never, |nap| Deadline::At(Instant::now() + nap));
-    match super::wait(word, expected, deadline) {
+    match crate::sys::wait(word, expected, deadline) {
         Ok(()) => Awake::Called,
         Err(TimedOut) => Awake::TimedOut,
     }
+}
+
+pub(crate) fn wake_all(word: &AtomicU32) {
+    super::wake_group(word, u32::MAX, ALL);
 }
 
 /// Without a deadline.

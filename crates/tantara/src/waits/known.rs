@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
@@ -109,8 +109,9 @@ pub(crate) fn take(address: usize, place: Place) {
 
 /// Notes that somebody will set an event. Returns the number of the declaration.
 pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let (act, number) = (Act::now(place), NEXT.fetch_add(1, Relaxed));
+    // Not of 64 bits, which some processors lack.
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let (act, number) = (Act::now(place), NEXT.fetch_add(1, Relaxed) as u64);
     change(address, kind, |known| {
         known.setters.push((number, act));
         known.abandoned = None;

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ struct Watcher {
 static NEW: Mutex<Vec<Watcher>> = Mutex::new(Vec::new());
 
 /// For how many milliseconds a wait may last until it is printed; zero if none is.
-static PRINTED_AFTER: AtomicU64 = AtomicU64::new(0);
+static PRINTED_AFTER: AtomicU32 = AtomicU32::new(0);
 
 /// How often the thread looks at most, and at least.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -44,7 +44,7 @@ pub(crate) fn watch(limit: Duration, callback: Callback) {
 
 /// Prints each wait that lasts longer than `limit` on standard error.
 pub(crate) fn print(limit: Duration) {
-    PRINTED_AFTER.store((limit.as_millis() as u64).max(1), Release);
+    PRINTED_AFTER.store(limit.as_millis().try_into().unwrap_or(u32::MAX).max(1), Release);
     start();
 }
 
@@ -71,7 +71,7 @@ fn start() {
             let began = Instant::now();
             let waits = view::waits();
             watchers.iter_mut().for_each(|watcher: &mut Watcher| watcher.look(&waits));
-            let limit = Duration::from_millis(PRINTED_AFTER.load(Acquire));
+            let limit = Duration::from_millis(PRINTED_AFTER.load(Acquire).into());
             let limits = watchers.iter().map(|watcher| watcher.limit);
             let shortest = limits.chain((!limit.is_zero()).then_some(limit)).min().unwrap_or(LONGEST);
             if !limit.is_zero() {

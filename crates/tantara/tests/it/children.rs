@@ -76,6 +76,12 @@ impl Child {
     }
 }
 
+/// Whether a system call is the futex. On processors of 32 bits another call, of this number on all
+/// of them, takes times of 64 bits.
+pub(crate) fn is_futex(call: libc::c_long) -> bool {
+    call == libc::SYS_futex || (cfg!(target_pointer_width = "32") && call == 422)
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.has_ended {
@@ -94,7 +100,7 @@ pub(crate) fn is_asleep(process: u32, thread: u32) -> bool {
     // sleeps in another call.
     let is_in_shared_futex = || {
         call(process, thread)
-            .is_some_and(|(number, operation)| number == libc::SYS_futex && operation == Some(libc::FUTEX_WAIT as u64))
+            .is_some_and(|(number, operation)| is_futex(number) && operation == Some(libc::FUTEX_WAIT as u64))
     };
     is_in_shared_futex() && is_sleeping(process, thread) && is_in_shared_futex()
 }

@@ -81,7 +81,7 @@ fn signals_timeouts_and_panics_lose_no_call() {
         while out.load(SeqCst) < PATIENT * (round + 1) {
             for thread in &threads {
                 // SAFETY: the thread was not joined yet, so its number is its own.
-                unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGNAL) };
+                unsafe { libc::pthread_kill(thread.as_pthread_t() as _, SIGNAL) };
             }
             thread::yield_now();
             assert!(began.elapsed() < 2 * LONG, "somebody sleeps in round {round}, and will for ever");

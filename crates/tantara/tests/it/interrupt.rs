@@ -43,11 +43,11 @@ fn under_signals<R>(waits: impl FnOnce() -> R) -> R {
     let over = &Event::new();
     thread::scope(|scope| {
         // SAFETY: takes nothing.
-        let waiter = unsafe { libc::pthread_self() };
+        let waiter = unsafe { libc::pthread_self() } as usize;
         scope.spawn(move || {
             while !over.wait_timeout(Duration::from_millis(1)) {
                 // SAFETY: the thread waits for this one, so it lives.
-                unsafe { libc::pthread_kill(waiter, libc::SIGUSR2) };
+                unsafe { libc::pthread_kill(waiter as _, libc::SIGUSR2) };
             }
         });
         let outcome = catch_unwind(AssertUnwindSafe(waits));

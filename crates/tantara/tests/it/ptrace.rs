@@ -144,9 +144,9 @@ impl Traced {
         code
     }
 
-    fn go(&self, request: libc::c_uint) {
+    fn go(&self, request: impl Into<i64>) {
         // SAFETY: a request that takes no pointers, only the number of a signal, which is none.
-        let went = unsafe { libc::ptrace(request, self.child.pid, 0, 0) };
+        let went = unsafe { libc::ptrace(request.into() as _, self.child.pid, 0, 0) };
         assert_eq!(went, 0, "the child cannot be let go on");
     }
 

@@ -114,10 +114,10 @@ pub(crate) fn allow_descriptors(count: usize) {
     assert!(limit.rlim_max >= count as libc::rlim_t, "the system does not allow enough open files (ulimit -Hn)");
 }
 
-pub(crate) fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) {
+pub(crate) fn limit(resource: impl Into<i64>, most: libc::rlim_t) {
     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     // SAFETY: the structure is valid for reading.
-    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+    assert_eq!(unsafe { libc::setrlimit(resource.into() as _, &limit) }, 0);
 }
 
 fn without_descriptors(directory: &Path, name: &str) -> i32 {
@@ -184,7 +184,7 @@ fn interrupted(directory: &Path, name: &str) -> i32 {
     let waiting = std::thread::spawn(move || event.wait());
     while !waiting.is_finished() {
         // SAFETY: the thread was not joined yet, so its number is still its own.
-        unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR1) };
+        unsafe { libc::pthread_kill(waiting.as_pthread_t() as _, libc::SIGUSR1) };
         std::thread::sleep(Duration::from_millis(2));
     }
     match waiting.join().unwrap() {

@@ -21,7 +21,7 @@ use tantara::{SharedEvent, all, any};
 
 use crate::LONG;
 use crate::child_process::{ChildProcess, YES};
-use crate::children::Child;
+use crate::children::{Child, is_futex};
 use crate::hostile::Random;
 use crate::refused::forbid_nameless_files;
 
@@ -297,7 +297,7 @@ fn is_home(sailor: &Child) -> bool {
 
 /// Whether it sleeps on a word of its own, as the thread of an async wait does.
 fn is_parked(sailor: &Child) -> bool {
-    sailor.call() == Some(libc::SYS_futex) && !sailor.is_asleep()
+    sailor.call().is_some_and(is_futex) && !sailor.is_asleep()
 }
 
 fn until_all(sailors: &[Child], is: impl Fn(&Child) -> bool) {
