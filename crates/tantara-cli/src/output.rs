@@ -5,6 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use terminal_size::{Height, Width};
+
 use crate::failure::FAILED;
 use crate::outfile;
 use crate::progress::Bar;
@@ -110,13 +112,14 @@ pub(crate) fn is_watched() -> bool {
 /// Shows a progress bar on standard error, which is a terminal. Everything that is printed after this leaves it whole,
 /// until [`end_progress`].
 pub(crate) fn begin_progress(total: usize) {
-    show(&writing().insert(Bar::new(total)).draw(columns()));
+    show(&writing().insert(Bar::new(total)).draw(width(terminal_size::terminal_size_of(io::stderr())).into()));
 }
 
 /// Shows that so much is done. Does nothing if there is no progress bar, or if somebody writes.
 pub(crate) fn progress(done: usize) {
     if let Ok(mut bar) = WRITING.try_lock()
-        && let Some(drawing) = bar.as_mut().and_then(|bar| bar.advance(done, columns()))
+        && let Some(drawing) =
+            bar.as_mut().and_then(|bar| bar.advance(done, width(terminal_size::terminal_size_of(io::stderr())).into()))
     {
         show(&drawing);
     }
@@ -139,7 +142,7 @@ fn beside_progress<R>(bar: &mut Option<Bar>, is_terminal: bool, write: impl FnOn
     let Some(bar) = bar.as_mut().filter(|_| is_terminal) else { return write() };
     show(&bar.erase());
     let result = write();
-    show(&bar.draw(columns()));
+    show(&bar.draw(width(terminal_size::terminal_size_of(io::stderr())).into()));
     result
 }
 
@@ -148,6 +151,12 @@ fn show(drawing: &str) {
     let _ = io::stderr().write_all(drawing.as_bytes());
 }
 
-fn columns() -> usize {
-    terminal_size::terminal_size_of(io::stderr()).map_or(80, |(columns, _)| columns.0.into())
+/// How wide the terminal of the results is.
+pub(crate) fn columns() -> u16 {
+    width(terminal_size::terminal_size_of(io::stdout()))
+}
+
+/// A terminal of another program may not know.
+fn width(size: Option<(Width, Height)>) -> u16 {
+    size.map_or(80, |(Width(columns), _)| columns)
 }

@@ -106,7 +106,7 @@ fn print_table(place: &Place, events: &[Entry]) {
     table.load_style(NOTHING);
     if is_terminal {
         output::note(format_args!("{}", place.shown()));
-        let width = terminal_width();
+        let width = output::columns().max(20);
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width);
         let longest = events.iter().map(|event| event.name.chars().count()).max().unwrap_or_default();
@@ -165,11 +165,6 @@ fn waiters(event: &Entry) -> String {
         lines.push(format!("inside of {process}: {waits}, the oldest at {place} (for {since})"));
     }
     lines.join("\n")
-}
-
-fn terminal_width() -> u16 {
-    use rustix::termios::tcgetwinsize;
-    tcgetwinsize(std::io::stdout()).map_or(100, |size| size.ws_col.max(20))
 }
 
 #[derive(Serialize)]

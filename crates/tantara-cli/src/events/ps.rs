@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use rustix::termios::tcgetwinsize;
 use serde::{Deserialize, Serialize, Serializer};
 use tantara::waits;
 
@@ -203,7 +202,7 @@ fn print(processes: &[Process]) {
         table.load_style(NOTHING);
         if std::io::stdout().is_terminal() {
             table.set_content_arrangement(ContentArrangement::Dynamic);
-            table.set_width(tcgetwinsize(std::io::stdout()).map_or(100, |size| size.ws_col.max(60)) - 1);
+            table.set_width(output::columns().max(60) - 1);
         }
         table.set_header(["FOR", "WHO", "EVENT", "WHERE", "KNOWN"]);
         for group in &process.groups {
