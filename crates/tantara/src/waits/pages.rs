@@ -40,8 +40,12 @@ const LONGEST: u64 = 16 << 20;
 /// How often the waits are published, if that takes no longer than a twentieth of the time.
 const INTERVAL: Duration = Duration::from_millis(200);
 const SHARE: u32 = 20;
+/// … and on a busy machine.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 /// How often to check that the page is still there.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
+/// How often to try to read a page that may be replaced meanwhile.
+const READS: u32 = 3;
 const WHOLE: Range = Range { start: 0, length: 1 };
 
 /// The page of this process.
@@ -79,7 +83,7 @@ pub(crate) fn start() {
             } else {
                 withdraw();
             }
-            thread::sleep(INTERVAL.max(began.elapsed() * SHARE));
+            thread::sleep((began.elapsed() * SHARE).clamp(INTERVAL, LONGEST_INTERVAL));
         }
     };
     // Children of a fork inherit what is called at the exit.
@@ -193,7 +197,9 @@ pub fn pages(path: &Path) -> Result<Vec<PageOfWaits>, Error> {
     for file in fs::read_dir(path).map_err(failed)? {
         let name = file.map_err(failed)?.file_name();
         if let Some((pid, namespace)) = parse(&name) {
-            if let Ok(Some((user, text))) = read(&directory, &name) {
+            // The lock of a page ends when the next version replaces it: then that one is read.
+            let mut reads = (0..READS).filter_map(|_| read(&directory, &name).ok()?);
+            if let Some((user, text)) = reads.next() {
                 let pid = (namespace == shared::pid_namespace()).then_some(pid);
                 pages.push(PageOfWaits { pid, user, text });
             }
