@@ -174,8 +174,10 @@ fn comes_true(is_so: impl Fn() -> bool) -> bool {
 fn check_that_they_end(workers: &[u32]) {
     assert!(!workers.is_empty());
     if !comes_true(|| workers.iter().all(|&worker| stat(worker).is_none())) {
-        kill("KILL", workers);
-        panic!("workers are left behind");
+        let left: Vec<_> = workers.iter().copied().filter(|&worker| stat(worker).is_some()).collect();
+        let states: Vec<_> = left.iter().map(|&worker| stat(worker).map(|stat| stat[0].clone())).collect();
+        kill("KILL", &left);
+        panic!("these workers are left behind: {left:?}, in states {states:?}");
     }
 }
 
@@ -315,6 +317,8 @@ fn a_killed_manager_leaves_no_worker_behind() {
         let workers = manager.workers();
         // Even with a command that cannot be run.
         kill("STOP", &workers[..1]);
+        // The kernel continues a process of an orphaned group only if it has stopped already, with all its threads.
+        assert!(comes_true(|| stat(workers[0]).is_some_and(|stat| stat[0] == "T")));
         kill("KILL", &[manager.process.id()]);
         check_that_they_end(&workers);
         assert_eq!(manager.end().1, "", "workers print nothing");
