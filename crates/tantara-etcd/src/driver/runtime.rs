@@ -225,8 +225,10 @@ impl<T: Send + 'static> Asked<T> {
     /// Blocks until there is a result.
     pub(crate) fn wait(mut self) -> Result<T, Error> {
         let running = Arc::clone(&self.runtime.0);
-        // Within another runtime of tokio no other one can be run.
-        if !running.needs_thread.load(SeqCst) && Handle::try_current().is_err() {
+        // Within another runtime of tokio no other one can be run, nor in a thread that has destroyed its
+        // thread-locals.
+        let is_outside = || Handle::try_current().is_err_and(|error| error.is_missing_context());
+        if !running.needs_thread.load(SeqCst) && is_outside() {
             let _handover = Handover(&running);
             if let Some(engine) = running.try_engine()
                 && let Engine::Caller(Unstarted(Some(runtime)), _) = &*engine

@@ -77,7 +77,7 @@ impl<T: TryFrom<u64> + From<i32>> Timeout<T> {
 /// Whether the kernel's `long` has 32 bits. (That of x32 has not.)
 const IS_NARROW: bool = cfg!(all(target_pointer_width = "32", not(target_arch = "x86_64")));
 /// The call that takes numbers of 64 bits: `futex_time64` has this number on every processor of 32
-/// bits (Linux' `include/uapi/asm-generic/unistd.h`), and some of them have no other call.
+/// bits (Linux' `include/uapi/asm-generic/unistd.h`). A kernel may be built without the other.
 const SYS_FUTEX_TIME64: libc::c_long = if IS_NARROW { 422 } else { libc::SYS_futex };
 
 /// How long to sleep if the kernel refuses a futex wait.

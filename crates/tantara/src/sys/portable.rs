@@ -39,10 +39,16 @@ pub(crate) fn advice(_: &io::Error) -> &'static str {
 /// Sleepers are divided into groups.
 pub(crate) const HAS_GROUPS: bool = true;
 
+/// The child of a fork inherits the table, and has none of the sleepers in it.
+fn process() -> u32 {
+    if cfg!(any(loom, miri, target_family = "wasm")) { 0 } else { std::process::id() }
+}
+
 /// The address of the word, and when the sleep began.
 type Place = (usize, u64);
 
 struct Sleeper {
+    process: u32,
     group: u32,
     wake: Arc<Condvar>,
 }
@@ -58,14 +64,15 @@ impl Bucket {
     fn add(&mut self, word: &AtomicU32, group: u32, wake: &Arc<Condvar>) -> Place {
         self.sleeps += 1;
         let place = (address(word), self.sleeps);
-        self.asleep.insert(place, Sleeper { group, wake: Arc::clone(wake) });
+        self.asleep.insert(place, Sleeper { process: process(), group, wake: Arc::clone(wake) });
         place
     }
 
     /// Takes out the next one that a call for these groups wakes.
     fn take(&mut self, word: &AtomicU32, groups: u32) -> Option<Arc<Condvar>> {
         let mut of_word = self.asleep.range((address(word), 0)..=(address(word), u64::MAX));
-        let is_called = |(_, sleeper): &(&Place, &Sleeper)| sleeper.group & groups != 0;
+        let own = process();
+        let is_called = |(_, sleeper): &(&Place, &Sleeper)| sleeper.group & groups != 0 && sleeper.process == own;
         // In models the last comes first, as if newcomers always had a higher priority.
         let next = if cfg!(loom) { of_word.rfind(is_called) } else { of_word.find(is_called) };
         let place = *next?.0;
