@@ -78,6 +78,8 @@ pub(crate) fn ends_with(message: impl Fn() + Send + 'static) -> Result<(), Failu
             let _silence = crate::output::silence();
             message();
             crate::outfile::remove_drafts();
+            // Removes what is published of them, which the default action would leave behind.
+            tantara::waits::record(false);
             if is_process_1() {
                 std::process::exit(code_of(signal));
             }

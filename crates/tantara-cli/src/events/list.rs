@@ -160,9 +160,12 @@ fn waiters(event: &Entry) -> String {
     if event.waiters.len() > MOST {
         lines.push(format!("and {} more", event.waiters.len() - MOST));
     }
-    for Inside { pid, waits, place, since } in &event.inside {
-        let (process, place, since) = (text::process(*pid), text::shown(place), text::since(*since));
+    for Inside { pid, waits, place, since } in event.inside.iter().take(MOST) {
+        let (process, place, since) = (text::process(*pid), ps::shown(place), text::since(*since));
         lines.push(format!("inside of {process}: {waits}, the oldest at {place} (for {since})"));
+    }
+    if event.inside.len() > MOST {
+        lines.push(format!("and inside of {} more", event.inside.len() - MOST));
     }
     lines.join("\n")
 }
@@ -225,7 +228,7 @@ impl<'a> From<&'a Origin> for By<'a> {
 fn print_json(events: &[Entry]) -> Result<(), Failure> {
     let events: Vec<Event<'_>> = events.iter().map(of_entry).collect();
     let json = serde_json::to_string_pretty(&events).map_err(Failure::internal)?;
-    output::line(format_args!("{json}"));
+    output::line(format_args!("{}", text::json(&json)));
     Ok(())
 }
 

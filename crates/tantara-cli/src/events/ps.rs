@@ -114,7 +114,9 @@ fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Re
 
 pub(crate) fn run(place: &Place, pid: Option<u32>, json: bool) -> Result<(), Failure> {
     let Place::Directory(directory) = place else {
-        return Err(Failure::usage("ps shows waits inside of processes of this machine: use it without --etcd"));
+        return Err(Failure::usage(
+            "ps shows waits inside of processes of this machine: use it without --etcd, and unset TANTARA_ETCD",
+        ));
     };
     let mut processes = processes(&directory.path)?;
     if let Some(pid) = pid {
@@ -122,14 +124,14 @@ pub(crate) fn run(place: &Place, pid: Option<u32>, json: bool) -> Result<(), Fai
         if processes.is_empty() {
             return Err(Failure::usage(format!(
                 "process {pid} publishes no waits in {}: start it with TANTARA_WAITS=1, and with the same TANTARA_DIR \
-                 if that is set",
+                 if that is set; its record begins with its first wait",
                 place.shown()
             )));
         }
     }
     if json {
         let json = serde_json::to_string_pretty(&processes).map_err(Failure::internal)?;
-        output::line(format_args!("{json}"));
+        output::line(format_args!("{}", text::json(&json)));
     } else if processes.is_empty() {
         output::note(format_args!(
             "no process publishes its waits in {}: start one with TANTARA_WAITS=1",
@@ -291,7 +293,7 @@ fn who(name: Option<&str>, tid: u32) -> String {
 }
 
 /// A text of another process: short, and without control characters.
-fn shown(other: &str) -> String {
+pub(crate) fn shown(other: &str) -> String {
     cut(&text::shown(other), 120)
 }
 

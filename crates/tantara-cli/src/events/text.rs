@@ -74,6 +74,19 @@ pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
+/// JSON with each control character escaped: some terminals obey those from U+0080 to U+009F, which
+/// JSON allows in strings.
+pub(crate) fn json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => text.push(c),
+        }
+    }
+    text
+}
+
 /// The first few items, and the number of the others.
 pub(crate) fn some_of<'a>(items: impl Iterator<Item = &'a str>) -> String {
     const MOST: usize = 5;

@@ -288,6 +288,7 @@ impl Printer {
         }
         if self.is_json {
             let json = serde_json::to_string(change).map_err(Failure::internal)?;
+            let json = text::json(&json);
             output::line(format_args!("{json}"));
         } else {
             print_text(change);
