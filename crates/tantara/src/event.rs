@@ -420,9 +420,9 @@ impl Event {
         &self.queue
     }
 
-    /// The next `set` looks for tasks, and is noted.
-    pub(crate) fn mark_known(&self) {
-        self.queue.word.fetch_or(Word::TASKS_BIT, AcqRel);
+    /// The next `set` looks for tasks, and is noted. Whether that was so before.
+    pub(crate) fn mark_known(&self) -> bool {
+        Word::from_bits(self.queue.word.fetch_or(Word::TASKS_BIT, AcqRel)).has_tasks()
     }
 
     /// Whether tasks wait. Threads that block do not count.

@@ -29,8 +29,8 @@ impl Sealed for Event {
         Some(Identity(hooks::address(self.queue()), Kind::Event))
     }
 
-    fn mark_known(&self, _: Seal) {
-        self.mark_known();
+    fn mark_known(&self, _: Seal) -> bool {
+        self.mark_known()
     }
 }
 

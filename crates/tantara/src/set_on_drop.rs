@@ -96,7 +96,8 @@ impl<'a> SetOnDrop<'a> {
     #[track_caller]
     fn new(setter: Setter<'a>) -> SetOnDrop<'a> {
         let place = Location::caller();
-        let declaration = setter.identity().map_or(0, |(address, kind)| hooks::declare(address, kind, place));
+        let declare = |(address, kind)| hooks::declare(address, kind, place, || setter.mark_known());
+        let declaration = setter.identity().map_or(0, declare);
         SetOnDrop { setter, place, declaration }
     }
 
@@ -117,6 +118,15 @@ impl Setter<'_> {
             Setter::OwnedAutoReset(event) => event.set_from(place),
             Setter::External(_, set) => set(),
             Setter::Disarmed => {}
+        }
+    }
+
+    /// See [`Sealed`](crate::slots::sealed::Sealed).
+    fn mark_known(&self) -> bool {
+        match self {
+            Setter::Event(event) => event.mark_known(),
+            Setter::OwnedEvent(event) => event.mark_known(),
+            _ => true,
         }
     }
 

@@ -49,8 +49,11 @@ pub(crate) mod sealed {
             None
         }
 
-        /// Something is known of the event from now on.
-        fn mark_known(&self, _: Seal) {}
+        /// Something is known of the event from now on. `false`: nothing was before, so that what is
+        /// known of its address is left from an event that was moved away.
+        fn mark_known(&self, _: Seal) -> bool {
+            true
+        }
     }
 
     /// What `any` and `all` iterate over: references to events, `Arc`s of events, and handles.
@@ -82,8 +85,8 @@ macro_rules! waitable_through {
                 (**self).identity(seal)
             }
 
-            fn mark_known(&self, seal: Seal) {
-                (**self).mark_known(seal);
+            fn mark_known(&self, seal: Seal) -> bool {
+                (**self).mark_known(seal)
             }
         }
     )*};

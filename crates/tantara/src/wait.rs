@@ -151,6 +151,8 @@ fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
 #[inline(never)]
 fn record<H: Holder>(state: State, waiter: &Waiter<H>, kind: Kind, is_first: bool, context: &Context<'_>) {
     let (place, slot, owner) = waiter.to_record();
+    // What is known of an event outside of the process stays until its handle is dropped.
+    let is_first = is_first && waiter.holder().identity().is_none();
     // A wait that has begun anew is recorded already.
     if !slot.is_used() {
         slot.set(hooks::queued(state, owner, target(waiter, kind), is_first, place, context.waker()));

@@ -21,7 +21,8 @@ pub(crate) struct Waits<'a> {
 /// For each wait that can never end, by the place of its record, why.
 pub(crate) fn cycles(waits: &Waits<'_>) -> HashMap<usize, String> {
     let numbers: HashMap<_, _> = waits.threads.iter().map(|(number, thread)| (Arc::as_ptr(thread), *number)).collect();
-    let blocked = waits.records.iter().enumerate().filter(|(_, record)| record.task.is_none());
+    let blocked =
+        waits.records.iter().enumerate().filter(|(_, record)| record.task.is_none() && record.deadline.is_none());
     let search = Search { waits, numbers };
     // Those who may go on are removed, until only those are left who wait for one another.
     let mut stuck: BTreeMap<u32, usize> = blocked.map(|(at, record)| (record.thread, at)).collect();

@@ -108,14 +108,35 @@ pub(crate) fn taken(address: usize, place: Place) {
     known::take(address, place);
 }
 
+/// Notes something of an event, before its first wait too. `mark` is the event's `mark_known`. The
+/// event is marked before, so that a first wait at the same time forgets nothing, and once more after,
+/// because a `set` in between takes the mark off if it finds that nothing is known.
+pub(crate) fn begin_to_know<T>(address: usize, mark: impl Fn() -> bool, note: impl FnOnce() -> T) -> T {
+    switch::note_known();
+    if !mark() {
+        known::forget(address);
+    }
+    let noted = note();
+    mark();
+    noted
+}
+
 /// Somebody has declared to set an event. The number of the declaration; zero if it is not recorded.
-pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
+pub(crate) fn declare(address: usize, kind: Kind, place: Place, mark: impl Fn() -> bool) -> u64 {
     let state = State::now();
     if state.is_idle() || !records(state) {
         return 0;
     }
-    switch::note_known();
-    known::declare(address, kind, place)
+    begin_to_know(address, mark, || known::declare(address, kind, place))
+}
+
+/// An event that lives outside of the process was set by this process: it is not abandoned.
+#[inline]
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn set_outside(address: usize) {
+    if State::now().knows() {
+        known::revive(address);
+    }
 }
 
 /// The declaration was kept: the event is being set.

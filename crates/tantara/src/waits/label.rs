@@ -4,9 +4,8 @@
 
 use crate::slots::Waitable;
 use crate::slots::sealed::Seal;
-use crate::waits::hooks::Identity;
+use crate::waits::hooks::{self, Identity};
 use crate::waits::known;
-use crate::waits::switch;
 
 /// Gives an event a name, which the records of its waits show. It may be given at any time, whether
 /// or not waits are recorded, and be replaced by another.
@@ -25,8 +24,6 @@ use crate::waits::switch;
 /// ```
 pub fn label(event: &(impl Waitable + ?Sized), name: &str) {
     if let Some(Identity(address, kind)) = event.identity(Seal(())) {
-        switch::note_known();
-        known::label(address, kind, name);
-        event.mark_known(Seal(()));
+        hooks::begin_to_know(address, || event.mark_known(Seal(())), || known::label(address, kind, name));
     }
 }

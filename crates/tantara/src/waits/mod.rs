@@ -37,7 +37,8 @@
 //! On Linux a process that records publishes its waits in the directory of the events (`TANTARA_DIR`,
 //! or the default one), in a file that only its user can read.
 //! The command `tantara ps` shows them, without a debugger, also if the program hangs. The file is
-//! written by a thread of its own, several times a second, and is removed at the exit.
+//! written by a thread of its own, several times a second. It is removed at a normal exit, otherwise
+//! by the next process that records there.
 //!
 //! # What is recorded
 //!

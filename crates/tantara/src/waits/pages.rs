@@ -46,6 +46,8 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 /// How often to try to read a page that may be replaced meanwhile.
 const READS: u32 = 3;
+/// How often to look whether the page is still being written, before it is left behind.
+const LOOKS: u32 = 200;
 const WHOLE: Range = Range { start: 0, length: 1 };
 
 /// The page of this process.
@@ -108,6 +110,10 @@ fn place() -> Result<(File, PathBuf), Error> {
 fn publish(checks: bool) -> Result<(), Error> {
     let content = json::page();
     let Some(mut published) = published().map(lock) else { return Ok(()) };
+    if EXITS.load(Relaxed) || !State::now().records() {
+        // Since then. The page was removed under this lock.
+        return Ok(());
+    }
     if let Some(own) = &*published {
         if own.content == content && !(checks && own.is_lost()) {
             return Ok(());
@@ -158,14 +164,18 @@ impl Published {
     }
 }
 
-/// Removes the page of this process.
-fn withdraw() {
-    // Not under a lock that is taken: the process may be exiting while the page is written.
+/// Removes the page of this process, which publishes no other one if it exits or records no longer.
+pub(crate) fn withdraw() {
     let Some(published) = published() else { return };
-    let mut published = match published.try_lock() {
-        Ok(published) => published,
-        Err(TryLockError::Poisoned(published)) => published.into_inner(),
-        Err(TryLockError::WouldBlock) => return,
+    let mut looks = 0..LOOKS;
+    let mut published = loop {
+        match published.try_lock() {
+            Ok(published) => break published,
+            Err(TryLockError::Poisoned(published)) => break published.into_inner(),
+            // The page is being written. But an exit never hangs, also if the disk does.
+            Err(TryLockError::WouldBlock) if looks.next().is_some() => thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::WouldBlock) => return,
+        }
     };
     if let Some(own) = published.take() {
         let _ = files::unlink_at(&own.directory, &own.name);
@@ -242,9 +252,15 @@ fn remove_dead(directory: &File, path: &Path) {
     let Ok(entries) = fs::read_dir(path) else { return };
     for name in entries.filter_map(Result::ok).map(|entry| entry.file_name()) {
         let page = name.as_bytes().strip_suffix(DRAFT.as_bytes()).map_or(name.as_os_str(), OsStr::from_bytes);
-        let is_dead = |(pid, namespace)| namespace == shared::pid_namespace() && !shared::exists(pid);
-        let is_own = || open(directory, &name).ok()??.metadata().ok().map(|data| data.uid() == files::user());
-        if parse(page).is_some_and(is_dead) && is_own() == Some(true) {
+        let Some((pid, namespace)) = parse(page) else { continue };
+        let Ok(Some(file)) = open(directory, &name) else { continue };
+        let is_own = file.metadata().is_ok_and(|metadata| metadata.uid() == files::user());
+        // A page has its lock before its name, in whatever namespace its process is. A draft has not.
+        let is_dead = || match page == name.as_os_str() {
+            true => files::is_write_locked(&file, 0..1).is_ok_and(|is_locked| !is_locked),
+            false => namespace == shared::pid_namespace() && !shared::exists(pid),
+        };
+        if is_own && is_dead() {
             if let Ok(name) = CString::new(name.as_bytes()) {
                 let _ = files::unlink_at(directory, &name);
             }

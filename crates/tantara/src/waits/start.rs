@@ -21,32 +21,22 @@ pub(crate) fn record(on: bool) {
         // The environment may also say what is printed.
         ask();
     }
-    turn(on);
-}
-
-fn turn(on: bool) {
     switch::turn(on);
     if on {
         goes_on();
+    } else {
+        #[cfg(shared_events)]
+        pages::withdraw();
     }
 }
 
 /// Looks at the environment, the first time. Whether waits are recorded.
 #[cold]
 pub(crate) fn ask() -> bool {
-    if switch::is_first_to_ask() {
-        match Setting::of(variable()) {
-            Setting::Off => {}
-            Setting::On => turn(true),
-            Setting::Print(limit) => {
-                turn(true);
-                watchdog::print(limit);
-            }
-            Setting::Unknown => {
-                turn(true);
-                let message = "tantara: TANTARA_WAITS is neither 0, 1 nor a duration such as 30s: waits are recorded\n";
-                let _ = io::stderr().write_all(message.as_bytes());
-            }
+    if State::now().is_unasked() {
+        let setting = Setting::of(variable());
+        if switch::answer(setting != Setting::Off) {
+            setting.begin();
         }
     }
     State::now().records()
@@ -71,6 +61,21 @@ enum Setting {
 }
 
 impl Setting {
+    /// Starts what runs beside the record, which is on already.
+    fn begin(self) {
+        if self != Setting::Off {
+            goes_on();
+        }
+        match self {
+            Setting::Off | Setting::On => {}
+            Setting::Print(limit) => watchdog::print(limit),
+            Setting::Unknown => {
+                let message = "tantara: TANTARA_WAITS is neither 0, 1 nor a duration such as 30s: waits are recorded\n";
+                let _ = io::stderr().write_all(message.as_bytes());
+            }
+        }
+    }
+
     fn of(value: Option<OsString>) -> Setting {
         match value {
             None => Setting::Off,

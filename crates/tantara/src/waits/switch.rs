@@ -54,9 +54,11 @@ pub(crate) fn turn(on: bool) -> bool {
     STATE.fetch_update(AcqRel, Acquire, change).is_ok_and(|before| before & RECORDS != 0)
 }
 
-/// Whether this is the first call, and nobody has turned the record on or off before.
-pub(crate) fn is_first_to_ask() -> bool {
-    STATE.fetch_and(!UNASKED, AcqRel) & UNASKED != 0
+/// Records waits if the environment says so. Whether this is the first call, and nobody has turned the
+/// record on or off before. In one step, so that no wait at the same time finds it off.
+pub(crate) fn answer(on: bool) -> bool {
+    let change = |before| (before & UNASKED != 0).then_some((before & KNOWS) | if on { RECORDS } else { 0 });
+    STATE.fetch_update(AcqRel, Acquire, change).is_ok()
 }
 
 /// Something is known of an event from now on.

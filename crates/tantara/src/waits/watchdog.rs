@@ -35,6 +35,8 @@ static PRINTED_AFTER: AtomicU32 = AtomicU32::new(0);
 /// How often the thread looks at most, and at least.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
+/// … if that takes more than a twentieth of the time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Calls `callback` for each wait that lasts longer than `limit`.
 pub(crate) fn watch(limit: Duration, callback: Callback) {
@@ -70,6 +72,8 @@ fn start() {
             watchers.append(&mut lock(&NEW));
             let began = Instant::now();
             let waits = view::waits();
+            // Without the time that callbacks take.
+            let took = began.elapsed();
             watchers.iter_mut().for_each(|watcher: &mut Watcher| watcher.look(&waits));
             let limit = Duration::from_millis(PRINTED_AFTER.load(Acquire).into());
             let limits = watchers.iter().map(|watcher| watcher.limit);
@@ -77,7 +81,7 @@ fn start() {
             if !limit.is_zero() {
                 print_late(limit, &waits, &mut printed);
             }
-            thread::sleep((shortest / 10).clamp(SHORTEST, LONGEST).max(began.elapsed() * 20));
+            thread::sleep((shortest / 10).clamp(SHORTEST, LONGEST).max(took * 20).min(LONGEST_PAUSE));
         }
     });
     if !started {

@@ -1,12 +1,16 @@
 //! Waits that last too long, and waits that can never end.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::{Arc, Barrier, mpsc};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
-use tantara::{Event, all, any, waits};
+use tantara::waits::{self, Waiting};
+use tantara::{Event, all, any};
 
-use crate::{labelled, until, until_waiting};
+use crate::{LONG, labelled, until, until_waiting};
 
 #[test]
 fn a_late_wait_is_reported_once_and_once_more_when_it_has_ended() {
@@ -106,4 +110,76 @@ fn any_is_stuck_only_if_each_of_its_events_is() {
     open.set();
     stuck.join().unwrap();
     free.join().unwrap();
+}
+
+/// Without a label: the first wait for an event that is known by a declaration alone.
+#[test]
+fn a_declaration_before_the_first_wait_is_kept() {
+    waits::record(true);
+    let event = Arc::new(Event::new());
+    let declared = Arc::clone(&event).set_on_drop_owned();
+    let (line, waiter) = (line!() + 1, Arc::clone(&event));
+    let waiter = thread::spawn(move || waiter.wait());
+    let is_here = |wait: &Waiting| wait.place.file == file!() && wait.place.line == line;
+    let wait = until(|| waits::waits().into_iter().find(is_here));
+    assert_eq!(wait.events[0].setters.len(), 1, "{wait}");
+    drop(declared);
+    waiter.join().unwrap();
+
+    event.clear();
+    let line = line!() + 1;
+    let mut wait = pin!(event.wait_async());
+    let declared = event.set_on_drop();
+    assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let is_here = |wait: &Waiting| wait.place.file == file!() && wait.place.line == line;
+    let recorded = until(|| waits::waits().into_iter().find(is_here));
+    assert_eq!(recorded.events[0].setters.len(), 1, "{recorded}");
+    drop(declared);
+}
+
+/// A wait that ends by itself holds nobody up for ever.
+#[test]
+fn a_wait_with_a_timeout_is_in_no_cycle() {
+    let [own, others] = ["no circle 0", "no circle 1"].map(|label| labelled(Arc::new(Event::new()), label));
+    let member = |own: &Arc<Event>, other: &Arc<Event>, timeout: Option<Duration>| {
+        let (own, other) = (Arc::clone(own), Arc::clone(other));
+        thread::spawn(move || {
+            let _duty = own.set_on_drop();
+            timeout.map_or_else(|| other.wait(), |timeout| assert!(other.wait_timeout(timeout)));
+        })
+    };
+    let first = member(&own, &others, Some(LONG));
+    until_waiting("no circle 1", 1);
+    let second = member(&others, &own, None);
+    let wait = until_waiting("no circle 0", 1).remove(0);
+    assert_eq!(wait.cycle, None, "{wait}");
+    own.set();
+    second.join().unwrap();
+    first.join().unwrap();
+}
+
+/// The environment turns the record on, and the first wait looks at it. Those that begin with it are recorded too.
+#[test]
+fn waits_that_begin_together_with_the_first_one_are_recorded() {
+    const CHILD: &str = "BEGIN_TOGETHER";
+    const COUNT: usize = 8;
+    if std::env::var_os(CHILD).is_none() {
+        for _ in 0..10 {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let name = "late::waits_that_begin_together_with_the_first_one_are_recorded";
+            child.args([name, "--exact"]).env(CHILD, "1").env("TANTARA_WAITS", "1");
+            let output = child.output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        return;
+    }
+    let (event, ready) = (Arc::new(Event::new()), Arc::new(Barrier::new(COUNT)));
+    for _ in 0..COUNT {
+        let (event, ready) = (Arc::clone(&event), Arc::clone(&ready));
+        thread::spawn(move || {
+            ready.wait();
+            event.wait();
+        });
+    }
+    until(|| (waits::waits().len() == COUNT).then_some(()));
 }
