@@ -10,7 +10,7 @@
 #[cfg(not(loom))]
 mod backend {
     pub(crate) use std::hint::spin_loop;
-    #[cfg(all(shared_events, target_has_atomic = "64"))]
+    #[cfg(all(shared_events, target_pointer_width = "64"))]
     pub(crate) use std::sync::atomic::AtomicU64;
     #[cfg(shared_events)]
     pub(crate) use std::sync::atomic::fence;

@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::sync;
 
-/// Two numbers. Where the processor can, they are written in one step: a `set` waits until all that
-/// it has written before is in the cache.
-#[cfg(target_has_atomic = "64")]
+/// Two numbers. 64-bit processors write them in one step: a `set` waits until all that it has
+/// written before is in the cache. On others the page, which may be mapped for reading only, must
+/// not be read by larger atomics than of four bytes.
+#[cfg(target_pointer_width = "64")]
 #[repr(transparent)]
 #[derive(Debug)]
 pub(crate) struct Pair(sync::AtomicU64);
 
-#[cfg(not(target_has_atomic = "64"))]
+#[cfg(not(target_pointer_width = "64"))]
 #[repr(C, align(8))]
 #[derive(Debug)]
 pub(crate) struct Pair([sync::AtomicU32; 2]);
@@ -33,7 +34,7 @@ impl Pair {
     }
 }
 
-#[cfg(target_has_atomic = "64")]
+#[cfg(target_pointer_width = "64")]
 impl Pair {
     pub(crate) fn new((first, second): (u32, u32)) -> Pair {
         Pair(sync::AtomicU64::new(Pair::join(first, second)))
@@ -50,7 +51,7 @@ impl Pair {
     }
 }
 
-#[cfg(not(target_has_atomic = "64"))]
+#[cfg(not(target_pointer_width = "64"))]
 impl Pair {
     pub(crate) fn new((first, second): (u32, u32)) -> Pair {
         Pair([sync::AtomicU32::new(first), sync::AtomicU32::new(second)])
