@@ -267,6 +267,38 @@ mod tests {
         }
     }
 
+    /// It has seen an unset word, and writes its record to the slot of the set before the last.
+    #[test]
+    fn a_slow_setter_records_the_last_set_again() {
+        for sets in 1..5_u32 {
+            let page = page();
+            let before = page.word();
+            for round in 1..=sets {
+                let now = page.word();
+                page.setter(None, || ((round, 7), (1, 0))).raising(now);
+                let after = if round == sets { now.set() } else { now.set().cleared() };
+                page.word.store(after.bits(), Relaxed);
+            }
+            let slow = page.setter(None, || ((9, 7), (2, 0)));
+            slow.raising(before);
+            slow.raced(before);
+            let is_overwritten = sets % 2 == 1;
+            let pid = page.last_set(7).unwrap().pid;
+            assert_eq!(pid, Some(if is_overwritten { 9 } else { sets }), "after {sets} sets");
+        }
+    }
+
+    #[test]
+    fn a_setter_that_lost_no_race_to_another_set_leaves_the_last_one_without_a_record() {
+        let page = page();
+        let before = page.word().pulsed();
+        page.word.store(before.bits(), Relaxed);
+        let setter = page.setter(None, || ((9, 7), (2, 0)));
+        setter.raising(before);
+        setter.raced(before);
+        assert_eq!(page.last_set(7), None, "its own set did not happen yet");
+    }
+
     #[test]
     fn a_process_number_is_shown_in_its_own_namespace_only() {
         let page = page();

@@ -408,13 +408,36 @@ struct Recorded {
     records: Records,
 }
 
-/// A process of this number sets the event, at a time and with a note that belong to it.
-fn sets_as(event: &Recorded, process: u32, has_note: bool) {
+/// A process of this number changes the event, at a time and with a note that belong to it.
+fn changes_as(event: &Recorded, process: u32, has_note: bool, change: Change) {
     let note = Note::new(&process.to_string()).unwrap();
     let origin = || -> (Numbers, Numbers) { ((process, 7), (process, 0)) };
     let note = note.as_ref().filter(|_| has_note);
     let setter = Setter { word: &event.word, records: &event.records, note, origin };
-    set(&event.word, &event.repeats, &setter).unwrap();
+    match change {
+        Change::Set => set(&event.word, &event.repeats, &setter),
+        Change::Pulse => pulse(&event.word, &event.repeats, &setter),
+        Change::Hold => begin_hold(&event.word, &event.repeats, &setter),
+    }
+    .unwrap();
+}
+
+enum Change {
+    Set,
+    Pulse,
+    Hold,
+}
+
+fn sets_as(event: &Recorded, process: u32, has_note: bool) {
+    changes_as(event, process, has_note, Change::Set);
+}
+
+fn pulses_as(event: &Recorded, process: u32) {
+    changes_as(event, process, false, Change::Pulse);
+}
+
+fn holds_as(event: &Recorded, process: u32) {
+    changes_as(event, process, false, Change::Hold);
 }
 
 /// A record is of one process.
@@ -443,16 +466,41 @@ fn recorded(bits: u32, participants: &'static [fn(&Recorded)], after: fn(&Record
     });
 }
 
+fn one_is_recorded(event: &Recorded) {
+    assert!(is_whole(event).is_some(), "the record is mixed or missing, and stays so");
+}
+
 /// Two processes set the event at the same moment: afterwards one of them is recorded, as a whole.
 #[test]
 fn loom_setters_that_race_leave_the_record_of_one() {
-    fn one_is_recorded(event: &Recorded) {
-        assert!(is_whole(event).is_some(), "the record is mixed, and stays so");
-    }
     for bits in [NEW, READ] {
         recorded(bits, &[|event| sets_as(event, 1, false), |event| sets_as(event, 2, false)], one_is_recorded);
         recorded(bits, &[|event| sets_as(event, 1, true), |event| sets_as(event, 2, false)], one_is_recorded);
     }
+}
+
+/// A pulse that adds to the counter does so whatever the counter is by then.
+#[test]
+fn loom_pulses_that_race_leave_the_record_of_one() {
+    for bits in [NEW, READ] {
+        recorded(bits, &[|event| pulses_as(event, 1), |event| pulses_as(event, 2)], one_is_recorded);
+        recorded(bits, &[|event| pulses_as(event, 1), |event| sets_as(event, 2, false)], one_is_recorded);
+        recorded(bits, &[|event| pulses_as(event, 1), |event| holds_as(event, 2)], one_is_recorded);
+    }
+}
+
+/// One process is so slow that it writes to the slot of a later set.
+#[test]
+fn loom_a_slow_setter_leaves_a_record() {
+    fn sets_three_times(event: &Recorded) {
+        for process in 2..5 {
+            sets_as(event, process, false);
+            if process < 4 {
+                clear(&event.word).unwrap();
+            }
+        }
+    }
+    recorded(NEW, &[|event| sets_as(event, 1, false), sets_three_times], one_is_recorded);
 }
 
 #[test]

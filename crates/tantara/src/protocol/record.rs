@@ -17,9 +17,13 @@
 //! * The order in which a reader sees the numbers does not matter. All of them are written before
 //!   the word changes.
 //!
-//! Setters that race write to the same slot. The one whose change fails, or that changes the word
-//! by a system call and does not know, looks at the record afterwards, and writes it again if it is
-//! mixed. So there is a record of one of them in the end.
+//! Setters that race write to the same slot, or raise the flag over a later word than they have
+//! recorded, or write to the slot of a later set if they are slow. The one whose change fails, or
+//! that changes the word by a system call and does not know, looks afterwards for the record of the
+//! last set, whatever the word is by then. It writes that record if there is none, or a mixed one.
+//! So there is a record of one of them in the end. There is none, until the next set, if that
+//! setter is killed before it has looked, or is stopped while it writes the record again and two
+//! more sets follow.
 //!
 //! A `set` of a set event is recorded only if it has a note, in a slot of its own. It counts as
 //! long as the record of the generation, over whose check its own check is formed, is the last one.
@@ -206,7 +210,8 @@ impl Records {
     /// `None` if there is none.
     pub(crate) fn last_of(&self, word: &AtomicU32, namespace: u32) -> Option<LastSet> {
         for _ in 0..READS {
-            // For atomics in read-only memory, the language permits relaxed loads only.
+            // For atomics in read-only memory, the language permits only relaxed loads, of at most
+            // four bytes on 32-bit processors, and eight on 64-bit ones.
             let counter = Word::from_bits(word.load(Relaxed)).last_raised()?;
             fence(Acquire);
             if let Some(last) = self.last(counter, namespace) {
@@ -291,12 +296,13 @@ impl<F: Fn() -> (Numbers, Numbers)> Recorder for Setter<'_, F> {
 
     #[cold]
     fn raced(&self, before: Word) {
-        let counter = before.set().counter();
         for _ in 0..TRIES {
-            // Each setter of a race has a fence between its last write and its last look. So the
-            // last one to look sees what all have written.
-            fence(SeqCst);
-            if self.records.is_recorded(counter) || !self.is_last(counter) {
+            // The last set is not that of `before` if the word was set several times since. This
+            // reads the word by a change that changes nothing. So the last one to look sees what
+            // all have written, and whoever changes the word later writes over it.
+            let last = Word::from_bits(self.word.fetch_or(0, SeqCst)).last_raised();
+            let Some(counter) = last.filter(|_| last != before.last_raised()) else { return };
+            if self.records.is_recorded(counter) {
                 return;
             }
             self.records.write(counter, &self.record());
@@ -317,6 +323,8 @@ impl<F: Fn() -> (Numbers, Numbers)> Recorder for Setter<'_, F> {
         }
         let counter = now.counter();
         for _ in 0..TRIES {
+            // Each setter of a race has a fence between its last write and its last look. So the
+            // last one to look sees what all have written.
             fence(SeqCst);
             if self.records.is_repeated(counter) || !self.is_last(counter) {
                 return;

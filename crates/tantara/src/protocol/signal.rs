@@ -24,8 +24,8 @@ pub(crate) struct Gone(pub(crate) Word);
 pub(crate) trait Recorder {
     /// Called before the flag is raised over this word.
     fn raising(&self, before: Word);
-    /// Called after another process has, or may have, raised the flag over the same word, and
-    /// recorded that at the same time.
+    /// Called after other processes have, or may have, raised the flag over the same word, or later
+    /// ones, and recorded that at the same time.
     fn raced(&self, before: Word);
     /// Called before a `set` of an event that is set.
     fn repeating(&self, now: Word);
@@ -73,12 +73,11 @@ pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorde
     }
 }
 
-/// The change of a word has failed, because another process has changed it.
+/// The change of a word has failed, because another process has changed it. Over a set word nothing
+/// was recorded, but perhaps over an unset one before.
 #[cold]
 fn lost_race(recorder: &impl Recorder, before: Word) {
-    if !before.is_set() {
-        recorder.raced(before);
-    }
+    recorder.raced(before);
 }
 
 /// Counts a `set` that did not change the counter, and wakes those who wait for it.
