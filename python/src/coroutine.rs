@@ -152,7 +152,9 @@ impl Wait {
         }
         let event_loop = running_loop(py)?;
         if event_loop.is_none() || is_in_trio {
-            let inner = task::begin(py, wait.pending.again(), None)?;
+            let again = wait.pending.again();
+            let again = again.ok_or_else(|| PyRuntimeError::new_err("coroutine is being awaited already"))?;
+            let inner = task::begin(py, again, None)?;
             wait.step().phase = Phase::Inner(inner.unbind());
             return Self::advance(slf, value);
         }

@@ -217,7 +217,11 @@ impl Notifier {
 
 /// A wait or a request that has begun. Internal to tantara.
 #[pyclass(module = "tantara._tantara", frozen)]
-pub(crate) struct Pending(Arc<Entry>);
+pub(crate) struct Pending {
+    entry: Arc<Entry>,
+    /// Whether [`again`](Pending::again) made it, so that another one has the same entry.
+    is_second: bool,
+}
 
 struct Entry {
     state: Mutex<State>,
@@ -228,8 +232,11 @@ struct Entry {
     queue: OnceLock<Arc<Queue>>,
     /// Whether it is in the queue, or was woken before the queue was known.
     is_woken: AtomicBool,
+    /// Whether it has a second [`Pending`], which then reports its references to the collector.
+    has_second: AtomicBool,
 }
 
+#[derive(Default)]
 struct State {
     /// `None` while it is polled, and once it is over or has been dropped.
     future: Option<BoxFuture>,
@@ -260,14 +267,15 @@ impl Pending {
         Pending::begin(Some(events), aim, future)
     }
 
-    /// The same wait.
-    pub(crate) fn again(&self) -> Pending {
-        Pending(Arc::clone(&self.0))
+    /// The same wait, for another object, or `None` while there is one already.
+    pub(crate) fn again(&self) -> Option<Pending> {
+        let is_first = !self.entry.has_second.swap(true, Relaxed);
+        is_first.then(|| Pending { entry: Arc::clone(&self.entry), is_second: true })
     }
 
     /// Whether it is over, also if its waker was called and nobody has looked since.
     pub(crate) fn is_decided(&self) -> bool {
-        self.0.look();
+        self.entry.look();
         self.is_over()
     }
 
@@ -278,7 +286,7 @@ impl Pending {
 
     /// The value, while [`value`](Pending::value) has not taken it.
     pub(crate) fn peek<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let outcome = match &self.0.state().result {
+        let outcome = match &self.entry.state().result {
             Some(Ok(outcome)) => outcome.released(),
             _ => None,
         };
@@ -318,41 +326,38 @@ impl Pending {
             }
         });
         // Dropped without the lock, because the drop may run Python code.
-        let _before = self.0.state().listener.replace(listener);
-        let _ = self.0.queue.set(Arc::clone(queue));
+        let _before = self.entry.state().listener.replace(listener);
+        let _ = self.entry.queue.set(Arc::clone(queue));
         // A waker that was called before the queue was known has notified nobody.
-        self.0.look();
+        self.entry.look();
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // The entry counts each reference once, however many objects share it. If two of them visited
+        // it, the collector would take a live event for garbage.
+        if self.is_second != self.entry.has_second.load(Relaxed) {
+            return Ok(());
+        }
         // Events too, because an attribute of an event may refer to this object.
-        self.0.members().try_for_each(|member| member.traverse(visit))?;
-        // The lock is free: it is never held across a call into Python, so not while the collector
-        // runs.
-        match self.0.state.try_lock().ok().as_ref().and_then(|state| state.listener.as_ref()) {
+        self.entry.members().try_for_each(|member| member.traverse(visit))?;
+        // The lock is free: it is never held across a call into Python, where the collector runs.
+        match self.entry.state.try_lock().ok().as_ref().and_then(|state| state.listener.as_ref()) {
             Some(Listener::Other(listener) | Listener::Wait(listener)) => visit.call(listener),
             None => Ok(()),
         }
     }
 
     pub(crate) fn end(&self) {
-        self.0.end();
+        self.entry.end();
     }
 
     fn begin(events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
-        let state = State {
-            future: Some(future),
-            has_ended: false,
-            is_late: false,
-            result: None,
-            listener: None,
-            reported: None,
-        };
-        let (queue, is_woken) = (OnceLock::new(), AtomicBool::new(false));
-        let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken });
+        let state = State { future: Some(future), ..State::default() };
+        let (queue, is_woken, has_second) = Default::default();
+        let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken, has_second });
         // The first poll registers the wait: every later `set` releases it.
         Python::attach(|py| placed(py, || entry.poll()));
-        Pending(entry)
+        Pending { entry, is_second: false }
     }
 }
 
@@ -374,12 +379,12 @@ fn future(events: Arc<impl Members>, aim: Aim) -> BoxFuture {
 impl Pending {
     /// Whether it is over, so that `result` returns the outcome.
     pub(crate) fn is_over(&self) -> bool {
-        self.0.state().result.is_some()
+        self.entry.state().result.is_some()
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let result = self.0.state().result.take();
-        value(py, result.unwrap_or_else(|| Ok(self.0.timed_out())))
+        let result = self.entry.state().result.take();
+        value(py, result.unwrap_or_else(|| Ok(self.entry.timed_out())))
     }
 
     /// Sets the listener, an asyncio future or an object with the same methods, and the notifier of
@@ -391,17 +396,17 @@ impl Pending {
 
     /// The timeout has expired. The listener is completed now, or when the cluster has answered.
     fn give_up(&self, py: Python<'_>) {
-        self.0.members().for_each(Member::decide);
-        self.0.state().is_late = true;
-        delivering(py, || Arc::clone(&self.0).wake());
+        self.entry.members().for_each(Member::decide);
+        self.entry.state().is_late = true;
+        delivering(py, || Arc::clone(&self.entry).wake());
     }
 
     /// The task was cancelled. Its releases are passed on, even if they were reported already.
     pub(crate) fn abandon(&self, py: Python<'_>) {
         delivering(py, || {
-            self.0.end();
-            let reported = self.0.state().reported.take();
-            reported.into_iter().for_each(|outcome| self.0.pass_on(outcome));
+            self.entry.end();
+            let reported = self.entry.state().reported.take();
+            reported.into_iter().for_each(|outcome| self.entry.pass_on(outcome));
         });
     }
 
@@ -410,14 +415,17 @@ impl Pending {
     }
 
     fn __clear__(&self) {
-        self.0.end();
+        self.entry.end();
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         // Breaks the cycle of the entry, its future and the waker in it.
-        self.0.end();
+        self.entry.end();
+        if self.is_second {
+            self.entry.has_second.store(false, Relaxed);
+        }
     }
 }
 

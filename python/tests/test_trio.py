@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 import unittest
+import weakref
 
 from tantara import AutoResetEvent, Event, SharedEvent, wait_all_async, wait_any_async
 from test_event import KINDS, LONG, start
@@ -221,6 +222,44 @@ class Trio(unittest.TestCase):
 
         asyncio.run(asyncio.wait_for(host(), LONG))
         self.assertEqual(results, [True, True])
+
+    def test_a_live_event_is_not_taken_for_garbage(self):
+        class Own(Event):
+            def __del__(self):
+                finalized.append(self)
+
+        finalized = []
+
+        async def main():
+            wait = box.pop().wait_async()
+            wait.send(None)
+            # Garbage that refers to the wait. The event is a local of the test, too.
+            cycle = [wait]
+            cycle.append(cycle)
+            del wait, cycle
+            gc.collect()
+
+        event = Own()
+        alive = weakref.ref(event)
+        box = [event]
+        self.run_in_trio(main)
+        self.assertEqual(finalized, [])
+        self.assertIs(alive(), event)
+
+    def test_a_finished_wait_that_its_event_refers_to_is_collected(self):
+        class Own(Event):
+            pass
+
+        async def main():
+            event = Own()
+            event.wait = event.wait_async()
+            event.set()
+            await event.wait
+            return weakref.ref(event)
+
+        alive = self.run_in_trio(main)
+        gc.collect()
+        self.assertIsNone(alive())
 
     def test_a_wait_that_is_never_awaited_leaves_nothing(self):
         async def main():
