@@ -262,12 +262,16 @@ impl Wait {
         matches!(self.step().phase, Phase::Waiting | Phase::Inner(_))
     }
 
-    /// None, as for coroutines of Cython: it has no Python frame.
+    /// None: it has no Python frame.
     #[getter]
-    fn cr_frame(&self) {}
+    fn cr_frame(&self) -> Option<Py<PyAny>> {
+        None
+    }
 
     #[getter]
-    fn cr_await(&self) {}
+    fn cr_await(&self) -> Option<Py<PyAny>> {
+        None
+    }
 
     #[classattr]
     fn __qualname__() -> &'static str {

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import importlib.util
+import io
 import os
 import threading
 import time
@@ -220,6 +221,20 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         wait = event.wait_async()
         with self.assertRaises(ZeroDivisionError):
             wait.throw(ZeroDivisionError("thrown"))
+
+    async def test_a_wait_has_no_frame(self):
+        event = Event()
+        wait = event.wait_async()
+        self.assertIsNone(wait.cr_frame)
+        self.assertIsNone(wait.cr_await)
+        task = asyncio.create_task(wait)
+        await asyncio.sleep(0)
+        self.assertEqual(task.get_stack(), [])
+        out = io.StringIO()
+        task.print_stack(file=out)
+        self.assertIn("wait_async", out.getvalue())
+        event.set()
+        self.assertTrue(await task)
 
     async def test_a_wait_that_is_never_awaited_is_reported(self):
         with self.assertWarnsRegex(RuntimeWarning, "was never awaited"):
