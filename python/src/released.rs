@@ -1,6 +1,6 @@
 //! The coroutine of a wait for an event that is set: one object, whose `await` ends at once.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
@@ -27,11 +27,13 @@ pub(crate) fn released(py: Python<'_>) -> Option<Py<PyAny>> {
 
 static RELEASED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// Makes what [`released`] and [`stop`] use, at the first import.
+/// Makes what [`released`] returns, at the first import.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     if is_main_interpreter(py) && RELEASED.get(py).is_none() {
         let class = released_class(py)?;
         let _ = RELEASED.set(py, call(&class, ())?.unbind());
+        let class = awaited_class(py)?;
+        let _ = AWAITED.set(py, call(&class, ())?.unbind());
         // Threads that run beside each other would not see who else uses it.
         if py.version_info() >= (3, 12) && has_lock(py) {
             let stop = call(&py.get_type::<PyStopIteration>(), (true,))?;
@@ -41,33 +43,73 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// A subclass of [`Released`] whose `await` does without PyO3's frames around each method.
+/// A subclass of [`Released`] for which the interpreter's `await` takes [`AWAITED`]. A program that
+/// calls `__await__` itself gets the coroutine.
 fn released_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe extern "C" fn awaited(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: a thread that awaits is attached to the interpreter.
+        let py = unsafe { Python::assume_attached() };
+        let awaited = AWAITED.get(py).map_or(this, |awaited| awaited.as_ptr());
+        // SAFETY: the caller holds a reference to `this`, and the static to the other one.
+        unsafe { ffi::Py_IncRef(awaited) };
+        awaited
+    }
+
+    unsafe extern "C" fn itself(this: *mut ffi::PyObject, _: *mut ffi::PyObject) -> *mut ffi::PyObject {
         // SAFETY: the caller holds a reference to the object, which is its own iterator.
         unsafe { ffi::Py_IncRef(this) };
         this
     }
 
+    let method = ffi::PyMethodDef {
+        ml_name: c"__await__".as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunction: itself },
+        // Beside the slot of that name.
+        ml_flags: ffi::METH_NOARGS | ffi::METH_COEXIST,
+        ml_doc: std::ptr::null(),
+    };
+    // CPython keeps a pointer to them. It is called once in a process.
+    let methods = Box::leak(Box::new([method, ffi::PyMethodDef::zeroed()]));
+    let await_slot = ffi::PyType_Slot { slot: ffi::Py_am_await, pfunc: awaited as *mut c_void };
+    let methods = ffi::PyType_Slot { slot: ffi::Py_tp_methods, pfunc: methods.as_mut_ptr().cast() };
+    subclass(py, c"tantara._tantara.Released", &py.get_type::<Released>(), [await_slot, methods])
+}
+
+/// A class whose `await` does without PyO3's frames around each method.
+fn awaited_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     unsafe extern "C" fn next(_: *mut ffi::PyObject) -> *mut ffi::PyObject {
         // SAFETY: a thread that calls a method is attached to the interpreter.
         let py = unsafe { Python::assume_attached() };
-        stop::<()>(truth(py, true));
+        stop::<()>(kept_stop(py).unwrap_or_else(|| truth(py, true)));
         std::ptr::null_mut()
     }
 
-    let await_slot = ffi::PyType_Slot { slot: ffi::Py_am_await, pfunc: awaited as *mut c_void };
+    unsafe extern "C" fn itself(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+        // SAFETY: the caller holds a reference to the object, which is its own iterator.
+        unsafe { ffi::Py_IncRef(this) };
+        this
+    }
+
+    let iter_slot = ffi::PyType_Slot { slot: ffi::Py_tp_iter, pfunc: itself as *mut c_void };
     let next_slot = ffi::PyType_Slot { slot: ffi::Py_tp_iternext, pfunc: next as *mut c_void };
-    let end = ffi::PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() };
-    let mut slots = [await_slot, next_slot, end];
+    subclass(py, c"tantara._tantara.Awaited", &py.get_type::<PyAny>(), [iter_slot, next_slot])
+}
+
+fn subclass<'py>(
+    py: Python<'py>,
+    name: &'static CStr,
+    base: &Bound<'py, PyType>,
+    [first, second]: [ffi::PyType_Slot; 2],
+) -> PyResult<Bound<'py, PyAny>> {
+    let mut slots = [first, second, ffi::PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() }];
     let mut spec = ffi::PyType_Spec {
-        name: c"tantara._tantara.Released".as_ptr(),
+        name: name.as_ptr(),
         basicsize: 0,
         itemsize: 0,
         flags: ffi::Py_TPFLAGS_DEFAULT as std::ffi::c_uint,
         slots: slots.as_mut_ptr(),
     };
-    let base = PyTuple::new(py, [py.get_type::<Released>()])?;
+    let base = PyTuple::new(py, [base])?;
     // SAFETY: the slots have the types that their numbers stand for, and a null slot ends them. Zero
     // as the size means that of the base class, which allows subclasses. CPython copies the
     // specification, and the name lives for ever.
@@ -75,6 +117,9 @@ fn released_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, class) }
 }
+
+/// What the interpreter's `await` of a released wait iterates over. No program gets hold of it.
+static AWAITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The coroutine of any wait that was over when it began, and that has nothing to pass on. It
 /// always returns True.
@@ -143,29 +188,28 @@ pub(crate) fn thrown(
 }
 
 /// Leaves `StopIteration` with a value, which is no tuple and no exception, in the thread's error
-/// indicator. The caller returns what PyO3 turns into a null pointer.
+/// indicator; or that exception itself. The caller returns what PyO3 turns into a null pointer.
 #[inline]
 pub(crate) fn stop<T>(value: Bound<'_, PyAny>) -> Option<T> {
-    let exception = kept_stop(&value);
     let class = value.py().get_type::<PyStopIteration>();
-    let exception = exception.unwrap_or(value);
     // SAFETY: the thread is attached, and the function takes over the references.
-    unsafe { ffi::PyErr_Restore(class.into_ptr(), exception.into_ptr(), std::ptr::null_mut()) };
+    unsafe { ffi::PyErr_Restore(class.into_ptr(), value.into_ptr(), std::ptr::null_mut()) };
     None
 }
 
 /// From 3.12 on CPython makes an exception for each `StopIteration`, which takes longer than all
 /// else that an `await` of a set event does. `await` drops it at once. So the one with the value
-/// True is made once and used while nobody else has a reference to it.
+/// True is made once, and used while nobody else has a reference to it and nobody has changed it.
 static STOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 #[inline]
-fn kept_stop<'py>(value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
-    let py = value.py();
+fn kept_stop(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     let kept = STOP.get(py)?;
     // SAFETY: the static holds a reference to the object.
     let is_free = unsafe { ffi::Py_REFCNT(kept.as_ptr()) } == 1;
-    (is_free && value.is(PyBool::new(py, true)) && is_main_interpreter(py)).then(|| kept.bind(py).clone())
+    // A debugger sees it, and may change it.
+    let is_whole = || kept.bind(py).getattr(pyo3::intern!(py, "value")).is_ok_and(|it| it.is(PyBool::new(py, true)));
+    (is_free && is_whole()).then(|| kept.bind(py).clone())
 }
 
 /// Whether only one thread at a time runs Python code.

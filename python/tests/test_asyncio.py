@@ -282,6 +282,38 @@ class Stops(unittest.TestCase):
             event.wait_async().send(None)
         self.assertIs(stop.exception.value, True)
 
+    def test_a_stop_iteration_that_is_changed_leaves_the_next_await_alone(self):
+        event = Event()
+        event.set()
+        try:
+            next(event.wait_async().__await__())
+        except StopIteration as stop:
+            stop.value = "changed"
+
+        async def main():
+            return await event.wait_async()
+
+        self.assertIs(asyncio.run(main()), True)
+
+    def test_a_stop_iteration_keeps_no_frame(self):
+        class Local:
+            pass
+
+        event = Event()
+        event.set()
+
+        def catch():
+            local = Local()
+            try:
+                next(event.wait_async().__await__())
+            except StopIteration:
+                pass
+            return weakref.ref(local)
+
+        gone = catch()
+        gc.collect()
+        self.assertIsNone(gone())
+
     def test_an_interrupt_of_one_task_leaves_the_others(self):
         for by_thread in (False, True):
             event, out = Event(), []
