@@ -129,8 +129,10 @@ pub(crate) fn may_yield() -> bool {
     const SCHED_OTHER: libc::c_int = 0;
     // Set together with the class.
     const RESET_ON_FORK: libc::c_int = 0x4000_0000;
+    // Not the C library's function, which musl has without what it promises: it would be about a
+    // process, and Linux' call is about a thread.
     // SAFETY: zero stands for this thread.
-    let class = keeping_errno(|| unsafe { libc::sched_getscheduler(0) });
+    let class = keeping_errno(|| unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) }) as libc::c_int;
     [SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
 }
 
@@ -182,7 +184,7 @@ mod tests {
             let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
             parameters.sched_priority = 1;
             // SAFETY: zero stands for this thread, and the parameters are valid.
-            if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) } == -1 {
+            if unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_FIFO, &parameters) } == -1 {
                 println!("SKIPPED: no right to real-time scheduling");
                 return;
             }

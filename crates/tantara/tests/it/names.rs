@@ -183,9 +183,12 @@ fn a_pipe_is_not_opened() {
         thread::sleep(Duration::from_millis(1));
     }
     // By its descriptor too, which would be reopened.
-    let only_stands_for_it = File::options().read(true).custom_flags(libc::O_PATH).open(&pipe).unwrap();
-    assert!(SharedEvent::from_fd(only_stands_for_it.into()).unwrap_err().is_not_an_event());
-    assert!(!writer.is_finished());
+    // (With musl the standard library takes this flag for the mode of access, and leaves it out.)
+    if cfg!(not(target_env = "musl")) {
+        let only_stands_for_it = File::options().read(true).custom_flags(libc::O_PATH).open(&pipe).unwrap();
+        assert!(SharedEvent::from_fd(only_stands_for_it.into()).unwrap_err().is_not_an_event());
+        assert!(!writer.is_finished());
+    }
     let mut data = String::new();
     File::open(&pipe).unwrap().read_to_string(&mut data).unwrap();
     assert_eq!(data, "data");

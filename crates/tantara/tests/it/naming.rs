@@ -398,7 +398,10 @@ fn who_uses_an_event_that_another_overtakes_is_told_at_once() {
 
 #[test]
 fn an_event_that_another_overtakes_is_never_restored() {
-    ends_well("maker and another event, without mappings");
+    // The allocator of musl needs mappings itself.
+    if cfg!(not(target_env = "musl")) {
+        ends_well("maker and another event, without mappings");
+    }
 }
 
 #[test]
