@@ -228,15 +228,11 @@ impl Handle {
 
     #[inline]
     pub(crate) fn set(&self, note: Option<&Note>) -> Result<(), Error> {
-        self.change(|page| signal::set(&page.word, &page.repeats, &page.setter(note, origin)))?;
-        hooks::set_outside(hooks::address(self));
-        Ok(())
+        self.change(|page| signal::set(&page.word, &page.repeats, &page.setter(note, origin)))
     }
 
     pub(crate) fn pulse(&self, note: Option<&Note>) -> Result<(), Error> {
-        self.change(|page| signal::pulse(&page.word, &page.repeats, &page.setter(note, origin)))?;
-        hooks::set_outside(hooks::address(self));
-        Ok(())
+        self.change(|page| signal::pulse(&page.word, &page.repeats, &page.setter(note, origin)))
     }
 
     #[inline]

@@ -130,15 +130,6 @@ pub(crate) fn declare(address: usize, kind: Kind, place: Place, mark: impl Fn() 
     begin_to_know(address, mark, || known::declare(address, kind, place))
 }
 
-/// An event that lives outside of the process was set by this process: it is not abandoned.
-#[inline]
-#[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn set_outside(address: usize) {
-    if State::now().knows() {
-        known::revive(address);
-    }
-}
-
 /// The declaration was kept: the event is being set.
 pub(crate) fn keep(address: usize, kind: Kind, number: u64, place: Place) {
     known::keep(address, number);

@@ -138,14 +138,6 @@ pub(crate) fn give_up(address: usize, number: u64, place: Place) {
     }
 }
 
-/// The event was set after the last declaration was given up.
-#[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn revive(address: usize) {
-    if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
-        known.abandoned = None;
-    }
-}
-
 /// The event was dropped, or another one lies there now.
 pub(crate) fn forget(address: usize) {
     let forgotten = shard(address).and_then(|mut shard| shard.remove(&address));
