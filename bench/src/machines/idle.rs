@@ -92,7 +92,7 @@ impl Waiting {
         time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
     }
 
-    /// What is not shared with other processes, and not part of a file.
+    /// The memory that is neither shared with other processes nor part of a file.
     fn private_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();

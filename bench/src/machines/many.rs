@@ -32,7 +32,7 @@ pub fn release(contender: &str, events: usize, smoke: bool) -> Option<Figures> {
 }
 
 fn ours(servers: &Servers, events: usize) -> Turn {
-    // Whoever sends thousands of requests at once waits for their answers.
+    // A program that sends thousands of requests at once waits for their answers.
     let options = Options::new().timeout(Duration::from_secs(60));
     let connect = || Cluster::connect_with(servers.endpoints(), options.clone()).expect("a cluster");
     let (setter, waiter) = (connect(), connect());

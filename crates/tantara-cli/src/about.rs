@@ -28,7 +28,7 @@ pub(crate) fn man() -> Result<(), Failure> {
 fn for_manual(command: clap::Command, is_subcommand: bool) -> clap::Command {
     let command = command.mut_args(|arg| {
         let is_of_all = arg.is_global_set() || arg.get_id() == "help";
-        // What the short help leaves out has no description in the manual otherwise.
+        // The manual would otherwise lack a description of options that the short help leaves out.
         arg.hide_short_help(false).hide(is_of_all && is_subcommand)
     });
     command.mut_subcommands(|subcommand| for_manual(subcommand, true))

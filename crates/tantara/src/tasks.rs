@@ -41,7 +41,7 @@ use std::task::{Poll, Waker};
 
 use crate::sleepers::Sleepers;
 use crate::sync::{AtomicU8, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
-use crate::waits::hooks::{self, Identity, Place, TicketSlot};
+use crate::waits::hooks::{self, Identity, Place, SlotIndexCell};
 use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Generation, Word};
 
@@ -71,7 +71,7 @@ struct Node {
     generation: UnsafeCell<Generation>,
     state: AtomicU8,
     /// Where this wait is recorded. For its owner.
-    ticket: TicketSlot,
+    index: SlotIndexCell,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -385,7 +385,7 @@ impl<H: Holder> Waiter<H> {
                 waker: UnsafeCell::new(None),
                 generation: UnsafeCell::new(generation),
                 state: AtomicU8::new(UNLISTED),
-                ticket: TicketSlot::new(),
+                index: SlotIndexCell::new(),
             },
             place,
             _pinned: PhantomPinned,
@@ -407,17 +407,18 @@ impl<H: Holder> Waiter<H> {
         self.node.generation()
     }
 
-    /// The place where it began, where its record's ticket is, and the owner of that. For the owner.
+    /// The place where it began, where the index of its record is, and the owner of that. For the
+    /// owner.
     #[inline]
-    pub(crate) fn to_record(&self) -> (Option<Place>, &TicketSlot, usize) {
-        (self.place, &self.node.ticket, hooks::address(&self.node))
+    pub(crate) fn to_record(&self) -> (Option<Place>, &SlotIndexCell, usize) {
+        (self.place, &self.node.index, hooks::address(&self.node))
     }
 
     /// The wait is over. For the owner.
     #[inline]
     pub(crate) fn end_record(&self) {
-        if self.node.ticket.is_used() {
-            hooks::ended(&self.node.ticket, hooks::address(&self.node));
+        if self.node.index.is_used() {
+            hooks::ended(&self.node.index, hooks::address(&self.node));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who has set an event, when, and why.
+//! The last `set` of an event: by which process, when, and with which note.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 use crate::waits::known;
 use crate::waits::start;
 use crate::waits::store::{self, Beginning};
-pub(crate) use crate::waits::store::{Kind, Place, Recorded, Target, Ticket, TicketSlot, What};
+pub(crate) use crate::waits::store::{Kind, Place, Recorded, SlotIndex, SlotIndexCell, Target, What};
 use crate::waits::switch;
 pub(crate) use crate::waits::switch::State;
 use crate::word::Generation;
@@ -48,11 +48,11 @@ pub(crate) fn queued(
     is_first: bool,
     place: Option<Place>,
     waker: &Waker,
-) -> Ticket {
+) -> SlotIndex {
     if is_first && state.knows() {
         known::forget(target.address);
     }
-    let Some(place) = place.filter(|_| records(state)) else { return Ticket::NONE };
+    let Some(place) = place.filter(|_| records(state)) else { return SlotIndex::NONE };
     let task = Some(waker.data().addr());
     store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task })
 }
@@ -72,10 +72,10 @@ pub(crate) fn polled(state: State, what: What, place: Place, waker: &Waker) -> O
     records(state).then(|| store::record(Beginning { owner: 0, what, place, deadline: None, task }))
 }
 
-/// A wait has ended that has a ticket.
+/// A recorded wait has ended.
 #[cold]
 #[inline(never)]
-pub(crate) fn ended(slot: &TicketSlot, owner: usize) {
+pub(crate) fn ended(slot: &SlotIndexCell, owner: usize) {
     store::remove(slot.take(), owner);
 }
 

@@ -224,19 +224,19 @@ pub(crate) struct Record {
 /// The first byte has its highest bit on, so a look at it tells whether there is a record. Below are
 /// six bits of the shard and one of the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Ticket([u8; 3]);
+pub(crate) struct SlotIndex([u8; 3]);
 
-impl Ticket {
-    pub(crate) const NONE: Ticket = Ticket([0; 3]);
+impl SlotIndex {
+    pub(crate) const NONE: SlotIndex = SlotIndex([0; 3]);
 
     #[inline]
     pub(crate) fn is_some(self) -> bool {
         self.0[0] != 0
     }
 
-    fn new(shard: usize, slot: usize) -> Ticket {
+    fn new(shard: usize, slot: usize) -> SlotIndex {
         let first = 0x80 | shard << 1 | slot >> 16;
-        Ticket([first as u8, (slot >> 8) as u8, slot as u8])
+        SlotIndex([first as u8, (slot >> 8) as u8, slot as u8])
     }
 
     fn shard_and_slot(self) -> (usize, usize) {
@@ -245,15 +245,15 @@ impl Ticket {
     }
 }
 
-/// Where a wait keeps its ticket. Only the owner of the wait uses it. (It is made of atomics so that
-/// that takes no unsafe code, and not of loom's, because no other thread has access.)
+/// Where a wait keeps the index of its record. Only the owner of the wait uses it. (It is made of
+/// atomics so that it takes no unsafe code, and not of loom's, because no other thread has access.)
 #[derive(Debug)]
-pub(crate) struct TicketSlot([AtomicU8; 3]);
+pub(crate) struct SlotIndexCell([AtomicU8; 3]);
 
-impl TicketSlot {
+impl SlotIndexCell {
     #[inline]
-    pub(crate) fn new() -> TicketSlot {
-        TicketSlot([const { AtomicU8::new(0) }; 3])
+    pub(crate) fn new() -> SlotIndexCell {
+        SlotIndexCell([const { AtomicU8::new(0) }; 3])
     }
 
     /// Whether the wait is recorded.
@@ -262,15 +262,15 @@ impl TicketSlot {
         self.0[0].load(Relaxed) != 0
     }
 
-    /// Takes the ticket out.
-    pub(crate) fn take(&self) -> Ticket {
-        let ticket = Ticket([0, 1, 2].map(|at: usize| self.0[at].load(Relaxed)));
-        self.set(Ticket::NONE);
-        ticket
+    /// Takes the index out.
+    pub(crate) fn take(&self) -> SlotIndex {
+        let index = SlotIndex([0, 1, 2].map(|at: usize| self.0[at].load(Relaxed)));
+        self.set(SlotIndex::NONE);
+        index
     }
 
-    pub(crate) fn set(&self, ticket: Ticket) {
-        self.0.iter().zip(ticket.0).for_each(|(own, byte)| own.store(byte, Relaxed));
+    pub(crate) fn set(&self, index: SlotIndex) {
+        self.0.iter().zip(index.0).for_each(|(own, byte)| own.store(byte, Relaxed));
     }
 }
 
@@ -343,14 +343,14 @@ impl Slots {
 
 /// Records a wait. `NONE` if there are too many.
 #[inline]
-pub(crate) fn insert(beginning: Beginning) -> Ticket {
+pub(crate) fn insert(beginning: Beginning) -> SlotIndex {
     insert_known(beginning).0
 }
 
-/// The ticket, and the owner, which is the wait's number if it has no address.
+/// The index, and the owner, which is the wait's number if it has no address.
 #[inline]
-fn insert_known(beginning: Beginning) -> (Ticket, usize) {
-    let Some(shards) = shards() else { return (Ticket::NONE, 0) };
+fn insert_known(beginning: Beginning) -> (SlotIndex, usize) {
+    let Some(shards) = shards() else { return (SlotIndex::NONE, 0) };
     let (own, since) = (Own::get(), system::clock());
     let Beginning { owner, what, place, deadline, task } = beginning;
     let shard = usize::from(own.shard);
@@ -363,14 +363,14 @@ fn insert_known(beginning: Beginning) -> (Ticket, usize) {
     let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
     let record = Record { what, place, since, deadline, thread: own.number, task, task_name, serial };
     let slot = slots.insert(Slot::Used { owner, record });
-    (slot.map_or(Ticket::NONE, |slot| Ticket::new(shard, slot)), owner)
+    (slot.map_or(SlotIndex::NONE, |slot| SlotIndex::new(shard, slot)), owner)
 }
 
 /// The wait of this owner has ended.
 #[inline]
-pub(crate) fn remove(ticket: Ticket, owner: usize) {
+pub(crate) fn remove(index: SlotIndex, owner: usize) {
     let Some(shards) = shards() else { return };
-    let (shard, at) = ticket.shard_and_slot();
+    let (shard, at) = index.shard_and_slot();
     let mut slots = lock(&shards[shard].0);
     let next = slots.free;
     let ended = match slots.slots.get_mut(at) {
@@ -392,22 +392,22 @@ impl Slot {
 /// Records a wait that may move: its beginning names no owner.
 pub(crate) fn record(beginning: Beginning) -> Recorded {
     debug_assert_eq!(beginning.owner, 0);
-    let (ticket, owner) = insert_known(beginning);
-    Recorded { ticket, owner, generation: system::generation() }
+    let (index, owner) = insert_known(beginning);
+    Recorded { index, owner, generation: system::generation() }
 }
 
 /// A wait that is recorded until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    ticket: Ticket,
+    index: SlotIndex,
     owner: usize,
     generation: usize,
 }
 
 impl Drop for Recorded {
     fn drop(&mut self) {
-        if self.ticket.is_some() && self.generation == system::generation() {
-            remove(self.ticket, self.owner);
+        if self.index.is_some() && self.generation == system::generation() {
+            remove(self.index, self.owner);
         }
     }
 }
@@ -440,11 +440,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_names_its_shard_and_slot() {
+    fn an_index_names_its_shard_and_slot() {
         for (shard, slot) in [(0, 1), (SHARDS - 1, MOST - 1), (17, 4711)] {
-            let ticket = Ticket::new(shard, slot);
-            assert!(ticket.is_some());
-            assert_eq!(ticket.shard_and_slot(), (shard, slot));
+            let index = SlotIndex::new(shard, slot);
+            assert!(index.is_some());
+            assert_eq!(index.shard_and_slot(), (shard, slot));
         }
     }
 
