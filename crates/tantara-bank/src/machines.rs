@@ -201,7 +201,7 @@ impl Inboxes {
 
 /// Reads the changes of the run's events, and passes them to the tasks that attend to the workers.
 struct News {
-    desks: Inboxes,
+    inboxes: Inboxes,
     is_over: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
@@ -209,8 +209,8 @@ struct News {
 impl News {
     fn new(names: &Names) -> io::Result<News> {
         let (mut changes, prefix) = (names.cluster.changes()?, format!("{}w", names.prefix));
-        let (desks, is_over) = (Inboxes::default(), Arc::new(AtomicBool::new(false)));
-        let (open, over) = (desks.clone(), Arc::clone(&is_over));
+        let (inboxes, is_over) = (Inboxes::default(), Arc::new(AtomicBool::new(false)));
+        let (open, over) = (inboxes.clone(), Arc::clone(&is_over));
         let read = move || {
             while !over.load(Relaxed) {
                 let change = match changes.next_timeout(LOOKS) {
@@ -233,12 +233,12 @@ impl News {
             }
         };
         let reader = thread::Builder::new().name("news".into()).spawn(read)?;
-        Ok(News { desks, is_over, reader: Some(reader) })
+        Ok(News { inboxes, is_over, reader: Some(reader) })
     }
 
     fn listen_to(&self, worker: usize) -> mpsc::UnboundedReceiver<Told> {
         let (executor, told) = mpsc::unbounded_channel();
-        self.desks.lock().insert(worker, executor);
+        self.inboxes.lock().insert(worker, executor);
         told
     }
 }

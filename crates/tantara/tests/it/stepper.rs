@@ -33,7 +33,7 @@ const ANSWER: &str = "> ";
 pub(crate) struct Stepper {
     questions: ChildStdin,
     answers: BufReader<ChildStdout>,
-    _party: ChildProcess,
+    _participant: ChildProcess,
 }
 
 impl Stepper {
@@ -44,7 +44,7 @@ impl Stepper {
         let mut participant =
             ChildProcess::command(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map(ChildProcess).unwrap();
         let (questions, answers) = (participant.0.stdin.take().unwrap(), participant.0.stdout.take().unwrap());
-        let mut stepper = Stepper { questions, answers: BufReader::new(answers), _party: participant };
+        let mut stepper = Stepper { questions, answers: BufReader::new(answers), _participant: participant };
         if stepper.answer() == "ready" {
             return Some(stepper);
         }

@@ -72,15 +72,15 @@ fn a_release_after_a_dropped_wait_is_stored() {
 #[test]
 fn two_waiting_and_the_notified_one_is_dropped() {
     let event = AutoResetEvent::new();
-    let ((first_bell, first_waker), (second_bell, second_waker)) = (WakeCounter::new(), WakeCounter::new());
+    let ((first_count, first_waker), (second_count, second_waker)) = (WakeCounter::new(), WakeCounter::new());
     let mut first = Box::pin(event.wait_async());
     let mut second = Box::pin(event.wait_async());
     assert!(poll(&mut first, &first_waker).is_pending());
     assert!(poll(&mut second, &second_waker).is_pending());
     event.set();
-    assert_eq!((first_bell.wakes(), second_bell.wakes()), (1, 0));
+    assert_eq!((first_count.wakes(), second_count.wakes()), (1, 0));
     drop(first);
-    assert_eq!(second_bell.wakes(), 1);
+    assert_eq!(second_count.wakes(), 1);
     assert!(poll(&mut second, &second_waker).is_ready());
 }
 

@@ -121,9 +121,9 @@ impl Letter {
 #[derive(Debug)]
 pub(crate) struct WakeCounter(AtomicUsize);
 
-struct Ring(Arc<WakeCounter>);
+struct CountingWaker(Arc<WakeCounter>);
 
-impl Wake for Ring {
+impl Wake for CountingWaker {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.0.fetch_add(1, Ordering::SeqCst);
     }
@@ -132,7 +132,7 @@ impl Wake for Ring {
 impl WakeCounter {
     pub(crate) fn new() -> (Arc<WakeCounter>, Waker) {
         let counter = Arc::new(WakeCounter(AtomicUsize::new(0)));
-        (Arc::clone(&counter), Waker::from(std::sync::Arc::new(Ring(counter))))
+        (Arc::clone(&counter), Waker::from(std::sync::Arc::new(CountingWaker(counter))))
     }
 
     pub(crate) fn wakes(&self) -> usize {
