@@ -11,8 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
+use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Item, UseTree, Visibility};
+use syn::{Item, Token, UseTree, Visibility};
 
 use crate::run::root;
 
@@ -163,19 +164,23 @@ impl Crate {
             match item {
                 Item::Mod(module) => {
                     let name = module.ident.to_string();
-                    let child = match &module.content {
-                        Some((_, items)) => self.read_items(items, file, Some(index), &folder.join(&name))?,
-                        None => {
-                            let path = path_of(module);
-                            let alone = folder.join(path.clone().unwrap_or_else(|| format!("{name}.rs")));
-                            // The files of a module with a path lie beside it, as those of a
-                            // `mod.rs` do.
-                            let is_folder = path.is_some() || !alone.exists();
-                            let path = if alone.exists() { alone } else { folder.join(&name).join("mod.rs") };
-                            self.read_file(&path, Some(index), is_folder)?
+                    let mut children = Vec::new();
+                    match &module.content {
+                        Some((_, items)) => {
+                            children.push(self.read_items(items, file, Some(index), &folder.join(&name))?);
                         }
-                    };
-                    self.modules[index].children.entry(name).or_default().push(child);
+                        None => {
+                            for path in paths_of(module) {
+                                let alone = folder.join(path.clone().unwrap_or_else(|| format!("{name}.rs")));
+                                // The files of a module with a path lie beside it, as those of a
+                                // `mod.rs` do.
+                                let is_folder = path.is_some() || !alone.exists();
+                                let path = if alone.exists() { alone } else { folder.join(&name).join("mod.rs") };
+                                children.push(self.read_file(&path, Some(index), is_folder)?);
+                            }
+                        }
+                    }
+                    self.modules[index].children.entry(name).or_default().extend(children);
                 }
                 Item::Use(line) => {
                     let is_export = !matches!(line.vis, Visibility::Inherited);
@@ -264,15 +269,28 @@ fn is_for_tests(item: &Item) -> bool {
     })
 }
 
-/// The value of a `#[path]` attribute.
-fn path_of(module: &syn::ItemMod) -> Option<String> {
-    module.attrs.iter().find_map(|attribute| match &attribute.meta {
+/// The value of a `#[path]` attribute; `None` for the file that has the module's name. A `cfg_attr`
+/// stands for both.
+fn paths_of(module: &syn::ItemMod) -> Vec<Option<String>> {
+    let value = |meta: &syn::Meta| match meta {
         syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
             syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) => Some(path.value()),
             _ => None,
         },
         _ => None,
-    })
+    };
+    let conditional = |meta: &syn::Meta| match meta {
+        syn::Meta::List(list) if list.path.is_ident("cfg_attr") => {
+            let parts = list.parse_args_with(Punctuated::<syn::Meta, Token![,]>::parse_terminated).ok()?;
+            parts.iter().skip(1).find_map(value)
+        }
+        _ => None,
+    };
+    let metas = || module.attrs.iter().map(|attribute| &attribute.meta);
+    match metas().find_map(value) {
+        Some(path) => vec![Some(path)],
+        None => [None].into_iter().chain(metas().filter_map(conditional).map(Some)).collect(),
+    }
 }
 
 impl Module {

@@ -89,6 +89,11 @@ impl<'m> Table<'m> {
                 continue;
             };
             let is_below = |file: &str| self.row_of(file).is_some_and(|row| row > index);
+            // Files of one row, as those for different systems, are named by any of them.
+            let names_it = |token: &str, file: &str| {
+                let row = self.row_of(file).map_or(&[][..], |row| &self.0[row].0);
+                row.iter().chain([&file]).any(|file| names_it(token, file))
+            };
             let tokens: BTreeSet<&str> = allowed.split(',').map(str::trim).filter(|token| *token != "–").collect();
             let is_allowed = |file: &str| match *allowed {
                 "all" => true,

@@ -8,13 +8,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind};
-use crate::sys::{files, shared};
+use crate::sys::{files, process};
 
 /// The directory of this user's events: `$XDG_RUNTIME_DIR/tantara`; without that variable
 /// `/run/user/UID/tantara`; where that does not exist `/dev/shm/tantara-UID`.
 pub(crate) fn default_directory() -> PathBuf {
     let user = files::user();
-    if let Some(runtime) = shared::variable(c"XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+    if let Some(runtime) = process::variable(c"XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
         return runtime.join("tantara");
     }
     let runtime = PathBuf::from(format!("/run/user/{user}"));

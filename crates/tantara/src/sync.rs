@@ -10,9 +10,10 @@
 #[cfg(not(loom))]
 mod backend {
     pub(crate) use std::hint::spin_loop;
-    #[cfg(all(shared_events, target_pointer_width = "64"))]
+    #[cfg(target_has_atomic = "64")]
+    #[allow(unused_imports, reason = "for events between processes")]
     pub(crate) use std::sync::atomic::AtomicU64;
-    #[cfg(shared_events)]
+    #[allow(unused_imports, reason = "for events between processes")]
     pub(crate) use std::sync::atomic::fence;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32};
     pub(crate) use std::thread::{sleep, yield_now};

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind};
 use crate::protocol::layout::{Mismatch, PAGE, Page, VERSION};
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
-use crate::sys::{files, shared};
+use crate::sys::{files, process};
 
 /// An event's file, open and mapped.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl EventFile {
     /// An event without a name.
     pub(crate) fn anonymous() -> Result<EventFile, Error> {
         let nowhere = Path::new("anonymous event");
-        let file = files::sealed_memory(&Page::new_bytes(false, shared::pid_namespace()));
+        let file = files::sealed_memory(&Page::new_bytes(false, process::pid_namespace()));
         let file = file.map_err(|error| Error::system("made", nowhere, error))?;
         // Its content was just written, so it need not be checked.
         let mapping = Mapping::new(&file, true, true).map_err(|error| Error::system("mapped", nowhere, error))?;
@@ -109,7 +109,7 @@ impl EventFile {
             self.missing_since.store(0, Relaxed);
             return Standing::InPlace;
         }
-        let now = shared::coarse_milliseconds();
+        let now = process::coarse_milliseconds();
         match self.missing_since.load(Relaxed) {
             0 => self.missing_since.store(now, Relaxed),
             since if now.wrapping_sub(since) >= LONG_MISSING_MS => return Standing::Missing,

@@ -23,7 +23,7 @@ use crate::shared::file::{EventFile, Standing};
 use crate::shared::holders;
 use crate::shared::registry::{self, Registry};
 use crate::sync::lock;
-use crate::sys::{self, Awake, keeping_errno, shared};
+use crate::sys::{self, Awake, keeping_errno, process};
 use crate::waits::hooks::{self, Identity, Kind, Place, State};
 use crate::word::Generation;
 
@@ -93,14 +93,14 @@ const BLIND_NAP: Duration = Duration::from_millis(20);
 /// This process, and the PID namespace in which it has that number; and the time.
 #[inline]
 fn origin() -> (Numbers, Numbers) {
-    (shared::process_and_namespace(), shared::coarse_time())
+    (process::process_and_namespace(), process::coarse_time())
 }
 
 impl Handle {
     pub(crate) fn new(file: EventFile, path: Option<PathBuf>) -> Handle {
         // Determined now, because a signal handler may call `set`, and the first call takes locks
         // and allocates.
-        let _ = shared::process_and_namespace();
+        let _ = process::process_and_namespace();
         let handle = Handle {
             file,
             path,
@@ -193,7 +193,7 @@ impl Handle {
     }
 
     pub(crate) fn last_set(&self) -> Result<Option<LastSet>, Error> {
-        self.live_word().map(|_| self.page().last_set(shared::pid_namespace()))
+        self.live_word().map(|_| self.page().last_set(process::pid_namespace()))
     }
 
     #[inline]
@@ -415,7 +415,7 @@ impl Handle {
 
     /// Marks this thread as one that waits. `word` is the word as it counts.
     pub(crate) fn enter(&self, word: Word, waited: Duration) -> Option<registry::Mark> {
-        let namespace = self.page().index_of_namespace(shared::pid_namespace(), self.file.is_writable);
+        let namespace = self.page().index_of_namespace(process::pid_namespace(), self.file.is_writable);
         self.registry.enter(&self.file.file, namespace, word, waited)
     }
 

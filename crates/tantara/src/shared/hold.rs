@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::shared::event::SharedEvent;
 use crate::shared::holders::Holder;
-use crate::sys::shared;
+use crate::sys::process;
 
 /// Keeps an event set for as long as it lives. From [`SharedEvent::hold`].
 ///
@@ -84,7 +84,7 @@ impl SharedEvent {
         // The hold of a killed process ends before this one begins, so that this one counts as
         // another.
         handle.known_seen();
-        let namespace = handle.page().index_of_namespace(shared::pid_namespace(), true);
+        let namespace = handle.page().index_of_namespace(process::pid_namespace(), true);
         let holder = Holder::new(&handle.file.file, namespace)
             .map_err(|error| Error::system("held", Path::new(&handle.name()), error))?;
         let hold = Hold { event: self.clone(), holder };

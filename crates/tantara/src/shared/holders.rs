@@ -16,7 +16,7 @@ use crate::protocol::signal;
 use crate::protocol::word::Word;
 use crate::shared::file::EventFile;
 use crate::sys::files::{self, Range};
-use crate::sys::shared;
+use crate::sys::process;
 use crate::sys::unforked::Unforked;
 
 /// How many holds one process can have on an event.
@@ -77,7 +77,7 @@ impl Holder {
         let file = Unforked::open(|| EventFile::reopen(file, true))?;
         // Processes whose namespace has no index may have the same number, and then share the
         // places.
-        let home = u64::from(shared::process()) << PROCESS_AT | u64::from(namespace) << NAMESPACE_AT;
+        let home = u64::from(process::process()) << PROCESS_AT | u64::from(namespace) << NAMESPACE_AT;
         for _ in 0..PLACES {
             let start = (home + u64::from(NEXT.fetch_add(1, Relaxed) % PLACES)) % HOLDS.end;
             let range = Range { start, length: 1 };

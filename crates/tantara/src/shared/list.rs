@@ -17,7 +17,7 @@ use crate::shared::file::{self, Opened, Reopen};
 use crate::shared::holders;
 use crate::shared::name::{self, Place, SLOT};
 use crate::shared::registry::{self, Waiter};
-use crate::sys::{files, shared};
+use crate::sys::{files, process};
 
 /// An event of a directory, as it was when it was read.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -138,7 +138,7 @@ fn entry(file: &File, page: &Page, name: &str) -> Option<Entry> {
     Some(Entry {
         name: name.to_owned(),
         is_set: word.is_set(),
-        last_set: page.last_set(shared::pid_namespace()),
+        last_set: page.last_set(process::pid_namespace()),
         waiters: registry::waiters(file, page).unwrap_or_default(),
     })
 }

@@ -50,7 +50,7 @@ use crate::shared::file::EventFile;
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
 use crate::shared::policy;
-use crate::sys::{files, shared};
+use crate::sys::{files, process};
 
 /// How often to try again when other processes make and remove the event in between.
 const TRIES: u32 = 1_000;
@@ -347,7 +347,7 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
 /// Writes every byte, so that disk space is allocated.
 fn fill(mut file: &File, directory: &File) -> io::Result<()> {
     let has_readers = policy::apply(file, directory)?;
-    file.write_all(&Page::new_bytes(has_readers, shared::pid_namespace()))?;
+    file.write_all(&Page::new_bytes(has_readers, process::pid_namespace()))?;
     // No other process has access to the file yet.
     let _ = files::try_lock(file);
     Ok(())
@@ -370,7 +370,7 @@ fn make_by_name(place: &Place, first: &CStr) -> io::Result<File> {
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     // Unique.
-    let name = format!("{DRAFT}{}-{}-{now:x}", shared::process(), number);
+    let name = format!("{DRAFT}{}-{}-{now:x}", process::process(), number);
     let name = CString::new(name)?;
     let file = files::open_at(directory, &name, libc::O_CREAT | libc::O_EXCL | libc::O_RDWR, 0o600)?;
     let linked = fill(&file, directory).and_then(|()| files::link_name_at(directory, &name, first));

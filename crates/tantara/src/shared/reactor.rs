@@ -37,7 +37,6 @@ use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -46,6 +45,7 @@ use crate::protocol::word::Word;
 use crate::shared::handle::{ANONYMOUS_NAP, Handle, SHORTEST_NAP};
 use crate::sync::lock;
 use crate::sys;
+use crate::sys::process;
 use crate::sys::shared::{self, BLIND, MOST_WORDS, ManyError, Sleep};
 use crate::wakers::quietly;
 
@@ -130,7 +130,7 @@ impl Seen {
 /// again. The caller is in the queue of the local event already.
 pub(crate) fn register(handle: &Arc<Handle>, word: Word, repeats: u32) -> Result<(), Error> {
     let seen = Seen { word, repeats };
-    let forks = shared::forks();
+    let forks = process::forks();
     if handle.registered_in.swap(forks + 1, AcqRel) == forks + 1 {
         return Ok(());
     }
@@ -147,8 +147,7 @@ impl ReactorThread {
     fn receive(self: &Arc<Self>, inbox: &mut Inbox, handle: &Arc<Handle>, seen: Seen) -> Result<(), Error> {
         if !inbox.is_running {
             let this = Arc::clone(self);
-            let thread = thread::Builder::new().name("tantara".into());
-            let started = shared::starting_without_signals(|| thread.spawn(move || this.run()));
+            let started = process::start_thread("tantara", move || this.run());
             started.map_err(|error| Error::system("started", Path::new("reactor thread for async waits"), error))?;
             inbox.is_running = true;
         }

@@ -39,7 +39,7 @@ use crate::protocol::word::Word;
 use crate::shared::holders;
 use crate::sync::lock;
 use crate::sys::files::{self, Range};
-use crate::sys::shared;
+use crate::sys::process;
 
 /// 2025-01-01, in seconds since 1970.
 const EPOCH: Duration = Duration::from_secs(1_735_689_600);
@@ -109,9 +109,9 @@ impl Registry {
         void.reserve(1);
         drop(void);
         let since = SystemTime::now().checked_sub(waited)?;
-        let (thread, counter) = (shared::thread(), word.counter());
+        let (thread, counter) = (process::thread(), word.counter());
         let range = Told { namespace, thread, since: milliseconds(since), counter }.to_range();
-        files::mark(file, range).is_ok().then_some(Mark { range, counter, forks: shared::forks() })
+        files::mark(file, range).is_ok().then_some(Mark { range, counter, forks: process::forks() })
     }
 
     /// The wait is over, and the event has this word. A mark that has not become void is removed.
@@ -132,7 +132,7 @@ impl Mark {
 
     /// Whether this process has set it, and not the parent that it was forked from.
     pub(crate) fn is_own(&self) -> bool {
-        self.forks == shared::forks()
+        self.forks == process::forks()
     }
 
     fn take_off(&self, file: &File) {
@@ -232,15 +232,15 @@ fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
     let since = EPOCH + Duration::from_millis(now.saturating_sub(mark.waited(now)));
     let since = SystemTime::UNIX_EPOCH + since;
     let mut waiter = Waiter { pid: None, tid: None, since, command: String::new() };
-    if !page.is_namespace(mark.namespace, shared::pid_namespace()) {
+    if !page.is_namespace(mark.namespace, process::pid_namespace()) {
         return Some(waiter);
     }
-    if !shared::exists(mark.thread) {
+    if !process::exists(mark.thread) {
         return None;
     }
     waiter.tid = Some(mark.thread);
     // In the /proc of another namespace, the number is that of another thread.
-    let is_own_proc = fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&shared::process().to_string()));
+    let is_own_proc = fs::read_link("/proc/self").is_ok_and(|own| own == Path::new(&process::process().to_string()));
     let home = PathBuf::from(format!("/proc/{}", mark.thread));
     let status = if is_own_proc { fs::read_to_string(home.join("status")).ok() } else { None };
     match status {
@@ -250,7 +250,7 @@ fn identify(mark: &Told, page: &Page, now: u64) -> Option<Waiter> {
             waiter.command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
         }
         // There is no /proc of this namespace, or it hides the processes of other users.
-        None => waiter.pid = shared::is_first_thread(mark.thread).then_some(mark.thread),
+        None => waiter.pid = process::is_first_thread(mark.thread).then_some(mark.thread),
     }
     Some(waiter)
 }

@@ -6,7 +6,7 @@ mod errno;
 #[path = "portable.rs"]
 mod portable;
 
-pub(crate) use portable::{Words, advice, may_yield};
+pub(crate) use portable::{advice, may_yield};
 
 use std::ffi::{CStr, c_int, c_void};
 use std::io;

@@ -1,10 +1,6 @@
 //! FreeBSD: `_umtx_op` (`man 2 _umtx_op`), private to the process.
 
 mod errno;
-#[path = "no_words.rs"]
-mod no_words;
-
-pub(crate) use no_words::Words;
 
 use std::io;
 use std::ptr;

@@ -1,21 +1,8 @@
 //! Linux and Android: the futex (`man 2 futex`), private to the process.
 
 mod errno;
-#[cfg(shared_events)]
-pub(crate) mod files;
-#[cfg(not(shared_events))]
-#[path = "no_words.rs"]
-mod no_words;
-#[cfg(shared_events)]
-pub(crate) mod shared;
-#[cfg(shared_events)]
-pub(crate) mod unforked;
 
 pub(crate) use errno::keeping_errno;
-#[cfg(not(shared_events))]
-pub(crate) use no_words::Words;
-#[cfg(shared_events)]
-pub(crate) use shared::Words;
 
 use std::io;
 use std::ptr;

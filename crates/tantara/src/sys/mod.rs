@@ -13,8 +13,9 @@
 //!
 //! A platform without groups (`HAS_GROUPS` is `false`) wakes all sleepers on `word` instead.
 //!
-//! [`spin`] decides whether to spin before sleeping. On Linux, `shared.rs` and `files.rs` have what
-//! events between processes need.
+//! [`spin`] decides whether to spin before sleeping. What events between processes need of Linux is in
+//! `shared.rs`, `files.rs` and `unforked.rs`. `process.rs` and `words.rs` have a file with the same
+//! functions for systems without them.
 
 #[cfg(linux_native)]
 #[path = "linux.rs"]
@@ -34,8 +35,21 @@ mod platform;
 mod sleep;
 pub(crate) mod spin;
 
+#[cfg(shared_events)]
+pub(crate) mod files;
+#[cfg_attr(not(shared_events), path = "process_elsewhere.rs")]
+pub(crate) mod process;
+#[cfg(any(shared_events, loom))]
+#[cfg_attr(loom, path = "shared_in_models.rs")]
+pub(crate) mod shared;
+#[cfg(shared_events)]
+pub(crate) mod unforked;
+#[cfg_attr(not(shared_events), path = "no_words.rs")]
+mod words;
+
 pub(crate) use platform::*;
 pub(crate) use sleep::{ALL, Awake, TimedOut};
+pub(crate) use words::Words;
 
 use crate::deadline::Deadline;
 use crate::sync::AtomicU32;

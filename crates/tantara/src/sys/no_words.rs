@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
+use super::sleep::Awake;
 use crate::sync::AtomicU32;
-use crate::sys::sleep::Awake;
 
 /// Words of events that a thread sleeps on: no thread can sleep on more than one here.
 #[derive(Debug)]

@@ -11,14 +11,6 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "no_words.rs"]
-mod no_words;
-#[cfg(loom)]
-#[path = "shared_in_models.rs"]
-pub(crate) mod shared;
-
-pub(crate) use no_words::Words;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -126,7 +118,7 @@ pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadlin
 
 /// As [`wait`], on two words, without a deadline. In models all words share one bucket.
 #[cfg(loom)]
-fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32)) {
+pub(super) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32)) {
     let mut bucket = bucket(first.0).lock().unwrap();
     if first.0.load(Relaxed) != first.1 || second.0.load(Relaxed) != second.1 {
         return;

@@ -20,12 +20,12 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Aw
 }
 
 pub(crate) fn wake_all(word: &AtomicU32) {
-    super::wake_group(word, u32::MAX, ALL);
+    super::platform::wake_group(word, u32::MAX, ALL);
 }
 
 /// Without a deadline.
 pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), _: Duration) -> Awake {
-    super::wait_two(first, second);
+    super::platform::wait_two(first, second);
     Awake::Called
 }
 

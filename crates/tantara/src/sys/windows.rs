@@ -1,10 +1,5 @@
 //! Windows: `WaitOnAddress`, within the process (Windows 8 and newer).
 
-#[path = "no_words.rs"]
-mod no_words;
-
-pub(crate) use no_words::Words;
-
 use std::ffi::c_void;
 use std::io;
 use std::ptr;

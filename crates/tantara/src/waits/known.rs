@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::sync::lock;
+use crate::sys::process::{self, GENERATIONS};
 use crate::waits::store::{self, Kind, Place, Source, Thread};
-use crate::waits::system::{self, GENERATIONS};
 use crate::word::Generation;
 
 /// That somebody did something with an event.
@@ -28,7 +28,7 @@ pub(crate) struct Act {
 
 impl Act {
     fn now(place: Place) -> Act {
-        Act { place: Source::of(place), thread: store::this_thread(), at: system::clock() }
+        Act { place: Source::of(place), thread: store::this_thread(), at: process::clock() }
     }
 }
 
@@ -54,7 +54,7 @@ static KNOWN: [[Mutex<Map>; SHARDS]; GENERATIONS] =
     [const { [const { Mutex::new(BTreeMap::new()) }; SHARDS] }; GENERATIONS];
 
 fn shard(address: usize) -> Option<MutexGuard<'static, Map>> {
-    KNOWN.get(system::generation()).map(|shards| lock(&shards[address / 16 % SHARDS]))
+    KNOWN.get(process::generation()).map(|shards| lock(&shards[address / 16 % SHARDS]))
 }
 
 /// Changes what is known of an event, which nothing may have been known of.
@@ -157,7 +157,7 @@ pub(crate) fn get(address: usize, kind: Kind) -> Option<Known> {
 /// In the child of a fork: takes over the labels of the parent, as far as no other thread was
 /// changing them at that moment.
 pub(crate) fn inherit() {
-    let now = system::generation();
+    let now = process::generation();
     let (Some(own), Some(parents)) = (KNOWN.get(now), now.checked_sub(1).and_then(|before| KNOWN.get(before))) else {
         return;
     };

@@ -75,7 +75,6 @@ mod pages;
 pub(crate) mod start;
 pub(crate) mod store;
 mod switch;
-pub(crate) mod system;
 mod view;
 mod watchdog;
 

@@ -26,11 +26,10 @@ use crate::directory;
 use crate::error::Error;
 use crate::sync::lock;
 use crate::sys::files::{self, Range};
-use crate::sys::shared;
+use crate::sys::process::{self, GENERATIONS};
 use crate::sys::unforked::Unforked;
 use crate::waits::json;
 use crate::waits::switch::State;
-use crate::waits::system::{self, GENERATIONS};
 
 const PREFIX: &str = ".waits-";
 /// What the name of a page ends with while it is written.
@@ -66,7 +65,7 @@ static PUBLISHED: [Mutex<Option<Published>>; GENERATIONS] = [const { Mutex::new(
 static EXITS: AtomicBool = AtomicBool::new(false);
 
 fn published() -> Option<&'static Mutex<Option<Published>>> {
-    PUBLISHED.get(system::generation())
+    PUBLISHED.get(process::generation())
 }
 
 /// Starts the thread that publishes the waits of this process. If it cannot be started, nothing is
@@ -90,7 +89,7 @@ pub(crate) fn start() {
     };
     // Children of a fork inherit what is called at the exit.
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
-    if system::start_thread("tantara-waits", run) && !IS_REGISTERED.swap(true, Relaxed) {
+    if process::start_thread("tantara-waits", run).is_ok() && !IS_REGISTERED.swap(true, Relaxed) {
         extern "C" fn end() {
             EXITS.store(true, Relaxed);
             withdraw();
@@ -101,7 +100,7 @@ pub(crate) fn start() {
 
 /// Where the pages are: where the command looks for events.
 fn place() -> Result<(File, PathBuf), Error> {
-    match shared::variable(c"TANTARA_DIR").filter(|path| !path.is_empty()) {
+    match process::variable(c"TANTARA_DIR").filter(|path| !path.is_empty()) {
         Some(path) => Ok((directory::made(path.as_ref())?, path.into())),
         None => directory::of_user(),
     }
@@ -135,7 +134,7 @@ fn publish(checks: bool) -> Result<(), Error> {
 
 /// Writes a new version of the page.
 fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
-    let name = format!("{PREFIX}{}-{}", shared::process(), shared::pid_namespace());
+    let name = format!("{PREFIX}{}-{}", process::process(), process::pid_namespace());
     let draft = CString::new(format!("{name}{DRAFT}"))?;
     let name = CString::new(name)?;
     // Left by a killed process that had the same number.
@@ -210,7 +209,7 @@ pub fn pages(path: &Path) -> Result<Vec<PageOfWaits>, Error> {
             // The lock of a page ends when the next version replaces it: then that one is read.
             let mut reads = (0..READS).filter_map(|_| read(&directory, &name).ok()?);
             if let Some((user, text)) = reads.next() {
-                let pid = (namespace == shared::pid_namespace()).then_some(pid);
+                let pid = (namespace == process::pid_namespace()).then_some(pid);
                 pages.push(PageOfWaits { pid, user, text });
             }
         }
@@ -258,7 +257,7 @@ fn remove_dead(directory: &File, path: &Path) {
         // A page has its lock before its name, in whatever namespace its process is. A draft has not.
         let is_dead = || match page == name.as_os_str() {
             true => files::is_write_locked(&file, 0..1).is_ok_and(|is_locked| !is_locked),
-            false => namespace == shared::pid_namespace() && !shared::exists(pid),
+            false => namespace == process::pid_namespace() && !process::exists(pid),
         };
         if is_own && is_dead() {
             if let Ok(name) = CString::new(name.as_bytes()) {

@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 use std::time::Duration;
 
+use crate::sys::process;
 use crate::waits::known;
 #[cfg(shared_events)]
 use crate::waits::pages;
 use crate::waits::switch::{self, State};
-use crate::waits::system;
 use crate::waits::watchdog;
 
 /// Records waits from now on, or no longer.
@@ -34,7 +34,7 @@ pub(crate) fn record(on: bool) {
 #[cold]
 pub(crate) fn ask() -> bool {
     if State::now().is_unasked() {
-        let setting = Setting::of(variable());
+        let setting = Setting::of(process::variable(c"TANTARA_WAITS"));
         if switch::answer(setting != Setting::Off) {
             setting.begin();
         }
@@ -102,16 +102,6 @@ fn duration(text: &str) -> Option<Duration> {
     number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
-#[cfg(shared_events)]
-fn variable() -> Option<OsString> {
-    crate::sys::shared::variable(c"TANTARA_WAITS")
-}
-
-#[cfg(not(shared_events))]
-fn variable() -> Option<OsString> {
-    std::env::var_os("TANTARA_WAITS")
-}
-
 /// The process, as one more than the number of forks before it, in which what runs beside the record
 /// was started last.
 static STARTED_IN: AtomicUsize = AtomicUsize::new(0);
@@ -120,7 +110,7 @@ static STARTED_IN: AtomicUsize = AtomicUsize::new(0);
 /// fork. Returns `true`.
 #[inline]
 pub(crate) fn goes_on() -> bool {
-    let now = system::generation() + 1;
+    let now = process::generation() + 1;
     if STARTED_IN.load(Relaxed) != now {
         start(now);
     }

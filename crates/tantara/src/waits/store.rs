@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
+use crate::sys::process::{self, GENERATIONS};
 use crate::waits::origin::{self, OtherPlace};
-use crate::waits::system::{self, GENERATIONS};
 use crate::word::Generation;
 
 /// A place in the code of Rust.
@@ -98,10 +98,10 @@ struct End(Own);
 impl Drop for End {
     fn drop(&mut self) {
         let End(own) = self;
-        if usize::from(own.generation) != system::generation() {
+        if usize::from(own.generation) != process::generation() {
             return;
         }
-        let Some(threads) = THREADS.get(system::generation()) else { return };
+        let Some(threads) = THREADS.get(process::generation()) else { return };
         let mut threads = lock(threads);
         if let Some(thread) = threads.known.get(&own.number) {
             thread.has_ended.store(true, Release);
@@ -119,7 +119,7 @@ impl Own {
     #[inline]
     fn get() -> Own {
         let own = OWN.get();
-        let is_known = own.number != 0 && usize::from(own.generation) == system::generation();
+        let is_known = own.number != 0 && usize::from(own.generation) == process::generation();
         if is_known { own } else { Own::introduce() }
     }
 
@@ -127,11 +127,11 @@ impl Own {
     fn introduce() -> Own {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Relaxed);
-        let generation = system::generation();
+        let generation = process::generation();
         let own = Own { number, shard: (number as usize % SHARDS) as u16, generation: generation as u16 };
         let own_name = NAME.try_with(Cell::take).ok().flatten();
         let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
-        let thread = Arc::new(Thread { id: system::thread(), name, has_ended: AtomicBool::new(false) });
+        let thread = Arc::new(Thread { id: process::thread(), name, has_ended: AtomicBool::new(false) });
         if let Some(threads) = THREADS.get(generation) {
             lock(threads).known.insert(number, thread);
         }
@@ -146,7 +146,7 @@ impl Own {
 /// public API.
 pub fn name_thread(name: impl FnOnce() -> String) {
     let own = OWN.get();
-    if own.number == 0 || usize::from(own.generation) != system::generation() {
+    if own.number == 0 || usize::from(own.generation) != process::generation() {
         let name = name().into_boxed_str();
         let _ = NAME.try_with(|kept| kept.set(Some(name)));
     }
@@ -155,13 +155,13 @@ pub fn name_thread(name: impl FnOnce() -> String) {
 /// The current thread.
 pub(crate) fn this_thread() -> Arc<Thread> {
     let number = Own::get().number;
-    let known = THREADS.get(system::generation()).and_then(|threads| lock(threads).known.get(&number).cloned());
-    known.unwrap_or_else(|| Arc::new(Thread { id: system::thread(), name: None, has_ended: AtomicBool::new(false) }))
+    let known = THREADS.get(process::generation()).and_then(|threads| lock(threads).known.get(&number).cloned());
+    known.unwrap_or_else(|| Arc::new(Thread { id: process::thread(), name: None, has_ended: AtomicBool::new(false) }))
 }
 
 /// The threads that records refer to.
 pub(crate) fn threads() -> BTreeMap<u32, Arc<Thread>> {
-    THREADS.get(system::generation()).map(|threads| lock(threads).known.clone()).unwrap_or_default()
+    THREADS.get(process::generation()).map(|threads| lock(threads).known.clone()).unwrap_or_default()
 }
 
 /// The kind of an event.
@@ -307,7 +307,7 @@ impl Shard {
 static SHARDS_OF: [[Shard; SHARDS]; GENERATIONS] = [const { [const { Shard::new() }; SHARDS] }; GENERATIONS];
 
 fn shards() -> Option<&'static [Shard; SHARDS]> {
-    SHARDS_OF.get(system::generation())
+    SHARDS_OF.get(process::generation())
 }
 
 /// What a wait tells of itself.
@@ -351,7 +351,7 @@ pub(crate) fn insert(beginning: Beginning) -> SlotIndex {
 #[inline]
 fn insert_known(beginning: Beginning) -> (SlotIndex, usize) {
     let Some(shards) = shards() else { return (SlotIndex::NONE, 0) };
-    let (own, since) = (Own::get(), system::clock());
+    let (own, since) = (Own::get(), process::clock());
     let Beginning { owner, what, place, deadline, task } = beginning;
     let shard = usize::from(own.shard);
     let origin = origin::current();
@@ -393,7 +393,7 @@ impl Slot {
 pub(crate) fn record(beginning: Beginning) -> Recorded {
     debug_assert_eq!(beginning.owner, 0);
     let (index, owner) = insert_known(beginning);
-    Recorded { index, owner, generation: system::generation() }
+    Recorded { index, owner, generation: process::generation() }
 }
 
 /// A wait that is recorded until this is dropped.
@@ -406,7 +406,7 @@ pub(crate) struct Recorded {
 
 impl Drop for Recorded {
     fn drop(&mut self) {
-        if self.index.is_some() && self.generation == system::generation() {
+        if self.index.is_some() && self.generation == process::generation() {
             remove(self.index, self.owner);
         }
     }

@@ -7,10 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::sys::process;
 use crate::waits::cycles::{self, Waits};
 use crate::waits::known::{self, Known};
 use crate::waits::store::{self, Kind, Record, Source, Target, Thread, What};
-use crate::waits::system;
 
 /// A place in the code.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -345,7 +345,7 @@ impl Snapshot {
             let key = (target.address, target.kind);
             known.entry(key).or_insert_with(|| known::get(target.address, target.kind));
         }
-        let clocks = Clocks { own: system::clock(), system: SystemTime::now() };
+        let clocks = Clocks { own: process::clock(), system: SystemTime::now() };
         Snapshot { records, known, threads: store::threads(), clocks }
     }
 

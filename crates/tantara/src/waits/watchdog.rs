@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
+use crate::sys::process;
 use crate::waits::fold;
-use crate::waits::system;
 use crate::waits::view::{self, Waiting};
 use crate::wakers::quietly;
 
@@ -62,11 +62,11 @@ pub(crate) fn go_on() {
 fn start() {
     /// One more than the number of forks before the process in which it was started.
     static STARTED_IN: AtomicUsize = AtomicUsize::new(0);
-    let now = system::generation() + 1;
+    let now = process::generation() + 1;
     if STARTED_IN.swap(now, Acquire) == now {
         return;
     }
-    let started = system::start_thread("tantara-watchdog", || {
+    let started = process::start_thread("tantara-watchdog", || {
         let (mut watchers, mut printed) = (Vec::new(), HashMap::new());
         loop {
             watchers.append(&mut lock(&NEW));
@@ -84,7 +84,7 @@ fn start() {
             thread::sleep((shortest / 10).clamp(SHORTEST, LONGEST).max(took * 20).min(LONGEST_PAUSE));
         }
     });
-    if !started {
+    if started.is_err() {
         STARTED_IN.store(0, Release);
     }
 }
