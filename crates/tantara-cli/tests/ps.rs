@@ -118,6 +118,21 @@ fn a_page_that_was_removed_is_written_again() {
     assert_ne!(fs::metadata(pages(dir.path()).remove(0)).unwrap().ino(), before);
 }
 
+/// Also if it has a deadline: its moments do not move.
+#[test]
+fn a_page_is_written_again_only_if_a_wait_has_changed() {
+    let dir = TempDir::new().unwrap();
+    let _waiter = recording(dir.path(), &["wait", "db-ready", "--timeout", "1h"]);
+    let page = || fs::metadata(pages(dir.path()).remove(0)).unwrap().ino();
+    until(|| {
+        let before = page();
+        (0..8).all(|_| {
+            thread::sleep(Duration::from_millis(250));
+            page() == before
+        })
+    });
+}
+
 /// Processes are killed at any moment, while others read.
 #[test]
 fn no_reader_sees_half_a_page_however_its_writer_ends() {
@@ -162,7 +177,8 @@ fn hostile_pages_are_ignored_or_reported_in_one_line_and_hide_nothing() {
         "count": u64::MAX, "place": long, "mode": "one", "released": true, "abandoned": true, "number_of_events": 0,
         "events": [event], "waiters": [{"tid": 1, "since": u64::MAX}],
     });
-    let page = |groups: Vec<Value>| json!({"version": 1, "total": u64::MAX, "groups": groups}).to_string();
+    let page =
+        |groups: Vec<Value>| json!({"version": 1, "total": u64::MAX, "missed": u64::MAX, "groups": groups}).to_string();
     let texts = [deep, "{}".into(), "\u{0}".repeat(5_000), page(vec![group.clone(), group]), page(vec![])];
     for (number, text) in texts.iter().enumerate() {
         let file = path(4_100_000);
@@ -174,6 +190,7 @@ fn hostile_pages_are_ignored_or_reported_in_one_line_and_hide_nothing() {
         assert!(output.status.success(), "{error}");
         assert!(table.contains(&waiter.0.id().to_string()) && table.contains("db-ready"), "{table}");
         assert!(!table.contains('\u{1b}') && table.len() < 5_000, "{table}");
+        assert_eq!(table.contains("18446744073709551615 more were not recorded so far"), number >= 3, "{table}");
         assert_eq!(error.lines().count(), usize::from(number < 3), "{number}: {error}");
         assert_eq!(error.contains("the page of waits of process 4100000 cannot be read"), number < 3, "{error}");
         assert!(run(dir.path(), &["ps", "--json"]).status.success());

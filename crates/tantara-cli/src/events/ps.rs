@@ -21,6 +21,9 @@ pub(crate) struct Process {
     #[serde(skip_deserializing)]
     command: Option<String>,
     total: u64,
+    /// Waits that were not recorded, because there were too many at the same time.
+    #[serde(default)]
+    missed: u64,
     groups: Vec<Group>,
 }
 
@@ -197,6 +200,12 @@ fn print(processes: &[Process]) {
             output::line(format_args!(""));
         }
         output::line(format_args!("{}", process.title()));
+        if process.missed > 0 {
+            let missed = process.missed;
+            output::line(format_args!(
+                "  {missed} more were not recorded so far: there were too many at the same time"
+            ));
+        }
         if process.groups.is_empty() {
             continue;
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::platform::{keeping_errno, now};
 
@@ -33,6 +33,19 @@ pub(crate) fn coarse_time() -> (u32, u32) {
 #[inline]
 pub(crate) fn clock() -> Duration {
     now(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// That clock and the system's time, at the same moment. Their difference stays the same until the
+/// system's clock is set, so a moment has the same time whenever it is converted.
+pub(crate) fn clocks() -> (Duration, SystemTime) {
+    loop {
+        let own = clock();
+        let (seconds, nanoseconds) = coarse_time();
+        // Else there was a tick in between.
+        if own == clock() {
+            return (own, SystemTime::UNIX_EPOCH + Duration::new(seconds.into(), nanoseconds));
+        }
+    }
 }
 
 /// A clock for short times, in milliseconds; never zero. It wraps after seven weeks.
@@ -63,6 +76,13 @@ pub(crate) fn forks() -> u32 {
 #[inline]
 pub(crate) fn generation() -> usize {
     forks() as usize
+}
+
+/// What belongs to this process, of what there is one for each process of a line of forks: another
+/// thread of the parent may have held a lock at the moment of the fork. `None` after too many forks.
+#[inline]
+pub(crate) fn own<T>(of_all: &'static [T; GENERATIONS]) -> Option<&'static T> {
+    of_all.get(generation())
 }
 
 /// The inode number of this process's PID namespace; zero if it is not known. In other namespaces

@@ -6,16 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::waits::known::Known;
-use crate::waits::store::{Kind, Record, Target, Thread, What};
+use crate::waits::known::OfEvents;
+use crate::waits::store::{Record, Target, Thread, What};
 
 /// What the search looks at.
 pub(crate) struct Waits<'a> {
     pub(crate) records: &'a [Record],
-    pub(crate) known: &'a BTreeMap<(usize, Kind), Option<Known>>,
+    pub(crate) known: &'a OfEvents,
     pub(crate) threads: &'a BTreeMap<u32, Arc<Thread>>,
-    /// Whether a wait for the event is released already.
-    pub(crate) has_released: &'a dyn Fn(Target) -> bool,
 }
 
 /// For each wait that can never end, by the place of its record, why.
@@ -42,20 +40,18 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn known(&self, target: Target) -> Option<&Known> {
-        self.waits.known.get(&(target.address, target.kind))?.as_ref()
-    }
-
     /// The threads that have declared to set an event.
     fn setters(&self, target: Target) -> impl Iterator<Item = Option<u32>> {
-        let setters = self.known(target).map_or(&[][..], |known| &known.setters);
+        let setters = self.waits.known.get(target).map_or(&[][..], |known| &known.setters);
         setters.iter().map(|(_, act)| self.numbers.get(&Arc::as_ptr(&act.thread)).copied())
     }
 
     /// Whether somebody may still set the event, as far as is known.
     fn may_be_set(&self, target: Target, stuck: &BTreeMap<u32, usize>) -> bool {
         let is_free = |setter: Option<u32>| setter.is_none_or(|setter| !stuck.contains_key(&setter));
-        (self.waits.has_released)(target) || self.setters(target).next().is_none() || self.setters(target).any(is_free)
+        self.waits.known.has_released(target)
+            || self.setters(target).next().is_none()
+            || self.setters(target).any(is_free)
     }
 
     fn may_end(&self, at: usize, stuck: &BTreeMap<u32, usize>) -> bool {
@@ -91,7 +87,7 @@ impl Search<'_> {
     }
 
     fn event(&self, target: Target) -> String {
-        let label = self.known(target).and_then(|known| known.label.as_deref());
+        let label = self.waits.known.get(target).and_then(|known| known.label.as_deref());
         label.map_or_else(|| format!("the event at {:#x}", target.address), str::to_owned)
     }
 }

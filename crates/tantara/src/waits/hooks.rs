@@ -54,7 +54,7 @@ pub(crate) fn queued(
     }
     let Some(place) = place.filter(|_| records(state)) else { return SlotIndex::NONE };
     let task = Some(waker.data().addr());
-    store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task })
+    store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task }).0
 }
 
 /// A thread is about to sleep.

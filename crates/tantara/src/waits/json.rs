@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::waits::fold::{self, Group};
+use crate::waits::store;
 use crate::waits::view::{Act, Actor, Awaited, Mode, Waiting};
 
 /// How many groups a page has at most, and how many events of a wait it shows. (A page of that size
@@ -21,6 +22,7 @@ pub(crate) fn page() -> String {
     page.object(|page| {
         page.number("version", 1);
         page.number("total", total as u128);
+        page.number("missed", store::missed() as u128);
         page.array("groups", groups.iter().take(MOST_GROUPS), |page, group| page.object(|page| of_group(page, group)));
     });
     page.0

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::sync::lock;
 use crate::sys::process::{self, GENERATIONS};
-use crate::waits::store::{self, Kind, Place, Source, Thread};
+use crate::waits::store::{self, Kind, Place, Source, Target, Thread};
 use crate::word::Generation;
 
 /// That somebody did something with an event.
@@ -54,7 +54,7 @@ static KNOWN: [[Mutex<Map>; SHARDS]; GENERATIONS] =
     [const { [const { Mutex::new(BTreeMap::new()) }; SHARDS] }; GENERATIONS];
 
 fn shard(address: usize) -> Option<MutexGuard<'static, Map>> {
-    KNOWN.get(process::generation()).map(|shards| lock(&shards[address / 16 % SHARDS]))
+    process::own(&KNOWN).map(|shards| lock(&shards[address / 16 % SHARDS]))
 }
 
 /// Changes what is known of an event, which nothing may have been known of.
@@ -150,8 +150,31 @@ pub(crate) fn is_known(address: usize) -> bool {
 }
 
 /// What is known of an event of that kind.
-pub(crate) fn get(address: usize, kind: Kind) -> Option<Known> {
+fn get(address: usize, kind: Kind) -> Option<Known> {
     shard(address)?.get(&address).filter(|known| known.kind == kind).cloned()
+}
+
+/// What is known of the events of some waits.
+pub(crate) struct OfEvents(BTreeMap<(usize, Kind), Option<Known>>);
+
+impl OfEvents {
+    pub(crate) fn new<'a>(targets: impl Iterator<Item = &'a Target>) -> OfEvents {
+        let mut all = BTreeMap::new();
+        for Target { address, kind, .. } in targets {
+            all.entry((*address, *kind)).or_insert_with(|| get(*address, *kind));
+        }
+        OfEvents(all)
+    }
+
+    pub(crate) fn get(&self, target: Target) -> Option<&Known> {
+        self.0.get(&(target.address, target.kind))?.as_ref()
+    }
+
+    /// Whether the event has released a wait that began in that generation.
+    pub(crate) fn has_released(&self, target: Target) -> bool {
+        let released = self.get(target).and_then(|known| known.released).filter(|_| target.kind == Kind::Event);
+        released.is_some_and(|released| target.generation.is_within(released))
+    }
 }
 
 /// In the child of a fork: takes over the labels of the parent, as far as no other thread was

@@ -44,7 +44,8 @@
 //!
 //! Every wait that begins while the record is on, once its task is queued or its thread goes to
 //! sleep. Waits that began before, and waits on events that are set, are not recorded. The child of
-//! a fork records its own waits; after four forks in a line a child records nothing.
+//! a fork records its own waits; after four forks in a line a child records nothing. There is room for
+//! eight million waits at the same time. `tantara ps` tells how many more were not recorded.
 //!
 //! # Complexity
 //!

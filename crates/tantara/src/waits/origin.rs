@@ -8,6 +8,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex};
 
 use crate::sync::lock;
+use crate::sys::process::{self, GENERATIONS};
 
 /// A place in the code of another language.
 #[derive(Debug)]
@@ -60,7 +61,9 @@ pub fn with_origin<R>(file: &str, line: u32, task: Option<&str>, call: impl FnOn
         }
     }
 
-    let origin = Origin { place: place(file, line), task: task.map(Arc::from) };
+    // A child after many forks records nothing.
+    let Some(place) = place(file, line) else { return call() };
+    let origin = Origin { place, task: task.map(Arc::from) };
     let before = ORIGIN.try_with(|kept| kept.replace(Some(origin))).ok().flatten();
     HAS_ORIGIN.set(true);
     let _restore = Restore(before);
@@ -74,14 +77,14 @@ pub fn with_place<R>(place: &'static Location<'static>, call: impl FnOnce() -> R
 }
 
 /// The place, of which there is one for each line: a program has so many.
-fn place(file: &str, line: u32) -> &'static OtherPlace {
+fn place(file: &str, line: u32) -> Option<&'static OtherPlace> {
     type Files = BTreeMap<Box<str>, BTreeMap<u32, &'static OtherPlace>>;
-    static PLACES: Mutex<Files> = Mutex::new(BTreeMap::new());
-    let mut places = lock(&PLACES);
+    static PLACES: [Mutex<Files>; GENERATIONS] = [const { Mutex::new(BTreeMap::new()) }; GENERATIONS];
+    let mut places = lock(process::own(&PLACES)?);
     let known = places.get(file).and_then(|lines| lines.get(&line)).copied();
-    known.unwrap_or_else(|| {
+    Some(known.unwrap_or_else(|| {
         let place: &OtherPlace = Box::leak(Box::new(OtherPlace { file: file.into(), line }));
         places.entry(file.into()).or_default().insert(line, place);
         place
-    })
+    }))
 }

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::directory;
 use crate::error::Error;
 use crate::sync::lock;
@@ -38,9 +39,6 @@ const DRAFT: &str = ".new";
 const LONGEST: u64 = 16 << 20;
 /// How often the waits are published, if that takes no longer than a twentieth of the time.
 const INTERVAL: Duration = Duration::from_millis(200);
-const SHARE: u32 = 20;
-/// … and on a busy machine.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(5);
 /// How often to check that the page is still there.
 const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 /// How often to try to read a page that may be replaced meanwhile.
@@ -65,7 +63,7 @@ static PUBLISHED: [Mutex<Option<Published>>; GENERATIONS] = [const { Mutex::new(
 static EXITS: AtomicBool = AtomicBool::new(false);
 
 fn published() -> Option<&'static Mutex<Option<Published>>> {
-    PUBLISHED.get(process::generation())
+    process::own(&PUBLISHED)
 }
 
 /// Starts the thread that publishes the waits of this process. If it cannot be started, nothing is
@@ -84,7 +82,7 @@ pub(crate) fn start() {
             } else {
                 withdraw();
             }
-            thread::sleep((began.elapsed() * SHARE).clamp(INTERVAL, LONGEST_INTERVAL));
+            thread::sleep(deadline::pause(began.elapsed(), INTERVAL));
         }
     };
     // Children of a fork inherit what is called at the exit.

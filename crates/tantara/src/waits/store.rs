@@ -14,8 +14,8 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
@@ -101,7 +101,7 @@ impl Drop for End {
         if usize::from(own.generation) != process::generation() {
             return;
         }
-        let Some(threads) = THREADS.get(process::generation()) else { return };
+        let Some(threads) = process::own(&THREADS) else { return };
         let mut threads = lock(threads);
         if let Some(thread) = threads.known.get(&own.number) {
             thread.has_ended.store(true, Release);
@@ -132,7 +132,7 @@ impl Own {
         let own_name = NAME.try_with(Cell::take).ok().flatten();
         let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
         let thread = Arc::new(Thread { id: process::thread(), name, has_ended: AtomicBool::new(false) });
-        if let Some(threads) = THREADS.get(generation) {
+        if let Some(threads) = process::own(&THREADS) {
             lock(threads).known.insert(number, thread);
         }
         OWN.set(own);
@@ -155,13 +155,13 @@ pub fn name_thread(name: impl FnOnce() -> String) {
 /// The current thread.
 pub(crate) fn this_thread() -> Arc<Thread> {
     let number = Own::get().number;
-    let known = THREADS.get(process::generation()).and_then(|threads| lock(threads).known.get(&number).cloned());
+    let known = process::own(&THREADS).and_then(|threads| lock(threads).known.get(&number).cloned());
     known.unwrap_or_else(|| Arc::new(Thread { id: process::thread(), name: None, has_ended: AtomicBool::new(false) }))
 }
 
 /// The threads that records refer to.
 pub(crate) fn threads() -> BTreeMap<u32, Arc<Thread>> {
-    THREADS.get(process::generation()).map(|threads| lock(threads).known.clone()).unwrap_or_default()
+    process::own(&THREADS).map(|threads| lock(threads).known.clone()).unwrap_or_default()
 }
 
 /// The kind of an event.
@@ -206,9 +206,9 @@ impl What {
 pub(crate) struct Record {
     pub(crate) what: What,
     pub(crate) place: Source,
-    /// By the record's clock.
+    /// By the record's clock, as the deadline is.
     pub(crate) since: Duration,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Duration>,
     /// The number of the thread that blocks, or that polled the task first.
     pub(crate) thread: u32,
     /// The task, if it is one: tells it from others.
@@ -275,8 +275,8 @@ impl SlotIndexCell {
 }
 
 const SHARDS: usize = 64;
-/// How many slots a shard has at most.
-const MOST: usize = 1 << 17;
+/// How many slots a shard has at most. Few in its own tests, which fill it.
+const MOST: usize = if cfg!(test) { 1 << 6 } else { 1 << 17 };
 /// How many slots a reader looks at while it holds a lock.
 const CHUNK: usize = 512;
 
@@ -307,7 +307,7 @@ impl Shard {
 static SHARDS_OF: [[Shard; SHARDS]; GENERATIONS] = [const { [const { Shard::new() }; SHARDS] }; GENERATIONS];
 
 fn shards() -> Option<&'static [Shard; SHARDS]> {
-    SHARDS_OF.get(process::generation())
+    process::own(&SHARDS_OF)
 }
 
 /// What a wait tells of itself.
@@ -321,49 +321,71 @@ pub(crate) struct Beginning {
 }
 
 impl Slots {
-    /// `None` if all slots are used.
     #[inline]
-    fn insert(&mut self, used: Slot) -> Option<usize> {
+    fn is_full(&self) -> bool {
+        self.free == 0 && self.slots.len() == MOST
+    }
+
+    /// Uses a slot of a shard that is not full.
+    #[inline]
+    fn insert(&mut self, used: Slot) -> usize {
         let free = self.free as usize;
         if let Some(slot @ &mut Slot::Free(next)) = self.slots.get_mut(free).filter(|_| free != 0) {
             *slot = used;
             self.free = next;
-            return Some(free);
+            return free;
         }
         if self.slots.is_empty() {
             self.slots.push(Slot::Free(0));
         }
-        if self.slots.len() == MOST {
-            return None;
-        }
         self.slots.push(used);
-        Some(self.slots.len() - 1)
+        self.slots.len() - 1
     }
 }
 
-/// Records a wait. `NONE` if there are too many.
+/// Records a wait. Returns its index, and its owner, which is the wait's number if it has no address.
+/// `NONE` if there are too many waits.
 #[inline]
-pub(crate) fn insert(beginning: Beginning) -> SlotIndex {
-    insert_known(beginning).0
-}
-
-/// The index, and the owner, which is the wait's number if it has no address.
-#[inline]
-fn insert_known(beginning: Beginning) -> (SlotIndex, usize) {
+pub(crate) fn insert(beginning: Beginning) -> (SlotIndex, usize) {
     let Some(shards) = shards() else { return (SlotIndex::NONE, 0) };
     let (own, since) = (Own::get(), process::clock());
     let Beginning { owner, what, place, deadline, task } = beginning;
-    let shard = usize::from(own.shard);
+    let deadline = deadline.map(|at| since + at.saturating_duration_since(Instant::now()));
     let origin = origin::current();
     let place = origin.as_ref().map_or(Source::Rust(place), |origin| Source::Other(origin.place));
     let task_name = origin.and_then(|origin| origin.task);
-    let mut slots = lock(&shards[shard].0);
+    let (mut shard, mut slots) = (usize::from(own.shard), lock(&shards[usize::from(own.shard)].0));
+    if slots.is_full() {
+        drop(slots);
+        let Some(other) = with_room(shards, shard) else { return (SlotIndex::NONE, 0) };
+        (shard, slots) = other;
+    }
     slots.serial += 1;
     let serial = slots.serial * SHARDS as u64 + shard as u64;
     let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
     let record = Record { what, place, since, deadline, thread: own.number, task, task_name, serial };
     let slot = slots.insert(Slot::Used { owner, record });
-    (slot.map_or(SlotIndex::NONE, |slot| SlotIndex::new(shard, slot)), owner)
+    (SlotIndex::new(shard, slot), owner)
+}
+
+/// The next shard that is not full. If all are, the wait is counted as one that is not recorded.
+#[cold]
+fn with_room(shards: &'static [Shard; SHARDS], full: usize) -> Option<(usize, MutexGuard<'static, Slots>)> {
+    let mut others = (1..SHARDS).map(|step| (full + step) % SHARDS).map(|shard| (shard, lock(&shards[shard].0)));
+    let found = others.find(|(_, slots)| !slots.is_full());
+    if found.is_none() {
+        MISSED.fetch_add(1, Relaxed);
+    }
+    found
+}
+
+/// How many waits were not recorded because there were too many. Of this process and those that it was
+/// forked from.
+static MISSED: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg_attr(not(shared_events), allow(dead_code, reason = "for what is published"))]
+pub(crate) fn missed() -> usize {
+    MISSED.load(Relaxed)
 }
 
 /// The wait of this owner has ended.
@@ -392,7 +414,7 @@ impl Slot {
 /// Records a wait that may move: its beginning names no owner.
 pub(crate) fn record(beginning: Beginning) -> Recorded {
     debug_assert_eq!(beginning.owner, 0);
-    let (index, owner) = insert_known(beginning);
+    let (index, owner) = insert(beginning);
     Recorded { index, owner, generation: process::generation() }
 }
 
@@ -448,11 +470,15 @@ mod tests {
         }
     }
 
+    /// For tests that count.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     #[test]
     fn slots_are_used_again_and_a_late_owner_removes_nothing() {
+        let _alone = lock(&ALONE);
         let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE };
         let place = Location::caller();
-        let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None });
+        let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
         let count = || {
             let mut found = 0;
             for_each(|record| found += usize::from(record.place.address() == Source::Rust(place).address()));
@@ -467,5 +493,23 @@ mod tests {
         remove(first, 3000);
         remove(second, 2000);
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn a_full_shard_uses_others_and_what_no_shard_has_room_for_is_counted() {
+        let _alone = lock(&ALONE);
+        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE };
+        let place = Location::caller();
+        let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
+        let all = SHARDS * (MOST - 1);
+        let indexes: Vec<_> = (1..all + 10).map(begin).collect();
+        let recorded = indexes.iter().zip(1..).filter(|(index, _)| index.is_some());
+        let recorded: BTreeMap<_, _> = recorded.map(|(index, owner)| (index.0, (*index, owner))).collect();
+        assert_eq!((recorded.len(), missed()), (all, 9), "each has a slot of its own");
+        let mut found = 0;
+        for_each(|record| found += usize::from(record.place.address() == Source::Rust(place).address()));
+        assert_eq!(found, recorded.len());
+        recorded.into_values().for_each(|(index, owner)| remove(index, owner));
+        assert!(begin(1).is_some());
     }
 }

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::sys::process;
 use crate::waits::cycles::{self, Waits};
-use crate::waits::known::{self, Known};
+use crate::waits::known::{self, Known, OfEvents};
 use crate::waits::store::{self, Kind, Record, Source, Target, Thread, What};
 
 /// A place in the code.
@@ -311,7 +311,8 @@ impl Clocks {
         Act { by: Actor::from(&act.thread), place: act.place.into(), at: self.time(act.at) }
     }
 
-    fn awaited(self, target: Target, known: Option<&Known>, has_released: bool) -> Awaited {
+    fn awaited(self, target: Target, known: &OfEvents) -> Awaited {
+        let (known, has_released) = (known.get(target), known.has_released(target));
         let act = |of: fn(&Known) -> Option<&known::Act>| known.and_then(of).map(|act| self.act(act));
         Awaited {
             label: known.and_then(|known| known.label.as_deref()).map(str::to_owned),
@@ -330,7 +331,7 @@ impl Clocks {
 /// events.
 pub(crate) struct Snapshot {
     pub(crate) records: Vec<Record>,
-    pub(crate) known: BTreeMap<(usize, Kind), Option<Known>>,
+    pub(crate) known: OfEvents,
     threads: BTreeMap<u32, Arc<Thread>>,
     clocks: Clocks,
 }
@@ -340,33 +341,20 @@ impl Snapshot {
         let mut records = Vec::new();
         store::for_each(|record| records.push(record));
         records.sort_by_key(|record| record.since);
-        let mut known = BTreeMap::new();
-        for target in records.iter().flat_map(|record| record.what.targets()) {
-            let key = (target.address, target.kind);
-            known.entry(key).or_insert_with(|| known::get(target.address, target.kind));
-        }
-        let clocks = Clocks { own: process::clock(), system: SystemTime::now() };
+        let known = OfEvents::new(records.iter().flat_map(|record| record.what.targets()));
+        let (own, system) = process::clocks();
+        let clocks = Clocks { own, system };
         Snapshot { records, known, threads: store::threads(), clocks }
-    }
-
-    pub(crate) fn known(&self, target: Target) -> Option<&Known> {
-        self.known.get(&(target.address, target.kind))?.as_ref()
-    }
-
-    /// Whether the event has released a wait that began in that generation.
-    pub(crate) fn has_released(&self, target: Target) -> bool {
-        let released = self.known(target).and_then(|known| known.released).filter(|_| target.kind == Kind::Event);
-        released.is_some_and(|released| target.generation.is_within(released))
     }
 
     /// Why waits can never end, by the places of their records.
     pub(crate) fn cycles(&self) -> HashMap<usize, String> {
         let (records, known, threads) = (&self.records, &self.known, &self.threads);
-        cycles::cycles(&Waits { records, known, threads, has_released: &|target| self.has_released(target) })
+        cycles::cycles(&Waits { records, known, threads })
     }
 
     pub(crate) fn waiting(&self, record: &Record) -> Waiting {
-        let awaited = |target: &Target| self.clocks.awaited(*target, self.known(*target), self.has_released(*target));
+        let awaited = |target: &Target| self.clocks.awaited(*target, &self.known);
         Waiting {
             events: record.what.targets().iter().map(awaited).collect(),
             mode: match record.what {
@@ -380,7 +368,7 @@ impl Snapshot {
             place: record.place.into(),
             since: self.clocks.time(record.since),
             waited: self.clocks.own.saturating_sub(record.since),
-            time_left: record.deadline.map(|at| at.saturating_duration_since(Instant::now())),
+            time_left: record.deadline.map(|at| at.saturating_sub(self.clocks.own)),
             cycle: None,
             has_ended: false,
             serial: record.serial,

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::sync::lock;
-use crate::sys::process;
+use crate::sys::process::{self, GENERATIONS};
 use crate::waits::fold;
 use crate::waits::view::{self, Waiting};
 use crate::wakers::quietly;
@@ -27,7 +28,7 @@ struct Watcher {
 }
 
 /// Those that the thread does not have.
-static NEW: Mutex<Vec<Watcher>> = Mutex::new(Vec::new());
+static NEW: [Mutex<Vec<Watcher>>; GENERATIONS] = [const { Mutex::new(Vec::new()) }; GENERATIONS];
 
 /// For how many milliseconds a wait may last until it is printed; zero if none is.
 static PRINTED_AFTER: AtomicU32 = AtomicU32::new(0);
@@ -35,13 +36,13 @@ static PRINTED_AFTER: AtomicU32 = AtomicU32::new(0);
 /// How often the thread looks at most, and at least.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
-/// … if that takes more than a twentieth of the time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Calls `callback` for each wait that lasts longer than `limit`.
 pub(crate) fn watch(limit: Duration, callback: Callback) {
-    lock(&NEW).push(Watcher { limit, callback, reported: HashMap::new() });
-    start();
+    if let Some(new) = process::own(&NEW) {
+        lock(new).push(Watcher { limit, callback, reported: HashMap::new() });
+        start();
+    }
 }
 
 /// Prints each wait that lasts longer than `limit` on standard error.
@@ -69,7 +70,9 @@ fn start() {
     let started = process::start_thread("tantara-watchdog", || {
         let (mut watchers, mut printed) = (Vec::new(), HashMap::new());
         loop {
-            watchers.append(&mut lock(&NEW));
+            if let Some(new) = process::own(&NEW) {
+                watchers.append(&mut lock(new));
+            }
             let began = Instant::now();
             let waits = view::waits();
             // Without the time that callbacks take.
@@ -81,7 +84,7 @@ fn start() {
             if !limit.is_zero() {
                 print_late(limit, &waits, &mut printed);
             }
-            thread::sleep((shortest / 10).clamp(SHORTEST, LONGEST).max(took * 20).min(LONGEST_PAUSE));
+            thread::sleep(deadline::pause(took, (shortest / 10).clamp(SHORTEST, LONGEST)));
         }
     });
     if started.is_err() {

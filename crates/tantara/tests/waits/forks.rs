@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Waker};
 use std::thread;
+use std::time::Duration;
 
 use tantara::{Event, waits};
 
@@ -31,6 +32,15 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -status }
 }
 
+/// Ends the threads of a test, also if it fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 #[test]
 fn a_child_records_its_own_waits_and_keeps_the_labels() {
     let event = labelled(Arc::new(Event::new()), "forked");
@@ -39,6 +49,7 @@ fn a_child_records_its_own_waits_and_keeps_the_labels() {
     assert!(parents.as_mut().poll(&mut context).is_pending());
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _ends = Ends(&is_over);
         for _ in 0..3 {
             scope.spawn(|| {
                 let other = Event::new();
@@ -71,9 +82,37 @@ fn a_child_records_its_own_waits_and_keeps_the_labels() {
             });
             assert_eq!(code, 0);
         }
-        is_over.store(true, SeqCst);
     });
     assert_eq!(waits_for("forked").len(), 1);
     drop(parents);
     assert!(waits_for("forked").is_empty());
+}
+
+/// A binding tells where each call is made, and a program may watch its waits, before and after a fork.
+#[test]
+fn a_child_tells_places_and_watches_waits_while_threads_of_its_parent_do() {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _ends = Ends(&is_over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !is_over.load(SeqCst) {
+                    waits::with_origin("program.py", 1, None, || ());
+                }
+            });
+        }
+        for _ in 0..10 * FORKS {
+            let code = in_child(|| {
+                let event = Event::new();
+                let mut wait = pin!(event.wait_async());
+                waits::longer_than(Duration::from_secs(600), |_| ());
+                waits::with_origin("program.py", 7, Some("a task"), || {
+                    assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                });
+                let all = waits::waits();
+                i32::from(all.len() != 1 || all[0].place.file != "program.py" || all[0].place.line != 7)
+            });
+            assert_eq!(code, 0);
+        }
+    });
 }
