@@ -5,7 +5,7 @@ use std::path::Path;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    // There are events between processes and machines.
+    // There are events between processes.
     println!("cargo::rustc-check-cfg=cfg(shared_events)");
     if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
         println!("cargo::rustc-cfg=shared_events");

@@ -10,8 +10,12 @@ use crate::tidy::tracked;
 
 /// The folders with a table in ARCHITECTURE.md, under a heading of the same name, and the root
 /// files of their crates.
-const MAPPED: [(&str, &str); 3] =
-    [("crates/tantara/src", "lib.rs"), ("crates/tantara-etcd/src", "lib.rs"), ("python/src", "lib.rs")];
+const MAPPED: [(&str, &str); 4] = [
+    ("crates/tantara/src", "lib.rs"),
+    ("crates/tantara-etcd/src", "lib.rs"),
+    ("crates/tantara-cli/src", "main.rs"),
+    ("python/src", "lib.rs"),
+];
 
 /// The heading of the table that lists the files with unsafe code.
 const UNSAFE: &str = "Unsafe code";

@@ -2,8 +2,8 @@
 //!
 //! # Where things are
 //!
-//! The steps and lines are data ([`script`]). A runner ([`threads`], [`tasks`]; on Linux
-//! `processes`, `machines`) executes them, and the [`Stage`] records what happens. [`timeline`] and
+//! The steps and lines are data ([`script`]). A runner ([`threads`], [`tasks`], [`machines`]; on
+//! Linux `processes`) executes them, and the [`Stage`] records what happens. [`timeline`] and
 //! [`trace`] draw pictures from the record.
 
 #![forbid(unsafe_code)]
@@ -11,10 +11,8 @@
 mod advance;
 mod bank;
 mod customer;
-#[cfg(target_os = "linux")]
 pub mod machines;
 mod plan;
-#[cfg(target_os = "linux")]
 mod pool;
 #[cfg(target_os = "linux")]
 pub mod processes;
@@ -29,12 +27,13 @@ use std::io;
 
 pub use customer::{BadList, Customer, Kind, crowd, default_customers, read_customers};
 pub use plan::Plan;
+pub use pool::MOST_WORKERS;
 pub use stage::{Audience, HearLine, HearLoss, Phase, Run, Span, Stage, Summary, Visit};
 
 pub use script::{Pace, PaceError};
 
 /// The runners within one process. The others need to know how to start a worker: see
-/// `processes::run`.
+/// [`machines::run`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// A pool of threads; a worker serves one customer at a time.

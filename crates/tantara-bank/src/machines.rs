@@ -19,7 +19,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -277,7 +276,7 @@ impl Workers for Branch {
         let told = self.news.listen_to(number);
         let mut command = (self.program)();
         command.args([&self.run, &number.to_string(), &self.pace.factor().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        pool::in_own_group(command.stdin(Stdio::null()).stdout(Stdio::null()));
         let process = WorkerProcess(command.spawn()?);
         let boxes = Kind::ALL.map(|kind| self.names.of_worker(number, kind.name()));
         let home = self.names.of_worker(number, "home");

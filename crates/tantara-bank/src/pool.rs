@@ -6,8 +6,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +18,10 @@ use crate::script::{self, CustomerStep, Gate, ManagerStep, SERVICE};
 use crate::stage::{Audience, OpenVisit, Phase, Run, Stage};
 use crate::{Kind, Pace, Plan};
 
+/// The maximum number of workers that are processes. Each takes one of the 1,024 descriptors that a
+/// process usually may open.
+pub const MOST_WORKERS: usize = 1_000;
+
 /// The run fails after this many workers in a row have died before they accepted a customer.
 pub(crate) const MOST_FAILURES: usize = 5;
 
@@ -28,16 +31,6 @@ pub(crate) enum Word {
     Says,
     Begins,
     Ends,
-}
-
-impl Word {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Word::Says => "says",
-            Word::Begins => "begins",
-            Word::Ends => "ends",
-        }
-    }
 }
 
 /// The other side has closed the connection.
@@ -217,6 +210,18 @@ pub(crate) fn act(
     Ok(())
 }
 
+/// Ctrl-C at the terminal shall end the manager, and not a worker before it.
+pub(crate) fn in_own_group(command: &mut Command) {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    #[cfg(windows)]
+    std::os::windows::process::CommandExt::creation_flags(command, CREATE_NEW_PROCESS_GROUP);
+}
+
+/// From winbase.h. Ctrl-C does not reach such a process.
+#[cfg(windows)]
+const CREATE_NEW_PROCESS_GROUP: u32 = 0x0000_0200;
+
 /// The process of a worker. Dropping it kills the process.
 pub(crate) struct WorkerProcess(pub(crate) Child);
 
@@ -226,7 +231,7 @@ impl WorkerProcess {
         let number = self.0.id();
         match self.end() {
             Ok(status) => {
-                let verb = if status.signal().is_some() { "was killed by" } else { "ended with" };
+                let verb = if status.code().is_none() { "was killed by" } else { "ended with" };
                 // The standard library prints "signal: 9 (SIGKILL)".
                 format!("worker {number} {verb} {}", status.to_string().replacen(": ", " ", 1))
             }

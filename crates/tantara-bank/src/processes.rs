@@ -16,7 +16,6 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Socket;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -30,12 +29,17 @@ use crate::script::Gate;
 use crate::stage::{Audience, Run};
 use crate::{Kind, Pace, Plan};
 
-/// The maximum number of workers. Each takes one of the 1,024 descriptors that a process usually
-/// may open.
-pub const MOST_WORKERS: usize = 1_000;
-
 /// A worker's first message about a customer; the others are [`Word`]s.
 const TAKES: &str = "takes";
+
+/// A word as it is written to the socket.
+fn written(word: Word) -> &'static str {
+    match word {
+        Word::Says => "says",
+        Word::Begins => "begins",
+        Word::Ends => "ends",
+    }
+}
 
 /// Runs the scenario. `program` is the command of a worker, which calls [`work`] with the arguments
 /// that are added here.
@@ -76,7 +80,7 @@ impl Workers for Branch {
             command.arg(number.to_string());
         }
         command.arg(self.pace.factor().to_string());
-        command.stdin(OwnedFd::from(theirs.try_clone()?)).stdout(OwnedFd::from(theirs)).process_group(0);
+        pool::in_own_group(command.stdin(OwnedFd::from(theirs.try_clone()?)).stdout(OwnedFd::from(theirs)));
         Ok(Teller { line: BufReader::new(UnixStream::from_std(ours)?), process: WorkerProcess(command.spawn()?) })
     }
 }
@@ -95,7 +99,7 @@ impl Worker for Teller {
     }
 
     async fn hear(&mut self, word: Word) -> Result<(), HungUp> {
-        self.read(word.name()).await
+        self.read(written(word)).await
     }
 
     fn how_it_ended(self) -> String {
@@ -163,7 +167,7 @@ struct Executor {
 impl Executor {
     fn serve(&self, kind: Kind) -> io::Result<()> {
         report(TAKES)?;
-        pool::act(kind, self.pace, |word| report(word.name()), |gate| Ok(self.event(gate).wait()?))
+        pool::act(kind, self.pace, |word| report(written(word)), |gate| Ok(self.event(gate).wait()?))
     }
 
     fn event(&self, gate: Gate) -> &SharedEvent {

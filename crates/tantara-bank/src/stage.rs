@@ -146,7 +146,6 @@ impl Stage {
         &self.plan.customers
     }
 
-    #[cfg(target_os = "linux")]
     pub(crate) fn workers(&self) -> usize {
         self.plan.workers
     }
@@ -253,7 +252,6 @@ impl OpenVisit<'_> {
     }
 
     /// Ends the visit because the worker process died. A customer who was waiting was not released.
-    #[cfg(target_os = "linux")]
     pub(crate) fn lose(mut self, how: &str) {
         self.stop();
         self.visit.lost = Some(self.stage.began.elapsed());

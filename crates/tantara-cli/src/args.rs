@@ -14,7 +14,7 @@ use crate::reach::{self, PlaceArgs, ReachArg};
 ///
 /// An event is a flag: setting it releases every process that waits for it. Programs that know its name can signal each
 /// other, without a daemon. A process that is killed blocks no other process. With --etcd the programs may run on
-/// different machines.
+/// different machines, and on Windows and macOS too.
 #[derive(Parser, Debug)]
 #[command(
     name = "tantara",
@@ -30,8 +30,9 @@ Examples:
 A name consists of letters and digits of any script, and of . _ - + : @ = , % ~. It must not begin with . - or ~, \
 and has at most 200 bytes.
 
-Events are files in the directory that --dir or $TANTARA_DIR names. The default is $XDG_RUNTIME_DIR/tantara; if that \
-variable is not set, /run/user/UID/tantara; if that does not exist, /dev/shm/tantara-UID.
+Events are files in the directory that --dir or $TANTARA_DIR names, which needs Linux. The default is \
+$XDG_RUNTIME_DIR/tantara; if that variable is not set, /run/user/UID/tantara; if that does not exist, \
+/dev/shm/tantara-UID.
 
 With --etcd or $TANTARA_ETCD, events are keys in an etcd cluster instead, in the namespace --namespace. An endpoint is \
 HOST:PORT; put https:// before it for TLS. Other users can see arguments, so the password of --user is read from \
@@ -87,7 +88,7 @@ Examples:
   tantara bank --pace 0 --json      figures instead of lines
   tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
                                     10,000 tasks, and a picture
-  tantara bank --reach processes    try kill -9 on a worker process
+  tantara bank --reach processes    try kill -9 on a worker process (Linux)
   tantara --etcd 127.0.0.1:2379 bank --reach machines
                                     workers share only the cluster
 

@@ -12,10 +12,10 @@ use tantara_bank::{Audience, Customer, HearLine, Plan, Run};
 
 use crate::args;
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::outfile::OutFile;
 use crate::output;
 use crate::reach::{PlaceArgs, Reach};
+use crate::system;
 
 /// From this number of customers on, a progress bar is shown.
 const MANY_CUSTOMERS: usize = 1_000;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: args::Bank, place: &PlaceArgs) -> Result<(), Failure> {
     let total = customers.len();
     let is_watched = !args.quiet && total >= MANY_CUSTOMERS && output::is_watched();
     let served = Arc::new(AtomicUsize::new(0));
-    interrupt::ends_with({
+    system::ends_with({
         let served = Arc::clone(&served);
         move || output::note(format_args!("interrupted; {} of {total} customers were served", served.load(Relaxed)))
     })?;

@@ -10,6 +10,7 @@ use same_file::Handle;
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
+use crate::system;
 
 /// The drafts that exist now.
 static DRAFTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -85,10 +86,7 @@ impl Target {
         };
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tantara-");
-        #[cfg(unix)]
-        let new_file: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        #[cfg(unix)]
-        builder.permissions(new_file);
+        system::permit_as_other_files(&mut builder);
         let draft = builder.tempfile_in(directory_of(&place)).map_err(without_path)?;
         drafts().push(draft.path().to_owned());
         if let Some(permissions) = existing {

@@ -1,14 +1,12 @@
-//! What needs events between processes: the subcommands for events, and the worker processes of the bank.
-//!
-//! `reach_within_process.rs` takes the place of this file on platforms without events between processes.
+//! The subcommands for events, and the scopes of the bank with the worker processes that they need.
 
 use clap::{Subcommand, ValueEnum};
-use tantara_bank::processes::MOST_WORKERS;
-use tantara_bank::{Audience, Plan, Run};
+use tantara_bank::{Audience, MOST_WORKERS, Plan, Run};
 use tantara_etcd::Cluster;
 
 use crate::events::{self, ClusterArgs};
 use crate::failure::Failure;
+use crate::local;
 
 pub(crate) use crate::events::PlaceArgs;
 
@@ -35,10 +33,7 @@ impl Action {
     pub(crate) fn run(self, place: PlaceArgs) -> Result<(), Failure> {
         match self {
             Action::Events(action) => events::run(action, place),
-            Action::WorkerOfBank { arguments } => {
-                tantara::waits::record(true);
-                tantara_bank::processes::work(&arguments).map_err(Failure::internal)
-            }
+            Action::WorkerOfBank { arguments } => local::work_for_bank(&arguments),
             Action::FarWorkerOfBank { arguments } => {
                 let Some(target) = place.cluster(None)? else {
                     return Err(Failure::usage("only tantara bank can start a worker"));
@@ -55,7 +50,7 @@ pub(crate) enum ReachArg {
     Threads,
     /// Async tasks on a multi-threaded runtime
     Tasks,
-    /// A pool of processes; if one is killed, only its current customer is lost
+    /// A pool of processes (Linux); if one is killed, only its current customer is lost
     Processes,
     /// A pool of processes that share nothing but the cluster of --etcd
     Machines,
@@ -95,7 +90,7 @@ impl Reach {
         match reach {
             ReachArg::Threads => Ok(Reach::WithinProcess(tantara_bank::Reach::Threads)),
             ReachArg::Tasks => Ok(Reach::WithinProcess(tantara_bank::Reach::Tasks)),
-            ReachArg::Processes => Ok(Reach::Processes),
+            ReachArg::Processes => local::check_bank().map(|()| Reach::Processes),
             ReachArg::Machines => {
                 let Some(target) = place.cluster(None)? else {
                     return Err(Failure::usage(
@@ -122,7 +117,7 @@ impl Reach {
                     worker.arg(WORKER);
                     worker
                 };
-                tantara_bank::processes::run(plan, audience, worker)
+                local::run_bank(plan, audience, worker)
             }
             Reach::Machines(cluster, place) => {
                 let program = program?;

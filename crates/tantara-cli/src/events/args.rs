@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-use rustix::process::Pid;
-use tantara::SharedEvent;
 
 use crate::events::place::PlaceArgs;
 use crate::events::tcp::Target;
-use crate::events::{conditions, text};
+use crate::events::{check, conditions, text};
 use crate::failure::Failure;
 
 /// The end of every help text.
@@ -21,7 +19,8 @@ macro_rules! exit_codes {
             "\nExit codes: ",
             $own,
             "2 bad usage or bad input (nothing was done); 125 tantara itself failed. ",
-            "A signal ends the process as that signal (process 1 of a container: with 128 plus its number)."
+            "A signal ends the process as that signal (process 1 of a container: with 128 plus its number); on ",
+            "Windows, Ctrl-C ends it with 0xC000013A."
         )
     };
 }
@@ -209,7 +208,7 @@ pub(crate) struct Note {
 impl Note {
     /// Fails if the text cannot be a note.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        SharedEvent::check_note(self.text()).map_err(Failure::of_event)
+        check::note(self.text()).map_err(Failure::usage)
     }
 
     /// The text; empty if there is none.
@@ -307,11 +306,12 @@ A wait survives outages of the cluster; an outage of more than ten seconds is re
 to the cluster is retried until --timeout, if it is given, and else until --connect-timeout. If it fails, the exit \
 code is 125.
 
-The command replaces tantara: it keeps the process ID, and its exit code is the exit code.
+The command replaces tantara: it keeps the process ID, and its exit code is the exit code. On Windows, where no \
+process can be replaced, tantara runs it and ends as it does.
 
 Exit codes: 0 released; 124 timeout; 126 the command cannot be executed; 127 the command is not found; 2 bad usage or \
 bad input (nothing was done); 125 tantara itself failed, or an event was removed. A signal ends the process as that \
-signal (process 1 of a container: with 128 plus its number).")]
+signal (process 1 of a container: with 128 plus its number); on Windows, Ctrl-C ends it with 0xC000013A.")]
 pub(crate) struct Wait {
     /// The events
     #[arg(value_name = "NAME", required_unless_present_any = ["pid", "file", "tcp"],
@@ -330,11 +330,11 @@ pub(crate) struct Wait {
     #[arg(long)]
     pub(crate) next: bool,
 
-    /// Wait until the process has ended
+    /// Wait until the process has ended (Linux)
     #[arg(long, value_name = "PID", value_parser = conditions::pid, allow_negative_numbers = true)]
-    pub(crate) pid: Vec<Pid>,
+    pub(crate) pid: Vec<u32>,
 
-    /// Wait until the file exists
+    /// Wait until the file exists (Linux)
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) file: Vec<PathBuf>,
 
@@ -366,8 +366,9 @@ Examples:
   tantara hold maintenance -- ./upgrade   see tantara wait --unset
   tantara hold busy -- sh -c 'sleep 10'
 
-Signals are passed on to the command, but for those that its terminal sends to both. If tantara is killed by SIGKILL, \
-which no process can pass on, the events are clear at once and the command goes on. With --etcd that takes up to ten \
+Signals are passed on to the command, but for those that its terminal sends to both. On Windows, Ctrl-C reaches both, \
+and tantara leaves the end to the command. If tantara is killed by SIGKILL, which no process can pass on, the events \
+are clear at once and the command goes on. With --etcd that takes up to ten \
 seconds, and a hold that an outage of the cluster has ended begins again after it.
 
 As process 1 of a container, tantara also collects orphaned processes that have ended.

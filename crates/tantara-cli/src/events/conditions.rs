@@ -4,23 +4,18 @@
 //! Each is an [`Event`] of this process, which is set once the condition has held. One thread sleeps for all processes
 //! and files; each server has a thread of its own, because resolving a name blocks.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::exit;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tantara::{Event, any};
 
-use crate::events::files::{Files, NAP};
 use crate::events::tcp::{Refusal, Target};
 use crate::failure::Failure;
-use crate::output;
+use crate::local::Observer;
+use crate::{output, system};
 
 /// The pauses between attempts to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -35,7 +30,7 @@ const REPORT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Kind {
     /// The process has ended.
-    Pid(Pid),
+    Pid(u32),
     /// The file exists.
     File(PathBuf),
     /// The server accepts connections.
@@ -46,8 +41,8 @@ impl Kind {
     /// The option that names it, with a path as it was given. No event's name begins with `-`.
     pub(crate) fn as_option(&self) -> Vec<u8> {
         match self {
-            Kind::Pid(pid) => format!("--pid={}", pid.as_raw_nonzero()).into_bytes(),
-            Kind::File(path) => [b"--file=", path.as_os_str().as_bytes()].concat(),
+            Kind::Pid(pid) => format!("--pid={pid}").into_bytes(),
+            Kind::File(path) => [b"--file=", &*system::bytes_of(path)].concat(),
             Kind::Tcp(target) => format!("--tcp={target}").into_bytes(),
         }
     }
@@ -80,7 +75,7 @@ impl Condition {
     /// What a wait that has timed out says of it.
     pub(crate) fn failing(&self) -> String {
         match &self.kind {
-            Kind::Pid(pid) => format!("process {} has not ended", pid.as_raw_nonzero()),
+            Kind::Pid(pid) => format!("process {pid} has not ended"),
             Kind::File(path) => format!("{} does not exist", path.display()),
             Kind::Tcp(target) => match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(refusal) => format!("{target} not reached: {refusal}"),
@@ -92,7 +87,7 @@ impl Condition {
     /// What a wait says that it waits for.
     pub(crate) fn waiting(&self) -> String {
         match &self.kind {
-            Kind::Pid(pid) => format!("the end of process {}", pid.as_raw_nonzero()),
+            Kind::Pid(pid) => format!("the end of process {pid}"),
             Kind::File(path) => format!("the file {}", path.display()),
             Kind::Tcp(target) => match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(refusal) => format!("a connection to {target} ({refusal})"),
@@ -125,9 +120,10 @@ impl Condition {
 }
 
 /// Parses a process ID.
-pub(crate) fn pid(text: &str) -> Result<Pid, String> {
+pub(crate) fn pid(text: &str) -> Result<u32, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let pid = text.parse().ok().filter(|_| is_number).and_then(Pid::from_raw);
+    // The system's type has a sign.
+    let pid = text.parse().ok().filter(|&pid| is_number && pid > 0 && i32::try_from(pid).is_ok());
     pid.ok_or_else(|| "expected the ID of a process, a number from 1 on".to_owned())
 }
 
@@ -135,37 +131,30 @@ pub(crate) fn pid(text: &str) -> Result<Pid, String> {
 /// the whole process fails.
 pub(crate) fn begin(kinds: impl Iterator<Item = Kind>, is_quiet: bool) -> Result<Vec<Arc<Condition>>, Failure> {
     let conditions: Vec<Arc<Condition>> = kinds.map(|kind| Arc::new(Condition::new(kind))).collect();
-    if conditions.is_empty() {
-        return Ok(conditions);
-    }
-    let mut processes = Vec::new();
-    let mut paths = Vec::new();
+    let (mut processes, mut files) = (Vec::new(), Vec::new());
     for (index, condition) in conditions.iter().enumerate() {
         match &condition.kind {
-            Kind::Pid(pid) => match open(*pid)? {
-                Some(process) => processes.push((index, process)),
-                None => condition.has_held.set(),
-            },
+            Kind::Pid(pid) => processes.push((index, *pid)),
             Kind::File(path) if path.as_os_str().is_empty() => {
                 return Err(Failure::usage("--file needs the path of a file, not an empty one"));
             }
-            Kind::File(path) => paths.push((index, path.clone())),
+            Kind::File(path) => files.push((index, path.clone())),
             Kind::Tcp(_) => {}
         }
     }
-    let files = if paths.is_empty() { None } else { Some(Files::new(paths.into_iter())?) };
-    let mut sleeper = Sleeper { conditions: conditions.clone(), processes, files };
-    sleeper.look_for_files()?;
-    sleeper.sleep(Some(Duration::ZERO))?;
-    if !sleeper.is_done() {
-        start("conditions", move || {
-            while !sleeper.is_done() {
-                if let Err(failure) = sleeper.sleep(sleeper.files.as_ref().map(|_| NAP)) {
-                    output::note(format_args!("{failure}"));
-                    exit(failure.code.into());
+    if !processes.is_empty() || !files.is_empty() {
+        let observed = conditions.clone();
+        let mut observer = Observer::new(processes, files, move |index| observed[index].has_held.set())?;
+        if !observer.is_done() {
+            start("conditions", move || {
+                while !observer.is_done() {
+                    if let Err(failure) = observer.sleep() {
+                        output::note(format_args!("{failure}"));
+                        exit(failure.code.into());
+                    }
                 }
-            }
-        })?;
+            })?;
+        }
     }
     for condition in &conditions {
         if let Kind::Tcp(target) = &condition.kind {
@@ -179,76 +168,4 @@ pub(crate) fn begin(kinds: impl Iterator<Item = Kind>, is_quiet: bool) -> Result
 fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
     let started = thread::Builder::new().name(name.into()).spawn(run);
     started.map(drop).map_err(|error| Failure::internal(format!("cannot start a thread: {error}")))
-}
-
-/// A descriptor of the process. `None` if there is no such process.
-fn open(pid: Pid) -> Result<Option<OwnedFd>, Failure> {
-    let number = pid.as_raw_nonzero();
-    match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(process) => Ok(Some(process)),
-        Err(Errno::SRCH) => Ok(None),
-        Err(Errno::INVAL | Errno::NOENT) => {
-            Err(Failure::usage(format!("--pid {number}: this is a thread; give the ID of its process")))
-        }
-        Err(Errno::NOSYS) => Err(Failure::internal("--pid needs Linux 5.3 or later")),
-        Err(error) => Err(Failure::internal(format!("cannot wait for process {number}: {error}"))),
-    }
-}
-
-/// Sleeps until processes end and files appear.
-struct Sleeper {
-    conditions: Vec<Arc<Condition>>,
-    /// The processes that have not ended, by the indices of the conditions.
-    processes: Vec<(usize, OwnedFd)>,
-    files: Option<Files>,
-}
-
-impl Sleeper {
-    fn is_done(&self) -> bool {
-        self.processes.is_empty() && self.files.is_none()
-    }
-
-    /// Sleeps until something has happened, or for as long as this; then it looks for files in any case.
-    fn sleep(&mut self, longest: Option<Duration>) -> Result<(), Failure> {
-        let longest = longest.and_then(|longest| Timespec::try_from(longest).ok());
-        let mut sources: Vec<PollFd<'_>> =
-            self.processes.iter().map(|(_, process)| PollFd::new(process, PollFlags::IN)).collect();
-        if let Some(files) = &self.files {
-            sources.push(PollFd::new(&files.notices, PollFlags::IN));
-            sources
-                .extend(files.mounts.as_ref().map(|mounts| PollFd::from_borrowed_fd(mounts.as_fd(), PollFlags::PRI)));
-        }
-        let is_timeout = match poll(&mut sources, longest.as_ref()) {
-            Ok(count) => count == 0,
-            Err(Errno::INTR) => return Ok(()),
-            Err(error) => return Err(Failure::internal(format!("cannot wait for conditions: {error}"))),
-        };
-        let has_happened: Vec<bool> = sources.iter().map(|source| !source.revents().is_empty()).collect();
-        let of_files = &has_happened[self.processes.len()..];
-        // The second one is that of the mounts.
-        let is_look_due = self.files.as_ref().is_some_and(|files| {
-            let has_changed = of_files.first() == Some(&true) && files.has_changed();
-            is_timeout || has_changed || of_files.get(1) == Some(&true)
-        });
-        let mut ended = has_happened.iter();
-        self.processes.retain(|(index, _)| {
-            let has_ended = ended.next() == Some(&true);
-            if has_ended {
-                self.conditions[*index].has_held.set();
-            }
-            !has_ended
-        });
-        if is_look_due { self.look_for_files() } else { Ok(()) }
-    }
-
-    fn look_for_files(&mut self) -> Result<(), Failure> {
-        let Some(files) = &mut self.files else { return Ok(()) };
-        for index in files.look()? {
-            self.conditions[index].has_held.set();
-        }
-        if files.is_empty() {
-            self.files = None;
-        }
-        Ok(())
-    }
 }

@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 
 use crate::events::place::Place;
-use crate::events::program;
 use crate::failure::Failure;
+use crate::system;
 
 /// If one of the names from the index `first` on is that of a command, and of no event: that name, and the line that
 /// would run the command.
@@ -15,7 +15,7 @@ pub(crate) fn at_command(
     first: usize,
 ) -> Result<Option<(String, String)>, Failure> {
     for (index, name) in names.iter().enumerate().skip(first) {
-        if program::check(OsStr::new(name)).is_ok() && !place.knows(name)? {
+        if system::check_program(OsStr::new(name)).is_ok() && !place.knows(name)? {
             let (events, command) = names.split_at(index);
             let words = [&["tantara".to_owned(), verb.to_owned()], events, &["--".to_owned()], command].concat();
             return Ok(Some((name.clone(), words.join(" "))));

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tantara_etcd::ClusterEvent;
 
 use crate::events::args::Hold;
-use crate::events::child::Startable;
 use crate::events::place::{Event, Place};
 use crate::failure::Failure;
-use crate::interrupt;
+use crate::local::LocalHold;
 use crate::output;
+use crate::system::{self, Startable};
 
 /// How often to look whether a cluster has ended a hold.
 const LOOK: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ pub(crate) fn run(place: Place, hold: Hold) -> Result<(), Failure> {
         if let Some(signal) = command.first_signal() {
             // There is no command yet that could decide what the signal does.
             drop(holds);
-            interrupt::end_by(signal);
+            system::end_by(signal);
         }
         (holds, command.start()?)
     } else {
@@ -54,12 +54,12 @@ pub(crate) fn run(place: Place, hold: Hold) -> Result<(), Failure> {
     };
     let status = running.supervise();
     drop(holds);
-    interrupt::end_as(status)
+    system::end_as(status)
 }
 
 /// The holds of all events, until this is dropped.
 struct Holds {
-    _shared: Vec<tantara::Hold>,
+    _local: Vec<LocalHold>,
     /// Before the place, so that the cluster's holds end before the connection to it.
     _cluster: Option<Keeper>,
     _place: Arc<Place>,
@@ -68,10 +68,10 @@ struct Holds {
 impl Holds {
     /// Holds all of the events, or none.
     fn begin(place: Place, names: &[String]) -> Result<Holds, Failure> {
-        let (mut shared, mut of_cluster) = (Vec::new(), Vec::new());
+        let (mut local, mut of_cluster) = (Vec::new(), Vec::new());
         for event in place.open_all(names)? {
             match event {
-                Event::Shared(event) => shared.push(event.hold().map_err(Failure::of_event)?),
+                Event::Local(event) => local.push(event.hold()?),
                 Event::Cluster(event) => {
                     let hold = event.hold().map_err(Failure::of_cluster)?;
                     of_cluster.push((event, Some(hold)));
@@ -79,7 +79,7 @@ impl Holds {
             }
         }
         let cluster = (!of_cluster.is_empty()).then(|| Keeper::new(of_cluster));
-        Ok(Holds { _shared: shared, _cluster: cluster, _place: Arc::new(place) })
+        Ok(Holds { _local: local, _cluster: cluster, _place: Arc::new(place) })
     }
 }
 

@@ -5,59 +5,24 @@ use std::io::IsTerminal;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use serde::Serialize;
-use tantara::SharedEvent;
-use tantara_etcd::ClusterEntry;
 
+use crate::events::entry::{Entry, Inside};
 use crate::events::origin::Origin;
-use crate::events::ps::{self, Inside};
-use crate::events::waiter::Waiter;
-use crate::events::{Place, text};
+use crate::events::place::Place;
+use crate::events::text;
 use crate::failure::Failure;
-use crate::output;
+use crate::{local, output};
 
 /// On a narrower terminal there are no columns.
 const NARROWEST_TABLE: u16 = 72;
 
-/// An event in a directory or in a cluster.
-struct Entry {
-    name: String,
-    is_set: bool,
-    last_set: Option<Origin>,
-    /// The processes that hold it; `None` in a directory.
-    holders: Option<Vec<Origin>>,
-    waiters: Vec<Waiter>,
-    /// The processes that record their waits and wait for it.
-    inside: Vec<Inside>,
-}
-
-impl From<tantara::Entry> for Entry {
-    fn from(entry: tantara::Entry) -> Entry {
-        Entry {
-            name: entry.name,
-            is_set: entry.is_set,
-            last_set: entry.last_set.map(Origin::from),
-            holders: None,
-            waiters: entry.waiters.iter().map(Waiter::from).collect(),
-            inside: Vec::new(),
-        }
-    }
-}
-
-impl From<ClusterEntry> for Entry {
-    fn from(entry: ClusterEntry) -> Entry {
-        Entry {
-            name: entry.name,
-            is_set: entry.is_set,
-            last_set: entry.last_set.map(Origin::from),
-            holders: Some(entry.holders.into_iter().map(Origin::from).collect()),
-            waiters: entry.waiters.iter().map(Waiter::from).collect(),
-            inside: Vec::new(),
-        }
-    }
-}
-
 pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Failure> {
-    let mut events = entries(place, names)?;
+    let mut events: Vec<Entry> = match place {
+        Place::Directory(directory) => local::entries(directory, names)?,
+        Place::Cluster(region) => {
+            region.cluster.list().map_err(Failure::of_cluster)?.into_iter().map(Entry::from).collect()
+        }
+    };
     if let Some(unknown) = names.iter().find(|name| !events.iter().any(|event| event.name == **name)) {
         return Err(Failure::usage(place.unknown(unknown)));
     }
@@ -71,33 +36,6 @@ pub(crate) fn run(place: &Place, names: &[String], json: bool) -> Result<(), Fai
     }
     output::flush();
     Ok(())
-}
-
-/// All events. Files that are no events are reported, if they are among the names or there are none.
-fn entries(place: &Place, names: &[String]) -> Result<Vec<Entry>, Failure> {
-    let directory = match place {
-        Place::Directory(directory) => directory,
-        Place::Cluster(region) => {
-            let entries = region.cluster.list().map_err(Failure::of_cluster)?;
-            return Ok(entries.into_iter().map(Entry::from).collect());
-        }
-    };
-    // The error of a file that is no event is that of opening it.
-    names.iter().try_for_each(|name| directory.find(name).map(drop))?;
-    let mut events = Vec::new();
-    for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
-        match entry {
-            Ok(event) => events.push(Entry::from(event)),
-            // One bad file does not hide the other events.
-            Err(error) if names.is_empty() => output::note(format_args!("{error}")),
-            Err(_) => {}
-        }
-    }
-    let processes = ps::processes(&directory.path)?;
-    for event in &mut events {
-        event.inside = processes.iter().filter_map(|process| process.waits_for(&event.name)).collect();
-    }
-    Ok(events)
 }
 
 fn print_table(place: &Place, events: &[Entry]) {
@@ -161,7 +99,7 @@ fn waiters(event: &Entry) -> String {
         lines.push(format!("and {} more", event.waiters.len() - MOST));
     }
     for Inside { pid, waits, place, since } in event.inside.iter().take(MOST) {
-        let (process, place, since) = (text::process(*pid), ps::shown(place), text::since(*since));
+        let (process, place, since) = (text::process(*pid), text::short(place), text::since(*since));
         lines.push(format!("inside of {process}: {waits}, the oldest at {place} (for {since})"));
     }
     if event.inside.len() > MOST {

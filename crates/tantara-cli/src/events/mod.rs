@@ -1,54 +1,57 @@
 //! The subcommands for events of processes and machines.
 
-mod aim;
+pub(crate) mod aim;
 mod args;
-mod child;
+mod awaited;
+pub(crate) mod change;
+mod check;
 mod conditions;
 mod duration;
-mod files;
+pub(crate) mod entry;
 mod hint;
 mod hold;
 mod is_set;
 mod list;
-mod origin;
+pub(crate) mod origin;
 mod outage;
 mod place;
-mod program;
-mod ps;
+pub(crate) mod printer;
 mod remove;
 mod set;
 mod tcp;
-mod text;
+pub(crate) mod text;
 mod wait;
-mod waiter;
+pub(crate) mod waiter;
 mod watch;
+mod why;
 
 use std::time::Instant;
 
-use tantara::SharedEvent;
-
 use crate::failure::Failure;
+use crate::{local, system};
 
 pub(crate) use args::Action;
 use args::Names;
-use place::{Change, Place};
+use change::Change;
+use place::Place;
 pub(crate) use place::{ClusterArgs, PlaceArgs};
 
 pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     let began = Instant::now();
     // Check all names before anything is done.
-    action.names().try_for_each(|name| SharedEvent::check_name(name).map_err(|error| (name, error))).map_err(
-        |(name, error)| match &action {
-            Action::Wait(wait) if wait.command.is_empty() && program::check(name.as_ref()).is_ok() => {
+    for name in action.names() {
+        check::name(name).map_err(|error| match &action {
+            Action::Wait(wait) if wait.command.is_empty() && system::check_program(name.as_ref()).is_ok() => {
                 Failure::usage(format!("{error}; to run it as a command after the wait, put -- before it"))
             }
-            _ => Failure::of_event(error),
-        },
-    )?;
+            _ => Failure::usage(error),
+        })?;
+    }
     match &action {
         Action::Hold(hold) => hold.check()?,
         Action::Set(set) => set.check()?,
         Action::Pulse(pulse) => pulse.note.check()?,
+        Action::Ps { .. } => local::check_ps()?,
         _ => {}
     }
     let time_limit = action.time_limit();
@@ -67,7 +70,12 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
         Action::Hold(hold) => hold::run(place, hold),
         Action::IsSet(is_set) => is_set::run(&place, &is_set),
         Action::Ls { names, json } => list::run(&place, &names, json),
-        Action::Ps { pid, json } => ps::run(&place, pid, json),
+        Action::Ps { pid, json } => match &place {
+            Place::Directory(directory) => local::ps(directory, pid, json),
+            Place::Cluster(_) => Err(Failure::usage(
+                "ps shows waits inside of processes of this machine: use it without --etcd, and unset TANTARA_ETCD",
+            )),
+        },
         Action::Watch(watch) => watch::run(&place, &watch, began),
         Action::Rm(rm) => remove::run(&place, &rm),
     }

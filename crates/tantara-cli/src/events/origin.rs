@@ -1,15 +1,8 @@
 //! The last `set` of an event: by which process, when, and with which note.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use tokio::time::timeout_at;
-
-use crate::events::place::Event;
 use crate::events::text;
-use crate::output;
-
-/// The time limit of the question for the last sets of events in a cluster, which delays a command after the wait.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The process that set or holds an event.
 pub(crate) struct Origin {
@@ -36,36 +29,8 @@ impl Origin {
     }
 }
 
-impl From<tantara::LastSet> for Origin {
-    fn from(last: tantara::LastSet) -> Origin {
-        Origin { at: last.at, pid: last.pid, host: None, note: last.note }
-    }
-}
-
 impl From<tantara_etcd::Origin> for Origin {
     fn from(origin: tantara_etcd::Origin) -> Origin {
         Origin { at: origin.at, pid: Some(origin.pid), host: Some(origin.host), note: origin.note }
-    }
-}
-
-/// Says why the events were set, as far as that is known: it is for people, and no failure.
-pub(crate) fn report<'e>(events: impl Iterator<Item = (&'e str, &'e Event)>) {
-    let deadline = Instant::now() + LOOK;
-    for (name, event) in events {
-        let Some(last) = last_set(event, deadline) else { continue };
-        if let Some(note) = &last.note {
-            output::note(format_args!("{name} was set by {}: {note}", last.process()));
-        }
-    }
-}
-
-fn last_set(event: &Event, deadline: Instant) -> Option<Origin> {
-    match event {
-        Event::Shared(event) => event.last_set().ok()?.map(Origin::from),
-        Event::Cluster(event) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
-            let asked = async { timeout_at(deadline.into(), event.last_set_async()).await };
-            runtime.block_on(asked).ok()?.ok()?.map(Origin::from)
-        }
     }
 }

@@ -6,14 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
-use tantara::SharedEvent;
 use tantara_etcd::{Cluster, ClusterEvent, Options, Tls};
 
+use crate::events::change::Change;
 use crate::events::outage::OutageReport;
 use crate::events::text;
 use crate::events::waiter::Waiter;
 use crate::failure::Failure;
-use crate::output;
+use crate::local::{Directory, LocalEvent};
+use crate::{output, system};
 
 /// Bounds of the timeout of one request to a cluster.
 const LONGEST_REQUEST: Duration = Duration::from_secs(5);
@@ -268,14 +269,6 @@ pub(crate) enum Place {
     Cluster(Region),
 }
 
-/// A directory of this machine.
-#[derive(Debug)]
-pub(crate) struct Directory {
-    /// The directory that the user named; `None` for the default.
-    named: Option<PathBuf>,
-    pub(crate) path: PathBuf,
-}
-
 /// A namespace of a cluster.
 #[derive(Debug)]
 pub(crate) struct Region {
@@ -283,30 +276,10 @@ pub(crate) struct Region {
     endpoints: String,
 }
 
-/// A change of an event.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Change<'a> {
-    /// With a note, or an empty one.
-    Set(&'a str),
-    Clear,
-    Pulse(&'a str),
-}
-
-impl Change<'_> {
-    fn of(self, event: &SharedEvent) -> Result<(), Failure> {
-        let done = match self {
-            Change::Set(note) => event.set_with_note(note),
-            Change::Clear => event.clear(),
-            Change::Pulse(note) => event.pulse_with_note(note),
-        };
-        done.map_err(Failure::of_event)
-    }
-}
-
 /// An event in a directory or in a cluster.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Shared(SharedEvent),
+    Local(LocalEvent),
     Cluster(ClusterEvent),
 }
 
@@ -323,8 +296,7 @@ impl Place {
                 return Err(Failure::usage(format!("{stray} needs --etcd, which is missing")));
             }
             let named = args.dir.or_else(|| variable("TANTARA_DIR").map(PathBuf::from));
-            let path = named.clone().unwrap_or_else(SharedEvent::default_directory);
-            return Ok(Place::Directory(Directory { named, path }));
+            return Directory::new(named).map(Place::Directory);
         };
         let endpoints = target.endpoints.clone();
         Ok(Place::Cluster(Region { cluster: target.connect()?, endpoints }))
@@ -357,7 +329,7 @@ impl Place {
     /// Fails if the events cannot be changed later. Those that do not exist are created.
     pub(crate) fn prepare(&self, names: &[String]) -> Result<(), Failure> {
         match self {
-            Place::Directory(directory) => directory.open_writable(names).map(drop),
+            Place::Directory(directory) => directory.prepare(names),
             // The connection exists; more is not known before a request.
             Place::Cluster(_) => Ok(()),
         }
@@ -366,11 +338,7 @@ impl Place {
     /// Whether an event is set. One that does not exist is unset, and is not created.
     pub(crate) fn is_set(&self, name: &str) -> Result<bool, Failure> {
         match self {
-            Place::Directory(directory) => match directory.find(name)?.map(|event| event.is_set()) {
-                None => Ok(false),
-                Some(Err(error)) if error.is_removed() => Ok(false),
-                Some(is_set) => is_set.map_err(Failure::of_event),
-            },
+            Place::Directory(directory) => directory.is_set(name),
             Place::Cluster(region) => region.cluster.event(name).is_set().map_err(Failure::of_cluster),
         }
     }
@@ -378,7 +346,7 @@ impl Place {
     /// Opens all of the events, or fails if one of them cannot be opened.
     pub(crate) fn open_all(&self, names: &[String]) -> Result<Vec<Event>, Failure> {
         let open = |name: &String| match self {
-            Place::Directory(directory) => directory.open(name).map(Event::Shared),
+            Place::Directory(directory) => directory.open(name).map(Event::Local),
             Place::Cluster(region) => Ok(Event::Cluster(region.cluster.event(name))),
         };
         names.iter().map(open).collect()
@@ -387,7 +355,7 @@ impl Place {
     /// Opens those of the events that exist. One that cannot be found at once in a cluster counts as one that exists.
     pub(crate) fn find_all(&self, names: &[String]) -> Result<Vec<Option<Event>>, Failure> {
         let find = |name: &String| match self {
-            Place::Directory(directory) => Ok(directory.find(name)?.map(Event::Shared)),
+            Place::Directory(directory) => Ok(directory.find(name)?.map(Event::Local)),
             Place::Cluster(region) => Ok(Some(Event::Cluster(region.cluster.event(name)))),
         };
         names.iter().map(find).collect()
@@ -424,59 +392,9 @@ impl Place {
     /// A description of the place, for messages.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Place::Directory(directory) => directory.path.display().to_string(),
+            Place::Directory(directory) => directory.shown(),
             Place::Cluster(region) => format!("namespace {} of {}", region.cluster.namespace(), region.endpoints),
         }
-    }
-}
-
-impl Directory {
-    /// The mode with which the directory is created, less the umask. The default directory belongs to its user alone.
-    pub(crate) fn mode(&self) -> u32 {
-        if self.named.is_some() { 0o777 } else { 0o700 }
-    }
-
-    pub(crate) fn open(&self, name: &str) -> Result<SharedEvent, Failure> {
-        let opened = match &self.named {
-            Some(directory) => SharedEvent::open_in(directory, name),
-            None => SharedEvent::open(name),
-        };
-        opened.map_err(Failure::of_event)
-    }
-
-    /// Changes the events. Nothing is changed if one of them cannot be opened.
-    fn change(&self, names: &[String], change: Change<'_>) -> Result<(), Failure> {
-        let events = self.open_writable(names)?;
-        for (event, name) in events.iter().zip(names) {
-            match change.of(event) {
-                // Another process removed it after it was opened. Open the name again, which creates a new event.
-                Err(_) if event.is_removed() => change.of(&self.open(name)?)?,
-                outcome => outcome?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens all of the events, or fails if one of them cannot be changed.
-    fn open_writable(&self, names: &[String]) -> Result<Vec<SharedEvent>, Failure> {
-        let events = names.iter().map(|name| self.open(name)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(event) = events.iter().find(|event| !event.is_writable()) {
-            // Fail with this event's error before any of them is changed.
-            event.set().map_err(Failure::of_event)?;
-        }
-        Ok(events)
-    }
-
-    pub(crate) fn find(&self, name: &str) -> Result<Option<SharedEvent>, Failure> {
-        SharedEvent::find_in(&self.path, name).map_err(Failure::of_event)
-    }
-
-    pub(crate) fn names(&self) -> Vec<String> {
-        let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
-        let names = files.filter_map(|file| file.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|name| SharedEvent::check_name(name).is_ok()).collect();
-        names.sort_unstable();
-        names
     }
 }
 
@@ -484,7 +402,7 @@ impl Event {
     /// Whether the event is set; `false` if that cannot be found out.
     pub(crate) fn seems_set(&self) -> bool {
         match self {
-            Event::Shared(event) => event.is_set().unwrap_or(false),
+            Event::Local(event) => event.seems_set(),
             Event::Cluster(event) => event.is_set().unwrap_or(false),
         }
     }
@@ -492,10 +410,10 @@ impl Event {
     /// The waiters except this process.
     pub(crate) fn other_waiters(&self) -> Vec<Waiter> {
         let mut waiters: Vec<Waiter> = match self {
-            Event::Shared(event) => event.waiters().unwrap_or_default().iter().map(Waiter::from).collect(),
+            Event::Local(event) => event.waiters(),
             Event::Cluster(event) => event.waiters().unwrap_or_default().iter().map(Waiter::from).collect(),
         };
-        let is_here = |waiter: &Waiter| waiter.host.as_ref().is_none_or(|host| *host == text::host());
+        let is_here = |waiter: &Waiter| waiter.host.as_ref().is_none_or(|host| *host == system::host());
         waiters.retain(|waiter| waiter.pid != Some(std::process::id()) || !is_here(waiter));
         waiters
     }

@@ -1,42 +1,27 @@
 //! `tantara rm`.
 
-use tantara::SharedEvent;
-
 use crate::events::args::Rm;
-use crate::events::place::{Directory, Place, Region};
+use crate::events::place::{Place, Region};
 use crate::failure::Failure;
-use crate::output;
+use crate::local::{Directory, LocalEvent};
 
 pub(crate) fn run(place: &Place, rm: &Rm) -> Result<(), Failure> {
     match place {
         Place::Directory(directory) => {
-            let events = if rm.all { all_of(directory)? } else { named(place, directory, rm)? };
-            events.iter().try_for_each(|event| event.remove().map(drop)).map_err(Failure::of_event)
+            let events = if rm.all { directory.all()? } else { named(place, directory, rm)? };
+            events.iter().try_for_each(LocalEvent::remove)
         }
         Place::Cluster(region) => remove_from(place, region, rm),
     }
 }
 
-fn named(place: &Place, directory: &Directory, rm: &Rm) -> Result<Vec<SharedEvent>, Failure> {
+fn named(place: &Place, directory: &Directory, rm: &Rm) -> Result<Vec<LocalEvent>, Failure> {
     let mut events = Vec::new();
     for name in &rm.names {
         match directory.find(name)? {
             Some(event) => events.push(event),
             None if rm.force => {}
             None => return Err(Failure::usage(place.unknown(name))),
-        }
-    }
-    Ok(events)
-}
-
-/// All events. Files that are no events are reported.
-fn all_of(directory: &Directory) -> Result<Vec<SharedEvent>, Failure> {
-    let mut events = Vec::new();
-    for entry in SharedEvent::list_in(&directory.path).map_err(Failure::of_event)? {
-        match entry {
-            // It may have been removed since.
-            Ok(entry) => events.extend(directory.find(&entry.name)?),
-            Err(error) => output::note(format_args!("{error}")),
         }
     }
     Ok(events)

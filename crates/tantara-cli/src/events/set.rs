@@ -2,14 +2,13 @@
 
 use std::ffi::OsString;
 
-use rustix::process::WaitStatus;
-
 use crate::events::args::Set;
-use crate::events::child::Startable;
+use crate::events::change::Change;
 use crate::events::hint;
-use crate::events::place::{Change, Place};
+use crate::events::place::Place;
 use crate::failure::Failure;
-use crate::{interrupt, output};
+use crate::output;
+use crate::system::{self, Ended, Startable};
 
 impl Set {
     /// Checks what the parser does not, before anything is done.
@@ -40,11 +39,11 @@ pub(crate) fn run(place: Place, set: &Set) -> Result<(), Failure> {
     let status = run_command(&place, set, command)?;
     // The connection to a cluster ends before this process may end by a signal.
     drop(place);
-    interrupt::end_as(status)
+    system::end_as(status)
 }
 
 /// Runs the command, and sets the events by its result.
-fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> Result<WaitStatus, Failure> {
+fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> Result<Ended, Failure> {
     let failed = || place.change(set.otherwise.as_slice(), set.change());
     // The command cannot be run.
     let not_run = |failure: Failure| match failed() {
@@ -59,7 +58,7 @@ fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> R
     }
     let mut running = command.start().map_err(not_run)?;
     let status = running.supervise();
-    if status.exit_status() == Some(0) {
+    if status.is_success() {
         place.change(&set.names, set.change())?
     } else {
         failed()?

@@ -43,11 +43,6 @@ pub(crate) fn moment(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(UNIX_EPOCH + after_epoch).to_string()
 }
 
-/// The name of this machine.
-pub(crate) fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
 /// A waiter, for messages: its process, its machine or command line, and how long it has waited.
 pub(crate) fn waiter(waiter: &Waiter) -> String {
     const LONGEST: usize = 60;
@@ -72,6 +67,17 @@ pub(crate) fn process(pid: Option<u32>) -> String {
 /// Text of another process, without the control characters that would affect the terminal.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
+/// As [`shown`], and not long.
+pub(crate) fn short(text: &str) -> String {
+    cut(&shown(text), 120)
+}
+
+/// The first characters of a text that is longer.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    let is_short = text.chars().nth(most).is_none();
+    if is_short { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
 }
 
 /// JSON with each control character escaped: some terminals obey those from U+0080 to U+009F, which

@@ -1,22 +1,20 @@
 //! `tantara wait`.
 
-use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tantara::{all, any};
 
-use crate::events::aim::{Aim, Awaited};
+use crate::events::aim::Aim;
 use crate::events::args::Wait;
+use crate::events::awaited::Awaited;
 use crate::events::conditions::{self, Condition, Kind};
 use crate::events::place::{Event, Place};
-use crate::events::{hint, origin, program, text};
+use crate::events::{hint, text, why};
 use crate::failure::Failure;
-use crate::output;
+use crate::{output, system};
 
 pub(crate) type Conditions = Vec<Arc<Condition>>;
 
@@ -61,7 +59,7 @@ pub(crate) fn run(place: Option<Place>, conditions: &Conditions, wait: &Wait, be
         output::flush();
     }
     match wait.command.split_first() {
-        Some((program, arguments)) => Err(become_command(program, arguments)),
+        Some((program, arguments)) => Err(system::become_command(program, arguments)),
         None => Ok(()),
     }
 }
@@ -107,7 +105,7 @@ fn report_found(place: &Place, wait: &Wait, names: &[String]) {
         return;
     }
     let found = place.find_all(names).unwrap_or_default();
-    origin::report(names.iter().zip(&found).filter_map(|(name, event)| Some((name.as_str(), event.as_ref()?))));
+    why::report(names.iter().zip(&found).filter_map(|(name, event)| Some((name.as_str(), event.as_ref()?))));
 }
 
 /// The index of what released the wait with `--any`, any index without it. `None` after the timeout, which is reported.
@@ -154,7 +152,7 @@ fn wait_for(
         && aim != Aim::Unset
     {
         let released = events.iter().enumerate().filter(|(index, _)| !wait.any || *index == part);
-        origin::report(released.map(|(_, (index, event))| (&*wait.names[*index], event)));
+        why::report(released.map(|(_, (index, event))| (&*wait.names[*index], event)));
     }
     let index_of = |part: usize| match events.get(part) {
         Some((index, _)) => *index,
@@ -212,11 +210,6 @@ fn wait_once(events: &[Awaited<'_>], is_any: bool, deadline: Option<Instant>) ->
         Some(deadline) => all(events).try_wait_deadline(deadline).map(done),
     };
     outcome.map_err(Failure::of_event)
-}
-
-/// Replaces this process. Returns only if that fails.
-fn become_command(program: &OsString, arguments: &[OsString]) -> Failure {
-    program::failure(program, &Command::new(program).args(arguments).exec())
 }
 
 /// Says, after a while, what the process waits for. A thread of its own does this beside the wait.

@@ -16,19 +16,6 @@ pub(crate) struct Waiter {
     pub(crate) since: SystemTime,
 }
 
-impl From<&tantara::Waiter> for Waiter {
-    fn from(waiter: &tantara::Waiter) -> Waiter {
-        Waiter {
-            pid: waiter.pid,
-            host: None,
-            tid: waiter.tid,
-            command: (!waiter.command.is_empty()).then(|| waiter.command.clone()),
-            count: 1,
-            since: waiter.since,
-        }
-    }
-}
-
 impl From<&tantara_etcd::ClusterWaiter> for Waiter {
     fn from(waiter: &tantara_etcd::ClusterWaiter) -> Waiter {
         Waiter {

@@ -8,7 +8,9 @@ use comfy_table::{ContentArrangement, Table};
 use serde::{Deserialize, Serialize, Serializer};
 use tantara::waits;
 
-use crate::events::{Place, text};
+use super::directory::Directory;
+use crate::events::entry::Inside;
+use crate::events::text;
 use crate::failure::Failure;
 use crate::output;
 
@@ -25,15 +27,6 @@ pub(crate) struct Process {
     #[serde(default)]
     missed: u64,
     groups: Vec<Group>,
-}
-
-/// The waits of a process for one event.
-pub(crate) struct Inside {
-    pub(crate) pid: Option<u32>,
-    pub(crate) waits: u64,
-    /// Where the oldest of them began.
-    pub(crate) place: String,
-    pub(crate) since: SystemTime,
 }
 
 /// Waits at one place for events of the same names.
@@ -115,20 +108,20 @@ fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Re
     moment(&milliseconds.unwrap_or_default(), serializer)
 }
 
-pub(crate) fn run(place: &Place, pid: Option<u32>, json: bool) -> Result<(), Failure> {
-    let Place::Directory(directory) = place else {
-        return Err(Failure::usage(
-            "ps shows waits inside of processes of this machine: use it without --etcd, and unset TANTARA_ETCD",
-        ));
-    };
-    let mut processes = processes(&directory.path)?;
+/// Fails if there cannot be such processes.
+pub(crate) fn check_ps() -> Result<(), Failure> {
+    Ok(())
+}
+
+pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<(), Failure> {
+    let mut processes = processes(directory.path())?;
     if let Some(pid) = pid {
         processes.retain(|process| process.pid == Some(pid));
         if processes.is_empty() {
             return Err(Failure::usage(format!(
                 "process {pid} publishes no waits in {}: start it with TANTARA_WAITS=1, and with the same TANTARA_DIR \
                  if that is set; its record begins with its first wait",
-                place.shown()
+                directory.shown()
             )));
         }
     }
@@ -138,7 +131,7 @@ pub(crate) fn run(place: &Place, pid: Option<u32>, json: bool) -> Result<(), Fai
     } else if processes.is_empty() {
         output::note(format_args!(
             "no process publishes its waits in {}: start one with TANTARA_WAITS=1",
-            place.shown()
+            directory.shown()
         ));
     } else {
         print(&processes);
@@ -188,7 +181,7 @@ impl Process {
     }
 
     fn title(&self) -> String {
-        let command = self.command.as_deref().map(|command| format!("  {}", cut(&text::shown(command), 80)));
+        let command = self.command.as_deref().map(|command| format!("  {}", text::cut(&text::shown(command), 80)));
         let count = if self.total == 1 { "1 wait".into() } else { format!("{} waits", self.total) };
         format!("{}{}: {count}", text::process(self.pid), command.unwrap_or_default())
     }
@@ -217,7 +210,13 @@ fn print(processes: &[Process]) {
         }
         table.set_header(["FOR", "WHO", "EVENT", "WHERE", "KNOWN"]);
         for group in &process.groups {
-            table.add_row([group.age(), group.who(), group.what(), shown(&group.place), group.known().join("\n")]);
+            table.add_row([
+                group.age(),
+                group.who(),
+                group.what(),
+                text::short(&group.place),
+                group.known().join("\n"),
+            ]);
         }
         for line in table.lines() {
             output::line(format_args!(" {}", line.trim_end()));
@@ -239,7 +238,7 @@ impl Group {
     fn who(&self) -> String {
         let Some(first) = self.waiters.first() else { return String::new() };
         match (&first.task, self.count) {
-            (Some(task), 1) => format!("task {}", shown(task)),
+            (Some(task), 1) => format!("task {}", text::short(task)),
             (Some(_), count) => format!("{count} tasks"),
             (None, 1) => who(first.thread.as_deref(), first.tid),
             (None, count) => {
@@ -254,10 +253,10 @@ impl Group {
     fn what(&self) -> String {
         const MOST: usize = 4;
         let names = self.events.iter().map(|event| match self.count {
-            1 => shown(&event.name),
+            1 => text::short(&event.name),
             // They may be different ones.
-            _ if event.labelled => shown(&event.name),
-            _ => shown(&event.kind),
+            _ if event.labelled => text::short(&event.name),
+            _ => text::short(&event.kind),
         });
         let names: Vec<_> = names.take(MOST).collect();
         let rest = if self.number_of_events > MOST as u64 { ", …" } else { "" };
@@ -273,13 +272,13 @@ impl Group {
     fn known(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(cycle) = &self.cycle {
-            lines.push(format!("a cycle: {}", shown(cycle)));
+            lines.push(format!("a cycle: {}", text::short(cycle)));
         }
         if self.released {
             lines.push("released, but not run since: its executor is blocked".to_owned());
         }
         for event in &self.events {
-            let of = if self.events.len() > 1 { format!("{}: ", shown(&event.name)) } else { String::new() };
+            let of = if self.events.len() > 1 { format!("{}: ", text::short(&event.name)) } else { String::new() };
             lines.extend(event.abandoned.as_ref().map(|act| format!("{of}abandoned {}", act.shown())));
             lines.extend(event.setters.iter().take(3).map(|act| format!("{of}to be set {}", act.shown())));
             lines.extend(event.taken.as_ref().map(|act| format!("{of}last release taken {}", act.shown())));
@@ -293,20 +292,10 @@ impl Act {
     fn shown(&self) -> String {
         let ended = if self.has_ended { " (ended)" } else { "" };
         let by = who(self.thread.as_deref(), self.tid);
-        format!("by {by}{ended} at {}, {}", shown(&self.place), text::ago(time(self.at)))
+        format!("by {by}{ended} at {}, {}", text::short(&self.place), text::ago(time(self.at)))
     }
 }
 
 fn who(name: Option<&str>, tid: u32) -> String {
-    name.map_or_else(|| format!("thread {tid}"), shown)
-}
-
-/// A text of another process: short, and without control characters.
-pub(crate) fn shown(other: &str) -> String {
-    cut(&text::shown(other), 120)
-}
-
-fn cut(text: &str, most: usize) -> String {
-    let is_short = text.chars().nth(most).is_none();
-    if is_short { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
+    name.map_or_else(|| format!("thread {tid}"), text::short)
 }

@@ -1,6 +1,8 @@
-//! The command that `hold` and `set` run as a child process: how it is started, gets signals, and ends.
+//! The command that `hold` and `set` run as a child process: how it is started, gets signals, and ends. And that of
+//! `wait`, which replaces this process.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::thread;
 
@@ -9,9 +11,9 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, getpgid, getpgrp, kill_process, wait, waitid,
 };
 
-use crate::events::program;
+use super::interrupt::{self, Passed, PassedOn};
+use super::program;
 use crate::failure::Failure;
-use crate::interrupt::{self, Passed, PassedOn};
 
 /// A command that can be started, as far as is known.
 pub(crate) struct Startable<'c> {
@@ -59,7 +61,7 @@ pub(crate) struct Running {
 impl Running {
     /// Passes signals on to the command until it ends. Returns how it has ended. As process 1, this also collects the
     /// orphans that have ended.
-    pub(crate) fn supervise(&mut self) -> WaitStatus {
+    pub(crate) fn supervise(&mut self) -> Ended {
         let child = Pid::from_child(&self.child);
         let end = self.signals.end();
         let notice = move || {
@@ -85,7 +87,7 @@ impl Running {
             }
             while let Ok(Some((process, status))) = wait(WaitOptions::NOHANG) {
                 if process == child {
-                    return status;
+                    return Ended(status);
                 }
             }
             may_have_it = true;
@@ -98,4 +100,28 @@ impl Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How a command has ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Ended(WaitStatus);
+
+impl Ended {
+    pub(crate) fn is_success(self) -> bool {
+        self.0.exit_status() == Some(0)
+    }
+}
+
+/// Ends this process as the command has ended.
+pub(crate) fn end_as(Ended(status): Ended) -> Result<(), Failure> {
+    match status.exit_status() {
+        Some(0) => Ok(()),
+        Some(code) => Err(Failure::of_command(code as u8)),
+        None => interrupt::end_by(status.terminating_signal().unwrap_or_default()),
+    }
+}
+
+/// Runs the program after a wait: it replaces this process. Returns only if that fails.
+pub(crate) fn become_command(program: &OsString, arguments: &[OsString]) -> Failure {
+    program::failure(program, &Command::new(program).args(arguments).exec())
 }

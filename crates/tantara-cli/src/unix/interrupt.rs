@@ -6,33 +6,27 @@
 //!
 //! `hold` passes signals on to its command instead, and ends as that does.
 
-#[cfg(unix)]
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-#[cfg(unix)]
 use std::sync::{Arc, OnceLock};
 
-#[cfg(unix)]
 use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
 use crate::failure::Failure;
 
-#[cfg(shared_events)]
-pub(crate) use passing::{Passed, PassedOn, end_as, end_by, pass_on};
+pub(crate) use passing::end_by;
+pub(super) use passing::{Passed, PassedOn, pass_on};
 
 /// The exit code that represents a signal.
-#[cfg(unix)]
 fn code_of(signal: i32) -> i32 {
     128 + signal
 }
 
-#[cfg(unix)]
 fn is_process_1() -> bool {
     std::process::id() == 1
 }
 
 /// As process 1, installs handlers by which every signal that would end another process ends this one at once. Does
 /// nothing in other processes. A command that replaces this process gets the default actions.
-#[cfg(unix)]
 pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
     if !is_process_1() {
         return Ok(());
@@ -52,20 +46,16 @@ pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
 }
 
 /// The signals after which the bank cleans up.
-#[cfg(unix)]
 const CLEANUP: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
 /// Whether these signals end process 1 at once.
-#[cfg(unix)]
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Whether all other signals do.
-#[cfg(unix)]
 static ALWAYS: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// From now on, Ctrl-C, SIGTERM and SIGHUP end the process cleanly: after the line that is being written, after
 /// `message` has printed the shutdown message, and after drafts of output files were removed.
-#[cfg(unix)]
 pub(crate) fn ends_with(message: impl Fn() + Send + 'static) -> Result<(), Failure> {
     use signal_hook::iterator::Signals;
 
@@ -97,7 +87,6 @@ pub(crate) fn ends_with(message: impl Fn() + Send + 'static) -> Result<(), Failu
 }
 
 /// Whether the signal was ignored when the process was started; `false` if that is unknown.
-#[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -105,25 +94,11 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// On other systems the default actions suffice.
-#[cfg(not(unix))]
-pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
-    Ok(())
-}
-
-/// On other systems the default actions suffice.
-#[cfg(not(unix))]
-pub(crate) fn ends_with(_: impl Fn() + Send + 'static) -> Result<(), Failure> {
-    Ok(())
-}
-
 /// Signals for a command that runs beside this process.
-#[cfg(shared_events)]
 mod passing {
     use std::process::exit;
     use std::sync::atomic::Ordering::Relaxed;
 
-    use rustix::process::WaitStatus;
     use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
     use signal_hook::iterator::SignalsInfo;
     use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -189,14 +164,6 @@ mod passing {
             at_once.store(false, Relaxed);
         }
         Ok(PassedOn(signals))
-    }
-
-    /// Ends this process as the command has ended.
-    pub(crate) fn end_as(status: WaitStatus) -> Result<(), Failure> {
-        if let Some(code) = status.exit_status() {
-            return if code == 0 { Ok(()) } else { Err(Failure::of_command(code as u8)) };
-        }
-        end_by(status.terminating_signal().unwrap_or_default())
     }
 
     /// Ends this process as a command that the signal has ended.
