@@ -481,8 +481,9 @@ impl SharedEvent {
     /// The waiters, in all processes on the same kernel, those who have waited longest first.
     ///
     /// A waiter appears after 50 ms of sleep. Each thread that blocks appears, also one that waits
-    /// for many events. A process whose tasks wait appears once, by its reactor thread. Waiters
-    /// record this themselves. The kernel removes the records of processes that have ended.
+    /// for many events, then after 4 ms for each of them if that is longer. A process whose tasks
+    /// wait appears once, by its reactor thread. Waiters record this themselves. The kernel removes
+    /// the records of processes that have ended.
     ///
     /// # Errors
     ///

@@ -34,7 +34,7 @@ pub(crate) fn address<T>(event: &T) -> usize {
 }
 
 /// The waits are recorded; if the environment says so, from now on.
-fn records(state: State) -> bool {
+pub(crate) fn records(state: State) -> bool {
     if state.is_unasked() { start::ask() } else { state.records() && start::goes_on() }
 }
 
@@ -90,11 +90,16 @@ pub(crate) fn set(state: State, address: usize, kind: Kind, generation: Option<G
     state.knows() && known::is_known(address)
 }
 
-/// Gives an event the name by which it was opened, unless it has a label.
+/// If waits are recorded, gives an event the name by which it was opened, unless it has a label. Else
+/// nothing is known of it afterwards that was not before, so that a process that records nothing
+/// stays idle.
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn introduce(Identity(address, kind): Identity, name: impl FnOnce() -> String) {
-    switch::note_known();
-    known::name(address, kind, name);
+    let state = State::now();
+    if !state.is_idle() && records(state) {
+        switch::note_known();
+        known::name(address, kind, name);
+    }
 }
 
 /// Whether anything is known of an event.
