@@ -88,7 +88,7 @@ Examples:
   tantara bank --pace 0 --json      figures instead of lines
   tantara bank --reach tasks --count 10000 --pace 0.1 --timeline day.svg
                                     10,000 tasks, and a picture
-  tantara bank --reach processes    try kill -9 on a worker process (Linux)
+  tantara bank --reach processes    try kill -9 on a worker (Linux)
   tantara --etcd 127.0.0.1:2379 bank --reach machines
                                     workers share only the cluster
 
