@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tantara_bank::Pace;
 
 use crate::failure::Failure;
@@ -188,6 +188,10 @@ pub(crate) fn parse() -> Result<Tantara, Failure> {
 }
 
 fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Tantara, Failure> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(parsed) = parse_frequent(&args) {
+        return Ok(parsed);
+    }
     Tantara::try_parse_from(args).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A closed pipe is no error: the reader does not need the rest.
@@ -204,6 +208,25 @@ fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Tantara, Failu
         }
         _ => Failure::usage(in_one_line(&error)),
     })
+}
+
+/// Parses a correct line of a subcommand that scripts run often, without the time that it takes to build the options of
+/// all others. The rest, requests for help and errors included, is left to the whole parser.
+fn parse_frequent(args: &[OsString]) -> Option<Tantara> {
+    // One of these words is the subcommand. The others that look like one are names of events, or values of options.
+    let words = args.iter().skip(1).take_while(|word| *word != "--");
+    let mut subcommands: Vec<Command> = Vec::new();
+    for subcommand in words.filter_map(|word| reach::Action::frequent(word.to_str()?)) {
+        if subcommands.iter().all(|other| other.get_name() != subcommand.get_name()) {
+            subcommands.push(subcommand);
+        }
+    }
+    if subcommands.is_empty() {
+        return None;
+    }
+    let command = Command::new("tantara").args_override_self(true).subcommand_required(true).subcommands(subcommands);
+    let matches = PlaceArgs::augment_args(command).try_get_matches_from(args).ok()?;
+    Tantara::from_arg_matches(&matches).ok()
 }
 
 /// Turns the several lines of the parser's error into one.
@@ -244,5 +267,55 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Tantara::command().debug_assert();
+    }
+
+    /// Each subcommand that is parsed alone has the same arguments as in the whole parser.
+    #[test]
+    fn frequent_lines_are_parsed_as_all_others() {
+        let lines = [
+            "set a",
+            "set a --note x b --note y",
+            "set a --else b -- make wait -j",
+            "clear a b --dir /d",
+            "pulse a --note x",
+            "wait a --any b --timeout 1.5s -q --pid 1 --file f --tcp h:1 -- ./serve --timeout 3",
+            "wait --unset --dir x maintenance --dir y",
+            "wait --timeout 1 --timeout 2 --next wait",
+            "--dir set wait wait --next",
+            "--dir wait set wait",
+            "--etcd h:1 --namespace n is-set -q is-set",
+            "hold hold -- hold hold",
+            "hold a",
+            "--connect-timeout 3s --etcd h:1 clear clear --user u",
+        ];
+        for line in lines {
+            let args: Vec<OsString> = ["tantara"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+            let frequent = parse_frequent(&args).map(|parsed| format!("{parsed:?}"));
+            let whole = Tantara::try_parse_from(&args).map(|parsed| format!("{parsed:?}"));
+            assert_eq!(frequent, whole.ok(), "{line}");
+            assert!(frequent.is_some(), "{line}");
+        }
+        let left_to_the_whole_parser = [
+            "",
+            "wait",
+            "wiat a",
+            "ls wait",
+            "help wait",
+            "wait --help",
+            "--version wait",
+            "set -x a",
+            "--dir wait",
+            "ls -- set a",
+            "wait a --dir d --etcd e:1",
+            "wait a --timeout x",
+            "-- wait a",
+            "wait --unset --next a",
+            "bank --timeline set",
+        ];
+        for line in left_to_the_whole_parser {
+            let args: Vec<OsString> =
+                ["tantara"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
+            assert!(parse_frequent(&args).is_none(), "{line}");
+        }
     }
 }

@@ -40,6 +40,9 @@ const SHELLS: Shells<'static> = Shells(&[
 
 /// Prints completions and ends the process, if a shell requests them.
 pub(crate) fn answer_if_requested() {
+    if std::env::var_os(REQUEST).is_none() {
+        return;
+    }
     CompleteEnv::with_factory(Tantara::command).var(REQUEST).shells(SHELLS).complete();
 }
 

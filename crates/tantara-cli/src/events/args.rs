@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Command, Subcommand, ValueHint};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::events::place::PlaceArgs;
@@ -403,6 +403,19 @@ fn complete_name(begun: &OsStr) -> Vec<CompletionCandidate> {
 static NO_NAMES: Vec<String> = Vec::new();
 
 impl Action {
+    /// The subcommand of this name, without its help, if it is one that scripts run often.
+    pub(crate) fn frequent(name: &str) -> Option<Command> {
+        Some(match name {
+            "set" => Set::augment_args(Command::new("set")),
+            "clear" => Names::augment_args(Command::new("clear")),
+            "pulse" => Pulse::augment_args(Command::new("pulse")),
+            "wait" => Wait::augment_args(Command::new("wait")),
+            "hold" => Hold::augment_args(Command::new("hold")),
+            "is-set" => IsSet::augment_args(Command::new("is-set")),
+            _ => return None,
+        })
+    }
+
     /// The time limit of the whole command, if there is one.
     pub(crate) fn time_limit(&self) -> Option<Duration> {
         match self {
