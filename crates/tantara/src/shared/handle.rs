@@ -332,6 +332,7 @@ impl Handle {
                 return Ok(true);
             }
             let longest = self.longest_nap(nap, seen);
+            let longest = interrupt::longest_sleep(deadline).map_or(longest, |most| most.min(longest));
             let left = nap_ends.map_or(longest, |ends: Instant| ends.saturating_duration_since(Instant::now()));
             let left = left.min(longest);
             let left = deadline.instant().map_or(left, |at| at.saturating_duration_since(Instant::now()).min(left));

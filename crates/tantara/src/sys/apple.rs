@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::sleep::{ALL, Awake, sleep_until};
+use super::sleep::{ALL, Awake, refused, sleep_until};
 use crate::deadline::Deadline;
 use errno::keeping_errno;
 
@@ -77,7 +77,9 @@ impl Native {
         match io::Error::last_os_error().raw_os_error() {
             Some(libc::ETIMEDOUT) => Awake::TimedOut,
             Some(libc::EINTR) => Awake::Interrupted,
-            _ => Awake::Early,
+            // The next look at the word touches its page.
+            Some(libc::EFAULT) => Awake::Early,
+            _ => refused(nap),
         }
     }
 }

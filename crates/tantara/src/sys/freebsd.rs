@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use super::sleep::{ALL, Awake, sleep_until};
+use super::sleep::{ALL, Awake, refused, sleep_until};
 use crate::deadline::Deadline;
 use errno::keeping_errno;
 
@@ -26,8 +26,8 @@ pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: D
 fn sleep(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     let until = nap.map(|nap| libc::_umtx_time {
         _timeout: libc::timespec {
-            // A time beyond the range is decades, after which the caller looks again.
-            tv_sec: nap.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            // A sleep is no longer than a year, which every `time_t` can count.
+            tv_sec: nap.as_secs() as libc::time_t,
             tv_nsec: nap.subsec_nanos() as libc::c_long,
         },
         // Relative.
@@ -51,7 +51,9 @@ fn sleep(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     match io::Error::last_os_error().raw_os_error() {
         Some(libc::ETIMEDOUT) => Awake::TimedOut,
         Some(libc::EINTR) => Awake::Interrupted,
-        _ => Awake::Early,
+        // The next look at the word touches its page.
+        Some(libc::EFAULT) => Awake::Early,
+        _ => refused(nap),
     }
 }
 

@@ -4,12 +4,14 @@ mod errno;
 
 pub(crate) use errno::keeping_errno;
 
+use std::ffi::c_void;
 use std::io;
 use std::ptr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
-use super::sleep::{ALL, Awake, sleep_until};
+use super::sleep::{ALL, Awake, refused, sleep_until};
 use crate::deadline::Deadline;
 
 /// What to do about an error of the system, to be appended to its message.
@@ -63,12 +65,47 @@ impl<T: TryFrom<u64> + From<i32>> Timeout<T> {
 
 /// Whether the kernel's `long` has 32 bits. (That of x32 has not.)
 const IS_NARROW: bool = cfg!(all(target_pointer_width = "32", not(target_arch = "x86_64")));
-/// The call that takes numbers of 64 bits: `futex_time64` has this number on every processor of 32
-/// bits (Linux' `include/uapi/asm-generic/unistd.h`). A kernel may be built without the other.
-const SYS_FUTEX_TIME64: libc::c_long = if IS_NARROW { 422 } else { libc::SYS_futex };
+/// The numbers of MIPS' system calls begin here.
+const FIRST_CALL: libc::c_long = if cfg!(any(target_arch = "mips", target_arch = "mips32r6")) { 4000 } else { 0 };
+/// The call that takes times of 64 bits, on processors of 32 bits (Linux'
+/// `include/uapi/asm-generic/unistd.h`).
+const SYS_FUTEX_TIME64: libc::c_long = FIRST_CALL + 422;
 
-/// How long to sleep if the kernel refuses a futex wait.
-const REFUSED_NAP: Duration = Duration::from_millis(1);
+/// A kernel of 32 bits that has `futex_time64` alone.
+static HAS_WIDE_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// A futex call: `call` makes it, under the number it gets, with `timeout` in the form that this
+/// number takes.
+///
+/// Processors of 32 bits have two calls, and a kernel may be built without the older one. That is
+/// tried first all the same: sandboxes that do not know the newer one kill the process (Android 10
+/// and older), or refuse it like a forbidden one (libseccomp before 2.4.4). No time that is used
+/// here needs more than 32 bits: it is relative, or counted from the start of the machine.
+pub(super) fn futex_call(
+    timeout: Option<Duration>,
+    call: impl Fn(libc::c_long, *const c_void) -> libc::c_long,
+) -> libc::c_long {
+    fn pointer<T>(timeout: &Option<Timeout<T>>) -> *const c_void {
+        timeout.as_ref().map_or(ptr::null(), |timeout| ptr::from_ref(timeout).cast())
+    }
+    let wide = || timeout.map(|timeout| Timeout::new(timeout, i64::MAX));
+    if !IS_NARROW {
+        return call(libc::SYS_futex, pointer(&wide()));
+    }
+    let is_missing =
+        |result: libc::c_long| result == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS);
+    if !HAS_WIDE_ALONE.load(Relaxed) {
+        let result = call(libc::SYS_futex, pointer(&timeout.map(|timeout| Timeout::new(timeout, i32::MAX))));
+        if !is_missing(result) {
+            return result;
+        }
+    }
+    let result = call(SYS_FUTEX_TIME64, pointer(&wide()));
+    if !is_missing(result) {
+        HAS_WIDE_ALONE.store(true, Relaxed);
+    }
+    result
+}
 
 /// Sleeps; `None` if the kernel refuses to. `bits` is what FUTEX_WAIT_BITSET takes.
 pub(super) fn futex(
@@ -78,27 +115,17 @@ pub(super) fn futex(
     timeout: Option<Duration>,
     bits: u32,
 ) -> Option<Awake> {
-    let (second_word, wide) = (ptr::null::<u32>(), timeout.map(|timeout| Timeout::new(timeout, i64::MAX)));
-    let until = wide.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel
-    // only reads it, atomically. `until` is null or points to a timeout that lives until the end of
-    // this function. Neither operation looks at the second word, and FUTEX_WAIT does not look at
-    // the bits.
-    let mut result =
-        unsafe { libc::syscall(SYS_FUTEX_TIME64, word.as_ptr(), operation, expected, until, second_word, bits) };
-    let error = || io::Error::last_os_error().raw_os_error();
-    if IS_NARROW && result == -1 && error() == Some(libc::ENOSYS) {
-        // Before Linux 5.1. The time is relative, or counted from the start of the machine.
-        let narrow = timeout.map(|timeout| Timeout::new(timeout, i32::MAX));
-        let until = narrow.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: as above.
-        result =
-            unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, expected, until, second_word, bits) };
-    }
+    let result = futex_call(timeout, |number, until| {
+        // SAFETY: `word` is valid and aligned for the whole call because it is borrowed; the kernel
+        // only reads it, atomically. `until` is null or points to a timeout of the call's form,
+        // which lives until it returns. Neither operation looks at the second word, and FUTEX_WAIT
+        // does not look at the bits.
+        unsafe { libc::syscall(number, word.as_ptr(), operation, expected, until, ptr::null::<u32>(), bits) }
+    });
     if result == 0 {
         return Some(Awake::Called);
     }
-    match error() {
+    match io::Error::last_os_error().raw_os_error() {
         Some(libc::ETIMEDOUT) => Some(Awake::TimedOut),
         Some(libc::EINTR) => Some(Awake::Interrupted),
         // The word has changed, or its page is no longer mapped, which the caller's next look
@@ -123,14 +150,6 @@ pub(crate) fn may_yield() -> bool {
     [SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
 }
 
-/// The kernel has no memory for it, or a sandbox forbids it. Sleeps, so that the caller does not
-/// spin.
-#[cold]
-pub(super) fn refused(timeout: Option<Duration>) -> Awake {
-    std::thread::sleep(timeout.map_or(REFUSED_NAP, |timeout| timeout.min(REFUSED_NAP)));
-    Awake::Early
-}
-
 pub(crate) fn wake_one(word: &AtomicU32) {
     futex_wake(word, libc::FUTEX_PRIVATE_FLAG, 1);
 }
@@ -151,11 +170,12 @@ pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
 
 /// How many were woken.
 fn futex_wake_bits(word: &AtomicU32, operation: libc::c_int, most: i32, bits: u32) -> libc::c_long {
-    let (timeout, second_word) = (ptr::null::<Timeout<i64>>(), ptr::null::<u32>());
     keeping_errno(|| {
-        // SAFETY: to wake, the kernel uses the address only as a key; it neither reads nor writes
-        // the word. It does not look at the timeout and the second word.
-        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, most, timeout, second_word, bits) }
+        futex_call(None, |number, timeout| {
+            // SAFETY: to wake, the kernel uses the address only as a key; it neither reads nor
+            // writes the word. It does not look at the timeout and the second word.
+            unsafe { libc::syscall(number, word.as_ptr(), operation, most, timeout, ptr::null::<u32>(), bits) }
+        })
     })
 }
 

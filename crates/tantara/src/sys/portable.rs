@@ -31,9 +31,10 @@ pub(crate) fn advice(_: &io::Error) -> &'static str {
 /// Sleepers are divided into groups.
 pub(crate) const HAS_GROUPS: bool = true;
 
-/// The child of a fork inherits the table, and has none of the sleepers in it.
+/// The child of a fork inherits the table, and has none of the sleepers in it. Only Unix forks, and
+/// some other systems panic when they are asked for the number.
 fn process() -> u32 {
-    if cfg!(any(loom, miri, target_family = "wasm")) { 0 } else { std::process::id() }
+    if cfg!(all(unix, not(any(loom, miri, target_family = "wasm")))) { std::process::id() } else { 0 }
 }
 
 /// The address of the word, and when the sleep began.

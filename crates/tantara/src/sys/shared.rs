@@ -1,14 +1,15 @@
 //! Linux: sleeping on words in shared memory, on one or on many, by the futex that is not private
 //! (`man 2 futex`).
 
+use std::ffi::c_void;
 use std::io;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 use std::time::{Duration, Instant};
 
-use super::platform::{futex, futex_wake, keeping_errno, now, refused};
-use super::sleep::Awake;
+use super::platform::{futex, futex_call, futex_wake, keeping_errno, now};
+use super::sleep::{Awake, refused};
 
 /// See [`wait`](crate::sys::wait). The wake-up call may come from any process that has the word's
 /// page mapped. The time is relative, which saves waits without a deadline a look at the clock.
@@ -61,19 +62,18 @@ fn change_and_wake_all(word: &AtomicU32, operation: libc::c_int, operand: u32) -
     // Not on every processor does the kernel order earlier writes before the change.
     fence(SeqCst);
     keeping_errno(|| {
-        // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel changes
-        // it atomically. If its page has gone away the kernel reports EFAULT.
-        let woken = unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                word.as_ptr(),
-                libc::FUTEX_WAKE_OP,
-                i32::MAX,
-                ptr::null::<libc::timespec>(),
-                word.as_ptr(),
-                operation | never,
-            )
-        };
+        // How many to wake at the second word, which is the same, stands in the place of a timeout.
+        let (wakes, none) = (libc::FUTEX_WAKE_OP, ptr::null::<c_void>());
+        let woken = futex_call(None, |number, _| {
+            // SAFETY: `word` is borrowed, so valid and aligned for the whole call; the kernel
+            // changes it atomically. If its page has gone away the kernel reports EFAULT.
+            unsafe { libc::syscall(number, word.as_ptr(), wakes, i32::MAX, none, word.as_ptr(), operation | never) }
+        });
+        if woken < -1 {
+            // Linux before 5.1 on ARM64 returns the word's new value for its own success, and then
+            // may have woken nobody (fixed by its commit 84ff7a09c371).
+            wake_all(word);
+        }
         woken != -1 || io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
     })
 }
@@ -99,7 +99,8 @@ pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), nap:
         // Or called: the system call does not always tell.
         Ok(()) => Awake::Interrupted,
         Err(ManyError::TimedOut) => Awake::TimedOut,
-        Err(_) => match wait(second.0, second.1, Some(nap.min(BLIND))) {
+        Err(ManyError::Interrupted) => Awake::Interrupted,
+        Err(ManyError::OutOfMemory | ManyError::Unsupported) => match wait(second.0, second.1, Some(nap.min(BLIND))) {
             Awake::TimedOut if nap > BLIND => Awake::Early,
             awake => awake,
         },
@@ -202,5 +203,45 @@ mod tests {
         for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL, libc::EIO] {
             assert_eq!(ManyError::of(Some(errno)), Err(ManyError::Unsupported), "{errno}");
         }
+    }
+
+    /// Sends the thread one signal, once it sleeps in `call`.
+    fn interrupt_once(thread: libc::pthread_t, id: u32, call: libc::c_long) {
+        extern "C" fn handler(_: libc::c_int) {}
+        // SAFETY: all zeros are a valid action, which is completed before it is used.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = handler as *const () as usize;
+        // SAFETY: the action is complete, and its handler does nothing.
+        unsafe { libc::sigaction(libc::SIGUSR1, &action, ptr::null_mut()) };
+        let path = format!("/proc/self/task/{id}/syscall");
+        while !std::fs::read_to_string(&path).unwrap().starts_with(&format!("{call} ")) {
+            std::thread::yield_now();
+        }
+        // SAFETY: the thread is not joined yet.
+        unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+    }
+
+    #[test]
+    fn one_signal_interrupts_a_sleep_on_two_words() {
+        let words = [0, 0].map(AtomicU32::new);
+        let nap = Duration::from_secs(3_600);
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let asleep = scope.spawn(|| {
+                // SAFETY: takes nothing.
+                tell.send((unsafe { libc::pthread_self() } as usize, crate::sys::process::thread())).unwrap();
+                let awake = wait_two((&words[0], 0), (&words[1], 0), nap);
+                (awake, can_wait_many())
+            });
+            let (thread, id) = told.recv().unwrap();
+            if !can_wait_many() || wait_many(&[Sleep::on(&words[0], 1)], Instant::now()) == Err(ManyError::Unsupported)
+            {
+                wake_all(&words[1]);
+                println!("SKIPPED: no futex_waitv");
+                return;
+            }
+            interrupt_once(thread as _, id, libc::SYS_futex_waitv);
+            assert_eq!(asleep.join().unwrap(), (Awake::Interrupted, true));
+        });
     }
 }

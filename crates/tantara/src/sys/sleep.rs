@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
@@ -40,6 +41,22 @@ impl Awake {
     }
 }
 
+/// How long to sleep if the system refuses to wait for a wake-up call.
+const REFUSED_NAP: Duration = Duration::from_millis(1);
+
+/// The system has no memory for a sleep, or a sandbox forbids it. Sleeps without a wake-up call, so
+/// that the caller does not spin. No signal ends such a sleep, so each counts as interrupted.
+#[cold]
+#[allow(dead_code, reason = "Windows and the portable backend refuse nothing")]
+pub(crate) fn refused(nap: Option<Duration>) -> Awake {
+    thread::sleep(nap.map_or(REFUSED_NAP, |nap| nap.min(REFUSED_NAP)));
+    Awake::Interrupted
+}
+
+/// The longest sleep with a time: a year. Some systems add what they are told to their clock, and
+/// may overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// One sleep of a wait, on a system that takes a time to sleep and returns after it: `sleep` gets
 /// the time for which it may sleep, which is not zero. `TimedOut` says that the deadline has passed.
 ///
@@ -55,7 +72,7 @@ pub(crate) fn sleep_until(deadline: Deadline, sleep: impl FnOnce(Option<Duration
         }
     };
     let longest = interrupt::longest_sleep(deadline);
-    let nap = left.into_iter().chain(longest).min();
+    let nap = left.into_iter().chain(longest).min().map(|nap| nap.min(LONGEST));
     match sleep(nap) {
         // A signal may have come just before the sleep.
         Awake::TimedOut if nap != left => Awake::Interrupted,

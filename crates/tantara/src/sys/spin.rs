@@ -21,9 +21,11 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
-use crate::sync::{SPINS, per_thread, spin_loop, yield_now};
+use crate::sync::{self, per_thread, spin_loop, yield_now};
 use crate::sys;
 
+/// Whether to spin at all: that takes a clock, and the standard library's panics in a browser.
+const SPINS: bool = sync::SPINS && !cfg!(all(target_family = "wasm", target_os = "unknown"));
 /// Looks of a short spin, and between two looks at the clock.
 const MOMENT: u32 = 24;
 /// About the cost of falling asleep and being woken.

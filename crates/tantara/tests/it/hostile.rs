@@ -354,7 +354,16 @@ const REFUSED: i32 = 20;
 fn limits_of_the_system_are_errors_and_leave_what_is_open_alone() {
     let home = directory();
     let path = home.path().to_str().unwrap();
-    for action in ["without_descriptors", "without_disk", "without_waitv", "without_wake_op", "without_wake_bitset"] {
+    for action in [
+        "without_descriptors",
+        "without_disk",
+        "without_waitv",
+        "without_wake_op",
+        "without_wake_bitset",
+        "without_futex",
+        "without_one_futex",
+        "without_the_other_futex",
+    ] {
         assert_eq!(ChildProcess::start([action, path, "x"]).answer(), YES, "{action}");
         assert_eq!(
             fs::read_dir(&home).unwrap().filter(|file| !file_is(file, "x")).count(),

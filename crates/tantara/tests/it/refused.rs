@@ -6,9 +6,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
-use tantara::{Event, SharedEvent, any};
+use tantara::{AutoResetEvent, Event, SharedEvent, any, interruptible};
 
 use crate::child_process::{NO, REMOVED, YES};
 
@@ -33,6 +35,9 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
         ("without_waitv", [name]) => without_waitv(directory, name),
         ("without_wake_op", [name]) => without_wake_op(directory, name),
         ("without_wake_bitset", [name]) => without_wake_bitset(directory, name),
+        ("without_futex", [name]) => without_futex(directory, name),
+        ("without_one_futex", [name]) => without_one_futex(directory, name),
+        ("without_the_other_futex", [name]) => without_the_other_futex(directory, name),
         _ => return None,
     })
 }
@@ -249,6 +254,94 @@ fn without_wake_bitset(directory: &Path, name: &str) -> i32 {
         waiting.into_iter().for_each(|thread| thread.join().unwrap());
     });
     works(&SharedEvent::open_in(directory, name).unwrap())
+}
+
+/// The newer call of processors of 32 bits. On others, no call has this number.
+const SYS_FUTEX_TIME64: libc::c_long = 422;
+
+/// Sandboxes that refuse to let threads sleep on words. A signal ends the wait all the same.
+fn without_futex(directory: &Path, name: &str) -> i32 {
+    static HAS_COME: AtomicBool = AtomicBool::new(false);
+    extern "C" fn handler(_: libc::c_int) {
+        HAS_COME.store(true, Relaxed);
+    }
+    // SAFETY: the handler is of the kind that `signal` takes.
+    unsafe { libc::signal(libc::SIGALRM, handler as *const () as libc::sighandler_t) };
+    let shared = SharedEvent::open_in(directory, name).unwrap();
+    let (event, auto_reset) = (Event::new(), AutoResetEvent::new());
+    for call in [libc::SYS_futex, SYS_FUTEX_TIME64, libc::SYS_futex_waitv] {
+        forbid(call, libc::EPERM).unwrap();
+    }
+    let waits: [&dyn Fn() -> bool; 4] = [
+        &|| event.wait_timeout(Duration::MAX),
+        &|| auto_reset.wait_timeout(Duration::MAX),
+        &|| shared.wait_timeout(Duration::MAX).unwrap(),
+        &|| any([&event]).wait_timeout(Duration::MAX).is_some(),
+    ];
+    for wait in waits {
+        HAS_COME.store(false, Relaxed);
+        // SAFETY: takes a number.
+        unsafe { libc::alarm(1) };
+        assert!(!interruptible(|| HAS_COME.load(Relaxed), wait));
+    }
+    YES
+}
+
+/// Kernels of 32 bits that have the newer call alone. The C library here may rely on the older one, so only the
+/// thread that sets is without it, and the process ends at once.
+fn without_one_futex(directory: &Path, name: &str) -> i32 {
+    if cfg!(target_pointer_width = "64") {
+        return YES;
+    }
+    let shared = SharedEvent::open_in(directory, name).unwrap();
+    let (event, auto_reset) = (Event::new(), AutoResetEvent::new());
+    let released = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            event.wait();
+            released.fetch_add(1, AcqRel);
+        });
+        scope.spawn(|| {
+            auto_reset.wait();
+            released.fetch_add(1, AcqRel);
+        });
+        scope.spawn(|| {
+            pollster::block_on(shared.wait_async()).unwrap();
+            released.fetch_add(1, AcqRel);
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        forbid(libc::SYS_futex, libc::ENOSYS).unwrap();
+        event.set();
+        auto_reset.set();
+        shared.set().unwrap();
+        while released.load(Acquire) < 3 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SAFETY: ends the process at once.
+        unsafe { libc::_exit(YES) }
+    })
+}
+
+/// Sandboxes that do not know the newer call: they refuse it, or kill the process. Then threads sleep all the same,
+/// and do not only look often.
+fn without_the_other_futex(directory: &Path, name: &str) -> i32 {
+    if cfg!(target_pointer_width = "64") {
+        return YES;
+    }
+    fn switches() -> u64 {
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+    let shared = SharedEvent::open_in(directory, name).unwrap();
+    shared.clear().unwrap();
+    forbid(SYS_FUTEX_TIME64, libc::EPERM).unwrap();
+    let before = switches();
+    assert!(!Event::new().wait_timeout(Duration::from_secs(1)));
+    assert!(!shared.wait_timeout(Duration::from_secs(1)).unwrap());
+    assert!(switches() - before < 100, "it looks every millisecond");
+    // SAFETY: ends the process at once, because the C library uses the call too.
+    unsafe { libc::_exit(YES) }
 }
 
 pub(crate) fn forbid(call: libc::c_long, errno: i32) -> io::Result<()> {
