@@ -16,8 +16,6 @@ def _why_not():
             f"this is the free-threaded build of CPython {version}, which was experimental; "
             "use a free-threaded CPython 3.14 or newer, or CPython 3.9 or newer with the interpreter's lock"
         )
-    if sys.platform != "linux":
-        return f"this is {sys.platform}; the package needs Linux"
     return None
 
 

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Called in the child of a fork, before Python code runs there.
+#[cfg(unix)]
 pub(crate) fn note() {
     FORKS.fetch_add(1, Relaxed);
 }

@@ -8,6 +8,12 @@ mod connection;
 mod coroutine;
 mod error;
 mod event;
+#[cfg(shared_events)]
+#[path = "files_linux.rs"]
+mod files;
+#[cfg(not(shared_events))]
+#[path = "files_elsewhere.rs"]
+mod files;
 mod forked;
 mod hold;
 mod many;
@@ -21,6 +27,12 @@ mod shared_hold;
 mod sleep;
 mod task;
 mod waits;
+#[cfg(loop_descriptors)]
+#[path = "wakeup_pipe.rs"]
+mod wakeup;
+#[cfg(not(loop_descriptors))]
+#[path = "wakeup_event.rs"]
+mod wakeup;
 
 use pyo3::prelude::*;
 

@@ -13,6 +13,7 @@ use crate::cluster_event::{BegunWait, ClusterEvent};
 use crate::coroutine::coroutine;
 use crate::error::raise;
 use crate::event::Event;
+use crate::files;
 use crate::member::{Member, Members};
 use crate::seconds;
 use crate::shared::SharedEvent;
@@ -24,7 +25,7 @@ enum AnyEvent {
     Event(Py<Event>),
     AutoReset(Py<AutoResetEvent>),
     /// The Python object may be closed meanwhile.
-    Shared(tantara::SharedEvent),
+    Shared(files::SharedEvent),
     /// The cluster may be closed meanwhile.
     Cluster(BegunWait),
 }

@@ -1,11 +1,10 @@
 //! `SharedEvent`: the event that processes share.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use tantara::__private::{Seal, Sealed, Slot};
@@ -14,6 +13,7 @@ use tantara::Waitable;
 use crate::call::{call, import, index};
 use crate::coroutine::coroutine;
 use crate::error::raise;
+use crate::files;
 use crate::member::Member;
 use crate::seconds;
 use crate::shared_hold::SharedHold;
@@ -50,13 +50,13 @@ pub(crate) struct SharedEvent {
 #[derive(Default)]
 struct Opened {
     /// `None` before `__init__` and after `close()`.
-    event: Option<tantara::SharedEvent>,
+    event: Option<files::SharedEvent>,
     name: Option<String>,
     directory: Option<PathBuf>,
     is_closed: bool,
 }
 
-impl Member for tantara::SharedEvent {
+impl Member for files::SharedEvent {
     fn waitable(&self) -> &dyn Waitable {
         self
     }
@@ -68,8 +68,8 @@ impl Member for tantara::SharedEvent {
 
 /// A wait for something else than that the event is set.
 pub(crate) struct OtherWait {
-    event: tantara::SharedEvent,
-    begin: fn(&tantara::SharedEvent) -> tantara::SharedWait<'_>,
+    event: files::SharedEvent,
+    begin: fn(&files::SharedEvent) -> files::SharedWait<'_>,
 }
 
 impl Member for OtherWait {
@@ -92,7 +92,7 @@ impl Sealed for OtherWait {
 
 impl SharedEvent {
     /// A handle of the event that stays valid if the Python object is closed.
-    pub(crate) fn opened(&self) -> PyResult<tantara::SharedEvent> {
+    pub(crate) fn opened(&self) -> PyResult<files::SharedEvent> {
         self.with(|event| Ok(event.clone()))
     }
 
@@ -105,7 +105,7 @@ impl SharedEvent {
         drop(before);
     }
 
-    fn with<T>(&self, act: impl FnOnce(&tantara::SharedEvent) -> PyResult<T>) -> PyResult<T> {
+    fn with<T>(&self, act: impl FnOnce(&files::SharedEvent) -> PyResult<T>) -> PyResult<T> {
         match &*self.read() {
             Opened { event: Some(event), .. } => act(event),
             Opened { is_closed: true, .. } => Err(PyValueError::new_err("the event is closed")),
@@ -115,16 +115,12 @@ impl SharedEvent {
 }
 
 impl Opened {
-    fn anonymous(event: tantara::SharedEvent) -> Opened {
+    fn anonymous(event: files::SharedEvent) -> Opened {
         Opened { event: Some(event), ..Opened::default() }
     }
 
     fn by_name(py: Python<'_>, name: String, dir: Option<&Path>) -> PyResult<Opened> {
-        // It sleeps while another process makes or removes the event.
-        let event = raise(py.detach(|| match dir {
-            Some(dir) => tantara::SharedEvent::open_in(dir, &name),
-            None => tantara::SharedEvent::open(&name),
-        }))?;
+        let event = files::open(py, &name, dir)?;
         // Absolute, because the environment and the current directory may change.
         let directory = event.path().and_then(|path| path.parent()).map(std::path::absolute).transpose()?;
         Ok(Opened { event: Some(event), name: Some(name), directory, is_closed: false })
@@ -151,7 +147,7 @@ impl SharedEvent {
         self.replace(match name {
             Some(name) => Opened::by_name(py, name, dir.as_deref())?,
             None if dir.is_some() => return Err(PyValueError::new_err("an event in a directory needs a name")),
-            None => Opened::anonymous(raise(tantara::SharedEvent::anonymous())?),
+            None => Opened::anonymous(files::anonymous()?),
         });
         Ok(())
     }
@@ -161,9 +157,9 @@ impl SharedEvent {
     #[classmethod]
     fn from_fd<'py>(
         class: &Bound<'py, PyType>,
-        #[pyo3(from_py_with = descriptor)] fd: RawFd,
+        #[pyo3(from_py_with = descriptor)] fd: i32,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let opened = of_descriptor(class.py(), fd)?;
+        let opened = files::of_descriptor(class.py(), fd).map(Opened::anonymous)?;
         // An object of a subclass is created by its own `__init__`; then this event replaces the
         // one made there.
         let is_plain = class.is(class.py().get_type::<SharedEvent>());
@@ -174,8 +170,8 @@ impl SharedEvent {
     }
 
     /// Called by `_pickle.py` for an object whose `__init__` was not called.
-    fn _take_fd(&self, py: Python<'_>, #[pyo3(from_py_with = descriptor)] fd: RawFd) -> PyResult<()> {
-        self.replace(of_descriptor(py, fd)?);
+    fn _take_fd(&self, py: Python<'_>, #[pyo3(from_py_with = descriptor)] fd: i32) -> PyResult<()> {
+        self.replace(files::of_descriptor(py, fd).map(Opened::anonymous)?);
         Ok(())
     }
 
@@ -265,7 +261,7 @@ impl SharedEvent {
         slf: &Bound<'py, Self>,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: tantara::SharedEvent::wait_unset_async });
+        let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: files::SharedEvent::wait_unset_async });
         coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
@@ -287,7 +283,7 @@ impl SharedEvent {
         slf: &Bound<'py, Self>,
         timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: tantara::SharedEvent::wait_next_async });
+        let wait = || Ok(OtherWait { event: slf.get().opened()?, begin: files::SharedEvent::wait_next_async });
         coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
@@ -343,8 +339,8 @@ impl SharedEvent {
 
     /// Return the file descriptor of the event. Another process that receives it opens the event
     /// with from_fd().
-    fn fileno(&self) -> PyResult<RawFd> {
-        self.with(|event| Ok(event.as_fd().as_raw_fd()))
+    fn fileno(&self) -> PyResult<i32> {
+        self.with(|event| Ok(files::descriptor(event)))
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -399,17 +395,6 @@ fn path(path: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
     call(&import(path.py(), c"os")?.getattr("fspath")?, (path,))?.extract().map(Some)
 }
 
-fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+fn descriptor(fd: &Bound<'_, PyAny>) -> PyResult<i32> {
     index(fd)?.extract()
-}
-
-/// Opens the event of a descriptor that the caller gives away.
-fn of_descriptor(py: Python<'_>, fd: RawFd) -> PyResult<Opened> {
-    // SAFETY: the arguments are numbers, and F_GETFD changes nothing.
-    if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
-        return Err(PyOSError::new_err((libc::EBADF, format!("{fd} is not an open file descriptor"))));
-    }
-    // SAFETY: the descriptor is open, and the caller gives up its ownership.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    raise(py.detach(|| tantara::SharedEvent::from_fd(fd))).map(Opened::anonymous)
 }

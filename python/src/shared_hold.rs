@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::error::refuse_pickling;
+use crate::files;
 
 /// Keeps a SharedEvent set until it is released, or until the process ends. Returned by
 /// SharedEvent.hold().
@@ -21,15 +22,15 @@ use crate::error::refuse_pickling;
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct SharedHold {
     /// `None` once it is released.
-    hold: Mutex<Option<tantara::Hold>>,
+    hold: Mutex<Option<files::Hold>>,
 }
 
 impl SharedHold {
-    pub(crate) fn new(hold: tantara::Hold) -> SharedHold {
+    pub(crate) fn new(hold: files::Hold) -> SharedHold {
         SharedHold { hold: Mutex::new(Some(hold)) }
     }
 
-    fn hold(&self) -> MutexGuard<'_, Option<tantara::Hold>> {
+    fn hold(&self) -> MutexGuard<'_, Option<files::Hold>> {
         self.hold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,11 +9,10 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::yield_now;
 use std::time::Duration;
@@ -28,17 +27,24 @@ use crate::placed::placed;
 
 /// Registers a handler for forks, once in a process. Called at each import. Python's own
 /// `os.register_at_fork` would only see forks of the interpreter that calls it.
+#[cfg(unix)]
 pub(crate) fn watch_forks() -> PyResult<()> {
     extern "C" fn in_child() {
         GATE.store(false, Relaxed);
         forked::note();
     }
 
-    static WATCHED: OnceLock<i32> = OnceLock::new();
+    static WATCHED: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
     // SAFETY: Python never unloads a module, so the function stays valid. It only stores to
     // atomics.
     let error = *WATCHED.get_or_init(|| unsafe { libc::pthread_atfork(None, None, Some(in_child)) });
-    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error).into()) }
+    if error == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(error).into()) }
+}
+
+/// There are no forks.
+#[cfg(not(unix))]
+pub(crate) fn watch_forks() -> PyResult<()> {
+    Ok(())
 }
 
 /// Whether this thread runs Python's signal handlers in the current interpreter.

@@ -11,11 +11,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -23,13 +21,13 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyList};
-use rustix::event::{EventfdFlags, eventfd};
 use tantara::any;
 
 use crate::call::{call, import, kept};
 use crate::error::{of_cluster, of_event};
 use crate::member::{Member, Members};
 use crate::placed::placed;
+use crate::wakeup::Wakeup;
 
 /// What ends a wait.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +79,7 @@ pub(crate) fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyR
 pub(crate) struct Notifier(Arc<Queue>);
 
 struct Queue {
-    eventfd: OwnedFd,
+    wakeup: Wakeup,
     woken: Mutex<Vec<Arc<Entry>>>,
     /// Whether its loop has gone. Then another one may have its address.
     is_closed: AtomicBool,
@@ -131,7 +129,7 @@ pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
             }
             // If that loop is not running now, notify it as another thread would.
             if !queue.woken().is_empty() {
-                queue.notify();
+                queue.wakeup.notify();
             }
         }
         outcome
@@ -149,7 +147,7 @@ impl Queue {
         let is_first = woken.len() == 1;
         drop(woken);
         if is_first && !self.is_being_delivered() {
-            self.notify();
+            self.wakeup.notify();
         }
     }
 
@@ -159,15 +157,9 @@ impl Queue {
         LOCAL.try_with(is_it).unwrap_or(false)
     }
 
-    fn notify(&self) {
-        // Cannot fail: each `take` resets the counter, so it never comes near its maximum.
-        let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
-    }
-
     fn take(&self) -> Vec<Arc<Entry>> {
-        // Read before the queue is emptied, so that a later push writes again. The read fails
-        // harmlessly if nothing was written.
-        let _ = rustix::io::read(&self.eventfd, &mut [0_u8; 8]);
+        // Before the queue is emptied, so that a later push notifies again.
+        self.wakeup.reset();
         std::mem::take(&mut self.woken())
     }
 }
@@ -176,20 +168,28 @@ impl Queue {
 impl Notifier {
     #[new]
     fn new() -> PyResult<Notifier> {
-        let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(io::Error::from)?;
-        Ok(Notifier(Arc::new(Queue { eventfd, woken: Mutex::default(), is_closed: AtomicBool::new(false) })))
+        let queue = Queue { wakeup: Wakeup::new()?, woken: Mutex::default(), is_closed: AtomicBool::new(false) };
+        Ok(Notifier(Arc::new(queue)))
     }
 
-    fn fileno(&self) -> RawFd {
-        self.0.eventfd.as_raw_fd()
+    /// The descriptor to watch, or None if there is none. Then a thread calls `wait`.
+    fn fileno(&self) -> Option<i32> {
+        self.0.wakeup.descriptor()
+    }
+
+    /// Blocks until waits are in the queue. Returns False once the loop has gone.
+    fn wait(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.0.wakeup.wait());
+        !self.0.is_closed.load(Acquire)
     }
 
     /// The loop has gone.
     fn close(&self) {
-        self.0.is_closed.store(true, Relaxed);
+        self.0.is_closed.store(true, Release);
+        self.0.wakeup.notify();
     }
 
-    /// Called when the eventfd is readable. Returns the listeners that get a result, their results,
+    /// Called when the descriptor is readable. Returns the listeners that get a result, their results,
     /// pairs of a listener and its exception, and the waits that are their own listeners.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
         let [futures, results, errors, waits] = std::array::from_fn(|_| PyList::empty(py));

@@ -1,4 +1,7 @@
-"""Waits of asyncio and trio tasks: a loop watches one descriptor, its notifier, for any number of waits."""
+"""Waits of asyncio and trio tasks: a loop watches one descriptor, its notifier, for any number of waits.
+
+A thread does it for a loop that watches no descriptors, such as asyncio's on Windows.
+"""
 
 import asyncio
 import threading
@@ -26,11 +29,42 @@ def notifier_of(loop: asyncio.AbstractEventLoop) -> Notifier:
     notifier = _notifiers.get(loop)
     if notifier is None:
         notifier = Notifier()
-        loop.add_reader(notifier.fileno(), _answer_now, notifier)
+        _watch(loop, notifier)
         weakref.finalize(loop, notifier.close).atexit = False
         _notifiers[loop] = notifier
     _known.loop, _known.notifier = weakref.ref(loop), notifier
     return notifier
+
+
+def _watch(loop: asyncio.AbstractEventLoop, notifier: Notifier) -> None:
+    descriptor = notifier.fileno()
+    if descriptor is not None:
+        try:
+            loop.add_reader(descriptor, _answer_now, notifier)
+            return
+        except NotImplementedError:
+            pass
+    found = weakref.ref(loop)
+
+    def soon() -> None:
+        loop = found()
+        if loop is not None:
+            loop.call_soon_threadsafe(_answer_now, notifier)
+
+    _watch_by_thread(notifier, soon)
+
+
+def _watch_by_thread(notifier: Notifier, soon: Callable[[], None]) -> None:
+    """Call a function, which passes a call on to the loop, whenever waits of the loop are over."""
+
+    def watch() -> None:
+        while notifier.wait():
+            try:
+                soon()
+            except RuntimeError:
+                return  # The loop has ended.
+
+    threading.Thread(target=watch, name="tantara", daemon=True).start()
 
 
 def _answer_now(notifier: Notifier) -> None:
@@ -60,8 +94,11 @@ def deliver() -> None:
         if loop is not None and waits:
             loop.call_soon(run, waits)
     trio = modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        notifier = _notifier_var(trio).get(None)
+    if trio is not None:
+        try:
+            notifier = _notifier_var(trio).get(None)
+        except RuntimeError:
+            return  # Trio does not run on this thread.
         if notifier is not None:
             _answer(notifier)
 
@@ -97,7 +134,11 @@ def is_in_trio() -> bool:
         except sniffio.AsyncLibraryNotFoundError:
             return False
     trio: Any = modules["trio"]
-    return bool(trio.lowlevel.in_trio_task())
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 _var: Any = None
@@ -122,8 +163,16 @@ def _notifier_of_trio(trio: Any) -> Notifier:
 
 
 async def _answer_forever(trio: Any, notifier: Notifier) -> None:
+    descriptor = notifier.fileno()
+    if descriptor is None:
+        token = trio.lowlevel.current_trio_token()
+        _watch_by_thread(notifier, lambda: token.run_sync_soon(_answer, notifier))
+        try:
+            await trio.sleep_forever()
+        finally:
+            notifier.close()
     while True:
-        await trio.lowlevel.wait_readable(notifier.fileno())
+        await trio.lowlevel.wait_readable(descriptor)
         _answer(notifier)
 
 

@@ -10,8 +10,8 @@ import time
 import unittest
 import weakref
 
-from tantara import AutoResetEvent, Event, SharedEvent, wait_all_async, wait_any_async
-from test_event import KINDS, LONG, start
+from tantara import AutoResetEvent, Event, wait_all_async, wait_any_async
+from test_event import KINDS, LEVELS, LONG, Widest, needs_forks, needs_shared, start
 
 
 class Tasks(unittest.IsolatedAsyncioTestCase):
@@ -31,7 +31,7 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
             self.assertIs(await event.wait_async(), True)
 
     async def test_a_pulse_counts_from_the_call(self):
-        for kind in (Event, SharedEvent):
+        for kind in LEVELS:
             event = kind()
             wait = event.wait_async()
             event.set()
@@ -98,7 +98,7 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         self.assertTrue(auto_reset.is_set())
 
     async def test_many(self):
-        events = [Event(), AutoResetEvent(), SharedEvent()]
+        events = [Event(), AutoResetEvent(), Widest()]
         for index, event in enumerate(events):
             task = asyncio.create_task(wait_any_async(events))
             await asyncio.sleep(0.01)
@@ -116,10 +116,11 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         self.assertIs(await wait_all_async(events, 0.01), False)
         self.assertIs(await wait_all_async([]), True)
 
+    @needs_shared
     async def test_removed_while_awaited(self):
         import tempfile
         with tempfile.TemporaryDirectory() as home:
-            event = SharedEvent("x", home)
+            event = Widest("x", home)
             task = asyncio.create_task(event.wait_async())
             several = asyncio.create_task(wait_any_async([Event(), event]))
             await asyncio.sleep(0.1)
@@ -439,6 +440,7 @@ class Loops(unittest.TestCase):
         event.set()
         self.assertTrue(event.wait(0))
 
+    @unittest.skipUnless(os.path.exists("/proc/self/fd"), "descriptors cannot be counted")
     def test_descriptors_do_not_pile_up(self):
         def count():
             gc.collect()
@@ -453,6 +455,7 @@ class Loops(unittest.TestCase):
             asyncio.run(main())
         self.assertLessEqual(count(), before + 1)
 
+    @needs_forks
     def test_a_forked_child_has_loops_of_its_own(self):
         event = Event()
 

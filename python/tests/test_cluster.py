@@ -29,13 +29,12 @@ from tantara import (
     ClusterUnreachable,
     Event,
     OutcomeUnknown,
-    SharedEvent,
     wait_all,
     wait_all_async,
     wait_any,
     wait_any_async,
 )
-from test_event import LONG, start
+from test_event import LONG, Widest, start
 from test_shared import until
 from test_signals import run, signal_when_asleep
 
@@ -204,7 +203,7 @@ class Methods(OnCluster):
         timer.join()
 
     def test_among_other_kinds(self):
-        events = [Event(), SharedEvent(), self.cluster.event("a"), AutoResetEvent(), self.cluster.event("b")]
+        events = [Event(), Widest(), self.cluster.event("a"), AutoResetEvent(), self.cluster.event("b")]
         self.assertIsNone(wait_any(events, 0.01))
         self.assertIs(wait_all(events, 0), False)
         for index in (0, 4, 2):
@@ -703,7 +702,7 @@ class Outages(unittest.TestCase):
 WAITS = {
     "wait": "event.wait()",
     "timeout": "event.wait(3600)",
-    "any": "wait_any([Event(), SharedEvent(), event])",
+    "any": f"wait_any([Event(), {Widest.__name__}(), event])",
     "all": "wait_all([event, Event()], 3600)",
     "asyncio": "__import__('asyncio').run(event.wait_async())",
 }
@@ -797,7 +796,7 @@ class Processes(OnCluster):
 
     def test_a_wait_is_dropped_while_its_loop_drops_the_connection(self):
         process = self.script(
-            "import _thread, select\n"
+            "import _thread\n"
             "from tantara._tantara import Notifier\n"
             "class Listener:\n"
             "    pass\n"
@@ -809,7 +808,7 @@ class Processes(OnCluster):
             "    pendings = [request.cr_frame.f_locals['pending']]\n"
             "    is_over = pendings[0].listen(notifier, Listener())\n"
             "    request.close(); del request\n"
-            "select.select([notifier.fileno()], [], [])\n"
+            "notifier.wait()\n"
             "cluster.close(); go.acquire()\n"
             "thread = threading.Thread(target=lambda: (go.acquire(), pendings.clear()), daemon=True)\n"
             "thread.start()\n"

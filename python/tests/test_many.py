@@ -1,24 +1,22 @@
 """wait_any and wait_all."""
 
 import threading
-import time
 import unittest
 
 from tantara import (
     AutoResetEvent,
     Event,
-    SharedEvent,
     wait_all,
     wait_all_async,
     wait_any,
     wait_any_async,
 )
-from test_event import LONG, start
+from test_event import LONG, Widest, needs_shared, start, until_asleep
 
 
 class Many(unittest.TestCase):
     def test_any(self):
-        events = [Event(), AutoResetEvent(), SharedEvent()]
+        events = [Event(), AutoResetEvent(), Widest()]
         for index, event in enumerate(events):
             threading.Timer(0.02, event.set).start()
             self.assertEqual(wait_any(events), index)
@@ -31,11 +29,10 @@ class Many(unittest.TestCase):
         self.assertIsNone(wait_any([], 0.01))
 
     def test_all_latches(self):
-        events = [Event(), AutoResetEvent(), SharedEvent()]
+        events = [Event(), AutoResetEvent(), Widest()]
         results = []
         thread = start(lambda: results.append(wait_all(events)))
-        while not events[2].waiters():
-            time.sleep(0.01)
+        until_asleep(thread)
         for event in events:
             event.set()
             if event is not events[1]:
@@ -53,7 +50,7 @@ class Many(unittest.TestCase):
         self.assertTrue(auto_reset.is_set())
 
     def test_a_thousand(self):
-        events = [SharedEvent() if number % 10 == 0 else Event() for number in range(1_000)]
+        events = [Widest() if number % 10 == 0 else Event() for number in range(1_000)]
         threading.Timer(0.02, events[990].set).start()
         self.assertEqual(wait_any(events), 990)
 
@@ -77,11 +74,16 @@ class Many(unittest.TestCase):
 
             with self.assertRaises(KeyError):
                 wait(broken())
-            closed = SharedEvent()
+
+    @needs_shared
+    def test_a_closed_event(self):
+        for wait in (wait_any, wait_all):
+            closed = Widest()
             closed.close()
             with self.assertRaises(ValueError):
                 wait([Event(), closed])
 
+    @needs_shared
     def test_the_timeout_is_converted_before_a_wait_begins(self):
         class Closing:
             def __index__(self):
@@ -89,7 +91,7 @@ class Many(unittest.TestCase):
                 return 0
 
         for wait in (wait_any, wait_all, wait_any_async, wait_all_async):
-            event = SharedEvent()
+            event = Widest()
             with self.assertRaisesRegex(ValueError, "closed"):
                 wait([event], Closing())
 

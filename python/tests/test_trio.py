@@ -9,8 +9,8 @@ import time
 import unittest
 import weakref
 
-from tantara import AutoResetEvent, Event, SharedEvent, wait_all_async, wait_any_async
-from test_event import KINDS, LONG, start
+from tantara import AutoResetEvent, Event, wait_all_async, wait_any_async
+from test_event import KINDS, LEVELS, LONG, Widest, needs_shared, start
 
 trio = importlib.import_module("trio") if importlib.util.find_spec("trio") else None
 anyio = importlib.import_module("anyio") if importlib.util.find_spec("anyio") else None
@@ -56,7 +56,7 @@ class Trio(unittest.TestCase):
 
     def test_a_pulse_counts_from_the_call(self):
         async def main():
-            for kind in (Event, SharedEvent):
+            for kind in LEVELS:
                 event = kind()
                 wait = event.wait_async()
                 event.set()
@@ -97,7 +97,7 @@ class Trio(unittest.TestCase):
 
     def test_many(self):
         async def main():
-            events = [Event(), AutoResetEvent(), SharedEvent()]
+            events = [Event(), AutoResetEvent(), Widest()]
             for index, event in enumerate(events):
                 threading.Timer(0.01, event.set).start()
                 self.assertEqual(await wait_any_async(events), index)
@@ -162,10 +162,11 @@ class Trio(unittest.TestCase):
         self.run_in_trio(main)
         self.assertEqual((len(used), gate.is_set()), (count, False))
 
+    @needs_shared
     def test_removed_while_awaited(self):
         async def main():
             with tempfile.TemporaryDirectory() as home:
-                event = SharedEvent("x", home)
+                event = Widest("x", home)
 
                 async def wait():
                     with self.assertRaises(FileNotFoundError):

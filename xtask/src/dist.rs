@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::installed;
 use crate::platforms::has_target;
-use crate::python::{MATURIN, Pythons};
+use crate::python::{self, MATURIN, Pythons};
 use crate::run::{Outcome, Step, cargo, root};
 use crate::venv::{self, environment, run, run_quietly};
 
@@ -43,7 +43,8 @@ pub(crate) fn make() -> Outcome {
 /// Makes what can be made here, and returns what was left out, and why.
 pub(crate) fn make_what_can_be_made() -> Result<Vec<String>, String> {
     if !cfg!(target_os = "linux") {
-        return Ok(vec!["everything, because the command and the wheel are released for Linux only".into()]);
+        // The command is released for Linux only.
+        return python::release_elsewhere(&dist()).map(|()| Vec::new());
     }
     let mut release = Release::read()?;
     release.archive()?;

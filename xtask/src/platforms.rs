@@ -19,6 +19,8 @@ const COMPILED: [&str; 5] = [
     "aarch64-linux-android",
     "wasm32-unknown-unknown",
 ];
+/// For which the Python package is released, beside Linux.
+const WITH_PYTHON: [&str; 2] = ["aarch64-apple-darwin", WINDOWS];
 const I686: &str = "i686-unknown-linux-gnu";
 const MUSL: &str = "x86_64-unknown-linux-musl";
 const AARCH64: &str = "aarch64-unknown-linux-musl";
@@ -31,6 +33,7 @@ pub(crate) const PACKAGES: [&str; 4] = ["gcc-multilib", "qemu-user", "wine64", "
 pub(crate) fn test() -> Outcome {
     OLDEST.iter().try_for_each(|(version, packages)| oldest(version, packages))?;
     COMPILED.iter().try_for_each(|target| lint(target))?;
+    WITH_PYTHON.iter().try_for_each(|target| lint_python(target))?;
     test_i686()?;
     test_musl()?;
     test_aarch64()?;
@@ -53,6 +56,16 @@ fn lint(target: &str) -> Outcome {
     }
     let clippy = ["clippy", "--quiet", "--package", "tantara", "--target", target];
     step.run(|| cargo(&[&clippy[..], &["--", "--deny", "warnings"]].concat()).run())
+}
+
+/// The Python package. Nothing is linked, so no compiler of C for the platform is needed either.
+fn lint_python(target: &str) -> Outcome {
+    let step = Step::new(&format!("lints of the Python package for {target}"));
+    if !has_target(target) {
+        return step.skip(&format!("rustup target add {target}"));
+    }
+    let clippy = ["clippy", "--quiet", "--target", target, "--", "--deny", "warnings"];
+    step.run(|| cargo(&clippy).dir("python").env("CC", "true").env("AR", "true").run())
 }
 
 fn test_i686() -> Outcome {

@@ -28,7 +28,7 @@ fn workflows() -> Outcome {
         return step.skip("there is no Python with pip");
     }
     let linter = |name: &str| {
-        let mut linter = Command::new(tools.join("bin").join(name));
+        let mut linter = Command::new(venv::program(&tools, name));
         linter.current_dir(root());
         linter
     };

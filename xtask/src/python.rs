@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::debian;
 use crate::run::{Outcome, Step, ignoring_signals, lints, root};
-use crate::venv::{environment, pip, python, run};
+use crate::venv::{self, environment, pip, python, run};
 
 /// What is needed to build the package and to check its types; and to tell what was found.
 const TOOLS: [&str; 2] = [MATURIN, "mypy>=1.18,<3"];
@@ -17,6 +17,10 @@ const TOOLS: [&str; 2] = [MATURIN, "mypy>=1.18,<3"];
 pub(crate) const MATURIN: &str = "maturin>=1.9,<2";
 /// What waits run beside in tests. Each test is skipped where its own is missing.
 const COMPANIONS: [&str; 6] = ["trio", "anyio", "gevent", "eventlet", "uvloop", "multiprocess"];
+/// The tests of what the package has on every platform.
+const ANYWHERE: [&str; 5] = ["test_asyncio", "test_event", "test_many", "test_platforms", "test_trio"];
+/// Tells the package's build to leave out what only Linux has.
+const PORTABLE: &str = "TANTARA_PYTHON_PORTABLE";
 /// The version; it ends with a t where threads run without the interpreter's lock.
 const PROBE: &str = "import platform, sys, sysconfig; assert platform.python_implementation() == 'CPython'; \
     assert sys.version_info >= (3, 9); \
@@ -55,6 +59,7 @@ pub(crate) fn test_everywhere() -> Outcome {
         let place = home().join(pythons.newest().0);
         run(&mut ignoring_signals(unittest(&place).args(["--buffer", "test_signals"])))
     })?;
+    test_portable(&pythons)?;
     for (version, program) in &pythons.free_threaded {
         test_free_threaded(version, program, &home().join(version))?;
     }
@@ -66,6 +71,47 @@ pub(crate) fn test_everywhere() -> Outcome {
         pip(&place, &[&package.to_string_lossy()])?;
         let script = "import tantara; event = tantara.Event(); event.set(); assert event.wait()";
         run(python(&place).args(["-c", script]).current_dir(&place))
+    })
+}
+
+/// On other systems than Linux: the package, with the newest CPython.
+pub(crate) fn test_elsewhere() -> Outcome {
+    let pythons = Pythons::find()?;
+    lints("python")?;
+    test_anywhere(&pythons, &pythons.build(&[])?)
+}
+
+/// The same as it is released, into a folder.
+pub(crate) fn release_elsewhere(folder: &Path) -> Outcome {
+    let pythons = Pythons::find()?;
+    let wheel = pythons.build(&["--release", "--locked", "--strip"])?;
+    test_anywhere(&pythons, &wheel)?;
+    let failed = |error| format!("{}: {error}", folder.display());
+    fs::create_dir_all(folder).map_err(failed)?;
+    fs::copy(&wheel, folder.join(wheel.file_name().unwrap_or_default())).map_err(failed).map(drop)
+}
+
+/// The package as it is on Windows, where nothing of it needs Linux.
+fn test_portable(pythons: &Pythons) -> Outcome {
+    let mut wheel = PathBuf::new();
+    Step::new("the package without what only Linux has").run(|| {
+        wheel = build(&tools(), &home().join("wheels-portable"), &[], &[(PORTABLE, "1")])?;
+        check_types(&wheel)
+    })?;
+    test_anywhere(pythons, &wheel)
+}
+
+fn test_anywhere(pythons: &Pythons, wheel: &Path) -> Outcome {
+    let (version, program) = pythons.newest();
+    Step::new(&format!("what every platform has, in Python {version}")).run(|| {
+        let place = home().join("anywhere");
+        environment(program, &place)?;
+        pip(&place, &["--force-reinstall", "--no-deps", "--no-index", &wheel.to_string_lossy()])?;
+        run(python(&place).args(["-c", HAS_LICENCES]))?;
+        has_companions(&place);
+        run(unittest(&place).arg("--buffer").args(ANYWHERE))?;
+        let bank = ["../examples/bank.py", "--pace", "0.01"];
+        run(python(&place).args(bank).current_dir(root().join("python/tests")).stdout(Stdio::null()))
     })
 }
 
@@ -119,7 +165,7 @@ impl Pythons {
         Step::new("the package for Python").run(|| {
             environment(self.newest().1, &tools())?;
             pip(&tools(), &TOOLS)?;
-            wheel = build(&tools(), &home().join("wheels"), flags)?;
+            wheel = build(&tools(), &home().join("wheels"), flags, &[])?;
             Ok(())
         })?;
         Ok(wheel)
@@ -172,7 +218,7 @@ const UNITTEST: &str = "import faulthandler, unittest; faulthandler.dump_traceba
 
 /// The package's tests, in an environment.
 fn unittest(place: &Path) -> Command {
-    let mut command = Command::new(std::path::absolute(place.join("bin/python")).unwrap_or_default());
+    let mut command = python(place);
     command.args(["-W", "ignore", "-c", UNITTEST]).current_dir(root().join("python/tests"));
     command
 }
@@ -183,7 +229,7 @@ fn found() -> Vec<(String, PathBuf)> {
     let home = |name: &str| std::env::var_os(name).map(PathBuf::from);
     let pyenv = home("PYENV_ROOT").or_else(|| home("HOME").map(|home| home.join(".pyenv")));
     let kept = pyenv.and_then(|root| fs::read_dir(root.join("versions")).ok()).into_iter().flatten().flatten();
-    let programs = [PathBuf::from("python3")].into_iter().chain(named);
+    let programs = ["python3", "python"].map(PathBuf::from).into_iter().chain(named);
     let programs = programs.chain(kept.map(|version| version.path().join("bin/python3")));
     let mut pythons = BTreeMap::new();
     for program in programs {
@@ -197,11 +243,12 @@ fn found() -> Vec<(String, PathBuf)> {
     pythons.into_iter().map(|((_, version), program)| (version, program)).collect()
 }
 
-fn build(tools: &Path, wheels: &Path, flags: &[&str]) -> Result<PathBuf, String> {
+fn build(tools: &Path, wheels: &Path, flags: &[&str], settings: &[(&str, &str)]) -> Result<PathBuf, String> {
     let _ = fs::remove_dir_all(wheels);
-    let mut maturin = Command::new(tools.join("bin/maturin"));
+    let mut maturin = Command::new(venv::program(tools, "maturin"));
+    maturin.envs(settings.iter().copied());
     maturin.args(["build", "--quiet"]).args(flags).arg("--out").arg(std::path::absolute(wheels).unwrap_or_default());
-    maturin.arg("--interpreter").arg(std::path::absolute(tools.join("bin/python")).unwrap_or_default());
+    maturin.arg("--interpreter").arg(venv::program(tools, "python"));
     run(maturin.current_dir(root().join("python")).stdout(Stdio::null()).stderr(Stdio::null()))?;
     let wheel = fs::read_dir(wheels).ok().and_then(|mut wheels| wheels.next()?.ok());
     let wheel = wheel.ok_or("maturin has built no wheel")?;

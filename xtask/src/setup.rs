@@ -40,6 +40,9 @@ fn for_platforms() -> Outcome {
 }
 
 fn for_dist() -> Outcome {
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
     rustup(&["target", "add", &dist::target()])?;
     Step::new("Debian's musl-tools").run(|| debian::install("musl-tools"))
 }

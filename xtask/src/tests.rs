@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::python;
 use crate::run::{Outcome, Step, TESTS_AT_ONCE, cargo, check_bank, root, wait_within};
 
 /// How many programs run at once. Each runs several tests at once.
@@ -70,8 +71,8 @@ pub(crate) fn run_elsewhere() -> Outcome {
     Step::new("tests and examples of the documentation")
         .run(|| cargo(&[&["test"], &tested[..]].concat()).crowded().run())?;
     Step::new("the bank").run(|| check_bank(Command::new("cargo").args(["run", "--quiet", "--"])))?;
-    println!("   left out: processes, machines and the Python package, which need Linux; format and conventions");
-    Ok(())
+    println!("   left out: processes and machines, whose tests need Linux; format and conventions");
+    python::test_elsewhere()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,6 +1,6 @@
 //! Virtual environments of Python, and what is installed into them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::debian;
@@ -22,7 +22,14 @@ pub(crate) fn environment(program: &Path, place: &Path) -> Outcome {
 }
 
 pub(crate) fn python(place: &Path) -> Command {
-    Command::new(place.join("bin/python"))
+    Command::new(program(place, "python"))
+}
+
+/// A program of an environment. The path is absolute, so that it can be started in any folder.
+pub(crate) fn program(place: &Path, name: &str) -> PathBuf {
+    let programs = place.join(if cfg!(windows) { "Scripts" } else { "bin" });
+    let program = programs.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    std::path::absolute(&program).unwrap_or(program)
 }
 
 pub(crate) fn pip(place: &Path, what: &[&str]) -> Outcome {
