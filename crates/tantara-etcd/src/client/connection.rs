@@ -16,7 +16,7 @@ use tonic::transport::Endpoint as Target;
 
 use crate::client::endpoint::Endpoint;
 use crate::client::member::MemberConnection;
-use crate::client::pause::{LONGEST_PAUSE, Pause};
+use crate::client::pause::{LONGEST_PAUSE, Pause, Turn};
 use crate::client::proto::{
     Authenticate, Header, MemberList, MemberListAnswer, Range, RangeAnswer, Rpc, StatusAnswer, StatusOf,
 };
@@ -128,14 +128,8 @@ impl Connection {
     }
 
     /// The last moment before `time` at which a timer wakes the process up once.
-    ///
-    /// Tokio keeps timers that are more than 64 ms ahead in slots of that length. At the beginning
-    /// of its slot a timer is moved to another one of 1 ms, unless it is due at that very moment.
-    pub(crate) fn one_wake_up_at(&self, time: Instant) -> Instant {
-        const SLOT: u64 = 64;
-        let since = time.saturating_duration_since(self.epoch).as_millis() as u64;
-        // Tokio rounds up to milliseconds since the runtime was built.
-        self.epoch + Duration::from_millis(since - since % SLOT) - Duration::from_micros(900)
+    pub(crate) fn one_wake_up_at(&self, time: Instant, turn: Turn) -> Instant {
+        turn.last_beginning(self.epoch, time)
     }
 
     /// The deadline of a request that begins now.

@@ -12,14 +12,17 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Code, Status};
 
 use crate::client::member::MemberConnection;
+use crate::client::pause::Turn;
 use crate::client::proto::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
 use crate::client::transport::Answers;
 use crate::error::Why;
 use crate::store::Store;
 
-/// After this time without a message the progress of the stream is requested. After the same time
-/// again it is given up.
-const SILENCE: Duration = Duration::from_secs(2);
+/// After this time without a message, or a little earlier, the progress of the stream is requested.
+const SILENCE: Duration = Turn::LONG.length();
+
+/// If the request is not answered within this time, the stream is given up.
+const ANSWERING: Duration = Duration::from_secs(2);
 
 /// What [`WatchStream::next`] returns.
 #[derive(Debug)]
@@ -51,9 +54,9 @@ pub(crate) struct WatchStream {
     /// The watches that were requested over this stream and not answered yet. They are answered in
     /// this order.
     requested: VecDeque<i64>,
-    /// When the last message came, and whether progress was requested since.
+    /// When the last message came, and when progress was requested since.
     last_message: Instant,
-    is_asked: bool,
+    asked: Option<Instant>,
 }
 
 impl WatchStream {
@@ -65,7 +68,7 @@ impl WatchStream {
             watches: 0,
             requested: VecDeque::new(),
             last_message: Instant::now(),
-            is_asked: false,
+            asked: None,
         }
     }
 
@@ -128,8 +131,10 @@ impl WatchStream {
                     self.note_message();
                 }
                 State::Open { connection, requests, answers } => {
-                    let silence = SILENCE * if self.is_asked { 2 } else { 1 };
-                    let until = self.store.connection.one_wake_up_at(self.last_message + silence);
+                    let until = match self.asked {
+                        None => self.store.connection.one_wake_up_at(self.last_message + SILENCE, Turn::LONG),
+                        Some(asked) => self.store.connection.one_wake_up_at(asked + ANSWERING, Turn::SHORT),
+                    };
                     let why = tokio::select! {
                         answer = answers.message() => match answer {
                             Ok(Some(answer)) => return self.receive(answer),
@@ -141,8 +146,8 @@ impl WatchStream {
                             Err(status) => Why::of(&status),
                         },
                         () = sleep_until(until) => {
-                            if !self.is_asked {
-                                self.is_asked = true;
+                            if self.asked.is_none() {
+                                self.asked = Some(Instant::now());
                                 self.store.connection.awake.notify_waiters();
                                 let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
                                 continue;
@@ -186,7 +191,7 @@ impl WatchStream {
     }
 
     fn note_message(&mut self) {
-        (self.last_message, self.is_asked) = (Instant::now(), false);
+        (self.last_message, self.asked) = (Instant::now(), None);
     }
 
     fn interrupt(&mut self) -> Message {
