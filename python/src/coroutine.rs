@@ -8,7 +8,8 @@
 //! together: [`run`] resumes them one after another, each in its context. It also means that nothing
 //! is made for a wait that is over when it begins (`released.rs`).
 //!
-//! Under trio, and without a running loop, a wait runs the Python coroutine of `_tasks.py`.
+//! Under trio a wait is the Python coroutine of `_tasks.py`. If it began elsewhere, it runs that one;
+//! so it does without a running loop.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -34,8 +35,10 @@ pub(crate) fn coroutine<'py, E: Members>(
 ) -> PyResult<Bound<'py, PyAny>> {
     // First, because the timeout may be invalid, and its conversion may run Python code.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
+    let is_in_trio = is_in_trio(py)?;
     let pending = Pending::for_events(events()?, aim);
-    if limit.is_some() {
+    // Trio before 0.23 starts a coroutine as a task only if it has a frame.
+    if limit.is_some() || is_in_trio {
         return task::begin(py, pending, limit);
     }
     let step = Step {

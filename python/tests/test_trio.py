@@ -232,7 +232,7 @@ class Trio(unittest.TestCase):
         finalized = []
 
         async def main():
-            wait = box.pop().wait_async()
+            wait = box.pop()
             wait.send(None)
             # Garbage that refers to the wait. The event is a local of the test, too.
             cycle = [wait]
@@ -242,7 +242,8 @@ class Trio(unittest.TestCase):
 
         event = Own()
         alive = weakref.ref(event)
-        box = [event]
+        # It began before trio runs, so it runs a coroutine of trio's.
+        box = [event.wait_async()]
         self.run_in_trio(main)
         self.assertEqual(finalized, [])
         self.assertIs(alive(), event)
@@ -252,15 +253,20 @@ class Trio(unittest.TestCase):
             pass
 
         async def main():
-            event = Own()
-            event.wait = event.wait_async()
-            event.set()
-            await event.wait
+            event = box.pop()
+            event.wait = event.wait or event.wait_async()
+            threading.Timer(0.01, event.set).start()
+            self.assertIs(await event.wait, True)
             return weakref.ref(event)
 
-        alive = self.run_in_trio(main)
-        gc.collect()
-        self.assertIsNone(alive())
+        for begins_before in (False, True):
+            event = Own()
+            event.wait = event.wait_async() if begins_before else None
+            box = [event]
+            del event
+            alive = self.run_in_trio(main)
+            gc.collect()
+            self.assertIsNone(alive())
 
     def test_a_wait_that_is_never_awaited_leaves_nothing(self):
         async def main():

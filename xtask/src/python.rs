@@ -17,6 +17,8 @@ const TOOLS: [&str; 2] = [MATURIN, "mypy>=1.18,<3"];
 pub(crate) const MATURIN: &str = "maturin>=1.9,<2";
 /// What waits run beside in tests. Each test is skipped where its own is missing.
 const COMPANIONS: [&str; 6] = ["trio", "anyio", "gevent", "eventlet", "uvloop", "multiprocess"];
+/// With the oldest CPython. anyio's own backend asks for it.
+const OLDEST_COMPANIONS: [&str; 1] = ["trio==0.22.2"];
 /// The tests of what the package has on every platform.
 const ANYWHERE: [&str; 5] = ["test_asyncio", "test_event", "test_many", "test_platforms", "test_trio"];
 /// Tells the package's build to leave out what only Linux has.
@@ -189,6 +191,9 @@ fn test_in(version: &str, program: &Path, wheel: &Path) -> Outcome {
     run(python(&place).args(["-c", HAS_LICENCES]))?;
     has_tests_of_cpython(&place, version);
     has_companions(&place);
+    if version.starts_with("3.9.") && pip(&place, &OLDEST_COMPANIONS).is_err() {
+        println!("   left out: the tests beside {}, which cannot be installed here", OLDEST_COMPANIONS[0]);
+    }
     let tests = root().join("python/tests");
     run(unittest(&place).args(["discover", "--buffer"]))?;
     run(python(&place).arg("check_types.py").current_dir(&tests))?;
