@@ -15,6 +15,7 @@ use crate::coroutine::coroutine;
 use crate::error::raise;
 use crate::files;
 use crate::member::Member;
+use crate::placed::placed;
 use crate::seconds;
 use crate::shared_hold::SharedHold;
 use crate::sleep::blocking;
@@ -294,7 +295,7 @@ impl SharedEvent {
     /// it was set. clear() ends no hold. The child of a fork holds nothing.
     fn hold(&self, py: Python<'_>) -> PyResult<SharedHold> {
         let event = self.opened()?;
-        raise(py.detach(|| event.hold())).map(SharedHold::new)
+        raise(placed(py, || py.detach(|| event.hold()))).map(SharedHold::new)
     }
 
     /// Return a LastSet that says when the event was last set, by which process, and with which

@@ -190,7 +190,7 @@ impl AutoResetEvent {
 
     fn what(&self) -> What {
         let address = hooks::address(&self.queue);
-        What::One(Target { address, kind: Kind::AutoReset, generation: Generation::NONE })
+        What::One(Target { address, kind: Kind::AutoReset, generation: Generation::NONE, until_unset: false })
     }
 
     /// A future that is ready once a release was given to it.

@@ -379,7 +379,8 @@ impl Event {
 
     #[cold]
     fn record(&self, state: State, began: Generation, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
-        let target = Target { address: hooks::address(&self.queue), kind: Kind::Event, generation: began };
+        let target =
+            Target { address: hooks::address(&self.queue), kind: Kind::Event, generation: began, until_unset: false };
         if state.knows() && !self.word().has_tasks() {
             hooks::dropped(target.address);
         }

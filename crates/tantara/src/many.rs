@@ -26,7 +26,7 @@ impl Sealed for Event {
     }
 
     fn identity(&self, _: Seal) -> Option<Identity> {
-        Some(Identity(hooks::address(self.queue()), Kind::Event))
+        Some(Identity::new(hooks::address(self.queue()), Kind::Event))
     }
 
     fn mark_known(&self, _: Seal) -> bool {
@@ -41,7 +41,7 @@ impl Sealed for AutoResetEvent {
     }
 
     fn identity(&self, _: Seal) -> Option<Identity> {
-        Some(Identity(hooks::address(self.queue()), Kind::AutoReset))
+        Some(Identity::new(hooks::address(self.queue()), Kind::AutoReset))
     }
 }
 

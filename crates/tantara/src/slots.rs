@@ -134,9 +134,8 @@ impl<'a> Slot<'a> {
             Slot::Event(wait) => wait.target(),
             Slot::AutoReset(wait) => wait.target(),
             Slot::External(wait) => {
-                let own = Identity(hooks::address(wait), Kind::Cluster);
-                let Identity(address, kind) = wait.get().identity().unwrap_or(own);
-                Target { address, kind, generation: Generation::NONE }
+                let own = Identity::new(hooks::address(wait), Kind::Cluster);
+                wait.get().identity().unwrap_or(own).target(Generation::NONE)
             }
         }
     }

@@ -57,6 +57,15 @@ impl<H: Holder> EventWait<H> {
         self.waiter.end_record();
     }
 
+    /// If it is recorded: as a wait until the event is unset.
+    #[allow(dead_code, reason = "for events between processes")]
+    pub(crate) fn record_as_until_unset(&self) {
+        let (_, slot, owner) = self.waiter.to_record();
+        if slot.is_used() {
+            hooks::until_unset(slot, owner);
+        }
+    }
+
     #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn holder(&self) -> &H {
         self.waiter.holder()
@@ -141,9 +150,8 @@ enum Admitted {
 }
 
 fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
-    let own = Identity(hooks::address(waiter.queue()), kind);
-    let Identity(address, kind) = waiter.holder().identity().unwrap_or(own);
-    Target { address, kind, generation: waiter.generation() }
+    let own = Identity::new(hooks::address(waiter.queue()), kind);
+    waiter.holder().identity().unwrap_or(own).target(waiter.generation())
 }
 
 /// Records a wait that was queued, if waits are recorded.

@@ -1,6 +1,8 @@
 //! `tantara ps`: the waits inside of processes that record them.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::presets::NOTHING;
@@ -22,10 +24,16 @@ pub(crate) struct Process {
     pid: Option<u32>,
     #[serde(skip_deserializing)]
     command: Option<String>,
+    /// It was killed before it had done what it had declared. Not from the page.
+    #[serde(skip_deserializing)]
+    has_ended: bool,
     total: u64,
     /// Waits that were not recorded, because there were too many at the same time.
     #[serde(default)]
     missed: u64,
+    /// The events of a directory that it has declared to set, or holds.
+    #[serde(default)]
+    declared: Vec<Event>,
     groups: Vec<Group>,
 }
 
@@ -60,6 +68,11 @@ struct Event {
     name: String,
     labelled: bool,
     kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// The wait is one until the event is unset.
+    #[serde(default)]
+    until_unset: bool,
     #[serde(default)]
     last_set: Option<Act>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +80,22 @@ struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     abandoned: Option<Act>,
     setters: Vec<Act>,
+    #[serde(default)]
+    holders: Vec<Act>,
+    /// Other processes that are to set it or hold it, or were killed meanwhile. Not from the page.
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Other>,
+}
+
+/// What another process has declared to do with an event, or this one through another opening of it.
+#[derive(Serialize, Clone)]
+struct Other {
+    pid: Option<u32>,
+    has_ended: bool,
+    /// It holds the event, or did. Else it is to set it.
+    holds: bool,
+    #[serde(flatten)]
+    act: Act,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -84,7 +113,7 @@ struct Waiter {
 }
 
 /// That an event was set, declared to be set, given up, or taken.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, Clone, PartialEq, Eq)]
 struct Act {
     #[serde(default)]
     thread: Option<String>,
@@ -114,7 +143,11 @@ pub(crate) fn check_ps() -> Result<(), Failure> {
 }
 
 pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<(), Failure> {
-    let mut processes = processes(directory.path())?;
+    let mut processes = all_processes(directory.path())?;
+    tell_of_others(&mut processes, &|name| {
+        let event = directory.find_shared(name).ok().flatten();
+        event.and_then(|event| event.last_set().ok().flatten()).map(|last| last.at)
+    });
     if let Some(pid) = pid {
         processes.retain(|process| process.pid == Some(pid));
         if processes.is_empty() {
@@ -140,12 +173,21 @@ pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<
     Ok(())
 }
 
-/// The processes that publish their waits in the directory. Pages that are not as they should be are reported.
-pub(crate) fn processes(directory: &std::path::Path) -> Result<Vec<Process>, Failure> {
+/// The living processes that publish their waits in the directory.
+pub(crate) fn processes(directory: &Path) -> Result<Vec<Process>, Failure> {
+    let mut processes = all_processes(directory)?;
+    processes.retain(|process| !process.has_ended);
+    Ok(processes)
+}
+
+/// The processes that publish their waits in the directory, and those that were killed before they had done what they
+/// had declared. Pages that are not as they should be are reported.
+fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
     let mut processes = Vec::new();
     for page in waits::pages(directory).map_err(Failure::of_event)? {
         match serde_json::from_str::<Process>(&page.text) {
-            Ok(process) => processes.push(process.of(page.pid)),
+            Ok(process) => processes.push(process.of(page.pid, page.has_ended)),
+            Err(_) if page.has_ended => {}
             Err(error) => output::note(format_args!(
                 "the page of waits of process {} cannot be read: {error}",
                 text::process(page.pid)
@@ -156,14 +198,32 @@ pub(crate) fn processes(directory: &std::path::Path) -> Result<Vec<Process>, Fai
 }
 
 impl Process {
-    fn of(mut self, pid: Option<u32>) -> Process {
-        self.pid = pid;
-        self.command = pid.and_then(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok()).map(|command| {
-            let words = command.split(|byte| *byte == 0).filter(|word| !word.is_empty());
-            let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
-            words.join(" ").chars().take(200).collect()
-        });
+    fn of(mut self, pid: Option<u32>, has_ended: bool) -> Process {
+        (self.pid, self.has_ended) = (pid, has_ended);
+        if has_ended {
+            // Its waits have ended with it.
+            (self.total, self.groups) = (0, Vec::new());
+        }
+        self.command = pid
+            .filter(|_| !has_ended)
+            .and_then(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).ok())
+            .map(|command| {
+                let words = command.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+                let words: Vec<_> = words.map(String::from_utf8_lossy).collect();
+                words.join(" ").chars().take(200).collect()
+            });
         self
+    }
+
+    /// What a killed process had declared.
+    fn duties(&self) -> impl Iterator<Item = String> {
+        let events = self.declared.iter().filter(|_| self.has_ended).take(MOST_OTHERS);
+        events.flat_map(|event| {
+            let name = text::short(&event.name);
+            let setters = event.setters.iter().map(|act| format!("{name} was to be set {}", act.shown()));
+            let holders = event.holders.iter().map(|act| format!("{name} was held {}", act.shown()));
+            setters.chain(holders).collect::<Vec<_>>()
+        })
     }
 
     /// Its waits for an event of the directory.
@@ -182,10 +242,55 @@ impl Process {
 
     fn title(&self) -> String {
         let command = self.command.as_deref().map(|command| format!("  {}", text::cut(&text::shown(command), 80)));
+        if self.has_ended {
+            return format!("{}  was killed before it had done what it had declared", text::process(self.pid));
+        }
         let count = if self.total == 1 { "1 wait".into() } else { format!("{} waits", self.total) };
         format!("{}{}: {count}", text::process(self.pid), command.unwrap_or_default())
     }
 }
+
+/// Adds to each event that is waited for what other processes have declared to do with it. `last_set` tells when the
+/// event of the directory with that name was set last: what a killed process should have done before, another has done.
+fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&str) -> Option<SystemTime>) {
+    let mut all: BTreeMap<String, Vec<Other>> = BTreeMap::new();
+    for process in &*processes {
+        for event in &process.declared {
+            let Some(path) = &event.path else { continue };
+            let other =
+                |act: &Act, holds| Other { pid: process.pid, has_ended: process.has_ended, holds, act: act.clone() };
+            let setters = event.setters.iter().map(|act| other(act, false));
+            let others = setters.chain(event.holders.iter().map(|act| other(act, true)));
+            all.entry(path.clone()).or_default().extend(others);
+        }
+    }
+    for (path, others) in &mut all {
+        if others.iter().any(|other| other.has_ended) {
+            let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
+            let last = name.and_then(|name| last_set(&name));
+            // A hold sets the event, and moments in a page are in whole milliseconds.
+            let is_left = |other: &Other| last.is_none_or(|last| last < time(other.act.at.saturating_add(1)));
+            others.retain(|other| !other.has_ended || is_left(other));
+        }
+    }
+    for process in processes {
+        let events = process.groups.iter_mut().flat_map(|group| &mut group.events);
+        for event in events {
+            let Some(others) = event.path.as_ref().and_then(|path| all.get(path)) else { continue };
+            let is_shown = |other: &&Other| {
+                let is_of_own_opening = other.pid == process.pid && other.pid.is_some();
+                let is_known =
+                    is_of_own_opening && event.setters.iter().chain(&event.holders).any(|act| *act == other.act);
+                // A holder is of interest for those who wait for the end of its hold, or who wait because it has ended.
+                !is_known
+                    && if event.until_unset { other.holds && !other.has_ended } else { !other.holds || other.has_ended }
+            };
+            event.others = others.iter().filter(is_shown).take(MOST_OTHERS).cloned().collect();
+        }
+    }
+}
+
+const MOST_OTHERS: usize = 8;
 
 fn print(processes: &[Process]) {
     for (number, process) in processes.iter().enumerate() {
@@ -199,6 +304,7 @@ fn print(processes: &[Process]) {
                 "  {missed} more were not recorded so far: there were too many at the same time"
             ));
         }
+        process.duties().for_each(|duty| output::line(format_args!("  {duty}")));
         if process.groups.is_empty() {
             continue;
         }
@@ -252,11 +358,10 @@ impl Group {
 
     fn what(&self) -> String {
         const MOST: usize = 4;
-        let names = self.events.iter().map(|event| match self.count {
-            1 => text::short(&event.name),
-            // They may be different ones.
-            _ if event.labelled => text::short(&event.name),
-            _ => text::short(&event.kind),
+        let names = self.events.iter().map(|event| {
+            // Without labels they may be different ones.
+            let name = text::short(if self.count == 1 || event.labelled { &event.name } else { &event.kind });
+            if event.until_unset { format!("{name} (until unset)") } else { name }
         });
         let names: Vec<_> = names.take(MOST).collect();
         let rest = if self.number_of_events > MOST as u64 { ", …" } else { "" };
@@ -280,11 +385,30 @@ impl Group {
         for event in &self.events {
             let of = if self.events.len() > 1 { format!("{}: ", text::short(&event.name)) } else { String::new() };
             lines.extend(event.abandoned.as_ref().map(|act| format!("{of}abandoned {}", act.shown())));
-            lines.extend(event.setters.iter().take(3).map(|act| format!("{of}to be set {}", act.shown())));
+            if event.until_unset {
+                lines.extend(event.holders.iter().take(3).map(|act| format!("{of}held {}", act.shown())));
+            } else {
+                lines.extend(event.setters.iter().take(3).map(|act| format!("{of}to be set {}", act.shown())));
+            }
+            lines.extend(event.others.iter().map(|other| format!("{of}{}", other.shown())));
             lines.extend(event.taken.as_ref().map(|act| format!("{of}last release taken {}", act.shown())));
             lines.extend(event.last_set.as_ref().map(|act| format!("{of}last set {}", act.shown())));
         }
         lines
+    }
+}
+
+impl Other {
+    fn shown(&self) -> String {
+        let what = match (self.holds, self.has_ended) {
+            (false, false) => "to be set",
+            (false, true) => "was to be set",
+            (true, false) => "held",
+            (true, true) => "was held",
+        };
+        let was_killed = if self.has_ended { ", which was killed" } else { "" };
+        let process = self.pid.map_or_else(|| text::process(None), |pid| format!("process {pid}"));
+        format!("{what} by {process}{was_killed}: {}", self.act.shown())
     }
 }
 

@@ -64,6 +64,11 @@ impl Target {
         }
     }
 
+    /// Whether it is a wait until the event is unset.
+    pub(crate) fn is_until_unset(self) -> bool {
+        self.aim() == Aim::Unset
+    }
+
     /// Whether the wait may last while the event is set.
     pub(crate) fn is_other(self) -> bool {
         self.aim() != Aim::Set

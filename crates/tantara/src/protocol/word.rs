@@ -271,6 +271,13 @@ impl Word {
         generation(self.counter()).wrapping_sub(generation(earlier)) & (u32::MAX >> (SET.trailing_zeros() + 1))
     }
 
+    /// How often it was set so far, and after another `set`, modulo 2^26: a `set` of a set event counts
+    /// as the one before.
+    pub(crate) fn sets_until_now_and_next(self) -> (u32, u32) {
+        let sets = self.sets_since_counter(0);
+        (sets, if self.is_set() { sets } else { sets.wrapping_add(1) & (u32::MAX >> (SET.trailing_zeros() + 1)) })
+    }
+
     /// The generation of a wait that begins now. On a set event it is released already.
     #[cfg(test)]
     pub(crate) const fn generation(self) -> Generation {

@@ -317,7 +317,7 @@ impl Handle {
 
     fn sleep(&self, target: Target, deadline: Deadline, place: Place) -> Result<bool, Error> {
         let state = State::now();
-        let _recorded = if state.is_idle() { None } else { self.record(state, deadline, place) };
+        let _recorded = if state.is_idle() { None } else { self.record(state, target, deadline, place) };
         let mut sleeper = ThreadAsleep::new(self);
         let mut nap = ANONYMOUS_NAP;
         // Since when it waits, once there is a mark that says so.
@@ -377,17 +377,23 @@ impl Handle {
     }
 
     #[cold]
-    fn record(&self, state: State, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
-        let Identity(address, kind) = self.identity();
-        let target = hooks::Target { address, kind, generation: Generation::NONE };
+    fn record(&self, state: State, target: Target, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
+        let target = self.identity_for(target).target(Generation::NONE);
         hooks::sleeps(state, hooks::What::One(target), place, deadline)
     }
 
     /// By what the record of waits knows the event: it is told the name.
     pub(crate) fn identity(&self) -> Identity {
-        let identity = Identity(hooks::address(self), Kind::Shared);
-        hooks::introduce(identity, || self.short_name());
+        let identity = Identity::new(hooks::address(self), Kind::Shared);
+        // Its own name if it is a link: as the command sees it.
+        let path = || self.path.as_ref()?.canonicalize().ok()?.into_os_string().into_string().ok();
+        hooks::introduce(identity, || (self.short_name(), path()));
         identity
+    }
+
+    /// The same, for a wait with that target.
+    pub(crate) fn identity_for(&self, target: Target) -> Identity {
+        Identity { until_unset: target.is_until_unset(), ..self.identity() }
     }
 
     /// The name without its directory.

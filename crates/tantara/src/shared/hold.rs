@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::panic::Location;
 use std::path::Path;
 
 use crate::error::Error;
 use crate::shared::event::SharedEvent;
 use crate::shared::holders::Holder;
 use crate::sys::process;
+use crate::waits::hooks;
 
 /// Keeps an event set for as long as it lives. From [`SharedEvent::hold`].
 ///
@@ -31,6 +33,8 @@ use crate::sys::process;
 pub struct Hold {
     event: SharedEvent,
     holder: Holder,
+    /// Its number in the record of waits; zero if it is not recorded.
+    recorded: u64,
 }
 
 impl Hold {
@@ -44,6 +48,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.holder.release(self.event.handle.page());
+        hooks::release(hooks::address(&*self.event.handle), self.recorded);
     }
 }
 
@@ -76,7 +81,9 @@ impl SharedEvent {
     /// Some system calls, and a file descriptor for as long as the `Hold` lives. While an event is
     /// held and not set, [`is_set`](SharedEvent::is_set) and waits make a system call, and while
     /// it is held, so do changes. An event that nobody holds costs nothing more.
+    #[track_caller]
     pub fn hold(&self) -> Result<Hold, Error> {
+        let place = Location::caller();
         let handle = &self.handle;
         if !self.is_writable() {
             return Err(handle.read_only());
@@ -87,8 +94,11 @@ impl SharedEvent {
         let namespace = handle.page().index_of_namespace(process::pid_namespace(), true);
         let holder = Holder::new(&handle.file.file, namespace)
             .map_err(|error| Error::system("held", Path::new(&handle.name()), error))?;
-        let hold = Hold { event: self.clone(), holder };
+        let mut hold = Hold { event: self.clone(), holder, recorded: 0 };
         handle.begin_hold()?;
+        if hooks::is_wanted() {
+            hold.recorded = hooks::hold(handle.identity(), place);
+        }
         Ok(hold)
     }
 }

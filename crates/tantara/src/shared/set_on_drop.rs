@@ -2,10 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::set_on_drop::SetOnDrop;
 use crate::shared::event::SharedEvent;
-use crate::waits::hooks;
+use crate::waits::hooks::{self, Count};
 
 impl SharedEvent {
     /// Sets the event when the returned value is dropped, also by a panic: see
@@ -41,6 +43,12 @@ impl SharedEvent {
             return Err(self.handle.read_only());
         }
         self.is_set()?;
+        if hooks::is_wanted() {
+            // The declaration has the event's name.
+            let handle = Arc::downgrade(&self.handle);
+            let count = move || handle.upgrade().map_or((0, 0), |handle| handle.word().sets_until_now_and_next());
+            hooks::count_by(self.handle.identity(), Count::new(count));
+        }
         let event = self.clone();
         // An event that was removed since has no waiters, and there is nobody to tell.
         Ok(SetOnDrop::external(hooks::address(&*self.handle), move || _ = event.set()))

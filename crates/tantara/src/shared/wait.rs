@@ -289,7 +289,11 @@ impl<H: HoldsHandle> HandleWait<H> {
         };
         // SAFETY: structural pinning, as above. The Drop of a `HandleWait` moves nothing.
         let listening = unsafe { self.as_mut().map_unchecked_mut(|wait| &mut wait.listening) };
-        listening.poll(context, blocks, is_over).map(|over| {
+        let polled = listening.poll(context, blocks, is_over);
+        if polled.is_pending() && target.is_some_and(Target::is_until_unset) {
+            self.listening.notified.record_as_until_unset();
+        }
+        polled.map(|over| {
             self.listening.notified.end_record();
             let ((is_released, word), handle) = (over?, self.listening.handle());
             if is_released { handle.check_whole() } else { Err(handle.gone(word)) }
@@ -353,7 +357,8 @@ impl<H: HoldsHandle + Send + Sync> External for HandleWait<H> {
     }
 
     fn identity(&self) -> Option<Identity> {
-        Some(self.listening.handle().identity())
+        let handle = self.listening.handle();
+        Some(self.target.map_or_else(|| handle.identity(), |target| handle.identity_for(target)))
     }
 
     fn longest_sleep(&self) -> Option<Duration> {

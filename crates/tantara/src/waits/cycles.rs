@@ -40,9 +40,12 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The threads that have declared to set an event.
+    /// The threads that have declared to set an event, or hold the one that is to be unset.
     fn setters(&self, target: Target) -> impl Iterator<Item = Option<u32>> {
-        let setters = self.waits.known.get(target).map_or(&[][..], |known| &known.setters);
+        let setters = self.waits.known.get(target).map_or(&[][..], |known| match target.until_unset {
+            true => &known.holders,
+            false => &known.setters,
+        });
         setters.iter().map(|(_, act)| self.numbers.get(&Arc::as_ptr(&act.thread)).copied())
     }
 
@@ -72,7 +75,11 @@ impl Search<'_> {
             let next = needed.and_then(|target| Some((target, self.setters(*target).flatten().next()?)));
             let Some((target, setter)) = next else { break };
             let (own, other) = (self.thread(record.thread), self.thread(setter));
-            steps.push(format!("{own} waits for {}, which {other} is to set", self.event(*target)));
+            let name = self.event(*target);
+            steps.push(match target.until_unset {
+                true => format!("{own} waits for {name} to be unset, which {other} holds"),
+                false => format!("{own} waits for {name}, which {other} is to set"),
+            });
             let Some(next) = stuck.get(&setter) else { break };
             at = *next;
         }

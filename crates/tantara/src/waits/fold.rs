@@ -54,7 +54,7 @@ fn key(snapshot: &Snapshot, record: &Record) -> u64 {
     .hash(&mut hasher);
     for target in record.what.targets() {
         let known = snapshot.known.get(*target);
-        (target.kind as u8).hash(&mut hasher);
+        (target.kind as u8, target.until_unset).hash(&mut hasher);
         known.and_then(|known| known.label.as_deref()).hash(&mut hasher);
         known.is_some_and(|known| known.abandoned.is_some()).hash(&mut hasher);
         snapshot.known.has_released(*target).hash(&mut hasher);

@@ -16,6 +16,8 @@ use std::task::Waker;
 
 use crate::deadline::Deadline;
 use crate::waits::known;
+#[allow(unused_imports, reason = "for events between processes")]
+pub(crate) use crate::waits::known::Count;
 use crate::waits::start;
 use crate::waits::store::{self, Beginning};
 pub(crate) use crate::waits::store::{Kind, Place, Recorded, SlotIndex, SlotIndexCell, Target, What};
@@ -23,9 +25,25 @@ use crate::waits::switch;
 pub(crate) use crate::waits::switch::State;
 use crate::word::Generation;
 
-/// By what an event is known.
+/// By what an event is known, for a wait.
 #[derive(Clone, Copy, Debug)]
-pub struct Identity(pub(crate) usize, pub(crate) Kind);
+pub struct Identity {
+    pub(crate) address: usize,
+    pub(crate) kind: Kind,
+    /// Whether the wait is one until the event is unset.
+    pub(crate) until_unset: bool,
+}
+
+impl Identity {
+    pub(crate) fn new(address: usize, kind: Kind) -> Identity {
+        Identity { address, kind, until_unset: false }
+    }
+
+    pub(crate) fn target(self, generation: Generation) -> Target {
+        let Identity { address, kind, until_unset } = self;
+        Target { address, kind, generation, until_unset }
+    }
+}
 
 /// The address by which an event is known.
 #[inline]
@@ -90,15 +108,48 @@ pub(crate) fn set(state: State, address: usize, kind: Kind, generation: Option<G
     state.knows() && known::is_known(address)
 }
 
-/// If waits are recorded, gives an event the name by which it was opened, unless it has a label. Else
-/// nothing is known of it afterwards that was not before, so that a process that records nothing
-/// stays idle.
+/// A recorded wait is one until its event is unset.
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn introduce(Identity(address, kind): Identity, name: impl FnOnce() -> String) {
-    let state = State::now();
-    if !state.is_idle() && records(state) {
+#[cold]
+pub(crate) fn until_unset(slot: &SlotIndexCell, owner: usize) {
+    store::note_until_unset(slot.get(), owner);
+}
+
+/// If waits are recorded, gives an event the name by which it was opened, unless it has a label, and its
+/// file's path. Else nothing is known of it afterwards that was not before, so that a process that
+/// records nothing stays idle.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn introduce(event: Identity, name: impl FnOnce() -> (String, Option<String>)) {
+    if is_wanted() {
         switch::note_known();
-        known::name(address, kind, name);
+        known::name(event.address, event.kind, name);
+    }
+}
+
+/// Whether the waits are recorded; if the environment says so, from now on.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn is_wanted() -> bool {
+    let state = State::now();
+    !state.is_idle() && records(state)
+}
+
+/// Events between processes are counted outside: see [`Count`].
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn count_by(Identity { address, kind, .. }: Identity, count: Count) {
+    known::count_by(address, kind, count);
+}
+
+/// Somebody holds an event. The number of the hold; zero if it is not recorded.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn hold(Identity { address, kind, .. }: Identity, place: Place) -> u64 {
+    known::hold(address, kind, place)
+}
+
+/// A hold has ended, if it is recorded.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn release(address: usize, number: u64) {
+    if number != 0 {
+        known::keep(address, number);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::waits::fold::{self, Group};
 use crate::waits::store;
-use crate::waits::view::{Act, Actor, Awaited, Mode, Waiting};
+use crate::waits::view::{self, Act, Actor, Awaited, Mode, Waiting};
 
 /// How many groups a page has at most, and how many events of a wait it shows. (A page of that size
 /// has about a megabyte.)
@@ -23,6 +23,11 @@ pub(crate) fn page() -> String {
         page.number("version", 1);
         page.number("total", total as u128);
         page.number("missed", store::missed() as u128);
+        // What this process is to do, for those who wait for it in other processes.
+        let declared = view::declared();
+        page.array("declared", declared.iter().take(MOST_GROUPS), |page, event| {
+            page.object(|page| of_event(page, event))
+        });
         page.array("groups", groups.iter().take(MOST_GROUPS), |page, group| page.object(|page| of_group(page, group)));
     });
     page.0
@@ -54,13 +59,19 @@ fn of_event(page: &mut Json, event: &Awaited) {
     page.text("name", &event.to_string());
     page.flag("labelled", event.label.is_some());
     page.text("kind", event.kind.name());
+    if let Some(path) = &event.path {
+        page.text("path", path);
+    }
+    page.flag("until_unset", event.until_unset);
     for (name, act) in [("last_set", &event.last_set), ("abandoned", &event.abandoned), ("taken", &event.taken)] {
         if let Some(act) = act {
             page.key(name);
             page.object(|page| of_act(page, act));
         }
     }
-    page.array("setters", event.setters.iter().take(MOST_EVENTS), |page, act| page.object(|page| of_act(page, act)));
+    for (key, acts) in [("setters", &event.setters), ("holders", &event.holders)] {
+        page.array(key, acts.iter().take(MOST_EVENTS), |page, act| page.object(|page| of_act(page, act)));
+    }
 }
 
 fn of_waiter(page: &mut Json, waiting: &Waiting) {

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -32,6 +33,25 @@ impl Act {
     }
 }
 
+/// How often an event between processes was set so far, if it is set now or at the next `set`: the first
+/// or the second number. Its own `set` is called in signal handlers too and notes nothing, and others
+/// set it; so what is noted here holds only as long as this number stays the same.
+#[derive(Clone)]
+pub(crate) struct Count(Arc<dyn Fn() -> (u32, u32) + Send + Sync>);
+
+impl Count {
+    #[allow(dead_code, reason = "for events between processes")]
+    pub(crate) fn new(count: impl Fn() -> (u32, u32) + Send + Sync + 'static) -> Count {
+        Count(Arc::new(count))
+    }
+}
+
+impl fmt::Debug for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)().0.fmt(f)
+    }
+}
+
 /// What is known of an event.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
@@ -40,8 +60,16 @@ pub(crate) struct Known {
     pub(crate) last_set: Option<Act>,
     /// The generation that the last `set` has released.
     pub(crate) released: Option<Generation>,
+    /// It was asked for its name and for the path of its file.
+    is_introduced: bool,
+    pub(crate) path: Option<Arc<str>>,
     /// Who has declared to set it, and has not done so.
     pub(crate) setters: Vec<(u64, Act)>,
+    /// Who holds it.
+    pub(crate) holders: Vec<(u64, Act)>,
+    pub(crate) count: Option<Count>,
+    /// How often it had been set when `last_set` or `abandoned` was noted.
+    as_of: u32,
     /// The last of them was given up.
     pub(crate) abandoned: Option<Act>,
     /// The last wait that used up a release of an auto-reset event.
@@ -64,7 +92,12 @@ fn change<T>(address: usize, kind: Kind, change: impl FnOnce(&mut Known) -> T) -
         label: None,
         last_set: None,
         released: None,
+        is_introduced: false,
+        path: None,
         setters: Vec::new(),
+        holders: Vec::new(),
+        count: None,
+        as_of: 0,
         abandoned: None,
         taken: None,
     };
@@ -82,19 +115,24 @@ pub(crate) fn label(address: usize, kind: Kind, label: &str) {
     change(address, kind, |known| known.label = Some(label));
 }
 
-/// Gives an event the label that `label` returns, unless it has one.
+/// Gives an event the label and the path that `name` returns, unless it has a label.
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn name(address: usize, kind: Kind, label: impl FnOnce() -> String) {
-    if shard(address).is_some_and(|shard| shard.get(&address).is_none_or(|known| known.label.is_none())) {
-        let label = Arc::from(label());
-        change(address, kind, |known| known.label = Some(label));
+pub(crate) fn name(address: usize, kind: Kind, name: impl FnOnce() -> (String, Option<String>)) {
+    if shard(address).is_some_and(|shard| shard.get(&address).is_none_or(|known| !known.is_introduced)) {
+        let (label, path) = name();
+        let (label, path) = (Arc::from(label), path.map(Arc::from));
+        change(address, kind, |known| {
+            known.label.get_or_insert(label);
+            (known.path, known.is_introduced) = (path, true);
+        });
     }
 }
 
 /// Notes that an event was set.
 pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, place: Place) {
-    let act = Act::now(place);
+    let (act, as_of) = (Act::now(place), count(address).map(|(_, next)| next));
     change(address, kind, |known| {
+        known.as_of = as_of.unwrap_or(known.as_of);
         known.last_set = Some(act);
         known.released = generation.or(known.released);
         known.abandoned = None;
@@ -107,11 +145,24 @@ pub(crate) fn take(address: usize, place: Place) {
     change(address, Kind::AutoReset, |known| known.taken = Some(act));
 }
 
-/// Notes that somebody will set an event. Returns the number of the declaration.
-pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
+/// The number of a declaration or of a hold.
+fn next_number() -> u64 {
     // Not of 64 bits, which some processors lack.
     static NEXT: AtomicUsize = AtomicUsize::new(1);
-    let (act, number) = (Act::now(place), NEXT.fetch_add(1, Relaxed) as u64);
+    NEXT.fetch_add(1, Relaxed) as u64
+}
+
+/// Notes that somebody holds an event. Returns the number of the hold.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn hold(address: usize, kind: Kind, place: Place) -> u64 {
+    let (act, number) = (Act::now(place), next_number());
+    change(address, kind, |known| known.holders.push((number, act)));
+    number
+}
+
+/// Notes that somebody will set an event. Returns the number of the declaration.
+pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
+    let (act, number) = (Act::now(place), next_number());
     change(address, kind, |known| {
         known.setters.push((number, act));
         known.abandoned = None;
@@ -119,17 +170,35 @@ pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
     number
 }
 
-/// The declaration was kept.
+/// The declaration was kept, or the hold has ended.
 pub(crate) fn keep(address: usize, number: u64) {
     if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
         known.setters.retain(|(other, _)| *other != number);
+        known.holders.retain(|(other, _)| *other != number);
     }
+}
+
+/// What is known of the events with a path that somebody has declared to set, or holds.
+#[cfg_attr(not(shared_events), allow(dead_code, reason = "for what is published"))]
+pub(crate) fn declared() -> Vec<(usize, Known)> {
+    let is_declared =
+        |(_, known): &(&usize, &Known)| known.path.is_some() && !(known.setters.is_empty() && known.holders.is_empty());
+    let shards = process::own(&KNOWN).into_iter().flatten();
+    let of_shard = |shard: &Mutex<Map>| {
+        let known = lock(shard);
+        known.iter().filter(is_declared).map(|(address, known)| (*address, known.clone())).collect::<Vec<_>>()
+    };
+    shards.flat_map(of_shard).collect()
 }
 
 /// The declaration was given up, at that place.
 pub(crate) fn give_up(address: usize, number: u64, place: Place) {
-    let act = Act::now(place);
+    let (act, as_of) = (Act::now(place), count(address).map(|(now, _)| now));
     if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
+        if let Some(as_of) = as_of.filter(|now| *now != known.as_of) {
+            known.last_set = None;
+            known.as_of = as_of;
+        }
         let before = known.setters.len();
         known.setters.retain(|(other, _)| *other != number);
         if known.setters.is_empty() && before > 0 {
@@ -151,7 +220,24 @@ pub(crate) fn is_known(address: usize) -> bool {
 
 /// What is known of an event of that kind.
 fn get(address: usize, kind: Kind) -> Option<Known> {
-    shard(address)?.get(&address).filter(|known| known.kind == kind).cloned()
+    let mut known = shard(address)?.get(&address).filter(|known| known.kind == kind)?.clone();
+    // Not under the lock.
+    if known.count.as_ref().is_some_and(|count| (count.0)().0 != known.as_of) {
+        (known.last_set, known.abandoned) = (None, None);
+    }
+    Some(known)
+}
+
+/// How often an event between processes was set.
+fn count(address: usize) -> Option<(u32, u32)> {
+    let count = shard(address)?.get(&address)?.count.clone()?;
+    Some((count.0)())
+}
+
+/// Notes by what an event between processes is counted.
+#[allow(dead_code, reason = "for events between processes")]
+pub(crate) fn count_by(address: usize, kind: Kind, count: Count) {
+    change(address, kind, |known| known.count.get_or_insert(count).clone());
 }
 
 /// What is known of the events of some waits.
@@ -192,7 +278,8 @@ pub(crate) fn inherit() {
         };
         let mut own = lock(own);
         for (address, known) in parents.iter().filter(|(_, known)| known.label.is_some()) {
-            let bare = Known { setters: Vec::new(), last_set: None, abandoned: None, taken: None, ..known.clone() };
+            let (setters, holders) = (Vec::new(), Vec::new());
+            let bare = Known { setters, holders, last_set: None, abandoned: None, taken: None, ..known.clone() };
             own.entry(*address).or_insert(bare);
         }
     }

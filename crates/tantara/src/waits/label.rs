@@ -23,7 +23,7 @@ use crate::waits::known;
 /// waits::label(&db_ready, "db_ready");
 /// ```
 pub fn label(event: &(impl Waitable + ?Sized), name: &str) {
-    if let Some(Identity(address, kind)) = event.identity(Seal(())) {
+    if let Some(Identity { address, kind, .. }) = event.identity(Seal(())) {
         hooks::begin_to_know(address, || event.mark_known(Seal(())), || known::label(address, kind, name));
     }
 }

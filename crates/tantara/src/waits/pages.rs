@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::deadline;
 use crate::directory;
@@ -185,14 +185,18 @@ pub(crate) fn withdraw() {
 pub struct PageOfWaits {
     /// The number of the process, in the PID namespace of this one; `None` if it is in another.
     pub pid: Option<u32>,
+    /// The process has ended without removing the page, for example because it was killed. Its waits
+    /// have ended with it.
+    pub has_ended: bool,
     /// The user who owns the file.
     pub user: u32,
     /// JSON, if the process has written it.
     pub text: String,
 }
 
-/// The pages of the living processes, in the order of their numbers. Pages that this user may not
-/// read, and what is no page, are left out.
+/// The pages, in the order of the numbers of their processes: those of living ones, and of those that
+/// were killed before they had done what they had declared. Pages that this user may not read, and
+/// what is no page, are left out.
 ///
 /// # Errors
 ///
@@ -206,9 +210,9 @@ pub fn pages(path: &Path) -> Result<Vec<PageOfWaits>, Error> {
         if let Some((pid, namespace)) = parse(&name) {
             // The lock of a page ends when the next version replaces it: then that one is read.
             let mut reads = (0..READS).filter_map(|_| read(&directory, &name).ok()?);
-            if let Some((user, text)) = reads.next() {
+            if let Some(page) = reads.next().filter(|page| !page.has_ended || has_declared(&page.text)) {
                 let pid = (namespace == process::pid_namespace()).then_some(pid);
-                pages.push(PageOfWaits { pid, user, text });
+                pages.push(PageOfWaits { pid, ..page });
             }
         }
     }
@@ -232,21 +236,36 @@ fn open(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
     File::open(format!("/proc/self/fd/{}", there.as_raw_fd())).map(Some)
 }
 
-/// The owner and the text of a page. `None` if its process has ended, or if it is no page.
-fn read(directory: &File, name: &OsStr) -> io::Result<Option<(u32, String)>> {
+/// Reads a page. `None` if it was replaced meanwhile, or if it is no page.
+fn read(directory: &File, name: &OsStr) -> io::Result<Option<PageOfWaits>> {
     let Some(file) = open(directory, name)? else { return Ok(None) };
+    let has_ended = !files::is_write_locked(&file, 0..1)?;
+    // A living process unlocks a page only after that has lost its name.
     let metadata = file.metadata()?;
-    if metadata.len() > LONGEST || !files::is_write_locked(&file, 0..1)? {
+    if metadata.len() > LONGEST || metadata.nlink() == 0 {
         return Ok(None);
     }
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text)?;
-    Ok(Some((metadata.uid(), String::from_utf8_lossy(&text).into_owned())))
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(Some(PageOfWaits { pid: None, has_ended, user: metadata.uid(), text }))
 }
 
-/// Removes the pages and drafts that dead processes of this user and this PID namespace have left.
+/// Whether a page tells of something that its process had declared to do. (In a text of JSON, a quote
+/// has a backslash before it.)
+fn has_declared(page: &str) -> bool {
+    page.contains("\"declared\":[{")
+}
+
+/// How many pages of dead processes stay that have declared something, and for how long at most.
+const KEPT: usize = 16;
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Removes the pages and drafts that dead processes of this user and this PID namespace have left. The
+/// last pages stay that say what their processes had declared to do: others may wait for that.
 fn remove_dead(directory: &File, path: &Path) {
     let Ok(entries) = fs::read_dir(path) else { return };
+    let mut kept = Vec::new();
     for name in entries.filter_map(Result::ok).map(|entry| entry.file_name()) {
         let page = name.as_bytes().strip_suffix(DRAFT.as_bytes()).map_or(name.as_os_str(), OsStr::from_bytes);
         let Some((pid, namespace)) = parse(page) else { continue };
@@ -257,10 +276,18 @@ fn remove_dead(directory: &File, path: &Path) {
             true => files::is_write_locked(&file, 0..1).is_ok_and(|is_locked| !is_locked),
             false => namespace == process::pid_namespace() && !process::exists(pid),
         };
-        if is_own && is_dead() {
-            if let Ok(name) = CString::new(name.as_bytes()) {
-                let _ = files::unlink_at(directory, &name);
-            }
+        if !is_own || !is_dead() {
+            continue;
+        }
+        let written = || file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let is_recent = |at: &SystemTime| at.elapsed().is_ok_and(|age| age < KEPT_FOR);
+        let declares = || read(directory, &name).is_ok_and(|page| page.is_some_and(|page| has_declared(&page.text)));
+        let Ok(own_name) = CString::new(name.as_bytes()) else { continue };
+        match written().filter(is_recent).filter(|_| page == name.as_os_str() && declares()) {
+            Some(at) => kept.push((at, own_name)),
+            None => _ = files::unlink_at(directory, &own_name),
         }
     }
+    kept.sort();
+    kept.iter().rev().skip(KEPT).for_each(|(_, name)| _ = files::unlink_at(directory, name));
 }

@@ -182,6 +182,8 @@ pub(crate) struct Target {
     pub(crate) kind: Kind,
     /// In which generation the wait began, if the kind has some.
     pub(crate) generation: Generation,
+    /// Whether it waits until the event is unset.
+    pub(crate) until_unset: bool,
 }
 
 /// What a wait waits for.
@@ -262,9 +264,13 @@ impl SlotIndexCell {
         self.0[0].load(Relaxed) != 0
     }
 
+    pub(crate) fn get(&self) -> SlotIndex {
+        SlotIndex([0, 1, 2].map(|at: usize| self.0[at].load(Relaxed)))
+    }
+
     /// Takes the index out.
     pub(crate) fn take(&self) -> SlotIndex {
-        let index = SlotIndex([0, 1, 2].map(|at: usize| self.0[at].load(Relaxed)));
+        let index = self.get();
         self.set(SlotIndex::NONE);
         index
     }
@@ -405,6 +411,18 @@ pub(crate) fn remove(index: SlotIndex, owner: usize) {
     drop(ended);
 }
 
+/// The wait of this owner, which has one event, waits until that is unset.
+#[cfg_attr(not(shared_events), allow(dead_code, reason = "for events between processes"))]
+pub(crate) fn note_until_unset(index: SlotIndex, owner: usize) {
+    let Some(shards) = shards() else { return };
+    let (shard, at) = index.shard_and_slot();
+    if let Some(Slot::Used { owner: own, record }) = lock(&shards[shard].0).slots.get_mut(at) {
+        if let (true, What::One(target)) = (*own == owner, &mut record.what) {
+            target.until_unset = true;
+        }
+    }
+}
+
 impl Slot {
     fn is_of(&self, wait: usize) -> bool {
         matches!(self, Slot::Used { owner, .. } if *owner == wait)
@@ -476,7 +494,7 @@ mod tests {
     #[test]
     fn slots_are_used_again_and_a_late_owner_removes_nothing() {
         let _alone = lock(&ALONE);
-        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE };
+        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE, until_unset: false };
         let place = Location::caller();
         let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
         let count = || {
@@ -498,7 +516,7 @@ mod tests {
     #[test]
     fn a_full_shard_uses_others_and_what_no_shard_has_room_for_is_counted() {
         let _alone = lock(&ALONE);
-        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE };
+        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE, until_unset: false };
         let place = Location::caller();
         let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
         let all = SHARDS * (MOST - 1);

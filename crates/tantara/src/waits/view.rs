@@ -11,6 +11,7 @@ use crate::sys::process;
 use crate::waits::cycles::{self, Waits};
 use crate::waits::known::{self, Known, OfEvents};
 use crate::waits::store::{self, Kind, Record, Source, Target, Thread, What};
+use crate::word::Generation;
 
 /// A place in the code.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -153,10 +154,17 @@ pub struct Awaited {
     pub kind: EventKind,
     /// Where it lies in memory, or its handle does.
     pub address: usize,
+    /// The path of its file, if it is a [`SharedEvent`](crate::SharedEvent) with a name.
+    pub path: Option<String>,
     /// Who set it last, as far as was recorded.
     pub last_set: Option<Act>,
     /// Who has declared to set it, by [`set_on_drop`](crate::Event::set_on_drop), and has not yet.
     pub setters: Vec<Act>,
+    /// Who holds it, at this moment: it is not unset before they have let it go. In this process, and
+    /// through the same opening of the event.
+    pub holders: Vec<Act>,
+    /// Whether the wait is one until the event is unset.
+    pub until_unset: bool,
     /// The last declared setter has given up without setting the event, there and then.
     pub abandoned: Option<Act>,
     /// The last wait that used up a release of an [`AutoResetEvent`](crate::AutoResetEvent).
@@ -235,7 +243,7 @@ impl Waiting {
     /// declared to do so has given up.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
-        let is_abandoned = |event: &Awaited| event.abandoned.is_some() && !event.has_released;
+        let is_abandoned = |event: &Awaited| event.abandoned.is_some() && !event.has_released && !event.until_unset;
         match self.mode {
             Mode::Any => !self.events.is_empty() && self.events.iter().all(is_abandoned),
             Mode::One | Mode::All => self.events.iter().any(is_abandoned),
@@ -251,7 +259,8 @@ impl fmt::Display for Waiting {
             (Some(task), None) => write!(f, "task {task:#x} (first polled by {})", self.thread)?,
             (None, _) => write!(f, "{}", self.thread)?,
         }
-        let names: Vec<_> = self.events.iter().map(Awaited::to_string).collect();
+        let name = |event: &Awaited| if event.until_unset { format!("{event} to be unset") } else { event.to_string() };
+        let names: Vec<_> = self.events.iter().map(name).collect();
         let mode = match self.mode {
             Mode::One => "",
             Mode::Any => "any of ",
@@ -284,6 +293,12 @@ impl Awaited {
         if let Some(taken) = &self.taken {
             write!(f, "\n  the last release of {self} was taken {taken}")?;
         }
+        for holder in self.holders.iter().filter(|_| self.until_unset) {
+            write!(f, "\n  {self} is held {holder}")?;
+        }
+        if self.until_unset {
+            return Ok(());
+        }
         for setter in &self.setters {
             write!(f, "\n  {self} is to be set {setter}")?;
         }
@@ -303,6 +318,11 @@ struct Clocks {
 }
 
 impl Clocks {
+    fn now() -> Clocks {
+        let (own, system) = process::clocks();
+        Clocks { own, system }
+    }
+
     fn time(self, at: Duration) -> SystemTime {
         self.system.checked_sub(self.own.saturating_sub(at)).unwrap_or(SystemTime::UNIX_EPOCH)
     }
@@ -311,15 +331,20 @@ impl Clocks {
         Act { by: Actor::from(&act.thread), place: act.place.into(), at: self.time(act.at) }
     }
 
-    fn awaited(self, target: Target, known: &OfEvents) -> Awaited {
-        let (known, has_released) = (known.get(target), known.has_released(target));
+    fn awaited(self, target: Target, known: Option<&Known>, has_released: bool) -> Awaited {
         let act = |of: fn(&Known) -> Option<&known::Act>| known.and_then(of).map(|act| self.act(act));
+        let acts = |of: fn(&Known) -> &Vec<(u64, known::Act)>| {
+            known.map_or(Vec::new(), |known| of(known).iter().map(|(_, act)| self.act(act)).collect())
+        };
         Awaited {
             label: known.and_then(|known| known.label.as_deref()).map(str::to_owned),
             kind: target.kind.into(),
             address: target.address,
+            path: known.and_then(|known| known.path.as_deref()).map(str::to_owned),
             last_set: act(|known| known.last_set.as_ref()),
-            setters: known.map_or(Vec::new(), |known| known.setters.iter().map(|(_, act)| self.act(act)).collect()),
+            setters: acts(|known| &known.setters),
+            holders: acts(|known| &known.holders),
+            until_unset: target.until_unset,
             abandoned: act(|known| known.abandoned.as_ref()),
             taken: act(|known| known.taken.as_ref()),
             has_released,
@@ -342,8 +367,7 @@ impl Snapshot {
         store::for_each(|record| records.push(record));
         records.sort_by_key(|record| record.since);
         let known = OfEvents::new(records.iter().flat_map(|record| record.what.targets()));
-        let (own, system) = process::clocks();
-        let clocks = Clocks { own, system };
+        let clocks = Clocks::now();
         Snapshot { records, known, threads: store::threads(), clocks }
     }
 
@@ -354,7 +378,8 @@ impl Snapshot {
     }
 
     pub(crate) fn waiting(&self, record: &Record) -> Waiting {
-        let awaited = |target: &Target| self.clocks.awaited(*target, &self.known);
+        let awaited =
+            |target: &Target| self.clocks.awaited(*target, self.known.get(*target), self.known.has_released(*target));
         Waiting {
             events: record.what.targets().iter().map(awaited).collect(),
             mode: match record.what {
@@ -374,6 +399,17 @@ impl Snapshot {
             serial: record.serial,
         }
     }
+}
+
+/// The events with a path that somebody has declared to set, or holds.
+#[cfg_attr(not(shared_events), allow(dead_code, reason = "for what is published"))]
+pub(crate) fn declared() -> Vec<Awaited> {
+    let clocks = Clocks::now();
+    let awaited = |(address, known): (usize, Known)| {
+        let target = Target { address, kind: known.kind, generation: Generation::NONE, until_unset: false };
+        clocks.awaited(target, Some(&known), false)
+    };
+    known::declared().into_iter().map(awaited).collect()
 }
 
 /// All waits of this process that are recorded: see [`waits`](crate::waits::waits()).

@@ -8,6 +8,8 @@ mod forks;
 mod hangs;
 mod late;
 mod record;
+#[cfg(target_os = "linux")]
+mod shared;
 
 use std::panic::Location;
 use std::thread;
@@ -33,7 +35,7 @@ fn until_waiting(label: &str, count: usize) -> Vec<Waiting> {
 
 /// Returns what `look` finds, once it finds something.
 #[track_caller]
-fn until<T>(look: impl Fn() -> Option<T>) -> T {
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
     loop {
         if let Some(found) = look() {
