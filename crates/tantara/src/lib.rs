@@ -78,7 +78,8 @@
 //! (on other systems too with `--cfg tantara_portable`). On WebAssembly without threads a wait that
 //! would block panics, and tasks wait as everywhere. [`SharedEvent`] exists on Linux only.
 //!
-//! The crate needs Rust 1.85. It depends on `libc` on Unix, and on nothing elsewhere.
+//! The crate needs Rust 1.85. It depends on `libc` on Linux, Android, FreeBSD and Apple's systems, and
+//! on nothing elsewhere.
 //!
 //! # Features
 //!
