@@ -13,8 +13,7 @@ use crate::stored;
 use crate::sync::const_new;
 use crate::tasks::Queue;
 use crate::wait::AutoResetWait;
-use crate::waits::hooks::{self, Kind, Place, State, Target, What};
-use crate::word::Generation;
+use crate::waits::hooks::{self, Place, State, Target, What};
 
 /// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly
 /// one waiter. Without waiters, one release is stored for the next wait.
@@ -190,7 +189,7 @@ impl AutoResetEvent {
 
     fn what(&self) -> What {
         let address = hooks::address(&self.queue);
-        What::One(Target { address, kind: Kind::AutoReset, generation: Generation::NONE, until_unset: false })
+        What::One(Target::of_auto_reset(address))
     }
 
     /// A future that is ready once a release was given to it.

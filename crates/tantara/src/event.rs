@@ -12,7 +12,7 @@ use crate::sync::const_new;
 use crate::sys;
 use crate::tasks::Queue;
 use crate::wait::Wait;
-use crate::waits::hooks::{self, Kind, Place, State, Target, What};
+use crate::waits::hooks::{self, Place, State, Target, What};
 use crate::word::{Generation, Word};
 
 /// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone**
@@ -185,7 +185,10 @@ impl Event {
         let (word, generation) = (&self.queue.word, before.generation());
         let state = if before.has_tasks() { State::now() } else { State::IDLE };
         let address = hooks::address(&self.queue);
-        let stays_known = !state.is_idle() && hooks::set(state, address, Kind::Event, Some(generation), place);
+        let stays_known = !state.is_idle() && {
+            let in_vain = !before.has_threads() && self.queue.is_empty();
+            hooks::set(state, Target::of_event(address, generation), in_vain, place)
+        };
         if before.has_threads() {
             sys::wake_group(word, generation.group(), sys::FIRST);
         }
@@ -379,8 +382,7 @@ impl Event {
 
     #[cold]
     fn record(&self, state: State, began: Generation, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
-        let target =
-            Target { address: hooks::address(&self.queue), kind: Kind::Event, generation: began, until_unset: false };
+        let target = Target::of_event(hooks::address(&self.queue), began);
         if state.knows() && !self.word().has_tasks() {
             hooks::dropped(target.address);
         }

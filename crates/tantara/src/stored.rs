@@ -17,7 +17,7 @@ use std::task::Waker;
 
 use crate::sync::AtomicU32;
 use crate::tasks::Queue;
-use crate::waits::hooks::{self, Kind, Place, State};
+use crate::waits::hooks::{self, Place, State, Target};
 use crate::wakers::wake_from_drop;
 
 pub(crate) const EMPTY: u32 = 0b00;
@@ -69,7 +69,7 @@ fn store(queue: &Queue) -> bool {
 fn release_first(queue: &Queue, place: Option<Place>) -> Option<Waker> {
     let state = State::now();
     if let Some(place) = place.filter(|_| !state.is_idle()) {
-        hooks::set(state, hooks::address(queue), Kind::AutoReset, None, place);
+        hooks::set(state, Target::of_auto_reset(hooks::address(queue)), false, place);
     }
     // LISTED changes under the lock only, and while it is on nothing else changes the word.
     queue.release_one(|word| _ = word.swap(EMPTY, AcqRel), |word| _ = word.swap(STORED, AcqRel))

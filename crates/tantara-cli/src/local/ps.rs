@@ -51,6 +51,9 @@ struct Group {
     cycle: Option<String>,
     number_of_events: u64,
     events: Vec<Event>,
+    /// Events that were set meanwhile while nobody waited for them, if nothing is known of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    set_in_vain: Vec<Event>,
     /// Those who have waited longest.
     waiters: Vec<Waiter>,
 }
@@ -375,7 +378,7 @@ impl Group {
 
     /// What is known of its events, a line each.
     fn known(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let (mut lines, mut in_vain) = (Vec::new(), Vec::new());
         if let Some(cycle) = &self.cycle {
             lines.push(format!("a cycle: {}", text::short(cycle)));
         }
@@ -394,6 +397,14 @@ impl Group {
             lines.extend(event.taken.as_ref().map(|act| format!("{of}last release taken {}", act.shown())));
             lines.extend(event.last_set.as_ref().map(|act| format!("{of}last set {}", act.shown())));
         }
+        for event in self.set_in_vain.iter().filter(|_| lines.is_empty()).take(MOST_OTHERS) {
+            let set = event.last_set.as_ref().map(|act| format!(" {}", act.shown())).unwrap_or_default();
+            in_vain.push(format!(
+                "perhaps the wrong event was set: {}{set}, and nobody waited for it",
+                text::short(&event.name)
+            ));
+        }
+        lines.extend(in_vain);
         lines
     }
 }

@@ -97,15 +97,17 @@ pub(crate) fn ended(slot: &SlotIndexCell, owner: usize) {
     store::remove(slot.take(), owner);
 }
 
-/// An event with waiters, or a known one, was set. Whether it stays known.
+/// An event with waiters, or a known one, was set, and has released waits of that generation. `in_vain`
+/// if nobody waited. Whether it stays known.
 #[cold]
-pub(crate) fn set(state: State, address: usize, kind: Kind, generation: Option<Generation>, place: Place) -> bool {
+pub(crate) fn set(state: State, event: Target, in_vain: bool, place: Place) -> bool {
     if state.records() {
-        known::set(address, kind, generation, place);
+        let generation = (event.kind == Kind::Event).then_some(event.generation);
+        known::set(event.address, event.kind, generation, in_vain, place);
         switch::note_known();
         return true;
     }
-    state.knows() && known::is_known(address)
+    state.knows() && known::is_known(event.address)
 }
 
 /// A recorded wait is one until its event is unset.
@@ -189,7 +191,7 @@ pub(crate) fn declare(address: usize, kind: Kind, place: Place, mark: impl Fn() 
 /// The declaration was kept: the event is being set.
 pub(crate) fn keep(address: usize, kind: Kind, number: u64, place: Place) {
     known::keep(address, number);
-    known::set(address, kind, None, place);
+    known::set(address, kind, None, false, place);
 }
 
 /// The declaration was given up.

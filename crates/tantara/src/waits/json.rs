@@ -52,6 +52,7 @@ fn of_group(page: &mut Json, group: &Group) {
     page.array("events", first.events.iter().take(MOST_EVENTS), |page, event| {
         page.object(|page| of_event(page, event))
     });
+    page.array("set_in_vain", first.set_in_vain.iter(), |page, event| page.object(|page| of_event(page, event)));
     page.array("waiters", group.oldest.iter(), |page, waiting| page.object(|page| of_waiter(page, waiting)));
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Known {
     pub(crate) kind: Kind,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) last_set: Option<Act>,
+    /// Nobody waited for it then.
+    in_vain: bool,
     /// The generation that the last `set` has released.
     pub(crate) released: Option<Generation>,
     /// It was asked for its name and for the path of its file.
@@ -91,6 +93,7 @@ fn change<T>(address: usize, kind: Kind, change: impl FnOnce(&mut Known) -> T) -
         kind,
         label: None,
         last_set: None,
+        in_vain: false,
         released: None,
         is_introduced: false,
         path: None,
@@ -128,12 +131,13 @@ pub(crate) fn name(address: usize, kind: Kind, name: impl FnOnce() -> (String, O
     }
 }
 
-/// Notes that an event was set.
-pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, place: Place) {
+/// Notes that an event was set: see [`hooks`](crate::waits::hooks::set).
+pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, in_vain: bool, place: Place) {
     let (act, as_of) = (Act::now(place), count(address).map(|(_, next)| next));
     change(address, kind, |known| {
         known.as_of = as_of.unwrap_or(known.as_of);
         known.last_set = Some(act);
+        known.in_vain = in_vain;
         known.released = generation.or(known.released);
         known.abandoned = None;
     });
@@ -181,14 +185,7 @@ pub(crate) fn keep(address: usize, number: u64) {
 /// What is known of the events with a path that somebody has declared to set, or holds.
 #[cfg_attr(not(shared_events), allow(dead_code, reason = "for what is published"))]
 pub(crate) fn declared() -> Vec<(usize, Known)> {
-    let is_declared =
-        |(_, known): &(&usize, &Known)| known.path.is_some() && !(known.setters.is_empty() && known.holders.is_empty());
-    let shards = process::own(&KNOWN).into_iter().flatten();
-    let of_shard = |shard: &Mutex<Map>| {
-        let known = lock(shard);
-        known.iter().filter(is_declared).map(|(address, known)| (*address, known.clone())).collect::<Vec<_>>()
-    };
-    shards.flat_map(of_shard).collect()
+    matching(|known| known.path.is_some() && !(known.setters.is_empty() && known.holders.is_empty()))
 }
 
 /// The declaration was given up, at that place.
@@ -228,6 +225,25 @@ fn get(address: usize, kind: Kind) -> Option<Known> {
     Some(known)
 }
 
+/// The labelled events that were set last while nobody waited for them, the last one first.
+pub(crate) fn set_in_vain(since: Duration) -> Vec<(usize, Known)> {
+    const MOST: usize = 3;
+    let is_recent = |known: &Known| known.last_set.as_ref().is_some_and(|set| set.at >= since);
+    let mut found = matching(|known| known.in_vain && known.label.is_some() && is_recent(known));
+    found.sort_by_key(|(_, known)| std::cmp::Reverse(known.last_set.as_ref().map(|set| set.at)));
+    found.truncate(MOST);
+    found
+}
+
+fn matching(which: impl Fn(&Known) -> bool) -> Vec<(usize, Known)> {
+    let of_shard = |shard: &Mutex<Map>| {
+        let known = lock(shard);
+        let found = known.iter().filter(|(_, known)| which(known));
+        found.map(|(address, known)| (*address, known.clone())).collect::<Vec<_>>()
+    };
+    process::own(&KNOWN).into_iter().flatten().flat_map(of_shard).collect()
+}
+
 /// How often an event between processes was set.
 fn count(address: usize) -> Option<(u32, u32)> {
     let count = shard(address)?.get(&address)?.count.clone()?;
@@ -254,6 +270,10 @@ impl OfEvents {
 
     pub(crate) fn get(&self, target: Target) -> Option<&Known> {
         self.0.get(&(target.address, target.kind))?.as_ref()
+    }
+
+    pub(crate) fn contains(&self, address: usize, kind: Kind) -> bool {
+        self.0.contains_key(&(address, kind))
     }
 
     /// Whether the event has released a wait that began in that generation.

@@ -186,6 +186,16 @@ pub(crate) struct Target {
     pub(crate) until_unset: bool,
 }
 
+impl Target {
+    pub(crate) fn of_event(address: usize, generation: Generation) -> Target {
+        Target { address, kind: Kind::Event, generation, until_unset: false }
+    }
+
+    pub(crate) fn of_auto_reset(address: usize) -> Target {
+        Target { address, kind: Kind::AutoReset, generation: Generation::NONE, until_unset: false }
+    }
+}
+
 /// What a wait waits for.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
@@ -494,7 +504,7 @@ mod tests {
     #[test]
     fn slots_are_used_again_and_a_late_owner_removes_nothing() {
         let _alone = lock(&ALONE);
-        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE, until_unset: false };
+        let target = Target::of_event(0, Generation::NONE);
         let place = Location::caller();
         let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
         let count = || {
@@ -516,7 +526,7 @@ mod tests {
     #[test]
     fn a_full_shard_uses_others_and_what_no_shard_has_room_for_is_counted() {
         let _alone = lock(&ALONE);
-        let target = Target { address: 0, kind: Kind::Event, generation: Generation::NONE, until_unset: false };
+        let target = Target::of_event(0, Generation::NONE);
         let place = Location::caller();
         let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
         let all = SHARDS * (MOST - 1);

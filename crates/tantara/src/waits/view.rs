@@ -223,6 +223,9 @@ pub struct Waiting {
     /// event that such threads are to set: a cycle. As far as is declared; and a declared setter
     /// counts as the thread that has declared it.
     pub cycle: Option<String>,
+    /// If nothing is known of who is to set its event: events with a label that were set meanwhile, or
+    /// some seconds before, while nobody waited for them. Perhaps one of them was set by mistake.
+    pub set_in_vain: Vec<Awaited>,
     /// Whether it has ended since: see [`longer_than`](crate::waits::longer_than).
     pub has_ended: bool,
     pub(crate) serial: u64,
@@ -278,6 +281,11 @@ impl fmt::Display for Waiting {
         if let Some(cycle) = &self.cycle {
             write!(f, "\n  a cycle: {cycle}")?;
         }
+        for event in &self.set_in_vain {
+            if let Some(set) = &event.last_set {
+                write!(f, "\n  perhaps the wrong event was set: {event} was set {set}, and nobody waited for it")?;
+            }
+        }
         Ok(())
     }
 }
@@ -331,6 +339,12 @@ impl Clocks {
         Act { by: Actor::from(&act.thread), place: act.place.into(), at: self.time(act.at) }
     }
 
+    /// An event that nobody waits for.
+    fn known(self, address: usize, known: &Known) -> Awaited {
+        let target = Target { address, kind: known.kind, generation: Generation::NONE, until_unset: false };
+        self.awaited(target, Some(known), false)
+    }
+
     fn awaited(self, target: Target, known: Option<&Known>, has_released: bool) -> Awaited {
         let act = |of: fn(&Known) -> Option<&known::Act>| known.and_then(of).map(|act| self.act(act));
         let acts = |of: fn(&Known) -> &Vec<(u64, known::Act)>| {
@@ -358,8 +372,12 @@ pub(crate) struct Snapshot {
     pub(crate) records: Vec<Record>,
     pub(crate) known: OfEvents,
     threads: BTreeMap<u32, Arc<Thread>>,
+    set_in_vain: Vec<(usize, Known)>,
     clocks: Clocks,
 }
+
+/// How long before a wait the wrong event may have been set.
+const BEFORE: Duration = Duration::from_secs(10);
 
 impl Snapshot {
     pub(crate) fn new() -> Snapshot {
@@ -368,13 +386,32 @@ impl Snapshot {
         records.sort_by_key(|record| record.since);
         let known = OfEvents::new(records.iter().flat_map(|record| record.what.targets()));
         let clocks = Clocks::now();
-        Snapshot { records, known, threads: store::threads(), clocks }
+        let first = records.first().map(|record| record.since.saturating_sub(BEFORE));
+        let mut set_in_vain = first.map_or(Vec::new(), known::set_in_vain);
+        // If nobody waits now, either.
+        set_in_vain.retain(|(address, set)| !known.contains(*address, set.kind));
+        Snapshot { records, known, threads: store::threads(), set_in_vain, clocks }
     }
 
     /// Why waits can never end, by the places of their records.
     pub(crate) fn cycles(&self) -> HashMap<usize, String> {
         let (records, known, threads) = (&self.records, &self.known, &self.threads);
         cycles::cycles(&Waits { records, known, threads })
+    }
+
+    /// What was set in vain about when a wait began, or since, if nothing is known of its own events.
+    fn set_in_vain(&self, record: &Record) -> Vec<Awaited> {
+        let is_nothing_known = |target: &Target| {
+            self.known.get(*target).is_none_or(|known| {
+                known.last_set.is_none() && known.abandoned.is_none() && known.setters.is_empty() && !target.until_unset
+            })
+        };
+        if self.set_in_vain.is_empty() || !record.what.targets().iter().all(is_nothing_known) {
+            return Vec::new();
+        }
+        let is_about_then = |known: &Known| known.last_set.as_ref().is_some_and(|set| set.at + BEFORE >= record.since);
+        let set = self.set_in_vain.iter().filter(|(_, known)| is_about_then(known));
+        set.map(|(address, known)| self.clocks.known(*address, known)).collect()
     }
 
     pub(crate) fn waiting(&self, record: &Record) -> Waiting {
@@ -395,6 +432,7 @@ impl Snapshot {
             waited: self.clocks.own.saturating_sub(record.since),
             time_left: record.deadline.map(|at| at.saturating_sub(self.clocks.own)),
             cycle: None,
+            set_in_vain: self.set_in_vain(record),
             has_ended: false,
             serial: record.serial,
         }
@@ -405,11 +443,7 @@ impl Snapshot {
 #[cfg_attr(not(shared_events), allow(dead_code, reason = "for what is published"))]
 pub(crate) fn declared() -> Vec<Awaited> {
     let clocks = Clocks::now();
-    let awaited = |(address, known): (usize, Known)| {
-        let target = Target { address, kind: known.kind, generation: Generation::NONE, until_unset: false };
-        clocks.awaited(target, Some(&known), false)
-    };
-    known::declared().into_iter().map(awaited).collect()
+    known::declared().iter().map(|(address, known)| clocks.known(*address, known)).collect()
 }
 
 /// All waits of this process that are recorded: see [`waits`](crate::waits::waits()).

@@ -101,7 +101,7 @@ fn a_child_tells_places_and_watches_waits_while_threads_of_its_parent_do() {
                 }
             });
         }
-        for _ in 0..10 * FORKS {
+        for _ in 0..4 * FORKS {
             let code = in_child(|| {
                 let event = Event::new();
                 let mut wait = pin!(event.wait_async());

@@ -1,7 +1,7 @@
 //! Programs that hang, each by another mistake: the record names the place of the mistake in the code.
 //!
-//! A `set` of the wrong event, and machines and processes that have died, are not among them: nothing in this process
-//! knows of those.
+//! Of twelve such programs ten are here. For a process that was killed, see the tests of `tantara ps`. A machine that
+//! has died is not named.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -172,6 +172,36 @@ fn an_executor_that_is_blocked_is_named() {
     );
     names(&report("other"), "thread executor (", line);
     other.set();
+}
+
+#[test]
+fn the_wrong_event_that_was_set_is_named() {
+    let (right, wrong) = (event("orders_loaded"), event("offers_loaded"));
+    let line = line!() + 3;
+    let loader = Arc::clone(&wrong);
+    let loader = thread::Builder::new().name("loader".into()).spawn(move || {
+        loader.set();
+    });
+    loader.unwrap().join().unwrap();
+    let report = hangs("orders_loaded", &right, "waiter");
+    names(&report, "perhaps the wrong event was set: offers_loaded was set by thread loader", line);
+
+    // Nobody needs such a guess of a wait whose setter is known, or of an event that somebody waits for.
+    let _duty = right.set_on_drop();
+    let known = self::report("orders_loaded");
+    assert!(!known.contains("perhaps"), "{known}");
+    let other = event("unrelated");
+    let mut early = Box::pin(other.wait_async());
+    assert!(early.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    wrong.clear();
+    let mut heard = Box::pin(wrong.wait_async());
+    assert!(heard.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let unrelated = self::report("unrelated");
+    assert!(!unrelated.contains("offers_loaded"), "{unrelated}");
+    wrong.set();
+    drop(heard);
+    let unrelated = self::report("unrelated");
+    assert!(!unrelated.contains("offers_loaded"), "somebody waited for it: {unrelated}");
 }
 
 #[test]
