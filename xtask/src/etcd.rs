@@ -23,6 +23,9 @@ pub(crate) fn provide() -> Result<(), String> {
         if let Some(named) = std::env::var_os("ETCD").filter(|named| !named.is_empty()) {
             places = vec![PathBuf::from(named)];
         } else if places.iter().all(|place| version(place).is_none()) {
+            if cfg!(not(target_os = "linux")) {
+                return Err("etcd is missing: install it (macOS: brew install etcd), or point $ETCD to one".into());
+            }
             download(&home)?;
         }
         let found = places.iter().find_map(|place| Some((version(place)?, place)));

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::run::{Outcome, Step, cargo, root};
+use crate::etcd;
+use crate::run::{Call, Outcome, Step, cargo, root};
 
 /// `rust-version` of the library, and of the workspace, and what is checked with it.
 pub(crate) const OLDEST: [(&str, &[&str]); 2] =
@@ -21,6 +22,8 @@ const COMPILED: [&str; 5] = [
 ];
 /// For which the Python package is released, beside Linux.
 const WITH_PYTHON: [&str; 2] = ["aarch64-apple-darwin", WINDOWS];
+/// Where the command is compiled and linted beside Linux.
+const WITH_COMMAND: [&str; 3] = [WINDOWS, "aarch64-apple-darwin", "x86_64-unknown-freebsd"];
 const I686: &str = "i686-unknown-linux-gnu";
 const MUSL: &str = "x86_64-unknown-linux-musl";
 const AARCH64: &str = "aarch64-unknown-linux-musl";
@@ -34,10 +37,12 @@ pub(crate) fn test() -> Outcome {
     OLDEST.iter().try_for_each(|(version, packages)| oldest(version, packages))?;
     COMPILED.iter().try_for_each(|target| lint(target))?;
     WITH_PYTHON.iter().try_for_each(|target| lint_python(target))?;
+    WITH_COMMAND.iter().try_for_each(|target| lint_command(target))?;
     test_i686()?;
     test_musl()?;
     test_aarch64()?;
-    test_windows()
+    test_windows()?;
+    test_command_on_windows()
 }
 
 fn oldest(version: &str, packages: &[&str]) -> Outcome {
@@ -66,6 +71,27 @@ fn lint_python(target: &str) -> Outcome {
     }
     let clippy = ["clippy", "--quiet", "--target", target, "--", "--deny", "warnings"];
     step.run(|| cargo(&clippy).dir("python").env("CC", "true").env("AR", "true").run())
+}
+
+/// The command, with the events between machines that it needs.
+fn lint_command(target: &str) -> Outcome {
+    let step = Step::new(&format!("lints of the command for {target}"));
+    if !has_target(target) {
+        return step.skip(&format!("rustup target add {target}"));
+    }
+    if target == WINDOWS && !is_there(MINGW) {
+        return step.skip("there is no compiler for C (Debian: apt install gcc-mingw-w64-x86-64)");
+    }
+    let packages = ["tantara-etcd", "tantara-bank", "tantara-cli"].map(|package| ["--package", package]);
+    let clippy = [&["clippy", "--quiet", "--target", target][..], packages.as_flattened()].concat();
+    let mut call = cargo(&[&clippy[..], &["--", "--deny", "warnings"]].concat());
+    if target != WINDOWS {
+        // Dependencies have code in C, for which there is no compiler. As nothing is linked, none is
+        // needed: `true` compiles everything, and the Rust of TLS and of signals is checked.
+        let suffix = target.replace('-', "_");
+        call = call.env(&format!("CC_{suffix}"), "true").env(&format!("AR_{suffix}"), "true").env("SDKROOT", "/");
+    }
+    step.run(|| call.run())
 }
 
 fn test_i686() -> Outcome {
@@ -131,35 +157,72 @@ fn test_aarch64() -> Outcome {
 
 /// The contract and the stress tests on Windows' own functions, as Wine has them.
 fn test_windows() -> Outcome {
-    let step = Step::new(&format!("tests on {WINDOWS}, by Wine"));
-    if !has_target(WINDOWS) {
-        return step.skip(&format!("rustup target add {WINDOWS}"));
-    }
-    if !is_there(MINGW) {
-        return step.skip("there is no linker (Debian: apt install gcc-mingw-w64-x86-64)");
-    }
-    let Some(wine) = wine() else { return step.skip("there is no Wine (Debian: apt install wine64)") };
-    step.run(|| {
-        let home = root().join("target/wine");
-        let home = std::path::absolute(&home).unwrap_or(home);
-        provide_process_prng(&home)?;
-        cargo(&["test", "--package", "tantara", "--target", WINDOWS, "--lib", "--test", "it", "--test", "models"])
-            .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &wine.to_string_lossy())
-            .env("WINEPREFIX", &home.join("prefix").to_string_lossy())
-            .env("WINEPATH", &home.to_string_lossy())
-            .env("WINEDEBUG", "-all")
+    by_wine(&format!("tests on {WINDOWS}, by Wine"), |wine| {
+        wine.runs(&["test", "--package", "tantara", "--target", WINDOWS, "--lib", "--test", "it", "--test", "models"])
             .env("TANTARA_STRESS_ROUNDS", "100")
             .crowded()
             .run()
     })
 }
 
-const MINGW: &str = "x86_64-w64-mingw32-gcc";
-
-/// Wine itself: Debian's script of this name wants the version of 32 bits too.
-fn wine() -> Option<PathBuf> {
-    ["/usr/lib/wine/wine64", "/usr/bin/wine"].map(PathBuf::from).into_iter().find(|program| program.exists())
+/// The command on Windows: alone, and beside that of Linux on one cluster.
+fn test_command_on_windows() -> Outcome {
+    by_wine(&format!("tests of the command on {WINDOWS}, by Wine"), |wine| {
+        let command = ["--package", "tantara-cli", "--target", WINDOWS];
+        let alone = ["--bin", "tantara", "--test", "bank", "--test", "elsewhere"];
+        wine.runs(&[&["test"], &command[..], &alone].concat()).crowded().run()?;
+        etcd::provide()?;
+        cargo(&[&["build", "--quiet"], &command[..]].concat()).run()?;
+        let program = root().join("target").join(WINDOWS).join("debug/tantara.exe");
+        let program = program.canonicalize().map_err(|error| format!("{}: {error}", program.display()))?;
+        wine.runs(&["test", "--package", "tantara-cli", "--test", "two_systems"])
+            .env("OTHER_TANTARA", &program.to_string_lossy())
+            .env("OTHER_TANTARA_RUNNER", &wine.program.to_string_lossy())
+            .crowded()
+            .run()
+    })
 }
+
+/// A step that needs Wine.
+fn by_wine(what: &str, test: impl FnOnce(&Wine) -> Outcome) -> Outcome {
+    let step = Step::new(what);
+    if !has_target(WINDOWS) {
+        return step.skip(&format!("rustup target add {WINDOWS}"));
+    }
+    if !is_there(MINGW) {
+        return step.skip("there is no linker (Debian: apt install gcc-mingw-w64-x86-64)");
+    }
+    // Debian's script of this name wants the version of 32 bits too.
+    let programs = ["/usr/lib/wine/wine64", "/usr/bin/wine"].map(PathBuf::from);
+    let Some(program) = programs.into_iter().find(|program| program.exists()) else {
+        return step.skip("there is no Wine (Debian: apt install wine64)");
+    };
+    step.run(|| {
+        let home = root().join("target/wine");
+        let wine = Wine { program, home: std::path::absolute(&home).unwrap_or(home) };
+        provide_process_prng(&wine.home)?;
+        test(&wine)
+    })
+}
+
+/// What runs programs for Windows, and where it keeps what it needs.
+struct Wine {
+    program: PathBuf,
+    home: PathBuf,
+}
+
+impl Wine {
+    /// A call of cargo that runs such programs.
+    fn runs(&self, args: &[&str]) -> Call {
+        cargo(args)
+            .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", &self.program.to_string_lossy())
+            .env("WINEPREFIX", &self.home.join("prefix").to_string_lossy())
+            .env("WINEPATH", &self.home.to_string_lossy())
+            .env("WINEDEBUG", "-all")
+    }
+}
+
+const MINGW: &str = "x86_64-w64-mingw32-gcc";
 
 /// A library of Windows 10 that Rust's standard library needs, and Wine has from version 9 on. It
 /// exports one function, which Windows 7 has under another name.

@@ -1,4 +1,5 @@
 //! `tantara bank --reach processes`: the real binary, and killed processes.
+#![cfg(target_os = "linux")]
 
 mod signals;
 

@@ -131,6 +131,7 @@ fn is_executable_for_certain(file: &Path, may_be_script: bool) -> bool {
                 .is_some_and(|file| may_execute(file).is_ok() && is_executable_for_certain(file, false));
     }
     is_own_elf(&head).is_some_and(|loader| loader.is_none_or(|loader| may_execute(Path::new(loader)).is_ok()))
+        || own_head().is_some_and(|own| is_own_mach_o(&head, &own))
 }
 
 /// The program that runs a script.
@@ -146,11 +147,31 @@ fn head_of(file: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
+/// Of this program.
+fn own_head() -> Option<Vec<u8>> {
+    head_of(Path::new("/proc/self/exe")).or_else(|| head_of(&env::current_exe().ok()?))
+}
+
+/// Whether a file is a program for macOS and for this processor, as this program is. It may be for several processors.
+fn is_own_mach_o(head: &[u8], own: &[u8]) -> bool {
+    const OF_ONE: &[u8] = b"\xcf\xfa\xed\xfe";
+    const OF_SEVERAL: &[u8] = b"\xca\xfe\xba\xbe";
+    const LENGTH_OF_ENTRY: usize = 20;
+    let Some(processor) = own.get(4..8).filter(|_| own.starts_with(OF_ONE)) else { return false };
+    if head.starts_with(OF_ONE) {
+        return head.get(4..8) == Some(processor);
+    }
+    let Some(rest) = head.strip_prefix(OF_SEVERAL).and_then(|rest| rest.split_at_checked(4)) else { return false };
+    let (count, entries) = (rest.0.iter().fold(0, |count, byte| count << 8 | usize::from(*byte)), rest.1);
+    // These numbers are big-endian.
+    entries.chunks(LENGTH_OF_ENTRY).take(count).any(|entry| entry.iter().take(4).rev().eq(processor))
+}
+
 /// If the file is for this processor, as this program is: its dynamic loader, if it has one.
 fn is_own_elf(head: &[u8]) -> Option<Option<&OsStr>> {
     const PROGRAM_HEADERS_AT: usize = 32;
     const INTERPRETER: u32 = 3;
-    let own = head_of(Path::new("/proc/self/exe"))?;
+    let own = own_head()?;
     // The magic number, class and byte order; the machine.
     let kind = |head: &[u8]| Some((head.get(..6)?.to_vec(), head.get(18..20)?.to_vec()));
     let is_64_bit = cfg!(target_pointer_width = "64") && own.get(4) == Some(&2);
@@ -187,6 +208,23 @@ mod tests {
     use super::*;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn programs_for_macos_are_known() {
+        let own = b"\xcf\xfa\xed\xfe\x0c\0\0\x01\0\0\0\0";
+        let of_several = |processors: &[[u8; 4]]| {
+            let entries = processors.iter().flat_map(|processor| [&processor[..], &[0; 16]].concat());
+            b"\xca\xfe\xba\xbe\0\0\0\x02".iter().copied().chain(entries).collect::<Vec<u8>>()
+        };
+        let [arm, x86] = [[1, 0, 0, 12], [1, 0, 0, 7]];
+        assert!(is_own_mach_o(own, own));
+        assert!(is_own_mach_o(&of_several(&[x86, arm]), own) && is_own_mach_o(&of_several(&[arm, x86]), own));
+        assert!(!is_own_mach_o(&of_several(&[x86, x86, arm]), own), "behind the entries");
+        for other in [&b"\xcf\xfa\xed\xfe\x07\0\0\x01"[..], b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe\0", b"", b"\x7fELF"]
+        {
+            assert!(!is_own_mach_o(other, own) && !is_own_mach_o(own, other));
+        }
+    }
 
     #[test]
     fn programs_are_judged_without_being_executed() {

@@ -36,6 +36,11 @@ impl Events {
         self.server.as_ref().unwrap().endpoints().join(",")
     }
 
+    /// The number of watches that the cluster serves.
+    pub(crate) fn watchers(&self) -> u64 {
+        self.server.as_ref().unwrap().watchers()
+    }
+
     /// For files of the test.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
