@@ -133,7 +133,8 @@ pub(crate) fn name(address: usize, kind: Kind, name: impl FnOnce() -> (String, O
 
 /// Notes that an event was set: see [`hooks`](crate::waits::hooks::set).
 pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, in_vain: bool, place: Place) {
-    let (act, as_of) = (Act::now(place), count(address).map(|(_, next)| next));
+    let counted = if kind == Kind::Shared { count(address) } else { None };
+    let (act, as_of) = (Act::now(place), counted.map(|(_, next)| next));
     change(address, kind, |known| {
         known.as_of = as_of.unwrap_or(known.as_of);
         known.last_set = Some(act);

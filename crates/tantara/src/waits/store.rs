@@ -89,24 +89,22 @@ thread_local! {
     static OWN: Cell<Own> = const { Cell::new(Own { number: 0, shard: 0, generation: 0 }) };
     /// What a binding calls the thread.
     static NAME: Cell<Option<Box<str>>> = const { Cell::new(None) };
-    /// Notes the end of the thread.
+    /// The thread itself; notes its end.
     static END: Cell<Option<End>> = const { Cell::new(None) };
 }
 
-struct End(Own);
+struct End(Own, Arc<Thread>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        let End(own) = self;
+        let End(own, thread) = self;
         if usize::from(own.generation) != process::generation() {
             return;
         }
         let Some(threads) = process::own(&THREADS) else { return };
         let mut threads = lock(threads);
-        if let Some(thread) = threads.known.get(&own.number) {
-            thread.has_ended.store(true, Release);
-            threads.ended.push_back(own.number);
-        }
+        thread.has_ended.store(true, Release);
+        threads.ended.push_back(own.number);
         if threads.ended.len() > ENDED {
             let forgotten = threads.ended.pop_front().and_then(|oldest| threads.known.remove(&oldest));
             drop(threads);
@@ -133,11 +131,11 @@ impl Own {
         let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
         let thread = Arc::new(Thread { id: process::thread(), name, has_ended: AtomicBool::new(false) });
         if let Some(threads) = process::own(&THREADS) {
-            lock(threads).known.insert(number, thread);
+            lock(threads).known.insert(number, Arc::clone(&thread));
         }
         OWN.set(own);
         // Not if the thread's destructors run already.
-        let _ = END.try_with(|end| end.set(Some(End(own))));
+        let _ = END.try_with(|end| end.set(Some(End(own, thread))));
         own
     }
 }
@@ -155,6 +153,15 @@ pub fn name_thread(name: impl FnOnce() -> String) {
 /// The current thread.
 pub(crate) fn this_thread() -> Arc<Thread> {
     let number = Own::get().number;
+    let cached = END.try_with(|end| {
+        let kept = end.take();
+        let thread = kept.as_ref().map(|End(_, thread)| Arc::clone(thread));
+        end.set(kept);
+        thread
+    });
+    if let Ok(Some(thread)) = cached {
+        return thread;
+    }
     let known = process::own(&THREADS).and_then(|threads| lock(threads).known.get(&number).cloned());
     known.unwrap_or_else(|| Arc::new(Thread { id: process::thread(), name: None, has_ended: AtomicBool::new(false) }))
 }
@@ -460,6 +467,11 @@ impl Drop for Recorded {
             remove(self.index, self.owner);
         }
     }
+}
+
+/// How many waits have been recorded at the same time, at most.
+pub(crate) fn capacity() -> usize {
+    shards().into_iter().flatten().map(|shard| lock(&shard.0).slots.len()).sum()
 }
 
 /// Calls `each` with every recorded wait. A wait that begins or ends meanwhile may be among them.

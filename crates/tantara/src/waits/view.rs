@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::word::Generation;
 #[non_exhaustive]
 pub struct Place {
     /// The file, as the compiler was given it.
-    pub file: String,
+    pub file: Cow<'static, str>,
     /// The line, from 1.
     pub line: u32,
 }
@@ -28,7 +29,7 @@ impl From<Source> for Place {
     fn from(place: Source) -> Place {
         match place {
             Source::Rust(place) => Place { file: place.file().into(), line: place.line() },
-            Source::Other(place) => Place { file: (&*place.file).into(), line: place.line },
+            Source::Other(place) => Place { file: Cow::Borrowed(&place.file), line: place.line },
         }
     }
 }
@@ -157,7 +158,7 @@ pub struct Awaited {
     /// The path of its file, if it is a [`SharedEvent`](crate::SharedEvent) with a name.
     pub path: Option<String>,
     /// Who set it last, as far as was recorded.
-    pub last_set: Option<Act>,
+    pub last_set: Option<Box<Act>>,
     /// Who has declared to set it, by [`set_on_drop`](crate::Event::set_on_drop), and has not yet.
     pub setters: Vec<Act>,
     /// Who holds it, at this moment: it is not unset before they have let it go. In this process, and
@@ -166,9 +167,9 @@ pub struct Awaited {
     /// Whether the wait is one until the event is unset.
     pub until_unset: bool,
     /// The last declared setter has given up without setting the event, there and then.
-    pub abandoned: Option<Act>,
+    pub abandoned: Option<Box<Act>>,
     /// The last wait that used up a release of an [`AutoResetEvent`](crate::AutoResetEvent).
-    pub taken: Option<Act>,
+    pub taken: Option<Box<Act>>,
     /// It has released this wait, but the task was not polled since, or the thread has not run.
     pub has_released: bool,
 }
@@ -346,7 +347,7 @@ impl Clocks {
     }
 
     fn awaited(self, target: Target, known: Option<&Known>, has_released: bool) -> Awaited {
-        let act = |of: fn(&Known) -> Option<&known::Act>| known.and_then(of).map(|act| self.act(act));
+        let act = |of: fn(&Known) -> Option<&known::Act>| known.and_then(of).map(|act| Box::new(self.act(act)));
         let acts = |of: fn(&Known) -> &Vec<(u64, known::Act)>| {
             known.map_or(Vec::new(), |known| of(known).iter().map(|(_, act)| self.act(act)).collect())
         };
@@ -381,7 +382,7 @@ const BEFORE: Duration = Duration::from_secs(10);
 
 impl Snapshot {
     pub(crate) fn new() -> Snapshot {
-        let mut records = Vec::new();
+        let mut records = Vec::with_capacity(store::capacity());
         store::for_each(|record| records.push(record));
         records.sort_by_key(|record| record.since);
         let known = OfEvents::new(records.iter().flat_map(|record| record.what.targets()));

@@ -33,7 +33,7 @@ fn a_thread_that_sleeps_is_recorded_with_its_name_its_place_and_its_deadline() {
         assert!(sleeper.wait_timeout(LONG));
     });
     let waiting = until_waiting("thread", 1).remove(0);
-    assert_eq!((waiting.place.file.as_str(), waiting.place.line), (HERE, line));
+    assert_eq!((&*waiting.place.file, waiting.place.line), (HERE, line));
     assert_eq!((waiting.thread.name.as_deref(), waiting.thread.has_ended), (Some("sleeper"), false));
     assert_eq!((waiting.mode, waiting.task, waiting.events[0].kind), (Mode::One, None, EventKind::Event));
     assert!(waiting.since >= before - Duration::from_secs(1) && waiting.since <= SystemTime::now());
@@ -226,7 +226,7 @@ fn readers_see_whole_waits_while_thousands_come_and_go() {
             while !is_over.load(SeqCst) {
                 for number in 0..4 {
                     for waiting in waits_for(&format!("storm {number}")) {
-                        assert_eq!((waiting.place.file.as_str(), waiting.mode), (HERE, Mode::One));
+                        assert_eq!((&*waiting.place.file, waiting.mode), (HERE, Mode::One));
                         assert!(waiting.task.is_some() && waiting.waited < LONG);
                         seen += 1;
                     }
