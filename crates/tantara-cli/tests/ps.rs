@@ -243,6 +243,33 @@ fn the_bank_shows_who_waits_for_what_and_who_is_to_set_it() {
     }
 }
 
+/// A line without what differs from run to run, and with the last part of each path only.
+fn essence(line: &str) -> String {
+    let word = |word: &str| {
+        let last = word.rsplit('/').next().unwrap_or_default();
+        // Line numbers stay.
+        if last.contains(".rs:") { last.to_owned() } else { last.replace(|c: char| c.is_ascii_digit(), "") }
+    };
+    line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// The transcripts of documents are what the command prints, except for numbers and folders.
+#[test]
+fn documents_show_what_ps_prints_about_the_bank() {
+    let dir = TempDir::new().unwrap();
+    let mut bank = command(dir.path(), &["bank", "--pace", "100"]);
+    let bank = Running(bank.stdout(Stdio::null()).spawn().unwrap());
+    until(|| ps(dir.path()).iter().any(|page| page["pid"] == bank.0.id() && page["groups"][0]["count"] == 4));
+    let printed = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
+    let printed: Vec<_> = printed.lines().map(essence).collect();
+    assert_eq!(printed.len(), 3, "{printed:?}");
+    for document in ["README.md", "docs/hangs.md"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document)).unwrap();
+        let lines: Vec<_> = text.lines().map(essence).collect();
+        assert!(lines.windows(3).any(|lines| lines == printed), "{document} does not show this: {printed:#?}");
+    }
+}
+
 #[test]
 fn late_waits_are_printed_if_the_environment_says_so() {
     let dir = TempDir::new().unwrap();
