@@ -31,11 +31,14 @@ fn main() -> ExitCode {
     exit::report_panics_in_one_line();
     complete::answer_if_requested();
     let outcome = args::parse().and_then(|args| system::end_by_signals_as_process_1().map(|()| args));
-    let outcome = outcome.and_then(|args| match args.action {
-        args::Action::Reach(action) => action.run(args.place),
-        args::Action::Bank(bank) => bank::run(bank, &args.place),
-        args::Action::Completions { shell } => about::completions(shell),
-        args::Action::Man => about::man(),
+    let outcome = outcome.and_then(|args| {
+        local::publish_waits_in(args.place.dir.as_deref());
+        match args.action {
+            args::Action::Reach(action) => action.run(args.place),
+            args::Action::Bank(bank) => bank::run(bank, &args.place),
+            args::Action::Completions { shell } => about::completions(shell),
+            args::Action::Man => about::man(),
+        }
     });
     exit::code(outcome)
 }

@@ -131,6 +131,9 @@ pub(crate) fn watch(
     match *directory {}
 }
 
+/// Nothing is published.
+pub(crate) fn publish_waits_in(_: Option<&std::path::Path>) {}
+
 pub(crate) fn check_ps() -> Result<(), Failure> {
     Err(Failure::usage(
         "ps needs Linux, where processes publish their waits; in a program, tantara::waits::waits() has them",

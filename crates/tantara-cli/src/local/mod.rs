@@ -15,5 +15,5 @@ pub(crate) use bank::{check_bank, run_bank, work_for_bank};
 pub(crate) use directory::{Directory, LocalEvent, LocalHold};
 pub(crate) use list::entries;
 pub(crate) use observer::Observer;
-pub(crate) use ps::{check_ps, ps};
+pub(crate) use ps::{check_ps, ps, publish_waits_in};
 pub(crate) use watch::watch;

@@ -140,6 +140,11 @@ fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Re
     moment(&milliseconds.unwrap_or_default(), serializer)
 }
 
+/// The waits of this process are published in the directory that it was given.
+pub(crate) fn publish_waits_in(directory: Option<&Path>) {
+    directory.into_iter().for_each(waits::publish_in);
+}
+
 /// Fails if there cannot be such processes.
 pub(crate) fn check_ps() -> Result<(), Failure> {
     Ok(())

@@ -85,7 +85,7 @@ pub use label::label;
 pub use origin::{with_origin, with_place};
 #[cfg(shared_events)]
 #[doc(hidden)]
-pub use pages::{PageOfWaits, pages};
+pub use pages::{PageOfWaits, pages, publish_in};
 #[doc(hidden)]
 pub use start::is_wanted;
 #[doc(hidden)]

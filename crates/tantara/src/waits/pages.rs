@@ -18,7 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -96,8 +96,20 @@ pub(crate) fn start() {
     }
 }
 
+/// The directory that the program was told.
+static NAMED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Publishes the waits in that directory, whatever `TANTARA_DIR` says. The first call counts. Not part of
+/// the public API: the command has `--dir`.
+pub fn publish_in(directory: &Path) {
+    let _ = NAMED.set(directory.to_owned());
+}
+
 /// Where the pages are: where the command looks for events.
 fn place() -> Result<(File, PathBuf), Error> {
+    if let Some(path) = NAMED.get() {
+        return Ok((directory::made(path)?, path.clone()));
+    }
     match process::variable(c"TANTARA_DIR").filter(|path| !path.is_empty()) {
         Some(path) => Ok((directory::made(path.as_ref())?, path.into())),
         None => directory::of_user(),
