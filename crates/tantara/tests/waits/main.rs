@@ -3,12 +3,12 @@
 #![cfg(not(loom))]
 #![allow(clippy::incompatible_msrv, reason = "only the library is built with the oldest compiler")]
 
-#[cfg(target_os = "linux")]
+#[cfg(shared_events)]
 mod forks;
 mod hangs;
 mod late;
 mod record;
-#[cfg(target_os = "linux")]
+#[cfg(shared_events)]
 mod shared;
 
 use std::panic::Location;
