@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tantara::{AutoResetEvent, Event, all, any};
 
-use crate::LONG;
+use crate::{LONG, leaked};
 
 const ROUNDS: u32 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
 
@@ -166,22 +166,25 @@ fn tasks_come_and_go_while_others_pulse() {
 #[test]
 fn a_crowd_of_threads_is_out_every_time() {
     const CROWD: usize = 64;
-    let (events, out) = ([Event::new(), Event::new()], AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..CROWD {
-            scope.spawn(|| {
-                for round in 0..100 {
-                    events[round % 2].wait();
-                    out.fetch_add(1, SeqCst);
-                }
-            });
-        }
-        for round in 0..100 {
-            events[(round + 1) % 2].clear();
-            events[round % 2].set();
-            while out.load(SeqCst) < CROWD * (round + 1) {
-                thread::yield_now();
+    // Not scoped: a thread that is left asleep would keep the test from failing.
+    let (events, out): (&[Event; 2], _) = (leaked([Event::new(), Event::new()]), leaked(AtomicUsize::new(0)));
+    let crowd = (0..CROWD).map(|_| {
+        thread::spawn(move || {
+            for round in 0..100 {
+                events[round % 2].wait();
+                out.fetch_add(1, SeqCst);
             }
-        }
+        })
     });
+    let crowd: Vec<_> = crowd.collect();
+    for round in 0..100 {
+        events[(round + 1) % 2].clear();
+        events[round % 2].set();
+        let began = Instant::now();
+        while out.load(SeqCst) < CROWD * (round + 1) {
+            thread::yield_now();
+            assert!(began.elapsed() < LONG, "somebody is left asleep in round {round}");
+        }
+    }
+    crowd.into_iter().for_each(|thread| thread.join().unwrap());
 }
