@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tantara_bank::Pace;
 
+use crate::events;
 use crate::failure::Failure;
 use crate::reach::{self, PlaceArgs, ReachArg};
 
@@ -216,7 +217,7 @@ fn parse_frequent(args: &[OsString]) -> Option<Tantara> {
     // One of these words is the subcommand. The others that look like one are names of events, or values of options.
     let words = args.iter().skip(1).take_while(|word| *word != "--");
     let mut subcommands: Vec<Command> = Vec::new();
-    for subcommand in words.filter_map(|word| reach::Action::frequent(word.to_str()?)) {
+    for subcommand in words.filter_map(|word| events::Action::frequent(word.to_str()?)) {
         if subcommands.iter().all(|other| other.get_name() != subcommand.get_name()) {
             subcommands.push(subcommand);
         }

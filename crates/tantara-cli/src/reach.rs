@@ -1,6 +1,6 @@
 //! The subcommands for events, and the scopes of the bank with the worker processes that they need.
 
-use clap::{Command, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
 use tantara_bank::{Audience, MOST_WORKERS, Plan, Run};
 use tantara_etcd::Cluster;
 
@@ -30,11 +30,6 @@ const WORKER: &str = "worker-of-bank";
 const FAR_WORKER: &str = "far-worker-of-bank";
 
 impl Action {
-    /// The subcommand of this name, without its help, if it is one that scripts run often.
-    pub(crate) fn frequent(name: &str) -> Option<Command> {
-        events::Action::frequent(name)
-    }
-
     pub(crate) fn run(self, place: PlaceArgs) -> Result<(), Failure> {
         match self {
             Action::Events(action) => events::run(action, place),

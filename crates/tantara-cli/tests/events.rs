@@ -335,8 +335,12 @@ fn the_directory_is_the_one_that_was_named() {
     assert!(complaint.contains("not a directory"), "{complaint}");
     events.refused(&["--dir", file.to_str().unwrap(), "ls"], 2);
     let lost = other.path().join("no/where");
-    let complaint = events.refused(&["--dir", lost.to_str().unwrap(), "set", "a"], 125);
-    assert!(complaint.contains("no/where"), "{complaint}");
+    for verb in ["set", "wait", "watch"] {
+        let complaint = events.refused(&["--dir", lost.to_str().unwrap(), verb, "a"], 125);
+        let missing = lost.parent().unwrap().display();
+        let expected = format!("no/where: cannot be made: there is no directory {missing}; create it");
+        assert!(complaint.contains(&expected), "{verb}: {complaint}");
+    }
     assert_eq!(events.done(&["--dir", lost.to_str().unwrap(), "ls", "--json"]).trim(), "[]");
 
     // Without a directory: the user's runtime directory. An empty variable counts as unset.

@@ -103,8 +103,10 @@ fn the_exit_code_is_that_of_the_command() {
 #[test]
 fn signals_are_passed_on() {
     let events = Events::new();
+    // The command ends by itself after a minute, so that a signal that is lost fails the test.
     for signal in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM"] {
-        let script = format!("trap 'echo {signal}; exit 3' {signal}; echo ready; while :; do sleep 0.01; done");
+        let script =
+            format!("trap 'echo {signal}; exit 3' {signal}; echo ready; for step in $(seq 6000); do sleep 0.01; done");
         let mut command = events.command(&["hold", "up", "--", "sh", "-c", &script]);
         let mut process = Running(command.stdout(Stdio::piped()).spawn().unwrap());
         let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines().map(Result::unwrap);

@@ -236,8 +236,12 @@ fn what_it_cannot_show_is_said() {
     let unknown = run(dir.path(), &["ps", "1"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("process 1 publishes no waits in "));
-    assert_eq!(run(dir.path(), &["ps", "0"]).status.code(), Some(2));
-    assert_eq!(run(dir.path(), &["ps", "-1"]).status.code(), Some(2));
+    for no_process in ["0", "-1", "abc", "99999999999"] {
+        let refused = run(dir.path(), &["ps", no_process]);
+        assert_eq!(refused.status.code(), Some(2), "{no_process}");
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(said.contains("expected the ID of a process, a number from 1 on"), "{said}");
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn a_command_that_cannot_be_run_gets_the_reason_or_what_was_meant() {
     let plain = file("plain", "#!/bin/sh\n", 0o644);
     let empty = file("empty", "\x7fELF", 0o755);
     for (command, code, expected) in [
-        ("", 127, ": command not found; it is empty"),
+        ("", 127, "tantara: \"\": command not found; it is empty"),
         ("echo hi", 127, "-- sh -c 'echo hi'"),
         ("cd", 127, "-- sh -c 'cd ...'"),
         ("LEVEL=1", 127, "-- env LEVEL=1 CMD"),

@@ -62,7 +62,13 @@ pub(crate) fn made(directory: &Path) -> Result<File, Error> {
     if let Some(there) = open_directory(directory)? {
         return Ok(there);
     }
-    make(directory, 0o777).map_err(|error| Error::system("made", directory, error))?;
+    make(directory, 0o777).map_err(|error| match directory.parent() {
+        Some(above) if error.kind() == ErrorKind::NotFound => {
+            let why = format!("cannot be made: there is no directory {}; create it", above.display());
+            Error::new(Kind::Refused { path: directory.to_owned(), why, error })
+        }
+        _ => Error::system("made", directory, error),
+    })?;
     open_directory(directory)?.ok_or_else(|| Error::system("opened", directory, ErrorKind::NotFound.into()))
 }
 

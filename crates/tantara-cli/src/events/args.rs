@@ -125,7 +125,7 @@ had declared to set it gave up), and whether it was released but has not run sin
 ", exit_codes!("0 shown; ")))]
     Ps {
         /// The process
-        #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
+        #[arg(value_name = "PID", value_parser = conditions::pid, allow_negative_numbers = true)]
         pid: Option<u32>,
 
         /// Print a JSON array, with an object for each process
@@ -360,7 +360,9 @@ pub(crate) struct Wait {
 /// The events are set when the command starts, and clear when it or tantara ends, by any signal. An event that is held
 /// several times, or that was also set, stays set until the last hold ends and it is cleared. A clear ends no hold.
 #[derive(Args, Debug)]
-#[command(after_long_help = "\
+#[command(
+    override_usage = "tantara hold <NAME>... -- <CMD>...",
+    after_long_help = "\
 Examples:
   tantara hold db-up -- postgres -D data  set while postgres runs
   tantara hold maintenance -- ./upgrade   see tantara wait --unset
@@ -375,7 +377,8 @@ As process 1 of a container, tantara also collects orphaned processes that have 
 
 Exit codes: that of the command, or 128 plus the number of the signal that ended it (HUP, INT and TERM end tantara as \
 well); 126 the command cannot be executed; 127 it is not found (nothing was set); 2 bad usage or bad input (nothing \
-was done); 125 tantara itself failed.")]
+was done); 125 tantara itself failed."
+)]
 pub(crate) struct Hold {
     /// The events
     #[arg(value_name = "NAME", required = true, add = ArgValueCompleter::new(complete_name))]

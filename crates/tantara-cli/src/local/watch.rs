@@ -34,7 +34,14 @@ pub(crate) fn watch(
     deadline: Option<Instant>,
 ) -> Result<Ended, Failure> {
     let failed = |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.shown()));
-    make(place.path(), place.mode()).map_err(failed)?;
+    make(place.path(), place.mode()).map_err(|error| match place.path().parent() {
+        Some(above) if error.kind() == io::ErrorKind::NotFound => Failure::internal(format!(
+            "{}: cannot be made: there is no directory {}; create it",
+            place.shown(),
+            above.display()
+        )),
+        _ => failed(error),
+    })?;
     // Before the events are listed, so that no event that is created meanwhile is missed.
     let mut arrivals = arrivals(place).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;

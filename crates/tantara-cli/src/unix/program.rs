@@ -18,11 +18,12 @@ const HEAD: usize = 4096;
 
 /// The failure of a program that was not executed.
 pub(crate) fn failure(program: &OsStr, error: &Error) -> Failure {
-    let shown = program.to_string_lossy();
+    let program_text = program.to_string_lossy();
+    let shown = if program.is_empty() { "\"\"" } else { &*program_text };
     match error.kind() {
         ErrorKind::NotFound => Failure::command_not_found(match find(program) {
             Ok(file) => format!("{shown}: cannot be executed: {}", lack_of(&file)),
-            Err(_) => format!("{shown}: command not found{}", hint(&shown)),
+            Err(_) => format!("{shown}: command not found{}", hint(&program_text)),
         }),
         _ => Failure::command_not_executable(format!("{shown}: cannot be executed: {}", reason(program, error))),
     }

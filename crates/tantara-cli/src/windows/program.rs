@@ -19,9 +19,10 @@ const HEAD: usize = 4096;
 
 /// The failure of a program that was not executed.
 pub(crate) fn failure(program: &OsStr, error: &Error) -> Failure {
-    let shown = program.to_string_lossy();
+    let program_text = program.to_string_lossy();
+    let shown = if program.is_empty() { "\"\"" } else { &*program_text };
     match error.kind() {
-        ErrorKind::NotFound => Failure::command_not_found(format!("{shown}: command not found{}", hint(&shown))),
+        ErrorKind::NotFound => Failure::command_not_found(format!("{shown}: command not found{}", hint(&program_text))),
         _ => Failure::command_not_executable(format!("{shown}: cannot be executed: {error}")),
     }
 }
