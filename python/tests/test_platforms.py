@@ -59,8 +59,10 @@ class WithoutDescriptors(unittest.TestCase):
 
         async def main():
             event = Event()
-            start(lambda: (time.sleep(0.01), event.set()))
-            await asyncio.gather(*(event.wait_async() for _ in range(10)))
+            waits = asyncio.gather(*(event.wait_async() for _ in range(10)))
+            await asyncio.sleep(0)
+            start(event.set)
+            await waits
             return len(watchers())
 
         for _ in range(5):
