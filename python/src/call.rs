@@ -85,10 +85,15 @@ pub(crate) fn call_method<'py, const COUNT: usize>(
 
 /// Whether a module was imported, by its name.
 pub(crate) fn is_imported(py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<bool> {
+    modules(py)?.contains(name)
+}
+
+/// The modules of the current interpreter.
+pub(crate) fn modules(py: Python<'_>) -> PyResult<Borrowed<'_, '_, PyDict>> {
     // SAFETY: the thread is attached, and the result is borrowed from the interpreter, which
     // outlives this call.
     let modules = unsafe { Borrowed::from_ptr(py, ffi::PyImport_GetModuleDict()) };
-    modules.cast::<PyDict>()?.contains(name)
+    Ok(modules.cast::<PyDict>()?)
 }
 
 /// Whether the thread is attached to the main interpreter. Only that one's objects may be kept in

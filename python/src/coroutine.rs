@@ -36,7 +36,7 @@ pub(crate) fn coroutine<'py, E: Members>(
     // First, because the timeout may be invalid, and its conversion may run Python code.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
     let is_in_trio = is_in_trio(py)?;
-    let pending = Pending::for_events(events()?, aim);
+    let pending = Pending::for_events(py, events()?, aim);
     // Trio before 0.23 starts a coroutine as a task only if it has a frame.
     if limit.is_some() || is_in_trio {
         return task::begin(py, pending, limit);
@@ -118,6 +118,13 @@ enum Stepped<'py> {
     Returned(Bound<'py, PyAny>),
 }
 
+impl Step {
+    /// Whether the wait ended, other than by a release.
+    fn has_ended(&self) -> bool {
+        !matches!(self.phase, Phase::Created | Phase::Waiting) || self.cancelled.is_some()
+    }
+}
+
 impl Wait {
     /// Never held while Python code is called.
     fn step(&self) -> MutexGuard<'_, Step> {
@@ -162,11 +169,17 @@ impl Wait {
             return Self::advance(slf, value);
         }
         wait.pending.listen_in(&event_loop, slf.clone().into_any().unbind())?;
+        let is_over = wait.pending.is_over();
         let mut step = wait.step();
         step.event_loop = Some(event_loop.unbind());
+        if is_over {
+            step.phase = Phase::Over;
+            drop(step);
+            return wait.pending.value(py).map(Stepped::Returned);
+        }
         step.phase = Phase::Waiting;
-        drop(step);
-        Self::advance(slf, value)
+        step.is_blocking = true;
+        Ok(Stepped::Yielded(slf.clone().into_any()))
     }
 
     /// Ends the coroutine. Returns the coroutine that it runs, if it does.
@@ -182,9 +195,7 @@ impl Wait {
 
     /// Calls `run` for this wait in the loop's next pass.
     fn run_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let Some(event_loop) = slf.get().step().event_loop.as_ref().map(|it| it.clone_ref(slf.py())) else {
-            return Ok(());
-        };
+        let Some(event_loop) = slf.get().event_loop(slf.py()) else { return Ok(()) };
         soon(event_loop.bind(slf.py()), &PyList::new(slf.py(), [slf])?)
     }
 
@@ -194,14 +205,33 @@ impl Wait {
             Some(context) => context,
             None => call(&import(slf.py(), c"contextvars")?.getattr("copy_context")?, ())?.unbind(),
         };
-        let is_over = slf.get().is_over();
-        slf.get().step().callbacks.push((callback, context));
-        if is_over { Self::run_soon(slf) } else { Ok(()) }
+        let mut step = slf.get().step();
+        step.callbacks.push((callback, context));
+        let has_ended = step.has_ended();
+        drop(step);
+        if has_ended || slf.get().pending.is_decided() { Self::run_soon(slf) } else { Ok(()) }
     }
 
     fn is_over(&self) -> bool {
-        let is_running = matches!(self.step().phase, Phase::Created | Phase::Waiting);
-        !is_running || self.step().cancelled.is_some() || self.pending.is_decided()
+        let has_ended = self.step().has_ended();
+        has_ended || self.pending.is_decided()
+    }
+
+    /// `_asyncio_future_blocking`: None before the wait has yielded itself, because until then it is
+    /// a coroutine, and no future.
+    pub(crate) fn is_blocking(&self) -> Option<bool> {
+        let step = self.step();
+        step.event_loop.is_some().then_some(step.is_blocking)
+    }
+
+    pub(crate) fn set_blocking(&self, is_blocking: bool) {
+        self.step().is_blocking = is_blocking;
+    }
+
+    /// `_loop`: the loop that waits for it. asyncio calls `get_loop()` of its own futures, and reads
+    /// this of others, which needs no object for the method.
+    pub(crate) fn event_loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.step().event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
     }
 }
 
@@ -279,22 +309,6 @@ impl Wait {
     #[classattr]
     fn __qualname__() -> &'static str {
         "wait_async"
-    }
-
-    /// None before the wait has yielded itself: until then it is a coroutine, and no future.
-    #[getter(_asyncio_future_blocking)]
-    fn is_blocking(&self) -> Option<bool> {
-        let step = self.step();
-        step.event_loop.is_some().then_some(step.is_blocking)
-    }
-
-    #[setter(_asyncio_future_blocking)]
-    fn set_blocking(&self, is_blocking: bool) {
-        self.step().is_blocking = is_blocking;
-    }
-
-    fn get_loop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.step().event_loop.as_ref().map(|event_loop| event_loop.clone_ref(py))
     }
 
     fn done(&self) -> bool {
@@ -403,8 +417,7 @@ pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
             // Such as KeyboardInterrupt, which ends the loop. It may run again.
             callbacks.for_each(|callback| wait.get().step().callbacks.push(callback));
             let rest: Vec<_> = std::iter::once(object.clone()).chain(waits).collect();
-            let event_loop = wait.get().step().event_loop.as_ref().map(|it| it.clone_ref(py));
-            if let Some(event_loop) = event_loop
+            if let Some(event_loop) = wait.get().event_loop(py)
                 && let Err(error) = soon(event_loop.bind(py), &PyList::new(py, rest)?)
             {
                 error.write_unraisable(py, None);

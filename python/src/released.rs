@@ -1,6 +1,8 @@
 //! The coroutine of a wait for an event that is set: one object, whose `await` ends at once.
 
 use std::ffi::{CStr, c_void};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::ffi;
@@ -8,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyTraceback, PyTuple, PyType};
 
-use crate::call::{call, import, is_imported, is_main_interpreter};
+use crate::call::{call, import, is_imported, is_main_interpreter, modules};
 
 /// Whether trio may run tasks of this process.
 pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
@@ -19,8 +21,19 @@ pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
 /// each `await` to be a checkpoint; and in other interpreters than the main one.
 #[inline]
 pub(crate) fn released(py: Python<'_>) -> Option<Py<PyAny>> {
-    if has_trio(py).unwrap_or(true) || !is_main_interpreter(py) {
+    /// The number of modules when trio was last looked for in vain. The import of trio adds more
+    /// than a hundred, and to count takes a third of the time of a look.
+    static MODULES: AtomicUsize = AtomicUsize::new(0);
+
+    if !is_main_interpreter(py) {
         return None;
+    }
+    let modules = modules(py).ok()?.len();
+    if modules != MODULES.load(Relaxed) {
+        if has_trio(py).unwrap_or(true) {
+            return None;
+        }
+        MODULES.store(modules, Relaxed);
     }
     RELEASED.get(py).map(|released| released.clone_ref(py))
 }
@@ -37,7 +50,9 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
         // Threads that run beside each other would not see who else uses it.
         if py.version_info() >= (3, 12) && has_lock(py) {
             let stop = call(&py.get_type::<PyStopIteration>(), (true,))?;
-            let _ = STOP.set(py, stop.unbind());
+            if let Some(offset) = offset_of_value(&stop)? {
+                let _ = STOP.set(py, (stop.unbind(), offset));
+            }
         }
     }
     Ok(())
@@ -200,16 +215,32 @@ pub(crate) fn stop<T>(value: Bound<'_, PyAny>) -> Option<T> {
 /// From 3.12 on CPython makes an exception for each `StopIteration`, which takes longer than all
 /// else that an `await` of a set event does. `await` drops it at once. So the one with the value
 /// True is made once, and used while nobody else has a reference to it and nobody has changed it.
-static STOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static STOP: PyOnceLock<(Py<PyAny>, usize)> = PyOnceLock::new();
 
 #[inline]
 fn kept_stop(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
-    let kept = STOP.get(py)?;
+    let (kept, offset) = STOP.get(py)?;
     // SAFETY: the static holds a reference to the object.
     let is_free = unsafe { ffi::Py_REFCNT(kept.as_ptr()) } == 1;
     // A debugger sees it, and may change it.
-    let is_whole = || kept.bind(py).getattr(pyo3::intern!(py, "value")).is_ok_and(|it| it.is(PyBool::new(py, true)));
-    (is_free && is_whole()).then(|| kept.bind(py).clone())
+    // SAFETY: `offset_of_value` has found a pointer there, within the object.
+    let value = unsafe { kept.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>().read() };
+    (is_free && value == PyBool::new(py, true).as_ptr()).then(|| kept.bind(py).clone())
+}
+
+/// Where an exception with the value True keeps it. To read the attribute would take half as long as
+/// the rest of the `await`.
+fn offset_of_value(stop: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    let size: usize = stop.get_type().getattr("__basicsize__")?.extract()?;
+    let truth = PyBool::new(stop.py(), true).as_ptr();
+    let mut found = (0..size).step_by(size_of::<*mut ffi::PyObject>()).filter(|offset| {
+        // SAFETY: the object has that size, and consists of whole words that are initialised.
+        let word = unsafe { stop.as_ptr().byte_add(*offset).cast::<*mut ffi::PyObject>().read() };
+        word == truth
+    });
+    let offset = found.next();
+    // Only if it is the one such word.
+    Ok(offset.filter(|_| found.next().is_none()))
 }
 
 /// Whether only one thread at a time runs Python code.

@@ -63,7 +63,7 @@ pub(crate) fn request<'py, T: Send + 'static>(
         let make = |py: Python<'_>| value(py, answer.map_err(of_cluster)?);
         Ok(Outcome::Answer(Box::new(make)))
     };
-    begin(py, Pending::begin(None, Aim::All, Box::pin(future)), None)
+    begin(py, Pending::begin(py, None, Aim::All, Box::pin(future)), None)
 }
 
 /// The Python coroutine of a wait or a request.
@@ -261,10 +261,10 @@ enum Listener {
 }
 
 impl Pending {
-    pub(crate) fn for_events(events: impl Members, aim: Aim) -> Pending {
+    pub(crate) fn for_events(py: Python<'_>, events: impl Members, aim: Aim) -> Pending {
         let events = Arc::new(events);
         let future = future(Arc::clone(&events), aim);
-        Pending::begin(Some(events), aim, future)
+        Pending::begin(py, Some(events), aim, future)
     }
 
     /// The same wait, for another object, or `None` while there is one already.
@@ -351,12 +351,12 @@ impl Pending {
         self.entry.end();
     }
 
-    fn begin(events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
+    fn begin(py: Python<'_>, events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
         let state = State { future: Some(future), ..State::default() };
         let (queue, is_woken, has_second) = Default::default();
         let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken, has_second });
         // The first poll registers the wait: every later `set` releases it.
-        Python::attach(|py| placed(py, || entry.poll()));
+        placed(py, || entry.poll());
         Pending { entry, is_second: false }
     }
 }

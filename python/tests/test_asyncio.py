@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import io
 import os
+import sys
 import threading
 import time
 import unittest
@@ -294,6 +295,28 @@ class Stops(unittest.TestCase):
         async def main():
             return await event.wait_async()
 
+        self.assertIs(asyncio.run(main()), True)
+
+    def test_a_debugger_that_changes_a_stop_iteration_leaves_the_next_await_alone(self):
+        event, changed = Event(), []
+        event.set()
+
+        def trace(_, kind, what):
+            if kind == "exception" and what[0] is StopIteration:
+                what[1].value = "changed"
+                changed.append(what[1])
+            return trace
+
+        async def main():
+            return await event.wait_async()
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            asyncio.run(main())
+        finally:
+            sys.settrace(before)
+        changed.clear()
         self.assertIs(asyncio.run(main()), True)
 
     def test_a_stop_iteration_keeps_no_frame(self):
