@@ -145,6 +145,8 @@ fn everything_completes(events: &Events, shell: &mut Shell) {
         shell.words_of("tantara --dir=/nowhere --dir ~/'else where' wait other:\t").last().unwrap(),
         "other:one"
     );
+    // Options would hide the names, so they are offered only if one is begun.
+    assert_eq!(shell.words_of("tantara --dir ~/'else where' wait \t").last().unwrap(), "other:one");
 }
 
 fn everything_completes_in(name: &'static str, before: &str) {
