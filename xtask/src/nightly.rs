@@ -69,7 +69,16 @@ pub(crate) fn miri() -> Outcome {
             ["--lib", "--test", "models", "--", "--skip", "shared::", "--skip", "sys::", "--skip", "protocol::"];
         cargo(&[&test[..], &units].concat()).env("CARGO_TARGET_DIR", &target).run()?;
         let others = [&test[..], &["--test", "it", "--", "--skip", "shared"], &TESTS_FOR_MIRI].concat();
-        cargo(&others).env("CARGO_TARGET_DIR", &target).run()
+        cargo(&others).env("CARGO_TARGET_DIR", &target).run()?;
+        // The record of waits asks for the time, and on Linux for much that Miri does not know. Some of its tests end
+        // with threads that wait for ever. A child process does not start, and one test takes too long.
+        let left_out = ["--skip", "waits_that_begin_together", "--skip", "threads_that_wait_for_one_another"];
+        let record = [&["--test", "waits", "--"], &left_out[..]].concat();
+        cargo(&[&test[..], &record].concat())
+            .env("CARGO_TARGET_DIR", &target)
+            .env("RUSTFLAGS", "--cfg tantara_portable")
+            .env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks")
+            .run()
     })
 }
 

@@ -299,7 +299,7 @@ impl SlotIndexCell {
 
 const SHARDS: usize = 64;
 /// How many slots a shard has at most. Few in its own tests, which fill it.
-const MOST: usize = if cfg!(test) { 1 << 6 } else { 1 << 17 };
+const MOST: usize = if cfg!(test) { 1 << 3 } else { 1 << 17 };
 /// How many slots a reader looks at while it holds a lock.
 const CHUNK: usize = 512;
 
