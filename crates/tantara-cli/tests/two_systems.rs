@@ -286,6 +286,19 @@ fn the_bank_on_machines_has_the_same_lines() {
 }
 
 #[test]
+fn workers_end_with_a_manager_that_is_interrupted_and_remove_the_events() {
+    let events = Events::in_a_cluster();
+    let bank = start(&events, &["bank", "--reach", "machines", "--pace", "1000", "--workers", "2"]);
+    let all = || listed(&events.done(&["ls", "--json"]));
+    let lives = |event: &Value| event["name"].as_str().unwrap().ends_with(".alive") && event["state"] == "set";
+    until(|| all().iter().filter(|event| lives(event)).count() == 2);
+    bank.signal("-INT");
+    let (status, _, stderr) = bank.end();
+    assert!(!status.success() && stderr.contains("interrupted"), "{stderr}");
+    until(|| all().is_empty());
+}
+
+#[test]
 fn a_connection_with_tls_and_a_password() {
     let events = Events::new();
     let servers = Servers::build().tls().client_certificates().start();
