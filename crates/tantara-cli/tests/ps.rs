@@ -338,6 +338,33 @@ fn declared(dir: &Path, pid: u32) -> usize {
     page.map_or(0, |page| page["declared"].as_array().unwrap().len())
 }
 
+/// On a full disk, for example.
+#[test]
+fn a_process_whose_page_cannot_be_written_anew_stays_alive_and_its_page_outdated() {
+    let dir = TempDir::new().unwrap();
+    let mut child = duty(dir.path(), "wait");
+    let pid = child.0.id();
+    let limit = |bytes: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}:unlimited")]);
+        assert!(prlimit.status().expect("prlimit, of util-linux").success());
+    };
+    let page = || ps(dir.path()).into_iter().find(|page| page["pid"] == pid);
+    limit("1");
+    // It begins a wait, so that its page has to change.
+    std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    until(|| {
+        let page = page().expect("it lives");
+        assert_eq!(page["has_ended"], false, "{page}");
+        page["is_outdated"] == true
+    });
+    assert_eq!(page().unwrap()["total"], 0, "the page from before");
+    let shown = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
+    assert!(shown.contains("outdated: the process cannot write its waits anew"), "{shown}");
+    limit("unlimited");
+    until(|| page().is_some_and(|page| page["is_outdated"] == false && page["total"] == 1));
+}
+
 const DUTY: &str = "TANTARA_TEST_OF_DUTIES";
 const SET_LINE: u32 = line!() + 8;
 
@@ -348,7 +375,11 @@ fn duties() {
     let _first_wait = event.wait_timeout(Duration::from_millis(1));
     let _hold = (what == "hold").then(|| event.hold().unwrap());
     let _set = (what == "set").then(|| event.set_on_drop().unwrap());
+    let _set = (what == "wait").then(|| event.set_on_drop().unwrap());
     let _ = std::io::stdin().read_line(&mut String::new());
+    if what == "wait" {
+        event.wait().unwrap();
+    }
     if what == "set" {
         event.set().unwrap();
     }

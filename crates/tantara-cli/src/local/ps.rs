@@ -27,6 +27,9 @@ pub(crate) struct Process {
     /// It was killed before it had done what it had declared. Not from the page.
     #[serde(skip_deserializing)]
     has_ended: bool,
+    /// It cannot replace its page. Not from the page.
+    #[serde(skip_deserializing)]
+    is_outdated: bool,
     total: u64,
     /// Waits that were not recorded, because there were too many at the same time.
     #[serde(default)]
@@ -194,7 +197,7 @@ fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
     let mut processes = Vec::new();
     for page in waits::pages(directory).map_err(Failure::of_event)? {
         match serde_json::from_str::<Process>(&page.text) {
-            Ok(process) => processes.push(process.of(page.pid, page.has_ended)),
+            Ok(process) => processes.push(process.of(&page)),
             Err(_) if page.has_ended => {}
             Err(error) => output::note(format_args!(
                 "the page of waits of process {} cannot be read: {error}",
@@ -206,8 +209,9 @@ fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
 }
 
 impl Process {
-    fn of(mut self, pid: Option<u32>, has_ended: bool) -> Process {
-        (self.pid, self.has_ended) = (pid, has_ended);
+    fn of(mut self, page: &waits::PageOfWaits) -> Process {
+        let waits::PageOfWaits { pid, has_ended, is_outdated, .. } = *page;
+        (self.pid, self.has_ended, self.is_outdated) = (pid, has_ended, is_outdated);
         if has_ended {
             // Its waits have ended with it.
             (self.total, self.groups) = (0, Vec::new());
@@ -310,6 +314,12 @@ fn print(processes: &[Process]) {
             let missed = process.missed;
             output::line(format_args!(
                 "  {missed} more were not recorded so far: there were too many at the same time"
+            ));
+        }
+        if process.is_outdated {
+            output::line(format_args!(
+                "  outdated: the process cannot write its waits anew; check that the disk is not full, and that the \
+                 process may still replace its files there"
             ));
         }
         process.duties().for_each(|duty| output::line(format_args!("  {duty}")));

@@ -6,6 +6,8 @@
 //! version is written to another file and renamed over it. So a reader has one version or the other,
 //! whatever happens to the writer. Its writer holds a write lock on it from before it gets its name.
 //! The kernel removes the lock when the process ends, so an unlocked page is that of a dead process.
+//! A page that its writer cannot replace, as on a full disk, stays with its lock. A second lock marks
+//! it as outdated.
 
 #![forbid(unsafe_code)]
 
@@ -45,7 +47,10 @@ const BETWEEN_CHECKS: Duration = Duration::from_secs(2);
 const READS: u32 = 3;
 /// How often to look whether the page is still being written, before it is left behind.
 const LOOKS: u32 = 200;
-const WHOLE: Range = Range { start: 0, length: 1 };
+/// Locked for writing while the process lives.
+const ALIVE: Range = Range { start: 0, length: 1 };
+/// Locked for writing while the page cannot be replaced or removed.
+const OUTDATED: Range = Range { start: 1, length: 1 };
 
 /// The page of this process.
 struct Published {
@@ -73,16 +78,19 @@ pub(crate) fn start() {
         let mut checked = Instant::now();
         while !EXITS.load(Relaxed) {
             let began = Instant::now();
+            let mut shortest = INTERVAL;
             if State::now().records() {
                 // Without a directory, or on a full disk, the next attempt may succeed.
-                let _ = publish(checked.elapsed() > BETWEEN_CHECKS);
+                if publish(checked.elapsed() > BETWEEN_CHECKS).is_err() {
+                    shortest = BETWEEN_CHECKS;
+                }
                 if checked.elapsed() > BETWEEN_CHECKS {
                     checked = began;
                 }
             } else {
                 withdraw();
             }
-            thread::sleep(deadline::pause(began.elapsed(), INTERVAL));
+            thread::sleep(deadline::pause(began.elapsed(), shortest));
         }
     };
     // Children of a fork inherit what is called at the exit.
@@ -125,12 +133,25 @@ fn publish(checks: bool) -> Result<(), Error> {
     }
     if let Some(own) = &*published {
         if own.content == content && !(checks && own.is_lost()) {
+            own.mark(false);
             return Ok(());
         }
     }
-    // The lock of the old file ends after the new one has got its name.
-    let old = published.take();
-    let directory = match &old {
+    match replacement(published.as_ref(), content) {
+        // The lock of the old file ends after the new one has got its name.
+        Ok(new) => *published = Some(new),
+        Err(error) => {
+            // Without its lock, the old page would be that of a dead process.
+            published.iter().for_each(|old| old.mark(true));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Writes the page, or a new version of it.
+fn replacement(old: Option<&Published>, content: String) -> Result<Published, Error> {
+    let directory = match old.filter(|old| !old.is_lost()) {
         Some(old) => Arc::clone(&old.directory),
         None => {
             let (directory, path) = place()?;
@@ -138,8 +159,7 @@ fn publish(checks: bool) -> Result<(), Error> {
             Arc::new(directory)
         }
     };
-    *published = Some(write(directory, content).map_err(|error| Error::system("written", Path::new(PREFIX), error))?);
-    Ok(())
+    write(directory, content).map_err(|error| Error::system("written", Path::new(PREFIX), error))
 }
 
 /// Writes a new version of the page.
@@ -153,7 +173,7 @@ fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
     let file = Unforked::open(|| files::open_at(&directory, &draft, flags, 0o600))?;
     let finish = || {
         let Some(mut own) = file.file() else { return Err(ErrorKind::NotFound.into()) };
-        if !files::try_write_lock(own, WHOLE)? {
+        if !files::try_write_lock(own, ALIVE)? {
             return Err(ErrorKind::ResourceBusy.into());
         }
         own.write_all(content.as_bytes())?;
@@ -167,6 +187,15 @@ fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
 }
 
 impl Published {
+    /// Marks the page as outdated, or no longer. If that fails, the next attempt may succeed.
+    fn mark(&self, is_outdated: bool) {
+        match self.file.file() {
+            Some(file) if is_outdated => _ = files::try_write_lock(file, OUTDATED),
+            Some(file) => files::unmark(file, OUTDATED),
+            None => {}
+        }
+    }
+
     /// Whether the file has lost its name.
     fn is_lost(&self) -> bool {
         self.file.file().is_none_or(|file| file.metadata().is_ok_and(|metadata| metadata.nlink() == 0))
@@ -187,7 +216,11 @@ pub(crate) fn withdraw() {
         }
     };
     if let Some(own) = published.take() {
-        let _ = files::unlink_at(&own.directory, &own.name);
+        let removed = files::unlink_at(&own.directory, &own.name);
+        if removed.is_err() && !own.is_lost() {
+            own.mark(true);
+            *published = Some(own);
+        }
     }
 }
 
@@ -200,6 +233,8 @@ pub struct PageOfWaits {
     /// The process has ended without removing the page, for example because it was killed. Its waits
     /// have ended with it.
     pub has_ended: bool,
+    /// The process lives, and cannot replace the page, for example because the disk is full.
+    pub is_outdated: bool,
     /// The user who owns the file.
     pub user: u32,
     /// JSON, if the process has written it.
@@ -251,7 +286,9 @@ fn open(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
 /// Reads a page. `None` if it was replaced meanwhile, or if it is no page.
 fn read(directory: &File, name: &OsStr) -> io::Result<Option<PageOfWaits>> {
     let Some(file) = open(directory, name)? else { return Ok(None) };
-    let has_ended = !files::is_write_locked(&file, 0..1)?;
+    let is_locked = |Range { start, length }| files::is_write_locked(&file, start..start + length);
+    let has_ended = !is_locked(ALIVE)?;
+    let is_outdated = !has_ended && is_locked(OUTDATED)?;
     // A living process unlocks a page only after that has lost its name.
     let metadata = file.metadata()?;
     if metadata.len() > LONGEST || metadata.nlink() == 0 {
@@ -260,7 +297,7 @@ fn read(directory: &File, name: &OsStr) -> io::Result<Option<PageOfWaits>> {
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(Some(PageOfWaits { pid: None, has_ended, user: metadata.uid(), text }))
+    Ok(Some(PageOfWaits { pid: None, has_ended, is_outdated, user: metadata.uid(), text }))
 }
 
 /// Whether a page tells of something that its process had declared to do. (In a text of JSON, a quote
