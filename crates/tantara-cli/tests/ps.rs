@@ -191,7 +191,9 @@ fn hostile_pages_are_ignored_or_reported_in_one_line_and_hide_nothing() {
     });
     let page =
         |groups: Vec<Value>| json!({"version": 1, "total": u64::MAX, "missed": u64::MAX, "groups": groups}).to_string();
-    let texts = [deep, "{}".into(), "\u{0}".repeat(5_000), page(vec![group.clone(), group]), page(vec![])];
+    let mut late = group.clone();
+    late["waiters"][0]["until"] = json!(1e30);
+    let texts = [deep, "{}".into(), "\u{0}".repeat(5_000), page(vec![group.clone(), group, late]), page(vec![])];
     for (number, text) in texts.iter().enumerate() {
         let file = path(4_100_000);
         let _ = fs::remove_file(&file);
@@ -326,11 +328,15 @@ fn ls_shows_how_many_wait_inside_of_the_processes_that_record() {
 /// A program that declares to set an event between processes, or holds one, and sleeps: `duties` does so if it is
 /// called as a child of the test.
 fn duty(dir: &Path, what: &str) -> Running {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "duties", "--nocapture"]).env("TANTARA_WAITS", "1").env("TANTARA_DIR", dir).env(DUTY, what);
-    let child = Running(child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap());
+    let child = child(dir, what);
     until(|| declared(dir, child.0.id()) == 1);
     child
+}
+
+fn child(dir: &Path, what: &str) -> Running {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "duties", "--nocapture"]).env("TANTARA_WAITS", "1").env("TANTARA_DIR", dir).env(DUTY, what);
+    Running(child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
 }
 
 fn declared(dir: &Path, pid: u32) -> usize {
@@ -365,14 +371,29 @@ fn a_process_whose_page_cannot_be_written_anew_stays_alive_and_its_page_outdated
     until(|| page().is_some_and(|page| page["is_outdated"] == false && page["total"] == 1));
 }
 
+/// Its moment does not fit into 64 bits.
+#[test]
+fn a_wait_with_a_very_long_timeout_hides_no_other_wait() {
+    let dir = TempDir::new().unwrap();
+    let child = child(dir.path(), "endless");
+    let waiter = || {
+        let page = ps(dir.path()).into_iter().find(|page| page["pid"] == child.0.id())?;
+        page["groups"][0]["waiters"][0].as_object().cloned()
+    };
+    until(|| waiter().is_some_and(|waiter| !waiter.contains_key("until")));
+}
+
 const DUTY: &str = "TANTARA_TEST_OF_DUTIES";
-const SET_LINE: u32 = line!() + 8;
+const SET_LINE: u32 = line!() + 11;
 
 #[test]
 fn duties() {
     let Ok(what) = std::env::var(DUTY) else { return };
     let event = tantara::SharedEvent::open_in(std::env::var("TANTARA_DIR").unwrap(), "migrated").unwrap();
     let _first_wait = event.wait_timeout(Duration::from_millis(1));
+    if what == "endless" {
+        let _ = event.wait_timeout(Duration::from_millis(u64::MAX));
+    }
     let _hold = (what == "hold").then(|| event.hold().unwrap());
     let _set = (what == "set").then(|| event.set_on_drop().unwrap());
     let _set = (what == "wait").then(|| event.set_on_drop().unwrap());

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tantara::waits;
 
 use super::directory::Directory;
@@ -114,7 +114,12 @@ struct Waiter {
     task: Option<String>,
     #[serde(serialize_with = "moment")]
     since: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "moment_if_any")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "moment_if_any",
+        deserialize_with = "number_if_any"
+    )]
     until: Option<u64>,
 }
 
@@ -141,6 +146,11 @@ fn moment<S: Serializer>(milliseconds: &u64, serializer: S) -> Result<S::Ok, S::
 
 fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
     moment(&milliseconds.unwrap_or_default(), serializer)
+}
+
+/// A number that is missing, too large, or something else, hides no other waits.
+fn number_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(serde_json::Value::deserialize(deserializer)?.as_u64())
 }
 
 /// The waits of this process are published in the directory that it was given.

@@ -13,6 +13,8 @@ use crate::waits::view::{self, Act, Actor, Awaited, Mode, Waiting};
 /// has about a megabyte.)
 const MOST_GROUPS: usize = 512;
 const MOST_EVENTS: usize = 16;
+/// The beginning of the year 10000, in milliseconds.
+const END_OF_DATES: u128 = 253_402_300_800_000;
 
 /// All recorded waits of this process.
 pub(crate) fn page() -> String {
@@ -83,7 +85,11 @@ fn of_waiter(page: &mut Json, waiting: &Waiting) {
     page.number("since", milliseconds(waiting.since));
     if let Some(left) = waiting.time_left {
         // The moment, so that the page is the same as long as the waits are.
-        page.number("until", milliseconds(waiting.since) + (waiting.waited + left).as_millis());
+        let until = milliseconds(waiting.since) + waiting.waited.saturating_add(left).as_millis();
+        // Later ones are no dates, and may not fit into 64 bits.
+        if until < END_OF_DATES {
+            page.number("until", until);
+        }
     }
 }
 
