@@ -47,6 +47,9 @@ pub enum Manner {
     Unwatchable(&'static str),
     /// A member whose watches begin and send no changes.
     SilentWatches,
+    /// Like 3.4.38, 3.5.22 and 3.6.2 or later on a quiet cluster: requests for the progress of a watch
+    /// that begins with the next revision are not answered.
+    NoProgress,
     /// A hostile server: it answers every read without keys, and announces more.
     EmptyPages,
 }
@@ -244,7 +247,9 @@ async fn watch(
             let _ = body.flow_control().release_capacity(data.len());
             for message in messages.take(&data) {
                 let (manner, _) = *lock(&answering.manner);
-                if manner == Manner::SilentWatches && has_events(&message) {
+                if manner == Manner::SilentWatches && has_events(&message)
+                    || manner == Manner::NoProgress && is_progress(&message)
+                {
                     continue;
                 }
                 send(&mut *answers.lock().await, message, false).await?;
@@ -300,6 +305,13 @@ fn why_refused((manner, since): (Manner, Instant), opened: Instant, message: &[u
 /// Whether a `WatchResponse`, after gRPC's prefix, has its field 11.
 fn has_events(message: &[u8]) -> bool {
     field(message.get(5..).unwrap_or_default(), 11).is_some()
+}
+
+/// Whether a `WatchResponse`, after gRPC's prefix, neither begins nor ends a watch (fields 3 and 4),
+/// and has no events.
+fn is_progress(message: &[u8]) -> bool {
+    let message = message.get(5..).unwrap_or_default();
+    [3, 4, 11].iter().all(|number| field(message, *number).is_none())
 }
 
 /// A `WatchResponse` that refuses a watch: watch_id = 2, created = 3, canceled = 4, cancel_reason =

@@ -348,6 +348,25 @@ fn a_watch_that_is_refused_for_good_is_requested_less_and_less_often_and_its_eve
 }
 
 #[test]
+fn a_quiet_watch_whose_progress_is_not_reported_stays_open() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    stand_in.answer(Manner::NoProgress);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), without_rechecks()).unwrap();
+    let mut changes = cluster.changes().unwrap();
+    let waits = sleeper(&cluster.event("event"));
+    until("both are watched", || servers.watchers() == 2);
+    // A silent member is noticed within half of this.
+    thread::sleep(Duration::from_secs(15));
+    assert!(cluster.outage().is_none());
+    assert_eq!((count(&stand_in, "Watch/Watch"), servers.watchers()), (2, 2));
+    cluster.event("event").pulse().unwrap();
+    until("it is released", || waits.is_finished());
+    waits.join().unwrap().unwrap();
+    assert_eq!(changes.next_timeout(LONG).unwrap().unwrap().sets, 1);
+}
+
+#[test]
 fn a_list_ends_where_a_server_has_no_key_and_says_that_there_are_more() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);

@@ -35,7 +35,7 @@ const LONGEST_CONNECTING: Duration = Duration::from_secs(30);
 
 /// After this time without data the kernel checks that the member's machine can be reached, and
 /// again every few seconds. Whether the member itself serves is found out by requests, which are
-/// probed, and by watches, which ask for their progress. (HTTP/2's pings would wake the process up.)
+/// probed, and by watches, which check its health. (HTTP/2's pings would wake the process up.)
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_AGAIN: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_TIMES: u32 = 3;

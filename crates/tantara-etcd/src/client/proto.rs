@@ -310,8 +310,6 @@ pub(crate) struct Watch {
     pub(crate) create: Option<WatchCreate>,
     #[prost(message, optional, tag = "2")]
     pub(crate) cancel: Option<WatchCancel>,
-    #[prost(message, optional, tag = "3")]
-    pub(crate) progress: Option<Empty>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -355,12 +353,6 @@ pub(crate) struct WatchAnswer {
     pub(crate) fragment: bool,
     #[prost(message, repeated, tag = "11")]
     pub(crate) events: Vec<KeyEvent>,
-}
-
-impl WatchAnswer {
-    pub(crate) fn is_progress(&self) -> bool {
-        !self.created && !self.canceled && self.events.is_empty()
-    }
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -7,7 +7,7 @@ use crate::error::{Error, Kind, text_of};
 /// The answer of a member that is cut off from the leader.
 const NO_LEADER: &str = "etcdserver: no leader";
 
-/// The oldest etcd that reports the progress of a watch, and accepts a watch ID from the client.
+/// The oldest etcd that accepts a watch ID from the client.
 const OLDEST: (u32, u32) = (3, 4);
 
 /// What to do after a request has failed.

@@ -154,10 +154,7 @@ pub(crate) async fn run(
                 driver.note_change();
             }
             message = driver.stream.next() => {
-                // A message that only shows the progress of the stream changes nothing.
-                if !matches!(&message, Message::Answer(answer) if answer.is_progress()) {
-                    driver.note_change();
-                }
+                driver.note_change();
                 driver.on_message(message);
             }
             () = driver.records.changed() => driver.note_change(),

@@ -1,5 +1,10 @@
-//! A watch stream: opened with the first watch, probed while it is silent, and given up when it
-//! does not answer.
+//! A watch stream: opened with the first watch, and given up when its member does not answer while
+//! the stream is silent.
+//!
+//! A silent stream says nothing about its member, and a request for its progress may not be answered:
+//! recent versions of etcd (3.4.38, 3.5.22 and 3.6.2) do not answer it while a watch begins with a
+//! later revision than the newest one, and since 3.4.25 and 3.5.8 not while a watch catches up. So the
+//! health of the member is checked, over the same connection.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,15 +18,15 @@ use tonic::{Code, Status};
 
 use crate::client::member::MemberConnection;
 use crate::client::pause::Turn;
-use crate::client::proto::{Empty, WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
+use crate::client::proto::{WATCH, Watch, WatchAnswer, WatchCancel, WatchCreate};
 use crate::client::transport::Answers;
 use crate::error::Why;
 use crate::store::Store;
 
-/// After this time without a message, or a little earlier, the progress of the stream is requested.
+/// After this time without a message, or a little earlier, the health of the member is checked.
 const SILENCE: Duration = Turn::LONG.length();
 
-/// If the request is not answered within this time, the stream is given up.
+/// If the check is not answered within this time, the stream is given up.
 const ANSWERING: Duration = Duration::from_secs(2);
 
 /// What [`WatchStream::next`] returns.
@@ -54,9 +59,10 @@ pub(crate) struct WatchStream {
     /// The watches that were requested over this stream and not answered yet. They are answered in
     /// this order.
     requested: VecDeque<i64>,
-    /// When the last message came, and when progress was requested since.
+    /// When the last message came, or the last health check was answered.
     last_message: Instant,
-    asked: Option<Instant>,
+    /// A health check since then, and when it began.
+    check: Option<(Instant, JoinHandle<Result<(), Status>>)>,
 }
 
 impl WatchStream {
@@ -68,7 +74,7 @@ impl WatchStream {
             watches: 0,
             requested: VecDeque::new(),
             last_message: Instant::now(),
-            asked: None,
+            check: None,
         }
     }
 
@@ -130,10 +136,16 @@ impl WatchStream {
                     self.state = State::Open { connection, requests, answers };
                     self.note_message();
                 }
-                State::Open { connection, requests, answers } => {
-                    let until = match self.asked {
+                State::Open { connection, answers, .. } => {
+                    let until = match self.check {
                         None => self.store.connection.one_wake_up_at(self.last_message + SILENCE, Turn::LONG),
-                        Some(asked) => self.store.connection.one_wake_up_at(asked + ANSWERING, Turn::SHORT),
+                        Some((asked, _)) => self.store.connection.one_wake_up_at(asked + ANSWERING, Turn::SHORT),
+                    };
+                    let checked = async {
+                        match &mut self.check {
+                            Some((_, check)) => check.await,
+                            None => std::future::pending().await,
+                        }
                     };
                     let why = tokio::select! {
                         answer = answers.message() => match answer {
@@ -145,11 +157,19 @@ impl WatchStream {
                             }
                             Err(status) => Why::of(&status),
                         },
+                        checked = checked => match checked {
+                            Ok(Err(status)) => Why::of(&status),
+                            _ => {
+                                self.note_message();
+                                continue;
+                            }
+                        },
                         () = sleep_until(until) => {
-                            if self.asked.is_none() {
-                                self.asked = Some(Instant::now());
+                            if self.check.is_none() {
                                 self.store.connection.awake.notify_waiters();
-                                let _ = requests.send(Watch { progress: Some(Empty {}), ..Watch::default() });
+                                let transport = connection.transport().clone();
+                                let check = tokio::spawn(async move { transport.check_health().await });
+                                self.check = Some((Instant::now(), check));
                                 continue;
                             }
                             Why::from("does not answer")
@@ -191,7 +211,14 @@ impl WatchStream {
     }
 
     fn note_message(&mut self) {
-        (self.last_message, self.asked) = (Instant::now(), None);
+        self.last_message = Instant::now();
+        self.end_check();
+    }
+
+    fn end_check(&mut self) {
+        if let Some((_, check)) = self.check.take() {
+            check.abort();
+        }
     }
 
     fn interrupt(&mut self) -> Message {
@@ -206,6 +233,7 @@ impl WatchStream {
 
     pub(crate) fn close(&mut self) {
         self.state = State::Closed;
+        self.end_check();
         self.watches = 0;
         self.requested.clear();
     }
