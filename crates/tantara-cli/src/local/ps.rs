@@ -1,12 +1,15 @@
 //! `tantara ps`: the waits inside of processes that record them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::IsTerminal;
+use std::marker::PhantomData;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tantara::waits;
 
@@ -24,6 +27,9 @@ pub(crate) struct Process {
     pid: Option<u32>,
     #[serde(skip_deserializing)]
     command: Option<String>,
+    /// The user whose process it is, if that is not this one. Not from the page.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    user: Option<u32>,
     /// It was killed before it had done what it had declared. Not from the page.
     #[serde(skip_deserializing)]
     has_ended: bool,
@@ -35,8 +41,9 @@ pub(crate) struct Process {
     #[serde(default)]
     missed: u64,
     /// The events of a directory that it has declared to set, or holds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "the_first::<512, _, _>")]
     declared: Vec<Event>,
+    #[serde(deserialize_with = "the_first::<512, _, _>")]
     groups: Vec<Group>,
 }
 
@@ -53,11 +60,13 @@ struct Group {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cycle: Option<String>,
     number_of_events: u64,
+    #[serde(deserialize_with = "the_first::<16, _, _>")]
     events: Vec<Event>,
     /// Events that were set meanwhile while nobody waited for them, if nothing is known of these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "the_first::<16, _, _>")]
     set_in_vain: Vec<Event>,
     /// Those who have waited longest.
+    #[serde(deserialize_with = "the_first::<16, _, _>")]
     waiters: Vec<Waiter>,
 }
 
@@ -85,8 +94,9 @@ struct Event {
     taken: Option<Act>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     abandoned: Option<Act>,
+    #[serde(deserialize_with = "the_first::<16, _, _>")]
     setters: Vec<Act>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "the_first::<16, _, _>")]
     holders: Vec<Act>,
     /// Other processes that are to set it or hold it, or were killed meanwhile. Not from the page.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
@@ -97,6 +107,9 @@ struct Event {
 #[derive(Serialize, Clone)]
 struct Other {
     pid: Option<u32>,
+    /// The user of the other process, if that is not this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<u32>,
     has_ended: bool,
     /// It holds the event, or did. Else it is to set it.
     holds: bool,
@@ -146,6 +159,37 @@ fn moment<S: Serializer>(milliseconds: &u64, serializer: S) -> Result<S::Ok, S::
 
 fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
     moment(&milliseconds.unwrap_or_default(), serializer)
+}
+
+/// No more items than a page has. A page with more is not one of this program.
+fn the_first<'de, const MOST: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    struct First<T, const MOST: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for First<T, MOST> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut first = Vec::new();
+            while first.len() < MOST {
+                match items.next_element()? {
+                    Some(item) => first.push(item),
+                    None => return Ok(first),
+                }
+            }
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(first)
+        }
+    }
+
+    deserializer.deserialize_seq(First::<T, MOST>(PhantomData))
 }
 
 /// A number that is missing, too large, or something else, hides no other waits.
@@ -210,8 +254,9 @@ fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
             Ok(process) => processes.push(process.of(&page)),
             Err(_) if page.has_ended => {}
             Err(error) => output::note(format_args!(
-                "the page of waits of process {} cannot be read: {error}",
-                text::process(page.pid)
+                "the page of waits of process {} cannot be read: {}",
+                text::process(page.pid),
+                text::short(&error.to_string())
             )),
         }
     }
@@ -220,8 +265,8 @@ fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
 
 impl Process {
     fn of(mut self, page: &waits::PageOfWaits) -> Process {
-        let waits::PageOfWaits { pid, has_ended, is_outdated, .. } = *page;
-        (self.pid, self.has_ended, self.is_outdated) = (pid, has_ended, is_outdated);
+        let waits::PageOfWaits { pid, has_ended, is_outdated, user, .. } = *page;
+        (self.pid, self.has_ended, self.is_outdated, self.user) = (pid, has_ended, is_outdated, user);
         if has_ended {
             // Its waits have ended with it.
             (self.total, self.groups) = (0, Vec::new());
@@ -264,11 +309,12 @@ impl Process {
 
     fn title(&self) -> String {
         let command = self.command.as_deref().map(|command| format!("  {}", text::cut(&text::shown(command), 80)));
+        let process = format!("{}{}", text::process(self.pid), of_user(self.user));
         if self.has_ended {
-            return format!("{}  was killed before it had done what it had declared", text::process(self.pid));
+            return format!("{process}  was killed before it had done what it had declared");
         }
         let count = if self.total == 1 { "1 wait".into() } else { format!("{} waits", self.total) };
-        format!("{}{}: {count}", text::process(self.pid), command.unwrap_or_default())
+        format!("{process}{}: {count}", command.unwrap_or_default())
     }
 }
 
@@ -279,8 +325,10 @@ fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&str) -> Option<S
     for process in &*processes {
         for event in &process.declared {
             let Some(path) = &event.path else { continue };
-            let other =
-                |act: &Act, holds| Other { pid: process.pid, has_ended: process.has_ended, holds, act: act.clone() };
+            let other = |act: &Act, holds| {
+                let Process { pid, user, has_ended, .. } = *process;
+                Other { pid, user, has_ended, holds, act: act.clone() }
+            };
             let setters = event.setters.iter().map(|act| other(act, false));
             let others = setters.chain(event.holders.iter().map(|act| other(act, true)));
             all.entry(path.clone()).or_default().extend(others);
@@ -444,7 +492,8 @@ impl Other {
         };
         let was_killed = if self.has_ended { ", which was killed" } else { "" };
         let process = self.pid.map_or_else(|| text::process(None), |pid| format!("process {pid}"));
-        format!("{what} by {process}{was_killed}: {}", self.act.shown())
+        let user = of_user(self.user);
+        format!("{what} by {process}{user}{was_killed}: {}", self.act.shown())
     }
 }
 
@@ -454,6 +503,11 @@ impl Act {
         let by = who(self.thread.as_deref(), self.tid);
         format!("by {by}{ended} at {}, {}", text::short(&self.place), text::ago(time(self.at)))
     }
+}
+
+/// Whose process it is, unless it is this user's.
+fn of_user(user: Option<u32>) -> String {
+    user.map(|user| format!(" of user {user}")).unwrap_or_default()
 }
 
 fn who(name: Option<&str>, tid: u32) -> String {

@@ -140,6 +140,15 @@ pub(crate) fn exists(thread: u32) -> bool {
     is_found || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
 
+/// The user whose permissions a process of this PID namespace has; `None` if that is hidden, or if there
+/// is no such process.
+pub(crate) fn user_of(process: u32) -> Option<u32> {
+    // Not the owner of the directory: that is root if the process has changed its user.
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Whether a thread of this PID namespace is the main thread, so that its number is also the
 /// process's.
 pub(crate) fn is_first_thread(thread: u32) -> bool {

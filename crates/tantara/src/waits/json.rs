@@ -9,10 +9,16 @@ use crate::waits::fold::{self, Group};
 use crate::waits::store;
 use crate::waits::view::{self, Act, Actor, Awaited, Mode, Waiting};
 
-/// How many groups a page has at most, and how many events of a wait it shows. (A page of that size
-/// has about a megabyte.)
+/// How many groups a page has at most, and how many events of a wait it shows.
 const MOST_GROUPS: usize = 512;
 const MOST_EVENTS: usize = 16;
+/// How many setters and holders of an event it shows.
+const MOST_ACTS: usize = 4;
+/// No declared event is begun after that many bytes, and no group after twice as many. Each has less
+/// than two megabytes, so that a page has less than the four that its readers read.
+const ENOUGH: usize = 1 << 20;
+/// A longer path is left out: half of it is the path of something else.
+const LONGEST_PATH: usize = 4096;
 /// The beginning of the year 10000, in milliseconds.
 const END_OF_DATES: u128 = 253_402_300_800_000;
 
@@ -27,10 +33,12 @@ pub(crate) fn page() -> String {
         page.number("missed", store::missed() as u128);
         // What this process is to do, for those who wait for it in other processes.
         let declared = view::declared();
-        page.array("declared", declared.iter().take(MOST_GROUPS), |page, event| {
+        page.array_up_to(ENOUGH, "declared", declared.iter().take(MOST_GROUPS), |page, event| {
             page.object(|page| of_event(page, event))
         });
-        page.array("groups", groups.iter().take(MOST_GROUPS), |page, group| page.object(|page| of_group(page, group)));
+        page.array_up_to(2 * ENOUGH, "groups", groups.iter().take(MOST_GROUPS), |page, group| {
+            page.object(|page| of_group(page, group))
+        });
     });
     page.0
 }
@@ -62,8 +70,9 @@ fn of_event(page: &mut Json, event: &Awaited) {
     page.text("name", &event.to_string());
     page.flag("labelled", event.label.is_some());
     page.text("kind", event.kind.name());
-    if let Some(path) = &event.path {
-        page.text("path", path);
+    if let Some(path) = event.path.as_ref().filter(|path| path.len() <= LONGEST_PATH) {
+        page.key("path");
+        page.quoted(path);
     }
     page.flag("until_unset", event.until_unset);
     for (name, act) in [("last_set", &event.last_set), ("abandoned", &event.abandoned), ("taken", &event.taken)] {
@@ -73,7 +82,7 @@ fn of_event(page: &mut Json, event: &Awaited) {
         }
     }
     for (key, acts) in [("setters", &event.setters), ("holders", &event.holders)] {
-        page.array(key, acts.iter().take(MOST_EVENTS), |page, act| page.object(|page| of_act(page, act)));
+        page.array(key, acts.iter().take(MOST_ACTS), |page, act| page.object(|page| of_act(page, act)));
     }
 }
 
@@ -141,10 +150,26 @@ impl Json {
         self.0.push('}');
     }
 
-    fn array<T>(&mut self, key: &str, items: impl Iterator<Item = T>, mut each: impl FnMut(&mut Json, T)) {
+    fn array<T>(&mut self, key: &str, items: impl Iterator<Item = T>, each: impl FnMut(&mut Json, T)) {
+        self.array_up_to(usize::MAX, key, items, each);
+    }
+
+    /// The items that begin before the text has that length.
+    fn array_up_to<T>(
+        &mut self,
+        length: usize,
+        key: &str,
+        items: impl Iterator<Item = T>,
+        mut each: impl FnMut(&mut Json, T),
+    ) {
         self.key(key);
         self.0.push('[');
-        items.for_each(|item| each(self, item));
+        for item in items {
+            if self.0.len() >= length {
+                break;
+            }
+            each(self, item);
+        }
         self.0.push(']');
     }
 

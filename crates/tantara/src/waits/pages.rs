@@ -12,11 +12,11 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CString, OsStr};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,7 +38,10 @@ const PREFIX: &str = ".waits-";
 /// What the name of a page ends with while it is written.
 const DRAFT: &str = ".new";
 /// A page longer than that is not read. (None is written: see [`json`].)
-const LONGEST: u64 = 16 << 20;
+const LONGEST: u64 = 4 << 20;
+/// How many pages of this user are read, and how many of other users.
+const MOST_OWN: usize = 4096;
+const MOST_OTHERS: usize = 64;
 /// How often the waits are published, if that takes no longer than a twentieth of the time.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// How often to check that the page is still there.
@@ -235,15 +238,15 @@ pub struct PageOfWaits {
     pub has_ended: bool,
     /// The process lives, and cannot replace the page, for example because the disk is full.
     pub is_outdated: bool,
-    /// The user who owns the file.
-    pub user: u32,
+    /// The user who owns the file; `None` if it is this one.
+    pub user: Option<u32>,
     /// JSON, if the process has written it.
     pub text: String,
 }
 
 /// The pages, in the order of the numbers of their processes: those of living ones, and of those that
-/// were killed before they had done what they had declared. Pages that this user may not read, and
-/// what is no page, are left out.
+/// were killed before they had done what they had declared. Pages of other users are left out; root
+/// gets them too, if their processes run as these users. What is no page is left out, too.
 ///
 /// # Errors
 ///
@@ -252,14 +255,19 @@ pub fn pages(path: &Path) -> Result<Vec<PageOfWaits>, Error> {
     let Some(directory) = directory::open_directory(path)? else { return Ok(Vec::new()) };
     let failed = |error| Error::system("read", path, error);
     let mut pages = Vec::new();
+    let (mut own, mut others) = (0..MOST_OWN, 0..MOST_OTHERS);
     for file in fs::read_dir(path).map_err(failed)? {
         let name = file.map_err(failed)?.file_name();
         if let Some((pid, namespace)) = parse(&name) {
             // The lock of a page ends when the next version replaces it: then that one is read.
             let mut reads = (0..READS).filter_map(|_| read(&directory, &name).ok()?);
-            if let Some(page) = reads.next().filter(|page| !page.has_ended || has_declared(&page.text)) {
-                let pid = (namespace == process::pid_namespace()).then_some(pid);
-                pages.push(PageOfWaits { pid, ..page });
+            let Some(page) = reads.next().filter(|page| !page.has_ended || has_declared(&page.text)) else { continue };
+            let pid = (namespace == process::pid_namespace()).then_some(pid);
+            let mut page = PageOfWaits { pid, ..page };
+            page.user = page.user.filter(|user| *user != files::user());
+            let rest = if page.user.is_none() { &mut own } else { &mut others };
+            if page.is_credible() && rest.next().is_some() {
+                pages.push(page);
             }
         }
     }
@@ -267,20 +275,37 @@ pub fn pages(path: &Path) -> Result<Vec<PageOfWaits>, Error> {
     Ok(pages)
 }
 
+impl PageOfWaits {
+    /// Whether a process of that number may have written it. Of another PID namespace, or of a process
+    /// that has ended, nobody can tell: then the user of the page is all that is known.
+    fn is_credible(&self) -> bool {
+        match (self.user, self.pid) {
+            (Some(user), Some(pid)) if !self.has_ended => process::user_of(pid) == Some(user),
+            _ => true,
+        }
+    }
+}
+
 /// The process and its PID namespace, by the name of its page.
 fn parse(name: &OsStr) -> Option<(u32, u32)> {
     let (pid, namespace) = name.to_str()?.strip_prefix(PREFIX)?.split_once('-')?;
-    Some((pid.parse().ok()?, namespace.parse().ok()?))
+    // Not a second name of the same process, such as 007.
+    let number = |text: &str| text.parse().ok().filter(|number: &u32| number.to_string() == text);
+    Some((number(pid)?, number(namespace)?))
 }
 
-/// Opens a file of the directory, if it is a regular one.
+/// Opens a file of the directory, if it is a regular one, and of this user. Root opens those of other
+/// users too.
 fn open(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
     let name = CString::new(name.as_bytes())?;
     let there = files::open_at(directory, &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    if !there.metadata()?.is_file() {
+    let metadata = there.metadata()?;
+    if !metadata.is_file() || ![0, metadata.uid()].contains(&files::user()) {
         return Ok(None);
     }
-    File::open(format!("/proc/self/fd/{}", there.as_raw_fd())).map(Some)
+    // Its owner may have a lease on it, for the end of which another open would wait.
+    let path = format!("/proc/self/fd/{}", there.as_raw_fd());
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map(Some)
 }
 
 /// Reads a page. `None` if it was replaced meanwhile, or if it is no page.
@@ -297,7 +322,7 @@ fn read(directory: &File, name: &OsStr) -> io::Result<Option<PageOfWaits>> {
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text).into_owned();
-    Ok(Some(PageOfWaits { pid: None, has_ended, is_outdated, user: metadata.uid(), text }))
+    Ok(Some(PageOfWaits { pid: None, has_ended, is_outdated, user: Some(metadata.uid()), text }))
 }
 
 /// Whether a page tells of something that its process had declared to do. (In a text of JSON, a quote

@@ -1,7 +1,11 @@
 //! `tantara ps`, tested with the real binary: the waits of other processes.
 #![cfg(target_os = "linux")]
 
+mod declared;
+mod hostile;
+#[path = "../signals/mod.rs"]
 mod signals;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -165,68 +169,6 @@ fn no_reader_sees_half_a_page_however_its_writer_ends() {
 }
 
 #[test]
-fn hostile_pages_are_ignored_or_reported_in_one_line_and_hide_nothing() {
-    let dir = TempDir::new().unwrap();
-    let waiter = recording(dir.path(), &["wait", "db-ready"]);
-    let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
-    let path = |pid: u32| dir.path().join(format!(".waits-{pid}-{namespace}"));
-    // Without the lock of a living process: whatever they contain.
-    fs::write(path(4_000_001), b"{").unwrap();
-    fs::create_dir(path(4_000_002)).unwrap();
-    std::os::unix::fs::symlink("/dev/zero", path(4_000_003)).unwrap();
-    assert!(Command::new("mkfifo").arg(path(4_000_004)).status().unwrap().success());
-    fs::File::create(path(4_000_005)).unwrap().set_len(1 << 40).unwrap();
-    fs::write(dir.path().join(".waits-x-y"), b"").unwrap();
-    fs::write(dir.path().join(".waits-"), b"").unwrap();
-    let output = run(dir.path(), &["ps"]);
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-
-    // Locked by a living process, so that it is read.
-    let deep = "[".repeat(100_000);
-    let long = "x".repeat(100_000);
-    let event = json!({"name": "\u{1b}[2J\n", "labelled": true, "kind": "Event", "setters": []});
-    let group = json!({
-        "count": u64::MAX, "place": long, "mode": "one", "released": true, "abandoned": true, "number_of_events": 0,
-        "events": [event], "waiters": [{"tid": 1, "since": u64::MAX}],
-    });
-    let page =
-        |groups: Vec<Value>| json!({"version": 1, "total": u64::MAX, "missed": u64::MAX, "groups": groups}).to_string();
-    let mut late = group.clone();
-    late["waiters"][0]["until"] = json!(1e30);
-    let texts = [deep, "{}".into(), "\u{0}".repeat(5_000), page(vec![group.clone(), group, late]), page(vec![])];
-    for (number, text) in texts.iter().enumerate() {
-        let file = path(4_100_000);
-        let _ = fs::remove_file(&file);
-        fs::write(&file, text).unwrap();
-        let _lock = locked(&file);
-        let output = run(dir.path(), &["ps"]);
-        let (table, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        assert!(output.status.success(), "{error}");
-        assert!(table.contains(&waiter.0.id().to_string()) && table.contains("db-ready"), "{table}");
-        assert!(!table.contains('\u{1b}') && table.len() < 5_000, "{table}");
-        assert_eq!(table.contains("18446744073709551615 more were not recorded so far"), number >= 3, "{table}");
-        assert_eq!(error.lines().count(), usize::from(number < 3), "{number}: {error}");
-        assert_eq!(error.contains("the page of waits of process 4100000 cannot be read"), number < 3, "{error}");
-        assert!(run(dir.path(), &["ps", "--json"]).status.success());
-    }
-}
-
-/// Locks a file as a process locks its page, until the result is dropped.
-fn locked(file: &Path) -> Running {
-    let python = "import fcntl, struct, sys, time\n\
-        f = open(sys.argv[1], 'r+b')\n\
-        fcntl.fcntl(f, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0))\n\
-        print(flush=True)\n\
-        time.sleep(600)";
-    let mut locker = Command::new("python3");
-    locker.args(["-c", python]).arg(file).stdout(Stdio::piped()).stdin(Stdio::null());
-    let mut locker = Running(locker.spawn().expect("python3"));
-    let mut line = [0];
-    std::io::Read::read_exact(locker.0.stdout.as_mut().unwrap(), &mut line).expect("it has the lock");
-    locker
-}
-
-#[test]
 fn what_it_cannot_show_is_said() {
     let dir = TempDir::new().unwrap();
     let none = run(dir.path(), &["ps"]);
@@ -323,146 +265,4 @@ fn ls_shows_how_many_wait_inside_of_the_processes_that_record() {
     let table = String::from_utf8(run(dir.path(), &["ls", "db-ready"]).stdout).unwrap();
     let expected = format!("inside of {}: 1, the oldest at ", waiter.0.id());
     assert!(table.contains(&expected), "{table}");
-}
-
-/// A program that declares to set an event between processes, or holds one, and sleeps: `duties` does so if it is
-/// called as a child of the test.
-fn duty(dir: &Path, what: &str) -> Running {
-    let child = child(dir, what);
-    until(|| declared(dir, child.0.id()) == 1);
-    child
-}
-
-fn child(dir: &Path, what: &str) -> Running {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "duties", "--nocapture"]).env("TANTARA_WAITS", "1").env("TANTARA_DIR", dir).env(DUTY, what);
-    Running(child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
-}
-
-fn declared(dir: &Path, pid: u32) -> usize {
-    let page = ps(dir).into_iter().find(|page| page["pid"] == pid);
-    page.map_or(0, |page| page["declared"].as_array().unwrap().len())
-}
-
-/// On a full disk, for example.
-#[test]
-fn a_process_whose_page_cannot_be_written_anew_stays_alive_and_its_page_outdated() {
-    let dir = TempDir::new().unwrap();
-    let mut child = duty(dir.path(), "wait");
-    let pid = child.0.id();
-    let limit = |bytes: &str| {
-        let mut prlimit = Command::new("prlimit");
-        prlimit.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}:unlimited")]);
-        assert!(prlimit.status().expect("prlimit, of util-linux").success());
-    };
-    let page = || ps(dir.path()).into_iter().find(|page| page["pid"] == pid);
-    limit("1");
-    // It begins a wait, so that its page has to change.
-    std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"\n").unwrap();
-    until(|| {
-        let page = page().expect("it lives");
-        assert_eq!(page["has_ended"], false, "{page}");
-        page["is_outdated"] == true
-    });
-    assert_eq!(page().unwrap()["total"], 0, "the page from before");
-    let shown = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
-    assert!(shown.contains("outdated: the process cannot write its waits anew"), "{shown}");
-    limit("unlimited");
-    until(|| page().is_some_and(|page| page["is_outdated"] == false && page["total"] == 1));
-}
-
-/// Its moment does not fit into 64 bits.
-#[test]
-fn a_wait_with_a_very_long_timeout_hides_no_other_wait() {
-    let dir = TempDir::new().unwrap();
-    let child = child(dir.path(), "endless");
-    let waiter = || {
-        let page = ps(dir.path()).into_iter().find(|page| page["pid"] == child.0.id())?;
-        page["groups"][0]["waiters"][0].as_object().cloned()
-    };
-    until(|| waiter().is_some_and(|waiter| !waiter.contains_key("until")));
-}
-
-const DUTY: &str = "TANTARA_TEST_OF_DUTIES";
-const SET_LINE: u32 = line!() + 11;
-
-#[test]
-fn duties() {
-    let Ok(what) = std::env::var(DUTY) else { return };
-    let event = tantara::SharedEvent::open_in(std::env::var("TANTARA_DIR").unwrap(), "migrated").unwrap();
-    let _first_wait = event.wait_timeout(Duration::from_millis(1));
-    if what == "endless" {
-        let _ = event.wait_timeout(Duration::from_millis(u64::MAX));
-    }
-    let _hold = (what == "hold").then(|| event.hold().unwrap());
-    let _set = (what == "set").then(|| event.set_on_drop().unwrap());
-    let _set = (what == "wait").then(|| event.set_on_drop().unwrap());
-    let _ = std::io::stdin().read_line(&mut String::new());
-    if what == "wait" {
-        event.wait().unwrap();
-    }
-    if what == "set" {
-        event.set().unwrap();
-    }
-}
-
-/// What `tantara ps` says about the waits of a process.
-fn known(dir: &Path, waiter: &Running) -> String {
-    String::from_utf8(run(dir, &["ps", &waiter.0.id().to_string()]).stdout).unwrap()
-}
-
-#[test]
-fn who_was_to_set_an_event_in_another_process_is_named_alive_and_killed() {
-    let dir = TempDir::new().unwrap();
-    let waiter = recording(dir.path(), &["wait", "migrated"]);
-    let place = format!("{}:{SET_LINE}", file!());
-    let mut setter = duty(dir.path(), "set");
-    let pid = setter.0.id();
-    let shown = known(dir.path(), &waiter);
-    assert!(shown.contains(&format!("to be set by process {pid}: by duties at {place}, ")), "{shown}");
-
-    setter.0.kill().unwrap();
-    setter.0.wait().unwrap();
-    let shown = known(dir.path(), &waiter);
-    assert!(
-        shown.contains(&format!("was to be set by process {pid}, which was killed: by duties at {place}, ")),
-        "{shown}"
-    );
-    let all = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
-    assert!(all.contains(&format!("{pid}  was killed before it had done what it had declared")), "{all}");
-    assert!(all.contains(&format!("migrated was to be set by duties at {place}, ")), "{all}");
-
-    // Processes that record later leave that page.
-    let later = recording(dir.path(), &["wait", "migrated"]);
-    assert!(known(dir.path(), &later).contains("which was killed"));
-    drop(later);
-
-    // Another process does its duty.
-    let mut other = duty(dir.path(), "set");
-    drop(other.0.stdin.take());
-    other.0.wait().unwrap();
-    drop(waiter);
-    assert!(run(dir.path(), &["clear", "migrated"]).status.success());
-    let waiter = recording(dir.path(), &["wait", "migrated"]);
-    let shown = known(dir.path(), &waiter);
-    assert!(!shown.contains("by process"), "{shown}");
-}
-
-#[test]
-fn who_holds_an_event_is_named_for_those_who_wait_for_its_end() {
-    let dir = TempDir::new().unwrap();
-    let mut holder = duty(dir.path(), "hold");
-    let pid = holder.0.id();
-    let place = format!("{}:{}", file!(), SET_LINE - 1);
-    let waiter = recording(dir.path(), &["wait", "--unset", "migrated"]);
-    let shown = known(dir.path(), &waiter);
-    assert!(shown.contains("migrated (until unset)"), "{shown}");
-    assert!(shown.contains(&format!("held by process {pid}: by duties at {place}, ")), "{shown}");
-
-    holder.0.kill().unwrap();
-    holder.0.wait().unwrap();
-    drop(waiter);
-    let waiter = recording(dir.path(), &["wait", "migrated"]);
-    let shown = known(dir.path(), &waiter);
-    assert!(shown.contains(&format!("was held by process {pid}, which was killed: by duties at {place}, ")), "{shown}");
 }

@@ -1,0 +1,158 @@
+//! What processes have declared to do, for those who wait for it in others.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::{Running, ps, recording, run, until};
+
+/// A program that declares to set an event between processes, or holds one, and sleeps: `duties` does so if it is
+/// called as a child of the test.
+fn duty(dir: &Path, what: &str) -> Running {
+    let child = child(dir, what);
+    until(|| declared(dir, child.0.id()) == 1);
+    child
+}
+
+fn child(dir: &Path, what: &str) -> Running {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child
+        .args(["--exact", "declared::duties", "--nocapture"])
+        .env("TANTARA_WAITS", "1")
+        .env("TANTARA_DIR", dir)
+        .env(DUTY, what);
+    Running(child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+}
+
+fn declared(dir: &Path, pid: u32) -> usize {
+    let page = ps(dir).into_iter().find(|page| page["pid"] == pid);
+    page.map_or(0, |page| page["declared"].as_array().unwrap().len())
+}
+
+/// On a full disk, for example.
+#[test]
+fn a_process_whose_page_cannot_be_written_anew_stays_alive_and_its_page_outdated() {
+    let dir = TempDir::new().unwrap();
+    let mut child = duty(dir.path(), "wait");
+    let pid = child.0.id();
+    let limit = |bytes: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &pid.to_string(), &format!("--fsize={bytes}:unlimited")]);
+        assert!(prlimit.status().expect("prlimit, of util-linux").success());
+    };
+    let page = || ps(dir.path()).into_iter().find(|page| page["pid"] == pid);
+    limit("1");
+    // It begins a wait, so that its page has to change.
+    std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    until(|| {
+        let page = page().expect("it lives");
+        assert_eq!(page["has_ended"], false, "{page}");
+        page["is_outdated"] == true
+    });
+    assert_eq!(page().unwrap()["total"], 0, "the page from before");
+    let shown = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
+    assert!(shown.contains("outdated: the process cannot write its waits anew"), "{shown}");
+    limit("unlimited");
+    until(|| page().is_some_and(|page| page["is_outdated"] == false && page["total"] == 1));
+}
+
+/// Its moment does not fit into 64 bits.
+#[test]
+fn a_wait_with_a_very_long_timeout_hides_no_other_wait() {
+    let dir = TempDir::new().unwrap();
+    let child = child(dir.path(), "endless");
+    let waiter = || {
+        let page = ps(dir.path()).into_iter().find(|page| page["pid"] == child.0.id())?;
+        page["groups"][0]["waiters"][0].as_object().cloned()
+    };
+    until(|| waiter().is_some_and(|waiter| !waiter.contains_key("until")));
+}
+
+const DUTY: &str = "TANTARA_TEST_OF_DUTIES";
+const SET_LINE: u32 = line!() + 11;
+
+#[test]
+fn duties() {
+    let Ok(what) = std::env::var(DUTY) else { return };
+    let event = tantara::SharedEvent::open_in(std::env::var("TANTARA_DIR").unwrap(), "migrated").unwrap();
+    let _first_wait = event.wait_timeout(Duration::from_millis(1));
+    if what == "endless" {
+        let _ = event.wait_timeout(Duration::from_millis(u64::MAX));
+    }
+    let _hold = (what == "hold").then(|| event.hold().unwrap());
+    let _set = (what == "set").then(|| event.set_on_drop().unwrap());
+    let _set = (what == "wait").then(|| event.set_on_drop().unwrap());
+    let _ = std::io::stdin().read_line(&mut String::new());
+    if what == "wait" {
+        event.wait().unwrap();
+    }
+    if what == "set" {
+        event.set().unwrap();
+    }
+}
+
+/// What `tantara ps` says about the waits of a process.
+fn known(dir: &Path, waiter: &Running) -> String {
+    String::from_utf8(run(dir, &["ps", &waiter.0.id().to_string()]).stdout).unwrap()
+}
+
+#[test]
+fn who_was_to_set_an_event_in_another_process_is_named_alive_and_killed() {
+    let dir = TempDir::new().unwrap();
+    let waiter = recording(dir.path(), &["wait", "migrated"]);
+    let place = format!("{}:{SET_LINE}", file!());
+    let mut setter = duty(dir.path(), "set");
+    let pid = setter.0.id();
+    let shown = known(dir.path(), &waiter);
+    assert!(shown.contains(&format!("to be set by process {pid}: by declared::duties at {place}, ")), "{shown}");
+
+    setter.0.kill().unwrap();
+    setter.0.wait().unwrap();
+    let shown = known(dir.path(), &waiter);
+    assert!(
+        shown.contains(&format!("was to be set by process {pid}, which was killed: by declared::duties at {place}, ")),
+        "{shown}"
+    );
+    let all = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
+    assert!(all.contains(&format!("{pid}  was killed before it had done what it had declared")), "{all}");
+    assert!(all.contains(&format!("migrated was to be set by declared::duties at {place}, ")), "{all}");
+
+    // Processes that record later leave that page.
+    let later = recording(dir.path(), &["wait", "migrated"]);
+    assert!(known(dir.path(), &later).contains("which was killed"));
+    drop(later);
+
+    // Another process does its duty.
+    let mut other = duty(dir.path(), "set");
+    drop(other.0.stdin.take());
+    other.0.wait().unwrap();
+    drop(waiter);
+    assert!(run(dir.path(), &["clear", "migrated"]).status.success());
+    let waiter = recording(dir.path(), &["wait", "migrated"]);
+    let shown = known(dir.path(), &waiter);
+    assert!(!shown.contains("by process"), "{shown}");
+}
+
+#[test]
+fn who_holds_an_event_is_named_for_those_who_wait_for_its_end() {
+    let dir = TempDir::new().unwrap();
+    let mut holder = duty(dir.path(), "hold");
+    let pid = holder.0.id();
+    let place = format!("{}:{}", file!(), SET_LINE - 1);
+    let waiter = recording(dir.path(), &["wait", "--unset", "migrated"]);
+    let shown = known(dir.path(), &waiter);
+    assert!(shown.contains("migrated (until unset)"), "{shown}");
+    assert!(shown.contains(&format!("held by process {pid}: by declared::duties at {place}, ")), "{shown}");
+
+    holder.0.kill().unwrap();
+    holder.0.wait().unwrap();
+    drop(waiter);
+    let waiter = recording(dir.path(), &["wait", "migrated"]);
+    let shown = known(dir.path(), &waiter);
+    assert!(
+        shown.contains(&format!("was held by process {pid}, which was killed: by declared::duties at {place}, ")),
+        "{shown}"
+    );
+}
