@@ -175,6 +175,7 @@ impl Changes {
                     return Err(error.clone());
                 }
             }
+            self.runtime.check_thread()?;
             let is_ready = match deadline {
                 Some(deadline) => self.inbox.queue.is_ready.wait_deadline(deadline),
                 None => self.inbox.queue.is_ready.wait_timeout(Duration::MAX),

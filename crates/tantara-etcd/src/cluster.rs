@@ -20,6 +20,11 @@ use crate::options::Options;
 /// Dropping the last handle (clusters, events, waits and holds are handles) revokes the leases of
 /// this process. That may block for about a round trip, and for two seconds at most.
 ///
+/// # Wakers
+///
+/// The thread of the connection wakes tasks. A waker that panics affects no other wait, request or
+/// hold. One that blocks on the connection itself gets an error, because that would never end.
+///
 /// # Forks
 ///
 /// A connection belongs to the process that made it. In the child of a fork every method fails;

@@ -77,6 +77,7 @@ mod tls;
 mod tls;
 mod until;
 mod wait;
+mod wake;
 
 pub use changes::{Change, Changes};
 pub use client::endpoint::Endpoints;

@@ -69,6 +69,7 @@ impl ClusterWait {
     pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> Result<bool, Error> {
         let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
+            runtime.check_thread()?;
             wait.block_on_decision();
         }
         wait.result()
@@ -91,6 +92,10 @@ impl ClusterWait {
         if waits::is_wanted() { waits::with_place(self.place, act) } else { act() }
     }
 
+    fn check_may_block(&self, until: &tantara::Event) -> Result<(), Error> {
+        if until.is_set() { Ok(()) } else { self.runtime.check_thread() }
+    }
+
     fn send(&self, request: Request) {
         if let Err(error) = self.runtime.send(request) {
             self.state.complete(Err(error));
@@ -104,6 +109,7 @@ impl ClusterWait {
     ///
     /// If the wait cannot begin, as for [`ClusterEvent::wait`](crate::ClusterEvent::wait).
     pub fn begun(&mut self) -> Result<(), Error> {
+        self.check_may_block(&self.state.begun)?;
         self.state.begun.wait();
         self.state.result().unwrap_or(Ok(true)).map(drop)
     }
@@ -120,6 +126,7 @@ impl ClusterWait {
     ///
     /// As for [`ClusterEvent::wait`](crate::ClusterEvent::wait).
     pub fn wait(self) -> Result<(), Error> {
+        self.check_may_block(self.state.over())?;
         self.placed(|| self.state.over().wait());
         self.result().map(drop)
     }
@@ -131,6 +138,7 @@ impl ClusterWait {
     ///
     /// As for [`ClusterEvent::wait_timeout`](crate::ClusterEvent::wait_timeout).
     pub fn wait_timeout(self, timeout: Duration) -> Result<bool, Error> {
+        self.check_may_block(self.state.over())?;
         if !self.placed(|| self.state.over().wait_timeout(timeout)) {
             self.block_on_decision();
         }
@@ -144,6 +152,7 @@ impl ClusterWait {
     ///
     /// As for [`ClusterEvent::wait_deadline`](crate::ClusterEvent::wait_deadline).
     pub fn wait_deadline(self, deadline: Instant) -> Result<bool, Error> {
+        self.check_may_block(self.state.over())?;
         if !self.placed(|| self.state.over().wait_deadline(deadline)) {
             self.block_on_decision();
         }

@@ -16,6 +16,7 @@ mod promises;
 mod recorded;
 mod scopes;
 mod versions;
+mod wakers;
 
 use std::cell::RefCell;
 use std::fmt::Debug;

@@ -19,6 +19,7 @@ use crate::client::proto::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, L
 use crate::client::transport::Answers;
 use crate::error::{Error, Why};
 use crate::lock::lock;
+use crate::wake;
 
 /// When a lease is renewed, as shares of its time to live: from the first one on if the process is
 /// awake anyway, and at the second one at the latest. Then several attempts are left.
@@ -216,7 +217,7 @@ impl Keeper {
             let is_lost = now >= kept.until();
             if is_lost {
                 self.next.remove(id);
-                kept.lost.set();
+                wake::set(&kept.lost);
             }
             !is_lost
         });
@@ -236,7 +237,7 @@ impl Keeper {
         for (id, ttl) in answers {
             let Some(kept) = self.kept.get(&id) else { continue };
             if ttl <= 0 {
-                kept.lost.set();
+                wake::set(&kept.lost);
                 self.kept.remove(&id);
                 self.next.remove(&id);
             } else {

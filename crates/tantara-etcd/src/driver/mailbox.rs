@@ -9,6 +9,7 @@ use tantara::Event;
 
 use crate::error::Error;
 use crate::lock::lock;
+use crate::wake;
 
 /// A value, and an event that is set when it was changed.
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ impl<V> Mailbox<V> {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut V)) {
         change(&mut self.lock());
-        self.is_ready.set();
+        wake::set(&self.is_ready);
     }
 }
 
@@ -123,7 +124,7 @@ impl WaitState {
     /// Ends the wait, unless it has ended.
     pub(crate) fn complete(&self, end: Result<bool, Error>) {
         self.end.complete(end);
-        self.begun.set();
+        wake::set(&self.begun);
     }
 
     /// The result, once the wait has ended.
@@ -173,6 +174,6 @@ impl Deref for Completer {
 impl Drop for Completer {
     fn drop(&mut self) {
         self.end.abandon();
-        self.begun.set();
+        wake::set(&self.begun);
     }
 }

@@ -5,10 +5,11 @@
 //! which two threads use the connection at once. Until then, whoever blocks on a request runs it
 //! meanwhile, which saves the thread and two switches to it and back for each request.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,6 +28,27 @@ use crate::store::Store;
 /// How long the drop of the last handle waits for the thread. Longer than revoking the leases may
 /// take.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// The number of the connection whose tasks this thread runs; 0 for none.
+    static RUNS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Marks this thread as the one that runs the tasks of a connection.
+struct Runs;
+
+impl Runs {
+    fn tasks_of(number: u64) -> Runs {
+        RUNS.set(number);
+        Runs
+    }
+}
+
+impl Drop for Runs {
+    fn drop(&mut self) {
+        RUNS.set(0);
+    }
+}
 
 /// A handle to the runtime of a connection, which ends with its last handle.
 #[derive(Clone, Debug)]
@@ -47,6 +69,8 @@ struct Running {
     /// Set when the thread has finished its work.
     finished: Arc<Event>,
     process: u32,
+    /// No other connection of this process has it.
+    number: u64,
 }
 
 /// What runs the tasks of a connection.
@@ -96,9 +120,9 @@ impl Running {
             return;
         }
         let Engine::Caller(runtime, work) = std::mem::replace(engine, Engine::Nothing) else { return };
-        let at_end = SetAtEnd(Arc::clone(&self.finished));
+        let (at_end, number) = (SetAtEnd(Arc::clone(&self.finished)), self.number);
         let run = move || {
-            let _at_end = at_end;
+            let (_at_end, _runs) = (at_end, Runs::tasks_of(number));
             if let Some(runtime) = &runtime.0 {
                 // As a task, for each wake-up of this future itself would be a write to an eventfd.
                 let _ = runtime.block_on(async { tokio::spawn(work).await });
@@ -145,6 +169,7 @@ impl Drop for SetAtEnd {
 
 impl Runtime {
     pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options) -> Result<Runtime, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let failed = |error: std::io::Error| {
             let doing = "start the runtime of the connection";
             let tries = vec![Try { endpoint: "this machine".to_owned(), why: Why::from(&*error.to_string()) }];
@@ -178,6 +203,7 @@ impl Runtime {
             is_needed: Notify::new(),
             finished: Arc::default(),
             process: std::process::id(),
+            number: NEXT.fetch_add(1, Relaxed),
         })))
     }
 
@@ -192,6 +218,18 @@ impl Runtime {
         } else {
             Err(Error::ended("this connection to etcd belongs to the process that made it; connect again in this one"))
         }
+    }
+
+    /// Whether this thread may block until the connection has done something. The thread that would
+    /// do it runs wakers, too, and would wait for itself.
+    pub(crate) fn check_thread(&self) -> Result<(), Error> {
+        if RUNS.get() == self.0.number {
+            return Err(Error::ended(
+                "a waker has blocked on the connection to etcd whose own thread runs it, which would never end; \
+                 use the async methods, or another thread",
+            ));
+        }
+        Ok(())
     }
 
     /// Prepares a request.
@@ -224,6 +262,7 @@ pub(crate) struct Asked<T> {
 impl<T: Send + 'static> Asked<T> {
     /// Blocks until there is a result.
     pub(crate) fn wait(mut self) -> Result<T, Error> {
+        self.runtime.check_thread()?;
         let running = Arc::clone(&self.runtime.0);
         // Within another runtime of tokio no other one can be run, nor in a thread that has destroyed its
         // thread-locals.
@@ -242,6 +281,7 @@ impl<T: Send + 'static> Asked<T> {
                         () = running.is_needed.notified() => {}
                     }
                 });
+                let _runs = Runs::tasks_of(running.number);
                 runtime.block_on(driving);
                 if let Some(result) = result {
                     return result;

@@ -29,6 +29,7 @@ use crate::driver::mailbox::{Aim, Completer};
 use crate::error::Error;
 use crate::store::keys::Part;
 use crate::store::state::{Pulse, State};
+use crate::wake;
 
 /// How long a watch that has begun may take to show what came before a removal.
 pub(crate) const DOUBT: Duration = Duration::from_secs(1);
@@ -301,7 +302,7 @@ impl Waiters {
         });
         let before = self.begun.len();
         self.begun.extend(begun);
-        self.begun[before..].iter().for_each(|waiter| waiter.wait.begun.set());
+        self.begun[before..].iter().for_each(|waiter| wake::set(&waiter.wait.begun));
         // A newer fact was applied before these waits began.
         self.is_stale |= view.revision < self.newest.0 && self.begun.len() > before;
         released
