@@ -72,7 +72,7 @@ mod json;
 pub(crate) mod known;
 mod label;
 mod origin;
-#[cfg(shared_events)]
+#[cfg_attr(not(shared_events), path = "no_pages.rs")]
 mod pages;
 pub(crate) mod start;
 pub(crate) mod store;

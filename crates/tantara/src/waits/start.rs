@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::sys::process;
 use crate::waits::known;
-#[cfg(shared_events)]
 use crate::waits::pages;
 use crate::waits::switch::{self, State};
 use crate::waits::watchdog;
@@ -25,7 +24,6 @@ pub(crate) fn record(on: bool) {
     if on {
         goes_on();
     } else {
-        #[cfg(shared_events)]
         pages::withdraw();
     }
 }
@@ -121,7 +119,6 @@ pub(crate) fn goes_on() -> bool {
 fn start(now: usize) {
     if STARTED_IN.swap(now, AcqRel) != now {
         known::inherit();
-        #[cfg(shared_events)]
         pages::start();
         watchdog::go_on();
     }
