@@ -142,11 +142,13 @@ class Waits:
         event.set()
         for timeout in (0, -1, 0.01):
             self.assertIs(event.wait_next(timeout), False)
-        following = in_thread(lambda: event.wait_next(LONG))
-        while threading.active_count() > 1:
+        results = []
+        following = threading.Thread(target=lambda: results.append(event.wait_next(LONG)))
+        following.start()
+        while following.is_alive():
             event.set()
             time.sleep(0.01)
-        self.assertIs(following(), True)
+        self.assertEqual(results, [True])
         with self.assertRaises(TypeError):
             event.wait_next("1")
 

@@ -332,8 +332,9 @@ mod tests {
         let is_mapping =
             |page: usize| maps.lines().any(|line| line.starts_with(&format!("{page:x}-{:x} ", page + PAGE)));
         let reserves = RESERVES.iter().map(|reserve| reserve.load(Relaxed));
-        // At both ends there may be a neighbour of the same access that is another's.
-        let least = RESERVES.len() - 2;
+        // Other threads map memory meanwhile. So the reserves lie in several places, and at both
+        // ends of each there may be a neighbour of the same access that is another's.
+        let least = RESERVES.len() / 2;
         assert!(reserves.filter(|&page| is_mapping(page)).count() >= least, "{maps}");
     }
 }
