@@ -22,8 +22,11 @@ pub(crate) fn entries(directory: &Directory, names: &[String]) -> Result<Vec<Ent
         }
     }
     let processes = ps::processes(directory.path())?;
-    for event in &mut events {
-        event.inside = processes.iter().filter_map(|process| process.waits_for(&event.name)).collect();
+    for event in events.iter_mut().filter(|_| !processes.is_empty()) {
+        // By its path, as in the record: events of other directories may have the same name.
+        if let Ok(file) = directory.path().join(&event.name).canonicalize() {
+            event.inside = processes.iter().filter_map(|process| process.waits_for(&file)).collect();
+        }
     }
     Ok(events)
 }

@@ -1,6 +1,6 @@
 //! `tantara ps`: the waits inside of processes that record them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::IsTerminal;
 use std::marker::PhantomData;
@@ -11,7 +11,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tantara::waits;
+use tantara::{SharedEvent, waits};
 
 use super::directory::Directory;
 use crate::events::entry::Inside;
@@ -209,10 +209,7 @@ pub(crate) fn check_ps() -> Result<(), Failure> {
 
 pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<(), Failure> {
     let mut processes = all_processes(directory.path())?;
-    tell_of_others(&mut processes, &|name| {
-        let event = directory.find_shared(name).ok().flatten();
-        event.and_then(|event| event.last_set().ok().flatten()).map(|last| last.at)
-    });
+    tell_of_others(&mut processes, &last_set);
     if let Some(pid) = pid {
         processes.retain(|process| process.pid == Some(pid));
         if processes.is_empty() {
@@ -293,9 +290,9 @@ impl Process {
         })
     }
 
-    /// Its waits for an event of the directory.
-    pub(crate) fn waits_for(&self, name: &str) -> Option<Inside> {
-        let is_it = |event: &Event| event.kind == "SharedEvent" && event.name == name;
+    /// Its waits for the event between processes whose file that is.
+    pub(crate) fn waits_for(&self, file: &Path) -> Option<Inside> {
+        let is_it = |event: &Event| event.path.as_ref().is_some_and(|path| Path::new(path) == file);
         let groups: Vec<_> = self.groups.iter().filter(|group| group.events.iter().any(is_it)).collect();
         let since = |group: &Group| group.waiters.iter().map(|waiter| waiter.since).min();
         let oldest = groups.iter().min_by_key(|group| since(group).unwrap_or(u64::MAX))?;
@@ -318,9 +315,16 @@ impl Process {
     }
 }
 
+/// When an event was set last, whose file that is: `Some(None)` if it never was. `None` if nobody can tell.
+fn last_set(file: &Path) -> Option<Option<SystemTime>> {
+    let event = SharedEvent::find_in(file.parent()?, file.file_name()?.to_str()?).ok()??;
+    Some(event.last_set().ok()?.map(|last| last.at))
+}
+
 /// Adds to each event that is waited for what other processes have declared to do with it. `last_set` tells when the
-/// event of the directory with that name was set last: what a killed process should have done before, another has done.
-fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&str) -> Option<SystemTime>) {
+/// event with that file was set last: what a killed process should have done before, another has done. Only files that
+/// a process of this user has named are looked at.
+fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&Path) -> Option<Option<SystemTime>>) {
     let mut all: BTreeMap<String, Vec<Other>> = BTreeMap::new();
     for process in &*processes {
         for event in &process.declared {
@@ -334,12 +338,17 @@ fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&str) -> Option<S
             all.entry(path.clone()).or_default().extend(others);
         }
     }
+    let own: HashSet<String> = {
+        let own = processes.iter().filter(|process| process.user.is_none());
+        let events = own.flat_map(|own| own.groups.iter().flat_map(|group| &group.events).chain(&own.declared));
+        events.filter_map(|event| event.path.clone()).collect()
+    };
     for (path, others) in &mut all {
         if others.iter().any(|other| other.has_ended) {
-            let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
-            let last = name.and_then(|name| last_set(&name));
+            let last = own.contains(path).then(|| last_set(Path::new(path))).flatten();
             // A hold sets the event, and moments in a page are in whole milliseconds.
-            let is_left = |other: &Other| last.is_none_or(|last| last < time(other.act.at.saturating_add(1)));
+            let is_before = |last: SystemTime, act: &Act| last < time(act.at.saturating_add(1));
+            let is_left = |other: &Other| last.is_some_and(|last| last.is_none_or(|last| is_before(last, &other.act)));
             others.retain(|other| !other.has_ended || is_left(other));
         }
     }

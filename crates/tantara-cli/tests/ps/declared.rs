@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+use tantara::{SharedEvent, waits};
 use tempfile::TempDir;
 
 use crate::{Running, ps, recording, run, until};
@@ -17,11 +19,17 @@ fn duty(dir: &Path, what: &str) -> Running {
 }
 
 fn child(dir: &Path, what: &str) -> Running {
+    child_in(dir, dir, what)
+}
+
+/// It publishes its waits in one directory, and its event is in another.
+fn child_in(pages: &Path, events: &Path, what: &str) -> Running {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child
         .args(["--exact", "declared::duties", "--nocapture"])
         .env("TANTARA_WAITS", "1")
-        .env("TANTARA_DIR", dir)
+        .env("TANTARA_DIR", pages)
+        .env(EVENTS, events)
         .env(DUTY, what);
     Running(child.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
 }
@@ -71,14 +79,18 @@ fn a_wait_with_a_very_long_timeout_hides_no_other_wait() {
 }
 
 const DUTY: &str = "TANTARA_TEST_OF_DUTIES";
-const SET_LINE: u32 = line!() + 11;
+const EVENTS: &str = "TANTARA_TEST_OF_DUTIES_IN";
+const SET_LINE: u32 = line!() + 14;
 
 #[test]
 fn duties() {
     let Ok(what) = std::env::var(DUTY) else { return };
-    let event = tantara::SharedEvent::open_in(std::env::var("TANTARA_DIR").unwrap(), "migrated").unwrap();
+    let event = SharedEvent::open_in(std::env::var(EVENTS).unwrap(), "migrated").unwrap();
+    if what == "label" {
+        waits::label(&event, "schema");
+    }
     let _first_wait = event.wait_timeout(Duration::from_millis(1));
-    if what == "endless" {
+    if what == "endless" || what == "label" {
         let _ = event.wait_timeout(Duration::from_millis(u64::MAX));
     }
     let _hold = (what == "hold").then(|| event.hold().unwrap());
@@ -155,4 +167,44 @@ fn who_holds_an_event_is_named_for_those_who_wait_for_its_end() {
         shown.contains(&format!("was held by process {pid}, which was killed: by declared::duties at {place}, ")),
         "{shown}"
     );
+}
+
+/// How many waits inside of processes `ls` shows for the event.
+fn inside(dir: &Path) -> usize {
+    let listed: Vec<Value> = serde_json::from_slice(&run(dir, &["ls", "--json", "migrated"]).stdout).unwrap();
+    listed[0]["inside"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn events_of_the_same_name_in_different_directories_are_different_and_labels_change_nothing() {
+    let [dir, other] = [(); 2].map(|()| TempDir::new().unwrap());
+    for dir in [&dir, &other] {
+        assert!(run(dir.path(), &["clear", "migrated"]).status.success());
+    }
+    let is_waiting = |name| ps(dir.path()).iter().any(|page| page["groups"][0]["events"][0]["name"] == name);
+    let waiter = child_in(dir.path(), other.path(), "endless");
+    until(|| is_waiting("migrated"));
+    assert_eq!(inside(dir.path()), 0, "it waits for another event");
+    drop(waiter);
+    let waiter = child(dir.path(), "label");
+    until(|| is_waiting("schema"));
+    assert_eq!(inside(dir.path()), 1);
+    drop(waiter);
+
+    // A killed process should have set the event in the other directory.
+    let waiter = child_in(dir.path(), other.path(), "endless");
+    until(|| ps(dir.path()).iter().any(|page| page["total"] == 1));
+    let mut setter = child_in(dir.path(), other.path(), "set");
+    until(|| declared(dir.path(), setter.0.id()) == 1);
+    setter.0.kill().unwrap();
+    setter.0.wait().unwrap();
+    assert!(run(dir.path(), &["pulse", "migrated"]).status.success());
+    assert!(known(dir.path(), &waiter).contains("which was killed"), "another event was set");
+    let event = SharedEvent::open_in(other.path(), "migrated").unwrap();
+    drop(waiter);
+    event.pulse().unwrap();
+    let waiter = child_in(dir.path(), other.path(), "endless");
+    until(|| ps(dir.path()).iter().any(|page| page["total"] == 1));
+    let shown = known(dir.path(), &waiter);
+    assert!(!shown.contains("which was killed"), "{shown}");
 }
