@@ -161,7 +161,7 @@ impl Changes {
     ///
     /// # Errors
     ///
-    /// If the namespace may no longer be read. An outage is no error.
+    /// If the namespace may no longer be read, or in the child of a fork. An outage is no error.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Change>, Error> {
         let deadline = Instant::now().checked_add(timeout);
         loop {
@@ -175,7 +175,7 @@ impl Changes {
                     return Err(error.clone());
                 }
             }
-            self.runtime.check_thread()?;
+            self.runtime.check_may_block()?;
             let is_ready = match deadline {
                 Some(deadline) => self.inbox.queue.is_ready.wait_deadline(deadline),
                 None => self.inbox.queue.is_ready.wait_timeout(Duration::MAX),
@@ -200,7 +200,10 @@ impl FusedIterator for Changes {}
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        self.inbox.is_closed.set();
+        // In the child of a fork this would wake up a task of the parent.
+        if self.runtime.check_process().is_ok() {
+            self.inbox.is_closed.set();
+        }
     }
 }
 
@@ -358,6 +361,16 @@ mod tests {
 
     fn change(name: &str, sets: u64, is_set: bool) -> Change {
         Change { name: name.to_owned(), sets, is_set, is_removed: false, last_set: None }
+    }
+
+    #[test]
+    fn the_child_of_a_fork_has_inherited_no_changes() {
+        let mut changes = Changes { runtime: Runtime::inherited(), inbox: Arc::default() };
+        let error = changes.next_timeout(Duration::from_secs(60)).unwrap_err();
+        assert!(error.to_string().contains("connect again"), "{error}");
+        let inbox = Arc::clone(&changes.inbox);
+        drop(changes);
+        assert!(!inbox.is_closed.is_set(), "no task of the parent is woken up");
     }
 
     #[test]

@@ -17,7 +17,12 @@ const DOING: &str = "hold an event";
 ///
 /// Dropping it ends the hold. If the process dies or loses the cluster, the cluster ends the hold
 /// after the options' [`hold_ttl`](crate::Options::hold_ttl). [`lost`](Hold::lost) is set by that
-/// time, by the clock of this machine: watch it in work that must not go on without the hold.
+/// time: watch it in work that must not go on without the hold.
+///
+/// The time is measured by a clock that stands still while this machine is suspended, on Linux and
+/// macOS. After a longer suspension the cluster may have ended the hold, and for a moment,
+/// until it has answered, `lost` is not set. Work that must not overlap with that of the next holder
+/// needs more than a hold then.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -39,7 +44,8 @@ pub struct Hold {
 impl Hold {
     /// An event of this process that is set when the hold is lost: the cluster has ended it, or
     /// could not be reached for so long that it may have. A lost hold stays lost; hold the event
-    /// again.
+    /// again. In the child of a fork the holds of its parent are lost; call this there, for an event
+    /// that was borrowed before is not set.
     #[must_use]
     pub fn lost(&self) -> &Event {
         self.lease.lost()

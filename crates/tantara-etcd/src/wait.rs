@@ -69,7 +69,7 @@ impl ClusterWait {
     pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> Result<bool, Error> {
         let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
-            runtime.check_thread()?;
+            runtime.check_may_block()?;
             wait.block_on_decision();
         }
         wait.result()
@@ -93,7 +93,7 @@ impl ClusterWait {
     }
 
     fn check_may_block(&self, until: &tantara::Event) -> Result<(), Error> {
-        if until.is_set() { Ok(()) } else { self.runtime.check_thread() }
+        if until.is_set() { Ok(()) } else { self.runtime.check_may_block() }
     }
 
     fn send(&self, request: Request) {
@@ -171,6 +171,15 @@ impl ClusterWait {
         self.state.result().unwrap_or(Ok(false))
     }
 
+    fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+        if !self.state.is_over() {
+            // The child of a fork would wait for ever.
+            self.runtime.check_process()?;
+            ready!(self.poll_over(context));
+        }
+        Poll::Ready(self.result())
+    }
+
     fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let over = self.over.get_or_insert_with(|| {
             let state = Arc::clone(&self.state);
@@ -193,8 +202,7 @@ impl Future for ClusterWait {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        ready!(self.poll_over(context));
-        Poll::Ready(self.result().map(drop))
+        self.poll_result(context).map_ok(drop)
     }
 }
 
@@ -223,10 +231,7 @@ impl External for ClusterWait {
         context: &mut Context<'_>,
         _: bool,
     ) -> Poll<Result<bool, tantara::Error>> {
-        if !self.state.is_over() {
-            ready!(self.poll_over(context));
-        }
-        Poll::Ready(self.result().map_err(tantara::Error::from))
+        self.poll_result(context).map_err(tantara::Error::from)
     }
 
     fn needs_poll(&self) -> bool {
@@ -238,5 +243,33 @@ impl External for ClusterWait {
             self.send(Request::Decide(Completer(Arc::clone(&self.state))));
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_the_child_of_a_fork_has_inherited_fails() {
+        let inherited = || {
+            let mut wait = ClusterWait::unbegun(&Runtime::inherited(), &"event".into(), Aim::Set);
+            // It began in the parent.
+            wait.state = WaitState::new(&"event".into(), Aim::Set);
+            wait
+        };
+        let long = Duration::from_secs(60);
+        let mut polled = inherited();
+        let poll = Pin::new(&mut polled).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(outcome) = poll else { panic!("it waits") };
+        for error in [
+            outcome.unwrap_err(),
+            inherited().begun().unwrap_err(),
+            inherited().wait().unwrap_err(),
+            inherited().wait_timeout(long).unwrap_err(),
+            inherited().wait_deadline(Instant::now() + long).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("connect again"), "{error}");
+        }
     }
 }

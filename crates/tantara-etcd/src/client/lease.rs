@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use tantara::Event;
@@ -44,6 +44,7 @@ pub(crate) struct Lease {
     pub(crate) id: i64,
     kept: Arc<Kept>,
     commands: mpsc::UnboundedSender<Command>,
+    process: u32,
 }
 
 #[derive(Debug)]
@@ -58,20 +59,37 @@ struct Kept {
 
 impl Lease {
     /// Set when the cluster has reported the lease as expired, or could not be reached for as long
-    /// as it lasts.
+    /// as it lasts, or when nothing keeps it alive any more.
     pub(crate) fn lost(&self) -> &Event {
+        if self.is_inherited() {
+            // The event of the parent has its tasks, and may be locked for ever.
+            static LOST: LazyLock<Event> = LazyLock::new(|| {
+                let lost = Event::new();
+                lost.set();
+                lost
+            });
+            return &LOST;
+        }
         &self.kept.lost
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.kept.lost.is_set() || Instant::now() >= self.kept.until()
+        self.is_inherited() || self.kept.lost.is_set() || Instant::now() >= self.kept.until()
+    }
+
+    /// Whether this is the child of a fork: the lease belongs to its parent.
+    fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // If the task has ended, the lease expires by itself.
-        let _ = self.commands.send(Command::Revoke(self.id));
+        // A command would wake up a task of the parent.
+        if !self.is_inherited() {
+            // If the task has ended, the lease expires by itself.
+            let _ = self.commands.send(Command::Revoke(self.id));
+        }
     }
 }
 
@@ -144,8 +162,10 @@ impl Leases {
         };
         let ttl = Duration::from_secs(u64::try_from(granted).unwrap_or(1));
         let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal, until: Mutex::new(asked + ttl) });
-        let _ = self.commands.send(Command::Keep(id, Arc::clone(&kept)));
-        Ok(Lease { id, kept, commands: self.commands.clone() })
+        if self.commands.send(Command::Keep(id, Arc::clone(&kept))).is_err() {
+            return Err(Error::ended("the connection to etcd has been closed"));
+        }
+        Ok(Lease { id, kept, commands: self.commands.clone(), process: std::process::id() })
     }
 }
 
@@ -188,8 +208,8 @@ impl Keeper {
         while let Ok(command) = self.inbox.try_recv() {
             self.execute(command, &mut revoking);
         }
-        for id in std::mem::take(&mut self.kept).into_keys() {
-            revoking.spawn(revoke(Arc::clone(&self.connection), id));
+        for id in self.kept.keys() {
+            revoking.spawn(revoke(Arc::clone(&self.connection), *id));
         }
         let _ = timeout_at(Instant::now() + SHUTDOWN, revoking.join_all()).await;
     }
@@ -300,7 +320,76 @@ impl Keeper {
     }
 }
 
+/// Whatever ends the keeper, nobody goes on in the belief that a lease is kept alive.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.inbox.close();
+        while let Ok(command) = self.inbox.try_recv() {
+            if let Command::Keep(_, kept) = command {
+                wake::set(&kept.lost);
+            }
+        }
+        self.kept.values().for_each(|kept| wake::set(&kept.lost));
+    }
+}
+
 async fn revoke(connection: Arc<Connection>, id: i64) {
     // If this fails, the lease expires by itself.
     let _ = connection.call("revoke a lease", &LeaseRevoke { id }, connection.request_deadline()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::endpoint::parse;
+    use crate::options::Options;
+
+    fn leases() -> (Leases, impl Future<Output = ()>) {
+        let connection = Connection::new(parse("127.0.0.1:1", false).unwrap(), Options::new(), Vec::new());
+        Leases::new(Arc::new(connection), std::future::pending())
+    }
+
+    fn lease(leases: &Leases, id: i64) -> Lease {
+        let ttl = Duration::from_secs(60);
+        let until = Mutex::new(Instant::now() + ttl);
+        let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal: OF_HOLD, until });
+        leases.commands.send(Command::Keep(id, Arc::clone(&kept))).unwrap();
+        Lease { id, kept, commands: leases.commands.clone(), process: std::process::id() }
+    }
+
+    #[test]
+    fn leases_are_lost_with_their_keeper() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (leases, keeper) = leases();
+        let mut keeper = Box::pin(keeper);
+        let known = lease(&leases, 1);
+        let poll = keeper.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        assert!(poll.is_pending());
+        let unknown = lease(&leases, 2);
+        for lease in [&known, &unknown] {
+            assert!(!lease.is_lost() && !lease.lost().is_set());
+        }
+        drop(keeper);
+        for lease in [&known, &unknown] {
+            assert!(lease.is_lost() && lease.lost().is_set());
+        }
+    }
+
+    #[test]
+    fn the_child_of_a_fork_has_lost_its_parents_leases() {
+        let (leases, keeper) = leases();
+        let mut lease = lease(&leases, 1);
+        lease.process = lease.process.wrapping_add(1);
+        assert!(lease.is_lost() && lease.lost().is_set());
+        assert!(!lease.kept.lost.is_set(), "what the parent may have locked is not touched");
+        drop(keeper);
+        let mut inbox = {
+            let (commands, inbox) = mpsc::unbounded_channel();
+            lease.commands = commands;
+            inbox
+        };
+        drop(lease);
+        assert!(inbox.try_recv().is_err(), "the parent is not asked to revoke it");
+    }
 }

@@ -220,9 +220,10 @@ impl Runtime {
         }
     }
 
-    /// Whether this thread may block until the connection has done something. The thread that would
-    /// do it runs wakers, too, and would wait for itself.
-    pub(crate) fn check_thread(&self) -> Result<(), Error> {
+    /// Whether this thread may block until the connection has done something. In the child of a fork
+    /// nothing would do it. The thread that would do it runs wakers, too, and would wait for itself.
+    pub(crate) fn check_may_block(&self) -> Result<(), Error> {
+        self.check_process()?;
         if RUNS.get() == self.0.number {
             return Err(Error::ended(
                 "a waker has blocked on the connection to etcd whose own thread runs it, which would never end; \
@@ -262,7 +263,7 @@ pub(crate) struct Asked<T> {
 impl<T: Send + 'static> Asked<T> {
     /// Blocks until there is a result.
     pub(crate) fn wait(mut self) -> Result<T, Error> {
-        self.runtime.check_thread()?;
+        self.runtime.check_may_block()?;
         let running = Arc::clone(&self.runtime.0);
         // Within another runtime of tokio no other one can be run, nor in a thread that has destroyed its
         // thread-locals.
@@ -336,6 +337,18 @@ impl Drop for Running {
         {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+impl Runtime {
+    /// As the child of a fork has it.
+    pub(crate) fn inherited() -> Runtime {
+        let endpoints = crate::client::endpoint::parse("127.0.0.1:1", false).unwrap();
+        let mut runtime = Runtime::new(endpoints, Options::new()).unwrap();
+        let running = Arc::get_mut(&mut runtime.0).unwrap();
+        running.process = running.process.wrapping_add(1);
+        runtime
     }
 }
 
