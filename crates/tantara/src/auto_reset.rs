@@ -13,7 +13,7 @@ use crate::stored;
 use crate::sync::const_new;
 use crate::tasks::Queue;
 use crate::wait::AutoResetWait;
-use crate::waits::hooks::{self, Place, State, Target, What};
+use crate::waits::hooks::{self, Kind, Place, Recorded, State, Target, What};
 
 /// An event that releases one waiter at a time: each [`set`](AutoResetEvent::set) releases exactly
 /// one waiter. Without waiters, one release is stored for the next wait.
@@ -121,7 +121,7 @@ impl AutoResetEvent {
     /// Discards the stored release. A release that was given to a waiter stays given.
     #[inline]
     pub fn clear(&self) {
-        stored::take(&self.queue);
+        stored::take(&self.queue, None);
     }
 
     /// How many threads and tasks wait at this moment, up to about 65,000. Not part of the public
@@ -169,7 +169,7 @@ impl AutoResetEvent {
     #[inline]
     #[track_caller]
     fn wait_until(&self, deadline: impl FnOnce() -> Deadline) -> bool {
-        stored::take(&self.queue) || self.wait_cold(deadline(), Location::caller())
+        stored::take(&self.queue, Some(Location::caller())) || self.wait_cold(deadline(), Location::caller())
     }
 
     #[cold]
@@ -179,17 +179,23 @@ impl AutoResetEvent {
             return false;
         }
         let state = State::now();
-        let recorded = if state.is_idle() { None } else { hooks::sleeps(state, self.what(), place, deadline) };
+        let recorded = if state.is_idle() { None } else { self.record(state, deadline, place) };
         let is_released = block_on(pin!(AutoResetWait::new(&self.queue, None)), deadline).is_some();
         if is_released && recorded.is_some() {
-            hooks::taken(hooks::address(&self.queue), place);
+            stored::note_taken(&self.queue, place);
         }
         is_released
     }
 
-    fn what(&self) -> What {
-        let address = hooks::address(&self.queue);
-        What::One(Target::of_auto_reset(address))
+    #[cold]
+    fn record(&self, state: State, deadline: Deadline, place: Place) -> Option<Recorded> {
+        if !hooks::records(state) {
+            return None;
+        }
+        hooks::meet(self.queue.subject(Kind::AutoReset));
+        stored::note_all(&self.queue);
+        let target = Target::of_auto_reset(hooks::address(&self.queue));
+        hooks::sleeps(state, What::One(target), place, deadline)
     }
 
     /// A future that is ready once a release was given to it.

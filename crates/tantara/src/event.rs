@@ -11,8 +11,8 @@ use crate::deadline::Deadline;
 use crate::sync::const_new;
 use crate::sys;
 use crate::tasks::Queue;
-use crate::wait::Wait;
-use crate::waits::hooks::{self, Place, State, Target, What};
+use crate::wait::{self, Wait};
+use crate::waits::hooks::{self, Kind, Place, State, Target, What};
 use crate::word::{Generation, Word};
 
 /// A flag that threads and tasks wait for: [`set`](Event::set) raises it and releases **everyone**
@@ -61,7 +61,7 @@ use crate::word::{Generation, Word};
 /// | | in a signal handler |
 /// |---|---|
 /// | [`is_set`](Event::is_set), [`clear`](Event::clear) | safe: one atomic operation |
-/// | [`set`](Event::set) | safe on Linux, if only threads ever wait for the event, by its own blocking methods |
+/// | [`set`](Event::set) | safe on Linux, if only threads ever wait for it, by its blocking methods, and unrecorded |
 /// | everything else | not safe |
 ///
 /// Threads that block in `wait`, `wait_timeout` or `wait_deadline` need no lock. Tasks,
@@ -71,6 +71,9 @@ use crate::word::{Generation, Word};
 /// few of which are safe there. Instead, let the handler write to a pipe or an eventfd, and let the
 /// thread that reads it call `set` (the crate signal-hook does the first half). Or use a
 /// `SharedEvent`, whose `set` is safe there.
+///
+/// While [waits are recorded](crate::waits), a `set` takes locks of the record too, and allocates; and
+/// the recorded wait of a thread counts as that of a task. Labels change nothing.
 ///
 /// The lock has no priority inheritance. As long as only threads wait, by the blocking methods, no
 /// thread needs it, and a thread with a real-time priority waits for the thread that sets and for
@@ -183,12 +186,11 @@ impl Event {
     #[cold]
     fn release(&self, before: Word, place: Place) {
         let (word, generation) = (&self.queue.word, before.generation());
-        let state = if before.has_tasks() { State::now() } else { State::IDLE };
-        let address = hooks::address(&self.queue);
-        let stays_known = !state.is_idle() && {
+        let records = before.has_tasks() && State::now().records();
+        if records {
             let in_vain = !before.has_threads() && self.queue.is_empty();
-            hooks::set(state, Target::of_event(address, generation), in_vain, place)
-        };
+            hooks::set(self.queue.subject(Kind::Event), Some(generation), in_vain, place);
+        }
         if before.has_threads() {
             sys::wake_group(word, generation.group(), sys::FIRST);
         }
@@ -196,11 +198,7 @@ impl Event {
             sys::wake_group(word, before.overdue_groups(), sys::ALL);
         }
         if before.has_tasks() {
-            self.queue.release_up_to(generation, stays_known);
-            if !stays_known && hooks::is_known(address) {
-                // Since then.
-                self.mark_known();
-            }
+            self.queue.release_up_to(generation, records);
         }
     }
 
@@ -382,16 +380,14 @@ impl Event {
 
     #[cold]
     fn record(&self, state: State, began: Generation, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
+        if !hooks::records(state) {
+            return None;
+        }
+        hooks::meet(self.queue.subject(Kind::Event));
+        // The `set` that ends it is noted.
+        wait::note_sets(&self.queue);
         let target = Target::of_event(hooks::address(&self.queue), began);
-        if state.knows() && !self.word().has_tasks() {
-            hooks::dropped(target.address);
-        }
-        let recorded = hooks::sleeps(state, What::One(target), place, deadline);
-        if recorded.is_some() {
-            // The `set` that ends it is noted.
-            self.mark_known();
-        }
-        recorded
+        hooks::sleeps(state, What::One(target), place, deadline)
     }
 
     /// Wakes the next threads of a generation that was released, unless all are awake. The caller
@@ -421,11 +417,6 @@ impl Event {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
-    }
-
-    /// The next `set` looks for tasks, and is noted. Whether that was so before.
-    pub(crate) fn mark_known(&self) -> bool {
-        Word::from_bits(self.queue.word.fetch_or(Word::TASKS_BIT, AcqRel)).has_tasks()
     }
 
     /// Whether tasks wait. Threads that block do not count.

@@ -16,8 +16,9 @@ use crate::event::Event;
 use crate::park::{block_on, block_on_resting};
 use crate::slots::sealed::{IntoSlot, Seal, Sealed};
 use crate::slots::{Slot, Slots, Waitable};
-use crate::wait::{AutoResetWait, Wait};
-use crate::waits::hooks::{self, Identity, Kind, Target, What};
+use crate::stored;
+use crate::wait::{self, AutoResetWait, Wait};
+use crate::waits::hooks::{Kind, Subject, Target, What};
 
 impl Waitable for Event {}
 impl Sealed for Event {
@@ -25,12 +26,12 @@ impl Sealed for Event {
         Slot::Event(Wait::new(self.queue(), None))
     }
 
-    fn identity(&self, _: Seal) -> Option<Identity> {
-        Some(Identity::new(hooks::address(self.queue()), Kind::Event))
+    fn subject(&self, _: Seal) -> Option<Subject<'_>> {
+        Some(self.queue().subject(Kind::Event))
     }
 
-    fn mark_known(&self, _: Seal) -> bool {
-        self.mark_known()
+    fn note_sets(&self, _: Seal) {
+        wait::note_sets(self.queue());
     }
 }
 
@@ -40,8 +41,12 @@ impl Sealed for AutoResetEvent {
         Slot::AutoReset(AutoResetWait::new(self.queue(), None))
     }
 
-    fn identity(&self, _: Seal) -> Option<Identity> {
-        Some(Identity::new(hooks::address(self.queue()), Kind::AutoReset))
+    fn subject(&self, _: Seal) -> Option<Subject<'_>> {
+        Some(self.queue().subject(Kind::AutoReset))
+    }
+
+    fn note_sets(&self, _: Seal) {
+        stored::note_all(self.queue());
     }
 }
 
@@ -456,6 +461,7 @@ impl<'a> Many<'a> for All<'a> {
             self.slots.claim(index);
         }
         self.done = true;
+        self.slots.end_record();
         Poll::Ready(Ok(()))
     }
 }

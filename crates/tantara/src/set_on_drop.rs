@@ -9,7 +9,9 @@ use std::thread;
 
 use crate::auto_reset::AutoResetEvent;
 use crate::event::Event;
-use crate::waits::hooks::{self, Kind, Place};
+use crate::stored;
+use crate::wait;
+use crate::waits::hooks::{self, Identity, Kind, Place, Subject};
 
 /// Sets an event when it is dropped, also when a panic drops it. From [`Event::set_on_drop`] and
 /// [`Event::set_on_drop_owned`], and from the methods of the same names of the other kinds of
@@ -86,8 +88,8 @@ impl<'a> SetOnDrop<'a> {
     #[track_caller]
     pub fn disarm(mut self) {
         if self.declaration != 0 {
-            if let Some((address, _)) = self.setter.identity() {
-                hooks::give_up(address, self.declaration);
+            if let Some(event) = self.setter.subject() {
+                hooks::give_up(event.address, self.declaration);
             }
         }
         self.setter = Setter::Disarmed;
@@ -96,8 +98,8 @@ impl<'a> SetOnDrop<'a> {
     #[track_caller]
     fn new(setter: Setter<'a>) -> SetOnDrop<'a> {
         let place = Location::caller();
-        let declare = |(address, kind)| hooks::declare(address, kind, place, || setter.mark_known());
-        let declaration = setter.identity().map_or(0, declare);
+        let subject = if hooks::is_wanted() { setter.subject() } else { None };
+        let declaration = subject.map_or(0, |event| hooks::declare(event, place, || setter.note_sets()));
         SetOnDrop { setter, place, declaration }
     }
 
@@ -122,22 +124,24 @@ impl Setter<'_> {
     }
 
     /// See [`Sealed`](crate::slots::sealed::Sealed).
-    fn mark_known(&self) -> bool {
+    fn note_sets(&self) {
         match self {
-            Setter::Event(event) => event.mark_known(),
-            Setter::OwnedEvent(event) => event.mark_known(),
-            _ => true,
+            Setter::Event(event) => wait::note_sets(event.queue()),
+            Setter::AutoReset(event) => stored::note_all(event.queue()),
+            Setter::OwnedEvent(event) => wait::note_sets(event.queue()),
+            Setter::OwnedAutoReset(event) => stored::note_all(event.queue()),
+            Setter::External(..) | Setter::Disarmed => {}
         }
     }
 
-    /// By what the event is known.
-    fn identity(&self) -> Option<(usize, Kind)> {
+    /// As what the event is known.
+    fn subject(&self) -> Option<Subject<'_>> {
         match self {
-            Setter::Event(event) => Some((hooks::address(event.queue()), Kind::Event)),
-            Setter::AutoReset(event) => Some((hooks::address(event.queue()), Kind::AutoReset)),
-            Setter::OwnedEvent(event) => Some((hooks::address(event.queue()), Kind::Event)),
-            Setter::OwnedAutoReset(event) => Some((hooks::address(event.queue()), Kind::AutoReset)),
-            Setter::External(address, _) => Some((*address, Kind::Shared)),
+            Setter::Event(event) => Some(event.queue().subject(Kind::Event)),
+            Setter::AutoReset(event) => Some(event.queue().subject(Kind::AutoReset)),
+            Setter::OwnedEvent(event) => Some(event.queue().subject(Kind::Event)),
+            Setter::OwnedAutoReset(event) => Some(event.queue().subject(Kind::AutoReset)),
+            Setter::External(address, _) => Some(hooks::outside(Identity::new(*address, Kind::Shared))),
             Setter::Disarmed => None,
         }
     }
@@ -147,8 +151,8 @@ impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         let (setter, place) = (std::mem::replace(&mut self.setter, Setter::Disarmed), self.place);
         if self.declaration != 0 {
-            if let Some((address, kind)) = setter.identity() {
-                hooks::keep(address, kind, self.declaration, place);
+            if let Some(event) = setter.subject() {
+                hooks::keep(event, self.declaration, place);
             }
         }
         if !thread::panicking() {

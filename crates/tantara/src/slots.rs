@@ -14,7 +14,7 @@ use crate::external::{External, Found, InPlace};
 use crate::park::Rest;
 use crate::sys::Words;
 use crate::wait::{AutoResetWait, Wait};
-use crate::waits::hooks::{self, Identity, Kind, Place, Recorded, State, Target, What};
+use crate::waits::hooks::{self, Identity, Kind, Place, Recorded, State, Subject, Target, What};
 use crate::word::Generation;
 
 /// What [`any`](crate::any) and [`all`](crate::all) can wait for. The trait is sealed: events
@@ -37,23 +37,20 @@ use crate::word::Generation;
 pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
 
 pub(crate) mod sealed {
-    use crate::waits::hooks::Identity;
+    use crate::waits::hooks::Subject;
 
     /// What an event does when a wait for many begins.
     pub trait Sealed {
         /// Begins a wait.
         fn slot(&self, seal: Seal) -> super::Slot<'_>;
 
-        /// By what the event is known to the record of waits.
-        fn identity(&self, _: Seal) -> Option<Identity> {
+        /// As what the event is known to the record of waits.
+        fn subject(&self, _: Seal) -> Option<Subject<'_>> {
             None
         }
 
-        /// Something is known of the event from now on. `false`: nothing was before, so that what is
-        /// known of its address is left from an event that was moved away.
-        fn mark_known(&self, _: Seal) -> bool {
-            true
-        }
+        /// Makes the event note its sets, while waits are recorded.
+        fn note_sets(&self, _: Seal) {}
     }
 
     /// What `any` and `all` iterate over: references to events, `Arc`s of events, and handles.
@@ -81,12 +78,12 @@ macro_rules! waitable_through {
                 (**self).slot(seal)
             }
 
-            fn identity(&self, seal: Seal) -> Option<Identity> {
-                (**self).identity(seal)
+            fn subject(&self, seal: Seal) -> Option<Subject<'_>> {
+                (**self).subject(seal)
             }
 
-            fn mark_known(&self, seal: Seal) -> bool {
-                (**self).mark_known(seal)
+            fn note_sets(&self, seal: Seal) {
+                (**self).note_sets(seal);
             }
         }
     )*};
@@ -127,6 +124,16 @@ impl<'a> Slot<'a> {
     /// The slot of an event that lives outside of this process.
     pub fn external(wait: impl External + 'a) -> Slot<'a> {
         Slot::External(InPlace::new(wait))
+    }
+
+    /// The wait is about to be recorded: its event notes its sets from now on.
+    fn begin_record(&self) {
+        match self {
+            Slot::Event(wait) => wait.begin_record(),
+            Slot::AutoReset(wait) => wait.begin_record(),
+            // Told its name by `target`.
+            Slot::External(_) => {}
+        }
     }
 
     fn target(&self) -> Target {
@@ -334,6 +341,7 @@ impl<'a> Slots<'a> {
         if !hooks::records(state) {
             return;
         }
+        self.slots.iter().for_each(Slot::begin_record);
         let what = what(self.slots.iter().map(Slot::target).collect());
         let Record { place, deadline, .. } = self.record;
         self.record.recorded = match deadline {
@@ -413,9 +421,16 @@ impl<'a> Slots<'a> {
 
     /// Uses up the release in the slot.
     pub(crate) fn claim(&mut self, index: usize) {
+        let place = self.record.place;
         if let Projected::AutoReset(wait) = Slots::at(&mut self.slots, index) {
-            wait.claim();
+            wait.claim(place);
         }
+    }
+
+    /// The wait is over: its record ends, even if the future is kept.
+    #[inline]
+    pub(crate) fn end_record(&mut self) {
+        self.record.recorded = None;
     }
 
     /// Those from `first` on.

@@ -41,19 +41,18 @@ use std::task::{Poll, Waker};
 
 use crate::sleepers::Sleepers;
 use crate::sync::{AtomicU8, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
-use crate::waits::hooks::{self, Identity, Place, SlotIndexCell};
+use crate::waits::hooks::{self, Identity, Kind, Mark, Place, SlotIndexCell, Subject};
 use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Generation, Word};
 
-/// A state word and its waiters: all of an event.
-///
-/// The word is here because it fits where the lock would leave padding.
+/// A state word and its waiters: all of an event. The mark fits where the lock would leave padding.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) word: AtomicU32,
     /// The threads that sleep on the word.
     pub(crate) sleepers: Sleepers,
     lock: Lock,
+    mark: Mark,
     head: UnsafeCell<*const Node>,
 }
 
@@ -99,6 +98,7 @@ impl Queue {
                 word: AtomicU32::new(word),
                 sleepers: Sleepers::new(),
                 lock: Lock::new(),
+                mark: Mark::new(),
                 head: UnsafeCell::new(ptr::null()),
             }
         }
@@ -132,8 +132,7 @@ impl Queue {
     }
 
     /// Gives one release to the first waiter, whose waker the caller must wake; or, if the queue is
-    /// empty, calls `store` under the lock. `last` is called under the lock when the queue has
-    /// become empty.
+    /// empty, calls `store` under the lock. `last`: under the lock, when it has become empty.
     #[cold]
     #[must_use = "the task sleeps until its waker is woken"]
     pub(crate) fn release_one(&self, last: impl FnOnce(&AtomicU32), store: impl FnOnce(&AtomicU32)) -> Option<Waker> {
@@ -149,8 +148,7 @@ impl Queue {
         first
     }
 
-    /// How many waiters are queued now, in time linear in the answer. At most [`MOST_COUNTED`], to
-    /// bound the time for which the lock is held.
+    /// How many waiters are queued now: at most [`MOST_COUNTED`], as the lock is held meanwhile.
     pub(crate) fn len(&self) -> usize {
         let _guard = self.lock.lock();
         let mut count = 0;
@@ -163,10 +161,14 @@ impl Queue {
         count
     }
 
-    #[allow(dead_code, reason = "for events between processes")]
     pub(crate) fn is_empty(&self) -> bool {
         let _guard = self.lock.lock();
         self.head().is_null()
+    }
+
+    /// As what the event is known to the record of waits.
+    pub(crate) fn subject(&self, kind: Kind) -> Subject<'_> {
+        Subject { address: hooks::address(self), kind, mark: Some(&self.mark) }
     }
 
     /// How many threads and tasks wait now.
@@ -286,7 +288,9 @@ impl Queue {
 impl Drop for Queue {
     #[inline]
     fn drop(&mut self) {
-        hooks::dropped(hooks::address(self));
+        if self.mark.is_on() {
+            hooks::forget(hooks::address(self));
+        }
     }
 }
 
@@ -407,8 +411,7 @@ impl<H: Holder> Waiter<H> {
         self.node.generation()
     }
 
-    /// The place where it began, where the index of its record is, and the owner of that. For the
-    /// owner.
+    /// The place where it began, the index of its record, and the owner of that. For the owner.
     #[inline]
     pub(crate) fn to_record(&self) -> (Option<Place>, &SlotIndexCell, usize) {
         (self.place, &self.node.index, hooks::address(&self.node))
@@ -441,10 +444,8 @@ impl<H: Holder> Waiter<H> {
         self.node.state.load(Relaxed) == CLAIMED
     }
 
-    /// Ready once a release was given. Until then the waiter is queued, with `waker` as its waker.
-    ///
-    /// A waiter that is not queued is appended if `admit`, which is called under the lock, returns
-    /// `true`. Otherwise it is released.
+    /// Ready once a release was given. Until then the waiter is queued, with that waker. One that is
+    /// not queued is appended if `admit`, called under the lock, returns `true`; else it is released.
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
         match self.node.state.load(Acquire) {
@@ -465,8 +466,7 @@ impl<H: Holder> Waiter<H> {
         }
         // SAFETY: the lock is held, and the node is not listed: the waker is ours.
         self.node.waker.with_mut(|slot| unsafe { *slot = Some(waker) });
-        // The node does not move and is unlinked before it is freed: it is pinned, and its drop
-        // withdraws it.
+        // The node is pinned, and its drop withdraws it.
         self.queue().append(&self.node);
         self.node.state.store(LISTED, Relaxed);
         drop(guard);

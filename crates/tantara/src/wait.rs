@@ -97,15 +97,15 @@ impl<H: Holder> EventWait<H> {
             // wake needlessly.
             return Poll::Ready(());
         }
-        let mut admitted = Admitted::No;
+        let mut admitted = false;
         let outcome = waiter.as_mut().poll(context.waker(), |word| {
             admitted = admit(word, generation);
-            admitted != Admitted::No
+            admitted
         });
-        if admitted != Admitted::No {
+        if admitted {
             let state = State::now();
             if !state.is_idle() {
-                record(state, &waiter, Kind::Event, admitted == Admitted::AsFirst, context);
+                record(state, &waiter, Kind::Event, context);
             }
         }
         outcome
@@ -118,35 +118,31 @@ fn generation(queue: &Queue) -> Generation {
 }
 
 /// Called under the queue's lock, before a task of this generation is queued: turns TASKS on, or
-/// returns `No` if the wait is released.
+/// returns `false` if the wait is released.
 ///
 /// Either a `set` finds TASKS on and drains afterwards, or this finds the `set`'s generation. If
 /// TASKS is on already, the load suffices: a `set` that it does not see takes the lock later, and
 /// finds the task.
-fn admit(word: &AtomicU32, generation: Generation) -> Admitted {
+fn admit(word: &AtomicU32, generation: Generation) -> bool {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.releases(generation) {
-            return Admitted::No;
+            return false;
         }
         if now.has_tasks() {
-            return Admitted::AmongOthers;
+            return true;
         }
         match word.compare_exchange_weak(seen, now.with_tasks().bits(), AcqRel, Acquire) {
-            Ok(_) => return Admitted::AsFirst,
+            Ok(_) => return true,
             Err(other) => seen = other,
         }
     }
 }
 
-/// Whether a task must be queued.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Admitted {
-    No,
-    /// TASKS was off.
-    AsFirst,
-    AmongOthers,
+/// Makes an `Event` note its sets, while waits are recorded: the next `set` looks for tasks.
+pub(crate) fn note_sets(queue: &Queue) {
+    queue.word.fetch_or(Word::TASKS_BIT, AcqRel);
 }
 
 fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
@@ -157,14 +153,18 @@ fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
 /// Records a wait that was queued, if waits are recorded.
 #[cold]
 #[inline(never)]
-fn record<H: Holder>(state: State, waiter: &Waiter<H>, kind: Kind, is_first: bool, context: &Context<'_>) {
+fn record<H: Holder>(state: State, waiter: &Waiter<H>, kind: Kind, context: &Context<'_>) {
     let (place, slot, owner) = waiter.to_record();
-    // What is known of an event outside of the process stays until its handle is dropped.
-    let is_first = is_first && waiter.holder().identity().is_none();
     // A wait that has begun anew is recorded already.
-    if !slot.is_used() {
-        slot.set(hooks::queued(state, owner, target(waiter, kind), is_first, place, context.waker()));
+    let Some(place) = place.filter(|_| !slot.is_used() && hooks::records(state)) else { return };
+    // What is known of an event outside of the process stays until its handle is dropped.
+    if waiter.holder().identity().is_none() {
+        hooks::meet(waiter.queue().subject(kind));
     }
+    if kind == Kind::AutoReset {
+        stored::note_all(waiter.queue());
+    }
+    slot.set(hooks::queued(owner, target(waiter, kind), place, context.waker()));
 }
 
 /// The future of [`Event::wait_async`](crate::Event::wait_async): ready once the event is set, or
@@ -201,6 +201,13 @@ impl<'a> Wait<'a> {
 
     pub(crate) fn target(&self) -> Target {
         self.wait.target()
+    }
+
+    /// For `any` and `all`: the wait is about to be recorded.
+    pub(crate) fn begin_record(&self) {
+        let queue = self.wait.waiter.queue();
+        hooks::meet(queue.subject(Kind::Event));
+        note_sets(queue);
     }
 }
 
@@ -293,7 +300,7 @@ impl<H: Holder> AutoResetEventWait<H> {
     fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut waiter = self.waiter();
         assert!(!waiter.is_claimed(), "AutoResetWait polled again after it was ready");
-        if waiter.is_unlisted() && stored::take(waiter.queue()) {
+        if waiter.is_unlisted() && stored::take(waiter.queue(), waiter.to_record().0) {
             waiter.mark_released();
             return Poll::Ready(());
         }
@@ -305,7 +312,7 @@ impl<H: Holder> AutoResetEventWait<H> {
         if admitted {
             let state = State::now();
             if !state.is_idle() {
-                record(state, &waiter, Kind::AutoReset, false, context);
+                record(state, &waiter, Kind::AutoReset, context);
             }
         }
         outcome
@@ -325,7 +332,7 @@ impl<H: Holder> AutoResetEventWait<H> {
     fn end_record(&self) {
         if let (Some(place), slot, _) = self.waiter.to_record() {
             if slot.is_used() {
-                hooks::taken(hooks::address(self.waiter.queue()), place);
+                stored::note_taken(self.waiter.queue(), place);
                 self.waiter.end_record();
             }
         }
@@ -382,6 +389,13 @@ impl<'a> AutoResetWait<'a> {
         target(&self.wait.waiter, Kind::AutoReset)
     }
 
+    /// For `any` and `all`: the wait is about to be recorded.
+    pub(crate) fn begin_record(&self) {
+        let queue = self.wait.waiter.queue();
+        hooks::meet(queue.subject(Kind::AutoReset));
+        stored::note_all(queue);
+    }
+
     #[inline]
     fn wait(self: Pin<&mut Self>) -> Pin<&mut AutoResetEventWait<&'a Queue>> {
         // SAFETY: structural pinning of the only field: it is not moved out of anywhere, and
@@ -398,8 +412,12 @@ impl<'a> AutoResetWait<'a> {
     }
 
     /// Uses up the release that it holds.
-    pub(crate) fn claim(self: Pin<&mut Self>) {
-        self.wait().waiter().claim();
+    pub(crate) fn claim(self: Pin<&mut Self>, place: Place) {
+        let waiter = self.wait().waiter();
+        if stored::is_noted(waiter.queue()) {
+            stored::note_taken(waiter.queue(), place);
+        }
+        waiter.claim();
     }
 }
 

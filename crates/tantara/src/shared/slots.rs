@@ -7,7 +7,7 @@ use crate::shared::event::SharedEvent;
 use crate::shared::wait::HandleWait;
 use crate::slots::sealed::{IntoSlot, Seal, Sealed};
 use crate::slots::{Collected, Slot, Waitable};
-use crate::waits::hooks::Identity;
+use crate::waits::hooks::{self, Subject};
 
 impl Waitable for SharedEvent {}
 
@@ -16,8 +16,8 @@ impl Sealed for SharedEvent {
         Slot::external(HandleWait::new(&self.handle, Aim::Set, None))
     }
 
-    fn identity(&self, _: Seal) -> Option<Identity> {
-        Some(self.handle.identity())
+    fn subject(&self, _: Seal) -> Option<Subject<'_>> {
+        Some(hooks::outside(self.handle.identity()))
     }
 }
 
@@ -51,6 +51,6 @@ mod tests {
         assert!(!event.wait_timeout(short).unwrap());
         assert_eq!(any([&event]).wait_timeout(short), None);
         assert_eq!(any([&Event::new() as &dyn crate::Waitable, &event]).wait_timeout(short), None);
-        assert!(State::now().is_idle());
+        assert!(State::now().is_idle() && !State::now().knows());
     }
 }

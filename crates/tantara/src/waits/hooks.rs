@@ -1,12 +1,12 @@
 //! What the events call when a wait begins or ends, or when they are set.
 //!
-//! While nothing is recorded and no event has a label, [`State::now`] is all that they look at, once
-//! for each wait that is queued or sleeps.
+//! While nothing is recorded, [`State::now`] is all that they look at, once for each wait that is queued
+//! or sleeps, and a `set` does nothing more, whether or not events have labels: it takes no lock of the
+//! record.
 //!
-//! An event of which something is known keeps the bit that makes its next `set` look for tasks. So
-//! a `set` without waiters costs nothing more, and a `set` of a known event is noted. It also shows
-//! that nothing known of the address is left from an event that was moved away: a new event has not
-//! that bit.
+//! While waits are recorded, an event of which something is known keeps a bit of its word that makes its
+//! next `set` take the slow path, where it is noted: the one that makes it look for tasks, or one for
+//! that purpose. So a `set` of another event costs nothing more.
 
 #![forbid(unsafe_code)]
 
@@ -18,6 +18,7 @@ use crate::deadline::Deadline;
 use crate::waits::known;
 #[allow(unused_imports, reason = "for events between processes")]
 pub(crate) use crate::waits::known::Count;
+pub(crate) use crate::waits::known::{Mark, Subject};
 use crate::waits::start;
 use crate::waits::store::{self, Beginning};
 pub(crate) use crate::waits::store::{Kind, Place, Recorded, SlotIndex, SlotIndexCell, Target, What};
@@ -56,21 +57,15 @@ pub(crate) fn records(state: State) -> bool {
     if state.is_unasked() { start::ask() } else { state.records() && start::goes_on() }
 }
 
-/// A task was queued. `is_first`: no task or known event was there before.
+/// A wait for an event in memory is about to be recorded: nothing is shown that was known of another
+/// event at that address.
+pub(crate) fn meet(event: Subject<'_>) {
+    known::meet(event);
+}
+
+/// A task was queued, and waits are recorded.
 #[cold]
-#[inline(never)]
-pub(crate) fn queued(
-    state: State,
-    owner: usize,
-    target: Target,
-    is_first: bool,
-    place: Option<Place>,
-    waker: &Waker,
-) -> SlotIndex {
-    if is_first && state.knows() {
-        known::forget(target.address);
-    }
-    let Some(place) = place.filter(|_| records(state)) else { return SlotIndex::NONE };
+pub(crate) fn queued(owner: usize, target: Target, place: Place, waker: &Waker) -> SlotIndex {
     let task = Some(waker.data().addr());
     store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task }).0
 }
@@ -97,17 +92,11 @@ pub(crate) fn ended(slot: &SlotIndexCell, owner: usize) {
     store::remove(slot.take(), owner);
 }
 
-/// An event with waiters, or a known one, was set, and has released waits of that generation. `in_vain`
-/// if nobody waited. Whether it stays known.
+/// While waits are recorded, an event with waiters, or a known one, was set, and has released waits of
+/// that generation, if it has generations. `in_vain` if nobody waited.
 #[cold]
-pub(crate) fn set(state: State, event: Target, in_vain: bool, place: Place) -> bool {
-    if state.records() {
-        let generation = (event.kind == Kind::Event).then_some(event.generation);
-        known::set(event.address, event.kind, generation, in_vain, place);
-        switch::note_known();
-        return true;
-    }
-    state.knows() && known::is_known(event.address)
+pub(crate) fn set(event: Subject<'_>, generation: Option<Generation>, in_vain: bool, place: Place) {
+    known::set(event, generation, in_vain, place);
 }
 
 /// A recorded wait is one until its event is unset.
@@ -123,13 +112,17 @@ pub(crate) fn until_unset(slot: &SlotIndexCell, owner: usize) {
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn introduce(event: Identity, name: impl FnOnce() -> (String, Option<String>)) {
     if is_wanted() {
-        switch::note_known();
-        known::name(event.address, event.kind, name);
+        known::name(outside(event), name);
     }
 }
 
+/// An event that lies outside of the process, of which something is known until its handle is dropped.
+pub(crate) fn outside(event: Identity) -> Subject<'static> {
+    switch::note_known();
+    Subject { address: event.address, kind: event.kind, mark: None }
+}
+
 /// Whether the waits are recorded; if the environment says so, from now on.
-#[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn is_wanted() -> bool {
     let state = State::now();
     !state.is_idle() && records(state)
@@ -137,14 +130,14 @@ pub(crate) fn is_wanted() -> bool {
 
 /// Events between processes are counted outside: see [`Count`].
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn count_by(Identity { address, kind, .. }: Identity, count: Count) {
-    known::count_by(address, kind, count);
+pub(crate) fn count_by(event: Identity, count: Count) {
+    known::count_by(outside(event), count);
 }
 
 /// Somebody holds an event. The number of the hold; zero if it is not recorded.
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn hold(Identity { address, kind, .. }: Identity, place: Place) -> u64 {
-    known::hold(address, kind, place)
+pub(crate) fn hold(event: Identity, place: Place) -> u64 {
+    known::hold(outside(event), place)
 }
 
 /// A hold has ended, if it is recorded.
@@ -155,53 +148,51 @@ pub(crate) fn release(address: usize, number: u64) {
     }
 }
 
-/// Whether anything is known of an event.
-pub(crate) fn is_known(address: usize) -> bool {
-    State::now().knows() && known::is_known(address)
-}
-
-/// A wait has used up a release of an auto-reset event.
+/// While waits are recorded, a wait has used up a release of an auto-reset event.
 #[cold]
-pub(crate) fn taken(address: usize, place: Place) {
-    known::take(address, place);
+pub(crate) fn taken(event: Subject<'_>, place: Place) {
+    known::take(event, place);
 }
 
-/// Notes something of an event, before its first wait too. `mark` is the event's `mark_known`. The
-/// event is marked before, so that a first wait at the same time forgets nothing, and once more after,
-/// because a `set` in between takes the mark off if it finds that nothing is known.
-pub(crate) fn begin_to_know<T>(address: usize, mark: impl Fn() -> bool, note: impl FnOnce() -> T) -> T {
-    switch::note_known();
-    if !mark() {
-        known::forget(address);
+/// Gives an event a label. If waits are recorded, `note_sets` makes it note its sets from now on.
+pub(crate) fn label(event: Subject<'_>, label: &str, note_sets: impl FnOnce()) {
+    known::label(event, label);
+    if is_wanted() {
+        note_sets();
     }
-    let noted = note();
-    mark();
-    noted
 }
 
-/// Somebody has declared to set an event. The number of the declaration; zero if it is not recorded.
-pub(crate) fn declare(address: usize, kind: Kind, place: Place, mark: impl Fn() -> bool) -> u64 {
-    let state = State::now();
-    if state.is_idle() || !records(state) {
-        return 0;
-    }
-    begin_to_know(address, mark, || known::declare(address, kind, place))
+/// While waits are recorded, somebody has declared to set an event. The number of the declaration, which
+/// is not zero. `note_sets` makes the event note its sets from now on.
+pub(crate) fn declare(event: Subject<'_>, place: Place, note_sets: impl FnOnce()) -> u64 {
+    let number = known::declare(event, place);
+    note_sets();
+    number
 }
 
 /// The declaration was kept: the event is being set.
-pub(crate) fn keep(address: usize, kind: Kind, number: u64, place: Place) {
-    known::keep(address, number);
-    known::set(address, kind, None, false, place);
+pub(crate) fn keep(event: Subject<'_>, number: u64, place: Place) {
+    known::keep(event.address, number);
+    if State::now().records() {
+        known::set(event, None, false, place);
+    }
 }
 
 /// The declaration was given up.
 #[track_caller]
 pub(crate) fn give_up(address: usize, number: u64) {
-    known::give_up(address, number, Location::caller());
+    let place = Location::caller();
+    known::give_up(address, number, State::now().records().then_some(place));
 }
 
-/// An event is dropped.
-#[inline]
+/// An event with a mark that is on is dropped.
+#[cold]
+pub(crate) fn forget(address: usize) {
+    known::forget(address);
+}
+
+/// A handle of an event outside of the process is dropped.
+#[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn dropped(address: usize) {
     if State::now().knows() {
         known::forget(address);

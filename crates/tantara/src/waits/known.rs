@@ -1,15 +1,19 @@
 //! What is known of events beside their waits: labels, who set them last, who has declared to set
 //! them.
 //!
-//! An event is known by its address, so what is known ends when the event is dropped. No foreign
-//! code runs under the locks here, and no other lock is taken under them.
+//! An event is known by its address, so what is known ends when the event is dropped. An event in
+//! memory has a [`Mark`], which is on once something is known of it: a new event at the address of one
+//! that was moved away has none. The mark is turned on under the lock of the event's shard, together
+//! with the removal of what is left there; so of several threads that note something of a new event,
+//! none removes what another has noted. No foreign code runs under the locks here, and no other lock
+//! is taken under them.
 
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
@@ -17,6 +21,41 @@ use crate::sync::lock;
 use crate::sys::process::{self, GENERATIONS};
 use crate::waits::store::{self, Kind, Place, Source, Target, Thread};
 use crate::word::Generation;
+
+/// Whether something is known of an event: a part of the event. (Not one of loom's atomics: models
+/// record nothing.)
+#[derive(Debug)]
+pub(crate) struct Mark(AtomicBool);
+
+impl Mark {
+    pub(crate) const fn new() -> Mark {
+        Mark(AtomicBool::new(false))
+    }
+
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+/// An event of which something is noted.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub(crate) address: usize,
+    pub(crate) kind: Kind,
+    /// `None` if the event lies outside of the process: what is known of it ends with its handle.
+    pub(crate) mark: Option<&'a Mark>,
+}
+
+impl Subject<'_> {
+    /// Removes what is left from another event, unless something is known of this one. The caller
+    /// holds the lock of the shard.
+    fn claim(self, shard: &mut Map) {
+        if self.mark.is_some_and(|mark| !mark.0.swap(true, Relaxed)) {
+            shard.remove(&self.address);
+        }
+    }
+}
 
 /// That somebody did something with an event.
 #[derive(Clone, Debug)]
@@ -84,11 +123,28 @@ static KNOWN: [[Mutex<Map>; SHARDS]; GENERATIONS] =
     [const { [const { Mutex::new(BTreeMap::new()) }; SHARDS] }; GENERATIONS];
 
 fn shard(address: usize) -> Option<MutexGuard<'static, Map>> {
-    process::own(&KNOWN).map(|shards| lock(&shards[address / 16 % SHARDS]))
+    process::own(&KNOWN).map(|shards| lock(&shards[shard_of(address)]))
+}
+
+/// By the upper bits of a product, which depend on all bits of the address: events that lie a power of
+/// two apart use different shards.
+fn shard_of(address: usize) -> usize {
+    let mixed = (address as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> (u64::BITS - SHARDS.ilog2())) as usize
+}
+
+/// Removes what is known of the event's address, unless it is known of this event.
+pub(crate) fn meet(event: Subject<'_>) {
+    if event.mark.is_some_and(|mark| !mark.is_on()) {
+        if let Some(mut shard) = shard(event.address) {
+            event.claim(&mut shard);
+        }
+    }
 }
 
 /// Changes what is known of an event, which nothing may have been known of.
-fn change<T>(address: usize, kind: Kind, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
+fn change<T>(event: Subject<'_>, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
+    let Subject { address, kind, .. } = event;
     let nothing = || Known {
         kind,
         label: None,
@@ -105,6 +161,7 @@ fn change<T>(address: usize, kind: Kind, change: impl FnOnce(&mut Known) -> T) -
         taken: None,
     };
     let mut shard = shard(address)?;
+    event.claim(&mut shard);
     let known = shard.entry(address).or_insert_with(nothing);
     if known.kind != kind {
         *known = nothing();
@@ -113,18 +170,19 @@ fn change<T>(address: usize, kind: Kind, change: impl FnOnce(&mut Known) -> T) -
 }
 
 /// Gives an event a label.
-pub(crate) fn label(address: usize, kind: Kind, label: &str) {
+pub(crate) fn label(event: Subject<'_>, label: &str) {
     let label = Arc::from(label);
-    change(address, kind, |known| known.label = Some(label));
+    change(event, |known| known.label = Some(label));
 }
 
 /// Gives an event the label and the path that `name` returns, unless it has a label.
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn name(address: usize, kind: Kind, name: impl FnOnce() -> (String, Option<String>)) {
+pub(crate) fn name(event: Subject<'_>, name: impl FnOnce() -> (String, Option<String>)) {
+    let address = event.address;
     if shard(address).is_some_and(|shard| shard.get(&address).is_none_or(|known| !known.is_introduced)) {
         let (label, path) = name();
         let (label, path) = (Arc::from(label), path.map(Arc::from));
-        change(address, kind, |known| {
+        change(event, |known| {
             known.label.get_or_insert(label);
             (known.path, known.is_introduced) = (path, true);
         });
@@ -132,10 +190,10 @@ pub(crate) fn name(address: usize, kind: Kind, name: impl FnOnce() -> (String, O
 }
 
 /// Notes that an event was set: see [`hooks`](crate::waits::hooks::set).
-pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, in_vain: bool, place: Place) {
-    let counted = if kind == Kind::Shared { count(address) } else { None };
+pub(crate) fn set(event: Subject<'_>, generation: Option<Generation>, in_vain: bool, place: Place) {
+    let counted = if event.kind == Kind::Shared { count(event.address) } else { None };
     let (act, as_of) = (Act::now(place), counted.map(|(_, next)| next));
-    change(address, kind, |known| {
+    change(event, |known| {
         known.as_of = as_of.unwrap_or(known.as_of);
         known.last_set = Some(act);
         known.in_vain = in_vain;
@@ -145,9 +203,9 @@ pub(crate) fn set(address: usize, kind: Kind, generation: Option<Generation>, in
 }
 
 /// Notes that a wait has used up the release of an auto-reset event.
-pub(crate) fn take(address: usize, place: Place) {
+pub(crate) fn take(event: Subject<'_>, place: Place) {
     let act = Act::now(place);
-    change(address, Kind::AutoReset, |known| known.taken = Some(act));
+    change(event, |known| known.taken = Some(act));
 }
 
 /// The number of a declaration or of a hold.
@@ -159,16 +217,16 @@ fn next_number() -> u64 {
 
 /// Notes that somebody holds an event. Returns the number of the hold.
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn hold(address: usize, kind: Kind, place: Place) -> u64 {
+pub(crate) fn hold(event: Subject<'_>, place: Place) -> u64 {
     let (act, number) = (Act::now(place), next_number());
-    change(address, kind, |known| known.holders.push((number, act)));
+    change(event, |known| known.holders.push((number, act)));
     number
 }
 
 /// Notes that somebody will set an event. Returns the number of the declaration.
-pub(crate) fn declare(address: usize, kind: Kind, place: Place) -> u64 {
+pub(crate) fn declare(event: Subject<'_>, place: Place) -> u64 {
     let (act, number) = (Act::now(place), next_number());
-    change(address, kind, |known| {
+    change(event, |known| {
         known.setters.push((number, act));
         known.abandoned = None;
     });
@@ -189,9 +247,9 @@ pub(crate) fn declared() -> Vec<(usize, Known)> {
     matching(|known| known.path.is_some() && !(known.setters.is_empty() && known.holders.is_empty()))
 }
 
-/// The declaration was given up, at that place.
-pub(crate) fn give_up(address: usize, number: u64, place: Place) {
-    let (act, as_of) = (Act::now(place), count(address).map(|(now, _)| now));
+/// The declaration was given up, at that place; `None` if that is not recorded any more.
+pub(crate) fn give_up(address: usize, number: u64, place: Option<Place>) {
+    let (act, as_of) = (place.map(Act::now), count(address).map(|(now, _)| now));
     if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
         if let Some(as_of) = as_of.filter(|now| *now != known.as_of) {
             known.last_set = None;
@@ -200,20 +258,26 @@ pub(crate) fn give_up(address: usize, number: u64, place: Place) {
         let before = known.setters.len();
         known.setters.retain(|(other, _)| *other != number);
         if known.setters.is_empty() && before > 0 {
-            known.abandoned = Some(act);
+            known.abandoned = act;
         }
     }
 }
 
-/// The event was dropped, or another one lies there now.
+/// The record is turned on or off: who sets the events meanwhile is not noted, so what was noted of
+/// earlier sets may be out of date. Labels and declarations stay.
+pub(crate) fn forget_acts() {
+    for shard in process::own(&KNOWN).into_iter().flatten() {
+        for known in lock(shard).values_mut() {
+            (known.last_set, known.abandoned, known.taken) = (None, None, None);
+            known.in_vain = false;
+        }
+    }
+}
+
+/// The event was dropped.
 pub(crate) fn forget(address: usize) {
     let forgotten = shard(address).and_then(|mut shard| shard.remove(&address));
     drop(forgotten);
-}
-
-/// Whether anything is known of the event.
-pub(crate) fn is_known(address: usize) -> bool {
-    shard(address).is_some_and(|shard| shard.contains_key(&address))
 }
 
 /// What is known of an event of that kind.
@@ -253,8 +317,8 @@ fn count(address: usize) -> Option<(u32, u32)> {
 
 /// Notes by what an event between processes is counted.
 #[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn count_by(address: usize, kind: Kind, count: Count) {
-    change(address, kind, |known| known.count.get_or_insert(count).clone());
+pub(crate) fn count_by(event: Subject<'_>, count: Count) {
+    change(event, |known| known.count.get_or_insert(count).clone());
 }
 
 /// What is known of the events of some waits.

@@ -55,9 +55,14 @@
 //! takes time linear in the number of waits, and delays none of them for longer than it takes to
 //! copy some hundreds.
 //!
+//! Labels cost nothing while the record is off: only the events that have one look for it, when they are
+//! dropped.
+//!
 //! # Signal handlers
 //!
-//! While waits are recorded, no method of an event but `is_set` and `clear` is safe in one.
+//! While waits are recorded, no method of an event but `is_set` and `clear` is safe in one. After the
+//! record was turned off, `set` of an [`Event`](crate::Event) is safe there again from the next `set`
+//! on that is called elsewhere. Labels change nothing.
 
 #![forbid(unsafe_code)]
 
@@ -95,7 +100,8 @@ pub use view::{Act, Actor, Awaited, EventKind, Mode, Place, Waiting};
 /// Records waits from now on, or no longer. Waits that are recorded stay so until they end.
 ///
 /// It can be turned on and off at any time, by any thread. Until the first call, the environment
-/// variable `TANTARA_WAITS` decides.
+/// variable `TANTARA_WAITS` decides. What was noted of earlier sets is forgotten when it is turned on or
+/// off, because sets are not noted in between. Labels and declarations stay.
 pub fn record(on: bool) {
     start::record(on);
 }

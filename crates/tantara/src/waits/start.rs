@@ -20,7 +20,13 @@ pub(crate) fn record(on: bool) {
         // The environment may also say what is printed.
         ask();
     }
-    switch::turn(on);
+    // Before, so that nothing new is forgotten; and after, when nothing more is noted.
+    if on && !State::now().records() {
+        known::forget_acts();
+    }
+    if switch::turn(on) && !on {
+        known::forget_acts();
+    }
     if on {
         goes_on();
     } else {

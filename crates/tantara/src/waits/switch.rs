@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Waits are recorded.
 const RECORDS: u8 = 0b001;
-/// Something is known of some events.
+/// Something is known of handles of events outside of this process.
 const KNOWS: u8 = 0b010;
 /// Nobody has looked at the environment yet.
 const UNASKED: u8 = 0b100;
@@ -19,19 +19,16 @@ static STATE: AtomicU8 = AtomicU8::new(UNASKED);
 pub(crate) struct State(u8);
 
 impl State {
-    /// Nothing is recorded, and nothing is known of any event.
-    pub(crate) const IDLE: State = State(0);
-
     /// Models record nothing: they would explore the locks of the record.
     #[inline]
     pub(crate) fn now() -> State {
         State(if cfg!(loom) { 0 } else { STATE.load(Relaxed) })
     }
 
-    /// Nothing is recorded, and nothing is known of any event.
+    /// Nothing is recorded, and the environment need not be asked.
     #[inline]
     pub(crate) fn is_idle(self) -> bool {
-        self.0 == 0
+        self.0 & !KNOWS == 0
     }
 
     #[inline]
@@ -61,7 +58,7 @@ pub(crate) fn answer(on: bool) -> bool {
     STATE.fetch_update(AcqRel, Acquire, change).is_ok()
 }
 
-/// Something is known of an event from now on.
+/// Something is known of a handle from now on.
 pub(crate) fn note_known() {
     if !State::now().knows() {
         STATE.fetch_or(KNOWS, AcqRel);

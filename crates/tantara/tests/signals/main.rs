@@ -238,7 +238,6 @@ fn shared_event_set_in_the_middle_of_every_operation() {
     sleeper.end(|| event.set().unwrap());
 }
 
-/// If only threads wait for it: see the documentation of [`Event`].
 /// The handler finds what a killed holder has left, and cleans it up.
 #[test]
 fn a_look_for_holders_in_the_middle_of_every_operation() {
@@ -283,6 +282,7 @@ fn a_look_for_holders_in_the_middle_of_every_operation() {
     assert!(WAS_UNSET.load(SeqCst));
 }
 
+/// If only threads wait for it: see the documentation of [`Event`].
 #[test]
 fn event_set_in_the_middle_of_what_threads_do() {
     static EVENT: Event = Event::new();
@@ -300,6 +300,8 @@ fn event_set_in_the_middle_of_what_threads_do() {
         });
     }
 
+    // Without a record of waits, a label changes nothing.
+    tantara::waits::label(&EVENT, "interrupted");
     let sleeper = Sleeper::start(|| {
         assert!(EVENT.wait_timeout(LONG), "a handler's set was lost");
         EVENT.clear();
@@ -316,6 +318,7 @@ fn event_set_in_the_middle_of_what_threads_do() {
             ("wait", Box::new(|| (EVENT.clear(), EVENT.wait()).0)),
             ("wait_timeout", Box::new(|| (EVENT.clear(), EVENT.wait_timeout(BRIEFLY)).0)),
             ("wait_deadline", Box::new(|| (EVENT.clear(), EVENT.wait_deadline(Instant::now() + BRIEFLY)).0)),
+            ("a new event", Box::new(|| drop(Event::new()))),
             ("a future that is not polled", Box::new(|| drop(EVENT.wait_async()))),
             ("Debug", Box::new(|| _ = format!("{EVENT:?}"))),
         ],

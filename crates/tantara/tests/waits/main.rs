@@ -7,6 +7,7 @@
 mod forks;
 mod hangs;
 mod late;
+mod noted;
 mod record;
 #[cfg(shared_events)]
 mod shared;
@@ -51,4 +52,16 @@ fn labelled<W: Waitable>(event: W, label: &str) -> W {
     waits::record(true);
     waits::label(&event, label);
     event
+}
+
+/// Runs the test with this name in a process of its own, whose record no other test uses. Whether this is that process.
+fn is_alone(name: &str) -> bool {
+    const CHILD: &str = "ALONE";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args([name, "--exact"]).env(CHILD, "1").env_remove("TANTARA_WAITS").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    false
 }
