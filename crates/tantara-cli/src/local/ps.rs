@@ -1,6 +1,6 @@
 //! `tantara ps`: the waits inside of processes that record them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::io::IsTerminal;
 use std::marker::PhantomData;
@@ -59,6 +59,9 @@ struct Group {
     abandoned: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cycle: Option<String>,
+    /// All of them wait for the same events. Else what is known of these is known of those of the oldest.
+    #[serde(default)]
+    same_events: bool,
     number_of_events: u64,
     #[serde(deserialize_with = "the_first::<16, _, _>")]
     events: Vec<Event>,
@@ -412,6 +415,11 @@ fn print(processes: &[Process]) {
         for line in table.lines() {
             output::line(format_args!(" {}", line.trim_end()));
         }
+        // Once, and not for each place where somebody waits.
+        let guesses: BTreeSet<String> = process.groups.iter().flat_map(Group::guesses).collect();
+        for guess in guesses.iter().take(MOST_OTHERS) {
+            output::line(format_args!("  {guess}"));
+        }
         let listed: u64 = process.groups.iter().map(|group| group.count).fold(0, u64::saturating_add);
         if listed < process.total {
             output::line(format_args!("  and {} more waits", process.total - listed));
@@ -460,34 +468,39 @@ impl Group {
 
     /// What is known of its events, a line each.
     fn known(&self) -> Vec<String> {
-        let (mut lines, mut in_vain) = (Vec::new(), Vec::new());
+        let mut lines = Vec::new();
         if let Some(cycle) = &self.cycle {
             lines.push(format!("a cycle: {}", text::short(cycle)));
         }
         if self.released {
             lines.push("released, but not run since: its executor is blocked".to_owned());
         }
+        let whose = if self.count > 1 && !self.same_events { "of the oldest: " } else { "" };
         for event in &self.events {
             let of = if self.events.len() > 1 { format!("{}: ", text::short(&event.name)) } else { String::new() };
-            lines.extend(event.abandoned.as_ref().map(|act| format!("{of}abandoned {}", act.shown())));
+            let act = |what: &str, act: &Act| format!("{whose}{of}{what} {}", act.shown());
+            lines.extend(event.abandoned.as_ref().map(|it| act("abandoned", it)));
             if event.until_unset {
-                lines.extend(event.holders.iter().take(3).map(|act| format!("{of}held {}", act.shown())));
+                lines.extend(event.holders.iter().take(3).map(|it| act("held", it)));
             } else {
-                lines.extend(event.setters.iter().take(3).map(|act| format!("{of}to be set {}", act.shown())));
+                lines.extend(event.setters.iter().take(3).map(|it| act("to be set", it)));
             }
+            // They are known by the file, which is the same for all of the group.
             lines.extend(event.others.iter().map(|other| format!("{of}{}", other.shown())));
-            lines.extend(event.taken.as_ref().map(|act| format!("{of}last release taken {}", act.shown())));
-            lines.extend(event.last_set.as_ref().map(|act| format!("{of}last set {}", act.shown())));
+            lines.extend(event.taken.as_ref().map(|it| act("last release taken", it)));
+            lines.extend(event.last_set.as_ref().map(|it| act("last set", it)));
         }
-        for event in self.set_in_vain.iter().filter(|_| lines.is_empty()).take(MOST_OTHERS) {
-            let set = event.last_set.as_ref().map(|act| format!(" {}", act.shown())).unwrap_or_default();
-            in_vain.push(format!(
-                "perhaps the wrong event was set: {}{set}, and nobody waited for it",
-                text::short(&event.name)
-            ));
-        }
-        lines.extend(in_vain);
         lines
+    }
+
+    /// What may have been set in place of its events, if nothing is known of these.
+    fn guesses(&self) -> impl Iterator<Item = String> {
+        let is_nothing_known = self.known().is_empty();
+        self.set_in_vain.iter().filter(move |_| is_nothing_known).map(|event| {
+            let set = event.last_set.as_ref().map(|act| format!(" {}", act.shown())).unwrap_or_default();
+            let name = text::short(&event.name);
+            format!("perhaps the wrong event was set: {name}{set}, and nobody waited for it")
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod declared;
+mod folded;
 mod hostile;
 #[path = "../signals/mod.rs"]
 mod signals;

@@ -6,18 +6,25 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::waits::known::Act;
 use crate::waits::store::{Record, What};
-use crate::waits::view::{Snapshot, Waiting};
+use crate::waits::view::{self, Snapshot, Waiting};
 
 /// How many members of a group are listed.
 const LISTED: usize = 8;
 
-/// Waits at the same place for events of the same names.
+/// Waits at the same place for events of the same names, of which the same is known, if that was done
+/// at the same places.
 pub(crate) struct Group {
     /// How many waits there are.
     pub(crate) count: usize,
     /// Those that have waited longest; never empty.
     pub(crate) oldest: Vec<Waiting>,
+    /// Whether all of them wait for the same events. Else who has done something with them, and when,
+    /// is only known of the oldest.
+    pub(crate) is_of_same_events: bool,
+    /// What tells the events of the oldest from others.
+    events: u64,
 }
 
 /// All recorded waits, the groups with the oldest waits first.
@@ -28,17 +35,25 @@ pub(crate) fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, record) in snapshot.records.iter().enumerate() {
         let cycle = cycles.remove(&at);
-        let number = *numbers.entry((key(&snapshot, record), cycle.is_some())).or_insert_with(|| {
-            groups.push(Group { count: 0, oldest: Vec::new() });
+        let events = hash(record.what.targets().iter().map(|target| (target.kind as u8, target.address)));
+        let number = *numbers.entry((key(&snapshot, record), cycle.clone())).or_insert_with(|| {
+            groups.push(Group { count: 0, oldest: Vec::new(), is_of_same_events: true, events });
             groups.len() - 1
         });
         let group = &mut groups[number];
         group.count += 1;
+        group.is_of_same_events &= group.events == events;
         if group.oldest.len() < LISTED {
             group.oldest.push(Waiting { cycle, ..snapshot.waiting(record) });
         }
     }
     groups
+}
+
+fn hash(items: impl Iterator<Item = impl Hash>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    items.for_each(|item| item.hash(&mut hasher));
+    hasher.finish()
 }
 
 /// What the waits of a group have in common.
@@ -53,25 +68,51 @@ fn key(snapshot: &Snapshot, record: &Record) -> u64 {
     }
     .hash(&mut hasher);
     for target in record.what.targets() {
-        let known = snapshot.known.get(*target);
-        (target.kind as u8, target.until_unset).hash(&mut hasher);
-        known.and_then(|known| known.label.as_deref()).hash(&mut hasher);
-        known.is_some_and(|known| known.abandoned.is_some()).hash(&mut hasher);
-        snapshot.known.has_released(*target).hash(&mut hasher);
+        (target.kind as u8, target.until_unset, snapshot.known.has_released(*target)).hash(&mut hasher);
+        if let Some(known) = snapshot.known.get(*target) {
+            (known.label.as_deref(), known.path.as_deref()).hash(&mut hasher);
+            // Not the thread and the time: of many tasks that are to be set at one place, one line is enough.
+            let place = |act: &Act| (act.place.address(), act.thread.has_ended());
+            for act in [&known.last_set, &known.abandoned, &known.taken] {
+                act.as_ref().map(place).hash(&mut hasher);
+            }
+            for acts in [&known.setters, &known.holders] {
+                acts.len().hash(&mut hasher);
+                acts.iter().for_each(|(_, act)| place(act).hash(&mut hasher));
+            }
+        }
     }
     hasher.finish()
 }
 
-/// The waits, in groups of those that began at the same place.
+/// The waits, in groups like those of [`groups`].
 pub(crate) fn by_place(waits: Vec<Waiting>) -> Vec<Vec<Waiting>> {
     let mut groups: Vec<Vec<Waiting>> = Vec::new();
     let mut numbers = HashMap::new();
     for wait in waits {
-        let number = *numbers.entry((wait.place.clone(), wait.task.is_some())).or_insert_with(|| {
+        let number = *numbers.entry((wait.cycle.clone(), key_of_waiting(&wait))).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
         groups[number].push(wait);
     }
     groups
+}
+
+/// The same as [`key`].
+fn key_of_waiting(wait: &Waiting) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&wait.place, wait.task.is_some(), wait.mode).hash(&mut hasher);
+    for event in &wait.events {
+        (event.kind, event.until_unset, event.has_released, &event.label, &event.path).hash(&mut hasher);
+        let place = |act: &view::Act| (act.place.clone(), act.by.has_ended);
+        for act in [&event.last_set, &event.abandoned, &event.taken] {
+            act.as_deref().map(place).hash(&mut hasher);
+        }
+        for acts in [&event.setters, &event.holders] {
+            acts.len().hash(&mut hasher);
+            acts.iter().for_each(|act| place(act).hash(&mut hasher));
+        }
+    }
+    hasher.finish()
 }

@@ -55,6 +55,7 @@ fn of_group(page: &mut Json, group: &Group) {
     page.text("mode", mode);
     page.flag("released", first.is_released());
     page.flag("abandoned", first.is_abandoned());
+    page.flag("same_events", group.is_of_same_events);
     if let Some(cycle) = group.oldest.iter().find_map(|waiting| waiting.cycle.as_deref()) {
         page.text("cycle", cycle);
     }
