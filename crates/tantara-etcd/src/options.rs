@@ -10,6 +10,10 @@ use crate::error::Error;
 use crate::store::keys;
 use crate::tls::Tls;
 
+/// The limits of [`Options::recheck`].
+const SHORTEST_RECHECK: Duration = Duration::from_millis(100);
+const LONGEST_RECHECK: Duration = Duration::from_secs(86_400);
+
 /// How a [`Cluster`](crate::Cluster) connects. The default suits a cluster without TLS and users.
 ///
 /// ```no_run
@@ -156,9 +160,10 @@ impl Options {
 
     /// Sets how often events with waits are read again even if the watch shows no change; every
     /// thirty seconds by default. It bounds the delay of a wait if a server fails to send a change.
+    /// A shorter period than a tenth of a second counts as that, and a longer one than a day as a day.
     #[must_use]
     pub fn recheck(mut self, period: Duration) -> Options {
-        self.recheck = period;
+        self.recheck = period.clamp(SHORTEST_RECHECK, LONGEST_RECHECK);
         self
     }
 
@@ -280,6 +285,14 @@ mod tests {
     fn a_provider_that_panics_has_failed() {
         let options = Options::new().credentials(|| -> Result<(String, String), String> { panic!("on purpose") });
         assert!(options.credentials.unwrap().get().unwrap_err().contains("panicked"));
+    }
+
+    #[test]
+    fn events_are_read_again_neither_all_the_time_nor_never() {
+        let recheck = |period| Options::new().recheck(period).recheck;
+        assert_eq!(recheck(Duration::ZERO), SHORTEST_RECHECK);
+        assert_eq!(recheck(Duration::MAX), LONGEST_RECHECK);
+        assert_eq!(recheck(Duration::from_secs(7)), Duration::from_secs(7));
     }
 
     #[test]
