@@ -39,6 +39,10 @@ pub enum Manner {
     /// Like a member whose disk is slow: reads and writes take this much longer, other requests do
     /// not.
     Slow(Duration),
+    /// A member that takes this much longer to revoke a lease.
+    SlowRevokes(Duration),
+    /// A member that revokes no lease.
+    NoRevokes,
     /// Like 3.5.28 or later when the tokens of all open watch streams have expired: new watches on
     /// them are refused, with the ID -1.
     ExpiredStreams,
@@ -188,6 +192,11 @@ async fn handle(
     let has_token = head.headers.contains_key("token");
     if let Manner::Slow(delay) = manner
         && path.contains("/etcdserverpb.KV/")
+    {
+        tokio::time::sleep(delay).await;
+    }
+    if let Manner::SlowRevokes(delay) = manner
+        && path == REVOKE
     {
         tokio::time::sleep(delay).await;
     }
@@ -374,6 +383,7 @@ async fn send(to: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> Opt
 
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
 const INVALID_ARGUMENT: u8 = 3;
@@ -391,6 +401,7 @@ fn refusal(manner: Manner, path: &str, has_token: bool, message: &[u8]) -> Optio
         Manner::AdminsOnly if is_guarded => Some((PERMISSION_DENIED, "etcdserver: permission denied")),
         Manner::Learner if !learner_answers => Some((FAILED_PRECONDITION, LEARNER)),
         Manner::OldLearner if !learner_answers => Some((UNAVAILABLE, LEARNER)),
+        Manner::NoRevokes if path == REVOKE => Some((PERMISSION_DENIED, "etcdserver: permission denied")),
         Manner::NotCapable => Some((FAILED_PRECONDITION, "etcdserver: not capable")),
         _ => None,
     }

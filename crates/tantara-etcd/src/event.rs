@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tantara::__private::{Collected, IntoSlot, Seal, Sealed, Slot};
 use tantara::Waitable;
 
-use crate::client::proto::{DeleteRange, LeaseRevoke, Op, Put};
+use crate::client::proto::{DeleteRange, Op, Put};
 use crate::driver::mailbox::Aim;
 use crate::driver::runtime::{Asked, Runtime};
 use crate::error::{Error, Kind, Pending, Resolve};
@@ -74,6 +74,7 @@ pub(crate) const SET: &str = "set an event";
 const CLEAR: &str = "clear an event";
 const READ: &str = "read an event";
 const REMOVE: &str = "remove an event";
+const END_HOLDS: &str = "end the holds of an event that was removed";
 
 impl ClusterEvent {
     pub(crate) fn new(runtime: Runtime, name: &str) -> ClusterEvent {
@@ -170,7 +171,9 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// As for [`set`](ClusterEvent::set).
+    /// As for [`set`](ClusterEvent::set); and if the event was removed, and a holder could not be
+    /// told. Such a holder finds out by itself within about the options'
+    /// [`recheck`](crate::Options::recheck).
     pub fn remove(&self) -> Result<bool, Error> {
         self.request_remove()?.wait()
     }
@@ -187,16 +190,15 @@ impl ClusterEvent {
             let until = store.connection.request_deadline();
             let exists = read::event(&store, REMOVE, Arc::clone(&name), until).await?.exists();
             if exists {
-                let holds = read::list(&store, REMOVE, store.keys.holds(&name), 0).await;
-                let (holds, _) = holds.map_err(|failure| failure.error)?;
                 let key = store.keys.event(&name);
                 let delete = DeleteRange { range_end: keys::end_of(&key), key };
                 let deleted = store.writes.apply(REMOVE, vec![delete.into()], until).await;
-                deleted.map_err(|error| write_error(error, REMOVE, runtime))?;
-                // The holders learn of it when their leases end.
-                for hold in &holds {
-                    let _ = store.connection.call(REMOVE, &LeaseRevoke { id: hold.lease }, until).await;
-                }
+                let revision = deleted.map_err(|error| write_error(error, REMOVE, runtime))?;
+                // Exactly the holds that were deleted: another one may have begun since the event was
+                // read. Their holders learn of it when their leases end.
+                let holds = read::list(&store, END_HOLDS, store.keys.holds(&name), revision - 1).await;
+                let (holds, _) = holds.map_err(|failure| failure.error)?;
+                store.leases.revoke_all(END_HOLDS, holds.iter().map(|hold| hold.lease)).await?;
             }
             Ok(exists)
         })
@@ -329,7 +331,7 @@ impl ClusterEvent {
         let ops = ops(runtime.store(), &self.name);
         self.run(move |store, _| async move {
             let written = store.writes.apply(doing, ops, store.connection.request_deadline()).await;
-            written.map_err(|error| write_error(error, doing, runtime))
+            written.map(drop).map_err(|error| write_error(error, doing, runtime))
         })
     }
 

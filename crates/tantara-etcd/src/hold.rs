@@ -97,10 +97,13 @@ impl ClusterEvent {
                     Put { key: key.clone(), value: Stamp::now().to_value(), lease: lease.id }.into(),
                     Put { key: store.keys.pulse(&name), value: Stamp::now().to_value(), lease: 0 }.into(),
                 ],
-                failure: vec![Range { key, ..Range::default() }.into()],
+                failure: vec![Range::of(key.clone()).into()],
             };
             match store.connection.call(DOING, &create, until).await {
-                Ok(_) => Ok(Hold { event, lease }),
+                Ok(_) => {
+                    lease.is_for(key);
+                    Ok(Hold { event, lease })
+                }
                 // Dropping the lease ends the hold, if there is one.
                 Err(failure) if failure.may_be_done => {
                     Err(Error::new(Kind::Unknown { doing: DOING, tries: store.connection.tries(), pending: None }))

@@ -367,6 +367,62 @@ fn a_quiet_watch_whose_progress_is_not_reported_stays_open() {
 }
 
 #[test]
+fn the_removal_of_an_event_ends_all_its_holds() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options().timeout(Duration::from_secs(12))).unwrap();
+    // It does not find out by itself.
+    let holder = without_rechecks().namespace(cluster.namespace());
+    let holder = Cluster::connect_with(servers.endpoints(), holder).unwrap();
+    let hold = || holder.event("event").hold().unwrap();
+    let event = cluster.event("event");
+    // One after the other they would take longer than a request may.
+    let holds: Vec<_> = (0..12).map(|_| hold()).collect();
+    stand_in.answer(Manner::SlowRevokes(Duration::from_secs(2)));
+    assert!(event.remove().unwrap());
+    holds.iter().for_each(|hold| assert!(hold.lost().wait_timeout(LONG)));
+    // A holder that cannot be told is no success.
+    let hold_of_one = hold();
+    stand_in.answer(Manner::NoRevokes);
+    let error = event.remove().unwrap_err();
+    assert!(error.is_permission_denied() && error.to_string().contains("end the holds"), "{error}");
+    assert!(!event.is_set().unwrap());
+    drop(hold_of_one);
+    // A hold that begins between the read of the event and its removal.
+    stand_in.answer(Manner::Slow(Duration::from_millis(700)));
+    let ends_a_new_hold = || {
+        let old = hold();
+        let before = count(&stand_in, "KV/Txn");
+        let removing = {
+            let event = event.clone();
+            thread::spawn(move || event.remove())
+        };
+        // The first one reads the event.
+        until("it is being removed", || count(&stand_in, "KV/Txn") > before + 1);
+        let new = hold();
+        assert!(removing.join().unwrap().unwrap());
+        assert!(old.lost().wait_timeout(LONG));
+        // On a busy machine the removal may come first.
+        let was_removed = !holder.event("event").is_set().unwrap();
+        assert!(!was_removed || new.lost().wait_timeout(LONG));
+        was_removed
+    };
+    until("a new hold is removed", ends_a_new_hold);
+}
+
+#[test]
+fn a_hold_whose_key_is_gone_is_lost() {
+    let servers = Servers::one();
+    let options = options().hold_ttl(Duration::from_secs(2)).recheck(Duration::from_millis(200));
+    let cluster = Cluster::connect_with(servers.endpoints(), options).unwrap();
+    let [kept, lost] = ["kept", "lost"].map(|name| cluster.event(name).hold().unwrap());
+    servers.delete_prefix(&format!("/{}/e/lost/h/", cluster.namespace()));
+    assert!(lost.lost().wait_timeout(LONG));
+    assert!(!kept.is_lost() && cluster.event("kept").is_set().unwrap());
+    until("its lease has ended", || servers.leases() == 1);
+}
+
+#[test]
 fn a_list_ends_where_a_server_has_no_key_and_says_that_there_are_more() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use tantara::Event;
@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::client::connection::Connection;
 use crate::client::member::MemberConnection;
-use crate::client::proto::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, LeaseRevoke};
+use crate::client::proto::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, LeaseRevoke, Range, RangeAnswer, Txn};
 use crate::client::transport::Answers;
 use crate::error::{Error, Why};
 use crate::lock::lock;
@@ -37,6 +37,13 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How long revoking leases may take when the connection ends.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
+/// Upper bound on the leases of others that are revoked concurrently.
+const AT_ONCE: usize = 64;
+
+/// The number of keys that are read in one transaction. etcd allows 128 operations unless it is
+/// configured otherwise.
+const KEYS_AT_ONCE: usize = 16;
+
 /// A lease that is kept alive. Dropping it revokes it, which deletes all keys that are attached to
 /// it.
 #[derive(Debug)]
@@ -55,6 +62,8 @@ struct Kept {
     renewal: Renewal,
     /// The lease certainly lasts until this moment.
     until: Mutex<Instant>,
+    /// The key for which the lease is there.
+    key: OnceLock<Vec<u8>>,
 }
 
 impl Lease {
@@ -75,6 +84,11 @@ impl Lease {
 
     pub(crate) fn is_lost(&self) -> bool {
         self.is_inherited() || self.kept.lost.is_set() || Instant::now() >= self.kept.until()
+    }
+
+    /// The lease is there for this key, which exists, and is lost with it.
+    pub(crate) fn is_for(&self, key: Vec<u8>) {
+        self.kept.key.get_or_init(|| key);
     }
 
     /// Whether this is the child of a fork: the lease belongs to its parent.
@@ -133,6 +147,8 @@ impl Leases {
             kept: HashMap::new(),
             next: HashMap::new(),
             stream: None,
+            looking: JoinSet::new(),
+            look_at: Instant::now() + connection.options.recheck,
         };
         (Leases { connection, commands, are_used: Arc::default() }, keeper.run(stop))
     }
@@ -161,11 +177,38 @@ impl Leases {
             Err(failure) => return Err(failure.error),
         };
         let ttl = Duration::from_secs(u64::try_from(granted).unwrap_or(1));
-        let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal, until: Mutex::new(asked + ttl) });
+        let kept =
+            Arc::new(Kept { lost: Event::new(), ttl, renewal, until: Mutex::new(asked + ttl), key: OnceLock::new() });
         if self.commands.send(Command::Keep(id, Arc::clone(&kept))).is_err() {
             return Err(Error::ended("the connection to etcd has been closed"));
         }
         Ok(Lease { id, kept, commands: self.commands.clone(), process: std::process::id() })
+    }
+}
+
+impl Leases {
+    /// Revokes leases of other processes, several at a time, each with the timeout of a request.
+    pub(crate) async fn revoke_all(&self, doing: &'static str, ids: impl Iterator<Item = i64>) -> Result<(), Error> {
+        let (mut revoking, mut outcome) = (JoinSet::new(), Ok(()));
+        for id in ids {
+            if revoking.len() == AT_ONCE
+                && let Some(Ok(Err(error))) = revoking.join_next().await
+            {
+                outcome = Err(error);
+            }
+            let connection = Arc::clone(&self.connection);
+            revoking.spawn(async move {
+                match connection.call(doing, &LeaseRevoke { id }, connection.request_deadline()).await {
+                    // It has ended already.
+                    Err(failure) if failure.status == Some(Code::NotFound) => Ok(()),
+                    outcome => outcome.map(drop).map_err(|failure| failure.error),
+                }
+            });
+        }
+        for revoked in revoking.join_all().await {
+            outcome = outcome.and(revoked);
+        }
+        outcome
     }
 }
 
@@ -177,6 +220,10 @@ struct Keeper {
     next: HashMap<i64, Instant>,
     /// An open stream on which all requests so far were answered.
     stream: Option<Stream>,
+    /// Reads of the keys of leases. Each returns the leases whose keys are gone.
+    looking: JoinSet<Vec<i64>>,
+    /// When the keys are read again, together with the next request to keep leases alive.
+    look_at: Instant,
 }
 
 struct Stream {
@@ -202,6 +249,7 @@ impl Keeper {
                 () = sleep_until(due) => self.keep_alive(false).await,
                 () = awake.notified(), if !self.next.is_empty() => self.keep_alive(true).await,
                 Some(_) = revoking.join_next() => {}
+                Some(Ok(gone)) = self.looking.join_next() => self.end(&gone, &mut revoking),
                 () = &mut stop => break,
             }
         }
@@ -226,6 +274,32 @@ impl Keeper {
                 if self.kept.remove(&id).is_some_and(|kept| !kept.lost.is_set()) {
                     revoking.spawn(revoke(Arc::clone(&self.connection), id));
                 }
+            }
+        }
+    }
+
+    /// Begins to read the keys for which leases are there, from time to time. A lease that lasts
+    /// although its key was deleted binds nothing.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if now < self.look_at || !self.looking.is_empty() {
+            return;
+        }
+        self.look_at = now + self.connection.options.recheck;
+        let key = |(id, kept): (&i64, &Arc<Kept>)| Some((*id, kept.key.get()?.clone()));
+        let keys: Vec<(i64, Vec<u8>)> = self.kept.iter().filter_map(key).collect();
+        if !keys.is_empty() {
+            self.looking.spawn(gone(Arc::clone(&self.connection), keys));
+        }
+    }
+
+    /// Ends leases that bind nothing.
+    fn end(&mut self, ids: &[i64], revoking: &mut JoinSet<()>) {
+        for id in ids {
+            self.next.remove(id);
+            if let Some(kept) = self.kept.remove(id) {
+                wake::set(&kept.lost);
+                revoking.spawn(revoke(Arc::clone(&self.connection), *id));
             }
         }
     }
@@ -268,6 +342,7 @@ impl Keeper {
             }
         }
         let again = Instant::now() + RETRY;
+        self.look();
         for (id, at) in due {
             if let (Some(next), Some(kept)) = (self.next.get_mut(&id), self.kept.get(&id))
                 && *next == at
@@ -333,6 +408,25 @@ impl Drop for Keeper {
     }
 }
 
+/// The leases whose keys do not exist, or are not attached to them.
+async fn gone(connection: Arc<Connection>, keys: Vec<(i64, Vec<u8>)>) -> Vec<i64> {
+    let mut gone = Vec::new();
+    for keys in keys.chunks(KEYS_AT_ONCE) {
+        let read = |(_, key): &(i64, Vec<u8>)| Range { keys_only: true, ..Range::of(key.clone()) }.into();
+        let read = Txn { success: keys.iter().map(read).collect(), ..Txn::default() };
+        // If this fails, nothing is known.
+        let answer = connection.call("check a hold", &read, connection.request_deadline()).await;
+        let answers = answer.map_or_else(|_| Vec::new(), |answer| answer.responses);
+        for ((id, _), answer) in keys.iter().zip(answers) {
+            let is_gone = |answer: RangeAnswer| answer.kvs.first().is_none_or(|kv| kv.lease != *id);
+            if answer.range.is_some_and(is_gone) {
+                gone.push(*id);
+            }
+        }
+    }
+    gone
+}
+
 async fn revoke(connection: Arc<Connection>, id: i64) {
     // If this fails, the lease expires by itself.
     let _ = connection.call("revoke a lease", &LeaseRevoke { id }, connection.request_deadline()).await;
@@ -352,7 +446,7 @@ mod tests {
     fn lease(leases: &Leases, id: i64) -> Lease {
         let ttl = Duration::from_secs(60);
         let until = Mutex::new(Instant::now() + ttl);
-        let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal: OF_HOLD, until });
+        let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal: OF_HOLD, until, key: OnceLock::new() });
         leases.commands.send(Command::Keep(id, Arc::clone(&kept))).unwrap();
         Lease { id, kept, commands: leases.commands.clone(), process: std::process::id() }
     }

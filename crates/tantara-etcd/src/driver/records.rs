@@ -163,5 +163,5 @@ async fn write(
         let stamp = Stamp { at: since, count: u32::try_from(count).unwrap_or(u32::MAX), ..Stamp::now() };
         Put { key, value: stamp.to_value(), lease: id }.into()
     };
-    store.writes.apply(DOING, vec![op], until).await.ok()
+    store.writes.apply(DOING, vec![op], until).await.ok().map(drop)
 }

@@ -61,7 +61,7 @@ struct Queued {
     doing: &'static str,
     ops: Vec<Op>,
     until: Instant,
-    done: oneshot::Sender<Result<(), WriteError>>,
+    done: oneshot::Sender<Result<i64, WriteError>>,
 }
 
 impl Queued {
@@ -113,13 +113,14 @@ impl WriteQueue {
         lock(&self.queue)
     }
 
-    /// Applies all of `ops` or none, once. Runs on the runtime thread.
+    /// Applies all of `ops` or none, once. Returns the revision of the change. Runs on the runtime
+    /// thread.
     pub(crate) async fn apply(
         self: &Arc<Self>,
         doing: &'static str,
         ops: Vec<Op>,
         until: Instant,
-    ) -> Result<(), WriteError> {
+    ) -> Result<i64, WriteError> {
         let (done, mut outcome) = oneshot::channel();
         let number = {
             let mut queue = self.queue();

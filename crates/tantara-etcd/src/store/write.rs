@@ -184,8 +184,8 @@ impl Writer {
         self.connection.unreachable(doing)
     }
 
-    /// Applies all of `ops` or none, once.
-    pub(crate) async fn apply(&self, doing: &'static str, ops: Vec<Op>, until: Instant) -> Result<(), Fault> {
+    /// Applies all of `ops` or none, once. Returns the revision of the change.
+    pub(crate) async fn apply(&self, doing: &'static str, ops: Vec<Op>, until: Instant) -> Result<i64, Fault> {
         let mut reserved = self.reserve(doing, until).await?;
         let mut is_contended = false;
         loop {
@@ -205,7 +205,7 @@ impl Writer {
                 if !is_contended {
                     reserved.release(revision, write.version + 1);
                 }
-                return Ok(());
+                return Ok(revision);
             }
             // The slot was changed, by an attempt whose answer was lost or by another writer.
             let slot = slot_in(answer);
@@ -218,7 +218,7 @@ impl Writer {
             match self.search(doing, &write, slot, until).await {
                 Ok(Outcome::Made(revision, version)) => {
                     reserved.release(revision, version);
-                    return Ok(());
+                    return Ok(revision);
                 }
                 Ok(Outcome::Lost) => return Err(Fault::Lost(self.lost(doing))),
                 Err(_) => return Err(Fault::Unknown(write)),
