@@ -99,7 +99,9 @@ impl<'a> SetOnDrop<'a> {
     fn new(setter: Setter<'a>) -> SetOnDrop<'a> {
         let place = Location::caller();
         let subject = if hooks::is_wanted() { setter.subject() } else { None };
-        let declaration = subject.map_or(0, |event| hooks::declare(event, place, || setter.note_sets()));
+        let may_move = !matches!(setter, Setter::Event(_) | Setter::AutoReset(_));
+        let declare = |event| hooks::declare(event, place, may_move, || setter.note_sets());
+        let declaration = subject.map_or(0, declare);
         SetOnDrop { setter, place, declaration }
     }
 

@@ -1,13 +1,20 @@
 //! Threads that wait for one another: those whose events only threads have declared to set that wait
 //! themselves.
+//!
+//! A cycle is reported only if it is certain, as far as is declared. A declaration says who is to set the
+//! event only if its value borrows the event, and was made by a thread that polls no tasks: else it may
+//! have been moved to another thread. Events between processes or machines are left out, because others
+//! may set them.
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
 use crate::waits::known::OfEvents;
-use crate::waits::store::{Record, Target, Thread, What};
+use crate::waits::store::{Kind, Record, Target, What};
+use crate::waits::threads::Thread;
 
 /// What the search looks at.
 pub(crate) struct Waits<'a> {
@@ -40,19 +47,20 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The threads that have declared to set an event, or hold the one that is to be unset.
+    /// The threads that have declared to set an event: `None` for one that may have handed that on.
     fn setters(&self, target: Target) -> impl Iterator<Item = Option<u32>> {
-        let setters = self.waits.known.get(target).map_or(&[][..], |known| match target.until_unset {
-            true => &known.holders,
-            false => &known.setters,
-        });
-        setters.iter().map(|(_, act)| self.numbers.get(&Arc::as_ptr(&act.thread)).copied())
+        let setters = self.waits.known.get(target).map_or(&[][..], |known| &known.setters);
+        setters.iter().map(|(_, act)| {
+            let is_its_own = !act.may_move && !act.thread.polls_tasks.load(Acquire);
+            self.numbers.get(&Arc::as_ptr(&act.thread)).copied().filter(|_| is_its_own)
+        })
     }
 
     /// Whether somebody may still set the event, as far as is known.
     fn may_be_set(&self, target: Target, stuck: &BTreeMap<u32, usize>) -> bool {
         let is_free = |setter: Option<u32>| setter.is_none_or(|setter| !stuck.contains_key(&setter));
-        self.waits.known.has_released(target)
+        !matches!(target.kind, Kind::Event | Kind::AutoReset)
+            || self.waits.known.has_released(target)
             || self.setters(target).next().is_none()
             || self.setters(target).any(is_free)
     }
@@ -76,10 +84,7 @@ impl Search<'_> {
             let Some((target, setter)) = next else { break };
             let (own, other) = (self.thread(record.thread), self.thread(setter));
             let name = self.event(*target);
-            steps.push(match target.until_unset {
-                true => format!("{own} waits for {name} to be unset, which {other} holds"),
-                false => format!("{own} waits for {name}, which {other} is to set"),
-            });
+            steps.push(format!("{own} waits for {name}, which {other} is to set"));
             let Some(next) = stuck.get(&setter) else { break };
             at = *next;
         }

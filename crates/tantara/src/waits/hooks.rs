@@ -163,9 +163,10 @@ pub(crate) fn label(event: Subject<'_>, label: &str, note_sets: impl FnOnce()) {
 }
 
 /// While waits are recorded, somebody has declared to set an event. The number of the declaration, which
-/// is not zero. `note_sets` makes the event note its sets from now on.
-pub(crate) fn declare(event: Subject<'_>, place: Place, note_sets: impl FnOnce()) -> u64 {
-    let number = known::declare(event, place);
+/// is not zero. `may_move`: another thread may keep it. `note_sets` makes the event note its sets from
+/// now on.
+pub(crate) fn declare(event: Subject<'_>, place: Place, may_move: bool, note_sets: impl FnOnce()) -> u64 {
+    let number = known::declare(event, place, may_move);
     note_sets();
     number
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use crate::sync::lock;
 use crate::sys::process::{self, GENERATIONS};
-use crate::waits::store::{self, Kind, Place, Source, Target, Thread};
+use crate::waits::store::{Kind, Place, Source, Target};
+use crate::waits::threads::{self, Thread};
 use crate::word::Generation;
 
 /// Whether something is known of an event: a part of the event. (Not one of loom's atomics: models
@@ -64,11 +65,13 @@ pub(crate) struct Act {
     pub(crate) thread: Arc<Thread>,
     /// By the record's clock.
     pub(crate) at: Duration,
+    /// Of a declaration: another thread may keep it, because its value owns what it needs.
+    pub(crate) may_move: bool,
 }
 
 impl Act {
     fn now(place: Place) -> Act {
-        Act { place: Source::of(place), thread: store::this_thread(), at: process::clock() }
+        Act { place: Source::of(place), thread: threads::this_thread(), at: process::clock(), may_move: false }
     }
 }
 
@@ -224,8 +227,8 @@ pub(crate) fn hold(event: Subject<'_>, place: Place) -> u64 {
 }
 
 /// Notes that somebody will set an event. Returns the number of the declaration.
-pub(crate) fn declare(event: Subject<'_>, place: Place) -> u64 {
-    let (act, number) = (Act::now(place), next_number());
+pub(crate) fn declare(event: Subject<'_>, place: Place, may_move: bool) -> u64 {
+    let (act, number) = (Act { may_move, ..Act::now(place) }, next_number());
     change(event, |known| {
         known.setters.push((number, act));
         known.abandoned = None;

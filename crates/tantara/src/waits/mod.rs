@@ -82,6 +82,7 @@ mod pages;
 pub(crate) mod start;
 pub(crate) mod store;
 mod switch;
+mod threads;
 mod view;
 mod watchdog;
 
@@ -94,7 +95,7 @@ pub use pages::{PageOfWaits, pages, publish_in};
 #[doc(hidden)]
 pub use start::is_wanted;
 #[doc(hidden)]
-pub use store::name_thread;
+pub use threads::name_thread;
 pub use view::{Act, Actor, Awaited, EventKind, Mode, Place, Waiting};
 
 /// Records waits from now on, or no longer. Waits that are recorded stay so until they end.

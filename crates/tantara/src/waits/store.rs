@@ -10,17 +10,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
 use std::panic::Location;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::sync::lock;
 use crate::sys::process::{self, GENERATIONS};
 use crate::waits::origin::{self, OtherPlace};
+use crate::waits::threads::Own;
 use crate::word::Generation;
 
 /// A place in the code of Rust.
@@ -46,129 +45,6 @@ impl Source {
             Source::Other(place) => std::ptr::from_ref(place).addr(),
         }
     }
-}
-
-/// A thread that has waited, set or declared anything while this was recorded.
-#[derive(Debug)]
-pub(crate) struct Thread {
-    /// The number that the system gives it.
-    pub(crate) id: u32,
-    pub(crate) name: Option<Box<str>>,
-    has_ended: AtomicBool,
-}
-
-impl Thread {
-    pub(crate) fn has_ended(&self) -> bool {
-        self.has_ended.load(Acquire)
-    }
-}
-
-/// The threads of a process, by numbers that are used once.
-struct Threads {
-    known: BTreeMap<u32, Arc<Thread>>,
-    ended: VecDeque<u32>,
-}
-
-/// How many threads that have ended are remembered, for the tasks that they have polled.
-const ENDED: usize = 1024;
-
-static THREADS: [Mutex<Threads>; GENERATIONS] =
-    [const { Mutex::new(Threads { known: BTreeMap::new(), ended: VecDeque::new() }) }; GENERATIONS];
-
-/// How a record refers to the current thread.
-#[derive(Clone, Copy)]
-struct Own {
-    /// Zero if it is not known yet.
-    number: u32,
-    shard: u16,
-    /// Of the process in which it has that number.
-    generation: u16,
-}
-
-thread_local! {
-    static OWN: Cell<Own> = const { Cell::new(Own { number: 0, shard: 0, generation: 0 }) };
-    /// What a binding calls the thread.
-    static NAME: Cell<Option<Box<str>>> = const { Cell::new(None) };
-    /// The thread itself; notes its end.
-    static END: Cell<Option<End>> = const { Cell::new(None) };
-}
-
-struct End(Own, Arc<Thread>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let End(own, thread) = self;
-        if usize::from(own.generation) != process::generation() {
-            return;
-        }
-        let Some(threads) = process::own(&THREADS) else { return };
-        let mut threads = lock(threads);
-        thread.has_ended.store(true, Release);
-        threads.ended.push_back(own.number);
-        if threads.ended.len() > ENDED {
-            let forgotten = threads.ended.pop_front().and_then(|oldest| threads.known.remove(&oldest));
-            drop(threads);
-            drop(forgotten);
-        }
-    }
-}
-
-impl Own {
-    #[inline]
-    fn get() -> Own {
-        let own = OWN.get();
-        let is_known = own.number != 0 && usize::from(own.generation) == process::generation();
-        if is_known { own } else { Own::introduce() }
-    }
-
-    #[cold]
-    fn introduce() -> Own {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Relaxed);
-        let generation = process::generation();
-        let own = Own { number, shard: (number as usize % SHARDS) as u16, generation: generation as u16 };
-        let own_name = NAME.try_with(Cell::take).ok().flatten();
-        let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
-        let thread = Arc::new(Thread { id: process::thread(), name, has_ended: AtomicBool::new(false) });
-        if let Some(threads) = process::own(&THREADS) {
-            lock(threads).known.insert(number, Arc::clone(&thread));
-        }
-        OWN.set(own);
-        // Not if the thread's destructors run already.
-        let _ = END.try_with(|end| end.set(Some(End(own, thread))));
-        own
-    }
-}
-
-/// Gives the current thread the name that `name` returns, if it is not known yet. Not part of the
-/// public API.
-pub fn name_thread(name: impl FnOnce() -> String) {
-    let own = OWN.get();
-    if own.number == 0 || usize::from(own.generation) != process::generation() {
-        let name = name().into_boxed_str();
-        let _ = NAME.try_with(|kept| kept.set(Some(name)));
-    }
-}
-
-/// The current thread.
-pub(crate) fn this_thread() -> Arc<Thread> {
-    let number = Own::get().number;
-    let cached = END.try_with(|end| {
-        let kept = end.take();
-        let thread = kept.as_ref().map(|End(_, thread)| Arc::clone(thread));
-        end.set(kept);
-        thread
-    });
-    if let Ok(Some(thread)) = cached {
-        return thread;
-    }
-    let known = process::own(&THREADS).and_then(|threads| lock(threads).known.get(&number).cloned());
-    known.unwrap_or_else(|| Arc::new(Thread { id: process::thread(), name: None, has_ended: AtomicBool::new(false) }))
-}
-
-/// The threads that records refer to.
-pub(crate) fn threads() -> BTreeMap<u32, Arc<Thread>> {
-    process::own(&THREADS).map(|threads| lock(threads).known.clone()).unwrap_or_default()
 }
 
 /// The kind of an event.
@@ -377,7 +253,11 @@ pub(crate) fn insert(beginning: Beginning) -> (SlotIndex, usize) {
     let origin = origin::current();
     let place = origin.as_ref().map_or(Source::Rust(place), |origin| Source::Other(origin.place));
     let task_name = origin.and_then(|origin| origin.task);
-    let (mut shard, mut slots) = (usize::from(own.shard), lock(&shards[usize::from(own.shard)].0));
+    if task.is_some() {
+        own.note_task();
+    }
+    let mut shard = own.number as usize % SHARDS;
+    let mut slots = lock(&shards[shard].0);
     if slots.is_full() {
         drop(slots);
         let Some(other) = with_room(shards, shard) else { return (SlotIndex::NONE, 0) };
@@ -386,6 +266,8 @@ pub(crate) fn insert(beginning: Beginning) -> (SlotIndex, usize) {
     slots.serial += 1;
     let serial = slots.serial * SHARDS as u64 + shard as u64;
     let owner = if owner == 0 { (serial as usize) << 1 | 1 } else { owner };
+    // Wakers without data are not told apart.
+    let task = task.map(|task| if task == 0 { serial as usize } else { task });
     let record = Record { what, place, since, deadline, thread: own.number, task, task_name, serial };
     let slot = slots.insert(Slot::Used { owner, record });
     (SlotIndex::new(shard, slot), owner)
@@ -499,6 +381,8 @@ pub(crate) fn for_each(mut each: impl FnMut(Record)) {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -513,12 +397,16 @@ mod tests {
     /// For tests that count.
     static ALONE: Mutex<()> = Mutex::new(());
 
+    fn begin_at(owner: usize, place: Place) -> SlotIndex {
+        let what = What::One(Target::of_event(0, Generation::NONE));
+        insert(Beginning { owner, what, place, deadline: None, task: None }).0
+    }
+
     #[test]
     fn slots_are_used_again_and_a_late_owner_removes_nothing() {
         let _alone = lock(&ALONE);
-        let target = Target::of_event(0, Generation::NONE);
         let place = Location::caller();
-        let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
+        let begin = |owner| begin_at(owner, place);
         let count = || {
             let mut found = 0;
             for_each(|record| found += usize::from(record.place.address() == Source::Rust(place).address()));
@@ -538,9 +426,8 @@ mod tests {
     #[test]
     fn a_full_shard_uses_others_and_what_no_shard_has_room_for_is_counted() {
         let _alone = lock(&ALONE);
-        let target = Target::of_event(0, Generation::NONE);
         let place = Location::caller();
-        let begin = |owner| insert(Beginning { owner, what: What::One(target), place, deadline: None, task: None }).0;
+        let begin = |owner| begin_at(owner, place);
         let all = SHARDS * (MOST - 1);
         let indexes: Vec<_> = (1..all + 10).map(begin).collect();
         let recorded = indexes.iter().zip(1..).filter(|(index, _)| index.is_some());

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use crate::sys::process;
 use crate::waits::cycles::{self, Waits};
 use crate::waits::known::{self, Known, OfEvents};
-use crate::waits::store::{self, Kind, Record, Source, Target, Thread, What};
+use crate::waits::store::{self, Kind, Record, Source, Target, What};
+use crate::waits::threads::{self, Thread};
 use crate::word::Generation;
 
 /// A place in the code.
@@ -221,8 +222,10 @@ pub struct Waiting {
     /// The time that is left until it times out. `None` if it never does, or if it is a task.
     pub time_left: Option<Duration>,
     /// Why it can never end, if every thread that has declared to set its event waits, too, for an
-    /// event that such threads are to set: a cycle. As far as is declared; and a declared setter
-    /// counts as the thread that has declared it.
+    /// event that such threads are to set: a cycle. As far as is declared by values that borrow their
+    /// events, on threads that poll no tasks: those of
+    /// [`set_on_drop_owned`](crate::Event::set_on_drop_owned) may have been moved to other threads.
+    /// Events between processes or machines are in no cycle, because others may set them.
     pub cycle: Option<String>,
     /// If nothing is known of who is to set its event: events with a label that were set meanwhile, or
     /// some seconds before, while nobody waited for them. Perhaps one of them was set by mistake.
@@ -391,7 +394,7 @@ impl Snapshot {
         let mut set_in_vain = first.map_or(Vec::new(), known::set_in_vain);
         // If nobody waits now, either.
         set_in_vain.retain(|(address, set)| !known.contains(*address, set.kind));
-        Snapshot { records, known, threads: store::threads(), set_in_vain, clocks }
+        Snapshot { records, known, threads: threads::threads(), set_in_vain, clocks }
     }
 
     /// Why waits can never end, by the places of their records.

@@ -137,6 +137,61 @@ fn a_declaration_before_the_first_wait_is_kept() {
     drop(declared);
 }
 
+/// It waits for what another thread is to do.
+#[test]
+fn a_declaration_that_may_have_been_moved_is_in_no_cycle() {
+    let done = labelled(Arc::new(Event::new()), "moved duty");
+    let (work, works) = mpsc::channel::<()>();
+    let starter = thread::spawn({
+        let done = Arc::clone(&done);
+        move || {
+            let duty = Arc::clone(&done).set_on_drop_owned();
+            let worker = thread::spawn(move || {
+                let _duty = duty;
+                let _ = works.recv();
+            });
+            done.wait();
+            worker.join().unwrap();
+        }
+    });
+    let wait = until_waiting("moved duty", 1).remove(0);
+    assert_eq!((wait.events[0].setters.len(), wait.cycle), (1, None));
+    drop(work);
+    starter.join().unwrap();
+}
+
+/// It is a task that is to set the event, which another thread may poll.
+#[test]
+fn a_declaration_by_a_thread_that_polls_tasks_is_in_no_cycle() {
+    let [done, open] = ["duty of a task", "open to a task"].map(|label| labelled(Arc::new(Event::new()), label));
+    let executor = thread::spawn({
+        let (done, open) = (Arc::clone(&done), Arc::clone(&open));
+        move || {
+            let mut task = pin!(async {
+                let _duty = done.set_on_drop();
+                open.wait_async().await;
+            });
+            assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            done.wait();
+        }
+    });
+    until_waiting("open to a task", 1);
+    let wait = until_waiting("duty of a task", 1).remove(0);
+    assert_eq!((wait.events[0].setters.len(), wait.cycle), (1, None));
+    done.set();
+    executor.join().unwrap();
+}
+
+/// Their wakers have no data by which to tell them apart.
+#[test]
+fn tasks_have_distinct_numbers() {
+    let event = labelled(Arc::new(Event::new()), "numbers");
+    let mut waits = [Box::pin(event.wait_async()), Box::pin(event.wait_async())];
+    waits.iter_mut().for_each(|wait| assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()));
+    let tasks: Vec<_> = until_waiting("numbers", 2).iter().map(|wait| wait.task.unwrap()).collect();
+    assert!(tasks[0] != tasks[1] && !tasks.contains(&0), "{tasks:?}");
+}
+
 /// A wait that ends by itself holds nobody up for ever.
 #[test]
 fn a_wait_with_a_timeout_is_in_no_cycle() {
