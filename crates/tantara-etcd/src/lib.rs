@@ -69,6 +69,7 @@ mod list;
 mod lock;
 mod note;
 mod options;
+mod random;
 mod store;
 #[cfg(feature = "tls")]
 mod tls;

@@ -25,6 +25,7 @@ use crate::client::verdict::{Verdict, is_too_old, judge};
 use crate::error::{Error, Kind, Try, Why, reason, text_of};
 use crate::lock::lock;
 use crate::options::{Options, shown_user};
+use crate::random;
 use crate::tls;
 
 /// How long a member may take to accept a connection before the next one is tried.
@@ -106,7 +107,7 @@ struct Known {
 impl Connection {
     pub(crate) fn new(endpoints: Vec<Endpoint>, options: Options, ahead: Vec<u8>) -> Connection {
         // A random start spreads clients over the members.
-        let known = Known { next: [fastrand::usize(..endpoints.len()), 0], ..Known::default() };
+        let known = Known { next: [random::below(endpoints.len()), 0], ..Known::default() };
         Connection {
             endpoints,
             key: format!("/{}/e/", options.namespace).into_bytes(),

@@ -19,6 +19,7 @@ use crate::client::proto::{KEEP_ALIVE, KeepAlive, KeepAliveAnswer, LeaseGrant, L
 use crate::client::transport::Answers;
 use crate::error::{Error, Why};
 use crate::lock::lock;
+use crate::random;
 use crate::wake;
 
 /// When a lease is renewed, as shares of its time to live: from the first one on if the process is
@@ -167,7 +168,7 @@ impl Leases {
     ) -> Result<Lease, Error> {
         self.are_used.store(true, Relaxed);
         // The ID is chosen here, so that a retry does not grant a second lease.
-        let id = fastrand::i64(1..);
+        let id = ((random::number() >> 1) as i64).max(1);
         let seconds = i64::try_from(ttl.as_secs_f64().ceil().max(1.0) as u64).unwrap_or(i64::MAX);
         let asked = Instant::now();
         let granted = match self.connection.call(doing, &LeaseGrant { ttl: seconds, id }, until).await {
@@ -176,7 +177,7 @@ impl Leases {
             Err(failure) if failure.may_be_done && failure.status == Some(Code::FailedPrecondition) => seconds,
             Err(failure) => return Err(failure.error),
         };
-        let ttl = Duration::from_secs(u64::try_from(granted).unwrap_or(1));
+        let ttl = lasting(granted);
         let kept =
             Arc::new(Kept { lost: Event::new(), ttl, renewal, until: Mutex::new(asked + ttl), key: OnceLock::new() });
         if self.commands.send(Command::Keep(id, Arc::clone(&kept))).is_err() {
@@ -210,6 +211,11 @@ impl Leases {
         }
         outcome
     }
+}
+
+/// The time to live that a server has answered, which may be hostile: etcd grants no more than this.
+fn lasting(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.clamp(1, 9_000_000_000).unsigned_abs())
 }
 
 struct Keeper {
@@ -337,7 +343,7 @@ impl Keeper {
             } else {
                 // Counted from the request, because the cluster may have renewed the lease right
                 // then.
-                kept.extend(now + Duration::from_secs(ttl.unsigned_abs()));
+                kept.extend(now + lasting(ttl));
                 self.next.insert(id, now + kept.ttl.mul_f64(kept.renewal[1]));
             }
         }
@@ -449,6 +455,14 @@ mod tests {
         let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal: OF_HOLD, until, key: OnceLock::new() });
         leases.commands.send(Command::Keep(id, Arc::clone(&kept))).unwrap();
         Lease { id, kept, commands: leases.commands.clone(), process: std::process::id() }
+    }
+
+    #[test]
+    fn a_hostile_time_to_live_overflows_nothing() {
+        for seconds in [i64::MIN, -1, 0, 1, 60, i64::MAX] {
+            assert!(Instant::now() + lasting(seconds) > Instant::now(), "{seconds}");
+        }
+        assert_eq!(lasting(60), Duration::from_secs(60));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::random;
+
 const SHORTEST: Duration = Duration::from_millis(10);
 pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
@@ -17,7 +19,7 @@ impl Pause {
     }
 
     pub(crate) fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(0.5 + fastrand::f64());
+        let pause = self.0.mul_f64(0.5 + random::share());
         self.0 = (self.0 * 2).min(LONGEST_PAUSE);
         pause
     }

@@ -32,6 +32,7 @@ use crate::driver::records::Records;
 use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
+use crate::random;
 use crate::store::Store;
 use crate::store::create;
 use crate::store::keys::Part;
@@ -443,7 +444,7 @@ impl Driver {
     fn advance(&mut self) -> Instant {
         let now = Instant::now();
         if now >= self.recheck {
-            self.recheck = now + self.store.options.recheck.mul_f64(0.75 + fastrand::f64() / 2.0);
+            self.recheck = now + self.store.options.recheck.mul_f64(0.75 + random::share() / 2.0);
             self.events.values_mut().for_each(|waiters| waiters.is_stale |= waiters.count() > 0);
             self.has_to_read = true;
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::client::proto::{KeyValue, Range};
 use crate::error::Error;
+use crate::random;
 
 /// Upper bound on the length of a host name or value that is kept.
 pub(crate) const LONGEST: usize = 200;
@@ -194,7 +195,7 @@ impl Stamp {
     /// `MILLISECONDS PID COUNT UNIQUE HOST`, and in a second line the note, if there is one.
     pub(crate) fn to_value(&self) -> Vec<u8> {
         let at = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let unique = fastrand::u64(..);
+        let unique = random::number();
         let note = self.note.as_ref().map(|note| format!("\n{note}")).unwrap_or_default();
         format!("{at} {} {} {unique:016x} {}{note}", self.pid, self.count, self.host).into_bytes()
     }

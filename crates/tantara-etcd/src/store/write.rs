@@ -23,6 +23,7 @@ use crate::client::connection::Connection;
 use crate::client::proto::{Compare, KeyValue, Op, Put, Range, Txn, TxnAnswer};
 use crate::error::{Error, Kind};
 use crate::lock::lock;
+use crate::random;
 use crate::store::keys::Keys;
 
 /// The number of slots in a namespace. If two writers pick the same one at the same time, one of
@@ -48,7 +49,7 @@ pub(crate) struct Writer {
 
 /// The number of a slot.
 pub(crate) fn random_slot() -> u32 {
-    fastrand::u32(..SLOTS)
+    random::below(SLOTS as usize) as u32
 }
 
 #[derive(Debug, Default)]
@@ -318,7 +319,7 @@ fn slot_in(answer: TxnAnswer) -> Option<KeyValue> {
 
 /// A number that no other write puts into a slot.
 fn unique_number() -> Vec<u8> {
-    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)).into_bytes()
+    format!("{:016x}{:016x}", random::number(), random::number()).into_bytes()
 }
 
 #[cfg(test)]
