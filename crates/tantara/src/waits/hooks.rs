@@ -175,7 +175,8 @@ pub(crate) fn declare(event: Subject<'_>, place: Place, may_move: bool, note_set
 pub(crate) fn keep(event: Subject<'_>, number: u64, place: Place) {
     known::keep(event.address, number);
     if State::now().records() {
-        known::set(event, None, false, place);
+        // For an `Event`, the `set` tells whether anybody waits.
+        known::set(event, None, event.kind == Kind::Event, place);
     }
 }
 

@@ -100,8 +100,10 @@ pub(crate) struct Known {
     pub(crate) kind: Kind,
     pub(crate) label: Option<Arc<str>>,
     pub(crate) last_set: Option<Act>,
-    /// Nobody waited for it then.
+    /// Nobody waited for it then, nor at an earlier `set`.
     in_vain: bool,
+    /// Somebody waited for it when it was set.
+    was_awaited: bool,
     /// The generation that the last `set` has released.
     pub(crate) released: Option<Generation>,
     /// It was asked for its name and for the path of its file.
@@ -153,6 +155,7 @@ fn change<T>(event: Subject<'_>, change: impl FnOnce(&mut Known) -> T) -> Option
         label: None,
         last_set: None,
         in_vain: false,
+        was_awaited: false,
         released: None,
         is_introduced: false,
         path: None,
@@ -199,7 +202,8 @@ pub(crate) fn set(event: Subject<'_>, generation: Option<Generation>, in_vain: b
     change(event, |known| {
         known.as_of = as_of.unwrap_or(known.as_of);
         known.last_set = Some(act);
-        known.in_vain = in_vain;
+        known.was_awaited |= !in_vain;
+        known.in_vain = !known.was_awaited;
         known.released = generation.or(known.released);
         known.abandoned = None;
     });
@@ -351,14 +355,14 @@ impl OfEvents {
     }
 }
 
-/// In the child of a fork: takes over the labels of the parent, as far as no other thread was
-/// changing them at that moment.
+/// In the child of a fork: takes over the labels of the parent and its ancestors, as far as no other
+/// thread was changing them at that moment.
 pub(crate) fn inherit() {
     let now = process::generation();
-    let (Some(own), Some(parents)) = (KNOWN.get(now), now.checked_sub(1).and_then(|before| KNOWN.get(before))) else {
-        return;
-    };
-    for (own, parents) in own.iter().zip(parents) {
+    let Some(own) = KNOWN.get(now) else { return };
+    // The nearest ones first. Some may have noted nothing, as when a daemon has forked twice.
+    let ancestors = KNOWN[..now].iter().rev();
+    for (own, parents) in ancestors.flat_map(|parents| own.iter().zip(parents)) {
         let parents = match parents.try_lock() {
             Ok(parents) => parents,
             Err(TryLockError::Poisoned(parents)) => parents.into_inner(),

@@ -227,8 +227,11 @@ pub struct Waiting {
     /// [`set_on_drop_owned`](crate::Event::set_on_drop_owned) may have been moved to other threads.
     /// Events between processes or machines are in no cycle, because others may set them.
     pub cycle: Option<String>,
-    /// If nothing is known of who is to set its event: events with a label that were set meanwhile, or
-    /// some seconds before, while nobody waited for them. Perhaps one of them was set by mistake.
+    /// If it has lasted for some seconds, and nothing is known of who is to set its event: events with a
+    /// label that were set meanwhile, or some seconds before, and for which no recorded wait was queued
+    /// or asleep then or at an earlier `set`. Perhaps one of them was set by mistake. It is a guess: waits
+    /// that find an event set are not recorded, so an event that is set once, before anybody waits for
+    /// it, is among them as well.
     pub set_in_vain: Vec<Awaited>,
     /// Whether it has ended since: see [`longer_than`](crate::waits::longer_than).
     pub has_ended: bool,
@@ -236,8 +239,9 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether it was released already: then the task has not been polled since, or the thread has
-    /// not run. A task that stays so for long has an executor that is blocked.
+    /// Whether it was released already: then the task has not polled the wait since, or the thread has
+    /// not run. If a task's wait stays so for long, its executor may be blocked; or the task does not
+    /// poll it, as a branch of `select!` that is switched off.
     #[must_use]
     pub fn is_released(&self) -> bool {
         match self.mode {
@@ -280,7 +284,7 @@ impl fmt::Display for Waiting {
             return Ok(());
         }
         for event in &self.events {
-            event.explain(f)?;
+            event.explain(f, self)?;
         }
         if let Some(cycle) = &self.cycle {
             write!(f, "\n  a cycle: {cycle}")?;
@@ -295,9 +299,14 @@ impl fmt::Display for Waiting {
 }
 
 impl Awaited {
-    fn explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.has_released {
-            write!(f, "\n  {self} has released it, but it has not run since")?;
+    fn explain(&self, f: &mut fmt::Formatter<'_>, wait: &Waiting) -> fmt::Result {
+        let now = wait.since + wait.waited;
+        let released = self.last_set.as_ref().filter(|_| self.has_released);
+        let ago = released.map(|set| now.duration_since(set.at).unwrap_or_default().as_secs());
+        // Before that, the task or the thread is on its way.
+        if let Some(ago) = ago.filter(|ago| *ago > 0) {
+            let missing = if wait.task.is_some() { "was not polled" } else { "has not run" };
+            write!(f, "\n  {self} released it {ago}s ago, but it {missing} since")?;
         }
         if let Some(set) = &self.last_set {
             write!(f, "\n  {self} was last set {set}")?;
@@ -380,6 +389,9 @@ pub(crate) struct Snapshot {
     clocks: Clocks,
 }
 
+/// How long a wait lasts before a guess is shown.
+const UNTIL_GUESS: Duration = Duration::from_secs(3);
+
 /// How long before a wait the wrong event may have been set.
 const BEFORE: Duration = Duration::from_secs(10);
 
@@ -410,7 +422,8 @@ impl Snapshot {
                 known.last_set.is_none() && known.abandoned.is_none() && known.setters.is_empty() && !target.until_unset
             })
         };
-        if self.set_in_vain.is_empty() || !record.what.targets().iter().all(is_nothing_known) {
+        let is_young = self.clocks.own.saturating_sub(record.since) < UNTIL_GUESS;
+        if is_young || self.set_in_vain.is_empty() || !record.what.targets().iter().all(is_nothing_known) {
             return Vec::new();
         }
         let is_about_then = |known: &Known| known.last_set.as_ref().is_some_and(|set| set.at + BEFORE >= record.since);
@@ -456,4 +469,58 @@ pub(crate) fn waits() -> Vec<Waiting> {
     let mut cycles = snapshot.cycles();
     let waiting = |(at, record)| Waiting { cycle: cycles.remove(&at), ..snapshot.waiting(record) };
     snapshot.records.iter().enumerate().map(waiting).collect()
+}
+
+#[cfg(all(test, not(loom)))]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A task's wait that has lasted for so long, for an event that was set so long ago.
+    pub(crate) fn wait_of(waited: Duration, set: Option<Duration>) -> Waiting {
+        let (now, by, place) = (SystemTime::now(), Actor::FORGOTTEN, Place { file: "main.rs".into(), line: 1 });
+        let act = |ago: Duration| Box::new(Act { by: by.clone(), place: place.clone(), at: now - ago });
+        let event = Awaited {
+            label: Some("done".to_owned()),
+            kind: EventKind::Event,
+            address: 0,
+            path: None,
+            last_set: set.map(act),
+            setters: Vec::new(),
+            holders: Vec::new(),
+            until_unset: false,
+            abandoned: None,
+            taken: None,
+            has_released: set.is_some(),
+        };
+        Waiting {
+            events: vec![event],
+            mode: Mode::One,
+            thread: by.clone(),
+            task: Some(1),
+            task_name: None,
+            place: place.clone(),
+            since: now - waited,
+            waited,
+            time_left: None,
+            cycle: None,
+            set_in_vain: Vec::new(),
+            has_ended: false,
+            serial: 1,
+        }
+    }
+
+    #[test]
+    fn a_wait_that_was_released_is_explained_only_if_it_takes_long_to_run() {
+        let after = |milliseconds| {
+            let mut wait = wait_of(Duration::from_secs(60), Some(Duration::from_millis(milliseconds)));
+            let task = wait.to_string();
+            wait.task = None;
+            (
+                task.contains("done released it 3s ago, but it was not polled since"),
+                wait.to_string().contains(" run since"),
+            )
+        };
+        assert_eq!((after(3500), after(900), after(0)), ((true, true), (false, false), (false, false)));
+        assert!(!wait_of(Duration::from_secs(60), Some(Duration::from_secs(3))).to_string().contains("executor"));
+    }
 }

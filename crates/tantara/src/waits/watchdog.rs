@@ -23,9 +23,12 @@ type Callback = Box<dyn FnMut(&Waiting) + Send>;
 struct Watcher {
     limit: Duration,
     callback: Callback,
-    /// The waits that were reported and have not ended, by their numbers.
-    reported: HashMap<u64, Waiting>,
+    reported: Reported,
 }
+
+/// The waits that were reported and have not ended, by their numbers, and when each began by the
+/// record's clock, which nobody sets.
+type Reported = HashMap<u64, (Waiting, Duration)>;
 
 /// Those that the thread does not have.
 static NEW: [Mutex<Vec<Watcher>>; GENERATIONS] = [const { Mutex::new(Vec::new()) }; GENERATIONS];
@@ -105,26 +108,29 @@ impl Watcher {
 fn sort_out(
     waits: &[Waiting],
     limit: Duration,
-    reported: &mut HashMap<u64, Waiting>,
+    reported: &mut Reported,
     mut late: impl FnMut(&Waiting),
 ) -> Vec<Waiting> {
-    let now = std::time::SystemTime::now();
+    let now = process::clock();
     let mut before = std::mem::take(reported);
     for wait in waits.iter().filter(|wait| wait.waited >= limit) {
-        if before.remove(&wait.serial).is_none() {
+        let known = before.remove(&wait.serial);
+        if known.is_none() {
             late(wait);
         }
-        reported.insert(wait.serial, wait.clone());
+        let (since, began) =
+            known.map_or((wait.since, now.saturating_sub(wait.waited)), |(wait, began)| (wait.since, began));
+        reported.insert(wait.serial, (Waiting { since, ..wait.clone() }, began));
     }
-    let ended = |wait: Waiting| {
-        let waited = now.duration_since(wait.since).unwrap_or(wait.waited);
+    let ended = |(wait, began): (Waiting, Duration)| {
+        let waited = now.saturating_sub(began).max(wait.waited);
         Waiting { has_ended: true, waited, ..wait }
     };
     before.into_values().map(ended).collect()
 }
 
 /// Prints a block of lines for each place where waits are late, and for each where they have ended.
-fn print_late(limit: Duration, waits: &[Waiting], reported: &mut HashMap<u64, Waiting>) {
+fn print_late(limit: Duration, waits: &[Waiting], reported: &mut Reported) {
     let mut late = Vec::new();
     let ended = sort_out(waits, limit, reported, |wait| late.push(wait.clone()));
     let mut text = String::new();
@@ -139,4 +145,24 @@ fn print_late(limit: Duration, waits: &[Waiting], reported: &mut HashMap<u64, Wa
     }
     // One call, so that others print nothing in between. If standard error is closed, nobody reads.
     let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::waits::view::tests::wait_of;
+
+    /// The system's clock may be set while somebody waits.
+    #[test]
+    fn the_length_of_a_wait_that_has_ended_does_not_depend_on_the_systems_clock() {
+        let (hour, half_a_minute) = (Duration::from_secs(3600), Duration::from_secs(31));
+        let wait = wait_of(half_a_minute, None);
+        let (since, mut reported) = (wait.since, HashMap::new());
+        let mut look = |waits: &[Waiting]| sort_out(waits, Duration::from_secs(30), &mut reported, |_| ());
+        assert!(look(std::slice::from_ref(&wait)).is_empty());
+        assert!(look(&[Waiting { since: since - hour, ..wait }]).is_empty());
+        let ended = look(&[]).remove(0);
+        assert!(ended.waited >= half_a_minute && ended.waited < hour, "{ended:?}");
+        assert_eq!(ended.since, since, "as it was reported before");
+    }
 }
