@@ -30,7 +30,7 @@ pub(crate) struct Process {
     /// The user whose process it is, if that is not this one. Not from the page.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     user: Option<u32>,
-    /// It was killed before it had done what it had declared. Not from the page.
+    /// It has ended before it had done what it had declared. Not from the page.
     #[serde(skip_deserializing)]
     has_ended: bool,
     /// It cannot replace its page. Not from the page.
@@ -101,7 +101,7 @@ struct Event {
     setters: Vec<Act>,
     #[serde(default, deserialize_with = "the_first::<16, _, _>")]
     holders: Vec<Act>,
-    /// Other processes that are to set it or hold it, or were killed meanwhile. Not from the page.
+    /// Other processes that are to set it or hold it, or have ended meanwhile. Not from the page.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     others: Vec<Other>,
 }
@@ -245,7 +245,7 @@ pub(crate) fn processes(directory: &Path) -> Result<Vec<Process>, Failure> {
     Ok(processes)
 }
 
-/// The processes that publish their waits in the directory, and those that were killed before they had done what they
+/// The processes that publish their waits in the directory, and those that have ended before they had done what they
 /// had declared. Pages that are not as they should be are reported.
 fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
     let mut processes = Vec::new();
@@ -282,7 +282,7 @@ impl Process {
         self
     }
 
-    /// What a killed process had declared.
+    /// What a process that has ended had declared.
     fn duties(&self) -> impl Iterator<Item = String> {
         let events = self.declared.iter().filter(|_| self.has_ended).take(MOST_OTHERS);
         events.flat_map(|event| {
@@ -311,7 +311,7 @@ impl Process {
         let command = self.command.as_deref().map(|command| format!("  {}", text::cut(&text::shown(command), 80)));
         let process = format!("{}{}", text::process(self.pid), of_user(self.user));
         if self.has_ended {
-            return format!("{process}  was killed before it had done what it had declared");
+            return format!("{process}  has ended before it had done what it had declared");
         }
         let count = if self.total == 1 { "1 wait".into() } else { format!("{} waits", self.total) };
         format!("{process}{}: {count}", command.unwrap_or_default())
@@ -325,8 +325,8 @@ fn last_set(file: &Path) -> Option<Option<SystemTime>> {
 }
 
 /// Adds to each event that is waited for what other processes have declared to do with it. `last_set` tells when the
-/// event with that file was set last: what a killed process should have done before, another has done. Only files that
-/// a process of this user has named are looked at.
+/// event with that file was set last: what a process has not done before its end, another may have done since. Only
+/// files that a process of this user has named are looked at.
 fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&Path) -> Option<Option<SystemTime>>) {
     let mut all: BTreeMap<String, Vec<Other>> = BTreeMap::new();
     for process in &*processes {
@@ -512,10 +512,10 @@ impl Other {
             (true, false) => "held",
             (true, true) => "was held",
         };
-        let was_killed = if self.has_ended { ", which was killed" } else { "" };
+        let has_ended = if self.has_ended { ", which has ended" } else { "" };
         let process = self.pid.map_or_else(|| text::process(None), |pid| format!("process {pid}"));
         let user = of_user(self.user);
-        format!("{what} by {process}{user}{was_killed}: {}", self.act.shown())
+        format!("{what} by {process}{user}{has_ended}: {}", self.act.shown())
     }
 }
 

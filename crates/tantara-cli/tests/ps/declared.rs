@@ -1,14 +1,16 @@
 //! What processes have declared to do, for those who wait for it in others.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tantara::{SharedEvent, waits};
 use tempfile::TempDir;
 
-use crate::{Running, ps, recording, run, until};
+use crate::{Running, pages, ps, recording, run, until};
 
 /// A program that declares to set an event between processes, or holds one, and sleeps: `duties` does so if it is
 /// called as a child of the test.
@@ -80,7 +82,7 @@ fn a_wait_with_a_very_long_timeout_hides_no_other_wait() {
 
 const DUTY: &str = "TANTARA_TEST_OF_DUTIES";
 const EVENTS: &str = "TANTARA_TEST_OF_DUTIES_IN";
-const SET_LINE: u32 = line!() + 14;
+const SET_LINE: u32 = line!() + 22;
 
 #[test]
 fn duties() {
@@ -90,13 +92,24 @@ fn duties() {
         waits::label(&event, "schema");
     }
     let _first_wait = event.wait_timeout(Duration::from_millis(1));
+    if what == "switched" {
+        // Each line turns the record off or on again.
+        for on in [false, true] {
+            let _ = std::io::stdin().read_line(&mut String::new());
+            waits::record(on);
+        }
+        let _ = event.wait();
+    }
     if what == "endless" || what == "label" {
         let _ = event.wait_timeout(Duration::from_millis(u64::MAX));
     }
     let _hold = (what == "hold").then(|| event.hold().unwrap());
-    let _set = (what == "set").then(|| event.set_on_drop().unwrap());
+    let _set = (what == "set" || what == "exit").then(|| event.set_on_drop().unwrap());
     let _set = (what == "wait").then(|| event.set_on_drop().unwrap());
     let _ = std::io::stdin().read_line(&mut String::new());
+    if what == "exit" {
+        std::process::exit(3);
+    }
     if what == "wait" {
         event.wait().unwrap();
     }
@@ -124,16 +137,16 @@ fn who_was_to_set_an_event_in_another_process_is_named_alive_and_killed() {
     setter.0.wait().unwrap();
     let shown = known(dir.path(), &waiter);
     assert!(
-        shown.contains(&format!("was to be set by process {pid}, which was killed: by declared::duties at {place}, ")),
+        shown.contains(&format!("was to be set by process {pid}, which has ended: by declared::duties at {place}, ")),
         "{shown}"
     );
     let all = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
-    assert!(all.contains(&format!("{pid}  was killed before it had done what it had declared")), "{all}");
+    assert!(all.contains(&format!("{pid}  has ended before it had done what it had declared")), "{all}");
     assert!(all.contains(&format!("migrated was to be set by declared::duties at {place}, ")), "{all}");
 
     // Processes that record later leave that page.
     let later = recording(dir.path(), &["wait", "migrated"]);
-    assert!(known(dir.path(), &later).contains("which was killed"));
+    assert!(known(dir.path(), &later).contains("which has ended"));
     drop(later);
 
     // Another process does its duty.
@@ -164,9 +177,66 @@ fn who_holds_an_event_is_named_for_those_who_wait_for_its_end() {
     let waiter = recording(dir.path(), &["wait", "migrated"]);
     let shown = known(dir.path(), &waiter);
     assert!(
-        shown.contains(&format!("was held by process {pid}, which was killed: by declared::duties at {place}, ")),
+        shown.contains(&format!("was held by process {pid}, which has ended: by declared::duties at {place}, ")),
         "{shown}"
     );
+}
+
+/// Somebody has removed it on purpose, with all that was in it.
+#[test]
+fn a_directory_that_was_removed_is_not_made_again_and_used_if_somebody_else_makes_it() {
+    let [parent, events] = [(); 2].map(|()| TempDir::new().unwrap());
+    let dir = parent.path().join("events");
+    fs::create_dir(&dir).unwrap();
+    let _child = child_in(&dir, events.path(), "endless");
+    until(|| ps(&dir).first().is_some_and(|page| page["total"] == 1));
+    fs::remove_dir_all(&dir).unwrap();
+    // It would be made within two seconds and a bit.
+    for _ in 0..40 {
+        assert!(!dir.exists());
+        thread::sleep(Duration::from_millis(100));
+    }
+    fs::create_dir(&dir).unwrap();
+    until(|| ps(&dir).len() == 1);
+}
+
+/// The thread that publishes has nothing to do while nothing is recorded.
+#[test]
+fn the_publisher_ends_when_the_record_is_turned_off_and_starts_again() {
+    let dir = TempDir::new().unwrap();
+    let mut child = child(dir.path(), "switched");
+    let pid = child.0.id();
+    let mut switch = || std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"\n").unwrap();
+    let is_running = || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let names = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("comm")).unwrap_or_default());
+        names.into_iter().any(|name| name.trim() == "tantara-waits")
+    };
+    until(|| is_running() && ps(dir.path()).len() == 1);
+    switch();
+    until(|| !is_running() && pages(dir.path()).is_empty());
+    switch();
+    until(|| is_running() && ps(dir.path()).first().is_some_and(|page| page["total"] == 1));
+}
+
+#[test]
+fn a_process_that_exits_before_it_has_set_an_event_is_named_for_a_day() {
+    let dir = TempDir::new().unwrap();
+    let waiter = recording(dir.path(), &["wait", "migrated"]);
+    let mut setter = duty(dir.path(), "exit");
+    let page = pages(dir.path()).into_iter().find(|page| page.to_str().unwrap().contains(&setter.0.id().to_string()));
+    drop(setter.0.stdin.take());
+    assert_eq!(setter.0.wait().unwrap().code(), Some(3));
+    let shown = known(dir.path(), &waiter);
+    let expected = format!("was to be set by process {}, which has ended: by declared::duties", setter.0.id());
+    assert!(shown.contains(&expected), "{shown}");
+    assert_eq!(ps(dir.path()).len(), 2);
+
+    let page = fs::File::options().write(true).open(page.unwrap()).unwrap();
+    page.set_modified(SystemTime::now() - Duration::from_secs(25 * 60 * 60)).unwrap();
+    let shown = known(dir.path(), &waiter);
+    assert!(!shown.contains("by process"), "{shown}");
+    assert_eq!(ps(dir.path()).len(), 1);
 }
 
 /// How many waits inside of processes `ls` shows for the event.
@@ -199,12 +269,12 @@ fn events_of_the_same_name_in_different_directories_are_different_and_labels_cha
     setter.0.kill().unwrap();
     setter.0.wait().unwrap();
     assert!(run(dir.path(), &["pulse", "migrated"]).status.success());
-    assert!(known(dir.path(), &waiter).contains("which was killed"), "another event was set");
+    assert!(known(dir.path(), &waiter).contains("which has ended"), "another event was set");
     let event = SharedEvent::open_in(other.path(), "migrated").unwrap();
     drop(waiter);
     event.pulse().unwrap();
     let waiter = child_in(dir.path(), other.path(), "endless");
     until(|| ps(dir.path()).iter().any(|page| page["total"] == 1));
     let shown = known(dir.path(), &waiter);
-    assert!(!shown.contains("which was killed"), "{shown}");
+    assert!(!shown.contains("which has ended"), "{shown}");
 }

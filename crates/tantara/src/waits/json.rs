@@ -24,7 +24,16 @@ const END_OF_DATES: u128 = 253_402_300_800_000;
 
 /// All recorded waits of this process.
 pub(crate) fn page() -> String {
-    let groups = fold::groups();
+    page_of(&view::declared(), &fold::groups())
+}
+
+/// What the process has declared to do, which it will not do, because it exits. `None` if that is nothing.
+pub(crate) fn last_page() -> Option<String> {
+    let declared = view::declared();
+    (!declared.is_empty()).then(|| page_of(&declared, &[]))
+}
+
+fn page_of(declared: &[Awaited], groups: &[Group]) -> String {
     let total: usize = groups.iter().map(|group| group.count).sum();
     let mut page = Json::new();
     page.object(|page| {
@@ -32,7 +41,6 @@ pub(crate) fn page() -> String {
         page.number("total", total as u128);
         page.number("missed", store::missed() as u128);
         // What this process is to do, for those who wait for it in other processes.
-        let declared = view::declared();
         page.array_up_to(ENOUGH, "declared", declared.iter().take(MOST_GROUPS), |page, event| {
             page.object(|page| of_event(page, event))
         });

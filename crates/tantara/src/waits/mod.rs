@@ -38,8 +38,8 @@
 //! or the default one), in a file that only its user can read.
 //! The command `tantara ps` shows them, without a debugger, also if the program hangs. The file is
 //! written by a thread of its own, several times a second. It is removed at a normal exit, otherwise
-//! by the next process that records there; but if the process had declared to set an event, it stays
-//! for a day, so that those who wait for that are told.
+//! by the next process that records there; but if the process has not set an event that it had declared
+//! to set, it stays for a day, so that those who wait for that are told.
 //!
 //! # What is recorded
 //!

@@ -11,16 +11,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::hash_map::RandomState;
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -74,36 +76,54 @@ fn published() -> Option<&'static Mutex<Option<Published>>> {
     process::own(&PUBLISHED)
 }
 
-/// Starts the thread that publishes the waits of this process. If it cannot be started, nothing is
-/// published.
+/// In which process the thread runs that publishes: one more than the number of forks before it. Zero if
+/// it runs in none.
+static RUNS_IN: AtomicUsize = AtomicUsize::new(0);
+
+/// Starts the thread that publishes the waits of this process, unless it runs. If it cannot be started,
+/// nothing is published.
 pub(crate) fn start() {
-    let run = move || {
-        let mut checked = Instant::now();
-        while !EXITS.load(Relaxed) {
-            let began = Instant::now();
-            let mut shortest = INTERVAL;
-            if State::now().records() {
-                // Without a directory, or on a full disk, the next attempt may succeed.
-                if publish(checked.elapsed() > BETWEEN_CHECKS).is_err() {
-                    shortest = BETWEEN_CHECKS;
-                }
-                if checked.elapsed() > BETWEEN_CHECKS {
-                    checked = began;
-                }
-            } else {
-                withdraw();
-            }
-            thread::sleep(deadline::pause(began.elapsed(), shortest));
-        }
-    };
+    let own = process::generation() + 1;
+    // With the fence of `run`: either the thread sees that waits are recorded again, or this sees its end.
+    fence(SeqCst);
+    if RUNS_IN.swap(own, SeqCst) == own {
+        return;
+    }
+    if process::start_thread("tantara-waits", move || run(own)).is_err() {
+        RUNS_IN.store(0, SeqCst);
+        return;
+    }
     // Children of a fork inherit what is called at the exit.
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
-    if process::start_thread("tantara-waits", run).is_ok() && !IS_REGISTERED.swap(true, Relaxed) {
+    if !IS_REGISTERED.swap(true, Relaxed) {
         extern "C" fn end() {
             EXITS.store(true, Relaxed);
-            withdraw();
+            leave();
         }
         files::at_exit(end);
+    }
+}
+
+/// Publishes the waits again and again, until they are not recorded any more, or the process exits.
+fn run(own: usize) {
+    let mut checked = Instant::now();
+    while !EXITS.load(Relaxed) {
+        if !State::now().records() {
+            withdraw();
+            RUNS_IN.store(0, SeqCst);
+            fence(SeqCst);
+            if !State::now().records() || RUNS_IN.swap(own, SeqCst) == own {
+                return;
+            }
+        }
+        let began = Instant::now();
+        let checks = checked.elapsed() > BETWEEN_CHECKS;
+        // Without a directory, or on a full disk, the next attempt may succeed.
+        let shortest = if publish(checks).is_ok() { INTERVAL } else { BETWEEN_CHECKS };
+        if checks {
+            checked = began;
+        }
+        thread::sleep(deadline::pause(began.elapsed(), shortest));
     }
 }
 
@@ -116,15 +136,22 @@ pub fn publish_in(directory: &Path) {
     let _ = NAMED.set(directory.to_owned());
 }
 
-/// Where the pages are: where the command looks for events.
+/// Where the pages are: where the command looks for events. The directory is made if it is missing, but
+/// not a second time: somebody has removed it.
 fn place() -> Result<(File, PathBuf), Error> {
-    if let Some(path) = NAMED.get() {
-        return Ok((directory::made(path)?, path.clone()));
+    static WAS_THERE: AtomicBool = AtomicBool::new(false);
+    let variable = || process::variable(c"TANTARA_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = NAMED.get().cloned().or_else(variable);
+    let path = named.clone().unwrap_or_else(directory::default_directory);
+    if WAS_THERE.load(Relaxed) && !path.is_dir() {
+        return Err(Error::system("opened", &path, ErrorKind::NotFound.into()));
     }
-    match process::variable(c"TANTARA_DIR").filter(|path| !path.is_empty()) {
-        Some(path) => Ok((directory::made(path.as_ref())?, path.into())),
-        None => directory::of_user(),
-    }
+    let place = match named {
+        Some(path) => (directory::made(&path)?, path),
+        None => directory::of_user()?,
+    };
+    WAS_THERE.store(true, Relaxed);
+    Ok(place)
 }
 
 fn publish(checks: bool) -> Result<(), Error> {
@@ -168,10 +195,10 @@ fn replacement(old: Option<&Published>, content: String) -> Result<Published, Er
 /// Writes a new version of the page.
 fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
     let name = format!("{PREFIX}{}-{}", process::process(), process::pid_namespace());
-    let draft = CString::new(format!("{name}{DRAFT}"))?;
+    // By chance, because another copy of this library may publish in the same process.
+    let chance = RandomState::new().build_hasher().finish();
+    let draft = CString::new(format!("{name}-{chance:x}{DRAFT}"))?;
     let name = CString::new(name)?;
-    // Left by a killed process that had the same number.
-    let _ = files::unlink_at(&directory, &draft);
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let file = Unforked::open(|| files::open_at(&directory, &draft, flags, 0o600))?;
     let finish = || {
@@ -205,19 +232,28 @@ impl Published {
     }
 }
 
-/// Removes the page of this process, which publishes no other one if it exits or records no longer.
-pub(crate) fn withdraw() {
-    let Some(published) = published() else { return };
-    let mut looks = 0..LOOKS;
-    let mut published = loop {
+/// Waits for the lock, but not for long.
+fn wait_for_page() -> Option<MutexGuard<'static, Option<Published>>> {
+    let published = published()?;
+    for _ in 0..LOOKS {
         match published.try_lock() {
-            Ok(published) => break published,
-            Err(TryLockError::Poisoned(published)) => break published.into_inner(),
+            Ok(published) => return Some(published),
+            Err(TryLockError::Poisoned(published)) => return Some(published.into_inner()),
             // The page is being written. But an exit never hangs, also if the disk does.
-            Err(TryLockError::WouldBlock) if looks.next().is_some() => thread::sleep(Duration::from_millis(1)),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
         }
-    };
+    }
+    None
+}
+
+/// Removes the page of this process, which publishes no other one until it records again.
+pub(crate) fn withdraw() {
+    if let Some(mut published) = wait_for_page() {
+        remove(&mut published);
+    }
+}
+
+fn remove(published: &mut Option<Published>) {
     if let Some(own) = published.take() {
         let removed = files::unlink_at(&own.directory, &own.name);
         if removed.is_err() && !own.is_lost() {
@@ -227,14 +263,24 @@ pub(crate) fn withdraw() {
     }
 }
 
+/// The process exits. If it has not done what it has declared, a page stays that says so.
+fn leave() {
+    let Some(mut published) = wait_for_page() else { return };
+    match json::last_page().filter(|_| State::now().records()) {
+        // If that fails, the page stays that was there.
+        Some(content) => *published = replacement(published.as_ref(), content).ok().or(published.take()),
+        None => remove(&mut published),
+    }
+}
+
 /// A page: the process that published it, and its text, which that process alone is to be trusted
 /// for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageOfWaits {
     /// The number of the process, in the PID namespace of this one; `None` if it is in another.
     pub pid: Option<u32>,
-    /// The process has ended without removing the page, for example because it was killed. Its waits
-    /// have ended with it.
+    /// The process has ended without removing the page, or executes another program. Its waits have ended
+    /// with it.
     pub has_ended: bool,
     /// The process lives, and cannot replace the page, for example because the disk is full.
     pub is_outdated: bool,
@@ -245,7 +291,7 @@ pub struct PageOfWaits {
 }
 
 /// The pages, in the order of the numbers of their processes: those of living ones, and of those that
-/// were killed before they had done what they had declared. Pages of other users are left out; root
+/// have ended before they had done what they had declared. Pages of other users are left out; root
 /// gets them too, if their processes run as these users. What is no page is left out, too.
 ///
 /// # Errors
@@ -294,6 +340,12 @@ fn parse(name: &OsStr) -> Option<(u32, u32)> {
     Some((number(pid)?, number(namespace)?))
 }
 
+/// The name of the page that a draft was for.
+fn of_draft(name: &OsStr) -> Option<&OsStr> {
+    let (page, _) = name.to_str()?.strip_suffix(DRAFT)?.rsplit_once('-')?;
+    Some(OsStr::new(page))
+}
+
 /// Opens a file of the directory, if it is a regular one, and of this user. Root opens those of other
 /// users too.
 fn open(directory: &File, name: &OsStr) -> io::Result<Option<File>> {
@@ -319,6 +371,9 @@ fn read(directory: &File, name: &OsStr) -> io::Result<Option<PageOfWaits>> {
     if metadata.len() > LONGEST || metadata.nlink() == 0 {
         return Ok(None);
     }
+    if has_ended && !metadata.modified().is_ok_and(is_recent) {
+        return Ok(None);
+    }
     let mut text = Vec::new();
     file.take(LONGEST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text).into_owned();
@@ -335,13 +390,18 @@ fn has_declared(page: &str) -> bool {
 const KEPT: usize = 16;
 const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
+fn is_recent(at: SystemTime) -> bool {
+    // A moment in the future: the clock was set.
+    at.elapsed().map_or(true, |age| age < KEPT_FOR)
+}
+
 /// Removes the pages and drafts that dead processes of this user and this PID namespace have left. The
 /// last pages stay that say what their processes had declared to do: others may wait for that.
 fn remove_dead(directory: &File, path: &Path) {
     let Ok(entries) = fs::read_dir(path) else { return };
     let mut kept = Vec::new();
     for name in entries.filter_map(Result::ok).map(|entry| entry.file_name()) {
-        let page = name.as_bytes().strip_suffix(DRAFT.as_bytes()).map_or(name.as_os_str(), OsStr::from_bytes);
+        let page = of_draft(&name).unwrap_or(&name);
         let Some((pid, namespace)) = parse(page) else { continue };
         let Ok(Some(file)) = open(directory, &name) else { continue };
         let is_own = file.metadata().is_ok_and(|metadata| metadata.uid() == files::user());
@@ -354,10 +414,9 @@ fn remove_dead(directory: &File, path: &Path) {
             continue;
         }
         let written = || file.metadata().and_then(|metadata| metadata.modified()).ok();
-        let is_recent = |at: &SystemTime| at.elapsed().is_ok_and(|age| age < KEPT_FOR);
         let declares = || read(directory, &name).is_ok_and(|page| page.is_some_and(|page| has_declared(&page.text)));
         let Ok(own_name) = CString::new(name.as_bytes()) else { continue };
-        match written().filter(is_recent).filter(|_| page == name.as_os_str() && declares()) {
+        match written().filter(|at| is_recent(*at)).filter(|_| page == name.as_os_str() && declares()) {
             Some(at) => kept.push((at, own_name)),
             None => _ = files::unlink_at(directory, &own_name),
         }

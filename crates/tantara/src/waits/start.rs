@@ -29,6 +29,8 @@ pub(crate) fn record(on: bool) {
     }
     if on {
         goes_on();
+        // It has ended if the record was turned off.
+        pages::start();
     } else {
         pages::withdraw();
     }
