@@ -43,6 +43,7 @@ pub(crate) fn take(queue: &Queue, place: Option<Place>) -> bool {
 }
 
 #[cold]
+#[inline(never)]
 fn take_noted(queue: &Queue, place: Option<Place>) -> bool {
     let take = |word| (word & STORED != 0).then_some(word & !STORED);
     let is_taken = queue.word.fetch_update(AcqRel, Acquire, take).is_ok();
@@ -63,8 +64,19 @@ pub(crate) fn is_noted(queue: &Queue) -> bool {
     queue.word.load(Relaxed) & NOTED != 0
 }
 
+/// Notes that a call at that place, if at any, gives a release. The bit that stays on.
+#[cold]
+#[inline(never)]
+fn note_given(queue: &Queue, place: Option<Place>) -> u32 {
+    if let Some(place) = place {
+        hooks::set(queue.subject(Kind::AutoReset), None, false, place);
+    }
+    NOTED
+}
+
 /// If waits are recorded, notes that a wait from that place has used up a release.
 #[cold]
+#[inline(never)]
 pub(crate) fn note_taken(queue: &Queue, place: Place) {
     if State::now().records() {
         hooks::taken(queue.subject(Kind::AutoReset), place);
@@ -103,12 +115,8 @@ fn store(queue: &Queue) -> bool {
 }
 
 fn release_first(queue: &Queue, place: Option<Place>) -> Option<Waker> {
-    let records = State::now().records();
-    if let Some(place) = place.filter(|_| records) {
-        hooks::set(queue.subject(Kind::AutoReset), None, false, place);
-    }
+    let kept = if State::now().records() { note_given(queue, place) } else { EMPTY };
     // LISTED changes under the lock only, and while it is on nothing is stored.
-    let kept = if records { NOTED } else { EMPTY };
     let store = |word| Some(word & kept | STORED);
     queue.release_one(|word| _ = word.fetch_and(kept, AcqRel), |word| _ = word.fetch_update(AcqRel, Acquire, store))
 }

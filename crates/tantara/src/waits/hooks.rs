@@ -65,6 +65,7 @@ pub(crate) fn meet(event: Subject<'_>) {
 
 /// A task was queued, and waits are recorded.
 #[cold]
+#[inline(never)]
 pub(crate) fn queued(owner: usize, target: Target, place: Place, waker: &Waker) -> SlotIndex {
     let task = Some(waker.data().addr());
     store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task }).0
@@ -95,6 +96,7 @@ pub(crate) fn ended(slot: &SlotIndexCell, owner: usize) {
 /// While waits are recorded, an event with waiters, or a known one, was set, and has released waits of
 /// that generation, if it has generations. `in_vain` if nobody waited.
 #[cold]
+#[inline(never)]
 pub(crate) fn set(event: Subject<'_>, generation: Option<Generation>, in_vain: bool, place: Place) {
     known::set(event, generation, in_vain, place);
 }
@@ -150,6 +152,7 @@ pub(crate) fn release(address: usize, number: u64) {
 
 /// While waits are recorded, a wait has used up a release of an auto-reset event.
 #[cold]
+#[inline(never)]
 pub(crate) fn taken(event: Subject<'_>, place: Place) {
     known::take(event, place);
 }
@@ -189,6 +192,7 @@ pub(crate) fn give_up(address: usize, number: u64) {
 
 /// An event with a mark that is on is dropped.
 #[cold]
+#[inline(never)]
 pub(crate) fn forget(address: usize) {
     known::forget(address);
 }

@@ -150,6 +150,7 @@ fn who_has_taken_the_release_of_an_auto_reset_event_is_named() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "waits for seconds")]
 fn an_executor_that_is_blocked_is_named() {
     let (done, other) = (event("done"), event("other"));
     let executor = {
@@ -175,6 +176,7 @@ fn an_executor_that_is_blocked_is_named() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "waits for seconds")]
 fn the_wrong_event_that_was_set_is_named() {
     let (right, wrong) = (event("orders_loaded"), event("offers_loaded"));
     let line = line!() + 3;
