@@ -53,7 +53,7 @@ struct Group {
     count: u64,
     place: String,
     mode: Mode,
-    /// The event has released the wait, but the task was not polled since.
+    /// The wait was released, but the task was not polled since, or the thread has not run.
     released: bool,
     /// The last who had declared to set the event has given up.
     abandoned: bool,
@@ -91,6 +91,9 @@ struct Event {
     /// The wait is one until the event is unset.
     #[serde(default)]
     until_unset: bool,
+    /// It has released the wait, when it was last set.
+    #[serde(default, skip_serializing_if = "is_false")]
+    released: bool,
     #[serde(default)]
     last_set: Option<Act>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +153,10 @@ struct Act {
     place: String,
     #[serde(serialize_with = "moment")]
     at: u64,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn time(milliseconds: u64) -> SystemTime {
@@ -374,6 +381,9 @@ fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&Path) -> Option<
 
 const MOST_OTHERS: usize = 8;
 
+/// For how long a wait may take to end after its release.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
 fn print(processes: &[Process]) {
     for (number, process) in processes.iter().enumerate() {
         if number > 0 {
@@ -472,13 +482,17 @@ impl Group {
         if let Some(cycle) = &self.cycle {
             lines.push(format!("a cycle: {}", text::short(cycle)));
         }
-        if self.released {
-            lines.push("released, but not run since: its executor is blocked".to_owned());
-        }
         let whose = if self.count > 1 && !self.same_events { "of the oldest: " } else { "" };
         for event in &self.events {
             let of = if self.events.len() > 1 { format!("{}: ", text::short(&event.name)) } else { String::new() };
             let act = |what: &str, act: &Act| format!("{whose}{of}{what} {}", act.shown());
+            // Before that, the task or the thread is on its way.
+            let released = event.last_set.as_ref().filter(|_| event.released).map(|set| time(set.at));
+            if let Some(at) = released.filter(|at| at.elapsed().is_ok_and(|ago| ago >= ON_ITS_WAY)) {
+                let is_task = self.waiters.first().is_some_and(|waiter| waiter.task.is_some());
+                let missing = if is_task { "polled" } else { "run" };
+                lines.push(format!("{whose}{of}released {}, not {missing} since", text::ago(at)));
+            }
             lines.extend(event.abandoned.as_ref().map(|it| act("abandoned", it)));
             if event.until_unset {
                 lines.extend(event.holders.iter().take(3).map(|it| act("held", it)));

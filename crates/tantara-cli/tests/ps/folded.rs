@@ -1,8 +1,11 @@
 //! Many waits at one place, as one line.
 
 use std::fs::{self, File};
+use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::process::{Command, Stdio};
+use std::task::{Context, Waker};
 use std::thread;
 
 use serde_json::Value;
@@ -23,13 +26,20 @@ fn child(dir: &Path, what: &str, number: u64) -> Running {
     child
 }
 
-const OWN_LINE: u32 = line!() + 9;
+const OWN_LINE: u32 = line!() + 16;
 
 /// Threads at one place wait for an own event each.
 #[test]
 fn many_waits() {
     let Ok(what) = std::env::var(CHILD) else { return };
     let events: &'static [Event; 4] = Box::leak(Box::default());
+    let mut task = pin!(events[0].wait_async());
+    if what == "released" {
+        assert!(task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        events[0].set();
+        let _ = std::io::stdin().read_line(&mut String::new());
+        return;
+    }
     if what == "declared" {
         // The first two are declared at one place, the third at another; of the last, nothing is known.
         events[..2].iter().for_each(|event| std::mem::forget(event.set_on_drop()));
@@ -81,7 +91,21 @@ fn what_is_known_of_a_group_is_true_for_all_its_members() {
 fn an_event_that_was_perhaps_set_by_mistake_is_shown_once_for_a_process() {
     let dir = TempDir::new().unwrap();
     let child = child(dir.path(), "mistaken", 4);
+    let is_guessed = |group: &Value| group["set_in_vain"].as_array().is_some_and(|events| !events.is_empty());
+    // Of young waits nothing is guessed.
+    until(|| ps(dir.path())[0]["groups"].as_array().unwrap().iter().all(is_guessed));
     let table = String::from_utf8(run(dir.path(), &["ps", &child.0.id().to_string()]).stdout).unwrap();
     assert_eq!(table.matches("perhaps the wrong event was set: mistaken by ").count(), 1, "{table}");
     assert_eq!(ps(dir.path())[0]["groups"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_wait_that_was_released_and_does_not_run_is_shown_with_the_time_since() {
+    let dir = TempDir::new().unwrap();
+    let child = child(dir.path(), "released", 1);
+    let pid = child.0.id().to_string();
+    until(|| {
+        let table = String::from_utf8(run(dir.path(), &["ps", &pid]).stdout).unwrap();
+        table.lines().any(|line| line.contains("  released ") && line.contains("s ago, not polled since"))
+    });
 }

@@ -84,6 +84,9 @@ fn of_event(page: &mut Json, event: &Awaited) {
         page.quoted(path);
     }
     page.flag("until_unset", event.until_unset);
+    if event.has_released {
+        page.flag("released", true);
+    }
     for (name, act) in [("last_set", &event.last_set), ("abandoned", &event.abandoned), ("taken", &event.taken)] {
         if let Some(act) = act {
             page.key(name);
