@@ -1,7 +1,7 @@
 //! Waits for something else than that an event is set: until it is unset, and for the next `set`.
 
 use std::future::Future;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,30 +57,39 @@ fn is_released(wait: &mut std::pin::Pin<Box<tantara::SharedWait<'_>>>) -> bool {
     }
 }
 
+/// Runs on a thread of its own, which nobody joins: if a wait is never released, the test fails.
+fn beside<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (tell, told) = channel();
+    thread::spawn(move || tell.send(run()));
+    told
+}
+
+/// What [`beside`] has returned.
+#[track_caller]
+fn outcome<T>(told: &Receiver<T>) -> T {
+    told.recv_timeout(LONG).expect("a wait was not released, or has panicked")
+}
+
 /// Waits in every way, through another handle; then `act` releases all of them, asleep.
 fn releases(ways: Ways, event: &SharedEvent, act: impl Fn(&SharedEvent)) {
-    let (tell, told) = channel();
-    thread::scope(|scope| {
-        for way in 0..4 {
-            let (event, tell) = (another(event), tell.clone());
-            scope.spawn(move || {
-                let outcome = match way {
-                    0 => (ways.forever)(&event).map(|()| true),
-                    1 => (ways.timeout)(&event, LONG),
-                    2 => (ways.deadline)(&event, Instant::now() + LONG),
-                    _ => pollster::block_on((ways.begun)(&event)).map(|()| true),
-                };
-                tell.send(outcome).unwrap();
-            });
-        }
-        // Each has a handle of its own; the task is shown by its reactor thread.
-        until_waiters(event, 4);
-        assert!(told.try_recv().is_err(), "a wait ended before that");
-        act(event);
-        for _ in 0..4 {
-            assert!(told.recv_timeout(LONG).expect("a wait was not released").unwrap());
-        }
-    });
+    let waits: Vec<_> = (0..4)
+        .map(|way| {
+            let event = another(event);
+            beside(move || match way {
+                0 => (ways.forever)(&event).map(|()| true),
+                1 => (ways.timeout)(&event, LONG),
+                2 => (ways.deadline)(&event, Instant::now() + LONG),
+                _ => pollster::block_on((ways.begun)(&event)).map(|()| true),
+            })
+        })
+        .collect();
+    // Each has a handle of its own; the task is shown by its reactor thread.
+    until_waiters(event, 4);
+    assert!(waits.iter().all(|told| told.try_recv().is_err()), "a wait ended before that");
+    act(event);
+    for told in &waits {
+        assert!(outcome(told).unwrap());
+    }
     until_waiters(event, 0);
 }
 
@@ -169,25 +178,24 @@ fn each_set_releases_a_wait_for_the_next_once() {
     let event = SharedEvent::anonymous().unwrap();
     for clears in [false, true] {
         let (ready, readied) = channel();
-        let (event, waiter) = (&event, another(&event));
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                for _ in 0..SETS {
-                    let next = waiter.wait_next_async();
-                    ready.send(()).unwrap();
-                    pollster::block_on(next).unwrap();
-                }
-                let mut none = Box::pin(waiter.wait_next_async());
-                assert!(!is_released(&mut none));
-            });
+        let waiter = another(&event);
+        let waits = beside(move || {
             for _ in 0..SETS {
-                readied.recv_timeout(LONG).expect("a wait was not released");
-                event.set().unwrap();
-                if clears {
-                    event.clear().unwrap();
-                }
+                let next = waiter.wait_next_async();
+                ready.send(()).unwrap();
+                pollster::block_on(next).unwrap();
             }
+            let mut none = Box::pin(waiter.wait_next_async());
+            assert!(!is_released(&mut none));
         });
+        for _ in 0..SETS {
+            readied.recv_timeout(LONG).expect("a wait was not released");
+            event.set().unwrap();
+            if clears {
+                event.clear().unwrap();
+            }
+        }
+        outcome(&waits);
     }
 }
 
@@ -197,12 +205,11 @@ fn no_set_is_lost_on_those_who_wait_for_the_next() {
     let event = SharedEvent::anonymous().unwrap();
     event.set().unwrap();
     for round in 0..300 {
-        let next: Vec<_> = (0..2).map(|_| another(&event)).collect();
         let (begin, begun) = channel();
-        thread::scope(|scope| {
-            for (index, waiter) in next.iter().enumerate() {
-                let begin = begin.clone();
-                scope.spawn(move || {
+        let waits: Vec<_> = (0..2)
+            .map(|index| {
+                let (waiter, begin) = (another(&event), begin.clone());
+                beside(move || {
                     if index == 0 {
                         let wait = waiter.wait_next_async();
                         begin.send(()).unwrap();
@@ -212,13 +219,14 @@ fn no_set_is_lost_on_those_who_wait_for_the_next() {
                         // It begins before or after the set; the second one comes later in any case.
                         let _ = waiter.wait_next_timeout(Duration::from_micros(round));
                     }
-                });
-            }
-            for _ in 0..2 {
-                begun.recv_timeout(LONG).unwrap();
-            }
-            event.set().unwrap();
-        });
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            begun.recv_timeout(LONG).unwrap();
+        }
+        event.set().unwrap();
+        waits.iter().for_each(outcome);
     }
 }
 
@@ -228,16 +236,16 @@ fn a_removal_ends_every_wait() {
         let directory = tempfile::tempdir().unwrap();
         let event = SharedEvent::open_in(&directory, "event").unwrap();
         event.set().unwrap();
-        thread::scope(|scope| {
-            let blocked = scope.spawn(|| (ways.forever)(&another(&event)));
-            let awaited = scope.spawn(|| pollster::block_on((ways.begun)(&another(&event))));
-            until_waiters(&event, 2);
-            event.remove().unwrap();
-            assert!(blocked.join().unwrap().unwrap_err().is_removed());
-            assert!(awaited.join().unwrap().unwrap_err().is_removed());
-        });
+        let [first, second] = [(); 2].map(|()| another(&event));
+        let blocked = beside(move || (ways.forever)(&first));
+        let awaited = beside(move || pollster::block_on((ways.begun)(&second)));
+        until_waiters(&event, 2);
+        event.remove().unwrap();
+        assert!(outcome(&blocked).unwrap_err().is_removed());
+        assert!(outcome(&awaited).unwrap_err().is_removed());
         assert!((ways.timeout)(&event, Duration::ZERO).unwrap_err().is_removed());
-        assert!(pollster::block_on((ways.begun)(&event)).unwrap_err().is_removed());
+        let later = beside(move || pollster::block_on((ways.begun)(&event)));
+        assert!(outcome(&later).unwrap_err().is_removed());
     }
 }
 
@@ -259,11 +267,11 @@ fn a_wait_that_is_given_up_is_forgotten() {
 fn a_wait_for_the_next_set_is_listed_before_and_after_a_clear() {
     let event = SharedEvent::anonymous().unwrap();
     event.set().unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| another(&event).wait_next().unwrap());
-        until_waiters(&event, 1);
-        event.clear().unwrap();
-        until_waiters(&event, 1);
-        event.set().unwrap();
-    });
+    let waiter = another(&event);
+    let wait = beside(move || waiter.wait_next());
+    until_waiters(&event, 1);
+    event.clear().unwrap();
+    until_waiters(&event, 1);
+    event.set().unwrap();
+    outcome(&wait).unwrap();
 }
