@@ -14,6 +14,7 @@ mod local;
 #[cfg(not(shared_events))]
 #[path = "not_local.rs"]
 mod local;
+mod lock;
 mod outfile;
 mod output;
 mod progress;

@@ -4,12 +4,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use same_file::Handle;
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
+use crate::lock::lock;
 use crate::system;
 
 /// The drafts that exist now.
@@ -139,5 +140,5 @@ pub(crate) fn remove_drafts() {
 }
 
 fn drafts() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
-    DRAFTS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&DRAFTS)
 }

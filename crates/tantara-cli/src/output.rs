@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use terminal_size::{Height, Width};
 
 use crate::failure::FAILED;
+use crate::lock::lock;
 use crate::outfile;
 use crate::progress::Bar;
 
@@ -15,7 +16,7 @@ use crate::progress::Bar;
 static WRITING: Mutex<Option<Bar>> = Mutex::new(None);
 
 fn writing() -> MutexGuard<'static, Option<Bar>> {
-    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&WRITING)
 }
 
 /// Waits until no line is being written, prevents further ones and removes the progress bar, because the process is

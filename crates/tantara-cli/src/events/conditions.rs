@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::process::exit;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tantara::{Event, any};
 use crate::events::tcp::{Refusal, Target};
 use crate::failure::Failure;
 use crate::local::Observer;
+use crate::lock::lock;
 use crate::{output, system};
 
 /// The pauses between attempts to connect.
@@ -77,7 +78,7 @@ impl Condition {
         match &self.kind {
             Kind::Pid(pid) => format!("process {pid} has not ended"),
             Kind::File(path) => format!("{} does not exist", path.display()),
-            Kind::Tcp(target) => match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
+            Kind::Tcp(target) => match &*lock(&self.refusal) {
                 Some(refusal) => format!("{target} not reached: {refusal}"),
                 None => format!("{target} not reached"),
             },
@@ -89,7 +90,7 @@ impl Condition {
         match &self.kind {
             Kind::Pid(pid) => format!("the end of process {pid}"),
             Kind::File(path) => format!("the file {}", path.display()),
-            Kind::Tcp(target) => match &*self.refusal.lock().unwrap_or_else(PoisonError::into_inner) {
+            Kind::Tcp(target) => match &*lock(&self.refusal) {
                 Some(refusal) => format!("a connection to {target} ({refusal})"),
                 None => format!("a connection to {target}"),
             },
@@ -109,7 +110,7 @@ impl Condition {
                         output::note(format_args!("{target}: {refusal}; still trying"));
                         is_reported = true;
                     }
-                    *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+                    *lock(&self.refusal) = Some(refusal);
                 }
             }
             self.was_tried.set();

@@ -1,12 +1,13 @@
 //! Reports on standard error that a cluster cannot be reached, during a wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use tantara_etcd::Cluster;
 
 use crate::events::text;
+use crate::lock::lock;
 use crate::output;
 
 /// An outage that has lasted this long is reported, and again whenever it has lasted three times as long.
@@ -31,7 +32,7 @@ impl OutageReport {
             loop {
                 thread::sleep(period);
                 // Locked meanwhile, so that this thread is never the last to hold the cluster.
-                let cluster = observed.lock().unwrap_or_else(PoisonError::into_inner);
+                let cluster = lock(&observed);
                 let Some(cluster) = cluster.as_ref() else { return };
                 let outage = cluster.outage();
                 period = if outage.is_some() { PERIOD } else { RARELY };
@@ -58,6 +59,6 @@ impl OutageReport {
 
 impl Drop for OutageReport {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.0).take();
     }
 }

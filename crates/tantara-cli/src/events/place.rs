@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
@@ -14,6 +14,7 @@ use crate::events::text;
 use crate::events::waiter::Waiter;
 use crate::failure::Failure;
 use crate::local::{Directory, LocalEvent};
+use crate::lock::lock;
 use crate::{output, system};
 
 /// Bounds of the timeout of one request to a cluster.
@@ -209,7 +210,7 @@ impl PlaceArgs {
         if let Some(file) = self.password_file.clone().or_else(named) {
             let first = Mutex::new(Some(read_password(&file).map_err(Failure::usage)?));
             return Ok(options.credentials(move || {
-                let first = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let first = lock(&first).take();
                 let password = first.map_or_else(|| read_password(&file), Ok)?;
                 Ok::<_, String>((user.clone(), password))
             }));

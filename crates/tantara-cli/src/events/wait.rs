@@ -1,7 +1,7 @@
 //! `tantara wait`.
 
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::events::conditions::{self, Condition, Kind};
 use crate::events::place::{Event, Place};
 use crate::events::{hint, text, why};
 use crate::failure::Failure;
+use crate::lock::lock;
 use crate::{output, system};
 
 pub(crate) type Conditions = Vec<Arc<Condition>>;
@@ -229,7 +230,7 @@ impl Notice {
                 // Before `is_over` is locked, because the answer of a cluster takes a while.
                 let place = place.and_then(|place| place.upgrade());
                 let of_events = place.and_then(|place| awaited_events(&place, &names, aim));
-                let is_over = is_over.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_over = lock(&is_over);
                 if *is_over {
                     return;
                 }
@@ -249,7 +250,7 @@ impl Notice {
     }
 
     fn cancel(self) {
-        *self.is_over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.is_over) = true;
     }
 }
 
