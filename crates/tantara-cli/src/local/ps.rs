@@ -117,6 +117,9 @@ struct Other {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<u32>,
     has_ended: bool,
+    /// It lives, and may have done it since: it cannot replace its page.
+    #[serde(skip_serializing_if = "is_false")]
+    is_outdated: bool,
     /// It holds the event, or did. Else it is to set it.
     holds: bool,
     #[serde(flatten)]
@@ -245,10 +248,10 @@ pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<
     Ok(())
 }
 
-/// The living processes that publish their waits in the directory.
+/// The living processes that publish their waits in the directory. An outdated page says nothing of now.
 pub(crate) fn processes(directory: &Path) -> Result<Vec<Process>, Failure> {
     let mut processes = all_processes(directory)?;
-    processes.retain(|process| !process.has_ended);
+    processes.retain(|process| !process.has_ended && !process.is_outdated);
     Ok(processes)
 }
 
@@ -340,8 +343,8 @@ fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&Path) -> Option<
         for event in &process.declared {
             let Some(path) = &event.path else { continue };
             let other = |act: &Act, holds| {
-                let Process { pid, user, has_ended, .. } = *process;
-                Other { pid, user, has_ended, holds, act: act.clone() }
+                let Process { pid, user, has_ended, is_outdated, .. } = *process;
+                Other { pid, user, has_ended, is_outdated, holds, act: act.clone() }
             };
             let setters = event.setters.iter().map(|act| other(act, false));
             let others = setters.chain(event.holders.iter().map(|act| other(act, true)));
@@ -526,10 +529,14 @@ impl Other {
             (true, false) => "held",
             (true, true) => "was held",
         };
-        let has_ended = if self.has_ended { ", which has ended" } else { "" };
+        let state = match (self.has_ended, self.is_outdated) {
+            (true, _) => ", which has ended",
+            (false, true) => " (outdated)",
+            (false, false) => "",
+        };
         let process = self.pid.map_or_else(|| text::process(None), |pid| format!("process {pid}"));
         let user = of_user(self.user);
-        format!("{what} by {process}{user}{has_ended}: {}", self.act.shown())
+        format!("{what} by {process}{user}{state}: {}", self.act.shown())
     }
 }
 

@@ -53,6 +53,7 @@ fn a_process_whose_page_cannot_be_written_anew_stays_alive_and_its_page_outdated
         assert!(prlimit.status().expect("prlimit, of util-linux").success());
     };
     let page = || ps(dir.path()).into_iter().find(|page| page["pid"] == pid);
+    let waiter = recording(dir.path(), &["wait", "migrated"]);
     limit("1");
     // It begins a wait, so that its page has to change.
     std::io::Write::write_all(child.0.stdin.as_mut().unwrap(), b"\n").unwrap();
@@ -64,6 +65,8 @@ fn a_process_whose_page_cannot_be_written_anew_stays_alive_and_its_page_outdated
     assert_eq!(page().unwrap()["total"], 0, "the page from before");
     let shown = String::from_utf8(run(dir.path(), &["ps"]).stdout).unwrap();
     assert!(shown.contains("outdated: the process cannot write its waits anew"), "{shown}");
+    let shown = known(dir.path(), &waiter);
+    assert!(shown.contains(&format!("to be set by process {pid} (outdated): by ")), "{shown}");
     limit("unlimited");
     until(|| page().is_some_and(|page| page["is_outdated"] == false && page["total"] == 1));
 }
