@@ -87,7 +87,8 @@ pub struct Act {
     pub by: Actor,
     /// From where.
     pub place: Place,
-    /// When.
+    /// When. It is noted by a clock that nobody sets, and converted for this report: after a step of the
+    /// system's clock, another report shows another time for it.
     pub at: SystemTime,
 }
 
