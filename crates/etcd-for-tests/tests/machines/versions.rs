@@ -367,6 +367,54 @@ fn a_quiet_watch_whose_progress_is_not_reported_stays_open() {
 }
 
 #[test]
+fn a_moment_at_which_an_event_was_unset_is_read_until_that_succeeds() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let options = without_rechecks().timeout(Duration::from_secs(1)).connect_timeout(LONG);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options).unwrap();
+    let other = self::options().namespace(cluster.namespace());
+    let other = Cluster::connect_with(servers.endpoints(), other).unwrap().event("event");
+    other.set().unwrap();
+    let mut wait = cluster.event("event").wait_unset_async();
+    wait.begun().unwrap();
+    let waits = thread::spawn(move || wait.wait());
+    until("it is watched", || servers.watchers() == 1);
+    // The watch goes on, and reads are not answered in time.
+    stand_in.answer(Manner::Slow(LONG));
+    let before = count(&stand_in, "KV/Txn");
+    other.clear().unwrap();
+    other.set().unwrap();
+    until("the moment is read", || count(&stand_in, "KV/Txn") > before);
+    thread::sleep(Duration::from_secs(3));
+    stand_in.answer(Manner::Pass);
+    until("it is released", || waits.is_finished());
+    waits.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_record_of_a_wait_that_cannot_be_written_is_written_later() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let options = without_rechecks().timeout(Duration::from_secs(1)).connect_timeout(LONG).record_waits(true);
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options).unwrap();
+    let other = self::options().namespace(cluster.namespace());
+    let other = Cluster::connect_with(servers.endpoints(), other).unwrap().event("event");
+    let mut wait = cluster.event("event").wait_async();
+    wait.begun().unwrap();
+    // In a tenth of a second the wait is recorded.
+    stand_in.answer(Manner::Slow(10 * LONG));
+    thread::sleep(Duration::from_secs(3));
+    stand_in.answer(Manner::Pass);
+    until("it is recorded", || other.waiters().unwrap().len() == 1);
+    // Nor does a record stay that could not be deleted.
+    stand_in.answer(Manner::Slow(10 * LONG));
+    drop(wait);
+    thread::sleep(Duration::from_secs(3));
+    stand_in.answer(Manner::Pass);
+    until("the record is deleted", || other.waiters().unwrap().is_empty());
+}
+
+#[test]
 fn the_removal_of_an_event_ends_all_its_holds() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);

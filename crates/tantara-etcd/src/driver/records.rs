@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::client::lease::{Lease, OF_RECORDS};
 use crate::client::proto::{DeleteRange, Put};
+use crate::error::Error;
 use crate::store::Store;
 use crate::store::keys::Stamp;
+use crate::store::write::WriteError;
 
 /// Upper bound on the records that are written concurrently, so that the writes of users do not
 /// queue behind thousands. These share a transaction.
@@ -24,14 +26,27 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// The lease is kept for this long without records, for waits that follow.
 const LINGERING: Duration = Duration::from_secs(5);
 
+const UNKNOWN: usize = usize::MAX;
+
+/// The outcome of a write.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Made,
+    /// It would be refused again: a user who may not write waits without a record.
+    Refused,
+    /// The cluster could not be reached. It may have been made.
+    Failed,
+}
+
 #[derive(Debug)]
 struct Record {
     /// When the first of the waiters began.
     since: SystemTime,
     count: usize,
-    /// The count in the cluster.
+    /// The count in the cluster; `UNKNOWN` after a write that may have been made.
     written: usize,
     is_busy: bool,
+    has_failed: bool,
     not_before: Instant,
 }
 
@@ -43,14 +58,17 @@ pub(crate) struct Records {
     /// Since when there is no record.
     unused: Option<Instant>,
     turns: Arc<Semaphore>,
-    /// Writes that go on. Each returns the count that it wrote; `None` if it has failed.
-    work: JoinSet<(Arc<str>, Option<usize>)>,
+    /// The number of leases that were lost or given back.
+    leases: u64,
+    /// Writes that go on. Each returns the number of leases before its own, the count and the outcome.
+    work: JoinSet<(Arc<str>, u64, usize, Outcome)>,
 }
 
 impl Records {
     pub(crate) fn new(store: Arc<Store>) -> Records {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Records { store, records: HashMap::new(), lease: Arc::default(), unused: None, turns, work: JoinSet::new() }
+        let (records, work) = (HashMap::new(), JoinSet::new());
+        Records { store, records, lease: Arc::default(), unused: None, turns, leases: 0, work }
     }
 
     /// Sets the number of waiters of an event.
@@ -65,7 +83,8 @@ impl Records {
             record.count = count;
         } else if count > 0 {
             let now = Instant::now();
-            let record = Record { since: SystemTime::now(), count, written: 0, is_busy: false, not_before: now };
+            let (since, written, is_busy, has_failed) = (SystemTime::now(), 0, false, false);
+            let record = Record { since, count, written, is_busy, has_failed, not_before: now };
             self.records.insert(Arc::clone(name), record);
         }
     }
@@ -75,7 +94,7 @@ impl Records {
     pub(crate) fn advance(&mut self) -> Option<Instant> {
         let (now, mut due) = (Instant::now(), None);
         if self.lease.try_lock().is_ok_and(|lease| lease.as_ref().is_some_and(|lease| lease.is_lost())) {
-            self.lease = Arc::default();
+            self.replace_lease();
             self.records.values_mut().for_each(|record| record.written = 0);
         }
         self.records.retain(|_, record| record.count > 0 || record.written > 0 || record.is_busy);
@@ -85,7 +104,7 @@ impl Records {
             if has_lease && now < since + LINGERING {
                 return Some(since + LINGERING);
             }
-            self.lease = Arc::default();
+            self.replace_lease();
             return None;
         }
         self.unused = None;
@@ -94,21 +113,27 @@ impl Records {
                 continue;
             }
             // A record of waits that have ended is deleted at once.
-            if now < record.not_before && record.count > 0 {
+            if now < record.not_before && (record.count > 0 || record.has_failed) {
                 due = due.into_iter().chain([record.not_before]).min();
                 continue;
             }
             record.is_busy = true;
             let (name, store, lease) = (Arc::clone(name), Arc::clone(&self.store), Arc::clone(&self.lease));
             let (since, count, turns) = (record.since, record.count, Arc::clone(&self.turns));
+            let leases = self.leases;
             self.work.spawn(async move {
                 // The timeout of the request begins with its turn.
-                let Ok(_turn) = turns.acquire_owned().await else { return (name, None) };
-                let written = write(&store, &lease, &name, since, count).await;
-                (name, written.map(|()| count))
+                let Ok(_turn) = turns.acquire_owned().await else { return (name, leases, count, Outcome::Failed) };
+                let outcome = write(&store, &lease, &name, since, count).await;
+                (name, leases, count, outcome)
             });
         }
         due
+    }
+
+    fn replace_lease(&mut self) {
+        self.lease = Arc::default();
+        self.leases += 1;
     }
 
     /// Completes when a record was written, or the lease was lost. Cancel safe.
@@ -124,11 +149,16 @@ impl Records {
             written = self.work.join_next(), if !self.work.is_empty() => written,
             () = is_lost => return,
         };
-        if let Some(Ok((name, written))) = written {
+        if let Some(Ok((name, leases, count, outcome))) = written {
             let Some(record) = self.records.get_mut(&name) else { return };
-            record.is_busy = false;
-            // A user who may not write waits without a record.
-            record.written = written.unwrap_or(record.count);
+            (record.is_busy, record.has_failed) = (false, matches!(outcome, Outcome::Failed));
+            record.written = match outcome {
+                // It was written under a lease that has ended since.
+                _ if leases < self.leases => 0,
+                Outcome::Made => count,
+                Outcome::Refused => record.count,
+                Outcome::Failed => UNKNOWN,
+            };
             record.not_before = Instant::now() + PERIOD;
         }
     }
@@ -146,15 +176,18 @@ async fn write(
     name: &str,
     since: SystemTime,
     count: usize,
-) -> Option<()> {
+) -> Outcome {
     const DOING: &str = "record who waits";
     let until = store.connection.request_deadline();
     let id = {
         let mut lease = lease.lock().await;
-        if lease.is_none() {
-            *lease = Some(Arc::new(store.leases.grant(DOING, store.options.hold_ttl, OF_RECORDS, until).await.ok()?));
+        match &*lease {
+            Some(lease) => lease.id,
+            None => match store.leases.grant(DOING, store.options.hold_ttl, OF_RECORDS, until).await {
+                Ok(granted) => lease.insert(Arc::new(granted)).id,
+                Err(error) => return outcome_of(&error),
+            },
         }
-        lease.as_ref()?.id
     };
     let key = store.keys.waiter(name, id);
     let op = if count == 0 {
@@ -163,5 +196,13 @@ async fn write(
         let stamp = Stamp { at: since, count: u32::try_from(count).unwrap_or(u32::MAX), ..Stamp::now() };
         Put { key, value: stamp.to_value(), lease: id }.into()
     };
-    store.writes.apply(DOING, vec![op], until).await.ok().map(drop)
+    match store.writes.apply(DOING, vec![op], until).await {
+        Ok(_) => Outcome::Made,
+        Err(WriteError::Failed(error)) => outcome_of(&error),
+        Err(WriteError::Unknown(_)) => Outcome::Failed,
+    }
+}
+
+fn outcome_of(error: &Error) -> Outcome {
+    if error.is_unreachable() || error.is_unknown() { Outcome::Failed } else { Outcome::Refused }
 }

@@ -267,6 +267,10 @@ impl Driver {
                 let Some(waiters) = self.events.get_mut(&name) else { return };
                 match snapshot.map(|snapshot| snapshot.states.into_iter().next()) {
                     Ok(Some(Ok(state))) => release(waiters.on_past(revision, &state)),
+                    // The watch has shown this moment, and will not show it again.
+                    Err(failure) if failure.error.is_unreachable() && waiters.waits_until_unset(revision) => {
+                        self.read_past(name, revision);
+                    }
                     // The history is gone, or could not be read.
                     _ => (waiters.is_stale, self.has_to_read) = (true, true),
                 }
@@ -414,6 +418,7 @@ impl Driver {
             // The watch will show what came after the read, and another read shows it at once.
             waiters.is_stale |= answer.header.is_some_and(|header| header.revision >= waiters.watch_from());
         }
+        let mut past = Vec::new();
         for event in &answer.events {
             let Some(kv) = &event.kv else { continue };
             // The range may have external keys.
@@ -429,15 +434,21 @@ impl Driver {
                 Part::Pulse | Part::Waiter => false,
             };
             if may_unset && waiters.waits_until_unset(revision) {
-                let (store, name) = (Arc::clone(&self.store), Arc::clone(name));
-                self.jobs.spawn(async move {
-                    let until = store.connection.request_deadline();
-                    let snapshot = read::events_at(&store, DOING, &[Arc::clone(&name)], revision, until).await;
-                    Done::Past { name, revision, snapshot }
-                });
+                past.push((Arc::clone(name), revision));
             }
         }
         self.has_to_read |= waiters.is_stale;
+        past.into_iter().for_each(|(name, revision)| self.read_past(name, revision));
+    }
+
+    /// Reads an event as it was when it changed.
+    fn read_past(&mut self, name: Arc<str>, revision: i64) {
+        let store = Arc::clone(&self.store);
+        self.jobs.spawn(async move {
+            let until = store.connection.request_deadline();
+            let snapshot = read::events_at(&store, DOING, &[Arc::clone(&name)], revision, until).await;
+            Done::Past { name, revision, snapshot }
+        });
     }
 
     /// Begins everything that is due. Returns when to call this again.
