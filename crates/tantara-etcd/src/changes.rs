@@ -1,13 +1,14 @@
 //! [`Changes`]: every change of every event of a namespace.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::iter::FusedIterator;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tantara::Event;
-use tokio::time::sleep;
+use tokio::time::{self, sleep, sleep_until};
 
 use crate::client::pause::Pause;
 use crate::client::proto::{Range, WatchAnswer};
@@ -16,6 +17,7 @@ use crate::driver::runtime::Runtime;
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
 use crate::list::Origin;
+use crate::random;
 use crate::store::Store;
 use crate::store::keys;
 use crate::store::read;
@@ -26,6 +28,9 @@ const DOING: &str = "watch events";
 /// The number of changes that are kept for a caller who does not take them. Beyond it, changes of
 /// the same event are merged.
 const MOST: usize = 4_096;
+
+/// How long a watch may take to show what a list has shown.
+const LAG: Duration = Duration::from_secs(2);
 
 /// A change of an event. From [`Changes`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -141,6 +146,8 @@ impl Changes {
             states,
             step: Vec::new(),
             step_at: 0,
+            touched: None,
+            adopted: HashMap::new(),
             pause: Pause::new(),
         };
         let following = runtime.run(|_| async move {
@@ -237,8 +244,50 @@ struct Follower {
     /// their states before.
     step: Vec<(String, State)>,
     step_at: i64,
+    /// The events of which the watch has shown anything since a look has begun, if one has.
+    touched: Option<HashSet<String>>,
+    /// The events whose states were taken from the last look, which the watch has not shown: the
+    /// revision of that look.
+    adopted: HashMap<String, i64>,
     /// The pause before the next watch. It grows until one shows something.
     pause: Pause,
+}
+
+/// A look at all events, from time to time: a server may fail to send a change.
+enum Look {
+    /// Begins at this moment.
+    At(time::Instant),
+    Listing(Listing),
+    /// What was listed, at which revision, and when the watch should have shown it.
+    Listed(States, i64, time::Instant),
+}
+
+type Listing = Pin<Box<dyn Future<Output = Result<(States, i64), Error>> + Send>>;
+
+impl Look {
+    fn next(store: &Store) -> Look {
+        Look::At(time::Instant::now() + store.options.recheck.mul_f64(0.75 + random::share() / 2.0))
+    }
+
+    /// Goes on to the next stage. Returns what was listed once it is time to compare. Cancel safe.
+    async fn go_on(&mut self, store: &Arc<Store>) -> Result<Option<(States, i64)>, Error> {
+        match self {
+            Look::At(time) => {
+                sleep_until(*time).await;
+                let store = Arc::clone(store);
+                *self = Look::Listing(Box::pin(async move { list(&store).await }));
+            }
+            Look::Listing(listing) => {
+                let (states, at) = listing.await?;
+                *self = Look::Listed(states, at, time::Instant::now() + LAG);
+            }
+            Look::Listed(states, at, time) => {
+                sleep_until(*time).await;
+                return Ok(Some((std::mem::take(states), *at)));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Why a watch has ended.
@@ -260,6 +309,7 @@ impl Follower {
                         self.report_step();
                         self.report_differences(&states);
                         (self.states, revision) = (states, at);
+                        self.adopted.clear();
                     }
                     Err(error) if error.is_unreachable() => {}
                     Err(error) => return error,
@@ -284,9 +334,28 @@ impl Follower {
         }
         let mut stream = WatchStream::new(Arc::clone(&self.store));
         let range_end = keys::end_of(&key);
-        stream.begin(key, range_end, revision + 1);
+        stream.begin(key, range_end, revision.saturating_add(1));
+        let mut look = Look::next(&self.store);
+        self.touched = None;
         loop {
-            match stream.next().await {
+            let message = tokio::select! {
+                message = stream.next() => message,
+                listed = look.go_on(&self.store) => {
+                    match listed {
+                        Ok(None) if matches!(look, Look::Listing(_)) => self.touched = Some(HashSet::new()),
+                        Ok(None) => {}
+                        Ok(Some((states, at))) => {
+                            self.compare(states, at);
+                            look = Look::next(&self.store);
+                        }
+                        Err(error) if error.is_unreachable() => look = Look::next(&self.store),
+                        // The list that follows returns the reason.
+                        Err(_) => return End::Lost,
+                    }
+                    continue;
+                }
+            };
+            match message {
                 Message::Answer(answer) if answer.canceled => return End::Lost,
                 Message::Answer(answer) => {
                     if !answer.created {
@@ -314,6 +383,13 @@ impl Follower {
             self.step_at = kv.mod_revision;
             last = Some(kv.mod_revision);
             let Some((name, part)) = self.store.keys.parse(&kv.key) else { continue };
+            // A part of a difference that was reported.
+            if self.adopted.get(name).is_some_and(|at| kv.mod_revision <= *at) {
+                continue;
+            }
+            if let Some(touched) = &mut self.touched {
+                touched.insert(name.to_owned());
+            }
             let state = self.states.entry(name.to_owned()).or_default();
             if !self.step.iter().any(|(of, _)| of == name) {
                 self.step.push((name.to_owned(), state.clone()));
@@ -321,7 +397,7 @@ impl Follower {
             if event.is_delete() { state.delete(part, &kv.key) } else { state.put(part, kv) }
         }
         if answer.fragment {
-            return last.map(|last| last - 1);
+            return last.map(|last| last.saturating_sub(1));
         }
         self.report_step();
         last
@@ -338,12 +414,44 @@ impl Follower {
         }
     }
 
+    /// Reports what a look has shown and the watch has not. Of events that the watch has shown since
+    /// the look began nothing is known: the list may be older or newer.
+    fn compare(&mut self, mut listed: States, at: i64) {
+        let touched = self.touched.take().unwrap_or_default();
+        self.adopted.clear();
+        let names: BTreeSet<String> = self.states.keys().chain(listed.keys()).cloned().collect();
+        let is_changing = |name: &String| touched.contains(name) || self.step.iter().any(|(of, _)| of == name);
+        let names: Vec<String> = names.into_iter().filter(|name| !is_changing(name)).collect();
+        for name in names {
+            let (before, now) = (self.states.get(&name), listed.remove(&name));
+            if before == now.as_ref() {
+                continue;
+            }
+            let absent = State::default();
+            self.report_difference(&name, before.unwrap_or(&absent), now.as_ref().unwrap_or(&absent));
+            self.adopted.insert(name.clone(), at);
+            match now {
+                Some(now) => drop(self.states.insert(name, now)),
+                None => drop(self.states.remove(&name)),
+            }
+        }
+    }
+
     /// Reports the differences to the states that a list has shown.
     fn report_differences(&self, now: &States) {
         let absent = State::default();
         let names: BTreeSet<&String> = self.states.keys().chain(now.keys()).collect();
         for name in names {
             let [before, now] = [&self.states, now].map(|states| states.get(name).unwrap_or(&absent));
+            self.report_difference(name, before, now);
+        }
+    }
+
+    fn report_difference(&self, name: &str, before: &State, now: &State) {
+        if now.was_created_again_since(before) {
+            self.report(change(name, before, &State::default()));
+            self.report(change(name, &State::default(), now));
+        } else {
             self.report(change(name, before, now));
         }
     }

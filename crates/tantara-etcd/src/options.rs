@@ -160,6 +160,7 @@ impl Options {
 
     /// Sets how often events with waits are read again even if the watch shows no change; every
     /// thirty seconds by default. It bounds the delay of a wait if a server fails to send a change.
+    /// [`Changes`](crate::Changes) list all events as often.
     /// A shorter period than a tenth of a second counts as that, and a longer one than a day as a day.
     #[must_use]
     pub fn recheck(mut self, period: Duration) -> Options {

@@ -200,6 +200,40 @@ fn a_silent_watch_delays_a_wait_and_does_not_lose_it() {
 }
 
 #[test]
+fn changes_that_a_watch_does_not_show_are_reported_once() {
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let options = patient().namespace(namespace()).learn_members(false).recheck(Duration::from_millis(200));
+    let cluster = Cluster::connect_with(stand_in.endpoint(), options).unwrap();
+    let (event, other) = (cluster.event("event"), cluster.event("other"));
+    other.set().unwrap();
+    let mut changes = cluster.changes().unwrap();
+    let mut next = || {
+        let change = changes.next_timeout(LONG).unwrap().unwrap();
+        (change.name, change.sets, change.is_set, change.is_removed)
+    };
+    event.pulse().unwrap();
+    assert_eq!(next(), ("event".into(), 1, false, false));
+    stand_in.answer(Manner::SilentWatches);
+    event.pulse().unwrap();
+    event.set().unwrap();
+    other.remove().unwrap();
+    let sets = match next() {
+        // On a busy machine a look may come in between.
+        (name, 1, false, false) if name == "event" => {
+            assert_eq!(next(), ("event".into(), 1, true, false));
+            2
+        }
+        change => change.1,
+    };
+    assert_eq!(sets, 2);
+    assert_eq!(next(), ("other".into(), 0, false, true));
+    stand_in.answer(Manner::Pass);
+    event.pulse().unwrap();
+    assert_eq!(next(), ("event".into(), 1, false, false));
+}
+
+#[test]
 fn an_unreachable_cluster_is_no_timeout() {
     let net = Net::new(Servers::one());
     let client = net.client_of(0, net.options().timeout(Duration::from_secs(1)));

@@ -10,7 +10,9 @@ use crate::store::keys::{LONGEST, Part, Stamp, lease_of_hold, lease_of_key};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pulse {
     pub(crate) revision: i64,
-    /// The number of sets since the key was created.
+    /// The revision at which the key was created.
+    created: i64,
+    /// The number of sets since then.
     pub(crate) count: i64,
     pub(crate) value: Vec<u8>,
 }
@@ -20,7 +22,7 @@ impl Pulse {
         // Values of this crate differ long before this length. An external value may be of any
         // length.
         let value = kv.value.iter().copied().take(LONGEST).collect();
-        Pulse { revision: kv.mod_revision, count: kv.version, value }
+        Pulse { revision: kv.mod_revision, created: kv.create_revision, count: kv.version, value }
     }
 }
 
@@ -91,18 +93,57 @@ impl State {
 
     /// The number of sets since an earlier state.
     pub(crate) fn sets_since(&self, earlier: &State) -> u64 {
-        let count = |state: &State| state.pulse.as_ref().map_or(0, |pulse| pulse.count);
-        match count(self) - count(earlier) {
-            more if more >= 0 => more.unsigned_abs(),
-            // The event was removed, and created again.
-            _ => count(self).unsigned_abs(),
-        }
+        let Some(now) = &self.pulse else { return 0 };
+        let earlier = earlier.pulse.as_ref().filter(|earlier| earlier.created == now.created);
+        // A lower count is that of a history that was replaced.
+        let more = earlier.and_then(|earlier| now.count.checked_sub(earlier.count)).filter(|more| *more >= 0);
+        more.unwrap_or(now.count.max(0)).unsigned_abs()
+    }
+
+    /// Whether the event was removed since an earlier state, and created again: only a removal
+    /// deletes its level and its pulse.
+    pub(crate) fn was_created_again_since(&self, earlier: &State) -> bool {
+        let is_another = |before: Option<i64>, now: Option<i64>| before.is_some() && before != now;
+        let level = |state: &State| state.level.map(|_| state.created);
+        let pulse = |state: &State| state.pulse.as_ref().map(|pulse| pulse.created);
+        self.exists() && (is_another(level(earlier), level(self)) || is_another(pulse(earlier), pulse(self)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sets_are_counted_across_a_removal() {
+        let state = |created: i64, sets: i64| {
+            let key = |key: &str, version| KeyValue {
+                key: key.into(),
+                create_revision: created,
+                mod_revision: created,
+                version,
+                ..KeyValue::default()
+            };
+            let mut state = State::default();
+            state.put(Part::Level, &key("x/l", 1));
+            state.put(Part::Pulse, &key("x/p", sets));
+            state
+        };
+        let absent = State::default();
+        assert_eq!((state(1, 5).sets_since(&state(1, 2)), state(1, 5).sets_since(&absent)), (3, 5));
+        assert!(!state(1, 5).was_created_again_since(&state(1, 2)));
+        assert!(!state(1, 5).was_created_again_since(&absent) && !absent.was_created_again_since(&state(1, 5)));
+        // It was removed, and then set as often, more often or less often than before.
+        for sets in [1, 2, 5] {
+            assert_eq!(state(20, sets).sets_since(&state(1, 2)), sets.unsigned_abs());
+            assert!(state(20, sets).was_created_again_since(&state(1, 2)));
+        }
+        let mut held = State::default();
+        held.put(Part::Hold, &KeyValue { key: "x/h/000000000000001f".into(), lease: 0x1f, ..KeyValue::default() });
+        assert!(held.was_created_again_since(&state(1, 2)));
+        assert!(!state(1, 2).was_created_again_since(&held));
+        assert_eq!(state(1, i64::MAX).sets_since(&state(1, i64::MIN)), i64::MAX.unsigned_abs());
+    }
 
     #[test]
     fn an_event_is_set_by_its_level_or_by_a_hold() {
