@@ -347,7 +347,7 @@ impl Driver {
         let now = Instant::now();
         for name in names {
             let Some(waiters) = self.events.get_mut(&name) else { continue };
-            let narrow = if now < self.stream_at { None } else { waiters.take_narrow_watch() };
+            let unfit = if now < self.stream_at { None } else { waiters.take_unfit_watch() };
             if now < self.stream_at {
                 waiters.is_stale |= waiters.needs_watch(now);
                 self.has_to_read |= waiters.is_stale;
@@ -358,9 +358,9 @@ impl Driver {
                 waiters.begin_watch(watch, snapshot.revision);
                 self.watches.insert(watch, name);
             }
-            if let Some(narrow) = narrow {
-                self.watches.remove(&narrow);
-                self.stream.end(narrow);
+            if let Some(unfit) = unfit {
+                self.watches.remove(&unfit);
+                self.stream.end(unfit);
             }
         }
     }
@@ -545,8 +545,11 @@ impl Driver {
         self.is_reading = true;
         self.reads += 1;
         let (number, store) = (self.reads, Arc::clone(&self.store));
+        // A wait that fails does not wait for longer than it may; the others are read for again.
+        let deadlines = joining.iter().flatten().map(|joining| joining.until);
+        let until = deadlines.min().unwrap_or_else(|| store.connection.request_deadline());
         self.jobs.spawn(async move {
-            let snapshot = read::events(&store, DOING, &names, store.connection.request_deadline()).await;
+            let snapshot = read::events(&store, DOING, &names, until).await;
             Done::Read { number, names, joining, snapshot }
         });
     }

@@ -113,6 +113,8 @@ pub(crate) struct Waiters {
     pub(crate) watch: Option<i64>,
     /// Whether it shows holds too.
     watches_holds: bool,
+    /// Whether the position was set back since the watch began.
+    is_behind: bool,
     position: Position,
     history: History,
     /// The pause before a watch that the server has refused or ended is requested again, and when
@@ -123,6 +125,8 @@ pub(crate) struct Waiters {
     has_gap: bool,
     /// The highest revision of any fact, and the number of reads that had begun when it was learnt.
     newest: (i64, u64),
+    /// The highest revision of a `set` that the watch has shown.
+    newest_set: i64,
     /// When a wait was last found to be in doubt.
     doubt: Option<Instant>,
     /// When the first of the waits joined, or the last one left.
@@ -164,12 +168,14 @@ impl Waiters {
             is_stale: false,
             watch: None,
             watches_holds: false,
+            is_behind: false,
             position: Position::default(),
             history: History::Known,
             watch_pause: Pause::new(),
             watch_at: None,
             has_gap: false,
             newest: (0, 0),
+            newest_set: 0,
             doubt: None,
             since: now,
             is_recorded: false,
@@ -224,6 +230,7 @@ impl Waiters {
         let is_replaced = number > self.newest.1 && revision < self.newest.0;
         if is_replaced {
             self.newest = (0, 0);
+            self.newest_set = 0;
             self.position.next = 0;
         }
         self.learn(revision, view.reads);
@@ -265,7 +272,7 @@ impl Waiters {
         let is_continuous = state.pulse.is_some() || (1..position.next).contains(&state.created);
         if is_continuous || position.next == 0 || self.begun.is_empty() {
             let (has_level, has_pulse) = (state.level.is_some(), state.pulse.is_some());
-            *position = Position { next: revision + 1, has_level, has_pulse, absent: None };
+            *position = Position { next: revision.saturating_add(1), has_level, has_pulse, absent: None };
             return;
         }
         self.has_gap = true;
@@ -276,7 +283,7 @@ impl Waiters {
             Some((_, same, since)) if same == watch && now < since + UNINTERRUPTED => {}
             Some((at, same, _)) if same == watch => {
                 let absent = Some((revision, watch, now));
-                *position = Position { next: position.next.max(at + 1), absent, ..Position::default() };
+                *position = Position { next: position.next.max(at.saturating_add(1)), absent, ..Position::default() };
             }
             _ => position.absent = Some((revision, watch, now)),
         }
@@ -295,11 +302,19 @@ impl Waiters {
             is_in_doubt: false,
             joined: view.reads,
         });
+        // The watch may have been faster than this read, and shows nothing twice.
+        let is_set_since = view.revision < self.newest_set;
         let (released, begun): (Vec<_>, Vec<_>) = begun.partition(|waiter| match waiter.wait.aim {
-            Aim::Set => view.state.is_set(),
+            Aim::Set => view.state.is_set() || is_set_since,
             Aim::Unset => !view.state.is_set(),
-            Aim::Next => false,
+            Aim::Next => is_set_since,
         });
+        if view.revision.saturating_add(1) < self.position.next && begun.iter().any(|it| it.wait.aim == Aim::Unset) {
+            // It may have been unset since. The watch has to show that again.
+            let (has_level, has_pulse) = (view.state.level.is_some(), view.state.pulse.is_some());
+            self.position = Position { next: view.revision.saturating_add(1), has_level, has_pulse, absent: None };
+            self.is_behind = true;
+        }
         let before = self.begun.len();
         self.begun.extend(begun);
         self.begun[before..].iter().for_each(|waiter| wake::set(&waiter.wait.begun));
@@ -328,9 +343,9 @@ impl Waiters {
     ) -> Vec<Waiter> {
         self.learn(revision, reads);
         let position = &mut self.position;
-        let is_new = revision + 1 >= position.next;
+        let is_new = revision.saturating_add(1) >= position.next;
         if is_new {
-            (position.next, position.absent) = (revision + 1, None);
+            (position.next, position.absent) = (revision.saturating_add(1), None);
             match part {
                 Part::Level => position.has_level = !is_delete,
                 Part::Pulse => position.has_pulse = !is_delete,
@@ -350,8 +365,9 @@ impl Waiters {
             // The other key may be deleted, too. If it is not, a read shows what is left.
             self.is_stale = true;
             let began_before = self.begun.iter_mut().filter(|waiter| waiter.revision < revision);
-            began_before.for_each(|waiter| waiter.note_existed(revision - 1));
+            began_before.for_each(|waiter| waiter.note_existed(revision.saturating_sub(1)));
         } else if part == Part::Pulse {
+            self.newest_set = self.newest_set.max(revision);
             let is_released = |waiter: &mut Waiter| waiter.revision < revision && waiter.wait.aim != Aim::Unset;
             return self.begun.extract_if(.., is_released).collect();
         } else {
@@ -378,9 +394,11 @@ impl Waiters {
         self.waits_until_unset(i64::MAX)
     }
 
-    /// Takes the watch away if holds have to be watched, and it does not show them.
-    pub(crate) fn take_narrow_watch(&mut self) -> Option<i64> {
-        if self.needs_holds() && !self.watches_holds { self.watch.take() } else { None }
+    /// Takes the watch away if it does not show what has to be watched: holds, or changes from the
+    /// position on.
+    pub(crate) fn take_unfit_watch(&mut self) -> Option<i64> {
+        let is_narrow = self.needs_holds() && !self.watches_holds;
+        if is_narrow || self.is_behind { self.watch.take() } else { None }
     }
 
     /// Whether a watch is needed, and may be requested now.
@@ -391,7 +409,7 @@ impl Waiters {
     /// A watch with this ID was requested, from the position on. The last read was at `revision`.
     pub(crate) fn begin_watch(&mut self, watch: i64, revision: i64) {
         (self.watch, self.watch_at) = (Some(watch), None);
-        self.watches_holds = self.needs_holds();
+        (self.watches_holds, self.is_behind) = (self.needs_holds(), false);
         let revision = revision.max(self.newest.0);
         self.history = if self.position.next <= revision { History::Awaited } else { History::Known };
     }

@@ -470,3 +470,39 @@ fn an_event_that_is_gone_with_the_history_is_created_again() {
     assert_eq!(one.read(2, 3, absent()), "None");
     assert!(one.waiters.may_not_exist() && !one.waiters.is_creating);
 }
+
+#[test]
+fn a_watch_that_is_faster_than_the_first_read_of_a_wait_releases_it() {
+    for aim in [Aim::Set, Aim::Next] {
+        for (read_at, shown, outcome) in [(11, 5, "true"), (12, 12, "None"), (13, 12, "None")] {
+            let mut one = One::with(2, aim);
+            let other = WaitState::new(&"x".into(), Aim::Set);
+            one.read_and_begin(1, 10, &state(Some(5), Some("0")), Some(&other));
+            // The event is set, and removed after that: no later read shows that it was set.
+            one.change(Part::Pulse, false, 12);
+            assert!(other.is_over());
+            let wait = Arc::clone(&one.wait);
+            assert_eq!(one.read_and_begin(2, read_at, &state(Some(shown), Some("0")), Some(&wait)), outcome);
+        }
+    }
+}
+
+#[test]
+fn a_watch_that_is_faster_than_the_first_read_of_a_wait_until_unset_begins_again() {
+    let mut one = One::with(2, Aim::Unset);
+    let (wait, other) = (Arc::clone(&one.wait), WaitState::new(&"x".into(), Aim::Unset));
+    let set = state(Some(5), Some("1"));
+    one.read_and_begin(1, 10, &set, Some(&other));
+    one.waiters.begin_watch(1, 10);
+    // It is cleared, and set again.
+    one.change(Part::Level, false, 12);
+    one.change(Part::Level, false, 13);
+    assert_eq!((one.waiters.watch_from(), one.waiters.take_unfit_watch()), (14, None));
+    assert_eq!(one.read_and_begin(2, 11, &set, Some(&wait)), "None");
+    assert_eq!((one.waiters.watch_from(), one.waiters.take_unfit_watch()), (12, Some(1)));
+    one.waiters.begin_watch(2, 13);
+    one.change(Part::Level, false, 12);
+    assert!(one.waiters.waits_until_unset(12) && one.waiters.take_unfit_watch().is_none());
+    release(one.waiters.on_past(12, &state(Some(5), Some("0"))));
+    assert_eq!(one.outcome(), "true");
+}
