@@ -56,6 +56,8 @@ pub enum Manner {
     NoProgress,
     /// A hostile server: it answers every read without keys, and announces more.
     EmptyPages,
+    /// A hostile server: it answers every read with the same key, and announces more.
+    SamePages,
 }
 
 /// A server on a loopback port that answers in a [`Manner`]. It uses HTTP/2 without TLS, and so
@@ -211,6 +213,10 @@ async fn handle(
     if manner == Manner::EmptyPages && path == "/etcdserverpb.KV/Range" {
         // more = 3
         return respond(&mut answer, &varint(3, 1));
+    }
+    if manner == Manner::SamePages && path == "/etcdserverpb.KV/Range" {
+        // kvs = 2, and in it key = 1
+        return respond(&mut answer, &[bytes(2, &bytes(1, b"/same")), varint(3, 1)].concat());
     }
     let mut member = member.ready().await.ok()?;
     if path == WATCH {

@@ -196,7 +196,7 @@ impl ClusterEvent {
                 let revision = deleted.map_err(|error| write_error(error, REMOVE, runtime))?;
                 // Exactly the holds that were deleted: another one may have begun since the event was
                 // read. Their holders learn of it when their leases end.
-                let holds = read::list(&store, END_HOLDS, store.keys.holds(&name), revision - 1).await;
+                let holds = read::list(&store, END_HOLDS, store.keys.holds(&name), revision.saturating_sub(1)).await;
                 let (holds, _) = holds.map_err(|failure| failure.error)?;
                 store.leases.revoke_all(END_HOLDS, holds.iter().map(|hold| hold.lease)).await?;
             }

@@ -471,12 +471,15 @@ fn a_hold_whose_key_is_gone_is_lost() {
 }
 
 #[test]
-fn a_list_ends_where_a_server_has_no_key_and_says_that_there_are_more() {
+fn a_list_ends_where_a_server_has_no_further_key_and_says_that_there_are_more() {
     let servers = Servers::one();
     let stand_in = StandIn::of(&servers.endpoints()[0]);
     let cluster = Cluster::connect_with(stand_in.endpoint(), options()).unwrap();
-    stand_in.answer(Manner::EmptyPages);
-    let listing = thread::spawn(move || cluster.list());
-    until("the list ends", || listing.is_finished());
-    assert!(listing.join().unwrap().unwrap().is_empty());
+    for manner in [Manner::EmptyPages, Manner::SamePages] {
+        stand_in.answer(manner);
+        let cluster = cluster.clone();
+        let listing = thread::spawn(move || cluster.list());
+        until("the list ends", || listing.is_finished());
+        assert!(listing.join().unwrap().unwrap().is_empty());
+    }
 }

@@ -295,12 +295,13 @@ async fn list_once(
         if page.revision == 0 {
             page.revision = answer.header.unwrap_or_default().revision;
         }
+        // A hostile server may announce more keys and send none, or the same ones again.
+        let mut is_last = true;
         if let Some(last) = answer.kvs.last() {
+            is_last = !answer.more || last.key < page.key || last.key >= page.range_end;
             // The first key after it.
             page.key = [&last.key[..], b"\0"].concat();
         }
-        // A hostile server may announce more keys and send none.
-        let is_last = !answer.more || answer.kvs.is_empty();
         let known = answer.kvs.into_iter().filter(|kv| store.keys.is_known(kv));
         if page.keys_only {
             let known: Vec<KeyValue> = known.collect();

@@ -164,7 +164,7 @@ impl IdempotentWrite {
             None => Some(Outcome::Lost),
             Some(kv) if kv.version <= self.version => Some(Outcome::Lost),
             Some(kv) if kv.value == self.number => Some(Outcome::Made(kv.mod_revision, kv.version)),
-            Some(kv) if kv.version == self.version + 1 => Some(Outcome::NotMade),
+            Some(kv) if kv.version == self.version.saturating_add(1) => Some(Outcome::NotMade),
             Some(_) => None,
         }
     }
@@ -204,7 +204,7 @@ impl Writer {
                 // Two processes that both keep a slot would reject each other's writes again and
                 // again.
                 if !is_contended {
-                    reserved.release(revision, write.version + 1);
+                    reserved.release(revision, write.version.saturating_add(1));
                 }
                 return Ok(revision);
             }
@@ -279,7 +279,7 @@ impl Writer {
             if let Some(outcome) = write.outcome(slot.as_ref()) {
                 return Ok(outcome);
             }
-            let revision = slot.map_or(0, |kv| kv.mod_revision - 1);
+            let revision = slot.map_or(0, |kv| kv.mod_revision.saturating_sub(1));
             let read = Range { key: write.key.clone(), revision, ..Range::default() };
             slot = match self.connection.call(doing, &read, until).await {
                 Ok(answer) => answer.kvs.into_iter().next(),
