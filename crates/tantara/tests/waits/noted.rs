@@ -165,7 +165,7 @@ fn a_label_that_is_given_while_the_record_is_off_is_kept() {
 
 #[test]
 fn a_label_is_not_lost_if_it_is_given_at_the_first_wait() {
-    const ROUNDS: usize = 5_000;
+    const ROUNDS: usize = 1_000;
     if !is_alone("noted::a_label_is_not_lost_if_it_is_given_at_the_first_wait") {
         return;
     }
