@@ -8,6 +8,7 @@ mod directory;
 mod files;
 mod list;
 mod observer;
+mod page;
 mod ps;
 mod watch;
 

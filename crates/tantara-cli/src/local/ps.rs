@@ -1,214 +1,21 @@
 //! `tantara ps`: the waits inside of processes that record them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
 use std::io::IsTerminal;
-use std::marker::PhantomData;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tantara::{SharedEvent, waits};
 
 use super::directory::Directory;
+pub(crate) use super::page::Process;
+use super::page::{Act, Event, Group, Mode, Other, time};
 use crate::events::entry::Inside;
 use crate::events::text;
 use crate::failure::Failure;
 use crate::output;
-
-/// A process that records its waits, as it has described itself. Nothing in here is trusted.
-#[derive(Deserialize, Serialize)]
-pub(crate) struct Process {
-    /// `None` for a process of another PID namespace. Not from the page.
-    #[serde(skip_deserializing)]
-    pid: Option<u32>,
-    #[serde(skip_deserializing)]
-    command: Option<String>,
-    /// The user whose process it is, if that is not this one. Not from the page.
-    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
-    user: Option<u32>,
-    /// It has ended before it had done what it had declared. Not from the page.
-    #[serde(skip_deserializing)]
-    has_ended: bool,
-    /// It cannot replace its page. Not from the page.
-    #[serde(skip_deserializing)]
-    is_outdated: bool,
-    total: u64,
-    /// Waits that were not recorded, because there were too many at the same time.
-    #[serde(default)]
-    missed: u64,
-    /// The events of a directory that it has declared to set, or holds.
-    #[serde(default, deserialize_with = "the_first::<512, _, _>")]
-    declared: Vec<Event>,
-    #[serde(deserialize_with = "the_first::<512, _, _>")]
-    groups: Vec<Group>,
-}
-
-/// Waits at one place for events of the same names.
-#[derive(Deserialize, Serialize)]
-struct Group {
-    count: u64,
-    place: String,
-    mode: Mode,
-    /// The wait was released, but the task was not polled since, or the thread has not run.
-    released: bool,
-    /// The last who had declared to set the event has given up.
-    abandoned: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cycle: Option<String>,
-    /// All of them wait for the same events. Else what is known of these is known of those of the oldest.
-    #[serde(default)]
-    same_events: bool,
-    number_of_events: u64,
-    #[serde(deserialize_with = "the_first::<16, _, _>")]
-    events: Vec<Event>,
-    /// Events that were set meanwhile while nobody waited for them, if nothing is known of these.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "the_first::<16, _, _>")]
-    set_in_vain: Vec<Event>,
-    /// Those who have waited longest.
-    #[serde(deserialize_with = "the_first::<16, _, _>")]
-    waiters: Vec<Waiter>,
-}
-
-#[derive(Deserialize, Serialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum Mode {
-    One,
-    Any,
-    All,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Event {
-    name: String,
-    labelled: bool,
-    kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    /// The wait is one until the event is unset.
-    #[serde(default)]
-    until_unset: bool,
-    /// It has released the wait, when it was last set.
-    #[serde(default, skip_serializing_if = "is_false")]
-    released: bool,
-    #[serde(default)]
-    last_set: Option<Act>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    taken: Option<Act>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    abandoned: Option<Act>,
-    #[serde(deserialize_with = "the_first::<16, _, _>")]
-    setters: Vec<Act>,
-    #[serde(default, deserialize_with = "the_first::<16, _, _>")]
-    holders: Vec<Act>,
-    /// Other processes that are to set it or hold it, or have ended meanwhile. Not from the page.
-    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
-    others: Vec<Other>,
-}
-
-/// What another process has declared to do with an event, or this one through another opening of it.
-#[derive(Serialize, Clone)]
-struct Other {
-    pid: Option<u32>,
-    /// The user of the other process, if that is not this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<u32>,
-    has_ended: bool,
-    /// It lives, and may have done it since: it cannot replace its page.
-    #[serde(skip_serializing_if = "is_false")]
-    is_outdated: bool,
-    /// It holds the event, or did. Else it is to set it.
-    holds: bool,
-    #[serde(flatten)]
-    act: Act,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Waiter {
-    #[serde(default)]
-    thread: Option<String>,
-    tid: u32,
-    /// A number, for a task.
-    #[serde(default)]
-    task: Option<String>,
-    #[serde(serialize_with = "moment")]
-    since: u64,
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "moment_if_any",
-        deserialize_with = "number_if_any"
-    )]
-    until: Option<u64>,
-}
-
-/// That an event was set, declared to be set, given up, or taken.
-#[derive(Deserialize, Serialize, Clone, PartialEq, Eq)]
-struct Act {
-    #[serde(default)]
-    thread: Option<String>,
-    tid: u32,
-    #[serde(default)]
-    has_ended: bool,
-    place: String,
-    #[serde(serialize_with = "moment")]
-    at: u64,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-fn time(milliseconds: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_millis(milliseconds)).unwrap_or(UNIX_EPOCH)
-}
-
-fn moment<S: Serializer>(milliseconds: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&text::moment(time(*milliseconds)))
-}
-
-fn moment_if_any<S: Serializer>(milliseconds: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    moment(&milliseconds.unwrap_or_default(), serializer)
-}
-
-/// No more items than a page has. A page with more is not one of this program.
-fn the_first<'de, const MOST: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    struct First<T, const MOST: usize>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for First<T, MOST> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an array")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
-            let mut first = Vec::new();
-            while first.len() < MOST {
-                match items.next_element()? {
-                    Some(item) => first.push(item),
-                    None => return Ok(first),
-                }
-            }
-            while items.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(first)
-        }
-    }
-
-    deserializer.deserialize_seq(First::<T, MOST>(PhantomData))
-}
-
-/// A number that is missing, too large, or something else, hides no other waits.
-fn number_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    Ok(serde_json::Value::deserialize(deserializer)?.as_u64())
-}
 
 /// The waits of this process are published in the directory that it was given.
 pub(crate) fn publish_waits_in(directory: Option<&Path>) {
@@ -337,7 +144,7 @@ fn last_set(file: &Path) -> Option<Option<SystemTime>> {
 /// Adds to each event that is waited for what other processes have declared to do with it. `last_set` tells when the
 /// event with that file was set last: what a process has not done before its end, another may have done since. Only
 /// files that a process of this user has named are looked at.
-fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&Path) -> Option<Option<SystemTime>>) {
+fn tell_of_others(processes: &mut Vec<Process>, last_set: &dyn Fn(&Path) -> Option<Option<SystemTime>>) {
     let mut all: BTreeMap<String, Vec<Other>> = BTreeMap::new();
     for process in &*processes {
         for event in &process.declared {
@@ -356,19 +163,35 @@ fn tell_of_others(processes: &mut [Process], last_set: &dyn Fn(&Path) -> Option<
         let events = own.flat_map(|own| own.groups.iter().flat_map(|group| &group.events).chain(&own.declared));
         events.filter_map(|event| event.path.clone()).collect()
     };
-    for (path, others) in &mut all {
-        if others.iter().any(|other| other.has_ended) {
-            let last = own.contains(path).then(|| last_set(Path::new(path))).flatten();
-            // A hold sets the event, and moments in a page are in whole milliseconds.
-            let is_before = |last: SystemTime, act: &Act| last < time(act.at.saturating_add(1));
-            let is_left = |other: &Other| last.is_some_and(|last| last.is_none_or(|last| is_before(last, &other.act)));
-            others.retain(|other| !other.has_ended || is_left(other));
+    let mut asked: BTreeMap<&str, Option<Option<SystemTime>>> = BTreeMap::new();
+    for (path, others) in &all {
+        if others.iter().any(|other| other.has_ended) && own.contains(path) {
+            asked.insert(path, last_set(Path::new(path)));
         }
     }
-    for process in processes {
+    // What was set since is done, whoever has done it. If nobody can tell, nothing is said.
+    let is_left = |path: &str, act: &Act| match asked.get(path) {
+        // A hold sets the event, and moments in a page are in whole milliseconds.
+        Some(Some(last)) => last.is_none_or(|last| last < time(act.at.saturating_add(1))),
+        _ => false,
+    };
+    let mut left = all.clone();
+    for (path, others) in &mut left {
+        others.retain(|other| !other.has_ended || is_left(path, &other.act));
+    }
+    for process in processes.iter_mut().filter(|process| process.has_ended) {
+        for event in &mut process.declared {
+            let path = event.path.as_deref().unwrap_or_default();
+            event.setters.retain(|act| is_left(path, act));
+            event.holders.retain(|act| is_left(path, act));
+        }
+        process.declared.retain(|event| !(event.setters.is_empty() && event.holders.is_empty()));
+    }
+    processes.retain(|process| !process.has_ended || !process.declared.is_empty());
+    for process in &mut *processes {
         let events = process.groups.iter_mut().flat_map(|group| &mut group.events);
         for event in events {
-            let Some(others) = event.path.as_ref().and_then(|path| all.get(path)) else { continue };
+            let Some(others) = event.path.as_ref().and_then(|path| left.get(path)) else { continue };
             let is_shown = |other: &&Other| {
                 let is_of_own_opening = other.pid == process.pid && other.pid.is_some();
                 let is_known =

@@ -161,6 +161,7 @@ fn who_was_to_set_an_event_in_another_process_is_named_alive_and_killed() {
     let waiter = recording(dir.path(), &["wait", "migrated"]);
     let shown = known(dir.path(), &waiter);
     assert!(!shown.contains("by process"), "{shown}");
+    assert_eq!(ps(dir.path()).len(), 1, "nothing is left undone");
 }
 
 #[test]
