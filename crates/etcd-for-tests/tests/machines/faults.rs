@@ -236,7 +236,7 @@ fn changes_that_a_watch_does_not_show_are_reported_once() {
 #[test]
 fn a_wait_that_begins_during_the_read_of_another_fails_no_later() {
     let net = Net::new(Servers::one());
-    let client = net.client_of(0, net.options().timeout(Duration::from_secs(8)));
+    let client = net.client_of(0, net.options().timeout(Duration::from_secs(12)));
     assert!(!client.wait_timeout(Duration::from_millis(50)).unwrap(), "in sync");
     net.servers[0].pause();
     let first = client.wait_async();
@@ -245,8 +245,8 @@ fn a_wait_that_begins_during_the_read_of_another_fails_no_later() {
     let (began, second) = (Instant::now(), client.wait_async());
     assert!(first.wait().unwrap_err().is_unreachable());
     assert!(second.wait().unwrap_err().is_unreachable());
-    // Another read of the same length would end after fifteen seconds.
-    assert!(began.elapsed() < Duration::from_secs(13), "{:?}", began.elapsed());
+    // Another read of the same length would end after 23 seconds.
+    assert!(began.elapsed() < Duration::from_secs(21), "{:?}", began.elapsed());
     net.servers[0].resume();
 }
 
