@@ -157,7 +157,7 @@ pub struct Awaited {
     pub kind: EventKind,
     /// Where it lies in memory, or its handle does.
     pub address: usize,
-    /// The path of its file, if it is a [`SharedEvent`](crate::SharedEvent) with a name.
+    /// The path of its file, if it is a `SharedEvent` with a name.
     pub path: Option<String>,
     /// Who set it last, as far as was recorded.
     pub last_set: Option<Box<Act>>,
@@ -478,7 +478,9 @@ pub(crate) mod tests {
 
     /// A task's wait that has lasted for so long, for an event that was set so long ago.
     pub(crate) fn wait_of(waited: Duration, set: Option<Duration>) -> Waiting {
-        let (now, by, place) = (SystemTime::now(), Actor::FORGOTTEN, Place { file: "main.rs".into(), line: 1 });
+        let (by, place) = (Actor::FORGOTTEN, Place { file: "main.rs".into(), line: 1 });
+        // Any time will do.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let act = |ago: Duration| Box::new(Act { by: by.clone(), place: place.clone(), at: now - ago });
         let event = Awaited {
             label: Some("done".to_owned()),
