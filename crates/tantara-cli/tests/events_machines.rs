@@ -1,6 +1,9 @@
 //! The subcommands for events between machines, tested with the real binary and real servers.
 #![cfg(all(target_os = "linux", in_repository))]
 
+mod scratch;
+mod signals;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use etcd_for_tests::{Servers, json};
+use scratch::refused;
 use serde_json::Value;
 
 /// A generous limit for everything that must happen.
@@ -52,7 +56,7 @@ impl Region {
     }
 
     fn refused(&self, args: &[&str], code: i32) -> String {
-        complaint(self.command(args), code)
+        refused(&mut self.command(args), code)
     }
 
     fn code(&self, args: &[&str]) -> i32 {
@@ -77,16 +81,6 @@ impl Region {
         };
         until(|| waiting().unwrap_or(0) == count);
     }
-}
-
-/// Runs the command, which fails with one line on standard error and no output. Returns the line.
-fn complaint(mut command: Command, code: i32) -> String {
-    let output = command.output().unwrap();
-    let complaint = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {complaint}");
-    assert!(output.stdout.is_empty(), "{command:?}: {:?}", String::from_utf8_lossy(&output.stdout));
-    assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{command:?}: {complaint}");
-    complaint
 }
 
 fn until(is_so: impl Fn() -> bool) {
@@ -218,11 +212,11 @@ fn bad_input_gets_one_clear_error_before_anything_happens() {
     assert!(region.listed().is_empty(), "nothing has happened");
     assert!(region.refused(&["--namespace", "a/b", "set", "x"], 2).contains("namespace"));
     for endpoints in ["a b:1", "host:port", ",", "ftp://a:1", "a:1:2"] {
-        let text = complaint(command(&["--etcd", endpoints, "set", "x"]), 2);
+        let text = refused(&mut command(&["--etcd", endpoints, "set", "x"]), 2);
         assert!(text.contains("HOST:PORT"), "{text}");
     }
-    assert!(complaint(command(&["--namespace", "shop", "set", "x"]), 2).contains("--etcd"));
-    complaint(command(&["--dir", "/tmp", "--etcd", "a:1", "set", "x"]), 2);
+    assert!(refused(&mut command(&["--namespace", "shop", "set", "x"]), 2).contains("--etcd"));
+    refused(&mut command(&["--dir", "/tmp", "--etcd", "a:1", "set", "x"]), 2);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
     assert!(region.refused(&["--cacert", file.to_str().unwrap(), "ls"], 2).contains("ca.pem"));
@@ -244,11 +238,11 @@ fn users_and_tls() {
         command
     };
     assert!(as_ann("sesame", &["set", "door"]).output().unwrap().status.success());
-    let text = complaint(as_ann("wrong", &["set", "door"]), 125);
+    let text = refused(&mut as_ann("wrong", &["set", "door"]), 125);
     assert!(text.contains("ann") && text.contains(&servers.endpoints()[0]) && !text.contains("wrong"), "{text}");
     let mut elsewhere = command(&["--etcd", &servers.endpoints()[0], "--user", "ann", "set", "door"]);
     elsewhere.env("TANTARA_ETCD_PASSWORD", "sesame").env("TANTARA_NAMESPACE", "other");
-    assert!(complaint(elsewhere, 125).contains("roles"));
+    assert!(refused(&mut elsewhere, 125).contains("roles"));
     // Files are read once at the start, so they may be pipes.
     let by_pipe = ["--etcd", &servers.endpoints()[0], "--namespace", "shop", "--user", "ann"];
     let by_pipe = [&by_pipe[..], &["--password-file", "/dev/stdin", "set", "door"]].concat();
@@ -263,7 +257,7 @@ fn users_and_tls() {
     assert!(output.status.success(), "{output:?}");
     let by_pipe = ["--etcd", endpoint, "--cacert", "/dev/stdin", "--cert", &certificate, "--key", &key, "set", "door"];
     piped(command(&by_pipe), &fs::read_to_string(&ca).unwrap());
-    complaint(command(&["--etcd", endpoint, "wait", "door", "--timeout", "1"]), 125);
+    refused(&mut command(&["--etcd", endpoint, "wait", "door", "--timeout", "1"]), 125);
 }
 
 /// Runs a command that succeeds, with this standard input.
@@ -341,9 +335,9 @@ fn a_password_file_is_read_again() {
         command.args(["--password-file", file]).args(args);
         command
     };
-    assert!(complaint(as_ann(&["set", "door"]), 2).contains("password: "), "it is not there");
+    assert!(refused(&mut as_ann(&["set", "door"]), 2).contains("password: "), "it is not there");
     fs::write(&file, "\n").unwrap();
-    assert!(complaint(as_ann(&["set", "door"]), 2).contains("no password in its first line"));
+    assert!(refused(&mut as_ann(&["set", "door"]), 2).contains("no password in its first line"));
     fs::write(&file, "sesame\n").unwrap();
     let mut waiting = as_ann(&["wait", "door"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
@@ -377,14 +371,14 @@ fn secrets_are_not_printed() {
             if let Some(password) = password {
                 command.env("TANTARA_ETCD_PASSWORD", password);
             }
-            let text = complaint(command, code);
+            let text = refused(&mut command, code);
             assert!(!text.contains("ses") && !text.contains("ame@"), "{text}");
             assert!(text.contains("user"), "{text}");
         }
     }
     let mut variable = command(&["ls"]);
     variable.env("TANTARA_ETCD", &userinfo);
-    assert!(!complaint(variable, 2).contains("sesame"));
+    assert!(!refused(&mut variable, 2).contains("sesame"));
     // An address for documentation (RFC 5737), which is unreachable.
     let mut exposed = command(&["--etcd", "192.0.2.1:2379", "--connect-timeout", "1", "--user", "ann", "ls"]);
     let output = exposed.env("TANTARA_ETCD_PASSWORD", "sesame").output().unwrap();
@@ -399,7 +393,7 @@ fn a_tls_error_mentions_certificates() {
     // On a busy machine the handshake may take too long, which is another error.
     let complaint_about = |endpoint: &str, what: &str| {
         for seconds in ["2", "8", "32"] {
-            let text = complaint(command(&["--etcd", endpoint, "--connect-timeout", seconds, "ls"]), 125);
+            let text = refused(&mut command(&["--etcd", endpoint, "--connect-timeout", seconds, "ls"]), 125);
             assert!(!text.contains("majority"), "{text}");
             if text.contains(what) {
                 return;

@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use etcd_for_tests::Servers;
-use scratch::{Events, Running, until};
+use scratch::{Events, Running, refused, until};
 use serde_json::Value;
 
 const OWN: &str = env!("CARGO_BIN_EXE_tantara");
@@ -59,16 +59,6 @@ fn done(events: &Events, args: &[&str]) -> String {
     let output = run(events, args);
     assert!(output.status.success() && output.stderr.is_empty(), "{args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n")
-}
-
-/// Runs the other command, which fails with one line on standard error and no output. Returns the line.
-fn refused(command: &mut Command, code: i32) -> String {
-    let output = command.output().unwrap();
-    let complaint = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{command:?}: {complaint}");
-    assert!(output.stdout.is_empty(), "{command:?}: {:?}", String::from_utf8_lossy(&output.stdout));
-    assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{command:?}: {complaint}");
-    complaint
 }
 
 fn start(events: &Events, args: &[&str]) -> Running {

@@ -107,7 +107,7 @@ fn a_waker_that_blocks_on_its_own_connection_gets_an_error() {
         Box::new(|event| event.wait_async().begun()),
         Box::new(move |_| {
             let mut changes = changes.lock().unwrap();
-            // What has come is returned.
+            // It returns the changes that have come before it asks.
             while changes.next_timeout(LONG)?.is_some() {}
             Ok(())
         }),

@@ -1,5 +1,5 @@
-//! What needs events between processes of this machine (Linux): a directory of events, `ps`, the conditions `--pid` and
-//! `--file`, the bank whose workers are processes.
+//! All that needs events between processes of this machine (Linux): a directory of events, `ps`, the conditions `--pid`
+//! and `--file`, the bank whose workers are processes.
 //!
 //! `not_local.rs` takes the place of this folder on other systems, and refuses all of it.
 

@@ -1,5 +1,5 @@
-//! What is observed of this machine beside events: that processes end, and that files appear. One thread sleeps for all
-//! of them.
+//! The observer of processes that end and of files that appear: conditions of a wait beside events. One thread sleeps
+//! for all of them.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;

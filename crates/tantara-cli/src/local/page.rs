@@ -99,7 +99,7 @@ pub(super) struct Event {
     pub(super) others: Vec<Other>,
 }
 
-/// What another process has declared to do with an event, or this one through another opening of it.
+/// A declaration about an event: by another process, or by this one through another opening of it.
 #[derive(Serialize, Clone)]
 pub(super) struct Other {
     pub(super) pid: Option<u32>,

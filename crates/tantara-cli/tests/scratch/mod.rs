@@ -17,6 +17,16 @@ use crate::signals;
 /// A generous limit for everything that must happen.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
+/// Runs the command, which fails with one line on standard error and no output. Returns the line.
+pub(crate) fn refused(command: &mut Command, code: i32) -> String {
+    let output = command.output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {complaint}");
+    assert!(output.stdout.is_empty(), "{command:?}: {:?}", String::from_utf8_lossy(&output.stdout));
+    assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{command:?}: {complaint}");
+    complaint
+}
+
 pub(crate) struct Events {
     home: TempDir,
     server: Option<Servers>,
@@ -87,12 +97,7 @@ impl Events {
 
     /// Runs the command, which fails with one line on standard error and no output. Returns the line.
     pub(crate) fn refused(&self, args: &[&str], code: i32) -> String {
-        let output = self.run(args);
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {complaint}");
-        assert!(output.stdout.is_empty(), "{args:?}: {:?}", String::from_utf8_lossy(&output.stdout));
-        assert!(complaint.starts_with("tantara: ") && complaint.lines().count() == 1, "{args:?}: {complaint}");
-        complaint
+        refused(&mut self.command(args), code)
     }
 
     pub(crate) fn is_set(&self, name: &str) -> bool {
