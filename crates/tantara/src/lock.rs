@@ -150,4 +150,78 @@ mod tests {
         });
         assert_eq!(guarded.count(), 8 * times);
     }
+
+    /// Signals that come faster than the timer's slack keep `std::thread::sleep` asleep for ever.
+    #[cfg(all(linux_native, not(any(loom, miri))))]
+    #[test]
+    fn a_waiter_gets_the_lock_while_signals_keep_coming() {
+        use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+        static HAS_LOCKED: AtomicBool = AtomicBool::new(false);
+        let lock = Lock::new();
+        let guard = lock.lock();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let storm = storm::Storm::on_this_thread(Duration::from_micros(40));
+                drop(lock.lock());
+                drop(storm);
+                HAS_LOCKED.store(true, SeqCst);
+            });
+            std::thread::sleep(Duration::from_millis(50));
+            drop(guard);
+            // A failure ends the process, because the waiter cannot be ended.
+            let since = std::time::Instant::now();
+            while !waiter.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+                if since.elapsed() > Duration::from_secs(60) {
+                    eprintln!("the waiter sleeps on, though the lock is free");
+                    std::process::abort();
+                }
+            }
+        });
+        assert!(HAS_LOCKED.load(SeqCst));
+    }
+
+    #[cfg(all(linux_native, not(any(loom, miri))))]
+    #[allow(unsafe_code, reason = "the C library's timers")]
+    mod storm {
+        use std::time::Duration;
+
+        /// Interrupts the thread that has made it, until it is dropped.
+        pub(super) struct Storm(libc::timer_t);
+
+        extern "C" fn handler(_: libc::c_int) {}
+
+        impl Storm {
+            pub(super) fn on_this_thread(period: Duration) -> Storm {
+                let signal = libc::SIGRTMIN() + 6;
+                // SAFETY: all-zero is a valid sigaction.
+                let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+                // SAFETY: all-zero is a valid sigevent.
+                let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+                action.sa_sigaction = handler as *const () as usize;
+                event.sigev_notify = libc::SIGEV_THREAD_ID;
+                event.sigev_signo = signal;
+                // SAFETY: takes nothing.
+                event.sigev_notify_thread_id = unsafe { libc::gettid() };
+                let period = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos() as _ };
+                let times = libc::itimerspec { it_interval: period, it_value: period };
+                let mut timer = std::ptr::null_mut();
+                // SAFETY: the action is valid for the call; the handler does nothing.
+                assert_eq!(unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) }, 0);
+                // SAFETY: both are valid for the call.
+                assert_eq!(unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) }, 0);
+                // SAFETY: the timer was just made, and the times are valid for the call.
+                assert_eq!(unsafe { libc::timer_settime(timer, 0, &times, std::ptr::null_mut()) }, 0);
+                Storm(timer)
+            }
+        }
+
+        impl Drop for Storm {
+            fn drop(&mut self) {
+                // SAFETY: the timer is ours, and is not used again.
+                assert_eq!(unsafe { libc::timer_delete(self.0) }, 0);
+            }
+        }
+    }
 }

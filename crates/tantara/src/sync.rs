@@ -16,7 +16,7 @@ mod backend {
     #[allow(unused_imports, reason = "for events between processes")]
     pub(crate) use std::sync::atomic::fence;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32};
-    pub(crate) use std::thread::{sleep, yield_now};
+    pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local as per_thread;
 
     pub(crate) use crate::lock::Lock;
@@ -81,6 +81,16 @@ mod backend {
             };
         }
         pub(crate) use process_wide;
+    }
+
+    /// Sleeps until that time from now has passed, or a little less.
+    ///
+    /// `std::thread::sleep` begins anew after each signal, with what is left and the slack of the
+    /// timer. If signals come faster than the slack, it never ends. The sleep of a condition
+    /// variable ends at a moment.
+    pub(crate) fn sleep(nap: std::time::Duration) {
+        let mutex = std::sync::Mutex::new(());
+        drop(std::sync::Condvar::new().wait_timeout(super::lock(&mutex), nap));
     }
 
     /// Sequentially consistent operations need no fence.

@@ -8,13 +8,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread;
 use std::time::Duration;
 
 use crate::protocol::layout::{ENDING, HOLDS, Page};
 use crate::protocol::signal;
 use crate::protocol::word::Word;
 use crate::shared::file::EventFile;
+use crate::sync::sleep;
 use crate::sys::files::{self, Range};
 use crate::sys::process;
 use crate::sys::unforked::Unforked;
@@ -107,7 +107,7 @@ impl Holder {
             }
             // Another process may have found this lock, or is stopped. Whoever asks from now on
             // finds no lock.
-            thread::sleep(PAUSE);
+            sleep(PAUSE);
         }
     }
 }

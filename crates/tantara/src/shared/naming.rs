@@ -40,7 +40,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Kind};
@@ -50,6 +49,7 @@ use crate::shared::file::EventFile;
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
 use crate::shared::policy;
+use crate::sync::sleep;
 use crate::sys::{files, process};
 
 /// How often to try again when other processes make and remove the event in between.
@@ -171,7 +171,7 @@ fn out_of_slot(place: &Place, event: &EventFile, take: impl FnOnce() -> io::Resu
             return Ok(true);
         }
         match files::try_lock(&event.file) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(Duration::from_millis(1)),
             // Not every file system has such locks.
             _ => {
                 let taken = if place.is_at(&place.slot, &event.file)? { take() } else { Ok(()) };
@@ -260,7 +260,7 @@ fn free_slot(place: &Place) -> io::Result<bool> {
         }
         // It is being made beside the file that has the name. Its maker will unlink it, unless it
         // was stopped or killed.
-        thread::sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(1));
     }
     Ok(false)
 }
@@ -289,7 +289,7 @@ fn take_away_directly(place: &Place, event: &EventFile) -> io::Result<()> {
     let mut patience = PATIENCE_MS;
     while files::try_lock(&own.file).is_err() && patience > 0 {
         patience -= 1;
-        thread::sleep(Duration::from_millis(1));
+        sleep(Duration::from_millis(1));
     }
     if place.is_at(&place.name, &event.file)? { files::unlink_at(&place.directory, &place.name) } else { Ok(()) }
 }

@@ -2,11 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Deadline;
 use crate::interrupt;
+use crate::sync;
 
 /// A wake-up call for all sleepers.
 pub(crate) const ALL: i32 = i32::MAX;
@@ -49,7 +49,7 @@ const REFUSED_NAP: Duration = Duration::from_millis(1);
 #[cold]
 #[allow(dead_code, reason = "Windows and the portable backend refuse nothing")]
 pub(crate) fn refused(nap: Option<Duration>) -> Awake {
-    thread::sleep(nap.map_or(REFUSED_NAP, |nap| nap.min(REFUSED_NAP)));
+    sync::sleep(nap.map_or(REFUSED_NAP, |nap| nap.min(REFUSED_NAP)));
     Awake::Interrupted
 }
 

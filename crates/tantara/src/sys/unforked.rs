@@ -21,8 +21,9 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32};
-use std::thread;
 use std::time::Duration;
+
+use crate::sync::sleep;
 
 /// The place of a descriptor.
 struct Slot {
@@ -105,7 +106,7 @@ impl Unforked {
                 slot.descriptor.store(CLAIMED, SeqCst);
                 drop(file);
             }
-            thread::sleep(Duration::from_micros(100));
+            sleep(Duration::from_micros(100));
         }
         slot.descriptor.store(UNUSED, Release);
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "other threads of this process keep forking"))
