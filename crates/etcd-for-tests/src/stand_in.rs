@@ -41,8 +41,8 @@ pub enum Manner {
     Slow(Duration),
     /// A member that takes this much longer to revoke a lease.
     SlowRevokes(Duration),
-    /// A member that revokes no lease.
-    NoRevokes,
+    /// Like a member that refuses requests of this method.
+    Refuses(&'static str),
     /// Like 3.5.28 or later when the tokens of all open watch streams have expired: new watches on
     /// them are refused, with the ID -1.
     ExpiredStreams,
@@ -407,7 +407,7 @@ fn refusal(manner: Manner, path: &str, has_token: bool, message: &[u8]) -> Optio
         Manner::AdminsOnly if is_guarded => Some((PERMISSION_DENIED, "etcdserver: permission denied")),
         Manner::Learner if !learner_answers => Some((FAILED_PRECONDITION, LEARNER)),
         Manner::OldLearner if !learner_answers => Some((UNAVAILABLE, LEARNER)),
-        Manner::NoRevokes if path == REVOKE => Some((PERMISSION_DENIED, "etcdserver: permission denied")),
+        Manner::Refuses(method) if path.ends_with(method) => Some((PERMISSION_DENIED, "etcdserver: permission denied")),
         Manner::NotCapable => Some((FAILED_PRECONDITION, "etcdserver: not capable")),
         _ => None,
     }

@@ -169,11 +169,12 @@ impl ClusterEvent {
     /// Removes it: all waits fail with [`is_removed`](Error::is_removed), its holds end, and its
     /// keys are deleted. `false` if it did not exist.
     ///
+    /// Its holders are told at once. One that cannot be told, as during an outage, finds out by
+    /// itself within about the options' [`recheck`](crate::Options::recheck) after it.
+    ///
     /// # Errors
     ///
-    /// As for [`set`](ClusterEvent::set); and if the event was removed, and a holder could not be
-    /// told. Such a holder finds out by itself within about the options'
-    /// [`recheck`](crate::Options::recheck).
+    /// As for [`set`](ClusterEvent::set).
     pub fn remove(&self) -> Result<bool, Error> {
         self.request_remove()?.wait()
     }
@@ -195,10 +196,12 @@ impl ClusterEvent {
                 let deleted = store.writes.apply(REMOVE, vec![delete.into()], until).await;
                 let revision = deleted.map_err(|error| write_error(error, REMOVE, runtime))?;
                 // Exactly the holds that were deleted: another one may have begun since the event was
-                // read. Their holders learn of it when their leases end.
+                // read. Their holders learn of it when their leases end, or by themselves: the event
+                // is removed, so no failure from here on may be reported as that of the removal.
                 let holds = read::list(&store, END_HOLDS, store.keys.holds(&name), revision.saturating_sub(1)).await;
-                let (holds, _) = holds.map_err(|failure| failure.error)?;
-                store.leases.revoke_all(END_HOLDS, holds.iter().map(|hold| hold.lease)).await?;
+                if let Ok((holds, _)) = holds {
+                    store.leases.revoke_all(END_HOLDS, holds.iter().map(|hold| hold.lease)).await;
+                }
             }
             Ok(exists)
         })
