@@ -100,7 +100,7 @@ pub(crate) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32), nap:
         Ok(()) => Awake::Interrupted,
         Err(ManyError::TimedOut) => Awake::TimedOut,
         Err(ManyError::Interrupted) => Awake::Interrupted,
-        Err(ManyError::OutOfMemory | ManyError::Unsupported) => match wait(second.0, second.1, Some(nap.min(BLIND))) {
+        Err(ManyError::Refused | ManyError::Unsupported) => match wait(second.0, second.1, Some(nap.min(BLIND))) {
             Awake::TimedOut if nap > BLIND => Awake::Early,
             awake => awake,
         },
@@ -119,8 +119,8 @@ pub(crate) enum ManyError {
     TimedOut,
     /// A signal handler has run.
     Interrupted,
-    /// The kernel is short of memory.
-    OutOfMemory,
+    /// The kernel has refused this sleep, and may grant the next one: it is short of memory.
+    Refused,
     /// The kernel does not have the system call (before Linux 5.16), or a sandbox forbids it.
     Unsupported,
 }
@@ -133,9 +133,9 @@ impl ManyError {
             Some(libc::EAGAIN | libc::EFAULT) => Ok(()),
             Some(libc::EINTR) => Err(ManyError::Interrupted),
             Some(libc::ETIMEDOUT) => Err(ManyError::TimedOut),
-            Some(libc::ENOMEM) => Err(ManyError::OutOfMemory),
-            // ENOSYS, EPERM, EACCES, EINVAL, or any error of a sandbox: the next call would fail as
-            // well.
+            Some(libc::ENOMEM) => Err(ManyError::Refused),
+            // ENOSYS, EPERM, EACCES, EINVAL, or any error of a sandbox: the next call would most
+            // likely fail as well.
             _ => Err(ManyError::Unsupported),
         }
     }
@@ -165,6 +165,25 @@ pub(super) fn can_wait_many() -> bool {
 /// Sleeps if each of the words has its expected value, until a wake-up call for any of them, or
 /// until the deadline. May return early.
 pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyError> {
+    match call_waitv(words, deadline) {
+        // One odd error must not turn it off for the whole process, for good.
+        Err(ManyError::Unsupported) if has_waitv() => Err(ManyError::Refused),
+        Err(ManyError::Unsupported) => {
+            CAN_WAIT_MANY.store(false, Relaxed);
+            Err(ManyError::Unsupported)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether the system call finds that a word does not have its expected value.
+#[cold]
+fn has_waitv() -> bool {
+    let word = AtomicU32::new(0);
+    call_waitv(&[Sleep::on_private(&word, 1)], Instant::now()) == Ok(())
+}
+
+fn call_waitv(words: &[Sleep], deadline: Instant) -> Result<(), ManyError> {
     #[repr(C)]
     struct Moment {
         seconds: i64,
@@ -181,11 +200,7 @@ pub(crate) fn wait_many(words: &[Sleep], deadline: Instant) -> Result<(), ManyEr
     if woken >= 0 {
         return Ok(());
     }
-    let outcome = ManyError::of(io::Error::last_os_error().raw_os_error());
-    if outcome == Err(ManyError::Unsupported) {
-        CAN_WAIT_MANY.store(false, Relaxed);
-    }
-    outcome
+    ManyError::of(io::Error::last_os_error().raw_os_error())
 }
 
 #[cfg(test)]
@@ -199,10 +214,21 @@ mod tests {
         }
         assert_eq!(ManyError::of(Some(libc::EINTR)), Err(ManyError::Interrupted));
         assert_eq!(ManyError::of(Some(libc::ETIMEDOUT)), Err(ManyError::TimedOut));
-        assert_eq!(ManyError::of(Some(libc::ENOMEM)), Err(ManyError::OutOfMemory));
+        assert_eq!(ManyError::of(Some(libc::ENOMEM)), Err(ManyError::Refused));
         for errno in [libc::ENOSYS, libc::EPERM, libc::EACCES, libc::EINVAL, libc::EIO] {
             assert_eq!(ManyError::of(Some(errno)), Err(ManyError::Unsupported), "{errno}");
         }
+    }
+
+    /// Which a process of 32 bits has met once, in a call like all others.
+    #[test]
+    fn an_odd_error_is_not_taken_for_a_kernel_without_the_call() {
+        let word = AtomicU32::new(0);
+        let too_many = vec![Sleep::on_private(&word, 0); MOST_WORDS + 1];
+        let could = can_wait_many() && has_waitv();
+        let outcome = wait_many(&too_many, Instant::now());
+        assert_eq!(outcome, Err(if could { ManyError::Refused } else { ManyError::Unsupported }));
+        assert_eq!(can_wait_many(), could);
     }
 
     /// Sends the thread one signal, once it sleeps in `call`.

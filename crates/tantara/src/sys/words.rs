@@ -43,10 +43,10 @@ impl Words {
             Ok(()) | Err(ManyError::Unsupported) => Awake::Called,
             Err(ManyError::Interrupted) => Awake::Interrupted,
             Err(ManyError::TimedOut) => Awake::TimedOut,
-            Err(ManyError::OutOfMemory) => futex_wait(own, libc::FUTEX_PRIVATE_FLAG, expected, Some(SHORT_OF_MEMORY)),
+            Err(ManyError::Refused) => futex_wait(own, libc::FUTEX_PRIVATE_FLAG, expected, Some(REFUSED)),
         }
     }
 }
 
-/// How long to sleep on the own word alone if there is no memory for all.
-const SHORT_OF_MEMORY: Duration = Duration::from_millis(5);
+/// How long to sleep on the own word alone if the kernel has refused to sleep on all.
+const REFUSED: Duration = Duration::from_millis(5);
