@@ -11,11 +11,11 @@ def refusal() -> Optional[RuntimeError]:
     hub runs other greenlets while one of them waits, but it does not know of waits for tantara's events. The threads
     of either library's pool have no hub, so they may block.
     """
-    gevent: Any = sys.modules.get("gevent._hub_local")
-    if gevent is not None and gevent.get_hub_if_exists() is not None:
+    # Another thread may be importing either library, so that some of its names are missing. Then it runs nothing yet.
+    get_hub: Any = getattr(sys.modules.get("gevent._hub_local"), "get_hub_if_exists", None)
+    if get_hub is not None and get_hub() is not None:
         return _error("gevent", "gevent.get_hub().threadpool.apply(event.wait)")
-    eventlet: Any = sys.modules.get("eventlet.hubs")
-    hub = None if eventlet is None else getattr(eventlet._threadlocal, "hub", None)
+    hub: Any = getattr(getattr(sys.modules.get("eventlet.hubs"), "_threadlocal", None), "hub", None)
     # Some versions create the hub when they are imported.
     if hub is not None and (hub.running or hub.get_timers_count()):
         return _error("eventlet", "eventlet.tpool.execute(event.wait)")

@@ -3,8 +3,11 @@
 import importlib.util
 import subprocess
 import sys
+import types
 import unittest
+import unittest.mock
 
+from tantara import Event, wait_any
 from test_event import LONG
 
 WAITS = """
@@ -77,6 +80,13 @@ class Greenlets(unittest.TestCase):
             [sys.executable, "-W", "ignore", "-c", WAITS + script], capture_output=True, text=True, timeout=LONG * 5
         )
         self.assertEqual((run.returncode, run.stdout), (0, "done\n"), run.stderr)
+
+    def test_while_another_thread_imports_them(self):
+        names = ("greenlet", "gevent._hub_local", "eventlet.hubs")
+        for module in (types.ModuleType("unfinished"), None):
+            with unittest.mock.patch.dict(sys.modules, {name: module for name in names}):
+                self.assertIs(Event().wait(0.001), False)
+                self.assertIsNone(wait_any([Event()], 0.001))
 
     def test_gevent(self):
         self.runs("gevent", GEVENT)
