@@ -86,10 +86,10 @@ Examples:
 
     /// List events: name, state, last set, and who waits since when
     ///
-    /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds. Processes of
-    /// other PID namespaces, such as other containers, are listed without process ID and command. Of a process that
-    /// records its waits (see ps) the number of waits inside is shown, and where in the code the oldest began. The last
-    /// set is listed with its note.
+    /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds; one for many
+    /// events, for 4 milliseconds for each of them if that is longer. Processes of other PID namespaces, such as other
+    /// containers, are listed without process ID and command. Of a process that records its waits (see ps) the number
+    /// of waits inside is shown, and where in the code the oldest began. The last set is listed with its note.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
