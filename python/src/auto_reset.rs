@@ -9,9 +9,10 @@ use crate::coroutine::coroutine;
 use crate::event::{form, refuse_copying};
 use crate::forked::Own;
 use crate::member::Member;
+use crate::notifier::delivering;
 use crate::seconds;
 use crate::sleep::blocking;
-use crate::task::{self, Aim};
+use crate::task::Aim;
 
 /// An event that releases one waiter for each set().
 ///
@@ -74,8 +75,8 @@ impl AutoResetEvent {
     }
 
     /// Release the first waiter. If nobody waits, store the release for the next wait.
-    fn set(&self, py: Python<'_>) {
-        task::delivering(py, || self.event().set());
+    fn set(&self, py: Python<'_>) -> PyResult<()> {
+        delivering(py, || self.event().set())
     }
 
     /// Discard a stored release.

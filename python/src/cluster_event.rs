@@ -1,7 +1,7 @@
 //! `ClusterEvent`: the event that machines share, and a wait for one.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use crate::coroutine::coroutine;
 use crate::error::{of_cluster, refuse_pickling, run};
 use crate::event::Event;
 use crate::hold::{self, Hold};
+use crate::locked::lock;
 use crate::member::Member;
 use crate::seconds;
 use crate::sleep::blocking;
@@ -69,7 +70,7 @@ pub(crate) struct BegunWait(Mutex<Option<Handle<ClusterWait>>>);
 
 impl BegunWait {
     fn lock(&self) -> MutexGuard<'_, Option<Handle<ClusterWait>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 //! after a fork.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{PoisonError, RwLock};
+use std::sync::RwLock;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -10,6 +10,7 @@ use pyo3::types::PyTuple;
 
 use crate::call::{call, import};
 use crate::forked;
+use crate::locked::{read, write};
 
 /// An object that keeps a connection alive. Dropping the last one blocks for about a round trip, so
 /// it is dropped without the interpreter's lock. The child of a fork has no thread that serves the
@@ -82,7 +83,7 @@ impl Connection {
     }
 
     pub(crate) fn with<T>(&self, act: impl FnOnce(&tantara_etcd::Cluster) -> T) -> PyResult<T> {
-        let outcome = match &*self.cluster.read().unwrap_or_else(PoisonError::into_inner) {
+        let outcome = match &*read(&self.cluster) {
             Some(cluster) => cluster.owned().map(act),
             None => return Err(PyValueError::new_err("the cluster is closed")),
         };
@@ -90,11 +91,11 @@ impl Connection {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.cluster.read().unwrap_or_else(PoisonError::into_inner).is_none()
+        read(&self.cluster).is_none()
     }
 
     pub(crate) fn close(&self) {
-        let cluster = self.cluster.write().unwrap_or_else(PoisonError::into_inner).take();
+        let cluster = write(&self.cluster).take();
         // Dropped without the lock.
         drop(cluster);
     }

@@ -12,7 +12,7 @@
 //! so it does without a running loop.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -21,6 +21,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
 
 use crate::call::{call, call_method, import, kept};
+use crate::locked::{lock, try_lock};
+use crate::loops::{resume_soon, running_loop};
 use crate::member::Members;
 use crate::released::{has_trio, stop, thrown};
 use crate::seconds;
@@ -36,7 +38,7 @@ pub(crate) fn coroutine<'py, E: Members>(
     // First, because the timeout may be invalid, and its conversion may run Python code.
     let limit = timeout.map(|_| seconds::limit(timeout)).transpose()?.map(|limit| limit.as_secs_f64());
     let is_in_trio = is_in_trio(py)?;
-    let pending = Pending::for_events(py, events()?, aim);
+    let pending = Pending::for_events(py, events()?, aim)?;
     // Trio before 0.23 starts a coroutine as a task only if it has a frame.
     if limit.is_some() || is_in_trio {
         return task::begin(py, pending, limit);
@@ -128,7 +130,7 @@ impl Step {
 impl Wait {
     /// Never held while Python code is called.
     fn step(&self) -> MutexGuard<'_, Step> {
-        self.step.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.step)
     }
 
     /// One step. `value` is for the coroutine that it runs, if it does.
@@ -168,7 +170,10 @@ impl Wait {
             wait.step().phase = Phase::Inner(inner.unbind());
             return Self::advance(slf, value);
         }
-        wait.pending.listen_in(&event_loop, slf.clone().into_any().unbind())?;
+        if let Err(error) = wait.pending.listen_in(&event_loop, slf.clone().into_any().unbind()) {
+            wait.finish(py)?;
+            return Err(error);
+        }
         let is_over = wait.pending.is_over();
         let mut step = wait.step();
         step.event_loop = Some(event_loop.unbind());
@@ -183,20 +188,20 @@ impl Wait {
     }
 
     /// Ends the coroutine. Returns the coroutine that it runs, if it does.
-    fn finish(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+    fn finish(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let before = mem::replace(&mut self.step().phase, Phase::Over);
         match before {
-            Phase::Inner(inner) => return Some(inner),
-            Phase::Created | Phase::Waiting => self.pending.abandon(py),
+            Phase::Inner(inner) => return Ok(Some(inner)),
+            Phase::Created | Phase::Waiting => self.pending.abandon(py)?,
             Phase::Over => {}
         }
-        None
+        Ok(None)
     }
 
     /// Calls `run` for this wait in the loop's next pass.
     fn run_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let Some(event_loop) = slf.get().event_loop(slf.py()) else { return Ok(()) };
-        soon(event_loop.bind(slf.py()), &PyList::new(slf.py(), [slf])?)
+        resume_soon(event_loop.bind(slf.py()), &PyList::new(slf.py(), [slf])?)
     }
 
     /// `add_done_callback(callback, *, context=None)`. `quick.rs` exports it to Python.
@@ -273,12 +278,12 @@ impl Wait {
             let error = thrown(kind, value, traceback).into_value(py);
             return call_method(&inner, pyo3::intern!(py, "throw"), [error.bind(py).as_any()]);
         }
-        self.finish(py);
+        self.finish(py)?;
         Err(thrown(kind, value, traceback))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(inner) = self.finish(py) {
+        if let Some(inner) = self.finish(py)? {
             call_method(inner.bind(py), pyo3::intern!(py, "close"), [])?;
         }
         Ok(())
@@ -306,8 +311,9 @@ impl Wait {
         None
     }
 
-    #[classattr]
-    fn __qualname__() -> &'static str {
+    /// What the `repr` of its task shows.
+    #[getter]
+    fn __name__(&self) -> &'static str {
         "wait_async"
     }
 
@@ -339,19 +345,15 @@ impl Wait {
             return Ok(false);
         }
         wait.step().cancelled = Some(msg.unwrap_or_else(|| py.None()));
-        wait.pending.abandon(py);
+        let abandoned = wait.pending.abandon(py);
         Self::run_soon(slf)?;
-        Ok(true)
+        abandoned.map(|()| true)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.pending.traverse(&visit)?;
         // The lock is free, as that of `Pending`.
-        let step = match self.step.try_lock() {
-            Ok(step) => step,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(()),
-        };
+        let Some(step) = try_lock(&self.step) else { return Ok(()) };
         visit.call(&step.event_loop)?;
         visit.call(&step.cancelled)?;
         if let Phase::Inner(inner) = &step.phase {
@@ -393,14 +395,6 @@ impl Drop for Wait {
     }
 }
 
-/// Schedules [`run`].
-fn soon(event_loop: &Bound<'_, PyAny>, waits: &Bound<'_, PyList>) -> PyResult<()> {
-    let py = event_loop.py();
-    static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let run = kept(py, &OF_MAIN, c"tantara._tantara", "run")?;
-    call_method(event_loop, pyo3::intern!(py, "call_soon"), [&run, waits.as_any()]).map(drop)
-}
-
 /// Resumes the tasks of waits that are over. Internal to tantara.
 #[pyfunction]
 pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
@@ -418,7 +412,7 @@ pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
             callbacks.for_each(|callback| wait.get().step().callbacks.push(callback));
             let rest: Vec<_> = std::iter::once(object.clone()).chain(waits).collect();
             if let Some(event_loop) = wait.get().event_loop(py)
-                && let Err(error) = soon(event_loop.bind(py), &PyList::new(py, rest)?)
+                && let Err(error) = resume_soon(event_loop.bind(py), &PyList::new(py, rest)?)
             {
                 error.write_unraisable(py, None);
             }
@@ -426,10 +420,4 @@ pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
         }
     }
     Ok(())
-}
-
-/// The running loop of asyncio, or None.
-fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    call(&kept(py, &OF_MAIN, c"asyncio.events", "_get_running_loop")?, ())
 }

@@ -8,9 +8,9 @@ use tantara::Waitable;
 
 use crate::forked::Own;
 use crate::member::Member;
+use crate::notifier::delivering;
 use crate::seconds;
 use crate::sleep::blocking;
-use crate::task;
 
 /// An event: a flag that threads and asyncio tasks wait for.
 ///
@@ -113,8 +113,8 @@ impl Event {
     /// Set the event and release every waiter: threads, and tasks of any loop.
     ///
     /// Setting an event that is set has no effect.
-    fn set(&self, py: Python<'_>) {
-        task::delivering(py, || self.event().set());
+    fn set(&self, py: Python<'_>) -> PyResult<()> {
+        delivering(py, || self.event().set())
     }
 
     /// Clear the event. Clearing an event that is unset has no effect.

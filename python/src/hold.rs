@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Wake, Waker};
 
 use pyo3::exceptions::PyValueError;
@@ -13,6 +13,7 @@ use pyo3::types::PyTuple;
 use crate::connection::Handle;
 use crate::error::refuse_pickling;
 use crate::event::Event;
+use crate::locked::{lock, try_lock};
 
 /// Keeps a ClusterEvent set until it is released. Returned by ClusterEvent.hold().
 ///
@@ -75,7 +76,7 @@ impl Hold {
     }
 
     fn holding(&self) -> MutexGuard<'_, Option<Handle<Holding>>> {
-        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.holding)
     }
 }
 
@@ -123,9 +124,9 @@ impl Hold {
         visit.call(&self.lost)?;
         // The lock is free: it is never held across a call into Python, so not while the collector
         // runs.
-        match self.holding.try_lock() {
-            Ok(holding) => holding.as_ref().map_or(Ok(()), |holding| visit.call(&holding.tell.0)),
-            Err(_) => Ok(()),
+        match try_lock(&self.holding).as_ref().and_then(|holding| holding.as_ref()) {
+            Some(holding) => visit.call(&holding.tell.0),
+            None => Ok(()),
         }
     }
 

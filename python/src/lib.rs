@@ -16,8 +16,11 @@ mod files;
 mod files;
 mod forked;
 mod hold;
+mod locked;
+mod loops;
 mod many;
 mod member;
+mod notifier;
 mod placed;
 mod quick;
 mod released;
@@ -58,13 +61,15 @@ mod _tantara {
     #[pymodule_export]
     use super::many::{wait_all, wait_all_async, wait_any, wait_any_async};
     #[pymodule_export]
+    use super::notifier::Notifier;
+    #[pymodule_export]
     use super::released::Released;
     #[pymodule_export]
     use super::shared::SharedEvent;
     #[pymodule_export]
     use super::shared_hold::SharedHold;
     #[pymodule_export]
-    use super::task::{Notifier, Pending};
+    use super::task::Pending;
     #[pymodule_export]
     use super::waits::{label_event, record_waits, recorded_waits};
 

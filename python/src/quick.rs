@@ -18,7 +18,8 @@ use pyo3::types::{PyBool, PyString, PyTuple, PyType};
 
 use crate::coroutine::{Wait, coroutine};
 use crate::event::Event;
-use crate::released::released;
+use crate::released::{released, released_again};
+use crate::seconds;
 use crate::task::Aim;
 
 const IS_SET: &CStr = c"is_set($self, /)
@@ -318,6 +319,12 @@ unsafe fn wait_async_with(
     let event = unsafe { event(py, this) };
     // SAFETY: the caller's contract is the same.
     let timeout = unsafe { timeout(py, "wait_async", arguments, count, names) }?;
+    if event.get().event().is_set() {
+        seconds::limit(timeout.as_ref())?;
+        if let Some(released) = released_again(py)? {
+            return Ok(released.into_ptr());
+        }
+    }
     coroutine(py, || Ok(event.to_owned().unbind()), Aim::All, timeout.as_ref()).map(Bound::into_ptr)
 }
 

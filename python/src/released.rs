@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyTraceback, PyTuple, PyType};
 
-use crate::call::{call, import, is_imported, is_main_interpreter, modules};
+use crate::call::{call, import, is_imported, is_main_interpreter, kept, modules};
 
 /// Whether trio may run tasks of this process.
 pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
@@ -18,7 +18,8 @@ pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
 }
 
 /// The coroutine of a wait for an event that is set. `None` if trio may run it, because trio expects
-/// each `await` to be a checkpoint; and in other interpreters than the main one.
+/// each `await` to be a checkpoint; while somebody has it; and in other interpreters than the main
+/// one. Runs no Python code.
 #[inline]
 pub(crate) fn released(py: Python<'_>) -> Option<Py<PyAny>> {
     /// The number of modules when trio was last looked for in vain. The import of trio adds more
@@ -35,7 +36,21 @@ pub(crate) fn released(py: Python<'_>) -> Option<Py<PyAny>> {
         }
         MODULES.store(modules, Relaxed);
     }
-    RELEASED.get(py).map(|released| released.clone_ref(py))
+    let released = RELEASED.get(py)?;
+    // Each wait is an object of its own: a program may keep several in a set.
+    // SAFETY: the static holds a reference to the object.
+    let is_free = unsafe { ffi::Py_REFCNT(released.as_ptr()) } == 1;
+    is_free.then(|| released.clone_ref(py))
+}
+
+/// A coroutine like that of [`released`] in all other cases but one: if a task of trio may await it.
+pub(crate) fn released_again(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
+    static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let Some(released) = RELEASED.get(py).filter(|_| is_main_interpreter(py)) else { return Ok(None) };
+    if has_trio(py)? && !call(&kept(py, &OF_MAIN, c"tantara._tasks", "is_in_asyncio")?, ())?.is_truthy()? {
+        return Ok(None);
+    }
+    call(released.bind(py).get_type().as_any(), ()).map(Some)
 }
 
 static RELEASED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -173,6 +188,12 @@ impl Released {
     }
 
     fn close(&self) {}
+
+    /// What the `repr` of its task shows.
+    #[getter]
+    fn __name__(&self) -> &'static str {
+        "wait_async"
+    }
 }
 
 fn truth(py: Python<'_>, value: bool) -> Bound<'_, PyAny> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{RwLock, RwLockReadGuard};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,6 +14,7 @@ use crate::call::{call, import, index};
 use crate::coroutine::coroutine;
 use crate::error::raise;
 use crate::files;
+use crate::locked::{read, write};
 use crate::member::Member;
 use crate::placed::placed;
 use crate::seconds;
@@ -98,11 +99,11 @@ impl SharedEvent {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Opened> {
-        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.opened)
     }
 
     fn replace(&self, opened: Opened) {
-        let before = std::mem::replace(&mut *self.opened.write().unwrap_or_else(PoisonError::into_inner), opened);
+        let before = std::mem::replace(&mut *write(&self.opened), opened);
         drop(before);
     }
 
@@ -154,7 +155,7 @@ impl SharedEvent {
     }
 
     /// Return the event of a file descriptor that fileno() has returned. The event takes ownership
-    /// of the descriptor.
+    /// of the descriptor; if it is not an event, the descriptor is closed.
     #[classmethod]
     fn from_fd<'py>(
         class: &Bound<'py, PyType>,
@@ -295,7 +296,7 @@ impl SharedEvent {
     /// it was set. clear() ends no hold. The child of a fork holds nothing.
     fn hold(&self, py: Python<'_>) -> PyResult<SharedHold> {
         let event = self.opened()?;
-        raise(placed(py, || py.detach(|| event.hold()))).map(SharedHold::new)
+        raise(placed(py, || py.detach(|| event.hold()))?).map(SharedHold::new)
     }
 
     /// Return a LastSet that says when the event was last set, by which process, and with which
@@ -311,7 +312,8 @@ impl SharedEvent {
     /// Return a list of Waiter, one for each waiting thread of all processes, the longest wait
     /// first.
     ///
-    /// A wait is listed once it has lasted for 50 milliseconds.
+    /// A wait is listed once it has lasted for 50 milliseconds; one for many events, as by wait_any(),
+    /// for 4 milliseconds for each of them if that is longer.
     fn waiters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         let event = self.opened()?;
         let waiters = raise(py.detach(|| event.waiters()))?;
@@ -331,7 +333,7 @@ impl SharedEvent {
     /// raise ValueError.
     fn close(&self) {
         let event = {
-            let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+            let mut opened = write(&self.opened);
             opened.is_closed = true;
             opened.event.take()
         };

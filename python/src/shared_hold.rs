@@ -1,6 +1,6 @@
 //! `SharedHold`: keeps an event between processes set until it is released or the process ends.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 
 use crate::error::refuse_pickling;
 use crate::files;
+use crate::locked::lock;
 
 /// Keeps a SharedEvent set until it is released, or until the process ends. Returned by
 /// SharedEvent.hold().
@@ -31,7 +32,7 @@ impl SharedHold {
     }
 
     fn hold(&self) -> MutexGuard<'_, Option<files::Hold>> {
-        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hold)
     }
 }
 
@@ -64,5 +65,16 @@ impl SharedHold {
     fn __repr__(slf: &Bound<'_, Self>) -> String {
         let state = if slf.get().hold().is_some() { "held" } else { "released" };
         format!("<SharedHold at {:#x} {state}>", slf.as_ptr() as usize)
+    }
+}
+
+impl Drop for SharedHold {
+    /// As `release`. If the interpreter has ended, the closure does not run, and the hold is dropped
+    /// at the end of this function.
+    fn drop(&mut self) {
+        let mut hold = self.hold().take();
+        if hold.is_some() {
+            let _ = Python::try_attach(|py| py.detach(|| drop(hold.take())));
+        }
     }
 }

@@ -111,7 +111,7 @@ pub(crate) fn blocking<R: Outcome>(
         let looked = detached(py, || wait(Duration::ZERO));
         return if looked.is_over() { Ok(looked) } else { Err(refusal) };
     }
-    match placed(py, || without_interpreter(py, || wait(limit))) {
+    match placed(py, || without_interpreter(py, || wait(limit)))? {
         (outcome, Ok(())) => Ok(outcome),
         (outcome, Err(raised)) => {
             pass_on(outcome);

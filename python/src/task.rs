@@ -1,33 +1,29 @@
-//! Waits of asyncio and trio tasks: the loop that awaits a wait polls its Rust future.
+//! Waits of asyncio and trio tasks: the loop that awaits a wait polls its Rust future, when its waker
+//! was called (`notifier.rs`).
 //!
-//! Each loop has a [`Notifier`], an eventfd that the loop watches. Any thread may call a waker,
-//! without the interpreter's lock: the waker pushes the wait to the notifier's queue and writes to
-//! the eventfd. The loop then polls the waits in the queue and completes the listeners of those
-//! that are over. `_tasks.py` does this. If the loop's own thread calls `set`, no eventfd is needed:
-//! [`delivering`] completes the waits before `set` returns. A listener is the wait itself
-//! (`coroutine.rs`), or a future of asyncio under the coroutine in `_tasks.py`. When the timeout of
-//! a wait expires, a cluster may have to be asked for the outcome. Then the wait continues until it
-//! has answered.
+//! When it is over, the loop tells the wait's listener. That is the wait itself (`coroutine.rs`), or a
+//! future of asyncio under the coroutine in `_tasks.py`. When the timeout of a wait expires, a cluster
+//! may have to be asked for the outcome. Then the wait continues until it has answered.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyList};
+use pyo3::types::PyBool;
 use tantara::any;
 
-use crate::call::{call, import, kept};
+use crate::call::{call, kept};
 use crate::error::{of_cluster, of_event};
+use crate::locked::{lock, try_lock};
 use crate::member::{Member, Members};
+use crate::notifier::{Notifier, Queue, Report, Woken, delivering_in_loop, queue_of};
 use crate::placed::placed;
-use crate::wakeup::Wakeup;
 
 /// What ends a wait.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +59,7 @@ pub(crate) fn request<'py, T: Send + 'static>(
         let make = |py: Python<'_>| value(py, answer.map_err(of_cluster)?);
         Ok(Outcome::Answer(Box::new(make)))
     };
-    begin(py, Pending::begin(py, None, Aim::All, Box::pin(future)), None)
+    begin(py, Pending::begin(py, None, Aim::All, Box::pin(future))?, None)
 }
 
 /// The Python coroutine of a wait or a request.
@@ -72,147 +68,6 @@ pub(crate) fn begin(py: Python<'_>, pending: Pending, limit: Option<f64>) -> PyR
     let is_over = pending.is_over();
     let pending = Bound::new(py, pending)?;
     call(&kept(py, &OF_MAIN, c"tantara._tasks", "wait")?, (pending, limit, is_over))
-}
-
-/// The descriptor that a loop watches. Internal to tantara.
-#[pyclass(module = "tantara._tantara", frozen)]
-pub(crate) struct Notifier(Arc<Queue>);
-
-struct Queue {
-    wakeup: Wakeup,
-    woken: Mutex<Vec<Arc<Entry>>>,
-    /// Whether its loop has gone. Then another one may have its address.
-    is_closed: AtomicBool,
-}
-
-/// The loop of this thread.
-#[derive(Default)]
-struct LocalLoop {
-    /// The queue of the loop in which a task of this thread began a wait most recently.
-    queue: RefCell<Weak<Queue>>,
-    /// The address of that loop, if it is known.
-    address: Cell<usize>,
-    /// Whether [`delivering`] runs on this thread and will take from that queue.
-    is_delivering: Cell<bool>,
-}
-
-thread_local! {
-    static LOCAL: LocalLoop = LocalLoop::default();
-}
-
-/// Runs `act`, which may release waits, and completes the waits of the loop that runs on this
-/// thread at once. Their tasks run in the loop's next pass, as they do after asyncio's own `set`.
-pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> R {
-    struct Restore<'l>(&'l LocalLoop, bool);
-
-    impl Drop for Restore<'_> {
-        fn drop(&mut self) {
-            self.0.is_delivering.set(self.1);
-        }
-    }
-
-    let act = || placed(py, act);
-    LOCAL.with(|local| {
-        if local.queue.borrow().strong_count() == 0 {
-            return act();
-        }
-        let restore = Restore(local, local.is_delivering.replace(true));
-        let outcome = act();
-        drop(restore);
-        let queue = local.queue.borrow().upgrade();
-        if let Some(queue) = queue
-            && !queue.woken().is_empty()
-        {
-            let deliver = || call(&import(py, c"tantara._tasks")?.getattr("deliver")?, ());
-            if let Err(error) = deliver() {
-                error.write_unraisable(py, None);
-            }
-            // If that loop is not running now, notify it as another thread would.
-            if !queue.woken().is_empty() {
-                queue.wakeup.notify();
-            }
-        }
-        outcome
-    })
-}
-
-impl Queue {
-    fn woken(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(self: &Arc<Self>, entry: Arc<Entry>) {
-        let mut woken = self.woken();
-        woken.push(entry);
-        let is_first = woken.len() == 1;
-        drop(woken);
-        if is_first && !self.is_being_delivered() {
-            self.wakeup.notify();
-        }
-    }
-
-    /// Whether this thread is in [`delivering`] for this queue.
-    fn is_being_delivered(self: &Arc<Self>) -> bool {
-        let is_it = |local: &LocalLoop| local.is_delivering.get() && local.queue.borrow().as_ptr() == Arc::as_ptr(self);
-        LOCAL.try_with(is_it).unwrap_or(false)
-    }
-
-    fn take(&self) -> Vec<Arc<Entry>> {
-        // Before the queue is emptied, so that a later push notifies again.
-        self.wakeup.reset();
-        std::mem::take(&mut self.woken())
-    }
-}
-
-#[pymethods]
-impl Notifier {
-    #[new]
-    fn new() -> PyResult<Notifier> {
-        let queue = Queue { wakeup: Wakeup::new()?, woken: Mutex::default(), is_closed: AtomicBool::new(false) };
-        Ok(Notifier(Arc::new(queue)))
-    }
-
-    /// The descriptor to watch, or None if there is none. Then a thread calls `wait`.
-    fn fileno(&self) -> Option<i32> {
-        self.0.wakeup.descriptor()
-    }
-
-    /// Blocks until waits are in the queue. Returns False once the loop has gone.
-    fn wait(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.0.wakeup.wait());
-        !self.0.is_closed.load(Acquire)
-    }
-
-    /// The loop has gone.
-    fn close(&self) {
-        self.0.is_closed.store(true, Release);
-        self.0.wakeup.notify();
-    }
-
-    /// Called when the descriptor is readable. Returns the listeners that get a result, their results,
-    /// pairs of a listener and its exception, and the waits that are their own listeners.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
-        let [futures, results, errors, waits] = std::array::from_fn(|_| PyList::empty(py));
-        for entry in self.0.take() {
-            // Not a plain store: a waker that found `is_woken` set relies on the poll below to see
-            // what it did before.
-            entry.is_woken.swap(false, AcqRel);
-            entry.poll();
-            let reported = entry.state().report();
-            match reported {
-                None => continue,
-                Some((wait, None)) => waits.append(wait)?,
-                Some((listener, Some(result))) => match value(py, result) {
-                    Ok(value) => {
-                        futures.append(listener)?;
-                        results.append(value)?;
-                    }
-                    Err(error) => errors.append((listener, error.into_value(py)))?,
-                },
-            }
-        }
-        Ok([futures, results, errors, waits])
-    }
 }
 
 /// A wait or a request that has begun. Internal to tantara.
@@ -261,7 +116,7 @@ enum Listener {
 }
 
 impl Pending {
-    pub(crate) fn for_events(py: Python<'_>, events: impl Members, aim: Aim) -> Pending {
+    pub(crate) fn for_events(py: Python<'_>, events: impl Members, aim: Aim) -> PyResult<Pending> {
         let events = Arc::new(events);
         let future = future(Arc::clone(&events), aim);
         Pending::begin(py, Some(events), aim, future)
@@ -295,39 +150,15 @@ impl Pending {
 
     /// Begins to notify a wait that is its own listener, in this loop of asyncio.
     pub(crate) fn listen_in(&self, event_loop: &Bound<'_, PyAny>, wait: Py<PyAny>) -> PyResult<()> {
-        let py = event_loop.py();
-        let address = event_loop.as_ptr() as usize;
-        let known = || {
-            LOCAL.with(|local| {
-                let queue = if local.address.get() == address { local.queue.borrow().upgrade() } else { None };
-                queue.filter(|queue| !queue.is_closed.load(Relaxed))
-            })
-        };
-        let queue = match known() {
-            Some(queue) => queue,
-            None => {
-                static OF_MAIN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-                let notifier = call(&kept(py, &OF_MAIN, c"tantara._tasks", "notifier_of")?, (event_loop,))?;
-                Arc::clone(&notifier.cast::<Notifier>()?.get().0)
-            }
-        };
-        self.listen_to(&queue, address, Listener::Wait(wait));
+        self.listen_to(queue_of(event_loop)?, Listener::Wait(wait));
         Ok(())
     }
 
-    fn listen_to(&self, queue: &Arc<Queue>, address: usize, listener: Listener) {
-        LOCAL.with(|local| {
-            if local.queue.borrow().as_ptr() != Arc::as_ptr(queue) {
-                local.queue.replace(Arc::downgrade(queue));
-                local.address.set(0);
-            }
-            if address != 0 {
-                local.address.set(address);
-            }
-        });
+    fn listen_to(&self, queue: Arc<Queue>, listener: Listener) {
+        queue.is_used_here();
         // Dropped without the lock, because the drop may run Python code.
         let _before = self.entry.state().listener.replace(listener);
-        let _ = self.entry.queue.set(Arc::clone(queue));
+        let _ = self.entry.queue.set(queue);
         // A waker that was called before the queue was known has notified nobody.
         self.entry.look();
     }
@@ -341,7 +172,7 @@ impl Pending {
         // Events too, because an attribute of an event may refer to this object.
         self.entry.members().try_for_each(|member| member.traverse(visit))?;
         // The lock is free: it is never held across a call into Python, where the collector runs.
-        match self.entry.state.try_lock().ok().as_ref().and_then(|state| state.listener.as_ref()) {
+        match try_lock(&self.entry.state).as_ref().and_then(|state| state.listener.as_ref()) {
             Some(Listener::Other(listener) | Listener::Wait(listener)) => visit.call(listener),
             None => Ok(()),
         }
@@ -351,13 +182,13 @@ impl Pending {
         self.entry.end();
     }
 
-    fn begin(py: Python<'_>, events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> Pending {
+    fn begin(py: Python<'_>, events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> PyResult<Pending> {
         let state = State { future: Some(future), ..State::default() };
         let (queue, is_woken, has_second) = Default::default();
         let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken, has_second });
         // The first poll registers the wait: every later `set` releases it.
-        placed(py, || entry.poll());
-        Pending { entry, is_second: false }
+        placed(py, || entry.poll())?;
+        Ok(Pending { entry, is_second: false })
     }
 }
 
@@ -383,31 +214,38 @@ impl Pending {
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let result = self.entry.state().result.take();
+        let (result, _listener) = {
+            let mut state = self.entry.state();
+            (state.result.take(), state.listener.take())
+        };
         value(py, result.unwrap_or_else(|| Ok(self.entry.timed_out())))
     }
 
-    /// Sets the listener, an asyncio future or an object with the same methods, and the notifier of
-    /// its loop. Returns whether the wait is over already.
-    fn listen(&self, notifier: &Notifier, listener: Py<PyAny>) -> bool {
-        self.listen_to(&notifier.0, 0, Listener::Other(listener));
-        self.is_over()
+    /// Sets the listener, an asyncio future or an object with the same methods; `place` is its loop
+    /// of asyncio, or the notifier of its run of trio. Returns whether the wait is over already.
+    fn listen(&self, place: &Bound<'_, PyAny>, listener: Py<PyAny>) -> PyResult<bool> {
+        let queue = match place.cast::<Notifier>() {
+            Ok(notifier) => notifier.get().queue(),
+            Err(_) => queue_of(place)?,
+        };
+        self.listen_to(queue, Listener::Other(listener));
+        Ok(self.is_over())
     }
 
     /// The timeout has expired. The listener is completed now, or when the cluster has answered.
-    fn give_up(&self, py: Python<'_>) {
+    fn give_up(&self, py: Python<'_>) -> PyResult<()> {
         self.entry.members().for_each(Member::decide);
         self.entry.state().is_late = true;
-        delivering(py, || Arc::clone(&self.entry).wake());
+        delivering_in_loop(py, || Arc::clone(&self.entry).wake())
     }
 
     /// The task was cancelled. Its releases are passed on, even if they were reported already.
-    pub(crate) fn abandon(&self, py: Python<'_>) {
-        delivering(py, || {
+    pub(crate) fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        delivering_in_loop(py, || {
             self.entry.end();
             let reported = self.entry.state().reported.take();
             reported.into_iter().for_each(|outcome| self.entry.pass_on(outcome));
-        });
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
@@ -435,8 +273,22 @@ impl Wake for Entry {
         if !self.is_woken.swap(true, AcqRel)
             && let Some(queue) = self.queue.get()
         {
-            queue.push(Arc::clone(&self));
+            queue.push(self.clone());
         }
+    }
+}
+
+impl Woken for Entry {
+    fn report(self: Arc<Self>, py: Python<'_>) -> Option<Report> {
+        // Not a plain store: a waker that found `is_woken` set relies on the poll below to see what it
+        // did before.
+        self.is_woken.swap(false, AcqRel);
+        self.poll();
+        let reported = self.state().report()?;
+        Some(match reported {
+            (wait, None) => Report::Itself(wait),
+            (listener, Some(result)) => Report::Other(listener, value(py, result)),
+        })
     }
 }
 
@@ -463,7 +315,7 @@ impl Entry {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Polls the future if its waker was called.

@@ -10,29 +10,19 @@ from asyncio import get_running_loop
 from sys import modules
 from typing import Any, Callable, Optional
 
-from ._tantara import Notifier, Pending, run
+from ._tantara import Notifier, Pending
 
 _notifiers: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Notifier]" = weakref.WeakKeyDictionary()
 
 
-class _Known(threading.local):
-    """The loop of the most recent wait on this thread, which is mostly the loop of the next one too."""
-
-    loop: "Callable[[], Optional[asyncio.AbstractEventLoop]]" = staticmethod(lambda: None)
-    notifier: Notifier
-
-
-_known = _Known()
-
-
 def notifier_of(loop: asyncio.AbstractEventLoop) -> Notifier:
+    """Return the notifier of a loop of asyncio."""
     notifier = _notifiers.get(loop)
     if notifier is None:
-        notifier = Notifier()
+        notifier = Notifier(loop)
         _watch(loop, notifier)
         weakref.finalize(loop, notifier.close).atexit = False
         _notifiers[loop] = notifier
-    _known.loop, _known.notifier = weakref.ref(loop), notifier
     return notifier
 
 
@@ -40,7 +30,7 @@ def _watch(loop: asyncio.AbstractEventLoop, notifier: Notifier) -> None:
     descriptor = notifier.fileno()
     if descriptor is not None:
         try:
-            loop.add_reader(descriptor, _answer_now, notifier)
+            loop.add_reader(descriptor, notifier.answer)
             return
         except NotImplementedError:
             pass
@@ -49,7 +39,7 @@ def _watch(loop: asyncio.AbstractEventLoop, notifier: Notifier) -> None:
     def soon() -> None:
         loop = found()
         if loop is not None:
-            loop.call_soon_threadsafe(_answer_now, notifier)
+            loop.call_soon_threadsafe(notifier.answer)
 
     _watch_by_thread(notifier, soon)
 
@@ -67,42 +57,6 @@ def _watch_by_thread(notifier: Notifier, soon: Callable[[], None]) -> None:
     threading.Thread(target=watch, name="tantara", daemon=True).start()
 
 
-def _answer_now(notifier: Notifier) -> None:
-    run(_answer(notifier))
-
-
-def _answer(notifier: Notifier) -> "list[Any]":
-    """Complete the listeners of waits that are over, and return the waits that listen themselves."""
-    futures, results, errors, waits = notifier.take()
-    for future, result in zip(futures, results):
-        try:
-            future.set_result(result)
-        except asyncio.InvalidStateError:
-            pass  # The task was cancelled; its coroutine abandons the wait.
-    for future, error in errors:
-        if not future.done():
-            future.set_exception(error)
-    return waits
-
-
-def deliver() -> None:
-    """Complete the listeners of the loop that runs on this thread, if there is one."""
-    loop = asyncio._get_running_loop()
-    notifier = None if loop is None else _notifiers.get(loop)
-    if notifier is not None:
-        waits = _answer(notifier)
-        if loop is not None and waits:
-            loop.call_soon(run, waits)
-    trio = modules.get("trio")
-    if trio is not None:
-        try:
-            notifier = _notifier_var(trio).get(None)
-        except RuntimeError:
-            return  # Trio does not run on this thread.
-        if notifier is not None:
-            _answer(notifier)
-
-
 async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any:
     """Return the value of a wait that has begun, or False or None if the timeout expires."""
     if "trio" in modules and is_in_trio():
@@ -111,7 +65,7 @@ async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any
         return pending.result()
     loop = get_running_loop()
     future: "asyncio.Future[Any]" = loop.create_future()
-    if pending.listen(_known.notifier if _known.loop() is loop else notifier_of(loop), future):
+    if pending.listen(loop, future):
         return pending.result()
     timer = None if timeout is None else loop.call_later(timeout, pending.give_up)
     try:
@@ -127,18 +81,22 @@ async def wait(pending: Pending, timeout: Optional[float], is_over: bool) -> Any
 
 def is_in_trio() -> bool:
     """Return whether trio runs the current task. Asyncio may run in trio, and trio in asyncio, on one thread."""
-    sniffio: Any = modules.get("sniffio")
-    if sniffio is not None:
-        try:
-            return bool(sniffio.current_async_library() == "trio")
-        except sniffio.AsyncLibraryNotFoundError:
-            return False
-    trio: Any = modules["trio"]
+    lowlevel: Any = getattr(modules.get("trio"), "lowlevel", None)
+    if lowlevel is None:
+        return False  # Its import has not ended yet, or is blocked by a None.
+    sniff: Any = getattr(modules.get("sniffio"), "current_async_library", None)
     try:
-        trio.lowlevel.current_task()
+        if sniff is not None:
+            return bool(sniff() == "trio")
+        lowlevel.current_task()
     except RuntimeError:
         return False
     return True
+
+
+def is_in_asyncio() -> bool:
+    """Return whether asyncio runs on this thread, and the current task is none of trio's."""
+    return asyncio._get_running_loop() is not None and not is_in_trio()
 
 
 _var: Any = None
@@ -162,18 +120,32 @@ def _notifier_of_trio(trio: Any) -> Notifier:
     return notifier
 
 
+def notifier_of_trio_task() -> Optional[Notifier]:
+    """Return the notifier of the run of trio whose task this thread runs now, or None."""
+    trio: Any = modules.get("trio")
+    lowlevel: Any = getattr(trio, "lowlevel", None)
+    if lowlevel is None:
+        return None
+    try:
+        lowlevel.current_task()
+    except RuntimeError:
+        return None
+    notifier: Optional[Notifier] = _notifier_var(trio).get(None)
+    return notifier
+
+
 async def _answer_forever(trio: Any, notifier: Notifier) -> None:
     descriptor = notifier.fileno()
     if descriptor is None:
         token = trio.lowlevel.current_trio_token()
-        _watch_by_thread(notifier, lambda: token.run_sync_soon(_answer, notifier))
+        _watch_by_thread(notifier, lambda: token.run_sync_soon(notifier.answer))
         try:
             await trio.sleep_forever()
         finally:
             notifier.close()
     while True:
         await trio.lowlevel.wait_readable(descriptor)
-        _answer(notifier)
+        notifier.answer()
 
 
 class _Listener:

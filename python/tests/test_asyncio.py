@@ -5,13 +5,20 @@ import gc
 import importlib.util
 import io
 import os
+import selectors
+import signal
+import subprocess
 import sys
 import threading
 import time
+import types
 import unittest
+import unittest.mock
+import warnings
 import weakref
 
 from tantara import AutoResetEvent, Event, wait_all_async, wait_any_async
+from tantara._tantara import Notifier
 from test_event import KINDS, LEVELS, LONG, Widest, needs_forks, needs_shared, start
 
 
@@ -224,6 +231,20 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(ZeroDivisionError):
             wait.throw(ZeroDivisionError("thrown"))
 
+    async def test_beside_a_trio_that_cannot_run(self):
+        """Its import has not ended yet, or is blocked by a None."""
+        for trio in (None, types.ModuleType("trio")):
+            for sniffio in (None, types.ModuleType("sniffio")):
+                with unittest.mock.patch.dict(sys.modules, {"trio": trio, "sniffio": sniffio}):
+                    for kind in KINDS:
+                        event = kind()
+                        asyncio.get_running_loop().call_soon(event.set)
+                        self.assertIs(await event.wait_async(), True)
+                        event.set()
+                        self.assertIs(await event.wait_async(), True)
+                        event.clear()
+                        self.assertIs(await event.wait_async(0.001), False)
+
     async def test_a_wait_has_no_frame(self):
         event = Event()
         wait = event.wait_async()
@@ -367,6 +388,53 @@ class Stops(unittest.TestCase):
             loop.close()
 
 
+    def test_each_wait_for_a_set_event_is_an_object_of_its_own(self):
+        script = (
+            "import asyncio, tantara\n"
+            "async def main():\n"
+            "    for kind in (tantara.Event, tantara.AutoResetEvent):\n"
+            "        for arguments in ((), (60,)):\n"
+            "            events = [kind() for _ in range(3)]\n"
+            "            for event in events: event.set()\n"
+            "            waits = {event.wait_async(*arguments): event for event in events}\n"
+            "            results = [await each for each in asyncio.as_completed(list(waits))]\n"
+            "            assert results == [True] * 3, results\n"
+            "asyncio.run(main())\n"
+        )
+        # Beside trio, and without it, the waits are made in different ways.
+        for beside in ("", "import trio\n") if importlib.util.find_spec("trio") else ("",):
+            subprocess.run([sys.executable, "-c", beside + script], check=True, timeout=LONG)
+
+    def test_what_a_signal_handler_raises_during_a_set_is_raised(self):
+        """And the tasks are released nevertheless."""
+        class Loop(asyncio.SelectorEventLoop):
+            def call_soon(self, *arguments, **keywords):
+                if armed:
+                    armed.clear()
+                    signal.raise_signal(signal.SIGINT)
+                return super().call_soon(*arguments, **keywords)
+
+        def handler(*_):
+            raise SystemExit("by a signal")
+
+        async def main():
+            task = asyncio.ensure_future(event.wait_async())
+            await asyncio.sleep(0)
+            armed.append(1)
+            with self.assertRaisesRegex(SystemExit, "by a signal"):
+                event.set()
+            return await asyncio.wait_for(task, LONG)
+
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            for kind in (Event, AutoResetEvent):
+                event, armed, loop = kind(), [], Loop()
+                self.assertIs(loop.run_until_complete(main()), True)
+                loop.close()
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
 @unittest.skipIf(importlib.util.find_spec("uvloop") is None, "uvloop is not installed (pip install uvloop)")
 class UvLoop(unittest.TestCase):
     def test_everything_runs_there_too(self):
@@ -383,7 +451,62 @@ class UvLoop(unittest.TestCase):
                 loop.close()
 
 
+class Drowsy(selectors.DefaultSelector):
+    """Calls a function at the last moment before the loop sleeps, as signal handlers and finalizers may be called."""
+
+    act = woken = None
+
+    def select(self, timeout=None):
+        if self.act is None or timeout == 0:
+            return super().select(timeout)
+        act, self.act = self.act, None
+        act()
+        events = super().select(LONG)
+        self.woken = bool(events)
+        return events
+
+
 class Loops(unittest.TestCase):
+    def test_set_while_the_loop_goes_to_sleep(self):
+        for kind in KINDS:
+            for arguments in ((), (LONG * 10,)):
+                event, selector = kind(), Drowsy()
+                loop = asyncio.SelectorEventLoop(selector)
+
+                async def main():
+                    wait = event.wait_async(*arguments)
+                    selector.act = event.set
+                    return await wait
+
+                with self.subTest(kind=kind.__name__, arguments=arguments):
+                    self.assertIs(loop.run_until_complete(main()), True)
+                    self.assertTrue(selector.woken)
+                loop.close()
+
+    def test_a_loop_that_cannot_be_told(self):
+        if Notifier().fileno() is None:
+            self.skipTest("no loop watches descriptors for the package here")
+
+        class Full(asyncio.SelectorEventLoop):
+            def add_reader(self, *_):
+                raise RuntimeError("no more readers")
+
+        async def main():
+            wait = gate.wait_async()
+            with self.assertRaisesRegex(RuntimeError, "no more readers"):
+                await wait
+            with self.assertRaisesRegex(RuntimeError, "cannot reuse already awaited coroutine"):
+                await wait
+
+        gate, loop = AutoResetEvent(), Full()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            loop.run_until_complete(main())
+            gc.collect()
+        self.assertEqual([str(warning.message) for warning in caught], [])
+        self.assertEqual(gate.waiting, 0)
+        loop.close()
+
     def test_set_by_the_thread_of_a_loop_that_does_not_run(self):
         event, loop, other = Event(), asyncio.new_event_loop(), asyncio.new_event_loop()
 

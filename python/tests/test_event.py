@@ -436,6 +436,29 @@ class Memory(unittest.TestCase):
         asyncio.run(main())
 
 
+class Ends(unittest.TestCase):
+    @unittest.skipUnless(sys.platform == "linux", "the destructor is set by glibc's functions")
+    def test_set_by_a_destructor_at_the_end_of_a_thread_that_had_a_loop(self):
+        script = (
+            "import asyncio, ctypes, threading, tantara\n"
+            "event, gate = tantara.Event(), tantara.AutoResetEvent()\n"
+            "libc, key = ctypes.CDLL(None), ctypes.c_uint()\n"
+            "@ctypes.CFUNCTYPE(None, ctypes.c_void_p)\n"
+            "def at_end(_):\n"
+            "    event.set()\n"
+            "    gate.set()\n"
+            "libc.pthread_key_create(ctypes.byref(key), at_end)\n"
+            "def work():\n"
+            "    libc.pthread_setspecific(key, ctypes.c_void_p(1))\n"
+            "    asyncio.run(tantara.Event().wait_async(0.001))\n"
+            "thread = threading.Thread(target=work)\n"
+            "thread.start(); thread.join()\n"
+            "assert event.wait(60) and gate.wait(60)\n"
+        )
+        import subprocess
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=LONG * 2)
+
+
 @needs_forks
 class Forks(unittest.TestCase):
     def in_child(self, act):

@@ -76,6 +76,28 @@ class Interrupts(unittest.TestCase):
             signal_when_asleep(process, signal.SIGUSR1)
             self.ends(process, 0, "True False\n", "")
 
+    def test_a_handler_that_sets_wakes_a_sleeping_loop(self):
+        loops = {"asyncio": "asyncio.run(main())", "uvloop": "uvloop.run(main())", "trio": "trio.run(main)"}
+        for library, start in loops.items():
+            if importlib.util.find_spec(library) is None:
+                continue
+            for kind in ("Event", "AutoResetEvent", "SharedEvent"):
+                for timeout in ("", LONG * 10):
+                    script = (
+                        f"import asyncio, {library}\n"
+                        f"event = {kind}()\n"
+                        "signal.signal(signal.SIGUSR1, lambda *_: event.set())\n"
+                        "async def main():\n"
+                        f"    wait = event.wait_async({timeout})\n"
+                        "    print('waits', flush=True)\n"
+                        "    print(await wait)\n" + start
+                    )
+                    with self.subTest(library=library, kind=kind, timeout=timeout):
+                        process = run(script)
+                        self.assertEqual(process.stdout.readline(), "waits\n")
+                        signal_when_asleep(process, signal.SIGUSR1)
+                        self.ends(process, 0, "True\n", "")
+
     def test_a_handler_that_returns_lets_the_wait_go_on(self):
         for wait in ("Event().wait(0.3)", "SharedEvent().wait(0.3)", "AutoResetEvent().wait(0.3)"):
             script = (

@@ -224,6 +224,64 @@ class Trio(unittest.TestCase):
         asyncio.run(asyncio.wait_for(host(), LONG))
         self.assertEqual(results, [True, True])
 
+    def test_set_while_the_run_goes_to_sleep(self):
+        """Outside of its tasks, as signal handlers and finalizers may be called."""
+        class Late(trio.abc.Instrument):
+            act = None
+
+            def before_io_wait(self, timeout):
+                if self.act is not None and timeout > 0:
+                    act, self.act = self.act, None
+                    act()
+
+        async def main():
+            for arguments in ((), (LONG * 10,)):
+                event = Event()
+                wait = event.wait_async(*arguments)
+                late.act = event.set
+                began = trio.current_time()
+                self.assertIs(await wait, True)
+                self.assertLess(trio.current_time() - began, LONG / 2, "woken by the deadline of the test")
+
+        async def limited():
+            with trio.move_on_after(LONG):
+                await main()
+                return True
+
+        late = Late()
+        self.assertTrue(trio.run(limited, instruments=[late]))
+
+    def test_a_set_event_is_awaited_as_each_library_expects(self):
+        """In trio each await is a checkpoint; in asyncio it ends at once, also if trio was imported."""
+        import trio.testing
+
+        async def in_trio():
+            for arguments in ((), (LONG,)):
+                with trio.testing.assert_checkpoints():
+                    self.assertIs(await event.wait_async(*arguments), True)
+
+        async def in_asyncio():
+            for arguments in ((), (LONG,)):
+                wait = event.wait_async(*arguments)
+                with self.assertRaises(StopIteration) as stop:
+                    wait.send(None)
+                self.assertIs(stop.exception.value, True)
+                self.assertIs(await event.wait_async(*arguments), True)
+            return type(event.wait_async())
+
+        event = Event()
+        event.set()
+        trio.run(in_trio)
+        self.assertEqual(asyncio.run(in_asyncio()).__name__, "Released")
+        trio.run(in_trio)
+        box = [event.wait_async()]
+
+        async def begun_before():
+            with trio.testing.assert_checkpoints():
+                self.assertIs(await box.pop(), True)
+
+        trio.run(begun_before)
+
     def test_a_live_event_is_not_taken_for_garbage(self):
         class Own(Event):
             def __del__(self):

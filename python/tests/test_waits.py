@@ -138,6 +138,35 @@ class Recorded(unittest.TestCase):
             TANTARA_WAITS="1",
         )
 
+    def test_what_a_signal_handler_raises_is_raised(self):
+        """Also in the code that looks for the caller's line."""
+        run(
+            """
+            import signal
+            def interrupted():
+                signal.raise_signal(signal.SIGINT)
+                return found()
+            def handler(*_):
+                raise KeyboardInterrupt
+            signal.signal(signal.SIGINT, handler)
+            found = threading.current_thread
+            event, gate = tantara.Event(), tantara.AutoResetEvent()
+            held = tantara.SharedEvent()
+            for act in (lambda: event.wait(60), lambda: gate.wait(60), event.set, gate.set, event.wait_async,
+                        lambda: tantara.wait_any([event, gate], 60), held.hold):
+                threading.current_thread = interrupted
+                try:
+                    act()
+                    raise AssertionError(act)
+                except KeyboardInterrupt:
+                    pass
+                finally:
+                    threading.current_thread = found
+            assert not event.is_set() and not gate.is_set() and not held.is_set()
+            """,
+            TANTARA_WAITS="1",
+        )
+
     def test_bad_arguments_are_refused(self):
         run(
             """
