@@ -106,6 +106,77 @@ fn a_default_directory_that_cannot_be_made_is_a_refusal() {
     }
 }
 
+/// Every subcommand in a default directory that others may have filled: exit code 2, and why.
+fn refuse_default_directory(command: impl Fn() -> Command, runtime: &Path, why: &str) {
+    let others: [&[&str]; 6] = [
+        &["wait", "x", "--timeout", "0"],
+        &["wait", "--unset", "x", "--timeout", "5s"],
+        &["watch", "--timeout", "5s"],
+        &["ls", "x"],
+        &["rm", "--all"],
+        &["ps"],
+    ];
+    for subcommand in EVERY_SUBCOMMAND.into_iter().chain(others) {
+        let mut command = command();
+        command.args(subcommand).env("XDG_RUNTIME_DIR", runtime).env_remove("TANTARA_DIR").env_remove("TANTARA_ETCD");
+        let output = command.stdin(Stdio::null()).current_dir("/").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{subcommand:?}: {said}");
+        assert!(said.contains("cannot hold events") && said.contains(why), "{subcommand:?}: {said}");
+        assert!(output.stdout.is_empty() && said.lines().count() == 1, "{subcommand:?}: {said}");
+    }
+}
+
+/// What others have put there must not be taken for an event of this user.
+#[test]
+fn a_default_directory_that_others_can_write_to_is_not_looked_into() {
+    let runtime = tempfile::tempdir().unwrap();
+    let place = runtime.path().join("tantara");
+    assert!(in_directory(&place, &["set", "x"]).status().unwrap().success());
+    fs::set_permissions(&place, Permissions::from_mode(0o777)).unwrap();
+    let command = || Command::new(env!("CARGO_BIN_EXE_tantara"));
+    refuse_default_directory(command, runtime.path(), "writable by other users");
+    fs::remove_dir_all(&place).unwrap();
+    std::os::unix::fs::symlink("/tmp", &place).unwrap();
+    refuse_default_directory(command, runtime.path(), "it is not a directory");
+    // Whoever names a directory has chosen it.
+    fs::remove_file(&place).unwrap();
+    assert!(in_directory(&place, &["set", "x"]).status().unwrap().success());
+    fs::set_permissions(&place, Permissions::from_mode(0o777)).unwrap();
+    let mut named = in_directory(&place, &["is-set", "x"]);
+    assert!(named.env("XDG_RUNTIME_DIR", runtime.path()).status().unwrap().success());
+}
+
+#[test]
+fn a_default_directory_of_another_user_is_not_looked_into() {
+    let Some(fixture) = Fixture::new("a_default_directory_of_another_user_is_not_looked_into") else { return };
+    let runtime = fixture.directory(BOB, 0o755);
+    let place = runtime.join("tantara");
+    fs::create_dir(&place).unwrap();
+    chown(&place, Some(ALICE), Some(ALICE)).unwrap();
+    assert_eq!(fixture.run(ALICE, &place, &["set", "x"]).0, Some(0));
+    let as_bob = || {
+        let mut command = Command::new(fixture.command());
+        command.uid(BOB).gid(BOB);
+        command
+    };
+    refuse_default_directory(as_bob, &runtime, &format!("it belongs to user {ALICE}, not to you"));
+}
+
+#[test]
+fn a_directory_without_a_place_is_said() {
+    let home = tempfile::tempdir().unwrap();
+    for verb in ["set", "watch"] {
+        let script = format!("mkdir here; cd here; rmdir ../here; exec \"$0\" --dir new {verb} x");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_tantara")]).current_dir(home.path()).stdin(Stdio::null());
+        let output = shell.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{verb}: {said}");
+        assert!(!said.contains("directory ;") && said.lines().count() == 1, "{verb}: {said}");
+    }
+}
+
 #[test]
 fn conditions_of_other_users_hold_as_far_as_they_can_be_seen() {
     let Some(fixture) = Fixture::new("conditions_of_other_users_hold_as_far_as_they_can_be_seen") else { return };

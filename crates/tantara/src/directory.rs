@@ -29,26 +29,47 @@ pub(crate) fn default_directory() -> PathBuf {
 /// user only.
 pub(crate) fn of_user() -> Result<(File, PathBuf), Error> {
     let path = default_directory();
-    let unfit = |why: String| Err(Error::new(Kind::Directory { path: path.clone(), why }));
     // A symbolic link is not followed.
     let opened = make(&path, 0o700).and_then(|()| open(&path, libc::O_NOFOLLOW));
     let directory = match opened {
         Ok(directory) => directory,
-        Err(error) if is_other(&error) => return unfit("it is not a directory".into()),
+        Err(error) if is_other(&error) => return Err(unfit(&path, "it is not a directory".into())),
         // The variable may come from another user's session.
         Err(error) => {
             let why = format!("it cannot be made ({error}); check $XDG_RUNTIME_DIR, or use another directory");
             return Err(Error::new(Kind::Refused { path, why, error }));
         }
     };
-    let metadata = directory.metadata().map_err(|error| Error::system("opened", &path, error))?;
+    check_own(&directory, &path)?;
+    Ok((directory, path))
+}
+
+/// Whether the directory of this user's events exists. Fails if it does, and does not belong to this
+/// user only: what others have put there must not be taken for this user's events.
+pub fn exists_for_user() -> Result<bool, Error> {
+    let path = default_directory();
+    match open(&path, libc::O_NOFOLLOW) {
+        Ok(directory) => check_own(&directory, &path).map(|()| true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) if is_other(&error) => Err(unfit(&path, "it is not a directory".into())),
+        Err(error) => Err(Error::system("opened", &path, error)),
+    }
+}
+
+fn check_own(directory: &File, path: &Path) -> Result<(), Error> {
+    let metadata = directory.metadata().map_err(|error| Error::system("opened", path, error))?;
     if metadata.uid() != files::user() {
-        return unfit(format!("it belongs to user {}, not to you; use another directory", metadata.uid()));
+        let why = format!("it belongs to user {}, not to you; use another directory", metadata.uid());
+        return Err(unfit(path, why));
     }
     if !is_private(&metadata) {
-        return unfit("it is writable by other users; restrict it (chmod 700)".into());
+        return Err(unfit(path, "it is writable by other users; restrict it (chmod 700)".into()));
     }
-    Ok((directory, path))
+    Ok(())
+}
+
+fn unfit(path: &Path, why: String) -> Error {
+    Error::new(Kind::Directory { path: path.to_owned(), why })
 }
 
 /// Whether only this user, and root, can put files into a directory. (An access control list that
@@ -64,7 +85,10 @@ pub(crate) fn made(directory: &Path) -> Result<File, Error> {
     }
     make(directory, 0o777).map_err(|error| match directory.parent() {
         Some(above) if error.kind() == ErrorKind::NotFound => {
-            let why = format!("cannot be made: there is no directory {}; create it", above.display());
+            let why = match above.to_str() {
+                Some("") => "cannot be made: the current directory was removed; enter another one".to_owned(),
+                _ => format!("cannot be made: there is no directory {}; create it", above.display()),
+            };
             Error::new(Kind::Refused { path: directory.to_owned(), why, error })
         }
         _ => Error::system("made", directory, error),
@@ -82,10 +106,7 @@ pub(crate) fn open_directory(path: &Path) -> Result<Option<File>, Error> {
     match open(path, 0) {
         Ok(directory) => Ok(Some(directory)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) if is_other(&error) => {
-            let why = "it is not a directory".to_owned();
-            Err(Error::new(Kind::Directory { path: path.to_owned(), why }))
-        }
+        Err(error) if is_other(&error) => Err(unfit(path, "it is not a directory".into())),
         Err(error) => Err(Error::system("opened", path, error)),
     }
 }

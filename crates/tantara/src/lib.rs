@@ -147,6 +147,8 @@ pub use wait::{AutoResetWait, OwnedAutoResetWait, OwnedWait, Wait};
 /// How the crates that build upon this one add a kind of event. No part of the public API.
 #[doc(hidden)]
 pub mod __private {
+    #[cfg(shared_events)]
+    pub use crate::directory::exists_for_user as has_default_directory;
     pub use crate::error::external as error;
     pub use crate::external::External;
     pub use crate::name::check as check_name;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use tantara::__private::Slot;
+use tantara::__private::{Slot, has_default_directory};
 use tantara::SharedEvent;
 
 use crate::events::aim::Aim;
@@ -99,14 +99,34 @@ impl Directory {
         Ok(events)
     }
 
+    /// Whether there may be events. Fails if the default directory is not this user's own, whose events anybody may
+    /// have made. It is looked for first, so that one that another user makes meanwhile is not looked into.
+    pub(crate) fn is_there(&self) -> Result<bool, Failure> {
+        match self.named {
+            Some(_) => Ok(true),
+            None => has_default_directory().map_err(Failure::of_event),
+        }
+    }
+
     pub(crate) fn find_shared(&self, name: &str) -> Result<Option<SharedEvent>, Failure> {
+        if !self.is_there()? {
+            return Ok(None);
+        }
         SharedEvent::find_in(&self.path, name).map_err(Failure::of_event)
+    }
+
+    /// What `list_in` says of all events.
+    pub(crate) fn list(&self) -> Result<Vec<Result<tantara::Entry, tantara::Error>>, Failure> {
+        if !self.is_there()? {
+            return Ok(Vec::new());
+        }
+        SharedEvent::list_in(&self.path).map_err(Failure::of_event)
     }
 
     /// All events. Files that are no events are reported.
     pub(crate) fn all(&self) -> Result<Vec<LocalEvent>, Failure> {
         let mut events = Vec::new();
-        for entry in SharedEvent::list_in(&self.path).map_err(Failure::of_event)? {
+        for entry in self.list()? {
             match entry {
                 // It may have been removed since.
                 Ok(entry) => events.extend(self.find(&entry.name)?),
@@ -122,7 +142,8 @@ impl Directory {
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        let files = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let listed = self.is_there().is_ok_and(|is_there| is_there).then(|| std::fs::read_dir(&self.path));
+        let files = listed.into_iter().flatten().flatten().flatten();
         let names = files.filter_map(|file| file.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| SharedEvent::check_name(name).is_ok()).collect();
         names.sort_unstable();

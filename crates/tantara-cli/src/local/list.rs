@@ -1,7 +1,5 @@
 //! The events of a directory, for `ls`.
 
-use tantara::SharedEvent;
-
 use super::directory::{Directory, origin, waiter};
 use super::ps;
 use crate::events::entry::Entry;
@@ -13,7 +11,7 @@ pub(crate) fn entries(directory: &Directory, names: &[String]) -> Result<Vec<Ent
     // The error of a file that is no event is that of opening it.
     names.iter().try_for_each(|name| directory.find(name).map(drop))?;
     let mut events = Vec::new();
-    for entry in SharedEvent::list_in(directory.path()).map_err(Failure::of_event)? {
+    for entry in directory.list()? {
         match entry {
             Ok(event) => events.push(of_shared(event)),
             // One bad file does not hide the other events.
@@ -21,7 +19,7 @@ pub(crate) fn entries(directory: &Directory, names: &[String]) -> Result<Vec<Ent
             Err(_) => {}
         }
     }
-    let processes = ps::processes(directory.path())?;
+    let processes = ps::processes(directory)?;
     for event in events.iter_mut().filter(|_| !processes.is_empty()) {
         // By its path, as in the record: events of other directories may have the same name.
         if let Ok(file) = directory.path().join(&event.name).canonicalize() {

@@ -28,7 +28,7 @@ pub(crate) fn check_ps() -> Result<(), Failure> {
 }
 
 pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<(), Failure> {
-    let mut processes = all_processes(directory.path())?;
+    let mut processes = all_processes(directory)?;
     tell_of_others(&mut processes, &last_set);
     if let Some(pid) = pid {
         processes.retain(|process| process.pid == Some(pid));
@@ -56,7 +56,7 @@ pub(crate) fn ps(directory: &Directory, pid: Option<u32>, json: bool) -> Result<
 }
 
 /// The living processes that publish their waits in the directory. An outdated page says nothing of now.
-pub(crate) fn processes(directory: &Path) -> Result<Vec<Process>, Failure> {
+pub(crate) fn processes(directory: &Directory) -> Result<Vec<Process>, Failure> {
     let mut processes = all_processes(directory)?;
     processes.retain(|process| !process.has_ended && !process.is_outdated);
     Ok(processes)
@@ -64,9 +64,12 @@ pub(crate) fn processes(directory: &Path) -> Result<Vec<Process>, Failure> {
 
 /// The processes that publish their waits in the directory, and those that have ended before they had done what they
 /// had declared. Pages that are not as they should be are reported.
-fn all_processes(directory: &Path) -> Result<Vec<Process>, Failure> {
+fn all_processes(directory: &Directory) -> Result<Vec<Process>, Failure> {
     let mut processes = Vec::new();
-    for page in waits::pages(directory).map_err(Failure::of_event)? {
+    if !directory.is_there()? {
+        return Ok(processes);
+    }
+    for page in waits::pages(directory.path()).map_err(Failure::of_event)? {
         match serde_json::from_str::<Process>(&page.text) {
             Ok(process) => processes.push(process.of(&page)),
             Err(_) if page.has_ended => {}

@@ -35,13 +35,15 @@ pub(crate) fn watch(
 ) -> Result<Ended, Failure> {
     let failed = |error: io::Error| Failure::internal(format!("{}: cannot be watched: {error}", place.shown()));
     make(place.path(), place.mode()).map_err(|error| match place.path().parent() {
-        Some(above) if error.kind() == io::ErrorKind::NotFound => Failure::internal(format!(
-            "{}: cannot be made: there is no directory {}; create it",
-            place.shown(),
-            above.display()
-        )),
+        Some(above) if error.kind() == io::ErrorKind::NotFound && !above.as_os_str().is_empty() => {
+            let (place, above) = (place.shown(), above.display());
+            Failure::internal(format!("{place}: cannot be made: there is no directory {above}; create it"))
+        }
         _ => failed(error),
     })?;
+    if !place.is_there()? {
+        return Err(failed(io::ErrorKind::NotFound.into()));
+    }
     // Before the events are listed, so that no event that is created meanwhile is missed.
     let mut arrivals = arrivals(place).map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
