@@ -1,6 +1,6 @@
 //! The command `tantara`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod about;
 mod args;

@@ -104,7 +104,8 @@ fn the_exit_code_is_that_of_the_command() {
 fn signals_are_passed_on() {
     let events = Events::new();
     // The command ends by itself after a minute, so that a signal that is lost fails the test.
-    for signal in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM"] {
+    let signals = ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "URG", "WINCH", "PWR"];
+    for signal in signals {
         let script =
             format!("trap 'echo {signal}; exit 3' {signal}; echo ready; for step in $(seq 6000); do sleep 0.01; done");
         let mut command = events.command(&["hold", "up", "--", "sh", "-c", &script]);
@@ -134,6 +135,28 @@ fn the_end_of_the_command_is_noticed_with_its_signal_blocked() {
     let script = "sleep 0.3; exit 3";
     let mut process = events.by("env", &["--block-signal=CHLD", TANTARA, "hold", "up", "--", "sh", "-c", script]);
     assert_eq!(process.code(), Some(3));
+}
+
+/// systemd starts services with SIGPIPE ignored. The command gets it as without tantara.
+#[test]
+fn sigpipe_stays_as_it_was() {
+    let events = Events::new();
+    events.done(&["set", "up"]);
+    let script = events.home().join("script");
+    fs::write(&script, "cat /proc/self/status").unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    for (trap, is_ignored) in [("trap '' PIPE", true), ("trap - PIPE", false)] {
+        for verb in ["wait", "hold", "set"] {
+            for command in ["cat /proc/self/status", "./script"] {
+                let line = format!("{trap}; exec {TANTARA} {verb} up -- {command}");
+                let output = events.program("bash", &["-c", &line]).output().unwrap();
+                let status = String::from_utf8(output.stdout).unwrap();
+                let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+                let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+                assert_eq!(mask >> 12 & 1 == 1, is_ignored, "{line}: {mask:x}");
+            }
+        }
+    }
 }
 
 /// A timer that was set before tantara was executed goes on, and its command does not inherit it.

@@ -222,7 +222,8 @@ fn who_waits_is_shown_also_where_proc_hides_the_processes_of_others() {
 #[test]
 fn signals_end_process_1_too() {
     let Some(events) = Events::new("signals_end_process_1_too") else { return };
-    for (name, number) in [("-INT", 2), ("-TERM", 15), ("-HUP", 1), ("-QUIT", 3), ("-USR1", 10)] {
+    let signals = [("-INT", 2), ("-TERM", 15), ("-HUP", 1), ("-QUIT", 3), ("-USR1", 10), ("-PROF", 27), ("-PWR", 30)];
+    for (name, number) in signals {
         for args in [&["wait", "x"][..], &["wait", "x", "y", "--any"]] {
             let mut running = events.start(events.contained(true, &[&[TANTARA], args].concat()));
             events.until_waiting("x", 1);
@@ -278,9 +279,11 @@ fn what_process_1_becomes_has_the_default_actions() {
 fn hold_as_process_1_passes_signals_on_and_collects_orphans() {
     let Some(events) = Events::new("hold_as_process_1_passes_signals_on_and_collects_orphans") else { return };
     // The orphan ends while the command runs.
-    let script = "trap 'exit 3' TERM USR1; (sleep 0.01 &); sleep 0.3; \
+    let script = "trap 'exit 3' TERM USR1 WINCH TSTP CONT; (sleep 0.01 &); sleep 0.3; \
         echo zombies: $(grep -l '^State:.Z' /proc/[0-9]*/status | wc -l); while :; do sleep 0.01; done";
-    for (signal, code) in [("-TERM", 3), ("-USR1", 3), ("-INT", 130), ("-KILL", 137)] {
+    let signals =
+        [("-TERM", 3), ("-USR1", 3), ("-WINCH", 3), ("-TSTP", 3), ("-CONT", 3), ("-INT", 130), ("-KILL", 137)];
+    for (signal, code) in signals {
         let mut container = events.start(events.contained(true, &[TANTARA, "hold", "up", "--", "sh", "-c", script]));
         until(|| events.listed("up").filter(|event| event["state"] == "set"));
         let tantara = container.inner();

@@ -44,8 +44,8 @@ Examples:
 A note is a line of at most 64 bytes of UTF-8. It belongs to this set: a later one shows its own note, or none.
 
 The command has failed if its exit code is not 0, if a signal has ended it, or if it cannot be run. Signals are passed \
-on to it, but for those that its terminal sends to both: tantara ends after the command, and sets by its result. If \
-tantara is killed by SIGKILL, nothing is set; tantara hold ends even then.
+on to it as by tantara hold: tantara ends after the command, and sets by its result. If tantara is killed by SIGKILL, \
+nothing is set; tantara hold ends even then.
 
 ", exit_codes!("0 set; with a command, that of the command, or 128 plus the number of the signal that ended it (HUP, \
 INT and TERM end tantara as well), 126 if it cannot be executed, 127 if it is not found; ")))]
@@ -296,8 +296,8 @@ condition as an option, such as --pid=123 or --tcp=db:5432, which no event can b
 the events alone. Processes of any user can be waited for; a process that does not exist has ended. Files are noticed \
 by inotify; those that the kernel does not report, such as files that another machine makes in a network file system, \
 within a minute. \
-Connecting is tried until it succeeds, at least once a second, and the connection is closed at once; a host that \
-cannot be resolved is tried again as well. With --timeout 0, connecting is tried once, for at most a second.
+Connecting is tried until it succeeds, again within a second, and the connection is closed at once; an attempt at an \
+address that does not answer takes three seconds. A host that cannot be resolved is tried again as well. With --timeout 0, connecting is tried once, for at most a second.
 
 If an event was set with a note, who set it and why is printed on standard error, unless --quiet is given. For \
 scripts, tantara ls NAME --json has the note of the last set.
@@ -368,12 +368,14 @@ Examples:
   tantara hold maintenance -- ./upgrade   see tantara wait --unset
   tantara hold busy -- sh -c 'sleep 10'
 
-Signals are passed on to the command, but for those that its terminal sends to both. On Windows, Ctrl-C reaches both, \
-and tantara leaves the end to the command. If tantara is killed by SIGKILL, which no process can pass on, the events \
-are clear at once and the command goes on. With --etcd that takes up to ten \
-seconds, and a hold that an outage of the cluster has ended begins again after it.
+Signals are passed on to the command, except real-time signals, those that its terminal sends to both, and SIGTSTP, \
+SIGTTIN, SIGTTOU and SIGCONT, which stop and continue tantara itself. On Windows, Ctrl-C reaches both, and tantara leaves the end \
+to the command. If tantara is killed by SIGKILL, which no process can pass on, the events are clear at once and the \
+command goes on. With --etcd that takes up to ten seconds, and a hold that an outage of the cluster has ended begins \
+again after it.
 
-As process 1 of a container, tantara also collects orphaned processes that have ended.
+As process 1 of a container, tantara passes on the signals that stop others as well, and collects orphaned processes \
+that have ended.
 
 Exit codes: that of the command, or 128 plus the number of the signal that ended it (HUP, INT and TERM end tantara as \
 well); 126 the command cannot be executed; 127 it is not found (nothing was set); 2 bad usage or bad input (nothing \

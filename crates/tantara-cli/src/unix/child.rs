@@ -12,7 +12,7 @@ use rustix::process::{
 };
 
 use super::interrupt::{self, Passed, PassedOn};
-use super::program;
+use super::{program, sigpipe};
 use crate::failure::Failure;
 
 /// A command that can be started, as far as is known.
@@ -41,10 +41,10 @@ impl<'c> Startable<'c> {
 
     pub(crate) fn start(self) -> Result<Running, Failure> {
         let (program, arguments) = self.words;
-        let started = Command::new(program).args(arguments).spawn();
+        let started = sigpipe::inherit(Command::new(program).args(arguments)).spawn();
         let started = started.or_else(|error| match program::plain_script(program, &error) {
             // As shells do, and `wait` by `execvp`.
-            Some(script) => Command::new("/bin/sh").arg(script).args(arguments).spawn(),
+            Some(script) => sigpipe::inherit(Command::new("/bin/sh").arg(script).args(arguments)).spawn(),
             None => Err(error),
         });
         let child = started.map_err(|error| program::failure(program, &error))?;
@@ -123,5 +123,5 @@ pub(crate) fn end_as(Ended(status): Ended) -> Result<(), Failure> {
 
 /// Runs the program after a wait: it replaces this process. Returns only if that fails.
 pub(crate) fn become_command(program: &OsString, arguments: &[OsString]) -> Failure {
-    program::failure(program, &Command::new(program).args(arguments).exec())
+    program::failure(program, &sigpipe::inherit(Command::new(program).args(arguments)).exec())
 }

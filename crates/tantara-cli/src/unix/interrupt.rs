@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM};
 
 use crate::failure::Failure;
 
@@ -34,10 +34,9 @@ pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
     let at_once = AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
     let always = ALWAYS.get_or_init(|| Arc::new(AtomicBool::new(true)));
     let cleanup = CLEANUP.map(|signal| (signal, at_once));
-    for (signal, condition) in
-        cleanup.into_iter().chain([SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM].map(|signal| (signal, always)))
-    {
-        if !is_ignored(signal) {
+    let ignored = Ignored::now();
+    for (signal, condition) in cleanup.into_iter().chain(ENDING.iter().map(|&signal| (signal, always))) {
+        if !ignored.contains(signal) {
             signal_hook::flag::register_conditional_shutdown(signal, code_of(signal), Arc::clone(condition))
                 .map_err(|error| Failure::internal(format!("cannot handle signals: {error}")))?;
         }
@@ -47,6 +46,19 @@ pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
 
 /// The signals after which the bank cleans up.
 const CLEANUP: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
+
+/// Other signals that end a process, and that somebody may send to a container.
+const ENDING: &[i32] = &[
+    SIGQUIT,
+    SIGUSR1,
+    SIGUSR2,
+    SIGALRM,
+    SIGVTALRM,
+    SIGPROF,
+    SIGIO,
+    #[cfg(target_os = "linux")]
+    rustix::process::Signal::POWER.as_raw(),
+];
 
 /// Whether these signals end process 1 at once.
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -60,7 +72,8 @@ pub(crate) fn ends_with(message: impl Fn() + Send + 'static) -> Result<(), Failu
     use signal_hook::iterator::Signals;
 
     // Signals that were ignored at the start (nohup, a job in the background) stay ignored.
-    let listened = CLEANUP.into_iter().filter(|&signal| !is_ignored(signal));
+    let ignored = Ignored::now();
+    let listened = CLEANUP.into_iter().filter(|&signal| !ignored.contains(signal));
     let mut signals =
         Signals::new(listened).map_err(|error| Failure::internal(format!("cannot handle signals: {error}")))?;
     let listener = move || {
@@ -86,12 +99,19 @@ pub(crate) fn ends_with(message: impl Fn() + Send + 'static) -> Result<(), Failu
     Ok(())
 }
 
-/// Whether the signal was ignored when the process was started; `false` if that is unknown.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+/// The signals that were ignored when the process was started; none if that is unknown.
+struct Ignored(u64);
+
+impl Ignored {
+    fn now() -> Ignored {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        Ignored(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default())
+    }
+
+    fn contains(&self, signal: i32) -> bool {
+        self.0 >> (signal - 1) & 1 == 1
+    }
 }
 
 /// Signals for a command that runs beside this process.
@@ -99,19 +119,25 @@ mod passing {
     use std::process::exit;
     use std::sync::atomic::Ordering::Relaxed;
 
-    use signal_hook::consts::{SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+    use signal_hook::consts::{
+        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH,
+    };
     use signal_hook::iterator::SignalsInfo;
     use signal_hook::iterator::exfiltrator::WithOrigin;
     use signal_hook::low_level::emulate_default_handler;
     use signal_hook::low_level::siginfo::{Cause, Origin};
 
-    use super::{ALWAYS, AT_ONCE, code_of, is_ignored, is_process_1};
+    use super::{ALWAYS, AT_ONCE, CLEANUP, ENDING, Ignored, code_of, is_process_1};
     use crate::failure::Failure;
 
-    /// The signals that are passed on.
-    const PASSED: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM];
+    /// Signals that are passed on beside those that would end this process. Some servers take SIGWINCH as a request to
+    /// end.
+    const OTHERS: [i32; 2] = [SIGWINCH, SIGURG];
+    /// Signals that stop a process, or let it continue. They do so with this one, which is what the user of a terminal
+    /// wants. Process 1 does not stop, so it passes them on.
+    const STOPPING: [i32; 4] = [SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT];
     /// Signals that a terminal sends to a group of processes.
-    const OF_TERMINAL: [i32; 3] = [SIGHUP, SIGINT, SIGQUIT];
+    const OF_TERMINAL: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT];
     /// Signals whose default action, when they end a command, is done here as well.
     const DONE_HERE_TOO: [i32; 3] = [SIGHUP, SIGINT, SIGTERM];
 
@@ -157,7 +183,10 @@ mod passing {
     /// From now on, signals do not end this process. Those that were ignored at the start stay ignored, here and in the
     /// command.
     pub(crate) fn pass_on() -> Result<PassedOn, Failure> {
-        let passed = PASSED.into_iter().filter(|&signal| !is_ignored(signal));
+        let ignored = Ignored::now();
+        let stopping = STOPPING.into_iter().filter(|_| is_process_1());
+        let passed = CLEANUP.into_iter().chain(ENDING.iter().copied()).chain(OTHERS).chain(stopping);
+        let passed = passed.filter(|&signal| !ignored.contains(signal));
         let signals = SignalsInfo::<WithOrigin>::new(passed.chain([SIGCHLD]))
             .map_err(|error| Failure::internal(format!("cannot handle signals: {error}")))?;
         for at_once in [AT_ONCE.get(), ALWAYS.get()].into_iter().flatten() {

@@ -6,6 +6,8 @@ mod child;
 mod files;
 mod interrupt;
 mod program;
+#[allow(unsafe_code, reason = "reads the action of a signal before `main`, and restores it between fork and exec")]
+mod sigpipe;
 
 pub(crate) use child::{Ended, Startable, become_command, end_as};
 pub(crate) use files::{bytes_of, host, permit_as_other_files};
