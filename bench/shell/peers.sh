@@ -8,8 +8,9 @@
 #   2. The signal is given once. Then four waiters start. How many are released?
 #   3. 25 times: four waiters start, and the signal is given at a random moment of the first 20 ms. How many of the
 #      hundred are released?
-# The first two are repeated $REPEATS times; if the numbers differ, the lowest and the highest are printed. Each waiter is a process of its own, and counts as released once the command after its wait has run. Whoever is not
-# released after $LIMIT seconds is still waiting, and is killed. Peers that are not installed are named and left out.
+# The first two are repeated $REPEATS times; if the numbers differ, the lowest and the highest are printed. Each waiter
+# is a process of its own, and counts as released once the command after its wait has run. Whoever is not released
+# after $LIMIT seconds is still waiting, and is killed. Peers that are not installed are named and left out.
 #
 # On Debian: apt install tmux s6 inotify-tools redis-server redis-tools etcd-server etcd-client
 # Variables: TANTARA (the command), LIMIT (seconds, 3), REPEATS (3), ROUNDS (of the latencies, 100; 0 leaves them out).

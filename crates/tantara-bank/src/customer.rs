@@ -91,6 +91,9 @@ impl Error for BadList {}
 /// endless input.
 const LONGEST: u64 = 1 << 30;
 
+/// The maximum number of customers.
+pub const MOST_CUSTOMERS: usize = 10_000_000;
+
 /// Reads a CSV list: the header `name,type`, then one customer per line. Spaces around a value are
 /// ignored.
 ///
@@ -98,6 +101,10 @@ const LONGEST: u64 = 1 << 30;
 ///
 /// The first error in the list, with its line: see [`BadList`].
 pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
+    read_at_most(MOST_CUSTOMERS, list)
+}
+
+fn read_at_most(most: usize, list: impl Read) -> Result<Vec<Customer>, BadList> {
     let mut text = Vec::new();
     list.take(LONGEST + 1)
         .read_to_end(&mut text)
@@ -113,20 +120,19 @@ pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
     let place = |position: Option<&csv::Position>| line_of(&text, position);
     while reader.read_record(&mut record).map_err(|error| bad_csv(&error, place(error.position())))? {
         let bad = |what: String| BadList { line: place(record.position()), what };
+        if !closes_quotes(&text, record.position(), reader.position()) {
+            return Err(bad("a quotation mark is not closed, expected an even number of them".into()));
+        }
         let fields: Vec<&str> = record.iter().collect();
-        if header_seen {
+        if header_seen && customers.len() == most {
+            return Err(bad(format!("the list has more than {most} customers, expected a shorter one")));
+        } else if header_seen {
             customers.push(customer(&fields).map_err(bad)?);
         } else if fields == ["name", "type"] {
             header_seen = true;
         } else {
             return Err(bad(format!("the header is {:?}, expected name,type", fields.join(","))));
         }
-    }
-    if text.iter().filter(|&&byte| byte == b'"').count() % 2 == 1 {
-        return Err(BadList {
-            line: None,
-            what: "a quotation mark is not closed, expected an even number of them".into(),
-        });
     }
     if !header_seen {
         return Err(BadList::all("the list is empty, expected the header name,type"));
@@ -137,12 +143,23 @@ pub fn read_customers(list: impl Read) -> Result<Vec<Customer>, BadList> {
     Ok(customers)
 }
 
+/// Whether the record between these positions has an even number of quotation marks. The reader takes
+/// everything behind one that is not closed as one value.
+fn closes_quotes(text: &[u8], start: Option<&csv::Position>, end: &csv::Position) -> bool {
+    let byte = |position: &csv::Position| usize::try_from(position.byte()).unwrap_or(usize::MAX).min(text.len());
+    let record = text.get(start.map_or(0, byte)..byte(end)).unwrap_or_default();
+    record.iter().filter(|&&byte| byte == b'"').count() % 2 == 0
+}
+
 /// The line, from 1, on which a record begins. The reader's own count does not include the blank
 /// lines that it skips before it.
 fn line_of(text: &[u8], position: Option<&csv::Position>) -> Option<u64> {
     let start = usize::try_from(position?.byte()).ok()?;
     let blank = text.get(start..)?.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-    let line_ends = text[..start + blank].iter().filter(|&&byte| byte == b'\n').count();
+    let before = &text[..start + blank];
+    // A carriage return alone ends a line as well.
+    let is_end = |at: usize| before[at] == b'\n' || (before[at] == b'\r' && text.get(at + 1) != Some(&b'\n'));
+    let line_ends = (0..before.len()).filter(|&at| is_end(at)).count();
     Some(line_ends as u64 + 1)
 }
 
@@ -223,13 +240,19 @@ mod tests {
             ("name,type\n", None, "no customer follows the header, expected lines such as Ann,WITHDRAW_MONEY"),
             ("Ann,WITHDRAW_MONEY\n", Some(1), "the header is \"Ann,WITHDRAW_MONEY\", expected name,type"),
             (
-                "name,type\nAnn,\"CHECK_BALANCE\n",
-                None,
+                "name,type\nAnn,\"CHECK_BALANCE\nBob,CHECK_BALANCE\n",
+                Some(2),
                 "a quotation mark is not closed, expected an even number of them",
             ),
             ("name,type\nAnn\n", Some(2), "1 value found, expected two: name,type"),
             ("name,type\nAnn,CHECK_BALANCE,x\n", Some(2), "3 values found, expected two: name,type"),
+            (
+                "name,type\nAnn,CHECK_BALANCE\n5\" disk,CHECK_BALANCE\nBob,CHECK_BALANCE\n",
+                Some(3),
+                "a quotation mark is not closed, expected an even number of them",
+            ),
             ("name,type\n\n ,CHECK_BALANCE\n", Some(3), "the name is empty, expected name,type"),
+            ("name,type\rAnn,CHECK_BALANCE\r\r,CHECK_BALANCE\r", Some(4), "the name is empty, expected name,type"),
             (
                 "name,type\nAnn,CHECK_BALANCE\nBob,DEPOSIT\n",
                 Some(3),
@@ -244,6 +267,15 @@ mod tests {
         for (list, line, what) in cases {
             assert_eq!(read(list), Err((line, what.to_owned())), "{list:?}");
         }
+    }
+
+    #[test]
+    fn a_list_has_a_limit() {
+        let list = "name,type\nAnn,CHECK_BALANCE\nBob,CHECK_BALANCE\n";
+        assert_eq!(read_at_most(2, list.as_bytes()).unwrap().len(), 2);
+        let bad = read_at_most(1, list.as_bytes()).unwrap_err();
+        assert_eq!(bad.line(), Some(3));
+        assert_eq!(bad.to_string(), "the list has more than 1 customers, expected a shorter one");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod trace;
 
 use std::io;
 
-pub use customer::{BadList, Customer, Kind, crowd, default_customers, read_customers};
+pub use customer::{BadList, Customer, Kind, MOST_CUSTOMERS, crowd, default_customers, read_customers};
 pub use plan::Plan;
 pub use pool::MOST_WORKERS;
 pub use stage::{Audience, HearLine, HearLoss, Phase, Run, Span, Stage, Summary, Visit};

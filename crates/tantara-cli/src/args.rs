@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use tantara_bank::Pace;
+use tantara_bank::{MOST_CUSTOMERS, Pace};
 
 use crate::events;
 use crate::failure::Failure;
@@ -166,7 +166,7 @@ impl Shell {
 }
 
 fn count(text: &str) -> Result<usize, String> {
-    number(text, 10_000_000)
+    number(text, MOST_CUSTOMERS)
 }
 
 fn workers(text: &str) -> Result<usize, String> {
@@ -207,6 +207,10 @@ fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Tantara, Failu
             let _ = error.print();
             Failure::already_reported(false)
         }
+        ErrorKind::InvalidUtf8 => Failure::usage(match std::env::args_os().find(|word| word.to_str().is_none()) {
+            Some(word) => format!("{word:?} is not text; expected UTF-8"),
+            None => in_one_line(&error),
+        }),
         _ => Failure::usage(in_one_line(&error)),
     })
 }

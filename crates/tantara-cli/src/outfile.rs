@@ -2,7 +2,7 @@
 //! existing file keeps its content until the new content is complete. A run that is interrupted leaves no draft behind.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -25,8 +25,11 @@ pub(crate) struct OutFile {
 
 #[derive(Debug)]
 enum Target {
-    /// A file: a draft in the same directory replaces it when it is complete.
-    Replaced { place: PathBuf, draft: NamedTempFile },
+    /// A file: a draft in the same directory replaces it when it is complete. If the system refuses that, a file that
+    /// exists is overwritten.
+    Replaced { place: PathBuf, draft: NamedTempFile, is_new: bool },
+    /// A file that exists, in a directory that takes no draft: a draft elsewhere overwrites it.
+    Overwritten { place: PathBuf, draft: File, existing: File },
     /// A device or a pipe, which cannot be replaced.
     Stream(File),
 }
@@ -35,10 +38,17 @@ impl OutFile {
     /// Checks that `path` can be written. Its content stays until [`write`](OutFile::write).
     pub(crate) fn open(path: &Path) -> Result<OutFile, Failure> {
         let directory = directory_of(path);
-        if !directory.exists() {
+        let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        if directory.metadata().is_err_and(is_missing) {
             let [path, directory] = [path, directory].map(Path::display);
             return Err(Failure::usage(format!(
                 "cannot write to {path}: there is no directory {directory}; create it"
+            )));
+        }
+        if path.to_string_lossy().ends_with(std::path::is_separator) {
+            return Err(Failure::usage(format!(
+                "cannot write to {}: it names a directory; name a file",
+                path.display()
             )));
         }
         let target = Target::open(path).map_err(|error| {
@@ -49,18 +59,15 @@ impl OutFile {
 
     /// Whether `other` is the same file, possibly under another name.
     pub(crate) fn is(&self, other: &Path) -> bool {
-        match &self.target {
-            // If neither exists yet, only equal paths are the same file.
-            Target::Replaced { place, .. } => {
-                same_file::is_same_file(place, other).unwrap_or_else(|_| *place == resolved(other))
-            }
-            Target::Stream(_) => false,
-        }
+        // If neither exists yet, only equal paths are the same file.
+        self.target
+            .place()
+            .is_some_and(|place| same_file::is_same_file(place, other).unwrap_or_else(|_| *place == resolved(other)))
     }
 
     /// Whether standard output is the same file.
     pub(crate) fn is_standard_output(&self) -> bool {
-        let Target::Replaced { place, .. } = &self.target else { return false };
+        let Some(place) = self.target.place() else { return false };
         matches!((Handle::stdout(), Handle::from_path(place)), (Ok(stdout), Ok(file)) if stdout == file)
     }
 
@@ -80,7 +87,7 @@ impl Target {
                 if !metadata.is_file() {
                     return Ok(Target::Stream(file));
                 }
-                Some(metadata.permissions())
+                Some((file, metadata.permissions()))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -88,12 +95,25 @@ impl Target {
         let mut builder = tempfile::Builder::new();
         builder.prefix(".tantara-");
         system::permit_as_other_files(&mut builder);
-        let draft = builder.tempfile_in(directory_of(&place)).map_err(without_path)?;
+        let (draft, existing) = match (builder.tempfile_in(directory_of(&place)), existing) {
+            (Err(_), Some((existing, _))) => {
+                return Ok(Target::Overwritten { place, draft: tempfile::tempfile()?, existing });
+            }
+            (draft, existing) => (draft.map_err(without_path)?, existing),
+        };
         drafts().push(draft.path().to_owned());
-        if let Some(permissions) = existing {
-            draft.as_file().set_permissions(permissions)?;
+        if let Some((_, permissions)) = &existing {
+            draft.as_file().set_permissions(permissions.clone())?;
         }
-        Ok(Target::Replaced { place, draft })
+        Ok(Target::Replaced { place, draft, is_new: existing.is_none() })
+    }
+
+    /// The path of a file; a stream has none.
+    fn place(&self) -> Option<&Path> {
+        match self {
+            Target::Replaced { place, .. } | Target::Overwritten { place, .. } => Some(place),
+            Target::Stream(_) => None,
+        }
     }
 
     fn fill(self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -104,15 +124,31 @@ impl Target {
         };
         match self {
             Target::Stream(file) => fill(&file),
-            Target::Replaced { place, draft } => {
+            Target::Replaced { place, draft, is_new } => {
                 fill(draft.as_file())?;
                 let draft_path = draft.path().to_owned();
-                draft.persist(place).map_err(|error| error.error)?;
+                match draft.persist(&place) {
+                    // It may be a mount point, or another user's in a sticky directory.
+                    Err(refused) if !is_new => {
+                        overwrite(OpenOptions::new().write(true).open(&place)?, refused.file.as_file())?;
+                    }
+                    persisted => drop(persisted.map_err(|refused| refused.error)?),
+                }
                 drafts().retain(|draft| *draft != draft_path);
                 Ok(())
             }
+            Target::Overwritten { draft, existing, .. } => {
+                fill(&draft)?;
+                overwrite(existing, &draft)
+            }
         }
     }
+}
+
+fn overwrite(mut existing: File, mut draft: &File) -> io::Result<()> {
+    draft.rewind()?;
+    existing.set_len(0)?;
+    io::copy(&mut draft, &mut existing).map(drop)
 }
 
 fn directory_of(path: &Path) -> &Path {

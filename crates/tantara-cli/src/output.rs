@@ -1,5 +1,6 @@
 //! Standard output and standard error. Lines are written whole, and a closed standard output ends the process quietly.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard};
@@ -48,9 +49,16 @@ pub(crate) fn line(line: fmt::Arguments<'_>) {
     check(written);
 }
 
-/// Writes one line of results that may not be Unicode.
-pub(crate) fn raw_line(line: &[u8]) {
-    raw(&[line, b"\n"].concat());
+/// Writes one line of results that may not be Unicode, before something else is done: if nobody reads it, that is done
+/// all the same.
+pub(crate) fn line_before_more(line: &[u8]) {
+    let guard = writing();
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&[line, b"\n"].concat()).and_then(|()| stdout.flush());
+    drop((guard, stdout));
+    if !is_without_reader(&written) {
+        check(written);
+    }
 }
 
 /// Writes results that may not be Unicode.
@@ -67,15 +75,20 @@ pub(crate) fn flush() {
 }
 
 fn check(written: io::Result<()>) {
-    match written {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => end_without_reader(),
-        Err(error) => end_with_failed_output(&error),
+    if is_without_reader(&written) {
+        end_without_reader();
+    }
+    if let Err(error) = written {
+        end_with_failed_output(&error);
     }
 }
 
+fn is_without_reader(written: &io::Result<()>) -> bool {
+    written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// The reader of standard output has ended (`| head -1`), which is no error.
-fn end_without_reader() -> ! {
+pub(crate) fn end_without_reader() -> ! {
     outfile::remove_drafts();
     std::process::exit(0)
 }
@@ -94,15 +107,20 @@ fn end_with_failed_output(error: &io::Error) -> ! {
 pub(crate) fn note(note: fmt::Arguments<'_>) {
     // Escaped, because control characters in names could break the line or affect the terminal.
     let mut line = String::from("tantara: ");
-    // Limited, because quoted input may have any length.
-    const LONGEST: usize = 1_000;
-    let note = note.to_string();
-    let cut = note.char_indices().nth(LONGEST).map_or(note.as_str(), |(end, _)| &note[..end]);
-    for c in cut.chars() {
+    for c in without_middle(&note.to_string()).chars() {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
-    line.push_str(if cut.len() < note.len() { "…\n" } else { "\n" });
+    line.push('\n');
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Quoted input may have any length. Behind it stands what is wrong with it, so the middle is left out.
+fn without_middle(text: &str) -> Cow<'_, str> {
+    const HALF: usize = 500;
+    match (text.char_indices().nth(HALF), text.char_indices().rev().nth(HALF - 1)) {
+        (Some((left, _)), Some((right, _))) if left < right => format!("{}…{}", &text[..left], &text[right..]).into(),
+        _ => text.into(),
+    }
 }
 
 /// Whether standard error is a terminal.
@@ -160,4 +178,18 @@ pub(crate) fn columns() -> u16 {
 /// A terminal of another program may not know.
 fn width(size: Option<(Width, Height)>) -> u16 {
     size.map_or(80, |(Width(columns), _)| columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_lose_their_middle() {
+        for short in ["", "x", &"é".repeat(1_000)] {
+            assert_eq!(without_middle(short), short);
+        }
+        let long = format!("{}é{}", "a".repeat(500), "ü".repeat(500));
+        assert_eq!(without_middle(&long), format!("{}…{}", "a".repeat(500), "ü".repeat(500)));
+    }
 }

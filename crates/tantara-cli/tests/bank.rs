@@ -195,6 +195,7 @@ fn bad_input_is_refused_in_one_line_before_anything_runs() {
         (&["--reach", "moon"], "threads, tasks"),
         (&["--timeline", "no/such/dir/day.svg"], "cannot write to no/such/dir/day.svg"),
         (&["--trace", "/"], "cannot write to /"),
+        (&["--trace", "day.json/"], "cannot write to day.json/: it names a directory"),
         (&["--timelin", "x"], "--timeline"),
         (&["nonsense"], "nonsense"),
         (&["--bogus"], "see tantara bank --help"),
@@ -272,6 +273,33 @@ fn a_hard_link_to_the_list_is_the_list() {
     assert!(fs::read_to_string(list).unwrap().starts_with("name,type"));
 }
 
+/// Containers get single files by mounts. No file can replace a mount point, nor be made in a read-only directory.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_is_written_into_a_file_that_cannot_be_replaced() {
+    for is_read_only in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let read_only = if is_read_only { "mount -o remount,bind,ro d; ! touch d/x 2>&- || exit 99;" } else { "" };
+        let script = format!(
+            "mkdir d; touch d/day.svg; seq 100000 > kept; mount --bind d d; mount --bind kept d/day.svg; {read_only} \
+             \"$0\" bank --pace 0 --quiet --timeline d/day.svg && ls -A d"
+        );
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_tantara")])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        if output.stderr.starts_with(b"unshare:") {
+            println!("left out: {output:?}");
+            return;
+        }
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(lines(&output), ["day.svg"], "no draft is left");
+        let picture = fs::read_to_string(dir.path().join("kept")).unwrap();
+        assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_picture_does_not_replace_standard_output() {
@@ -293,7 +321,9 @@ fn a_long_value_is_cut_in_the_error() {
     fs::write(&list, format!("name,type\nAnn,{}\n", "x".repeat(1 << 20))).unwrap();
     let output = tantara(&["bank", "--customers"]).arg(&list).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(complaint(&output).len() < 2_000);
+    let complaint = complaint(&output);
+    assert!(complaint.len() < 2_000 && complaint.contains("list.csv:2: unknown type \"xxx"), "{complaint}");
+    assert!(complaint.ends_with("xxx\", expected WITHDRAW_MONEY or CHECK_BALANCE\n"), "{complaint}");
 }
 
 /// A shell may start a background job with Ctrl-C ignored. The command does not change that.

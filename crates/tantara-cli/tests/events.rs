@@ -210,6 +210,27 @@ fn the_command_replaces_the_wait() {
     assert_eq!((text(&output.stdout), output.status.code()), ("y\n", Some(128 + 13)), "{output:?}");
 }
 
+/// The name is for whoever reads it. The command is what the wait is for.
+#[test]
+fn the_command_runs_even_if_nobody_reads_which_event_was_set() {
+    let events = Events::new();
+    events.done(&["set", "a"]);
+    let marker = events.path().join(".ran");
+    for which in [&["a", "b"][..], &["--pid", "2147483647"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let args = [&["wait", "--any"][..], which, &["--", "touch", marker.to_str().unwrap()]].concat();
+        let output = events.command(&args).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        fs::remove_file(&marker).unwrap();
+    }
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = events.command(&["wait", "--any", "a", "b", "--", "touch", marker.to_str().unwrap()]);
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(!marker.exists());
+}
+
 #[test]
 fn any_prints_which_and_all_waits_for_each() {
     let events = Events::new();

@@ -76,3 +76,20 @@ fn on_a_terminal_set_hints_at_a_missing_separator() {
     assert_eq!(set(&["built", "sh", "build"]), (0, String::new()), "there is such an event");
     assert_eq!(events.done(&["set", "built", "make"]), "");
 }
+
+/// Other programs are given a server or a process without an option.
+#[test]
+fn on_a_terminal_a_wait_hints_at_a_missing_option() {
+    let events = Events::new();
+    for (name, hint) in [("db:5432", "a server, write --tcp db:5432"), ("4711", "a process, write --pid 4711")] {
+        let mut waiting = Terminal::start(200, &events.command(&["wait", name]));
+        waiting.until_shown(&format!("; nobody else does (to wait for {hint})"));
+        waiting.type_keys("\u{3}");
+        assert_eq!(waiting.end().0, 130);
+    }
+    events.done(&["clear", "db:5433"]);
+    let mut waiting = Terminal::start(200, &events.command(&["wait", "db:5432"]));
+    waiting.until_shown("(there is also db:5433)");
+    waiting.type_keys("\u{3}");
+    waiting.end();
+}

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use scratch::{Events, Running};
+use scratch::{Events, Running, until};
 
 /// In both kinds of places.
 fn a_result_sets_one_of_two(events: &Events) {
@@ -167,6 +167,62 @@ fn a_watch_ends_after_its_lines_or_its_time_between_machines() {
     a_watch_ends_after_its_lines_or_its_time(&Events::in_a_cluster());
 }
 
+/// In both kinds of places.
+fn a_watch_ends_with_its_reader(events: &Events) {
+    let mut watching = events.start(&["watch", "--json"]);
+    let mut first = String::new();
+    let mut lines = std::io::BufReader::new(watching.0.stdout.take().unwrap());
+    let pulsing = std::thread::scope(|scope| {
+        let read = scope.spawn(|| std::io::BufRead::read_line(&mut lines, &mut first).unwrap());
+        while !read.is_finished() {
+            events.done(&["pulse", "x"]);
+        }
+        read.join().unwrap()
+    });
+    assert!(pulsing > 0);
+    // Nothing changes any more.
+    drop(lines);
+    until(|| watching.is_over());
+    let (status, _, complaint) = watching.end();
+    assert!(status.success() && complaint.is_empty(), "{status}: {complaint}");
+}
+
+#[test]
+fn a_watch_ends_with_its_reader_between_processes() {
+    a_watch_ends_with_its_reader(&Events::new());
+}
+
+#[test]
+fn a_watch_ends_with_its_reader_between_machines() {
+    a_watch_ends_with_its_reader(&Events::in_a_cluster());
+}
+
+#[test]
+fn what_is_wrong_is_said_before_a_cluster_is_connected_to() {
+    let events = Events::new();
+    let complaint = events.refused(&["--etcd", "127.0.0.1:1", "ps"], 2);
+    assert!(complaint.contains("use it without --etcd"), "{complaint}");
+    let mut command = events.command(&["set"]);
+    let bytes = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff");
+    command.arg::<&std::ffi::OsStr>(bytes);
+    let complaint = scratch::refused(&mut command, 2);
+    assert_eq!(complaint, "tantara: \"a\\xFF\" is not text; expected UTF-8\n");
+}
+
+/// A wrong file may be of any length.
+#[test]
+fn a_file_for_the_connection_is_short() {
+    let events = Events::new();
+    for option in [&["--user", "ann", "--password-file"][..], &["--cacert"]] {
+        let args = [&["--etcd", "127.0.0.1:1"][..], option, &["/dev/zero", "set", "x"]].concat();
+        let complaint = events.refused(&args, 2);
+        assert!(complaint.contains("/dev/zero: longer than 1 MiB"), "{complaint}");
+        let args: Vec<&str> = args.iter().map(|arg| if *arg == "/dev/zero" { "/no/such" } else { arg }).collect();
+        let complaint = events.refused(&args, 2);
+        assert!(complaint.contains("cannot read /no/such: No such file"), "{complaint}");
+    }
+}
+
 #[test]
 fn a_name_that_is_a_command_gets_a_hint() {
     let events = Events::new();
@@ -185,7 +241,9 @@ fn a_name_that_is_a_command_gets_a_hint() {
     assert_eq!(hint(&["wait", "ready", "sh", "--timeout", "0"]), "", "there is such an event");
     let complaint = events.refused(&["wait", "ready", "/bin/sh"], 2);
     assert!(complaint.contains("put -- before it"), "{complaint}");
-    assert!(!events.refused(&["wait", "ready", "/no/such"], 2).contains("put --"));
+    let complaint = events.refused(&["wait", "ready", "/no/such"], 2);
+    assert!(complaint.ends_with("; to wait for a file, write --file /no/such\n"), "{complaint}");
+    assert!(!events.refused(&["set", "/no/such"], 2).contains("--file"));
 }
 
 #[test]

@@ -295,9 +295,9 @@ Conditions: each option may be given several times, and each must hold at some m
 condition as an option, such as --pid=123 or --tcp=db:5432, which no event can be named. --unset and --next are about \
 the events alone. Processes of any user can be waited for; a process that does not exist has ended. Files are noticed \
 by inotify; those that the kernel does not report, such as files that another machine makes in a network file system, \
-within a minute. \
-Connecting is tried until it succeeds, again within a second, and the connection is closed at once; an attempt at an \
-address that does not answer takes three seconds. A host that cannot be resolved is tried again as well. With --timeout 0, connecting is tried once, for at most a second.
+within a minute. Connecting is tried until it succeeds, again within a second, and the connection is closed at once; \
+an attempt at an address that does not answer takes three seconds. A host that cannot be resolved is tried again as \
+well. With --timeout 0, connecting is tried once, for at most a second.
 
 If an event was set with a note, who set it and why is printed on standard error, unless --quiet is given. For \
 scripts, tantara ls NAME --json has the note of the last set.
@@ -369,10 +369,10 @@ Examples:
   tantara hold busy -- sh -c 'sleep 10'
 
 Signals are passed on to the command, except real-time signals, those that its terminal sends to both, and SIGTSTP, \
-SIGTTIN, SIGTTOU and SIGCONT, which stop and continue tantara itself. On Windows, Ctrl-C reaches both, and tantara leaves the end \
-to the command. If tantara is killed by SIGKILL, which no process can pass on, the events are clear at once and the \
-command goes on. With --etcd that takes up to ten seconds, and a hold that an outage of the cluster has ended begins \
-again after it.
+SIGTTIN, SIGTTOU and SIGCONT, which stop and continue tantara itself. On Windows, Ctrl-C reaches both, and tantara \
+leaves the end to the command. If tantara is killed by SIGKILL, which no process can pass on, the events are clear at \
+once and the command goes on. With --etcd that takes up to ten seconds, and a hold that an outage of the cluster has \
+ended begins again after it.
 
 As process 1 of a container, tantara passes on the signals that stop others as well, and collects orphaned processes \
 that have ended.

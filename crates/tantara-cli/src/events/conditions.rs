@@ -128,6 +128,18 @@ pub(crate) fn pid(text: &str) -> Result<u32, String> {
     pid.ok_or_else(|| "expected the ID of a process, a number from 1 on".to_owned())
 }
 
+/// What the name of an event looks like, and the option for that: other programs are given a server or a process
+/// without an option.
+pub(crate) fn seemingly(name: &str) -> Option<(&'static str, &'static str)> {
+    if Target::parse(name).is_ok() {
+        Some(("server", "--tcp"))
+    } else if pid(name).is_ok() {
+        Some(("process", "--pid"))
+    } else {
+        None
+    }
+}
+
 /// Begins to observe the conditions. Fails if one of them cannot be observed. If one cannot be observed any more later,
 /// the whole process fails.
 pub(crate) fn begin(kinds: impl Iterator<Item = Kind>, is_quiet: bool) -> Result<Vec<Arc<Condition>>, Failure> {

@@ -44,6 +44,9 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
             Action::Wait(wait) if wait.command.is_empty() && system::check_program(name.as_ref()).is_ok() => {
                 Failure::usage(format!("{error}; to run it as a command after the wait, put -- before it"))
             }
+            Action::Wait(_) if name.contains('/') => {
+                Failure::usage(format!("{error}; to wait for a file, write --file {}", text::short(name)))
+            }
             _ => Failure::usage(error),
         })?;
     }
@@ -51,7 +54,15 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
         Action::Hold(hold) => hold.check()?,
         Action::Set(set) => set.check()?,
         Action::Pulse(pulse) => pulse.note.check()?,
-        Action::Ps { .. } => local::check_ps()?,
+        Action::Ps { .. } => {
+            local::check_ps()?;
+            // Before the cluster is connected to.
+            if place.is_cluster() {
+                return Err(Failure::usage(
+                    "ps shows waits inside of processes of this machine: use it without --etcd, and unset TANTARA_ETCD",
+                ));
+            }
+        }
         _ => {}
     }
     let time_limit = action.time_limit();
@@ -72,9 +83,8 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
         Action::Ls { names, json } => list::run(&place, &names, json),
         Action::Ps { pid, json } => match &place {
             Place::Directory(directory) => local::ps(directory, pid, json),
-            Place::Cluster(_) => Err(Failure::usage(
-                "ps shows waits inside of processes of this machine: use it without --etcd, and unset TANTARA_ETCD",
-            )),
+            // It was refused above.
+            Place::Cluster(_) => Ok(()),
         },
         Action::Watch(watch) => watch::run(&place, &watch, began),
         Action::Rm(rm) => remove::run(&place, &rm),

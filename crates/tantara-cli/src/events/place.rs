@@ -1,6 +1,8 @@
 //! Where events are: in a directory of this machine, or in an etcd cluster.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -123,6 +125,11 @@ impl PlaceArgs {
         Ok(Some(ClusterArgs { endpoints, options: self.options(time_limit)? }))
     }
 
+    /// Whether the events are in a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.endpoints().is_some()
+    }
+
     fn endpoints(&self) -> Option<String> {
         let inherited = || if self.dir.is_none() { text_variable("TANTARA_ETCD") } else { None };
         self.etcd.clone().or_else(inherited)
@@ -226,15 +233,29 @@ impl PlaceArgs {
 
 /// Reads the first line of the file.
 fn read_password(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let bytes = read_short(path)?;
+    let text = str::from_utf8(&bytes).map_err(|_| format!("{}: not text, expected UTF-8", path.display()))?;
     match text.lines().next() {
         Some(password) if !password.is_empty() => Ok(password.to_owned()),
         _ => Err(format!("{}: no password in its first line", path.display())),
     }
 }
 
+/// Reads a file for the connection. It may be a pipe, and a wrong one may be of any length.
+fn read_short(path: &Path) -> Result<Vec<u8>, String> {
+    const MOST: u64 = 1 << 20;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    if bytes.len() as u64 > MOST {
+        return Err(format!("{}: longer than 1 MiB, expected a password or a PEM file", path.display()));
+    }
+    Ok(bytes)
+}
+
 fn read_pem(path: &Path) -> Result<Vec<u8>, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let bytes = read_short(path).map_err(Failure::usage)?;
     if bytes.starts_with(b"-----BEGIN") || bytes.windows(11).any(|window| window == b"\n-----BEGIN") {
         Ok(bytes)
     } else {

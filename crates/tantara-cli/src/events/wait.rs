@@ -54,10 +54,9 @@ pub(crate) fn run(place: Option<Place>, conditions: &Conditions, wait: &Wait, be
     let Some(index) = released else { return Err(Failure::timed_out()) };
     if wait.any && !wait.quiet {
         match wait.names.get(index) {
-            Some(name) => output::line(format_args!("{name}")),
-            None => output::raw_line(&conditions[index - wait.names.len()].kind.as_option()),
+            Some(name) => output::line_before_more(name.as_bytes()),
+            None => output::line_before_more(&conditions[index - wait.names.len()].kind.as_option()),
         }
-        output::flush();
     }
     match wait.command.split_first() {
         Some((program, arguments)) => Err(system::become_command(program, arguments)),
@@ -267,9 +266,12 @@ fn awaited_events(place: &Place, names: &[String], aim: Aim) -> Option<String> {
     let others: Vec<String> = known.iter().filter(|known| !names.contains(known)).cloned().collect();
     if let [name] = left[..]
         && aim != Aim::Unset
-        && let Some(nearest) = text::nearest(name, &others)
     {
-        text.push_str(&format!(" (there is also {nearest})"));
+        if let Some(nearest) = text::nearest(name, &others) {
+            text.push_str(&format!(" (there is also {nearest})"));
+        } else if let Some((what, option)) = conditions::seemingly(name) {
+            text.push_str(&format!(" (to wait for a {what}, write {option} {name})"));
+        }
     }
     Some(text)
 }

@@ -9,7 +9,7 @@ use crate::events::place::{Place, Region};
 use crate::events::printer::{Ended, Line, Printer};
 use crate::events::text;
 use crate::failure::Failure;
-use crate::{local, output};
+use crate::{local, output, system};
 
 pub(crate) fn run(place: &Place, watch: &Watch, began: Instant) -> Result<(), Failure> {
     let print = Rc::new(Printer::new(watch.json, watch.most));
@@ -18,6 +18,7 @@ pub(crate) fn run(place: &Place, watch: &Watch, began: Instant) -> Result<(), Fa
     if watch.timeout == Some(Duration::ZERO) {
         return Err(timed_out(watch, &print));
     }
+    system::end_with_reader();
     let ended = match place {
         Place::Directory(directory) => local::watch(directory, &watch.names, &print, deadline)?,
         Place::Cluster(region) => watch_cluster(place, region, watch, &print, deadline)?,

@@ -46,7 +46,7 @@ pub(super) fn inherit(command: &mut Command) -> &mut Command {
             _ => Ok(()),
         }
     };
-    // SAFETY: the closure makes one system call, which may be made between fork and exec; it allocates nothing, takes no
-    // lock, and changes nothing else of the process.
+    // SAFETY: the closure makes one system call, which may be made between fork and exec; it allocates nothing, takes
+    // no lock, and changes nothing else of the process.
     unsafe { command.pre_exec(ignore) }
 }

@@ -9,6 +9,6 @@ mod interrupt;
 mod program;
 
 pub(crate) use child::{Ended, Startable, become_command, end_as};
-pub(crate) use files::{bytes_of, host, permit_as_other_files};
+pub(crate) use files::{bytes_of, end_with_reader, host, permit_as_other_files};
 pub(crate) use interrupt::{end_by, end_by_signals_as_process_1, ends_with};
 pub(crate) use program::check as check_program;
