@@ -36,6 +36,11 @@ struct Event {
 }
 
 impl Event {
+    fn new(bits: u32, locks: u32) -> Event {
+        let [word, repeats, locks, ending] = [bits, 0, locks, 0].map(AtomicU32::new);
+        Event { word, repeats, locks, ending }
+    }
+
     fn look(&self) -> Word {
         Word::from_bits(self.word.load(Acquire))
     }
@@ -84,21 +89,30 @@ impl Event {
         }
     }
 
+    /// As it is asked before a change.
+    fn is_held(&self) -> bool {
+        let is_held = self.locks.load(Acquire) > 0;
+        if !is_held {
+            self.end();
+        }
+        is_held
+    }
+
     fn set(&self) {
-        set(&self.word, &self.repeats, &()).unwrap();
+        set(&self.word, &self.repeats, &(), || self.is_held()).unwrap();
     }
 
     fn pulse(&self) {
-        pulse(&self.word, &self.repeats, &()).unwrap();
+        pulse(&self.word, &self.repeats, &(), || self.is_held()).unwrap();
     }
 
     fn clear(&self) {
-        clear(&self.word).unwrap();
+        clear(&self.word, || self.is_held()).unwrap();
     }
 
     fn hold(&self) {
         self.locks.fetch_add(1, AcqRel);
-        begin_hold(&self.word, &self.repeats, &()).unwrap();
+        begin_hold(&self.word, &self.repeats, &(), || self.locks.load(Acquire) > 1).unwrap();
     }
 
     /// A process that finds no lock of a holder, or gives up its own.
@@ -121,13 +135,7 @@ fn bounded(preemptions: usize, bits: u32, participants: &'static [fn(&Event)]) {
         builder.preemption_bound = Some(preemptions);
     }
     builder.check(move || {
-        let event = Event {
-            word: AtomicU32::new(bits),
-            repeats: AtomicU32::new(0),
-            locks: AtomicU32::new(0),
-            ending: AtomicU32::new(0),
-        };
-        let event = Arc::new(event);
+        let event = Arc::new(Event::new(bits, 0));
         let (last, others) = participants.split_last().unwrap();
         let others: Vec<_> = others
             .iter()
@@ -277,9 +285,8 @@ fn waits_for_the_next_of(bits: u32, setters: &'static [fn(&Event)]) {
         builder.preemption_bound = Some(3);
     }
     builder.check(move || {
-        let (word, repeats) = (AtomicU32::new(bits), AtomicU32::new(0));
-        let event = Event { word, repeats, locks: AtomicU32::new(0), ending: AtomicU32::new(0) };
-        let event = Arc::new(event);
+        // If it is held, by a process that lives.
+        let event = Arc::new(Event::new(bits, u32::from(bits & HELD != 0)));
         let repeats = || event.repeats.load(Acquire);
         let before = repeats();
         let target = Target::new(Aim::Next, event.look(), before);
@@ -378,13 +385,48 @@ fn sets_then_clears(event: &Event) {
     asks(event);
 }
 
+/// A change releases a wait of its own thread that began before, whatever has become of the hold of
+/// a killed process.
+fn is_released_after_a_hold_by(event: &Event, change: fn(&Event)) {
+    let target = Target::new(Aim::Set, event.seen(event.look()), 0);
+    change(event);
+    assert!(target.is_reached(event.seen(event.look()), 0));
+}
+
+/// It is stopped while it ends a hold.
+const STOPPED: fn(&Event) = |event| _ = event.ending.compare_exchange(0, 1, AcqRel, Acquire);
+
+#[test]
+fn loom_a_change_after_a_killed_holder_releases_waits() {
+    model(HELD, &[asks, |event| is_released_after_a_hold_by(event, pulses)]);
+    model(HELD, &[asks, |event| is_released_after_a_hold_by(event, pulses_at_once)]);
+    model(HELD, &[asks, |event| is_released_after_a_hold_by(event, holds_and_is_killed)]);
+    model(HELD, &[STOPPED, |event| is_released_after_a_hold_by(event, pulses)]);
+    model(HELD, &[STOPPED, |event| is_released_after_a_hold_by(event, pulses_at_once)]);
+    model(HELD, &[STOPPED, |event| is_released_after_a_hold_by(event, holds_and_is_killed)]);
+}
+
+#[test]
+fn loom_no_change_after_a_killed_holder_ends_the_hold_of_another() {
+    fn holds_for_ever(event: &Event) {
+        event.hold();
+        let target = Target::new(Aim::Unset, event.seen(event.look()), 0);
+        thread::yield_now();
+        assert!(!target.is_reached(event.seen(event.look()), 0), "it is held");
+    }
+    for bits in [HELD, HELD | 0b10] {
+        bounded(2, bits, &[holds_for_ever, STOPPED, pulses_at_once]);
+        bounded(2, bits, &[holds_for_ever, STOPPED, pulses]);
+    }
+}
+
 /// Ends in any case.
 fn waits_for_anything(event: &Event) {
     event.wait_for(Aim::Set, true);
 }
 
 fn sets_if_it_can(event: &Event) {
-    let _ = set(&event.word, &event.repeats, &());
+    let _ = set(&event.word, &event.repeats, &(), || false);
 }
 
 fn removes(event: &Event) {
@@ -415,9 +457,9 @@ fn changes_as(event: &Recorded, process: u32, has_note: bool, change: Change) {
     let note = note.as_ref().filter(|_| has_note);
     let setter = Setter { word: &event.word, records: &event.records, note, origin };
     match change {
-        Change::Set => set(&event.word, &event.repeats, &setter),
-        Change::Pulse => pulse(&event.word, &event.repeats, &setter),
-        Change::Hold => begin_hold(&event.word, &event.repeats, &setter),
+        Change::Set => set(&event.word, &event.repeats, &setter, || false),
+        Change::Pulse => pulse(&event.word, &event.repeats, &setter, || false),
+        Change::Hold => begin_hold(&event.word, &event.repeats, &setter, || false),
     }
     .unwrap();
 }
@@ -496,7 +538,7 @@ fn loom_a_slow_setter_leaves_a_record() {
         for process in 2..5 {
             sets_as(event, process, false);
             if process < 4 {
-                clear(&event.word).unwrap();
+                clear(&event.word, || false).unwrap();
             }
         }
     }
@@ -511,7 +553,7 @@ fn loom_no_reader_sees_a_record_of_two_sets() {
     fn sets_again_and_again(event: &Recorded) {
         for process in 2..5 {
             sets_as(event, process, process == 2);
-            clear(&event.word).unwrap();
+            clear(&event.word, || false).unwrap();
         }
     }
     recorded(NEW, &[reads, sets_again_and_again], |event| assert_eq!(is_whole(event), Some(4)));

@@ -4,8 +4,13 @@
 //! A process that is killed has either changed the word or not. A change that has sleepers to wake
 //! does so in the same system call (see the table and invariants 1 and 2 of
 //! [`word`](crate::protocol::word)). There are exceptions, whose sleepers are woken in a second
-//! step: a `clear` with watchers, a `set` of an event that is set, and the end of a hold. Those
+//! step: a `clear` with watchers, a `set` of an event that is set, the end of a hold, and every
+//! change of a word whose holder was killed, while another process is about to end that hold. Those
 //! sleepers also look at the word every second or two.
+//!
+//! If the word says that the event is held, a change asks whether it is (`is_held`): whether a living
+//! process has the lock of a holder. If none has, asking ends the hold as well, but not if another
+//! process is about to. That process may be stopped, so the change does not wait for it.
 
 #![forbid(unsafe_code)]
 
@@ -36,12 +41,27 @@ pub(crate) trait Recorder {
 /// Raises the flag and wakes all sleepers. A `set` that does not change the counter is counted in
 /// `repeats`.
 #[inline]
-pub(crate) fn set(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorder) -> Result<(), Gone> {
+pub(crate) fn set(
+    word: &AtomicU32,
+    repeats: &AtomicU32,
+    recorder: &impl Recorder,
+    is_held: impl Fn() -> bool,
+) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.is_gone() {
             return Err(Gone(now));
+        }
+        if now.is_held() {
+            match change_outlived(word, now, Word::set, recorder, &is_held) {
+                Outlived::Changed => return Ok(()),
+                Outlived::Other(other) => {
+                    seen = other;
+                    continue;
+                }
+                Outlived::No => {}
+            }
         }
         if now.is_set() {
             recorder.repeating(now);
@@ -80,6 +100,52 @@ fn lost_race(recorder: &impl Recorder, before: Word) {
     recorder.raced(before);
 }
 
+/// What has become of the change of a held word.
+enum Outlived {
+    /// A process holds the event, or it is set beside the hold: it is to be changed as usual.
+    No,
+    Changed,
+    /// The word is another one by now.
+    Other(u32),
+}
+
+/// Changes a word whose holder was killed, and which still says that it is held: as an unset one.
+/// `change` is what to do with the word in which that hold counts as ended.
+///
+/// A hold that begins meanwhile changes the word too ([`begin_hold`]), so this does not count as a
+/// change of a held event.
+#[cold]
+fn change_outlived(
+    word: &AtomicU32,
+    now: Word,
+    change: impl Fn(Word) -> Word,
+    recorder: &impl Recorder,
+    is_held: &impl Fn() -> bool,
+) -> Outlived {
+    if is_held() {
+        return Outlived::No;
+    }
+    let seen = word.load(Acquire);
+    if seen != now.bits() {
+        return Outlived::Other(seen);
+    }
+    if !now.depends_on_a_holder() {
+        return Outlived::No;
+    }
+    let unset = now.released_by_holder();
+    recorder.raising(unset);
+    match word.compare_exchange(seen, change(now.outlived()).bits(), AcqRel, Acquire) {
+        Ok(_) => {
+            shared::wake_all(word);
+            Outlived::Changed
+        }
+        Err(other) => {
+            lost_race(recorder, unset);
+            Outlived::Other(other)
+        }
+    }
+}
+
 /// Counts a `set` that did not change the counter, and wakes those who wait for it.
 ///
 /// They announce themselves in the word, and then fall asleep if `repeats` has not changed. This
@@ -100,7 +166,7 @@ fn count_repeat(word: &AtomicU32, repeats: &AtomicU32) {
 
 /// Lowers the flag, and wakes watchers.
 #[inline]
-pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
+pub(crate) fn clear(word: &AtomicU32, is_held: impl Fn() -> bool) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
@@ -109,6 +175,13 @@ pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
         }
         if !now.is_set() {
             return Ok(());
+        }
+        if now.is_held() && !is_held() {
+            let other = word.load(Acquire);
+            if other != seen {
+                seen = other;
+                continue;
+            }
         }
         match word.compare_exchange_weak(seen, now.cleared().bits(), AcqRel, Acquire) {
             Ok(_) => {
@@ -121,12 +194,28 @@ pub(crate) fn clear(word: &AtomicU32) -> Result<(), Gone> {
 }
 
 /// Raises the flag and lowers it in one step, and wakes all sleepers. A set event is cleared.
-pub(crate) fn pulse(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorder) -> Result<(), Gone> {
+pub(crate) fn pulse(
+    word: &AtomicU32,
+    repeats: &AtomicU32,
+    recorder: &impl Recorder,
+    is_held: impl Fn() -> bool,
+) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.is_gone() {
             return Err(Gone(now));
+        }
+        if now.is_held() {
+            // To count the end of the hold advances the counter like a `set` and a `clear`.
+            match change_outlived(word, now, |unset| unset, recorder, &is_held) {
+                Outlived::Changed => return Ok(()),
+                Outlived::Other(other) => {
+                    seen = other;
+                    continue;
+                }
+                Outlived::No => {}
+            }
         }
         if now.is_set() {
             recorder.repeating(now);
@@ -165,13 +254,28 @@ fn wake_watchers(word: &AtomicU32, before: Word) {
     }
 }
 
-/// Begins a hold. The caller has the lock of a holder.
-pub(crate) fn begin_hold(word: &AtomicU32, repeats: &AtomicU32, recorder: &impl Recorder) -> Result<(), Gone> {
+/// Begins a hold. The caller has the lock of a holder; `is_held` tells whether others have one.
+pub(crate) fn begin_hold(
+    word: &AtomicU32,
+    repeats: &AtomicU32,
+    recorder: &impl Recorder,
+    is_held: impl Fn() -> bool,
+) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.is_gone() {
             return Err(Gone(now));
+        }
+        if now.is_held() {
+            match change_outlived(word, now, Word::held, recorder, &is_held) {
+                Outlived::Changed => return Ok(()),
+                Outlived::Other(other) => {
+                    seen = other;
+                    continue;
+                }
+                Outlived::No => {}
+            }
         }
         if !now.is_set() {
             recorder.raising(now);

@@ -43,6 +43,11 @@
 //! [`ENDING`](crate::protocol::layout::ENDING)), and nothing else turns WATCHED off on a held word.
 //! So a hold that begins while another one is ended is never ended with it.
 //!
+//! The process that ends a hold may be stopped half-way. Until it goes on, HELD stays on, and nobody
+//! can turn it off. A `set`, a `pulse` or a hold that finds no other holder then adds two to the even
+//! counter, as the end of the hold would have done. Without that, a pulse would leave the word as it
+//! is, and release nobody.
+//!
 //! A `pulse` of an unset word adds two to the counter: in one step, or in one call with the
 //! wake-up, if SLEEPERS or READERS are on.
 //!
@@ -227,6 +232,12 @@ impl Word {
         if without.is_set() { without } else { Word(without.pulsed().0 & !(SLEEPERS | WATCHED)) }
     }
 
+    /// The word after the end of a hold whose HELD another process has yet to turn off. It must
+    /// depend on a holder. It counts as unset, and as different from the word before.
+    pub(crate) const fn outlived(self) -> Word {
+        Word(self.0.wrapping_add(Word::ADD_PULSE))
+    }
+
     /// The word that announces a sleeper.
     #[inline]
     pub(crate) const fn with_sleeper(self, sleeper: Sleeper) -> Word {
@@ -398,6 +409,28 @@ mod tests {
             assert_eq!(ended.bits() & (READERS | GONE), word.bits() & (READERS | GONE));
             assert!(held.set().released_by_holder().is_set(), "it was set meanwhile");
             assert!(!held.cleared().released_by_holder().is_set(), "it was cleared meanwhile");
+        }
+    }
+
+    /// What a process sees that finds no lock of a holder.
+    fn seen(word: Word) -> Word {
+        if word.depends_on_a_holder() { word.released_by_holder() } else { word }
+    }
+
+    #[test]
+    fn a_change_after_a_killed_holder_releases_waits_although_held_stays_on() {
+        for word in every_held_word().filter(|word| word.depends_on_a_holder()) {
+            let before = seen(word);
+            let [pulsed, set, held] = [word.outlived(), word.outlived().set(), word.outlived().held()];
+            for after in [seen(pulsed), set, held, seen(set.cleared()), seen(held), seen(set).cleared()] {
+                assert!(after.is_lost() || after.releases(before.generation()));
+                assert_eq!(after.sets_since(before), 1);
+            }
+            assert_eq!([seen(pulsed), set, held].map(Word::is_set), [false, true, true]);
+            assert_eq!(set.last_raised(), Some(before.set().counter()), "what is recorded");
+            for after in [pulsed, set] {
+                assert_eq!(after.bits() & FLAGS, word.bits() & FLAGS, "whoever ends the hold goes on");
+            }
         }
     }
 

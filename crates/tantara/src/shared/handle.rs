@@ -67,9 +67,7 @@ impl ThreadAsleep<'_> {
     }
 
     fn leave(&mut self) {
-        if let Some(mark) = self.mark.take() {
-            self.handle.registry.leave(&self.handle.file.file, mark, self.handle.word());
-        }
+        self.mark.take().into_iter().for_each(|mark| self.handle.leave(mark));
     }
 }
 
@@ -170,15 +168,17 @@ impl Handle {
         if after.depends_on_a_holder() { holders::seen(&self.file.file, after) } else { after }
     }
 
-    /// Ends the hold of a killed process before the word is changed. Else a `set` would count as a
-    /// repeated one, not recorded, and waiters that cannot end the hold would miss a `pulse`.
+    /// Whether a process holds the event, whose word says so. If none does, the hold of a killed
+    /// process is ended, before the word is changed, if that is possible.
     #[cold]
-    fn end_hold_of_killed(&self) {
+    fn is_held(&self) -> bool {
         keeping_errno(|| {
-            if !holders::is_held(&self.file.file) {
+            let is_held = holders::is_held(&self.file.file);
+            if !is_held {
                 holders::clean_up(&self.file.file, self.page());
             }
-        });
+            is_held
+        })
     }
 
     /// [`known_word`](Handle::known_word) as it counts.
@@ -228,30 +228,27 @@ impl Handle {
 
     #[inline]
     pub(crate) fn set(&self, note: Option<&Note>) -> Result<(), Error> {
-        self.change(|page| signal::set(&page.word, &page.repeats, &page.setter(note, origin)))
+        self.change(|page| signal::set(&page.word, &page.repeats, &page.setter(note, origin), || self.is_held()))
     }
 
     pub(crate) fn pulse(&self, note: Option<&Note>) -> Result<(), Error> {
-        self.change(|page| signal::pulse(&page.word, &page.repeats, &page.setter(note, origin)))
+        self.change(|page| signal::pulse(&page.word, &page.repeats, &page.setter(note, origin), || self.is_held()))
     }
 
     #[inline]
     pub(crate) fn clear(&self) -> Result<(), Error> {
-        self.change(|page| signal::clear(&page.word))
+        self.change(|page| signal::clear(&page.word, || self.is_held()))
     }
 
-    /// Begins a hold, for a process that has the lock of a holder.
-    pub(crate) fn begin_hold(&self) -> Result<(), Error> {
-        self.change(|page| signal::begin_hold(&page.word, &page.repeats, &page.setter(None, origin)))
+    /// Begins a hold, for a process that has the lock of a holder. `is_held`: others have one too.
+    pub(crate) fn begin_hold(&self, is_held: impl Fn() -> bool) -> Result<(), Error> {
+        self.change(|page| signal::begin_hold(&page.word, &page.repeats, &page.setter(None, origin), is_held))
     }
 
     #[inline]
     fn change(&self, change: impl FnOnce(&Page) -> Result<(), Gone>) -> Result<(), Error> {
         if !self.file.is_writable {
             return Err(self.read_only());
-        }
-        if self.word().is_held() {
-            self.end_hold_of_killed();
         }
         change(self.page()).map_err(|Gone(word)| self.gone(word))?;
         self.check_whole()
@@ -416,8 +413,10 @@ impl Handle {
         self.sleepers.fetch_sub(1, Relaxed);
     }
 
+    /// Removes the mark of a wait that is over, unless it is void. Like the mark, that is judged by
+    /// the word as it counts.
     pub(crate) fn leave(&self, mark: registry::Mark) {
-        self.registry.leave(&self.file.file, mark, self.word());
+        self.registry.leave(&self.file.file, mark, self.seen(self.word()));
     }
 
     /// Marks this thread as one that waits. `word` is the word as it counts.
@@ -443,9 +442,7 @@ impl Handle {
     /// Removes the mark of waiting tasks: none waits any more, or all were released.
     pub(crate) fn leave_for_listeners(&self) {
         let mut mark = lock(&self.mark_of_tasks);
-        if let Some(mark) = mark.take() {
-            self.registry.leave(&self.file.file, mark, self.word());
-        }
+        mark.take().into_iter().for_each(|mark| self.leave(mark));
         self.has_mark_of_tasks.store(false, Relaxed);
     }
 

@@ -95,7 +95,7 @@ impl SharedEvent {
         let holder = Holder::new(&handle.file.file, namespace)
             .map_err(|error| Error::system("held", Path::new(&handle.name()), error))?;
         let mut hold = Hold { event: self.clone(), holder, recorded: 0 };
-        handle.begin_hold()?;
+        handle.begin_hold(|| hold.holder.is_one_of_several())?;
         if hooks::is_wanted() {
             hold.recorded = hooks::hold(handle.identity(), place);
         }

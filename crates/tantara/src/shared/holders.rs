@@ -95,6 +95,11 @@ impl Holder {
         Err(io::Error::new(ErrorKind::ResourceBusy, why))
     }
 
+    /// Whether others hold the event too.
+    pub(crate) fn is_one_of_several(&self) -> bool {
+        self.file.file().is_none_or(is_held)
+    }
+
     /// Ends the hold, if no other process holds the event. Nothing happens in a child of the
     /// process that began it.
     pub(crate) fn release(&self, page: &Page) {

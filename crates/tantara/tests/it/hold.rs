@@ -1,15 +1,17 @@
 //! Holds: an event is set for as long as a process lives, and not longer, whatever ends the process.
 
 use std::env;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use tantara::{SharedEvent, all, any};
+use tantara::{SharedEvent, all, any, interruptible};
 use tempfile::TempDir;
 
 use crate::LONG;
@@ -364,6 +366,78 @@ fn a_pulse_after_a_killed_holder_releases_a_process_that_may_only_read() {
     crate::shared::until_waiters(&event, 1);
     event.pulse().unwrap();
     assert!(reader.says_yes());
+}
+
+/// The lock of a process that was stopped while it ended a hold. It lasts until the file is closed.
+fn stopped_while_it_ends_a_hold(directory: &TempDir) -> File {
+    const ENDING: i64 = (1 << 41) - 1;
+    let file = File::options().read(true).write(true).open(directory.path().join("event")).unwrap();
+    // SAFETY: all zeros are a valid lock.
+    let mut lock: libc::flock64 = unsafe { std::mem::zeroed() };
+    (lock.l_type, lock.l_start, lock.l_len) = (libc::F_WRLCK as _, ENDING, 1);
+    let number = if cfg!(target_pointer_width = "32") { 221 } else { libc::SYS_fcntl };
+    // SAFETY: the lock is valid for reading.
+    let locked = unsafe { libc::syscall(number, file.as_raw_fd(), libc::F_OFD_SETLK, &lock) };
+    assert_eq!(locked, 0, "{}", std::io::Error::last_os_error());
+    file
+}
+
+/// Nobody can end the hold of the killed process, which another one has begun to do.
+#[test]
+fn no_signal_is_lost_while_a_process_is_stopped_in_the_end_of_a_hold() {
+    let set_and_clear = |event: &SharedEvent| event.set().and_then(|()| event.clear()).unwrap();
+    let signals: [&dyn Fn(&SharedEvent); 3] =
+        [&set_and_clear, &|event| event.pulse().unwrap(), &|event| drop(event.hold().unwrap())];
+    for signal in signals {
+        let home = directory();
+        let event = open(&home);
+        drop(holder(&home));
+        let stopped = stopped_while_it_ends_a_hold(&home);
+        for round in 0..2 {
+            assert!(!is_set(&event));
+            let before = event.state();
+            thread::scope(|scope| {
+                let waits = [
+                    scope.spawn(|| another(&event).wait_timeout(LONG).unwrap()),
+                    scope.spawn(|| another(&event).wait_next_timeout(LONG).unwrap()),
+                    scope.spawn(|| any([&another(&event)]).try_wait_timeout(LONG).unwrap().is_some()),
+                    scope.spawn(|| {
+                        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                        let awaiting = another(&event);
+                        runtime.block_on(async { tokio::time::timeout(LONG, awaiting.wait_async()).await.is_ok() })
+                    }),
+                ];
+                crate::shared::until_waiters(&event, 4);
+                signal(&event);
+                waits.into_iter().for_each(|wait| assert!(wait.join().unwrap(), "round {round}"));
+            });
+            assert!(!is_set(&event));
+            assert_eq!(event.state().sets_since(before), 1);
+            assert_eq!(event.last_set().unwrap().unwrap().pid, Some(std::process::id()), "the holder had another");
+        }
+        drop(stopped);
+        let before = event.state();
+        assert!(!is_set(&event), "it is ended for all");
+        assert_eq!(event.state(), before);
+    }
+}
+
+#[test]
+fn a_wait_that_was_given_up_is_not_listed_although_a_hold_cannot_be_ended() {
+    let home = directory();
+    let event = open(&home);
+    drop(holder(&home));
+    let _stopped = stopped_while_it_ends_a_hold(&home);
+    static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            crate::shared::until_waiters(&another(&event), 1);
+            GIVEN_UP.store(true, Relaxed);
+        });
+        assert!(!interruptible(|| GIVEN_UP.load(Relaxed), || event.wait_timeout(Duration::MAX)).unwrap());
+        // By this thread, which still lives.
+        assert_eq!(event.waiters().unwrap(), []);
+    });
 }
 
 #[test]
