@@ -69,7 +69,8 @@ impl SharedEvent {
     /// within a second. (A process that may only read looks fifty times a second.)
     ///
     /// The child of a fork does not hold the event, and dropping its copy of the `Hold` has no
-    /// effect.
+    /// effect. (A child that is made by a bare `clone`, without the C library's fork handlers, holds it
+    /// until it ends or executes a program.)
     ///
     /// # Errors
     ///

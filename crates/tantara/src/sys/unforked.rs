@@ -21,7 +21,7 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::sync::sleep;
 
@@ -43,8 +43,11 @@ static OVER: AtomicU32 = AtomicU32::new(0);
 /// How many forks lie between the first process and this one.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// How often to try again while other threads fork.
-const TRIES: u32 = 1_000;
+/// For how long to try again while other threads fork. To fork a process with much memory takes
+/// seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 fn slots() -> impl Iterator<Item = &'static Slot> {
     let mut cursor = SLOTS.load(Acquire);
@@ -94,7 +97,8 @@ impl Unforked {
     pub(crate) fn open(open: impl Fn() -> io::Result<File>) -> io::Result<Unforked> {
         register_handlers()?;
         let (slot, generation) = (Slot::claim(), GENERATION.load(Relaxed));
-        for _ in 0..TRIES {
+        let (began, mut pause) = (Instant::now(), SHORTEST_PAUSE);
+        while began.elapsed() < PATIENCE {
             let over = OVER.load(SeqCst);
             if BEGUN.load(SeqCst) == over {
                 let file = open().inspect_err(|_| slot.descriptor.store(UNUSED, Release))?;
@@ -106,7 +110,8 @@ impl Unforked {
                 slot.descriptor.store(CLAIMED, SeqCst);
                 drop(file);
             }
-            sleep(Duration::from_micros(100));
+            sleep(pause);
+            pause = LONGEST_PAUSE.min(pause * 2);
         }
         slot.descriptor.store(UNUSED, Release);
         Err(io::Error::new(io::ErrorKind::ResourceBusy, "other threads of this process keep forking"))

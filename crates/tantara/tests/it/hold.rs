@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
         }
         ("hold_and_fork", [name]) => hold_and_fork(&open(name)),
         ("hold_while_forking", [name]) => hold_while_forking(&open(name)),
+        ("hold_during_a_slow_fork", [name]) => hold_during_a_slow_fork(&open(name)),
         ("hold_storm", [name, kills]) => storm(directory, name, kills.parse().unwrap()),
         ("read_holds", [name]) => {
             become_nobody();
@@ -287,6 +288,34 @@ fn hold_while_forking(event: &SharedEvent) -> i32 {
 fn no_child_keeps_a_hold_that_begins_while_it_is_forked() {
     let home = directory();
     assert!(start("hold_while_forking", &home, &["event"]).says_yes());
+}
+
+/// A process with much memory forks for seconds.
+fn hold_during_a_slow_fork(event: &SharedEvent) -> i32 {
+    static FORKS: AtomicU32 = AtomicU32::new(0);
+    extern "C" fn is_slow() {
+        FORKS.fetch_add(1, Relaxed);
+        thread::sleep(Duration::from_secs(1));
+    }
+    // Registered before that of the library, so called after it.
+    // SAFETY: the handler may be called before any fork.
+    assert_eq!(unsafe { libc::pthread_atfork(Some(is_slow), None, None) }, 0);
+    drop(event.hold().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| Child::fork(|| ()).status());
+        while FORKS.load(Relaxed) == 0 {
+            thread::yield_now();
+        }
+        let hold = event.hold().unwrap();
+        assert!(event.is_set().unwrap());
+        drop(hold);
+    });
+    YES
+}
+
+#[test]
+fn a_hold_that_begins_during_a_slow_fork_waits_for_its_end() {
+    assert!(start("hold_during_a_slow_fork", &directory(), &["event"]).says_yes());
 }
 
 /// A process that may only read sees holds, and that their holders were killed.
