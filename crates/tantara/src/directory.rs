@@ -2,8 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,13 @@ pub(crate) fn default_directory() -> PathBuf {
 pub(crate) fn of_user() -> Result<(File, PathBuf), Error> {
     let path = default_directory();
     // A symbolic link is not followed.
-    let opened = make(&path, 0o700).and_then(|()| open(&path, libc::O_NOFOLLOW));
+    let opened = make(&path, 0o700).and_then(|is_new| {
+        let directory = open(&path, libc::O_NOFOLLOW)?;
+        if is_new {
+            undo_umask(&directory, 0o700);
+        }
+        Ok(directory)
+    });
     let directory = match opened {
         Ok(directory) => directory,
         Err(error) if is_other(&error) => return Err(unfit(&path, "it is not a directory".into())),
@@ -120,9 +127,20 @@ fn is_other(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP))
 }
 
-fn make(directory: &Path, mode: u32) -> io::Result<()> {
+/// Whether it was missing.
+fn make(directory: &Path, mode: u32) -> io::Result<bool> {
     match DirBuilder::new().mode(mode).create(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|()| true),
+    }
+}
+
+/// Gives a new directory the mode that it was to get. The umask may have left its owner without the
+/// right to use it.
+fn undo_umask(directory: &File, mode: u32) {
+    if directory.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o777 != mode) {
+        // By its descriptor, because the path may lead elsewhere by now.
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let _ = fs::set_permissions(path, Permissions::from_mode(mode));
     }
 }

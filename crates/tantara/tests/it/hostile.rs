@@ -326,10 +326,12 @@ fn what_one_may_not_do_is_said() {
 #[test]
 fn the_default_directory_is_the_users_own() {
     let home = directory();
-    let participant = |home: &Path| {
-        let mut command = ChildProcess::command(["open_by_default", home.to_str().unwrap(), "x"]);
+    let start = |action: &str, home: &Path| {
+        let mut command = ChildProcess::command([action, home.to_str().unwrap(), "x"]);
         ChildProcess(command.env("XDG_RUNTIME_DIR", home).spawn().unwrap()).answer()
     };
+    let participant = |home: &Path| start("open_by_default", home);
+    assert_eq!(start("open_by_default_with_umask", home.path()), YES);
     assert_eq!(participant(home.path()), YES);
     let place = home.path().join("tantara");
     assert_eq!(place.metadata().unwrap().permissions().mode() & 0o777, 0o700);

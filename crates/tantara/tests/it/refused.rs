@@ -29,9 +29,15 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
             removal_is_denied(directory, name)
         }
         ("open_by_default", [name]) => open_by_default(name),
+        ("open_by_default_with_umask", [name]) => {
+            // SAFETY: takes a number.
+            unsafe { libc::umask(0o777) };
+            open_by_default(name)
+        }
         ("interrupted", [name]) => interrupted(directory, name),
         ("without_descriptors", [name]) => without_descriptors(directory, name),
         ("without_disk", [name]) => without_disk(directory, name),
+        ("without_renameat2", [name]) => without_renameat2(directory, name),
         ("without_waitv", [name]) => without_waitv(directory, name),
         ("without_wake_op", [name]) => without_wake_op(directory, name),
         ("without_wake_bitset", [name]) => without_wake_bitset(directory, name),
