@@ -35,7 +35,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -345,9 +345,9 @@ fn leave_slot(place: &Place, file: &File) -> io::Result<()> {
 }
 
 /// Writes every byte, so that disk space is allocated.
-fn fill(mut file: &File, directory: &File) -> io::Result<()> {
+fn fill(file: &File, directory: &File) -> io::Result<()> {
     let has_readers = policy::apply(file, directory)?;
-    file.write_all(&Page::new_bytes(has_readers, process::pid_namespace()))?;
+    files::write(file, &Page::new_bytes(has_readers, process::pid_namespace()))?;
     // No other process has access to the file yet.
     let _ = files::try_lock(file);
     Ok(())

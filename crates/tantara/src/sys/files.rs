@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::ptr;
 
 fn done(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -31,11 +32,39 @@ pub(crate) fn sealed_memory(content: &[u8]) -> io::Result<File> {
     };
     // SAFETY: the descriptor is new, and owned by this function.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
-    io::Write::write_all(&mut &file, content)?;
+    write(&file, content)?;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: F_ADD_SEALS takes a number.
     done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
     Ok(file)
+}
+
+/// Writes to a new file. If the process may not write files of that length (`ulimit -f`), that is an
+/// error, and not a signal, which would end the process.
+pub(crate) fn write(mut file: &File, content: &[u8]) -> io::Result<()> {
+    // SAFETY: all zeros are a valid set.
+    let [mut signal, mut before, mut pending]: [libc::sigset_t; 3] = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is valid for writing.
+    unsafe { libc::sigemptyset(&mut signal) };
+    // SAFETY: as above, and the signal exists.
+    unsafe { libc::sigaddset(&mut signal, libc::SIGXFSZ) };
+    // SAFETY: the sets are valid.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &signal, &mut before) };
+    // SAFETY: the set is valid for writing.
+    unsafe { libc::sigpending(&mut pending) };
+    let written = io::Write::write_all(&mut file, content);
+    // SAFETY: the set is valid, and the signal exists.
+    let is_ours = unsafe { libc::sigismember(&pending, libc::SIGXFSZ) } == 0;
+    if is_ours && written.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EFBIG)) {
+        // SAFETY: all zeros are a valid time.
+        let at_once: libc::timespec = unsafe { std::mem::zeroed() };
+        // The kernel has sent it to this thread, unless it is ignored.
+        // SAFETY: the set and the time are valid.
+        unsafe { libc::sigtimedwait(&signal, ptr::null_mut(), &at_once) };
+    }
+    // SAFETY: the mask is the previous one of this thread.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
+    written
 }
 
 /// Whether the file can never be truncated.
@@ -86,9 +115,11 @@ pub(crate) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<
     let flags = libc::RENAME_NOREPLACE;
     // SAFETY: both are C strings that live until the end of this function.
     let renamed = unsafe { libc::syscall(libc::SYS_renameat2, number, from.as_ptr(), number, to.as_ptr(), flags) };
+    // Some file systems cannot do that, and some sandboxes do not know the call. Linking never
+    // replaces a file either.
+    let unable = [libc::EINVAL, libc::ENOSYS, libc::EOPNOTSUPP, libc::EPERM].map(Some);
     match if renamed == -1 { Err(io::Error::last_os_error()) } else { Ok(()) } {
-        // Some file systems cannot do that. Linking never replaces a file either.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
+        Err(error) if unable.contains(&error.raw_os_error()) => {
             // Checked first: a user who may link the file, but not unlink it, would leave it with
             // two names.
             may_unlink(directory, &open_at(directory, from, libc::O_PATH | libc::O_NOFOLLOW, 0)?)?;

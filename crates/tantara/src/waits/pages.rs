@@ -12,10 +12,10 @@
 #![forbid(unsafe_code)]
 
 use std::collections::hash_map::RandomState;
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -192,6 +192,19 @@ fn replacement(old: Option<&Published>, content: String) -> Result<Published, Er
     write(directory, content).map_err(|error| Error::system("written", Path::new(PREFIX), error))
 }
 
+/// Creates the file in which a page is written. [`Unforked::open`] does that again if another thread
+/// forks at that moment.
+fn create(directory: &File, draft: &CStr) -> io::Result<File> {
+    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    match files::open_at(directory, draft, flags, 0o600) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            files::unlink_at(directory, draft)?;
+            files::open_at(directory, draft, flags, 0o600)
+        }
+        created => created,
+    }
+}
+
 /// Writes a new version of the page.
 fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
     let name = format!("{PREFIX}{}-{}", process::process(), process::pid_namespace());
@@ -199,14 +212,13 @@ fn write(directory: Arc<File>, content: String) -> io::Result<Published> {
     let chance = RandomState::new().build_hasher().finish();
     let draft = CString::new(format!("{name}-{chance:x}{DRAFT}"))?;
     let name = CString::new(name)?;
-    let flags = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-    let file = Unforked::open(|| files::open_at(&directory, &draft, flags, 0o600))?;
+    let file = Unforked::open(|| create(&directory, &draft))?;
     let finish = || {
-        let Some(mut own) = file.file() else { return Err(ErrorKind::NotFound.into()) };
+        let Some(own) = file.file() else { return Err(ErrorKind::NotFound.into()) };
         if !files::try_write_lock(own, ALIVE)? {
             return Err(ErrorKind::ResourceBusy.into());
         }
-        own.write_all(content.as_bytes())?;
+        files::write(own, content.as_bytes())?;
         files::replace_at(&directory, &draft, &name)
     };
     if let Err(error) = finish() {
@@ -423,4 +435,31 @@ fn remove_dead(directory: &File, path: &Path) {
     }
     kept.sort();
     kept.iter().rev().skip(KEPT).for_each(|(_, name)| _ = files::unlink_at(directory, name));
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "forks")]
+    fn a_page_is_written_although_another_thread_forks_at_that_moment() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = directory::open_directory(home.path()).unwrap().unwrap();
+        let opened = Cell::new(0);
+        let file = Unforked::open(|| {
+            let file = create(&directory, c".waits-1-1-1.new")?;
+            if opened.replace(opened.get() + 1) == 0 {
+                // The standard library forks only if the user is to be another one.
+                assert!(Command::new("true").uid(files::user()).status()?.success());
+            }
+            Ok(file)
+        });
+        let metadata = file.unwrap().file().unwrap().metadata().unwrap();
+        assert_eq!((opened.get(), metadata.nlink()), (2, 1), "the second one has the name");
+    }
 }

@@ -359,6 +359,7 @@ fn limits_of_the_system_are_errors_and_leave_what_is_open_alone() {
     for action in [
         "without_descriptors",
         "without_disk",
+        "without_renameat2",
         "without_waitv",
         "without_wake_op",
         "without_wake_bitset",

@@ -178,12 +178,20 @@ fn works(event: &SharedEvent) -> i32 {
 
 fn without_disk(directory: &Path, name: &str) -> i32 {
     let event = SharedEvent::open_in(directory, name).unwrap();
-    // SAFETY: the signal is ignored from now on; what would raise it fails with EFBIG.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // Then the kernel sends a signal to whoever writes more, which would end the process.
     limit(libc::RLIMIT_FSIZE, 100);
-    let error = SharedEvent::open_in(directory, "y").unwrap_err();
-    assert!(error.to_string().contains("cannot be made"), "{error}");
+    for error in [SharedEvent::open_in(directory, "y").unwrap_err(), SharedEvent::anonymous().unwrap_err()] {
+        assert!(error.to_string().contains("cannot be made"), "{error}");
+    }
     works(&event)
+}
+
+/// Sandboxes that do not know the call, and refuse it like a forbidden one.
+fn without_renameat2(directory: &Path, name: &str) -> i32 {
+    forbid(libc::SYS_renameat2, libc::EPERM).unwrap();
+    let event = SharedEvent::open_in(directory, "y").unwrap();
+    assert!(event.remove().unwrap());
+    works(&SharedEvent::open_in(directory, name).unwrap())
 }
 
 /// Waits on a thread that gets a signal every two milliseconds, as from a profiler.
