@@ -81,9 +81,22 @@ fn name_of_event(file: &OsStr) -> Option<(String, bool)> {
     }
 }
 
+/// A file's name, which may be any other user's, in a text that may go to a terminal or a log.
+fn shown(name: &str) -> String {
+    let mut shown = String::new();
+    for c in name.chars() {
+        match c {
+            ' '..='~' => shown.push(c),
+            _ if c.is_alphanumeric() => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
 fn look(directory: &Arc<File>, path: &Path, name: &str, again: &Reopen) -> Result<Option<Entry>, Error> {
     if name::check(name).is_err() {
-        return Err(file::not_an_event(&path.join(name), "no event can have such a name".into()));
+        return Err(file::not_an_event(&path.join(shown(name)), "no event can have such a name".into()));
     }
     let place = Place::at(directory, path, name)?;
     if let Some(opened) = file::open(&place, &place.name, false, again)? {

@@ -101,6 +101,17 @@ fn what_is_no_event_is_refused_and_left_alone() {
     assert!(SharedEvent::open_in(home, "target").unwrap().is_set().unwrap());
 }
 
+/// In a directory that others may write to, they choose the names of files, and errors are printed.
+#[test]
+fn a_file_whose_name_could_affect_a_terminal_is_reported_without_that() {
+    let home = directory();
+    fs::write(home.path().join("größe it's \u{1b}]0;x\u{7}\u{202e}\n"), "").unwrap();
+    let error = SharedEvent::list_in(&home).unwrap().remove(0).unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_not_an_event() && text.contains("/größe it's \\u{1b}]0;x\\u{7}\\u{202e}\\n: is not"), "{text}");
+    assert!(!text.contains(char::is_control), "{text:?}");
+}
+
 #[test]
 fn names_that_cannot_be_make_nothing() {
     let home = directory();
