@@ -82,6 +82,11 @@ impl Error {
         matches!(*self.0, Kind::ReadOnly { .. }) || self.io_kind() == io::ErrorKind::PermissionDenied
     }
 
+    /// Another process keeps the file from being opened.
+    pub(crate) fn is_leased(&self) -> bool {
+        matches!(&*self.0, Kind::Refused { error, .. } if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     fn is_external(&self, kind: io::ErrorKind) -> bool {
         matches!(&*self.0, Kind::External { kind: of, .. } if *of == kind)
     }

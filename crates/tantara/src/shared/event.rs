@@ -79,7 +79,9 @@ use crate::sys::files;
 /// # Memory ordering
 ///
 /// All that a process did before `set`, in shared memory or in files, is visible to whoever
-/// observes the event set or is released by it.
+/// observes the event set or is released by it. The same holds for a `clear` of a set event, and for
+/// whoever observes the event unset or is released by
+/// [`wait_unset`](SharedEvent::wait_unset).
 ///
 /// # Fairness
 ///
@@ -231,7 +233,8 @@ impl SharedEvent {
         EventFile::anonymous().map(|file| SharedEvent::new(file, None))
     }
 
-    /// The event of a descriptor, with a name or without: the inverse of [`AsFd`].
+    /// The event of a descriptor, with a name or without: the inverse of [`AsFd`]. If the descriptor is not
+    /// open for reading and writing, the event may only be read.
     ///
     /// # Errors
     ///
@@ -462,6 +465,11 @@ impl SharedEvent {
     /// # Cancel safety
     ///
     /// As with [`wait_async`](SharedEvent::wait_async).
+    ///
+    /// # Errors
+    ///
+    /// The future's, if no reactor thread can be started. That the event was removed is a state, and no
+    /// error.
     ///
     /// # Examples
     ///

@@ -16,12 +16,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::error::{Error, Kind};
 use crate::protocol::layout::{Mismatch, PAGE, Page, VERSION};
 use crate::shared::mapping::Mapping;
 use crate::shared::name::Place;
-use crate::sys::{files, process};
+use crate::sync::sleep;
+use crate::sys::{files, process, shared};
 
 /// An event's file, open and mapped.
 #[derive(Debug)]
@@ -54,7 +56,7 @@ const LONG_MISSING_MS: u32 = 500;
 impl EventFile {
     /// The event with that name in the directory, gone or not.
     pub(crate) fn look(place: &Place, name: &CStr) -> Result<Option<EventFile>, Error> {
-        let Some(opened) = open(place, name, true, &Reopen::default())? else { return Ok(None) };
+        let Some(opened) = open(place, name, true, &Reopen::one())? else { return Ok(None) };
         EventFile::check(opened, &place.path, Some(place)).map(Some)
     }
 
@@ -70,8 +72,11 @@ impl EventFile {
         let is_sealed = place.is_none() && files::is_sealed(&file);
         let mapping = Mapping::new(&file, is_writable, is_sealed);
         let mapping = mapping.map_err(|error| Error::system("mapped", path, error))?;
-        check_page(mapping.page()).map_err(|why| not_an_event(path, why))?;
         let page = mapping.page();
+        check_page(page).map_err(|why| not_an_event(path, why))?;
+        if !shared::can_wait(&page.word) {
+            return Err(not_an_event(path, "no thread can sleep on its memory".into()));
+        }
         if is_writable && has_readers(&metadata) {
             page.admit_readers();
         }
@@ -120,7 +125,7 @@ impl EventFile {
 
     /// A new description of the same file, whose marks are separate from those of `file`.
     pub(crate) fn reopen(file: &File, is_writable: bool) -> io::Result<File> {
-        Reopen::default().reopen(file, is_writable)
+        Reopen::one().reopen(file, is_writable)
     }
 }
 
@@ -133,24 +138,49 @@ pub(crate) struct Opened {
 
 /// How files are opened again: by the directory of this process's descriptors if it is open, else
 /// by its path, which takes long to resolve.
-#[derive(Default)]
-pub(crate) struct Reopen(Option<File>);
+pub(crate) struct Reopen {
+    descriptors: Option<File>,
+    /// How often to try if another process has a lease on a file, which it is asked to give up.
+    tries: u32,
+}
 
 const DESCRIPTORS: &str = "/proc/self/fd";
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Reopen {
-    /// For many files. In the child of a fork, the directory would still be the parent's.
+    /// For one file.
+    fn one() -> Reopen {
+        Reopen { descriptors: None, tries: 200 }
+    }
+
+    /// For many files, of which each may have a lease. In the child of a fork, the directory would
+    /// still be the parent's.
     pub(crate) fn many() -> Reopen {
-        Reopen(OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(DESCRIPTORS).ok())
+        let descriptors =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(DESCRIPTORS);
+        Reopen { descriptors: descriptors.ok(), tries: 1 }
     }
 
     fn reopen(&self, file: &File, is_writable: bool) -> io::Result<File> {
         let number = file.as_raw_fd();
-        let Some(descriptors) = &self.0 else {
-            return OpenOptions::new().read(true).write(is_writable).open(format!("{DESCRIPTORS}/{number}"));
+        let Some(descriptors) = &self.descriptors else {
+            let path = format!("{DESCRIPTORS}/{number}");
+            return OpenOptions::new().read(true).write(is_writable).custom_flags(libc::O_NONBLOCK).open(path);
         };
-        let access = if is_writable { libc::O_RDWR } else { libc::O_RDONLY };
+        let access = if is_writable { libc::O_RDWR } else { libc::O_RDONLY } | libc::O_NONBLOCK;
         files::open_at(descriptors, &CString::new(number.to_string())?, access, 0)
+    }
+
+    /// Opens a file that another process may have a lease on.
+    fn patiently(&self, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+        for _ in 1..self.tries {
+            match open() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(PAUSE),
+                opened => return opened,
+            }
+        }
+        open()
     }
 }
 
@@ -161,7 +191,10 @@ pub(crate) fn not_an_event(path: &Path, why: String) -> Error {
 /// Opens the file with that name in the directory of `place`, also for writing if that is wanted
 /// and allowed. Symbolic links are not followed, and only regular files are opened.
 pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool, again: &Reopen) -> Result<Option<Opened>, Error> {
-    let failed = |error| Error::system("opened", &place.path, error);
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::WouldBlock => leased(place, error),
+        _ => Error::system("opened", &place.path, error),
+    };
     let there = match files::open_at(&place.directory, name, libc::O_PATH | libc::O_NOFOLLOW, 0) {
         Ok(there) => there,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -169,11 +202,12 @@ pub(crate) fn open(place: &Place, name: &CStr, wants_to_write: bool, again: &Reo
     };
     let metadata = there.metadata().map_err(failed)?;
     check_kind(&metadata).map_err(|why| not_an_event(&place.path, why))?;
-    let open = |is_writable| match again.reopen(&there, is_writable) {
+    let open_once = |is_writable| match again.reopen(&there, is_writable) {
         // There is no /proc.
         Err(error) if error.kind() == ErrorKind::NotFound => open_again(place, name, &metadata, is_writable),
         opened => opened,
     };
+    let open = |is_writable| again.patiently(|| open_once(is_writable));
     if wants_to_write {
         match open(true) {
             Ok(file) => return Ok(Some(Opened { file, is_writable: true, metadata })),
@@ -216,6 +250,13 @@ fn grants_less(place: &Place, metadata: &Metadata, what: &str, error: io::Error)
          its owner must change the mode, or remove it"
     );
     Error::new(Kind::Refused { path: place.path.clone(), why, error })
+}
+
+/// The error for a file on which another process keeps a lease.
+fn leased(place: &Place, error: io::Error) -> Error {
+    let why = "it cannot be opened, because another process keeps a lease on it (see /proc/locks); end that process, \
+               or try again in a minute, when the kernel has ended the lease";
+    Error::new(Kind::Refused { path: place.path.clone(), why: why.to_owned(), error })
 }
 
 /// Whether a file can be an event, judged by its metadata.

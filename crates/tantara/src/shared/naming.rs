@@ -157,9 +157,14 @@ fn look_into_slot(place: &Place) -> Result<Slot, Error> {
         Ok(None) => Ok(Slot::Free),
         Ok(Some(event)) if event.is_gone() => Ok(Slot::Gone(event)),
         Ok(Some(event)) => Ok(Slot::Live(event)),
-        Err(error) if error.is_not_an_event() || error.is_permission_denied() => Ok(Slot::Occupied),
+        Err(error) if is_none(&error) => Ok(Slot::Occupied),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the file is no event, as far as this process can tell.
+fn is_none(error: &Error) -> bool {
+    error.is_not_an_event() || error.is_permission_denied() || error.is_leased()
 }
 
 /// Takes the lock of the file in the slot and calls `take`. `true` if the file is no longer in the
@@ -269,7 +274,7 @@ fn free_slot(place: &Place) -> io::Result<bool> {
 fn look(place: &Place, name: &CStr) -> io::Result<Option<EventFile>> {
     match EventFile::look(place, name) {
         Ok(event) => Ok(event),
-        Err(error) if error.is_not_an_event() || error.is_permission_denied() => Ok(None),
+        Err(error) if is_none(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -14,6 +14,8 @@ impl SharedEvent {
     /// [`Event::set_on_drop`](crate::Event::set_on_drop). The value keeps a handle of the event, and
     /// can be moved into a thread or a task.
     ///
+    /// The child of a fork has a copy of the value. If both drop it, both set the event.
+    ///
     /// A process that is killed runs no destructors. If others must learn of its end, set the event
     /// with a [`hold`](SharedEvent::hold), which ends with the process, and let them wait until it
     /// is unset.

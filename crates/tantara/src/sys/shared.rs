@@ -22,6 +22,20 @@ pub(super) fn futex_wait(word: &AtomicU32, flags: libc::c_int, expected: u32, ti
     futex(word, libc::FUTEX_WAIT | flags, expected, timeout, 0).unwrap_or_else(|| refused(timeout))
 }
 
+/// Whether threads can sleep on the word. They cannot in memory that the kernel keeps itself from
+/// reading (`man 2 memfd_secret`): each sleep and each wake-up call would fail there.
+pub(crate) fn can_wait(word: &AtomicU32) -> bool {
+    // Returns at once, because that is not the word's value.
+    let other = !word.load(Relaxed);
+    let result = futex_call(Some(Duration::ZERO), |number, timeout| {
+        // SAFETY: `word` is borrowed, so valid and aligned for the whole call, in which the kernel
+        // only reads it. The timeout is null or lives until the call returns. FUTEX_WAIT looks at
+        // neither of the other arguments.
+        unsafe { libc::syscall(number, word.as_ptr(), libc::FUTEX_WAIT, other, timeout, ptr::null::<u32>(), 0) }
+    });
+    result != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::EFAULT)
+}
+
 /// Wakes all sleepers on the word, in every process.
 pub(crate) fn wake_all(word: &AtomicU32) {
     futex_wake(word, 0, i32::MAX);

@@ -3,8 +3,9 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -193,6 +194,57 @@ fn a_pipe_is_not_opened() {
     File::open(&pipe).unwrap().read_to_string(&mut data).unwrap();
     assert_eq!(data, "data");
     writer.join().unwrap();
+}
+
+/// Takes the lease of who writes to the file. Whoever opens the file then waits until it ends: for 45 seconds, if its
+/// owner does not give it up.
+fn leased(path: &Path) -> Option<File> {
+    const F_SETSIG: libc::c_int = 10;
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let deadline = Instant::now() + LONG;
+    // The signal that asks for the end of the lease is one that nobody notices.
+    // SAFETY: takes numbers.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) }, 0);
+    // SAFETY: takes numbers.
+    while unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK) } != 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EAGAIN) {
+            println!("SKIPPED: the file system has no leases: {error}");
+            return None;
+        }
+        // A process that another test starts has a copy of each descriptor for a moment.
+        assert!(Instant::now() < deadline, "{error}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Some(file)
+}
+
+/// Any user may have leases on files of their own.
+#[test]
+fn a_lease_on_a_file_blocks_nobody() {
+    for mode in [0o777, 0o700] {
+        let home = directory();
+        fs::set_permissions(&home, PermissionsExt::from_mode(mode)).unwrap();
+        let path = home.path().join("x");
+        SharedEvent::open_in(&home, "x").unwrap().set().unwrap();
+        let Some(lease) = leased(&path) else { return };
+        let errors = [
+            SharedEvent::open_in(&home, "x").unwrap_err(),
+            SharedEvent::find_in(&home, "x").unwrap_err(),
+            SharedEvent::list_in(&home).unwrap().remove(0).unwrap_err(),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.contains("/x: it cannot be opened, because another process keeps a lease on it"), "{text}");
+        }
+        // In the slot of another event.
+        fs::rename(&path, home.path().join(".moved-y")).unwrap();
+        let event = SharedEvent::open_in(&home, "y").unwrap();
+        assert!(!event.is_set().unwrap() && event.remove().unwrap());
+        fs::rename(home.path().join(".moved-y"), &path).unwrap();
+        drop(lease);
+        assert!(SharedEvent::open_in(&home, "x").unwrap().is_set().unwrap());
+    }
 }
 
 /// Whatever is in the slot, events can be made and removed without it, and it is not changed.

@@ -1,7 +1,7 @@
 //! Events between processes: permissions, passing them on, removal, and what is reported of waiters and setters.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -226,6 +226,32 @@ fn a_descriptor_of_something_else_is_refused() {
     assert!(SharedEvent::inherited(reader.as_raw_fd()).unwrap_err().is_not_an_event());
     let error = SharedEvent::inherited(1_000_000).unwrap_err();
     assert!(error.to_string().contains("descriptor 1000000"), "{error}");
+}
+
+/// The kernel keeps itself from reading such memory (`man 2 memfd_secret`). So no thread could sleep on the word.
+#[test]
+fn a_descriptor_of_secret_memory_is_refused() {
+    const MEMFD_SECRET: libc::c_long = 447;
+    let home = directory();
+    drop(open(&home, "x"));
+    let page = fs::read(home.path().join("x")).unwrap();
+    // SAFETY: takes a number.
+    let number = unsafe { libc::syscall(MEMFD_SECRET, 0) };
+    if number < 0 {
+        println!("SKIPPED: {}", std::io::Error::last_os_error());
+        return;
+    }
+    // SAFETY: the descriptor is new.
+    let secret = File::from(unsafe { OwnedFd::from_raw_fd(number as RawFd) });
+    secret.set_len(page.len() as u64).unwrap();
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping where the kernel likes, of a file that is open.
+    let there = unsafe { libc::mmap(std::ptr::null_mut(), page.len(), access, kind, secret.as_raw_fd(), 0) };
+    assert_ne!(there, libc::MAP_FAILED);
+    // SAFETY: it is mapped, and as long as the page.
+    unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), there.cast(), page.len()) };
+    let error = SharedEvent::from_fd(secret.into()).unwrap_err();
+    assert!(error.is_not_an_event() && error.to_string().contains("no thread can sleep"), "{error}");
 }
 
 // Removal.
