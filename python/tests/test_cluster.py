@@ -799,7 +799,7 @@ class Processes(OnCluster):
             "import _thread\n"
             "from tantara._tantara import Notifier\n"
             "class Listener:\n"
-            "    pass\n"
+            "    def done(self): return True\n"
             "sys.setswitchinterval(3600)  # other threads run only where the lock is given away\n"
             "notifier, go = Notifier(), _thread.allocate_lock()\n"
             "is_over = True\n"
@@ -813,7 +813,7 @@ class Processes(OnCluster):
             "thread = threading.Thread(target=lambda: (go.acquire(), pendings.clear()), daemon=True)\n"
             "thread.start()\n"
             "go.release()\n"
-            "notifier.take()\n"
+            "notifier.answer()\n"
             "thread.join()\n"
             "print('ends')"
         )

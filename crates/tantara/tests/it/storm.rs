@@ -1,9 +1,6 @@
 //! Storms: hundreds of processes do everything at once, and are killed or stopped at any moment. At the end no process
 //! sleeps on an event that is set or gone, and none was told that an event is gone that was not removed.
 //!
-//! The environment makes them longer: `TANTARA_STRESS_ROUNDS` is the number of kills. `cargo xtask storm` runs the
-//! storm with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
-//!
 //! The environment makes them longer: `TANTARA_STRESS_ROUNDS` says how many are killed. `cargo xtask storm` runs the
 //! one with stops for two minutes, by `TANTARA_STORM_SECONDS` and `TANTARA_STORM_PROCESSES`.
 
