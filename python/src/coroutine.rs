@@ -141,8 +141,8 @@ impl Wait {
             Phase::Created => {}
             Phase::Waiting => {
                 if !wait.pending.is_over() {
-                    step.is_blocking = true;
-                    return Ok(Stepped::Yielded(slf.clone().into_any()));
+                    // By another task. If that were cancelled, the wait of the first one would end.
+                    return Err(PyRuntimeError::new_err("coroutine is being awaited already"));
                 }
                 step.phase = Phase::Over;
                 drop(step);

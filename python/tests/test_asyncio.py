@@ -259,6 +259,22 @@ class Tasks(unittest.IsolatedAsyncioTestCase):
         event.set()
         self.assertTrue(await task)
 
+    async def test_a_second_task_cannot_await_a_wait(self):
+        """Nor end it: as the coroutines of asyncio's own event."""
+        for event in (Event(), AutoResetEvent(), asyncio.Event()):
+            wait = event.wait() if isinstance(event, asyncio.Event) else event.wait_async()
+
+            async def again():
+                return await wait
+
+            first, second = asyncio.ensure_future(again()), asyncio.ensure_future(again())
+            await asyncio.sleep(0.001)
+            second.cancel()
+            with self.assertRaisesRegex(RuntimeError, "coroutine is being awaited already"):
+                await second
+            event.set()
+            self.assertIs(await asyncio.wait_for(first, LONG), True)
+
     async def test_a_wait_that_is_never_awaited_is_reported(self):
         with self.assertWarnsRegex(RuntimeWarning, "was never awaited"):
             Event().wait_async()
