@@ -208,8 +208,6 @@ impl Queue {
     /// Completes the listeners of waits that are over. `itself` does so for the waits that are
     /// their own listeners. Returns what a signal handler has raised meanwhile.
     fn answer<'py>(&self, py: Python<'py>, itself: impl FnOnce(&Bound<'py, PyList>) -> PyResult<()>) -> PyResult<()> {
-        // Before the queue is emptied, so that a later push notifies again.
-        self.wakeup.reset();
         let woken = std::mem::take(&mut *lock(&self.woken));
         let (waits, mut outcome) = (PyList::empty(py), Ok(()));
         for wait in woken {
@@ -262,6 +260,9 @@ impl Notifier {
     /// Completes the listeners of waits that are over. The loop calls it when the descriptor is
     /// readable.
     fn answer(&self, py: Python<'_>) -> PyResult<()> {
+        // Before the queue is emptied, so that a later push notifies again. What the thread of the
+        // loop completes by itself leaves a notification, which costs less than to look for one.
+        self.0.wakeup.reset();
         self.0.answer(py, resume)
     }
 }
