@@ -495,15 +495,15 @@ impl SharedEvent {
     ///
     /// # Errors
     ///
-    /// If the file cannot be reopened (too many open files, no /proc), or its file system has no
-    /// locks.
+    /// If the file cannot be reopened (too many open files; no /proc, and no name), or its file system
+    /// has no locks.
     ///
     /// # Complexity
     ///
     /// Quadratic in the number of waiters, inside the kernel: a thousand take some milliseconds.
     pub fn waiters(&self) -> Result<Vec<Waiter>, Error> {
         let failed = |error| Error::system("asked who waits", Path::new(&self.name()), error);
-        let file = EventFile::reopen(&self.handle.file.file, false).map_err(failed)?;
+        let file = self.handle.file.again(false).map_err(failed)?;
         registry::waiters(&file, self.handle.page()).map_err(failed)
     }
 

@@ -123,9 +123,25 @@ impl EventFile {
         Standing::InPlace
     }
 
+    /// A new description of the file, whose marks are separate from those of `file`.
+    pub(crate) fn again(&self, is_writable: bool) -> io::Result<File> {
+        match (EventFile::reopen(&self.file, is_writable), &self.place) {
+            // Without /proc, as in an empty root.
+            (Err(error), Some(place)) if error.kind() == ErrorKind::NotFound => {
+                open_again(place, &place.name, &self.file.metadata()?, is_writable)
+            }
+            (reopened, _) => reopened,
+        }
+    }
+
     /// A new description of the same file, whose marks are separate from those of `file`.
     pub(crate) fn reopen(file: &File, is_writable: bool) -> io::Result<File> {
-        Reopen::one().reopen(file, is_writable)
+        Reopen::one().reopen(file, is_writable).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                io::Error::new(ErrorKind::NotFound, "it cannot be opened again without /proc; mount it")
+            }
+            _ => error,
+        })
     }
 }
 

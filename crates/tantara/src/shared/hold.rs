@@ -75,7 +75,8 @@ impl SharedEvent {
     /// # Errors
     ///
     /// If the event may only be read or was removed, if its file cannot be reopened (too many open
-    /// files, no /proc), or if its file system has no locks. Removing a held event ends the hold.
+    /// files; no /proc, and no name), or if its file system has no locks. Removing a held event ends the
+    /// hold.
     ///
     /// # Complexity
     ///
@@ -93,7 +94,7 @@ impl SharedEvent {
         // another.
         handle.known_seen();
         let namespace = handle.page().index_of_namespace(process::pid_namespace(), true);
-        let holder = Holder::new(&handle.file.file, namespace)
+        let holder = Holder::new(&handle.file, namespace)
             .map_err(|error| Error::system("held", Path::new(&handle.name()), error))?;
         let mut hold = Hold { event: self.clone(), holder, recorded: 0 };
         handle.begin_hold(|| hold.holder.is_one_of_several())?;

@@ -71,10 +71,10 @@ pub(crate) struct Holder {
 impl Holder {
     /// Gets the lock of a holder, through a new description of the event's file, by a process of
     /// the PID namespace with that index.
-    pub(crate) fn new(file: &File, namespace: u32) -> io::Result<Holder> {
+    pub(crate) fn new(file: &EventFile, namespace: u32) -> io::Result<Holder> {
         /// Where to begin the search for a free place.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let file = Unforked::open(|| EventFile::reopen(file, true))?;
+        let file = Unforked::open(|| file.again(true))?;
         // Processes whose namespace has no index may have the same number, and then share the
         // places.
         let home = u64::from(process::process()) << PROCESS_AT | u64::from(namespace) << NAMESPACE_AT;

@@ -33,6 +33,7 @@ pub(crate) fn run(action: &str, directory: &Path, words: &[&str]) -> Option<i32>
         ("hold_and_fork", [name]) => hold_and_fork(&open(name)),
         ("hold_while_forking", [name]) => hold_while_forking(&open(name)),
         ("hold_during_a_slow_fork", [name]) => hold_during_a_slow_fork(&open(name)),
+        ("hold_without_proc", [name]) => hold_without_proc(directory, &open(name)),
         ("hold_storm", [name, kills]) => storm(directory, name, kills.parse().unwrap()),
         ("read_holds", [name]) => {
             become_nobody();
@@ -288,6 +289,32 @@ fn hold_while_forking(event: &SharedEvent) -> i32 {
 fn no_child_keeps_a_hold_that_begins_while_it_is_forked() {
     let home = directory();
     assert!(start("hold_while_forking", &home, &["event"]).says_yes());
+}
+
+/// In a root that contains events and nothing else.
+fn hold_without_proc(directory: &Path, event: &SharedEvent) -> i32 {
+    let anonymous = SharedEvent::anonymous().unwrap();
+    std::os::unix::fs::chroot(directory).unwrap();
+    let inside = SharedEvent::open_in("/", "event").unwrap();
+    let hold = inside.hold().unwrap();
+    assert!(event.is_set().unwrap() && inside.is_set().unwrap());
+    thread::scope(|scope| {
+        let wait = scope.spawn(|| event.wait_unset_timeout(LONG).unwrap());
+        crate::shared::until_waiters(&inside, 1);
+        drop(hold);
+        assert!(wait.join().unwrap());
+    });
+    let errors = [anonymous.hold().unwrap_err(), anonymous.waiters().unwrap_err()];
+    assert!(errors.iter().all(|error| error.to_string().contains("without /proc")), "{errors:?}");
+    YES
+}
+
+#[test]
+fn an_event_with_a_name_can_be_held_without_proc() {
+    if crate::hostile::is_root("an_event_with_a_name_can_be_held_without_proc") {
+        let home = directory();
+        assert!(start("hold_without_proc", &home, &["event"]).says_yes());
+    }
 }
 
 /// A process with much memory forks for seconds.
