@@ -33,7 +33,7 @@ const WAIT: &CStr = c"wait($self, /, timeout=None)
 Block until the event is set, for at most timeout seconds.
 
 Return True if the wait was released, False if the timeout expired. Without a timeout, wait for ever; with 0 or
-less, return at once. Other threads run meanwhile. Signal handlers run at once, and Ctrl-C interrupts the wait.";
+less, return at once. Other threads run meanwhile, and so do signal handlers: Ctrl-C interrupts the wait.";
 
 const WAIT_ASYNC: &CStr = c"wait_async($self, /, timeout=None)
 --

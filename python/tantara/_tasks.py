@@ -84,10 +84,14 @@ def is_in_trio() -> bool:
     lowlevel: Any = getattr(modules.get("trio"), "lowlevel", None)
     if lowlevel is None:
         return False  # Its import has not ended yet, or is blocked by a None.
-    sniff: Any = getattr(modules.get("sniffio"), "current_async_library", None)
+    sniffio: Any = modules.get("sniffio")
     try:
-        if sniff is not None:
-            return bool(sniff() == "trio")
+        # As sniffio.current_async_library(), which then looks for other libraries.
+        name: Any = sniffio.thread_local.name
+        return bool((name or sniffio.current_async_library_cvar.get()) == "trio")
+    except AttributeError:
+        pass  # It is not there, or older than these.
+    try:
         lowlevel.current_task()
     except RuntimeError:
         return False
