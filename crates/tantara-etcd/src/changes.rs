@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tantara::Event;
+use tantara::{Event, waits};
 use tokio::time::{self, sleep, sleep_until};
 
 use crate::client::pause::Pause;
@@ -156,7 +156,7 @@ impl Changes {
                 error = follower.run(revision) => {
                     inbox.queue.update(|queue| queue.error = Some(error));
                 }
-                () = inbox.is_closed.wait_async() => {}
+                () = waits::unrecorded(&inbox.is_closed) => {}
             }
             Ok(())
         })?;

@@ -1,8 +1,10 @@
 //! [`Hold`]: an event that is set for as long as a value lives.
 
 use std::fmt;
+use std::panic::Location;
 
 use tantara::Event;
+use tantara::waits::Call;
 
 use crate::client::lease::{Lease, OF_HOLD};
 use crate::client::proto::{Compare, Put, Range, Txn};
@@ -10,6 +12,7 @@ use crate::driver::runtime::Asked;
 use crate::error::{Error, Kind};
 use crate::event::ClusterEvent;
 use crate::store::keys::Stamp;
+use crate::store::recorded;
 
 const DOING: &str = "hold an event";
 
@@ -74,16 +77,19 @@ impl ClusterEvent {
     ///
     /// As for [`set`](ClusterEvent::set). After an unknown outcome nothing is held for longer than
     /// the `hold_ttl`.
+    #[track_caller]
     pub fn hold(&self) -> Result<Hold, Error> {
-        self.request_hold()?.wait()
+        self.request_hold(recorded::call(Location::caller()))?.wait()
     }
 
     /// Async form of [`hold`](ClusterEvent::hold), with the same errors.
-    pub async fn hold_async(&self) -> Result<Hold, Error> {
-        self.request_hold()?.into_future().await
+    #[track_caller]
+    pub fn hold_async(&self) -> impl Future<Output = Result<Hold, Error>> {
+        let call = recorded::call(Location::caller());
+        async move { self.request_hold(call)?.into_future().await }
     }
 
-    fn request_hold(&self) -> Result<Asked<Hold>, Error> {
+    fn request_hold(&self, call: Option<Call>) -> Result<Asked<Hold>, Error> {
         let event = self.clone();
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
@@ -101,7 +107,8 @@ impl ClusterEvent {
             };
             match store.connection.call(DOING, &create, until).await {
                 Ok(_) => {
-                    lease.is_for(key);
+                    let hold = call.and_then(|call| Some(store.recorded.event(&name)?.hold(call)));
+                    lease.is_for(key, hold);
                     Ok(Hold { event, lease })
                 }
                 // Dropping the lease ends the hold, if there is one.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tantara::__private::External;
+use tantara::__private::{External, Identity};
 use tantara::waits;
 
 use crate::driver::mailbox::{Aim, Completer, WaitState};
@@ -77,13 +77,14 @@ impl ClusterWait {
 
     #[track_caller]
     fn unbegun(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
-        let state = WaitState::new(name, aim);
-        if let Err(error) = keys::check_name(name).and_then(|()| runtime.check_process()) {
-            state.complete(Err(error));
-        }
-        if waits::is_wanted() {
-            waits::label(state.over(), name);
-        }
+        let state = match keys::check_name(name).and_then(|()| runtime.check_process()) {
+            Ok(()) => WaitState::new(name, aim, runtime.store().recorded.event(name)),
+            Err(error) => {
+                let state = WaitState::new(name, aim, None);
+                state.complete(Err(error));
+                state
+            }
+        };
         ClusterWait { runtime: runtime.clone(), state, over: None, place: Location::caller() }
     }
 
@@ -171,23 +172,28 @@ impl ClusterWait {
         self.state.result().unwrap_or(Ok(false))
     }
 
-    fn poll_result(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+    /// `is_part` of an `any` or `all`, which is recorded as a whole.
+    fn poll_result(&mut self, context: &mut Context<'_>, is_part: bool) -> Poll<Result<bool, Error>> {
         if !self.state.is_over() {
             // The child of a fork would wait for ever.
             self.runtime.check_process()?;
-            ready!(self.poll_over(context));
+            ready!(self.poll_over(context, is_part));
         }
         Poll::Ready(self.result())
     }
 
-    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_over(&mut self, context: &mut Context<'_>, is_part: bool) -> Poll<()> {
         let over = self.over.get_or_insert_with(|| {
             let state = Arc::clone(&self.state);
-            Box::pin(async move { state.over().wait_async().await })
+            if is_part {
+                Box::pin(async move { waits::unrecorded(state.over()).await })
+            } else {
+                Box::pin(async move { state.over().wait_async().await })
+            }
         });
         let mut poll = || over.as_mut().poll(context);
-        let outcome = if waits::is_wanted() { waits::with_place(self.place, poll) } else { poll() };
-        ready!(outcome);
+        let is_recorded = !is_part && waits::is_wanted();
+        ready!(if is_recorded { waits::with_place(self.place, poll) } else { poll() });
         // A later poll creates another one, which is ready at once.
         self.over = None;
         Poll::Ready(())
@@ -202,7 +208,7 @@ impl Future for ClusterWait {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.poll_result(context).map_ok(drop)
+        self.poll_result(context, false).map_ok(drop)
     }
 }
 
@@ -231,7 +237,11 @@ impl External for ClusterWait {
         context: &mut Context<'_>,
         _: bool,
     ) -> Poll<Result<bool, tantara::Error>> {
-        self.poll_result(context).map_err(tantara::Error::from)
+        self.poll_result(context, true).map_err(tantara::Error::from)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.state.is_recorded().then(|| waits::stand_in(self.state.over()))
     }
 
     fn needs_poll(&self) -> bool {
@@ -255,7 +265,7 @@ mod tests {
         let inherited = || {
             let mut wait = ClusterWait::unbegun(&Runtime::inherited(), &"event".into(), Aim::Set);
             // It began in the parent.
-            wait.state = WaitState::new(&"event".into(), Aim::Set);
+            wait.state = WaitState::new(&"event".into(), Aim::Set, None);
             wait
         };
         let long = Duration::from_secs(60);

@@ -155,6 +155,7 @@ pub mod __private {
     pub use crate::note::check as check_note;
     pub use crate::slots::sealed::{IntoSlot, Seal, Sealed};
     pub use crate::slots::{Collected, Slot};
+    pub use crate::waits::hooks::Identity;
 }
 
 /// The examples of README.md.

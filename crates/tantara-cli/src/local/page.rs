@@ -90,6 +90,8 @@ pub(super) struct Event {
     pub(super) taken: Option<Act>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) abandoned: Option<Act>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) last_hold: Option<LastHold>,
     #[serde(deserialize_with = "the_first::<16, _, _>")]
     pub(super) setters: Vec<Act>,
     #[serde(default, deserialize_with = "the_first::<16, _, _>")]
@@ -97,6 +99,15 @@ pub(super) struct Event {
     /// Other processes that are to set it or hold it, or have ended meanwhile. Not from the page.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     pub(super) others: Vec<Other>,
+}
+
+/// The last hold of an event between machines, which has ended.
+#[derive(Deserialize, Serialize)]
+pub(super) struct LastHold {
+    pub(super) host: String,
+    pub(super) pid: u32,
+    #[serde(serialize_with = "moment")]
+    pub(super) since: u64,
 }
 
 /// A declaration about an event: by another process, or by this one through another opening of it.

@@ -11,7 +11,7 @@ use tantara::{SharedEvent, waits};
 
 use super::directory::Directory;
 pub(crate) use super::page::Process;
-use super::page::{Act, Event, Group, Mode, Other, time};
+use super::page::{Act, Event, Group, LastHold, Mode, Other, time};
 use crate::events::entry::Inside;
 use crate::events::text;
 use crate::failure::Failure;
@@ -327,6 +327,7 @@ impl Group {
                 lines.extend(event.holders.iter().take(3).map(|it| act("held", it)));
             } else {
                 lines.extend(event.setters.iter().take(3).map(|it| act("to be set", it)));
+                lines.extend(event.last_hold.as_ref().map(|hold| format!("{whose}{of}{}", hold.shown())));
             }
             // They are known by the file, which is the same for all of the group.
             lines.extend(event.others.iter().map(|other| format!("{of}{}", other.shown())));
@@ -363,6 +364,13 @@ impl Other {
         let process = self.pid.map_or_else(|| text::process(None), |pid| format!("process {pid}"));
         let user = of_user(self.user);
         format!("{what} by {process}{user}{state}: {}", self.act.shown())
+    }
+}
+
+impl LastHold {
+    fn shown(&self) -> String {
+        let (host, began) = (text::short(&self.host), text::ago(time(self.since)));
+        format!("last held by process {} on {host}, which let it go or vanished; its hold began {began}", self.pid)
     }
 }
 

@@ -30,7 +30,8 @@ fn hostile_pages_are_ignored_or_reported_in_one_line_and_hide_nothing() {
     // Locked by a living process, so that it is read.
     let deep = "[".repeat(100_000);
     let long = "x".repeat(100_000);
-    let event = json!({"name": "\u{1b}[2J\n", "labelled": true, "kind": "Event", "setters": []});
+    let hold = json!({"host": format!("\u{1b}[2J\n{long}"), "pid": u32::MAX, "since": u64::MAX});
+    let event = json!({"name": "\u{1b}[2J\n", "labelled": true, "kind": "Event", "setters": [], "last_hold": hold});
     let group = json!({
         "count": u64::MAX, "place": long, "mode": "one", "released": true, "abandoned": true, "number_of_events": 0,
         "events": [event], "waiters": [{"tid": 1, "since": u64::MAX}],

@@ -4,6 +4,8 @@
 mod declared;
 mod folded;
 mod hostile;
+#[cfg(in_repository)]
+mod machines;
 #[path = "../signals/mod.rs"]
 mod signals;
 

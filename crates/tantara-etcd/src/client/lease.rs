@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use std::time::Duration;
 
 use tantara::Event;
+use tantara::waits::Held;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -65,6 +66,8 @@ struct Kept {
     until: Mutex<Instant>,
     /// The key for which the lease is there.
     key: OnceLock<Vec<u8>>,
+    /// In the record of waits: the hold, until the lease is dropped or lost.
+    recorded: Mutex<Option<Held>>,
 }
 
 impl Lease {
@@ -87,9 +90,14 @@ impl Lease {
         self.is_inherited() || self.kept.lost.is_set() || Instant::now() >= self.kept.until()
     }
 
-    /// The lease is there for this key, which exists, and is lost with it.
-    pub(crate) fn is_for(&self, key: Vec<u8>) {
+    /// The lease is there for this key, which exists, and is lost with it. `hold` is its record, if waits
+    /// are recorded.
+    pub(crate) fn is_for(&self, key: Vec<u8>, hold: Option<Held>) {
         self.kept.key.get_or_init(|| key);
+        *lock(&self.kept.recorded) = hold;
+        if self.kept.lost.is_set() {
+            self.kept.end_record();
+        }
     }
 
     /// Whether this is the child of a fork: the lease belongs to its parent.
@@ -102,6 +110,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         // A command would wake up a task of the parent.
         if !self.is_inherited() {
+            self.kept.end_record();
             // If the task has ended, the lease expires by itself.
             let _ = self.commands.send(Command::Revoke(self.id));
         }
@@ -109,6 +118,11 @@ impl Drop for Lease {
 }
 
 impl Kept {
+    fn new(ttl: Duration, renewal: Renewal, until: Instant) -> Kept {
+        let (until, key, recorded) = (Mutex::new(until), OnceLock::new(), Mutex::default());
+        Kept { lost: Event::new(), ttl, renewal, until, key, recorded }
+    }
+
     fn until(&self) -> Instant {
         *lock(&self.until)
     }
@@ -116,6 +130,17 @@ impl Kept {
     fn extend(&self, until: Instant) {
         let mut known = lock(&self.until);
         *known = until.max(*known);
+    }
+
+    /// The lease has expired, or may have.
+    fn lose(&self) {
+        self.end_record();
+        wake::set(&self.lost);
+    }
+
+    fn end_record(&self) {
+        let hold = lock(&self.recorded).take();
+        drop(hold);
     }
 }
 
@@ -178,8 +203,7 @@ impl Leases {
             Err(failure) => return Err(failure.error),
         };
         let ttl = lasting(granted);
-        let kept =
-            Arc::new(Kept { lost: Event::new(), ttl, renewal, until: Mutex::new(asked + ttl), key: OnceLock::new() });
+        let kept = Arc::new(Kept::new(ttl, renewal, asked + ttl));
         if self.commands.send(Command::Keep(id, Arc::clone(&kept))).is_err() {
             return Err(Error::ended("the connection to etcd has been closed"));
         }
@@ -297,7 +321,7 @@ impl Keeper {
         for id in ids {
             self.next.remove(id);
             if let Some(kept) = self.kept.remove(id) {
-                wake::set(&kept.lost);
+                kept.lose();
                 revoking.spawn(revoke(Arc::clone(&self.connection), *id));
             }
         }
@@ -310,7 +334,7 @@ impl Keeper {
             let is_lost = now >= kept.until();
             if is_lost {
                 self.next.remove(id);
-                wake::set(&kept.lost);
+                kept.lose();
             }
             !is_lost
         });
@@ -330,7 +354,7 @@ impl Keeper {
         for (id, ttl) in answers {
             let Some(kept) = self.kept.get(&id) else { continue };
             if ttl <= 0 {
-                wake::set(&kept.lost);
+                kept.lose();
                 self.kept.remove(&id);
                 self.next.remove(&id);
             } else {
@@ -400,10 +424,10 @@ impl Drop for Keeper {
         self.inbox.close();
         while let Ok(command) = self.inbox.try_recv() {
             if let Command::Keep(_, kept) = command {
-                wake::set(&kept.lost);
+                kept.lose();
             }
         }
-        self.kept.values().for_each(|kept| wake::set(&kept.lost));
+        self.kept.values().for_each(|kept| kept.lose());
     }
 }
 
@@ -444,8 +468,7 @@ mod tests {
 
     fn lease(leases: &Leases, id: i64) -> Lease {
         let ttl = Duration::from_secs(60);
-        let until = Mutex::new(Instant::now() + ttl);
-        let kept = Arc::new(Kept { lost: Event::new(), ttl, renewal: OF_HOLD, until, key: OnceLock::new() });
+        let kept = Arc::new(Kept::new(ttl, OF_HOLD, Instant::now() + ttl));
         leases.commands.send(Command::Keep(id, Arc::clone(&kept))).unwrap();
         Lease { id, kept, commands: leases.commands.clone(), process: std::process::id() }
     }

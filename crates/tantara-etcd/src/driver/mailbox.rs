@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tantara::Event;
+use tantara::waits::Outside;
 
 use crate::error::Error;
 use crate::lock::lock;
@@ -113,12 +114,24 @@ pub(crate) struct WaitState {
     /// Set once the cluster has been read for the wait: every later `set` counts.
     pub(crate) begun: Event,
     has_left: AtomicBool,
+    /// The event, for the record of waits. Declared after `end`, which stands for it there.
+    outside: Option<Arc<Outside>>,
 }
 
 impl WaitState {
-    pub(crate) fn new(name: &Arc<str>, aim: Aim) -> Arc<WaitState> {
+    /// `outside` is the event if waits are recorded.
+    pub(crate) fn new(name: &Arc<str>, aim: Aim, outside: Option<Arc<Outside>>) -> Arc<WaitState> {
         let (end, begun, has_left) = (Completion::default(), Event::new(), AtomicBool::new(false));
-        Arc::new(WaitState { name: Arc::clone(name), aim, end, begun, has_left })
+        let state = Arc::new(WaitState { name: Arc::clone(name), aim, end, begun, has_left, outside });
+        if let Some(outside) = &state.outside {
+            outside.is_awaited_by(state.over(), aim == Aim::Unset);
+        }
+        state
+    }
+
+    /// Whether the record of waits knows for which event it is.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.outside.is_some()
     }
 
     /// Ends the wait, unless it has ended.

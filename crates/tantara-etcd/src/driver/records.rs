@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tantara::waits;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -141,7 +142,7 @@ impl Records {
         let lease = self.lease.try_lock().ok().and_then(|lease| lease.clone());
         let is_lost = async {
             match &lease {
-                Some(lease) => lease.lost().wait_async().await,
+                Some(lease) => waits::unrecorded(lease.lost()).await,
                 None => std::future::pending().await,
             }
         };

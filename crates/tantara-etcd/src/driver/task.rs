@@ -329,6 +329,9 @@ impl Driver {
                     let view = View { number, reads: self.reads, revision: snapshot.revision, state, pulse };
                     released.extend(waiters.apply(&view, now));
                     released.extend(waiters.begin(joining, &view));
+                    if waiters.is_newest(snapshot.revision) {
+                        self.store.recorded.note(name, state);
+                    }
                 }
                 // Without permission to read, a `set` would not be seen, so the waits fail.
                 Err(error) => {

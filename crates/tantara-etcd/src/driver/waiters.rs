@@ -223,6 +223,11 @@ impl Waiters {
         revision < self.newest.0
     }
 
+    /// Whether nothing newer is known than a read at this revision.
+    pub(crate) fn is_newest(&self, revision: i64) -> bool {
+        revision >= self.newest.0
+    }
+
     /// Applies a read to the waits that have begun. Returns those that it releases.
     pub(crate) fn apply(&mut self, view: &View<'_>, now: Instant) -> Vec<Waiter> {
         let &View { number, revision, state, pulse, .. } = view;

@@ -4,6 +4,7 @@ pub(crate) mod create;
 pub(crate) mod keys;
 pub(crate) mod queue;
 pub(crate) mod read;
+pub(crate) mod recorded;
 pub(crate) mod state;
 pub(crate) mod write;
 
@@ -15,6 +16,7 @@ use crate::client::lease::Leases;
 use crate::options::Options;
 use keys::Keys;
 use queue::WriteQueue;
+use recorded::Recorded;
 use write::Writer;
 
 /// Everything that a request needs. It does not keep the runtime thread alive.
@@ -25,6 +27,7 @@ pub(crate) struct Store {
     pub(crate) leases: Leases,
     pub(crate) writes: Arc<WriteQueue>,
     pub(crate) options: Options,
+    pub(crate) recorded: Recorded,
 }
 
 impl Store {
@@ -39,7 +42,8 @@ impl Store {
         let connection = Arc::new(Connection::new(endpoints, options.clone(), keys.slot(first)));
         let (leases, keep_alive) = Leases::new(Arc::clone(&connection), stop);
         let writer = Writer::new(Arc::clone(&connection), keys.clone(), first);
-        (Store { connection, keys, leases, writes: Arc::new(WriteQueue::new(writer)), options }, keep_alive)
+        let (writes, recorded) = (Arc::new(WriteQueue::new(writer)), Recorded::default());
+        (Store { connection, keys, leases, writes, options, recorded }, keep_alive)
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct State {
     pub(crate) level: Option<bool>,
     /// The revision at which the level key was created; 0 if there is none.
     pub(crate) created: i64,
+    /// The revision at which it was put last; 0 if there is none.
+    pub(crate) level_at: i64,
     pub(crate) pulse: Option<Pulse>,
     /// The leases of the holds that are known: all of them, or at most one after
     /// [`Keys::look`](super::keys::Keys::look).
@@ -51,7 +53,10 @@ impl State {
     /// Applies a key that was read, or put.
     pub(crate) fn put(&mut self, part: Part, kv: &KeyValue) {
         match part {
-            Part::Level => (self.level, self.created) = (Some(kv.value == b"1"), kv.create_revision),
+            Part::Level => {
+                (self.level, self.created) = (Some(kv.value == b"1"), kv.create_revision);
+                self.level_at = kv.mod_revision;
+            }
             Part::Pulse => self.pulse = Some(Pulse::new(kv)),
             Part::Hold => {
                 self.holds.extend(lease_of_hold(kv));
@@ -63,7 +68,7 @@ impl State {
     /// Applies a key that was deleted.
     pub(crate) fn delete(&mut self, part: Part, key: &[u8]) {
         match part {
-            Part::Level => (self.level, self.created) = (None, 0),
+            Part::Level => (self.level, self.created, self.level_at) = (None, 0, 0),
             Part::Pulse => self.pulse = None,
             Part::Hold => {
                 let lease = lease_of_key(key);
@@ -89,6 +94,13 @@ impl State {
     /// The last `set`, as the process that made it describes itself. `None` for an external value.
     pub(crate) fn last_set(&self) -> Option<Stamp> {
         Stamp::parse(&self.pulse.as_ref()?.value)
+    }
+
+    /// The hold that began last, if it has ended and the event was neither set nor cleared since it
+    /// began: only a hold puts the pulse and not the level. It may have ended in any way.
+    pub(crate) fn ended_hold(&self) -> Option<Stamp> {
+        let is_of_a_hold = self.pulse.as_ref().is_some_and(|pulse| self.level_at < pulse.revision);
+        if is_of_a_hold && !self.is_set() { self.last_set() } else { None }
     }
 
     /// The number of sets since an earlier state.
@@ -143,6 +155,51 @@ mod tests {
         assert!(held.was_created_again_since(&state(1, 2)));
         assert!(!state(1, 2).was_created_again_since(&held));
         assert_eq!(state(1, i64::MAX).sets_since(&state(1, i64::MIN)), i64::MAX.unsigned_abs());
+    }
+
+    #[test]
+    fn a_hold_that_has_ended_is_known_until_the_event_is_set_or_cleared() {
+        let stamp = Stamp::now();
+        let kv = |key: &str, value: &[u8], mod_revision, lease| KeyValue {
+            key: key.into(),
+            value: value.into(),
+            mod_revision,
+            lease,
+            ..KeyValue::default()
+        };
+        let hold = |state: &mut State, revision, lease: i64| {
+            state.put(Part::Hold, &kv(&format!("x/h/{lease:016x}"), b"", revision, lease));
+            state.put(Part::Pulse, &kv("x/p", &stamp.to_value(), revision, 0));
+        };
+        let put = |state: &mut State, value: &[u8], revision| state.put(Part::Level, &kv("x/l", value, revision, 0));
+        let end = |state: &mut State, lease: i64| state.delete(Part::Hold, format!("x/h/{lease:016x}").as_bytes());
+        let pid = |state: &State| state.ended_hold().map(|stamp| stamp.pid);
+        let known = Some(stamp.pid);
+        for before in [None, Some(b"0"), Some(b"1")] {
+            let mut state = State::default();
+            if let Some(level) = before {
+                put(&mut state, level, 1);
+            }
+            hold(&mut state, 2, 7);
+            hold(&mut state, 3, 8);
+            end(&mut state, 8);
+            assert_eq!(pid(&state), None, "another one holds it");
+            end(&mut state, 7);
+            assert_eq!(pid(&state), known.filter(|_| before != Some(b"1")), "it may be set besides");
+            for level in [&b"0"[..], b"1", b"0"] {
+                put(&mut state, level, 4);
+                assert_eq!(pid(&state), None);
+            }
+            hold(&mut state, 5, 9);
+            end(&mut state, 9);
+            assert_eq!(pid(&state), known);
+        }
+        let mut state = State::default();
+        put(&mut state, b"0", 1);
+        state.put(Part::Pulse, &kv("x/p", &stamp.to_value(), 1, 0));
+        assert_eq!(pid(&state), None, "a pulse is no hold");
+        state.put(Part::Pulse, &kv("x/p", b"hello", 2, 0));
+        assert_eq!(pid(&state), None, "an external value");
     }
 
     #[test]

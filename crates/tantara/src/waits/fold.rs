@@ -35,7 +35,8 @@ pub(crate) fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for (at, record) in snapshot.records.iter().enumerate() {
         let cycle = cycles.remove(&at);
-        let events = hash(record.what.targets().iter().map(|target| (target.kind as u8, target.address)));
+        let shown = record.what.targets().iter().map(|target| snapshot.known.shown(*target));
+        let events = hash(shown.map(|event| (event.kind as u8, event.address)));
         let number = *numbers.entry((key(&snapshot, record), cycle.clone())).or_insert_with(|| {
             groups.push(Group { count: 0, oldest: Vec::new(), is_of_same_events: true, events });
             groups.len() - 1
@@ -68,9 +69,10 @@ fn key(snapshot: &Snapshot, record: &Record) -> u64 {
     }
     .hash(&mut hasher);
     for target in record.what.targets() {
-        (target.kind as u8, target.until_unset, snapshot.known.has_released(*target)).hash(&mut hasher);
+        let shown = snapshot.known.shown(*target);
+        (shown.kind as u8, shown.until_unset, snapshot.known.has_released(*target)).hash(&mut hasher);
         if let Some(known) = snapshot.known.get(*target) {
-            (known.label.as_deref(), known.path.as_deref()).hash(&mut hasher);
+            (known.label.as_deref(), known.path.as_deref(), known.last_hold.as_deref()).hash(&mut hasher);
             // Not the thread and the time: of many tasks that are to be set at one place, one line is enough.
             let place = |act: &Act| (act.place.address(), act.thread.has_ended());
             for act in [&known.last_set, &known.abandoned, &known.taken] {
@@ -105,6 +107,7 @@ fn key_of_waiting(wait: &Waiting) -> u64 {
     (&wait.place, wait.task.is_some(), wait.mode).hash(&mut hasher);
     for event in &wait.events {
         (event.kind, event.until_unset, event.has_released, &event.label, &event.path).hash(&mut hasher);
+        event.last_hold.hash(&mut hasher);
         let place = |act: &view::Act| (act.place.clone(), act.by.has_ended);
         for act in [&event.last_set, &event.abandoned, &event.taken] {
             act.as_deref().map(place).hash(&mut hasher);

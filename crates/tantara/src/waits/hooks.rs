@@ -12,6 +12,7 @@
 
 use std::panic::Location;
 use std::ptr;
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::deadline::Deadline;
@@ -19,6 +20,8 @@ use crate::waits::known;
 #[allow(unused_imports, reason = "for events between processes")]
 pub(crate) use crate::waits::known::Count;
 pub(crate) use crate::waits::known::{Mark, Subject};
+use crate::waits::known::Act;
+use crate::waits::last_hold::LastHold;
 use crate::waits::start;
 use crate::waits::store::{self, Beginning};
 pub(crate) use crate::waits::store::{Kind, Place, Recorded, SlotIndex, SlotIndexCell, Target, What};
@@ -139,11 +142,25 @@ pub(crate) fn count_by(event: Identity, count: Count) {
 /// Somebody holds an event. The number of the hold; zero if it is not recorded.
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn hold(event: Identity, place: Place) -> u64 {
-    known::hold(outside(event), place)
+    hold_by(event, Act::now(place))
+}
+
+/// Somebody holds an event, by that act. The number of the hold.
+pub(crate) fn hold_by(event: Identity, act: Act) -> u64 {
+    known::hold(outside(event), act)
+}
+
+/// A wait for an event outside of this process ends by a `set` of another one, which stands for it.
+pub(crate) fn stands_for(event: Subject<'_>, other: Identity) {
+    known::stands_for(event, other.target(Generation::NONE));
+}
+
+/// The last hold of an event outside of this process, if it has ended.
+pub(crate) fn note_last_hold(address: usize, hold: Option<LastHold>) {
+    known::note_last_hold(address, hold.map(Arc::new));
 }
 
 /// A hold has ended, if it is recorded.
-#[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn release(address: usize, number: u64) {
     if number != 0 {
         known::keep(address, number);
@@ -198,7 +215,6 @@ pub(crate) fn forget(address: usize) {
 }
 
 /// A handle of an event outside of the process is dropped.
-#[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn dropped(address: usize) {
     if State::now().knows() {
         known::forget(address);

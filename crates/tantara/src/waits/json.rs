@@ -93,6 +93,14 @@ fn of_event(page: &mut Json, event: &Awaited) {
             page.object(|page| of_act(page, act));
         }
     }
+    if let Some(hold) = &event.last_hold {
+        page.key("last_hold");
+        page.object(|page| {
+            page.text("host", &hold.host);
+            page.number("pid", hold.pid.into());
+            page.number("since", milliseconds(hold.since));
+        });
+    }
     for (key, acts) in [("setters", &event.setters), ("holders", &event.holders)] {
         page.array(key, acts.iter().take(MOST_ACTS), |page, act| page.object(|page| of_act(page, act)));
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::sync::lock;
 use crate::sys::process::{self, GENERATIONS};
+use crate::waits::last_hold::LastHold;
 use crate::waits::store::{Kind, Place, Source, Target};
 use crate::waits::threads::{self, Thread};
 use crate::word::Generation;
@@ -70,7 +71,7 @@ pub(crate) struct Act {
 }
 
 impl Act {
-    fn now(place: Place) -> Act {
+    pub(crate) fn now(place: Place) -> Act {
         Act { place: Source::of(place), thread: threads::this_thread(), at: process::clock(), may_move: false }
     }
 }
@@ -120,6 +121,10 @@ pub(crate) struct Known {
     pub(crate) abandoned: Option<Act>,
     /// The last wait that used up a release of an auto-reset event.
     pub(crate) taken: Option<Act>,
+    /// The last hold of an event between machines, if it has ended.
+    pub(crate) last_hold: Option<Arc<LastHold>>,
+    /// The event outside of the process for which it stands: a wait for that ends by a `set` of this one.
+    pub(crate) stands_for: Option<Target>,
 }
 
 type Map = BTreeMap<usize, Known>;
@@ -165,6 +170,8 @@ fn change<T>(event: Subject<'_>, change: impl FnOnce(&mut Known) -> T) -> Option
         as_of: 0,
         abandoned: None,
         taken: None,
+        last_hold: None,
+        stands_for: None,
     };
     let mut shard = shard(address)?;
     event.claim(&mut shard);
@@ -222,10 +229,9 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Relaxed) as u64
 }
 
-/// Notes that somebody holds an event. Returns the number of the hold.
-#[allow(dead_code, reason = "for events between processes")]
-pub(crate) fn hold(event: Subject<'_>, place: Place) -> u64 {
-    let (act, number) = (Act::now(place), next_number());
+/// Notes that somebody holds an event, by that act. Returns the number of the hold.
+pub(crate) fn hold(event: Subject<'_>, act: Act) -> u64 {
+    let number = next_number();
     change(event, |known| known.holders.push((number, act)));
     number
 }
@@ -246,6 +252,18 @@ pub(crate) fn keep(address: usize, number: u64) {
         known.setters.retain(|(other, _)| *other != number);
         known.holders.retain(|(other, _)| *other != number);
     }
+}
+
+/// Notes the last hold of an event outside of the process, if something is known of the event.
+pub(crate) fn note_last_hold(address: usize, hold: Option<Arc<LastHold>>) {
+    if let Some(known) = shard(address).as_mut().and_then(|shard| shard.get_mut(&address)) {
+        known.last_hold = hold;
+    }
+}
+
+/// Notes that a wait for another event ends by a `set` of this one.
+pub(crate) fn stands_for(event: Subject<'_>, other: Target) {
+    change(event, |known| known.stands_for = Some(other));
 }
 
 /// What is known of the events with a path that somebody has declared to set, or holds.
@@ -275,7 +293,7 @@ pub(crate) fn give_up(address: usize, number: u64, place: Option<Place>) {
 pub(crate) fn forget_acts() {
     for shard in process::own(&KNOWN).into_iter().flatten() {
         for known in lock(shard).values_mut() {
-            (known.last_set, known.abandoned, known.taken) = (None, None, None);
+            (known.last_set, known.abandoned, known.taken, known.last_hold) = (None, None, None, None);
             known.in_vain = false;
         }
     }
@@ -287,8 +305,17 @@ pub(crate) fn forget(address: usize) {
     drop(forgotten);
 }
 
-/// What is known of an event of that kind.
+/// What is known of an event of that kind. If it stands for another, with what is known of that.
 fn get(address: usize, kind: Kind) -> Option<Known> {
+    let own = get_own(address, kind)?;
+    let other = own.stands_for.and_then(|other| get_own(other.address, other.kind));
+    Some(match other {
+        Some(Known { label, holders, last_hold, .. }) => Known { label, holders, last_hold, ..own },
+        None => own,
+    })
+}
+
+fn get_own(address: usize, kind: Kind) -> Option<Known> {
     let mut known = shard(address)?.get(&address).filter(|known| known.kind == kind)?.clone();
     // Not under the lock.
     if known.count.as_ref().is_some_and(|count| (count.0)().0 != known.as_of) {
@@ -344,6 +371,11 @@ impl OfEvents {
         self.0.get(&(target.address, target.kind))?.as_ref()
     }
 
+    /// The event that users know: the one that this one stands for, if it does.
+    pub(crate) fn shown(&self, target: Target) -> Target {
+        self.get(target).and_then(|known| known.stands_for).unwrap_or(target)
+    }
+
     pub(crate) fn contains(&self, address: usize, kind: Kind) -> bool {
         self.0.contains_key(&(address, kind))
     }
@@ -371,7 +403,8 @@ pub(crate) fn inherit() {
         let mut own = lock(own);
         for (address, known) in parents.iter().filter(|(_, known)| known.label.is_some()) {
             let (setters, holders) = (Vec::new(), Vec::new());
-            let bare = Known { setters, holders, last_set: None, abandoned: None, taken: None, ..known.clone() };
+            let (last_set, abandoned, taken, last_hold) = (None, None, None, None);
+            let bare = Known { setters, holders, last_set, abandoned, taken, last_hold, ..known.clone() };
             own.entry(*address).or_insert(bare);
         }
     }

@@ -76,7 +76,9 @@ pub(crate) mod hooks;
 mod json;
 pub(crate) mod known;
 mod label;
+mod last_hold;
 mod origin;
+mod outside;
 #[cfg_attr(not(shared_events), path = "no_pages.rs")]
 mod pages;
 pub(crate) mod start;
@@ -87,8 +89,11 @@ mod view;
 mod watchdog;
 
 pub use label::label;
+pub use last_hold::LastHold;
 #[doc(hidden)]
 pub use origin::{with_origin, with_place};
+#[doc(hidden)]
+pub use outside::{Call, Held, Outside, stand_in, unrecorded};
 #[cfg(shared_events)]
 #[doc(hidden)]
 pub use pages::{PageOfWaits, pages, publish_in};

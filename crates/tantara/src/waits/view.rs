@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::sys::process;
 use crate::waits::cycles::{self, Waits};
 use crate::waits::known::{self, Known, OfEvents};
+use crate::waits::last_hold::LastHold;
 use crate::waits::store::{self, Kind, Record, Source, Target, What};
 use crate::waits::threads::{self, Thread};
 use crate::word::Generation;
@@ -172,6 +173,8 @@ pub struct Awaited {
     pub abandoned: Option<Box<Act>>,
     /// The last wait that used up a release of an [`AutoResetEvent`](crate::AutoResetEvent).
     pub taken: Option<Box<Act>>,
+    /// Who has held a `ClusterEvent` last, if the hold has ended and nothing was done with the event since.
+    pub last_hold: Option<Box<LastHold>>,
     /// It has released this wait, but the task was not polled since, or the thread has not run.
     pub has_released: bool,
 }
@@ -324,6 +327,9 @@ impl Awaited {
         for setter in &self.setters {
             write!(f, "\n  {self} is to be set {setter}")?;
         }
+        if let Some(hold) = &self.last_hold {
+            write!(f, "\n  {self} was last held {hold}")?;
+        }
         if let Some(abandoned) = &self.abandoned {
             write!(f, "\n  abandoned: the last who was to set {self} gave up, {abandoned}")?;
         }
@@ -375,6 +381,7 @@ impl Clocks {
             until_unset: target.until_unset,
             abandoned: act(|known| known.abandoned.as_ref()),
             taken: act(|known| known.taken.as_ref()),
+            last_hold: known.and_then(|known| known.last_hold.as_deref()).cloned().map(Box::new),
             has_released,
         }
     }
@@ -420,7 +427,11 @@ impl Snapshot {
     fn set_in_vain(&self, record: &Record) -> Vec<Awaited> {
         let is_nothing_known = |target: &Target| {
             self.known.get(*target).is_none_or(|known| {
-                known.last_set.is_none() && known.abandoned.is_none() && known.setters.is_empty() && !target.until_unset
+                known.last_set.is_none()
+                    && known.abandoned.is_none()
+                    && known.last_hold.is_none()
+                    && known.setters.is_empty()
+                    && !self.known.shown(*target).until_unset
             })
         };
         let is_young = self.clocks.own.saturating_sub(record.since) < UNTIL_GUESS;
@@ -433,8 +444,10 @@ impl Snapshot {
     }
 
     pub(crate) fn waiting(&self, record: &Record) -> Waiting {
-        let awaited =
-            |target: &Target| self.clocks.awaited(*target, self.known.get(*target), self.known.has_released(*target));
+        let known = &self.known;
+        let awaited = |target: &Target| {
+            self.clocks.awaited(known.shown(*target), known.get(*target), known.has_released(*target))
+        };
         Waiting {
             events: record.what.targets().iter().map(awaited).collect(),
             mode: match record.what {
@@ -493,6 +506,7 @@ pub(crate) mod tests {
             until_unset: false,
             abandoned: None,
             taken: None,
+            last_hold: None,
             has_released: set.is_some(),
         };
         Waiting {

@@ -1,7 +1,7 @@
 //! Programs that hang, each by another mistake: the record names the place of the mistake in the code.
 //!
-//! Of twelve such programs ten are here. For a process that was killed, see the tests of `tantara ps`. A machine that
-//! has died is not named.
+//! Of twelve such programs ten are here. For a process that was killed, see the tests of `tantara ps`; for a machine
+//! that has died, those and the ones of `etcd-for-tests`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
