@@ -195,7 +195,7 @@ impl AutoResetEvent {
         hooks::meet(self.queue.subject(Kind::AutoReset));
         stored::note_all(&self.queue);
         let target = Target::of_auto_reset(hooks::address(&self.queue));
-        hooks::sleeps(state, What::One(target), place, deadline)
+        Some(hooks::sleeps(What::One(target), place, deadline))
     }
 
     /// A future that is ready once a release was given to it.

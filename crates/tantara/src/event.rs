@@ -186,10 +186,8 @@ impl Event {
     #[cold]
     fn release(&self, before: Word, place: Place) {
         let (word, generation) = (&self.queue.word, before.generation());
-        let records = before.has_tasks() && State::now().records();
-        if records {
-            let in_vain = !before.has_threads() && self.queue.is_empty();
-            hooks::set(self.queue.subject(Kind::Event), Some(generation), in_vain, place);
+        if before.has_tasks() && State::now().records() {
+            self.note(before, place);
         }
         if before.has_threads() {
             sys::wake_group(word, generation.group(), sys::FIRST);
@@ -198,8 +196,16 @@ impl Event {
             sys::wake_group(word, before.overdue_groups(), sys::ALL);
         }
         if before.has_tasks() {
-            self.queue.release_up_to(generation, records);
+            self.queue.release_up_to(generation);
         }
+    }
+
+    /// While waits are recorded: the `set` that found this word is noted.
+    #[cold]
+    #[inline(never)]
+    fn note(&self, before: Word, place: Place) {
+        let in_vain = !before.has_threads() && self.queue.is_empty();
+        hooks::set(self.queue.subject(Kind::Event), Some(before.generation()), in_vain, place);
     }
 
     /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay
@@ -387,7 +393,7 @@ impl Event {
         // The `set` that ends it is noted.
         wait::note_sets(&self.queue);
         let target = Target::of_event(hooks::address(&self.queue), began);
-        hooks::sleeps(state, What::One(target), place, deadline)
+        Some(hooks::sleeps(What::One(target), place, deadline))
     }
 
     /// Wakes the next threads of a generation that was released, unless all are awake. The caller

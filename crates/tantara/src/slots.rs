@@ -344,10 +344,10 @@ impl<'a> Slots<'a> {
         self.slots.iter().for_each(Slot::begin_record);
         let what = what(self.slots.iter().map(Slot::target).collect());
         let Record { place, deadline, .. } = self.record;
-        self.record.recorded = match deadline {
-            Some(deadline) => hooks::sleeps(state, what, place, deadline),
-            None => hooks::polled(state, what, place, context.waker()),
-        };
+        self.record.recorded = Some(match deadline {
+            Some(deadline) => hooks::sleeps(what, place, deadline),
+            None => hooks::polled(what, place, context.waker()),
+        });
     }
 
     /// From now on a thread polls, and blocks in between, until the deadline.

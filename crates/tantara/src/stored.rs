@@ -55,7 +55,9 @@ fn take_noted(queue: &Queue, place: Option<Place>) -> bool {
 
 /// From now on, what is given and taken is noted, while waits are recorded.
 pub(crate) fn note_all(queue: &Queue) {
-    queue.word.fetch_or(NOTED, AcqRel);
+    if !is_noted(queue) {
+        queue.word.fetch_or(NOTED, AcqRel);
+    }
 }
 
 /// Whether it is noted.

@@ -37,11 +37,11 @@ use std::pin::Pin;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use crate::sleepers::Sleepers;
 use crate::sync::{AtomicU8, AtomicU32, BATCH, Lock, UnsafeCell, const_new};
-use crate::waits::hooks::{self, Identity, Kind, Mark, Place, SlotIndexCell, Subject};
+use crate::waits::hooks::{self, Identity, Kind, Mark, Place, SlotIndexCell, State, Subject};
 use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Generation, Word};
 
@@ -106,9 +106,9 @@ impl Queue {
 
     /// Releases, in order, the waiters of `last` and of earlier generations, and wakes them in
     /// batches outside of the lock. If a waker panics, the others are woken nevertheless, and then
-    /// the first panic propagates. TASKS stays on if the event `stays_known`.
+    /// the first panic propagates. TASKS stays on while waits are recorded: the next `set` is noted.
     #[cold]
-    pub(crate) fn release_up_to(&self, last: Generation, stays_known: bool) {
+    pub(crate) fn release_up_to(&self, last: Generation) {
         let mut wakers = Wakers::new();
         loop {
             let guard = self.lock.lock();
@@ -119,7 +119,7 @@ impl Queue {
             let belongs = |generation: Generation| generation.is_within(last) && now.releases(generation);
             // SAFETY: the lock is held.
             let rest = unsafe { self.take_front(|waker| wakers.push(waker), BATCH, belongs) };
-            if rest == Rest::Empty && !stays_known {
+            if rest == Rest::Empty && !State::now().records() {
                 self.word.fetch_and(Word::ALL_BUT_TASKS, AcqRel);
             }
             drop(guard);
@@ -444,25 +444,26 @@ impl<H: Holder> Waiter<H> {
         self.node.state.load(Relaxed) == CLAIMED
     }
 
-    /// Ready once a release was given. Until then the waiter is queued, with that waker. One that is
-    /// not queued is appended if `admit`, called under the lock, returns `true`; else it is released.
+    /// `None` once a release was given. Until then it is queued, with that waker; whether it was appended.
+    /// One that is not queued is appended if `admit`, under the lock, says so, and else released.
     #[inline]
-    pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
+    pub(crate) fn poll(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Option<bool> {
         match self.node.state.load(Acquire) {
             UNLISTED => self.enlist(waker, admit),
             LISTED => self.renew(waker),
-            _ => Poll::Ready(()),
+            _ => None,
         }
     }
 
-    fn enlist(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Poll<()> {
+    #[inline]
+    fn enlist(self: Pin<&mut Self>, waker: &Waker, admit: impl FnOnce(&AtomicU32) -> bool) -> Option<bool> {
         let waker = waker.clone();
         let guard = self.queue().lock.lock();
         if !admit(&self.queue().word) {
             drop(guard);
             // No other thread has access to the node.
             self.node.state.store(RELEASED, Relaxed);
-            return Poll::Ready(());
+            return None;
         }
         // SAFETY: the lock is held, and the node is not listed: the waker is ours.
         self.node.waker.with_mut(|slot| unsafe { *slot = Some(waker) });
@@ -470,32 +471,32 @@ impl<H: Holder> Waiter<H> {
         self.queue().append(&self.node);
         self.node.state.store(LISTED, Relaxed);
         drop(guard);
-        Poll::Pending
+        Some(true)
     }
 
     /// A listed waiter is polled again, perhaps by another task.
-    fn renew(self: Pin<&mut Self>, waker: &Waker) -> Poll<()> {
+    fn renew(self: Pin<&mut Self>, waker: &Waker) -> Option<bool> {
         let guard = self.queue().lock.lock();
         if self.node.state.load(Relaxed) != LISTED {
-            return Poll::Ready(());
+            return None;
         }
         // SAFETY: the lock is held and the node is listed. Comparing wakers runs no foreign code.
         let same = self.node.waker.with(|own| unsafe { &*own }.as_ref().is_some_and(|own| own.will_wake(waker)));
         drop(guard);
         if same {
-            return Poll::Pending;
+            return Some(false);
         }
         let waker = waker.clone();
         let guard = self.queue().lock.lock();
         if self.node.state.load(Relaxed) != LISTED {
             drop(guard);
-            return Poll::Ready(());
+            return None;
         }
         // SAFETY: the lock is held and the node is listed.
         let replaced = self.node.waker.with_mut(|own| unsafe { (*own).replace(waker) });
         drop(guard);
         drop(replaced);
-        Poll::Pending
+        Some(false)
     }
 
     /// Leaves the queue, if it is queued. A release that was given stays given.

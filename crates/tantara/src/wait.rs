@@ -7,7 +7,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::task::{Context, Poll};
 
 use crate::stored;
@@ -85,30 +85,26 @@ impl<H: Holder> EventWait<H> {
 
     #[inline]
     pub(crate) fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut waiter = self.waiter();
         // A drained node is released. The word need not be read, which other processors may be
         // writing.
-        if waiter.is_released() {
+        if self.waiter.is_released() {
             return Poll::Ready(());
         }
+        self.poll_word(context)
+    }
+
+    // Not inlined: whoever finds a released wait saves no registers for this.
+    #[inline(never)]
+    fn poll_word(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut waiter = self.waiter();
         let generation = waiter.generation();
         if Word::from_bits(waiter.queue().word.load(Acquire)).releases(generation) {
             // The generation decides. A drain that is not done yet may still find the node, and
             // wake needlessly.
             return Poll::Ready(());
         }
-        let mut admitted = false;
-        let outcome = waiter.as_mut().poll(context.waker(), |word| {
-            admitted = admit(word, generation);
-            admitted
-        });
-        if admitted {
-            let state = State::now();
-            if !state.is_idle() {
-                record(state, &waiter, Kind::Event, context);
-            }
-        }
-        outcome
+        let polled = waiter.as_mut().poll(context.waker(), |word| admit(word, generation));
+        outcome(polled, &waiter, Kind::Event, context)
     }
 }
 
@@ -123,6 +119,7 @@ fn generation(queue: &Queue) -> Generation {
 /// Either a `set` finds TASKS on and drains afterwards, or this finds the `set`'s generation. If
 /// TASKS is on already, the load suffices: a `set` that it does not see takes the lock later, and
 /// finds the task.
+#[inline]
 fn admit(word: &AtomicU32, generation: Generation) -> bool {
     let mut seen = word.load(Acquire);
     loop {
@@ -142,12 +139,28 @@ fn admit(word: &AtomicU32, generation: Generation) -> bool {
 
 /// Makes an `Event` note its sets, while waits are recorded: the next `set` looks for tasks.
 pub(crate) fn note_sets(queue: &Queue) {
-    queue.word.fetch_or(Word::TASKS_BIT, AcqRel);
+    // Of an event that is known already the bit stays on.
+    if !Word::from_bits(queue.word.load(Relaxed)).has_tasks() {
+        queue.word.fetch_or(Word::TASKS_BIT, AcqRel);
+    }
 }
 
 fn target<H: Holder>(waiter: &Waiter<H>, kind: Kind) -> Target {
     let own = Identity::new(hooks::address(waiter.queue()), kind);
     waiter.holder().identity().unwrap_or(own).target(waiter.generation())
+}
+
+/// The outcome of a poll. A wait that was appended is recorded, if waits are.
+#[inline]
+fn outcome<H: Holder>(polled: Option<bool>, waiter: &Waiter<H>, kind: Kind, context: &Context<'_>) -> Poll<()> {
+    let Some(is_appended) = polled else { return Poll::Ready(()) };
+    if is_appended {
+        let state = State::now();
+        if !state.is_idle() {
+            record(state, waiter, kind, context);
+        }
+    }
+    Poll::Pending
 }
 
 /// Records a wait that was queued, if waits are recorded.
@@ -296,28 +309,29 @@ impl<H: Holder> AutoResetEventWait<H> {
     }
 
     /// Ready once it has a release, which is handed on when it is dropped, unless it was claimed.
+    #[inline]
     #[track_caller]
     fn poll_held(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        assert!(!self.waiter.is_claimed(), "AutoResetWait polled again after it was ready");
+        if self.waiter.is_released() {
+            return Poll::Ready(());
+        }
+        self.poll_queue(context)
+    }
+
+    // Not inlined, as `EventWait::poll_word`.
+    #[inline(never)]
+    fn poll_queue(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut waiter = self.waiter();
-        assert!(!waiter.is_claimed(), "AutoResetWait polled again after it was ready");
         if waiter.is_unlisted() && stored::take(waiter.queue(), waiter.to_record().0) {
             waiter.mark_released();
             return Poll::Ready(());
         }
-        let mut admitted = false;
-        let outcome = waiter.as_mut().poll(context.waker(), |word| {
-            admitted = stored::admit(word);
-            admitted
-        });
-        if admitted {
-            let state = State::now();
-            if !state.is_idle() {
-                record(state, &waiter, Kind::AutoReset, context);
-            }
-        }
-        outcome
+        let polled = waiter.as_mut().poll(context.waker(), stored::admit);
+        outcome(polled, &waiter, Kind::AutoReset, context)
     }
 
+    #[inline]
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let outcome = self.as_mut().poll_held(context);
@@ -330,11 +344,12 @@ impl<H: Holder> AutoResetEventWait<H> {
 
     /// The wait has used up its release.
     fn end_record(&self) {
-        if let (Some(place), slot, _) = self.waiter.to_record() {
-            if slot.is_used() {
+        let (place, slot, _) = self.waiter.to_record();
+        if slot.is_used() {
+            if let Some(place) = place {
                 stored::note_taken(self.waiter.queue(), place);
-                self.waiter.end_record();
             }
+            self.waiter.end_record();
         }
     }
 

@@ -149,6 +149,7 @@ impl Wakers {
     }
 
     /// Wakes all in order, and empties the batch.
+    #[inline]
     pub(crate) fn wake(&mut self) {
         loop {
             // Each iteration ends the batch or passes one waker that panics, so all are woken.

@@ -375,8 +375,10 @@ impl Handle {
 
     #[cold]
     fn record(&self, state: State, target: Target, deadline: Deadline, place: Place) -> Option<hooks::Recorded> {
-        let target = self.identity_for(target).target(Generation::NONE);
-        hooks::sleeps(state, hooks::What::One(target), place, deadline)
+        hooks::records(state).then(|| {
+            let target = self.identity_for(target).target(Generation::NONE);
+            hooks::sleeps(hooks::What::One(target), place, deadline)
+        })
     }
 
     /// By what the record of waits knows the event: it is told the name.

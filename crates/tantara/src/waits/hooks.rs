@@ -17,10 +17,10 @@ use std::task::Waker;
 
 use crate::deadline::Deadline;
 use crate::waits::known;
+use crate::waits::known::Act;
 #[allow(unused_imports, reason = "for events between processes")]
 pub(crate) use crate::waits::known::Count;
 pub(crate) use crate::waits::known::{Mark, Subject};
-use crate::waits::known::Act;
 use crate::waits::last_hold::LastHold;
 use crate::waits::start;
 use crate::waits::store::{self, Beginning};
@@ -74,19 +74,16 @@ pub(crate) fn queued(owner: usize, target: Target, place: Place, waker: &Waker) 
     store::insert(Beginning { owner, what: What::One(target), place, deadline: None, task }).0
 }
 
-/// A thread is about to sleep.
-#[cold]
-#[inline(never)]
-pub(crate) fn sleeps(state: State, what: What, place: Place, deadline: Deadline) -> Option<Recorded> {
-    let deadline = deadline.instant();
-    records(state).then(|| store::record(Beginning { owner: 0, what, place, deadline, task: None }))
+/// A thread is about to sleep, and waits are recorded.
+#[inline]
+pub(crate) fn sleeps(what: What, place: Place, deadline: Deadline) -> Recorded {
+    store::record(Beginning { owner: 0, what, place, deadline: deadline.instant(), task: None })
 }
 
-/// A task has polled a wait for several events.
+/// A task has polled a wait for several events, and waits are recorded.
 #[cold]
-pub(crate) fn polled(state: State, what: What, place: Place, waker: &Waker) -> Option<Recorded> {
-    let task = Some(waker.data().addr());
-    records(state).then(|| store::record(Beginning { owner: 0, what, place, deadline: None, task }))
+pub(crate) fn polled(what: What, place: Place, waker: &Waker) -> Recorded {
+    store::record(Beginning { owner: 0, what, place, deadline: None, task: Some(waker.data().addr()) })
 }
 
 /// A recorded wait has ended.

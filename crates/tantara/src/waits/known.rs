@@ -21,7 +21,7 @@ use crate::sync::lock;
 use crate::sys::process::{self, GENERATIONS};
 use crate::waits::last_hold::LastHold;
 use crate::waits::store::{Kind, Place, Source, Target};
-use crate::waits::threads::{self, Thread};
+use crate::waits::threads::{self, Own, Thread};
 use crate::word::Generation;
 
 /// Whether something is known of an event: a part of the event. (Not one of loom's atomics: models
@@ -53,7 +53,7 @@ impl Subject<'_> {
     /// Removes what is left from another event, unless something is known of this one. The caller
     /// holds the lock of the shard.
     fn claim(self, shard: &mut Map) {
-        if self.mark.is_some_and(|mark| !mark.0.swap(true, Relaxed)) {
+        if self.mark.is_some_and(|mark| !mark.is_on() && !mark.0.swap(true, Relaxed)) {
             shard.remove(&self.address);
         }
     }
@@ -205,21 +205,41 @@ pub(crate) fn name(event: Subject<'_>, name: impl FnOnce() -> (String, Option<St
 /// Notes that an event was set: see [`hooks`](crate::waits::hooks::set).
 pub(crate) fn set(event: Subject<'_>, generation: Option<Generation>, in_vain: bool, place: Place) {
     let counted = if event.kind == Kind::Shared { count(event.address) } else { None };
-    let (act, as_of) = (Act::now(place), counted.map(|(_, next)| next));
-    change(event, |known| {
+    let as_of = counted.map(|(_, next)| next);
+    let note = |known: &mut Known| {
         known.as_of = as_of.unwrap_or(known.as_of);
-        known.last_set = Some(act);
         known.was_awaited |= !in_vain;
         known.in_vain = !known.was_awaited;
         known.released = generation.or(known.released);
         known.abandoned = None;
-    });
+    };
+    act(event, place, |known| &mut known.last_set, note);
 }
 
 /// Notes that a wait has used up the release of an auto-reset event.
 pub(crate) fn take(event: Subject<'_>, place: Place) {
-    let act = Act::now(place);
-    change(event, |known| known.taken = Some(act));
+    act(event, place, |known| &mut known.taken, |_| ());
+}
+
+/// Notes an act of this thread, and what follows from it. The last one is likely to be this thread's, too.
+/// Then that is changed, and no reference to the thread is counted.
+fn act(event: Subject<'_>, place: Place, last: impl Fn(&mut Known) -> &mut Option<Act>, note: impl Fn(&mut Known)) {
+    let (place, at, number) = (Source::of(place), process::clock(), Own::get().number);
+    let is_done = change(event, |known| match last(known) {
+        Some(act) if act.thread.number == number => {
+            (act.place, act.at, act.may_move) = (place, at, false);
+            note(known);
+            true
+        }
+        _ => false,
+    });
+    if is_done == Some(false) {
+        let act = Act { place, thread: threads::this_thread(), at, may_move: false };
+        change(event, |known| {
+            *last(known) = Some(act);
+            note(known);
+        });
+    }
 }
 
 /// The number of a declaration or of a hold.

@@ -300,11 +300,9 @@ pub(crate) fn remove(index: SlotIndex, owner: usize) {
     let (shard, at) = index.shard_and_slot();
     let mut slots = lock(&shards[shard].0);
     let next = slots.free;
-    let ended = match slots.slots.get_mut(at) {
-        // In the child of a fork, the slot may be another's.
-        Some(slot @ Slot::Used { .. }) if slot.is_of(owner) => std::mem::replace(slot, Slot::Free(next)),
-        _ => return,
-    };
+    // In the child of a fork, the slot may be another's.
+    let Some(slot) = slots.slots.get_mut(at).filter(|slot| slot.is_of(owner)) else { return };
+    let ended = std::mem::replace(slot, Slot::Free(next));
     slots.free = at as u32;
     drop(slots);
     drop(ended);

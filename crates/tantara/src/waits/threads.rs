@@ -14,6 +14,8 @@ use crate::sys::process::{self, GENERATIONS};
 /// A thread that has waited, set or declared anything while this was recorded.
 #[derive(Debug)]
 pub(crate) struct Thread {
+    /// Its number in the record; zero if it has none.
+    pub(crate) number: u32,
     /// The number that the system gives it.
     pub(crate) id: u32,
     pub(crate) name: Option<Box<str>>,
@@ -23,9 +25,9 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    fn new(name: Option<Box<str>>) -> Thread {
+    fn new(number: u32, name: Option<Box<str>>) -> Thread {
         let [polls_tasks, has_ended] = [const { AtomicBool::new(false) }; 2];
-        Thread { id: process::thread(), name, polls_tasks, has_ended }
+        Thread { number, id: process::thread(), name, polls_tasks, has_ended }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -108,7 +110,7 @@ impl Own {
         let own = Own { number, polls_tasks: false, generation: generation as u16 };
         let own_name = NAME.try_with(Cell::take).ok().flatten();
         let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
-        let thread = Arc::new(Thread::new(name));
+        let thread = Arc::new(Thread::new(number, name));
         if let Some(threads) = process::own(&THREADS) {
             lock(threads).known.insert(number, Arc::clone(&thread));
         }
@@ -142,7 +144,7 @@ pub(crate) fn this_thread() -> Arc<Thread> {
         return thread;
     }
     let known = process::own(&THREADS).and_then(|threads| lock(threads).known.get(&number).cloned());
-    known.unwrap_or_else(|| Arc::new(Thread::new(None)))
+    known.unwrap_or_else(|| Arc::new(Thread::new(0, None)))
 }
 
 /// The threads that records refer to.
