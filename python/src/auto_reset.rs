@@ -53,6 +53,11 @@ impl AutoResetEvent {
     fn event(&self) -> &tantara::AutoResetEvent {
         self.event.get()
     }
+
+    /// Gives it a name in the record of waits.
+    pub(crate) fn label(&self, name: &str) {
+        self.event.label(name);
+    }
 }
 
 #[pymethods]

@@ -74,6 +74,11 @@ impl Event {
         self.event.get()
     }
 
+    /// Gives it a name in the record of waits.
+    pub(crate) fn label(&self, name: &str) {
+        self.event.label(name);
+    }
+
     /// `wait(timeout)`. `quick.rs` exports it to Python.
     pub(crate) fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         if self.event().is_set() {

@@ -5,9 +5,13 @@
 //! child never touches the old event. It is not freed either, because waits that began before the
 //! fork may refer to it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, OnceLock};
+
+use tantara::{Waitable, waits};
+
+use crate::locked::{lock, try_lock};
 
 /// The number of forks between the first process and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -31,10 +35,12 @@ pub(crate) struct Own<T> {
     forks: u32,
     /// The replacement in a child of that process.
     later: OnceLock<Box<Own<T>>>,
+    /// Its name in the record of waits.
+    label: Mutex<Option<Box<str>>>,
 }
 
 /// An event that can be copied without its waiters.
-pub(crate) trait Like {
+pub(crate) trait Like: Waitable {
     /// A new event without waiters, in the same state.
     fn like(&self) -> Self;
 }
@@ -61,16 +67,32 @@ impl Like for tantara::AutoResetEvent {
 
 impl<T: Like> Own<T> {
     pub(crate) fn new(event: T) -> Own<T> {
-        Own { event, forks: count(), later: OnceLock::new() }
+        Own { event, forks: count(), later: OnceLock::new(), label: Mutex::default() }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> &T {
-        if self.forks == count() { &self.event } else { self.get_later() }
+        if self.forks == count() { &self.event } else { &self.later().event }
     }
 
+    /// Gives the event a name in the record of waits. Its replacements have it too.
+    pub(crate) fn label(&self, name: &str) {
+        let own = if self.forks == count() { self } else { self.later() };
+        *lock(&own.label) = Some(name.into());
+        waits::label(&own.event, name);
+    }
+
+    /// The replacement in this process.
     #[cold]
-    fn get_later(&self) -> &T {
-        self.later.get_or_init(|| Box::new(Own::new(self.event.like()))).get()
+    fn later(&self) -> &Own<T> {
+        let later = self.later.get_or_init(|| {
+            let later = Box::new(Own::new(self.event.like()));
+            // Another thread of the parent may have had the lock.
+            if let Some(name) = try_lock(&self.label).as_ref().and_then(|label| label.as_deref()) {
+                later.label(name);
+            }
+            later
+        });
+        if later.forks == count() { later } else { later.later() }
     }
 }

@@ -9,7 +9,6 @@ use tantara::waits::{self, Act, Actor, Awaited, Mode, Waiting};
 
 use crate::auto_reset::AutoResetEvent;
 use crate::event::Event;
-use crate::member::Member;
 use crate::shared::SharedEvent;
 
 /// Record waits from now on, or no longer.
@@ -23,9 +22,9 @@ pub(crate) fn record_waits(on: bool) {
 #[pyfunction]
 pub(crate) fn label_event(event: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
     if let Ok(event) = event.cast::<Event>() {
-        waits::label(event.get().event(), name);
+        event.get().label(name);
     } else if let Ok(event) = event.cast::<AutoResetEvent>() {
-        waits::label(event.clone().unbind().waitable(), name);
+        event.get().label(name);
     } else if let Ok(event) = event.cast::<SharedEvent>() {
         waits::label(&event.get().opened()?, name);
     } else {

@@ -129,6 +129,7 @@ class Recorded(unittest.TestCase):
                 own.start()
                 [wait] = until(tantara.waits)
                 assert (wait.thread, wait.tid) == ("child's", own.native_id), wait
+                assert wait.events[0].name == "ready", wait
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
             assert [wait.thread for wait in tantara.waits()] == ["parent's"]
@@ -164,6 +165,38 @@ class Recorded(unittest.TestCase):
                     threading.current_thread = found
             assert not event.is_set() and not gate.is_set() and not held.is_set()
             """,
+            TANTARA_WAITS="1",
+        )
+
+    def test_the_children_of_a_fork_know_the_labels_of_their_parents(self):
+        run(
+            """
+            events = {"ready": tantara.Event(), "job": tantara.AutoResetEvent(), "told": tantara.SharedEvent()}
+            for name, event in events.items():
+                tantara.label_event(event, name)
+            def names():
+                threads = [threading.Thread(target=event.wait, daemon=True) for event in events.values()]
+                for thread in threads:
+                    thread.start()
+                until(lambda: len(tantara.waits()) == 3)
+                return {wait.events[0].name for wait in tantara.waits()}
+            def in_child(act):
+                pid = os.fork()
+                if pid == 0:
+                    act()
+                    os._exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+            def child():
+                in_child(grandchild)
+                assert names() == set(events), names()
+            def grandchild():
+                tantara.label_event(events["job"], "another")
+                assert names() == {"ready", "another", "told"}, names()
+            in_child(child)
+            assert names() == set(events), names()
+            os._exit(0)
+            """,
+            leaves=3,
             TANTARA_WAITS="1",
         )
 
