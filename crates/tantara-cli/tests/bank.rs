@@ -344,6 +344,18 @@ fn an_ignored_interrupt_stays_ignored() {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn a_picture_that_cannot_be_written_does_not_prevent_the_other_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("day.json");
+    let args = ["bank", "--pace", "0", "--quiet", "--timeline", "/dev/full", "--trace"];
+    let output = tantara(&args).arg(&trace).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(complaint(&output).contains("cannot write to /dev/full: No space left"), "{output:?}");
+    let _: Value = serde_json::from_str(&fs::read_to_string(trace).unwrap()).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_full_disk_is_reported() {
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = tantara(&["bank", "--pace", "0"]).stdout(full()).output().unwrap();

@@ -148,3 +148,14 @@ fn without_a_cluster_nothing_runs() {
     let stranger: Result<Child, _> = Command::new(env!("CARGO_BIN_EXE_tantara")).arg("far-worker-of-bank").spawn();
     assert_eq!(stranger.unwrap().wait().unwrap().code(), Some(2));
 }
+
+#[test]
+fn workers_use_the_namespace_of_the_manager() {
+    let servers = Servers::one();
+    let args = ["--namespace", "shop", "--count", "2", "--workers", "1", "--pace", "0"];
+    let mut child = bank(&servers, &args).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.last().as_deref(), Some("All customers have completed their transactions."));
+    assert!(child.wait().unwrap().success());
+    assert!(servers.keys("/tantara/").is_empty() && !servers.keys("/shop/").is_empty());
+}

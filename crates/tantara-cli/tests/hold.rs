@@ -271,6 +271,19 @@ fn a_command_that_cannot_be_run_sets_nothing() {
     assert!(line.contains("pulsed"), "the first change is the pulse: {line}");
 }
 
+/// Only an attempt tells whether a script without `#!` can be executed, so it runs before the event is set.
+#[test]
+fn a_command_ends_at_once_if_its_event_cannot_be_set() {
+    let events = Events::new();
+    events.done(&["clear", "up"]);
+    fs::create_dir(events.path().join("folder")).unwrap();
+    let script = events.home().join("script");
+    fs::write(&script, "sleep 5; echo it goes on").unwrap();
+    fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let complaint = events.refused(&["hold", "folder", "--", script.to_str().unwrap()], 2);
+    assert!(complaint.contains("it is a directory"), "{complaint}");
+}
+
 #[test]
 fn bad_usage_gets_one_clear_error() {
     let events = Events::new();
@@ -292,6 +305,12 @@ fn waits_until_unset(events: &Events) {
     // An event that does not exist is clear, and is not created.
     events.done(&["wait", "--unset", "up"]);
     assert_eq!(events.done(&["wait", "--unset", "--any", "up", "b"]), "up\n");
+    events.done(&["set", "up"]);
+    let mut one = events.start(&["wait", "--unset", "--any", "up", "b"]);
+    until(|| one.is_over());
+    assert_eq!(one.done(), "b\n");
+    events.done(&["rm", "up"]);
+    events.done(&["rm", "-f", "b"]);
     assert_eq!(events.done(&["ls", "--json"]), "[]\n");
     events.done(&["set", "up", "b"]);
     assert_eq!(events.code(&["wait", "--unset", "up", "--timeout", "0"]), 124);

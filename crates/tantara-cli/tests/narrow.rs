@@ -93,3 +93,13 @@ fn on_a_terminal_a_wait_hints_at_a_missing_option() {
     waiting.type_keys("\u{3}");
     waiting.end();
 }
+
+#[test]
+fn on_a_terminal_a_wait_names_what_is_left() {
+    let events = Events::new();
+    events.done(&["set", "a", "c"]);
+    let mut waiting = Terminal::start(200, &events.command(&["wait", "a", "b", "c"]));
+    waiting.until_shown("waiting for b in ");
+    waiting.type_keys("\u{3}");
+    assert_eq!(waiting.end().0, 130);
+}

@@ -83,6 +83,20 @@ fn a_wait_that_is_released_says_why_before_it_becomes_a_command() {
 }
 
 #[test]
+fn a_wait_for_any_says_why_it_was_released_and_nothing_else() {
+    in_each_place(|events| {
+        events.done(&["set", "a", "--note", "of yesterday"]);
+        events.done(&["clear", "a"]);
+        let waiting = events.start(&["wait", "--any", "a", "b"]);
+        events.until_waiting("b");
+        events.done(&["set", "b", "--note", "of today"]);
+        let (status, printed, why) = waiting.end();
+        assert!(status.success() && printed == "b\n", "{status}: {printed}");
+        assert!(why.contains(": of today\n") && why.lines().count() == 1, "{why}");
+    });
+}
+
+#[test]
 fn a_command_that_decides_sets_with_the_note() {
     let events = Events::new();
     for (command, name) in [("true", "built"), ("false", "failed")] {

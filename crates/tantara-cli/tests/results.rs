@@ -167,6 +167,55 @@ fn a_watch_ends_after_its_lines_or_its_time_between_machines() {
     a_watch_ends_after_its_lines_or_its_time(&Events::in_a_cluster());
 }
 
+/// Each event is opened before one of them is set, and may be removed in between.
+#[test]
+fn a_set_makes_events_anew_that_are_removed_meanwhile() {
+    let events = Events::new();
+    let names: Vec<String> = (0..300).map(|number| format!("e{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                events.run(&[&["rm", "-f"], &names[200..]].concat());
+            }
+        });
+        let outcomes: Vec<_> = (0..30).map(|_| events.run(&[&["set"], &names[..]].concat())).collect();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for output in outcomes {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    });
+}
+
+#[test]
+fn changes_that_follow_too_fast_are_merged_with_their_number() {
+    let events = Events::new();
+    let mut watching = events.start(&["watch", "x"]);
+    let stdout = watching.0.stdout.take().unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(stdout)).map_while(Result::ok);
+        lines.for_each(|line| sender.send(line).unwrap_or_default());
+    });
+    let next = || lines.recv_timeout(scratch::LONG).expect("a line");
+    // It watches, and has printed everything so far.
+    until(|| {
+        events.done(&["pulse", "x"]);
+        lines.try_recv().is_ok()
+    });
+    events.done(&["set", "x"]);
+    while !next().contains(" set by ") {}
+    watching.signal("-STOP");
+    events.done(&["clear", "x"]);
+    for _ in 0..5 {
+        events.done(&["pulse", "x"]);
+    }
+    watching.signal("-CONT");
+    let line = next();
+    assert!(line.contains(" cleared by ") && line.ends_with(" (5 sets merged)"), "{line}");
+}
+
 /// In both kinds of places.
 fn a_watch_ends_with_its_reader(events: &Events) {
     let mut watching = events.start(&["watch", "--json"]);
@@ -297,4 +346,14 @@ fn a_misspelt_option_gets_the_right_one() {
         assert!(complaint.contains(expected) && !complaint.contains("as a value"), "{complaint}");
     }
     assert!(!events.path().exists());
+}
+
+#[test]
+fn of_many_waiters_some_are_listed_and_the_others_counted() {
+    let events = Events::new();
+    let waiting: Vec<_> = (0..10).map(|_| events.start(&["wait", "x"])).collect();
+    until(|| events.done(&["ls"]).contains("and 2 more"));
+    let table = events.done(&["ls"]);
+    assert_eq!(table.matches("tantara wait x (for ").count(), 8, "{table}");
+    drop(waiting);
 }
