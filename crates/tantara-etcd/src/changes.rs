@@ -170,6 +170,8 @@ impl Changes {
     ///
     /// If the namespace may no longer be read, or in the child of a fork. An outage is no error.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Change>, Error> {
+        // In the child of a fork the queue may be locked for ever.
+        self.runtime.check_process()?;
         let deadline = Instant::now().checked_add(timeout);
         loop {
             self.inbox.queue.is_ready.clear();

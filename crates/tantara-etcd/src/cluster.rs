@@ -109,9 +109,13 @@ impl Cluster {
     /// have begun go on during an outage.
     ///
     /// Outages are detected while there is a wait, a hold or a request, within seconds. An idle
-    /// connection is not checked, and this call sends nothing.
+    /// connection is not checked, and this call sends nothing. In the child of a fork the reason is
+    /// that the connection belongs to the parent.
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {
+        if let Err(reason) = self.runtime.check_process() {
+            return Some(Outage { lasted: Duration::ZERO, reason });
+        }
         let (since, reason) = self.runtime.store().connection.outage()?;
         Some(Outage { lasted: since.elapsed(), reason })
     }

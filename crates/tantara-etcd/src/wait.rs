@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tantara::__private::{External, Identity};
 use tantara::waits;
 
-use crate::driver::mailbox::{Aim, Completer, WaitState};
+use crate::driver::mailbox::{Aim, Completer, UnlessForked, WaitState};
 use crate::driver::runtime::Runtime;
 use crate::driver::task::Request;
 use crate::error::Error;
@@ -46,12 +46,10 @@ pub struct ClusterWait {
     runtime: Runtime,
     state: Arc<WaitState>,
     /// Created by the first poll.
-    over: Option<Over>,
+    over: Option<UnlessForked<()>>,
     /// The call that has begun it.
     place: &'static Location<'static>,
 }
-
-type Over = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl ClusterWait {
     #[track_caller]
@@ -117,7 +115,11 @@ impl ClusterWait {
 
     /// Async form of [`begun`](ClusterWait::begun), with the same errors.
     pub async fn begun_async(&mut self) -> Result<(), Error> {
-        self.state.begun.wait_async().await;
+        if !self.state.begun.is_set() {
+            self.runtime.check_process()?;
+            let state = Arc::clone(&self.state);
+            UnlessForked::new(async move { state.begun.wait_async().await }).await?;
+        }
         self.state.result().unwrap_or(Ok(true)).map(drop)
     }
 
@@ -175,28 +177,30 @@ impl ClusterWait {
     /// `is_part` of an `any` or `all`, which is recorded as a whole.
     fn poll_result(&mut self, context: &mut Context<'_>, is_part: bool) -> Poll<Result<bool, Error>> {
         if !self.state.is_over() {
-            // The child of a fork would wait for ever.
-            self.runtime.check_process()?;
-            ready!(self.poll_over(context, is_part));
+            ready!(self.poll_over(context, is_part))?;
         }
         Poll::Ready(self.result())
     }
 
-    fn poll_over(&mut self, context: &mut Context<'_>, is_part: bool) -> Poll<()> {
+    fn poll_over(&mut self, context: &mut Context<'_>, is_part: bool) -> Poll<Result<(), Error>> {
+        if self.over.is_none() {
+            // The wait may have begun in the parent of this process.
+            self.runtime.check_process()?;
+        }
         let over = self.over.get_or_insert_with(|| {
             let state = Arc::clone(&self.state);
             if is_part {
-                Box::pin(async move { waits::unrecorded(state.over()).await })
+                UnlessForked::new(async move { waits::unrecorded(state.over()).await })
             } else {
-                Box::pin(async move { state.over().wait_async().await })
+                UnlessForked::new(async move { state.over().wait_async().await })
             }
         });
-        let mut poll = || over.as_mut().poll(context);
+        let mut poll = || Pin::new(&mut *over).poll(context);
         let is_recorded = !is_part && waits::is_wanted();
-        ready!(if is_recorded { waits::with_place(self.place, poll) } else { poll() });
+        let outcome = ready!(if is_recorded { waits::with_place(self.place, poll) } else { poll() });
         // A later poll creates another one, which is ready at once.
         self.over = None;
-        Poll::Ready(())
+        Poll::Ready(outcome)
     }
 }
 
@@ -272,8 +276,12 @@ mod tests {
         let mut polled = inherited();
         let poll = Pin::new(&mut polled).poll(&mut Context::from_waker(std::task::Waker::noop()));
         let Poll::Ready(outcome) = poll else { panic!("it waits") };
+        let mut begins = inherited();
+        let poll = std::pin::pin!(begins.begun_async()).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(has_begun) = poll else { panic!("it waits") };
         for error in [
             outcome.unwrap_err(),
+            has_begun.unwrap_err(),
             inherited().begun().unwrap_err(),
             inherited().wait().unwrap_err(),
             inherited().wait_timeout(long).unwrap_err(),

@@ -2,8 +2,10 @@
 //! await them.
 
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 
 use tantara::Event;
 use tantara::waits::Outside;
@@ -11,6 +13,48 @@ use tantara::waits::Outside;
 use crate::error::Error;
 use crate::lock::lock;
 use crate::wake;
+
+/// Fails in a child that the process which made a connection has forked.
+pub(crate) fn check_process(made_by: u32) -> Result<(), Error> {
+    if made_by == std::process::id() {
+        Ok(())
+    } else {
+        Err(Error::ended("this connection to etcd belongs to the process that made it; connect again in this one"))
+    }
+}
+
+/// A future that the runtime thread completes. In the child of a fork, where that thread does not run,
+/// it fails instead of waiting for ever.
+pub(crate) struct UnlessForked<T> {
+    process: u32,
+    /// Always there, until the drop.
+    future: Option<Pin<Box<dyn Future<Output = T> + Send + Sync>>>,
+}
+
+impl<T> UnlessForked<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + Sync + 'static) -> UnlessForked<T> {
+        UnlessForked { process: std::process::id(), future: Some(Box::pin(future)) }
+    }
+}
+
+impl<T> Future for UnlessForked<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T, Error>> {
+        check_process(self.process)?;
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        Poll::Ready(Ok(ready!(future.as_mut().poll(context))))
+    }
+}
+
+impl<T> Drop for UnlessForked<T> {
+    fn drop(&mut self) {
+        if check_process(self.process).is_err() {
+            // It may stand in a list whose lock the thread of the parent held during the fork.
+            std::mem::forget(self.future.take());
+        }
+    }
+}
 
 /// A value, and an event that is set when it was changed.
 #[derive(Debug, Default)]
@@ -81,14 +125,19 @@ impl<T> Reply<T> {
         self.take()
     }
 
-    /// Waits until there is a result.
-    pub(crate) async fn into_future(self) -> Result<T, Error> {
-        self.0.is_ready.wait_async().await;
-        self.take()
-    }
-
     fn take(&self) -> Result<T, Error> {
         self.0.lock().take().expect("a mailbox that is ready has a result")
+    }
+}
+
+impl<T: Send + 'static> Reply<T> {
+    /// Waits until there is a result.
+    pub(crate) async fn into_future(self) -> Result<T, Error> {
+        UnlessForked::new(async move {
+            self.0.is_ready.wait_async().await;
+            self.take()
+        })
+        .await?
     }
 }
 
@@ -188,5 +237,28 @@ impl Drop for Completer {
     fn drop(&mut self) {
         self.end.abandon();
         wake::set(&self.begun);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_the_parent_of_this_process_has_begun_fails() {
+        let (promise, reply) = promise::<()>();
+        let request = Arc::clone(&promise.0);
+        let mut waits = UnlessForked::new(async move { reply.0.is_ready.wait_async().await });
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut waits).poll(&mut context).is_pending());
+        waits.process = waits.process.wrapping_add(1);
+        let Poll::Ready(outcome) = Pin::new(&mut waits).poll(&mut context) else { panic!("it waits") };
+        let error = outcome.unwrap_err();
+        assert!(error.to_string().contains("connect again"), "{error}");
+        let owners = Arc::strong_count(&request);
+        drop(waits);
+        assert_eq!(Arc::strong_count(&request), owners, "the list that it stands in is not touched");
     }
 }

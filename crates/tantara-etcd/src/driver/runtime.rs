@@ -213,11 +213,7 @@ impl Runtime {
 
     /// The child of a fork has no runtime thread.
     pub(crate) fn check_process(&self) -> Result<(), Error> {
-        if self.0.process == std::process::id() {
-            Ok(())
-        } else {
-            Err(Error::ended("this connection to etcd belongs to the process that made it; connect again in this one"))
-        }
+        mailbox::check_process(self.0.process)
     }
 
     /// Whether this thread may block until the connection has done something. In the child of a fork
