@@ -18,7 +18,9 @@ use http::{HeaderMap, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
+use crate::hostile::{Flood, further_keys};
 use crate::lock;
+use crate::messages::{Field, Messages, bytes, content, field, framed, number, send, varint};
 
 /// How a [`StandIn`] answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,16 @@ pub enum Manner {
     EmptyPages,
     /// A hostile server: it answers every read with the same key, and announces more.
     SamePages,
+    /// A hostile server: it answers every read of a range with further keys of events, whose values have
+    /// this size, and announces more.
+    EndlessKeys(usize),
+    /// A hostile server: a watch shows ever new events that are set.
+    EndlessEvents,
+    /// A hostile server: a watch shows ever new changes of the event, each of which may have unset it. What
+    /// they have changed is not answered.
+    EndlessClears,
+    /// A member that takes this much longer to read what was at an earlier revision.
+    SlowPast(Duration),
 }
 
 /// A server on a loopback port that answers in a [`Manner`]. It uses HTTP/2 without TLS, and so
@@ -77,6 +89,8 @@ struct Shared {
     manner: Mutex<(Manner, Instant)>,
     requests: Mutex<Vec<String>>,
     refused_watches: Mutex<usize>,
+    /// The number of keys and of messages that it has made up.
+    made_up: Mutex<u64>,
     /// The client URLs that the list of the members has instead of the real ones.
     addresses: Mutex<Option<Vec<String>>>,
 }
@@ -94,6 +108,7 @@ impl StandIn {
             manner: Mutex::new((Manner::Pass, Instant::now())),
             requests: Mutex::default(),
             refused_watches: Mutex::default(),
+            made_up: Mutex::default(),
             addresses: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
@@ -131,6 +146,12 @@ impl StandIn {
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         lock(&self.shared.requests).clone()
+    }
+
+    /// The number of keys and of messages that it has made up so far.
+    #[must_use]
+    pub fn made_up(&self) -> u64 {
+        *lock(&self.shared.made_up)
     }
 
     /// The number of watches that it has refused so far.
@@ -197,6 +218,13 @@ async fn handle(
     {
         tokio::time::sleep(delay).await;
     }
+    match manner {
+        Manner::EndlessClears if path == TXN && is_about_the_past(first.as_deref()) => std::future::pending().await,
+        Manner::SlowPast(delay) if path == TXN && is_about_the_past(first.as_deref()) => {
+            tokio::time::sleep(delay).await;
+        }
+        _ => {}
+    }
     if let Manner::SlowRevokes(delay) = manner
         && path == REVOKE
     {
@@ -208,15 +236,24 @@ async fn handle(
     }
     let addresses = lock(&shared.addresses).clone();
     if let Some(addresses) = addresses.filter(|_| path == MEMBER_LIST) {
-        return respond(&mut answer, &members_at(&addresses));
+        return respond(&mut answer, &members_at(&addresses)).await;
     }
     if manner == Manner::EmptyPages && path == "/etcdserverpb.KV/Range" {
         // more = 3
-        return respond(&mut answer, &varint(3, 1));
+        return respond(&mut answer, &varint(3, 1)).await;
+    }
+    let page = match manner {
+        Manner::EndlessKeys(size) if path == "/etcdserverpb.KV/Range" => {
+            further_keys(first.as_deref(), size, &mut lock(&shared.made_up))
+        }
+        _ => None,
+    };
+    if let Some(page) = page {
+        return respond(&mut answer, &page).await;
     }
     if manner == Manner::SamePages && path == "/etcdserverpb.KV/Range" {
         // kvs = 2, and in it key = 1
-        return respond(&mut answer, &[bytes(2, &bytes(1, b"/same")), varint(3, 1)].concat());
+        return respond(&mut answer, &[bytes(2, &bytes(1, b"/same")), varint(3, 1)].concat()).await;
     }
     let mut member = member.ready().await.ok()?;
     if path == WATCH {
@@ -297,7 +334,16 @@ async fn watch(
                     *lock(&shared.refused_watches) += 1;
                     send(&mut *to_client.lock().await, framed(&refused_watch(why)), false).await?;
                 }
-                None => send(&mut to_member, message, false).await?,
+                None => {
+                    if let (Some(flood), Manner::EndlessEvents | Manner::EndlessClears) =
+                        (Flood::of(&message), manner.0)
+                    {
+                        let (has_names, counter) = (manner.0 == Manner::EndlessEvents, Arc::clone(&shared));
+                        let count = move || *lock(&counter.made_up) += 1;
+                        tokio::spawn(flood.run(has_names, Arc::clone(&to_client), count));
+                    }
+                    send(&mut to_member, message, false).await?;
+                }
             }
         }
     }
@@ -335,25 +381,6 @@ fn refused_watch(why: &str) -> Vec<u8> {
     [varint(2, u64::MAX), varint(3, 1), varint(4, 1), bytes(6, why.as_bytes())].concat()
 }
 
-/// Splits a stream into messages, each with gRPC's prefix of a flag and a length.
-#[derive(Default)]
-struct Messages(Vec<u8>);
-
-impl Messages {
-    fn take(&mut self, data: &[u8]) -> Vec<Bytes> {
-        self.0.extend(data);
-        let mut whole = Vec::new();
-        while let Some(prefix) = self.0.first_chunk::<5>() {
-            let length = 5 + u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-            if self.0.len() < length {
-                break;
-            }
-            whole.push(self.0.drain(..length).collect());
-        }
-        whole
-    }
-}
-
 async fn pass(mut from: RecvStream, mut to: SendStream<Bytes>) -> Option<()> {
     while let Some(data) = from.data().await {
         let Ok(data) = data else {
@@ -373,20 +400,7 @@ async fn pass(mut from: RecvStream, mut to: SendStream<Bytes>) -> Option<()> {
     }
 }
 
-async fn send(to: &mut SendStream<Bytes>, mut data: Bytes, is_last: bool) -> Option<()> {
-    while !data.is_empty() {
-        to.reserve_capacity(data.len());
-        let capacity = std::future::poll_fn(|context| to.poll_capacity(context)).await?.ok()?;
-        let piece = data.split_to(capacity.min(data.len()));
-        let ends = is_last && data.is_empty();
-        to.send_data(piece, ends).ok()?;
-        if ends {
-            return Some(());
-        }
-    }
-    if is_last { to.send_data(data, true).ok() } else { Some(()) }
-}
-
+const TXN: &str = "/etcdserverpb.KV/Txn";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
@@ -413,72 +427,16 @@ fn refusal(manner: Manner, path: &str, has_token: bool, message: &[u8]) -> Optio
     }
 }
 
+/// Whether the first read of a `TxnRequest`, after gRPC's prefix, names a revision: success = 2, request_range = 1,
+/// revision = 4.
+fn is_about_the_past(message: Option<&[u8]>) -> bool {
+    let range = |message| content(content(message, 2)?, 1);
+    message.and_then(|message| message.get(5..)).and_then(range).is_some_and(|range| number(range, 4).is_some())
+}
+
 /// Whether a `RangeRequest`, after gRPC's prefix, has its field 7 set.
 fn is_serializable(message: &[u8]) -> bool {
-    matches!(field(message.get(5..).unwrap_or_default(), 7), Some(Field::Number(value)) if value != 0)
-}
-
-/// A field of a message of protobuf.
-enum Field<'m> {
-    Number(u64),
-    Bytes(&'m [u8]),
-}
-
-/// The first field with this number. Fields before it are skipped by their wire types.
-fn field(mut rest: &[u8], number: u64) -> Option<Field<'_>> {
-    let varint = |rest: &mut &[u8]| {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (byte, after) = rest.split_first()?;
-            *rest = after;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
-    };
-    loop {
-        let tag = varint(&mut rest)?;
-        let value = varint(&mut rest)?;
-        let field = match tag & 7 {
-            0 => Field::Number(value),
-            2 => {
-                let content;
-                (content, rest) = rest.split_at_checked(usize::try_from(value).ok()?)?;
-                Field::Bytes(content)
-            }
-            _ => return None,
-        };
-        if tag >> 3 == number {
-            return Some(field);
-        }
-    }
-}
-
-/// A field of protobuf that is a number.
-fn varint(tag: u8, mut value: u64) -> Vec<u8> {
-    let mut bytes = vec![tag << 3];
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
-}
-
-/// A field of protobuf that is a string, bytes or a message.
-fn bytes(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = varint(tag, content.len() as u64);
-    bytes[0] |= 2;
-    bytes.extend(content);
-    bytes
-}
-
-/// A message, with gRPC's prefix of a flag and a length.
-fn framed(message: &[u8]) -> Bytes {
-    let length = u32::try_from(message.len()).expect("messages are small");
-    [&[0][..], &length.to_be_bytes(), message].concat().into()
+    number(message.get(5..).unwrap_or_default(), 7).is_some()
 }
 
 /// An error, which gRPC sends without a body.
@@ -495,10 +453,10 @@ fn members_at(urls: &[String]) -> Vec<u8> {
 }
 
 /// Answers a request with a message.
-fn respond(answer: &mut SendResponse<Bytes>, message: &[u8]) -> Option<()> {
+async fn respond(answer: &mut SendResponse<Bytes>, message: &[u8]) -> Option<()> {
     let head = Response::builder().header("content-type", "application/grpc").body(()).ok()?;
     let mut body = answer.send_response(head, false).ok()?;
-    body.send_data(framed(message), false).ok()?;
+    send(&mut body, framed(message), false).await?;
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     body.send_trailers(trailers).ok()
@@ -514,14 +472,6 @@ mod tests {
         assert!(!is_serializable(&framed(b"\x0a\x03key\x38\x00")));
         assert!(!is_serializable(&framed(b"\x0a\x0338\x01")));
         assert!(!is_serializable(b""));
-    }
-
-    #[test]
-    fn a_stream_is_split_into_messages() {
-        let two = [framed(b"one"), framed(b"")].concat();
-        let mut messages = Messages::default();
-        let whole: Vec<Bytes> = two.chunks(2).flat_map(|piece| messages.take(piece)).collect();
-        assert_eq!(whole, [framed(b"one"), framed(b"")]);
     }
 
     #[test]

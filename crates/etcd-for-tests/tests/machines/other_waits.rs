@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etcd_for_tests::{Proxy, Servers};
+use etcd_for_tests::{Manner, Proxy, Servers, StandIn};
 use tantara_etcd::{Cluster, ClusterEvent, ClusterWait, Error};
 
-use crate::{LONG, alone, namespace, patient, server};
+use crate::{LONG, alone, namespace, patient, server, until};
 
 /// The ways to wait for the same thing.
 #[derive(Clone, Copy)]
@@ -177,5 +177,27 @@ fn what_happens_during_an_outage_is_found_afterwards() {
             proxy.pass();
             assert!(wait.wait_timeout(LONG).unwrap(), "a wait was not released");
         }
+    }
+}
+
+#[test]
+fn a_time_that_passes_while_it_is_read_whether_an_event_was_unset_is_not_the_end() {
+    let server = Servers::one();
+    let stand_in = StandIn::of(&server.endpoints()[0]);
+    let options = patient().namespace(namespace()).learn_members(false).recheck(Duration::from_secs(86_400));
+    let client = Cluster::connect_with(stand_in.endpoint(), options.clone()).unwrap().event("event");
+    let other = Cluster::connect_with(server.endpoints(), options).unwrap().event("event");
+    other.set().unwrap();
+    for (again, outcome) in [(ClusterEvent::clear as fn(&ClusterEvent) -> _, true), (ClusterEvent::set, false)] {
+        let wait = begin(UNSET, &client);
+        stand_in.answer(Manner::SlowPast(Duration::from_secs(2)));
+        let before = stand_in.requests().len();
+        again(&other).unwrap();
+        other.set().unwrap();
+        if outcome {
+            until("the moment is read", || stand_in.requests().len() > before);
+        }
+        assert_eq!(wait.wait_timeout(Duration::ZERO).unwrap(), outcome);
+        stand_in.answer(Manner::Pass);
     }
 }

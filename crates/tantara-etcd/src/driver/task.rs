@@ -27,7 +27,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::call::Failure;
 use crate::client::pause::Pause;
 use crate::client::proto::WatchAnswer;
-use crate::driver::mailbox::{Aim, Completer};
+use crate::driver::late::{Limits, decides};
+use crate::driver::mailbox::Completer;
+use crate::driver::past::PastReads;
 use crate::driver::records::Records;
 use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
 use crate::driver::watch::{Message, WatchStream};
@@ -37,7 +39,6 @@ use crate::store::Store;
 use crate::store::create;
 use crate::store::keys::Part;
 use crate::store::read::{self, Snapshot};
-use crate::store::state::State;
 
 const DOING: &str = "wait for an event";
 
@@ -73,8 +74,6 @@ enum Done {
     Read { number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, snapshot: Result<Snapshot, Failure> },
     /// A read that ends waits.
     Decided { number: u64, waits: Vec<Completer>, names: Vec<Arc<str>>, snapshot: Result<Snapshot, Failure> },
-    /// A read of the state at the revision of a change.
-    Past { name: Arc<str>, revision: i64, snapshot: Result<Snapshot, Failure> },
     /// Events were created, or existed, each at a revision.
     Created { names: Vec<Arc<str>>, revisions: Vec<Result<i64, Error>> },
 }
@@ -110,6 +109,7 @@ struct Driver {
     /// When [`Waiters::advance`] is called again.
     next_advance: Instant,
     jobs: JoinSet<Done>,
+    past: PastReads,
     stream: WatchStream,
     records: Records,
 }
@@ -137,6 +137,7 @@ pub(crate) async fn run(
         next_count: now,
         next_advance: now,
         jobs: JoinSet::new(),
+        past: PastReads::new(Arc::clone(&store), DOING),
         stream: WatchStream::new(Arc::clone(&store)),
         records: Records::new(Arc::clone(&store)),
         store,
@@ -154,7 +155,12 @@ pub(crate) async fn run(
                 if let Ok(done) = done { driver.on_done(done) }
                 driver.note_change();
             }
-            message = driver.stream.next() => {
+            Some(past) = driver.past.next() => {
+                driver.leave_outdated_stream();
+                driver.has_to_read |= driver.past.apply(past, &mut driver.events);
+                driver.note_change();
+            }
+            message = driver.stream.next(), if !driver.past.is_full() => {
                 driver.note_change();
                 driver.on_message(message);
             }
@@ -164,16 +170,6 @@ pub(crate) async fn run(
         }
     }
     driver.records.end().await;
-}
-
-/// Whether this state, read after the time of a wait has passed, releases it, however it began.
-fn decides(wait: &Completer, state: &State) -> bool {
-    match wait.aim {
-        Aim::Set => state.is_set(),
-        // To a wait that has begun, a state without the event is a removal.
-        Aim::Unset => !state.is_set() && (state.exists() || !wait.begun.is_set()),
-        Aim::Next => false,
-    }
 }
 
 impl Driver {
@@ -241,13 +237,17 @@ impl Driver {
         });
     }
 
-    fn on_done(&mut self, done: Done) {
-        // The read may have been answered by another member, because the one of the stream does not
-        // serve. What the stream has not shown is then still to come.
+    /// A read may have been answered by another member, because the one of the stream does not serve.
+    /// What the stream has not shown is then still to come.
+    fn leave_outdated_stream(&mut self) {
         if self.stream.is_outdated() {
             self.stream.close();
             self.on_message(Message::Interrupted);
         }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        self.leave_outdated_stream();
         match done {
             Done::Read { number, names, joining, snapshot } => {
                 self.is_reading = false;
@@ -263,18 +263,6 @@ impl Driver {
                     self.forget_ended(&names);
                 }
             },
-            Done::Past { name, revision, snapshot } => {
-                let Some(waiters) = self.events.get_mut(&name) else { return };
-                match snapshot.map(|snapshot| snapshot.states.into_iter().next()) {
-                    Ok(Some(Ok(state))) => release(waiters.on_past(revision, &state)),
-                    // The watch has shown this moment, and will not show it again.
-                    Err(failure) if failure.error.is_unreachable() && waiters.waits_until_unset(revision) => {
-                        self.read_past(name, revision);
-                    }
-                    // The history is gone, or could not be read.
-                    _ => (waiters.is_stale, self.has_to_read) = (true, true),
-                }
-            }
             Done::Created { names, revisions } => {
                 for (name, revision) in names.iter().zip(revisions) {
                     let Some(waiters) = self.events.get_mut(name) else { continue };
@@ -296,14 +284,15 @@ impl Driver {
         let joining = names.iter().map(|_| Vec::new()).collect();
         self.apply(number, names, joining, snapshot);
         let now = Instant::now();
+        let limits = Limits { watch: now + DOUBT, reads: self.store.connection.request_deadline() };
         let states: HashMap<&Arc<str>, _> = names.iter().zip(&snapshot.states).collect();
         for wait in waits {
             match (states.get(&wait.name), self.events.get_mut(&wait.name)) {
                 // This read alone decides a wait that has not begun.
                 (Some(Ok(state)), _) if decides(&wait, state) => wait.complete(Ok(true)),
                 (Some(Err(error)), _) => wait.complete(Err(error.clone())),
-                (_, Some(waiters)) => waiters.decide(wait, now),
-                (_, None) => wait.complete(Ok(false)),
+                (Some(Ok(state)), Some(waiters)) => waiters.decide(wait, snapshot.revision, state, now, limits),
+                _ => wait.complete(Ok(false)),
             }
         }
         self.forget_ended(names);
@@ -421,7 +410,6 @@ impl Driver {
             // The watch will show what came after the read, and another read shows it at once.
             waiters.is_stale |= answer.header.is_some_and(|header| header.revision >= waiters.watch_from());
         }
-        let mut past = Vec::new();
         for event in &answer.events {
             let Some(kv) = &event.kv else { continue };
             // The range may have external keys.
@@ -437,21 +425,12 @@ impl Driver {
                 Part::Pulse | Part::Waiter => false,
             };
             if may_unset && waiters.waits_until_unset(revision) {
-                past.push((Arc::clone(name), revision));
+                self.past.request(name, revision, waiters);
             }
         }
+        waiters.end_late(now, name);
         self.has_to_read |= waiters.is_stale;
-        past.into_iter().for_each(|(name, revision)| self.read_past(name, revision));
-    }
-
-    /// Reads an event as it was when it changed.
-    fn read_past(&mut self, name: Arc<str>, revision: i64) {
-        let store = Arc::clone(&self.store);
-        self.jobs.spawn(async move {
-            let until = store.connection.request_deadline();
-            let snapshot = read::events_at(&store, DOING, &[Arc::clone(&name)], revision, until).await;
-            Done::Past { name, revision, snapshot }
-        });
+        self.past.begin(&mut self.events);
     }
 
     /// Begins everything that is due. Returns when to call this again.

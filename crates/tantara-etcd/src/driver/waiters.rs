@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::client::pause::Pause;
+use crate::driver::late::{Late, LateWaits, Limits};
 use crate::driver::mailbox::{Aim, Completer};
 use crate::error::Error;
 use crate::store::keys::Part;
@@ -103,8 +104,8 @@ enum History {
 pub(crate) struct Waiters {
     pub(crate) joining: Vec<Joining>,
     begun: Vec<Waiter>,
-    /// Waits whose time passed while they were in doubt, and when each ends.
-    deciding: Vec<(Completer, Instant)>,
+    /// Waits whose time has passed, and which may have been released before.
+    pub(crate) late: LateWaits,
     /// The number of waits that were dropped since the last [`purge`](Waiters::purge).
     pub(crate) left: usize,
     /// Whether the event has to be read, even if no wait joins.
@@ -163,7 +164,7 @@ impl Waiters {
         Waiters {
             joining: Vec::new(),
             begun: Vec::new(),
-            deciding: Vec::new(),
+            late: LateWaits::default(),
             left: 0,
             is_stale: false,
             watch: None,
@@ -452,23 +453,27 @@ impl Waiters {
         if self.watch_at.is_some() && watch_at.is_none() {
             self.is_stale |= self.needs_watch(now);
         }
-        let due = [watch_at, self.end_decided(now, name), self.end_removed(now, name)];
+        let due = [watch_at, self.end_late(now, name), self.end_removed(now, name)];
         due.into_iter().flatten().min()
     }
 
-    /// Ends the waits whose time passed a while ago, while they were in doubt. Returns when the
-    /// next one ends.
-    fn end_decided(&mut self, now: Instant, name: &str) -> Option<Instant> {
-        self.deciding.retain(|(wait, _)| !wait.is_over());
-        if self.deciding.is_empty() {
-            return None;
-        }
-        for (wait, _) in self.deciding.extract_if(.., |(_, due)| *due <= now) {
-            let is_removed = self.begun.iter().any(|waiter| waiter.is(&wait) && waiter.is_in_doubt);
+    /// Ends the waits whose time has passed, if nothing is still to be shown. Returns when the next one
+    /// ends.
+    pub(crate) fn end_late(&mut self, now: Instant, name: &str) -> Option<Instant> {
+        let decided = self.late.take_decided(now, self.shown());
+        for wait in &decided {
+            let is_removed = self.begun.iter().any(|waiter| waiter.is(wait) && waiter.is_in_doubt);
             wait.complete(if is_removed { Err(Error::removed(name)) } else { Ok(false) });
         }
-        self.forget_ended();
-        self.deciding.iter().map(|(_, due)| *due).min()
+        if !decided.is_empty() {
+            self.forget_ended();
+        }
+        self.late.due(now)
+    }
+
+    /// The revision up to which the changes of the event are known without gaps.
+    fn shown(&self) -> i64 {
+        self.position.next.saturating_sub(1)
     }
 
     /// Ends the waits in doubt, once the watch has had its time. Returns when that will be.
@@ -490,20 +495,20 @@ impl Waiters {
         None
     }
 
-    /// Ends a wait whose time has passed, and which the last read did not release. It is not
-    /// released, unless the watch has yet to show what came before that read.
-    pub(crate) fn decide(&mut self, wait: Completer, now: Instant) {
+    /// Ends a wait whose time has passed, and which the read that was made since did not release. It is
+    /// not released, unless something that came before that read is still to be shown.
+    pub(crate) fn decide(&mut self, wait: Completer, revision: i64, state: &State, now: Instant, limits: Limits) {
         let is_behind = match self.history {
             History::Known => false,
             History::Awaited => true,
             History::Shown(since) => now < since + DOUBT,
         };
-        let waiter = self.begun.iter().find(|waiter| waiter.is(&wait));
-        if waiter.is_some_and(|waiter| waiter.is_in_doubt || self.has_gap && is_behind) {
-            self.deciding.push((wait, now + DOUBT));
-        } else {
-            wait.complete(Ok(false));
-        }
+        let Some(waiter) = self.begun.iter().find(|waiter| waiter.is(&wait)) else {
+            return wait.complete(Ok(false));
+        };
+        let is_in_doubt = waiter.is_in_doubt || self.has_gap && is_behind;
+        let late = Late::new(wait, is_in_doubt, revision, state, limits);
+        self.late.add(late, now, self.shown());
     }
 
     /// Forgets the waits that have ended.
@@ -523,6 +528,17 @@ impl Waiters {
 pub(crate) fn release(mut released: Vec<Waiter>) {
     released.sort_unstable_by_key(|waiter| waiter.order);
     released.iter().for_each(|waiter| waiter.wait.complete(Ok(true)));
+}
+
+#[cfg(test)]
+impl Waiters {
+    /// With a wait that has begun at this revision.
+    pub(crate) fn with(wait: Completer, revision: i64, now: Instant) -> Waiters {
+        let mut waiters = Waiters::new(now);
+        let (order, pulse, existed, is_in_doubt, joined) = (1, None, revision, false, 1);
+        waiters.begun.push(Waiter { wait, order, revision, pulse, existed, is_in_doubt, joined });
+        waiters
+    }
 }
 
 #[cfg(test)]

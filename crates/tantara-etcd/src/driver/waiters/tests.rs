@@ -1,5 +1,7 @@
 //! Tests of the rules, one fact at a time.
 
+mod late;
+
 use super::*;
 use crate::client::proto::{KeyValue, RangeAnswer};
 use crate::driver::mailbox::{Aim, WaitState};
@@ -71,6 +73,13 @@ impl One {
         release(self.waiters.apply(&view, self.now));
         let joining = joining.map(|wait| Joining { wait: Completer(Arc::clone(wait)), order: 1, until: self.now });
         release(self.waiters.begin(joining.into_iter().collect(), &view));
+        self.outcome()
+    }
+
+    /// The time of the wait has passed, and a read since then shows this.
+    fn decide(&mut self, revision: i64, state: &State) -> String {
+        let limits = Limits { watch: self.now + DOUBT, reads: self.now + 5 * DOUBT };
+        self.waiters.decide(Completer(Arc::clone(&self.wait)), revision, state, self.now, limits);
         self.outcome()
     }
 
@@ -267,7 +276,7 @@ fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
     let mut one = One::begun(state(Some(5), Some("0")));
     one.waiters.on_interrupted();
     assert_eq!(one.read(2, 20, absent()), "None");
-    one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+    one.decide(20, &absent());
     one.waiters.advance(one.now, "x");
     assert_eq!(one.outcome(), "None");
     assert_eq!(one.after_doubt(), REMOVED);
@@ -283,7 +292,7 @@ fn a_removal_in_doubt_waits_until_the_watch_has_begun_and_had_its_time() {
 fn a_deadline_that_comes_to_be_in_doubt_waits_no_longer_for_a_later_doubt() {
     let mut one = One::begun(state(Some(5), Some("0")));
     one.read(2, 20, absent());
-    one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+    one.decide(20, &absent());
     one.waiters.doubt = Some(one.now + DOUBT / 2);
     assert_eq!(one.after_doubt(), REMOVED);
 }
@@ -316,7 +325,7 @@ fn a_deadline_in_doubt_waits_for_the_watch() {
     for (is_set_first, outcome) in [(true, "true"), (false, REMOVED)] {
         let mut one = One::begun(state(Some(5), Some("0")));
         assert_eq!(one.read(2, 20, absent()), "None");
-        one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+        one.decide(20, &absent());
         assert_eq!(one.outcome(), "None");
         if is_set_first {
             one.change(Part::Pulse, false, 12);
@@ -324,7 +333,7 @@ fn a_deadline_in_doubt_waits_for_the_watch() {
         assert_eq!(one.after_doubt(), outcome);
     }
     let mut one = One::begun(state(Some(5), Some("0")));
-    one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+    one.decide(20, &absent());
     assert_eq!(one.outcome(), "false");
     one.read(2, 20, absent());
     // An event that did not exist before the outage, nor after it, may have been set and removed.
@@ -335,7 +344,7 @@ fn a_deadline_in_doubt_waits_for_the_watch() {
             one.waiters.on_interrupted();
         }
         one.read(2, 20, absent());
-        one.waiters.decide(Completer(Arc::clone(&one.wait)), one.now);
+        one.decide(20, &absent());
         if is_interrupted {
             one.waiters.begin_watch(2, 20);
             one.waiters.on_watch_begun(one.now);
