@@ -1,6 +1,8 @@
 //! [`Changes`]: every change of every event of a namespace.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+mod queue;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::pin::Pin;
@@ -16,52 +18,18 @@ use crate::driver::mailbox::Mailbox;
 use crate::driver::runtime::Runtime;
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
-use crate::list::Origin;
 use crate::random;
 use crate::store::Store;
 use crate::store::keys;
 use crate::store::read;
 use crate::store::state::State;
+pub use queue::Change;
+use queue::{Queue, change};
 
 const DOING: &str = "watch events";
 
-/// The number of changes that are kept for a caller who does not take them. Beyond it, changes of
-/// the same event are merged.
-const MOST: usize = 4_096;
-
 /// How long a watch may take to show what a list has shown.
 const LAG: Duration = Duration::from_secs(2);
-
-/// A change of an event. From [`Changes`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct Change {
-    /// The name of the event.
-    pub name: String,
-    /// The number of times that it was set in this change. More than one if changes were merged:
-    /// several were made while the cluster could not be reached and their history is gone, or the
-    /// caller was thousands of changes behind. Merging loses no `set`.
-    pub sets: u64,
-    /// Whether it is set now.
-    pub is_set: bool,
-    /// Whether it was removed, and does not exist now.
-    pub is_removed: bool,
-    /// The last `set` of this change, if there was one: by which process, when, and with which
-    /// [note](crate::ClusterEvent::set_with_note).
-    pub last_set: Option<Origin>,
-}
-
-/// The step from one state of an event to another, if there is one to report.
-fn change(name: &str, before: &State, now: &State) -> Option<Change> {
-    let sets = now.sets_since(before);
-    let is_removed = before.exists() && !now.exists();
-    let is_change = sets > 0 || is_removed || now.is_set() != before.is_set();
-    is_change.then(|| {
-        let last_set = now.last_set().filter(|_| sets > 0).map(Origin::from);
-        Change { name: name.to_owned(), sets, is_set: now.is_set(), is_removed, last_set }
-    })
-}
 
 /// Every change of every event of a namespace, in the order in which they were made, from
 /// [`Cluster::changes`](crate::Cluster::changes) on. It survives outages of the cluster: changes
@@ -70,7 +38,8 @@ fn change(name: &str, before: &State, now: &State) -> Option<Change> {
 ///
 /// A caller who does not keep up misses no change, and memory is bounded: some 4,000 changes are
 /// kept, and beyond that one change for each event, into which later changes of the same event are
-/// merged.
+/// merged. After a million changes of different events that were not taken, and in a namespace with more
+/// keys, it ends with an error.
 ///
 /// # Examples
 ///
@@ -97,44 +66,6 @@ struct Inbox {
     is_closed: Event,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    changes: VecDeque<Change>,
-    /// The number of changes that were taken.
-    taken: u64,
-    /// The position of the last change of each event in the queue, counted from the first change
-    /// ever.
-    last: HashMap<String, u64>,
-    /// Why no change will follow.
-    error: Option<Error>,
-}
-
-impl Queue {
-    fn push(&mut self, change: Change) {
-        if self.changes.len() >= MOST {
-            let index = self.last.get(&change.name).map(|last| last - self.taken);
-            let last = index.and_then(|index| self.changes.get_mut(usize::try_from(index).ok()?));
-            if let Some(last) = last {
-                last.sets = last.sets.saturating_add(change.sets);
-                (last.is_set, last.is_removed) = (change.is_set, change.is_removed);
-                last.last_set = change.last_set.or_else(|| last.last_set.take());
-                return;
-            }
-        }
-        self.last.insert(change.name.clone(), self.taken + self.changes.len() as u64);
-        self.changes.push_back(change);
-    }
-
-    fn pop(&mut self) -> Option<Change> {
-        let change = self.changes.pop_front()?;
-        if self.last.get(&change.name) == Some(&self.taken) {
-            self.last.remove(&change.name);
-        }
-        self.taken += 1;
-        Some(change)
-    }
-}
-
 impl Changes {
     pub(crate) fn new(runtime: Runtime) -> Result<Changes, Error> {
         // If the namespace may not be read, this is where it fails.
@@ -143,8 +74,9 @@ impl Changes {
         let follower = Follower {
             store: Arc::clone(runtime.store()),
             inbox: Arc::clone(&inbox),
+            holds: holds_of(&states),
             states,
-            step: Vec::new(),
+            step: HashMap::new(),
             step_at: 0,
             touched: None,
             adopted: HashMap::new(),
@@ -237,14 +169,20 @@ async fn list(store: &Store) -> Result<(States, i64), Error> {
     Ok((states, revision))
 }
 
+fn holds_of(states: &States) -> usize {
+    states.values().map(|state| state.holds.len()).sum()
+}
+
 /// Follows the changes of a namespace, on the runtime thread.
 struct Follower {
     store: Arc<Store>,
     inbox: Arc<Inbox>,
     states: States,
-    /// The events that were changed at the last revision, as far as the watch has shown it, and
-    /// their states before.
-    step: Vec<(String, State)>,
+    /// The number of holds in them.
+    holds: usize,
+    /// The events that were changed at the last revision, as far as the watch has shown it: in which
+    /// order, and their states before.
+    step: HashMap<String, (usize, State)>,
     step_at: i64,
     /// The events of which the watch has shown anything since a look has begun, if one has.
     touched: Option<HashSet<String>>,
@@ -298,6 +236,8 @@ enum End {
     Interrupted(i64),
     /// The history that it needs is gone, or cannot be received.
     Lost,
+    /// There is more than is kept.
+    TooMuch(Error),
 }
 
 impl Follower {
@@ -306,11 +246,12 @@ impl Follower {
         loop {
             match self.follow(revision).await {
                 End::Interrupted(after) => revision = after,
+                End::TooMuch(error) => return error,
                 End::Lost => match list(&self.store).await {
                     Ok((states, at)) => {
                         self.report_step();
                         self.report_differences(&states);
-                        (self.states, revision) = (states, at);
+                        (self.holds, self.states, revision) = (holds_of(&states), states, at);
                         self.adopted.clear();
                     }
                     Err(error) if error.is_unreachable() => {}
@@ -340,6 +281,9 @@ impl Follower {
         let mut look = Look::next(&self.store);
         self.touched = None;
         loop {
+            if let Some(error) = self.too_much() {
+                return End::TooMuch(error);
+            }
             let message = tokio::select! {
                 message = stream.next() => message,
                 listed = look.go_on(&self.store) => {
@@ -393,10 +337,16 @@ impl Follower {
                 touched.insert(name.to_owned());
             }
             let state = self.states.entry(name.to_owned()).or_default();
-            if !self.step.iter().any(|(of, _)| of == name) {
-                self.step.push((name.to_owned(), state.clone()));
+            if !self.step.contains_key(name) {
+                self.step.insert(name.to_owned(), (self.step.len(), state.clone()));
             }
-            if event.is_delete() { state.delete(part, &kv.key) } else { state.put(part, kv) }
+            self.holds -= state.holds.len();
+            if event.is_delete() {
+                state.delete(part, &kv.key)
+            } else {
+                state.put(part, kv)
+            }
+            self.holds += state.holds.len();
         }
         if answer.fragment {
             return last.map(|last| last.saturating_sub(1));
@@ -407,7 +357,9 @@ impl Follower {
 
     /// Reports the changes at the last revision.
     fn report_step(&mut self) {
-        for (name, before) in std::mem::take(&mut self.step) {
+        let mut step: Vec<(String, (usize, State))> = std::mem::take(&mut self.step).into_iter().collect();
+        step.sort_unstable_by_key(|(_, (order, _))| *order);
+        for (name, (_, before)) in step {
             let Some(state) = self.states.get(&name) else { continue };
             self.report(change(&name, &before, state));
             if !state.exists() {
@@ -422,7 +374,7 @@ impl Follower {
         let touched = self.touched.take().unwrap_or_default();
         self.adopted.clear();
         let names: BTreeSet<String> = self.states.keys().chain(listed.keys()).cloned().collect();
-        let is_changing = |name: &String| touched.contains(name) || self.step.iter().any(|(of, _)| of == name);
+        let is_changing = |name: &String| touched.contains(name) || self.step.contains_key(name);
         let names: Vec<String> = names.into_iter().filter(|name| !is_changing(name)).collect();
         for name in names {
             let (before, now) = (self.states.get(&name), listed.remove(&name));
@@ -437,6 +389,7 @@ impl Follower {
                 None => drop(self.states.remove(&name)),
             }
         }
+        self.holds = holds_of(&self.states);
     }
 
     /// Reports the differences to the states that a list has shown.
@@ -458,6 +411,17 @@ impl Follower {
         }
     }
 
+    /// Why nothing more is followed: a hostile server could show new events for ever, and a caller may
+    /// take no change of those that come and go.
+    fn too_much(&self) -> Option<Error> {
+        let touched = self.touched.as_ref().map_or(0, HashSet::len);
+        if self.states.len() + self.holds > read::MOST_KEYS || touched > read::MOST_KEYS {
+            return Some(read::too_much(DOING, &self.store.keys.events()));
+        }
+        let is_behind = self.inbox.queue.lock().len() > read::MOST_KEYS;
+        is_behind.then(|| Error::ended("more than a million changes were not taken; take them sooner, and watch again"))
+    }
+
     fn report(&self, change: Option<Change>) {
         if let Some(change) = change {
             self.inbox.queue.update(|queue| queue.push(change));
@@ -469,10 +433,6 @@ impl Follower {
 mod tests {
     use super::*;
 
-    fn change(name: &str, sets: u64, is_set: bool) -> Change {
-        Change { name: name.to_owned(), sets, is_set, is_removed: false, last_set: None }
-    }
-
     #[test]
     fn the_child_of_a_fork_has_inherited_no_changes() {
         let mut changes = Changes { runtime: Runtime::inherited(), inbox: Arc::default() };
@@ -481,59 +441,5 @@ mod tests {
         let inbox = Arc::clone(&changes.inbox);
         drop(changes);
         assert!(!inbox.is_closed.is_set(), "no task of the parent is woken up");
-    }
-
-    #[test]
-    fn a_queue_that_nobody_reads_is_bounded_and_loses_no_set() {
-        let mut queue = Queue::default();
-        for _ in 0..MOST {
-            queue.push(change("a", 1, true));
-        }
-        for round in 0..100_000_u64 {
-            queue.push(change(["a", "b", "c"][round as usize % 3], 1, round % 2 == 0));
-        }
-        assert_eq!(queue.changes.len(), MOST + 2, "one for each event that was not in it");
-        let mut sets = BTreeMap::new();
-        let mut taken = 0;
-        let mut last = BTreeMap::new();
-        while let Some(next) = queue.pop() {
-            taken += 1;
-            *sets.entry(next.name.clone()).or_insert(0) += next.sets;
-            last.insert(next.name.clone(), next.is_set);
-            if taken == MOST {
-                // There is room again.
-                queue.push(change("d", 1, true));
-            }
-        }
-        let (a, b, c) = (sets["a"], sets["b"], sets["c"]);
-        assert_eq!((a + b + c, b, c, sets["d"]), (MOST as u64 + 100_000, 33_333, 33_333, 1));
-        assert_eq!((last["a"], last["b"], last["c"]), (false, false, true), "the last change has the current state");
-        assert!(queue.last.is_empty());
-    }
-
-    /// The names and their form are part of the public API.
-    #[cfg(feature = "serde")]
-    #[test]
-    fn the_form_is_that_of_the_fields() {
-        use serde_json::{from_value, json, to_value};
-
-        let time = json!({"secs_since_epoch": 7, "nanos_since_epoch": 1});
-        let origin = json!({"host": "m1", "pid": 1, "at": time, "note": "disk full"});
-        let form = json!({"name": "door", "sets": 2, "is_set": true, "is_removed": false, "last_set": origin});
-        let change: Change = from_value(form.clone()).unwrap();
-        assert_eq!((change.sets, change.is_set, change.is_removed), (2, true, false));
-        assert_eq!(to_value(&change).unwrap(), form);
-    }
-
-    #[test]
-    fn changes_are_not_merged_while_there_is_room() {
-        let mut queue = Queue::default();
-        for round in 0..MOST as u64 {
-            queue.push(change("a", round, true));
-            queue.push(change("b", round, false));
-            assert_eq!(queue.pop(), Some(change("a", round, true)));
-            assert_eq!(queue.pop(), Some(change("b", round, false)));
-        }
-        assert!(queue.pop().is_none() && queue.last.is_empty());
     }
 }

@@ -48,6 +48,8 @@ pub(crate) enum Kind {
     TooOld { endpoint: String, version: String },
     /// The cluster has refused the request, and would refuse it again.
     Refused { doing: &'static str, endpoint: String, why: String },
+    /// There is more to read than this process keeps.
+    TooMuch { doing: &'static str, prefix: String, most: &'static str },
     /// The connection belongs to another process, or has ended.
     Ended { why: &'static str },
 }
@@ -141,7 +143,7 @@ impl Error {
             Kind::Credentials { .. } | Kind::Denied { .. } => io::ErrorKind::PermissionDenied,
             Kind::Removed { .. } => io::ErrorKind::NotFound,
             Kind::TooOld { .. } => io::ErrorKind::Unsupported,
-            Kind::Refused { .. } | Kind::Ended { .. } => io::ErrorKind::Other,
+            Kind::Refused { .. } | Kind::TooMuch { .. } | Kind::Ended { .. } => io::ErrorKind::Other,
         }
     }
 }
@@ -168,6 +170,10 @@ impl fmt::Display for Error {
                 write!(f, "{endpoint}: runs etcd {version}; 3.4 is the oldest version that is supported, upgrade it")
             }
             Kind::Refused { doing, endpoint, why } => write!(f, "{endpoint}: etcd refused to {doing}: {why}"),
+            Kind::TooMuch { doing, prefix, most } => {
+                write!(f, "cannot {doing}: etcd shows more than {most} under {prefix}; ")?;
+                f.write_str("remove what is not needed there, or use another namespace")
+            }
             Kind::Ended { why } => f.write_str(why),
         }
     }

@@ -9,6 +9,7 @@ mod contract;
 mod external;
 mod faults;
 mod history;
+mod hostile;
 mod methods;
 mod notes;
 mod other_waits;

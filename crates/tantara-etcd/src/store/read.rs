@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::client::call::Failure;
 use crate::client::proto::{KeyValue, Range, RangeAnswer, Txn};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::lock::lock;
 use crate::store::Store;
 use crate::store::keys::{Part, end_of, lease_of_hold};
@@ -31,6 +31,18 @@ const HOLDS_SKIPPED: usize = 16;
 
 /// How often a read is tried whose revision is compacted between its parts.
 const ATTEMPTS: usize = 5;
+
+/// Upper bounds on what is read under one prefix, external keys included. A hostile server could send keys
+/// for ever.
+pub(crate) const MOST_KEYS: usize = 1_000_000;
+const MOST_BYTES: usize = 256 << 20;
+const MOST: &str = "a million keys, or 256 MiB of them,";
+
+/// The error for a prefix with more keys than [`MOST_KEYS`].
+pub(crate) fn too_much(doing: &'static str, prefix: &[u8]) -> Error {
+    let prefix = String::from_utf8_lossy(prefix).into_owned();
+    Error::new(Kind::TooMuch { doing, prefix, most: MOST })
+}
 
 /// Answers to several reads at one revision.
 struct Answers {
@@ -274,7 +286,8 @@ async fn list_once(
 ) -> Result<(Vec<KeyValue>, i64), Failure> {
     let (key, range_end) = (prefix.to_vec(), end_of(prefix));
     let mut page = Range { key, range_end, revision: at, limit: FIRST_PAGE, ..Range::default() };
-    let mut all = Vec::new();
+    let mut all: Vec<KeyValue> = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
     loop {
         let until = store.connection.request_deadline();
         let answer = match store.connection.call(doing, &page, until).await {
@@ -295,6 +308,8 @@ async fn list_once(
         if page.revision == 0 {
             page.revision = answer.header.unwrap_or_default().revision;
         }
+        count += answer.kvs.len();
+        let before = all.len();
         // A hostile server may announce more keys and send none, or the same ones again.
         let mut is_last = true;
         if let Some(last) = answer.kvs.last() {
@@ -316,6 +331,10 @@ async fn list_once(
         }
         if is_last {
             return Ok((all, page.revision));
+        }
+        bytes += all[before..].iter().map(|kv| kv.key.len() + kv.value.len()).sum::<usize>();
+        if count > MOST_KEYS || bytes > MOST_BYTES {
+            return Err(Failure { error: too_much(doing, prefix), may_be_done: false, status: None });
         }
         page.limit = (page.limit * 2).min(LARGEST_PAGE);
     }
