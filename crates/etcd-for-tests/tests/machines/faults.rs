@@ -1,10 +1,11 @@
 //! Servers that are killed, stopped or reset, and a network that loses data.
 
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use etcd_for_tests::{Manner, Proxy, Servers, StandIn};
-use tantara_etcd::{Cluster, ClusterEvent, Error, Options};
+use tantara_etcd::{Cluster, ClusterEvent, ClusterWait, Error, Options};
 
 use crate::{LONG, alone, namespace, patient, until};
 
@@ -233,21 +234,38 @@ fn changes_that_a_watch_does_not_show_are_reported_once() {
     assert_eq!(next(), ("event".into(), 1, false, false));
 }
 
+/// Waits in a thread, which says its name when the wait has failed.
+fn tell_failure(wait: ClusterWait, name: &'static str, failures: &Sender<&'static str>) {
+    let failures = failures.clone();
+    thread::spawn(move || {
+        assert!(wait.wait().unwrap_err().is_unreachable());
+        let _ = failures.send(name);
+    });
+}
+
 #[test]
 fn a_wait_that_begins_during_the_read_of_another_fails_no_later() {
-    let net = Net::new(Servers::one());
-    let client = net.client_of(0, net.options().timeout(Duration::from_secs(12)));
-    assert!(!client.wait_timeout(Duration::from_millis(50)).unwrap(), "in sync");
-    net.servers[0].pause();
-    let first = client.wait_async();
-    // Its read goes on.
-    thread::sleep(Duration::from_secs(1));
-    let (began, second) = (Instant::now(), client.wait_async());
-    assert!(first.wait().unwrap_err().is_unreachable());
-    assert!(second.wait().unwrap_err().is_unreachable());
-    // Another read of the same length would end after 23 seconds.
-    assert!(began.elapsed() < Duration::from_secs(21), "{:?}", began.elapsed());
-    net.servers[0].resume();
+    let servers = Servers::one();
+    let stand_in = StandIn::of(&servers.endpoints()[0]);
+    let options = |seconds| patient().learn_members(false).connect_timeout(LONG).timeout(Duration::from_secs(seconds));
+    let [event, other] = [8, 4].map(|seconds| {
+        let event = Cluster::connect_with(stand_in.endpoint(), options(seconds)).unwrap().event("event");
+        assert!(!event.is_set().unwrap(), "in sync");
+        event
+    });
+    // The member serves, and answers no read.
+    stand_in.answer(Manner::Slow(10 * LONG));
+    let reads = || stand_in.requests().iter().filter(|path| path.ends_with("KV/Txn")).count();
+    let before = reads();
+    let (failures, failed) = channel();
+    tell_failure(event.wait_async(), "first", &failures);
+    until("its read goes on", || reads() > before);
+    tell_failure(event.wait_async(), "second", &failures);
+    assert_eq!(failed.recv_timeout(LONG).unwrap(), "first");
+    // This one fails after half of the time that a read of the second one alone would take.
+    tell_failure(other.wait_async(), "later", &failures);
+    assert_eq!(failed.recv_timeout(LONG).unwrap(), "second");
+    assert_eq!(failed.recv_timeout(LONG).unwrap(), "later");
 }
 
 #[test]
