@@ -7,13 +7,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tonic::transport::Endpoint as Target;
 
+use crate::client::addresses::Addresses;
 use crate::client::endpoint::Endpoint;
 use crate::client::member::MemberConnection;
 use crate::client::pause::{LONGEST_PAUSE, Pause, Turn};
@@ -50,9 +51,6 @@ const GIVEN_FIRST: Duration = Duration::from_millis(500);
 /// How often a member is asked for the addresses of all members.
 const LEARNING: Duration = Duration::from_secs(30);
 
-/// Upper bound on the addresses that are learnt.
-const MOST_ADDRESSES: usize = 32;
-
 /// What a member reports when it is connected to. All of it is optional.
 #[derive(Debug, Default)]
 struct Report {
@@ -62,10 +60,21 @@ struct Report {
     ahead: Option<RangeAnswer>,
 }
 
+impl Report {
+    /// The header of any answer: all of them show the cluster and the term.
+    fn header(&self) -> Option<Header> {
+        let Report { status, members, peek, ahead } = self;
+        let header = peek.as_ref().and_then(|answer| answer.header.clone());
+        let header = header.or_else(|| ahead.as_ref()?.header.clone());
+        let header = header.or_else(|| status.as_ref()?.header.clone());
+        header.or_else(|| members.as_ref()?.header.clone())
+    }
+}
+
 /// The connection to a cluster.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    endpoints: Vec<Endpoint>,
+    addresses: Arc<Addresses>,
     pub(crate) options: Options,
     /// A key that every user of the namespace may read.
     key: Vec<u8>,
@@ -96,8 +105,6 @@ struct Known {
     next: [usize; 2],
     /// The cluster's ID, if a member has reported it.
     cluster: Option<u64>,
-    /// The addresses that members have reported, without the given endpoints.
-    learnt: Vec<Endpoint>,
     /// The last failure of each endpoint.
     reasons: HashMap<String, Why>,
     /// Since when there is no connection, although one is wanted.
@@ -109,7 +116,7 @@ impl Connection {
         // A random start spreads clients over the members.
         let known = Known { next: [random::below(endpoints.len()), 0], ..Known::default() };
         Connection {
-            endpoints,
+            addresses: Arc::new(Addresses::new(endpoints, &options)),
             key: format!("/{}/e/", options.namespace).into_bytes(),
             options,
             ahead,
@@ -131,6 +138,13 @@ impl Connection {
     /// The last moment before `time` at which a timer wakes the process up once.
     pub(crate) fn one_wake_up_at(&self, time: Instant, turn: Turn) -> Instant {
         turn.last_beginning(self.epoch, time)
+    }
+
+    /// When something begins that can wait for about this long: at a moment at which a process that
+    /// waits is awake anyway, if that is much shorter.
+    pub(crate) fn in_about(&self, time: Duration) -> Instant {
+        let due = after(time);
+        if time < 2 * Turn::LONG.length() { due } else { self.one_wake_up_at(due, Turn::LONG) }
     }
 
     /// The deadline of a request that begins now.
@@ -181,13 +195,13 @@ impl Connection {
 
     /// The last failure of each endpoint: all given ones, and the learnt ones that were tried.
     pub(crate) fn tries(&self) -> Vec<Try> {
-        let known = self.known();
+        let (known, learnt) = (self.known(), self.addresses.learnt());
         let reason = |endpoint: &Endpoint| known.reasons.get(&endpoint.name).cloned();
-        let given = self.endpoints.iter().map(|endpoint| {
+        let given = self.addresses.given.iter().map(|endpoint| {
             let why = reason(endpoint).unwrap_or_else(|| Why::from("has not answered in time"));
             Try { endpoint: endpoint.name.clone(), why }
         });
-        let learnt = known.learnt.iter().filter_map(|endpoint| {
+        let learnt = learnt.iter().filter_map(|endpoint| {
             let why = reason(endpoint)?;
             Some(Try { endpoint: endpoint.name.clone(), why })
         });
@@ -242,8 +256,8 @@ impl Connection {
         let mut pause = Pause::new();
         let mut patience = CONNECTING;
         loop {
-            for _ in 0..self.endpoints.len() {
-                if let Some(connection) = self.try_next(&self.endpoints, 0, patience).await? {
+            for _ in 0..self.addresses.given.len() {
+                if let Some(connection) = self.try_next(&self.addresses.given, 0, patience).await? {
                     return Ok(connection);
                 }
             }
@@ -257,7 +271,7 @@ impl Connection {
     async fn connect_to_learnt(&self) -> MemberConnection {
         sleep(GIVEN_FIRST).await;
         loop {
-            let learnt = self.known().learnt.clone();
+            let learnt = self.addresses.learnt();
             for _ in 0..learnt.len() {
                 if let Ok(Some(connection)) = self.try_next(&learnt, 1, CONNECTING).await {
                     return connection;
@@ -310,18 +324,17 @@ impl Connection {
         let mut transport = Transport::new(target.connect().await.map_err(passing)?);
         let began = Instant::now();
         let (round_trip, report) = self.greet(endpoint, &mut transport, is_learnt).await?;
-        if let Some(StatusAnswer { version }) = report.status
-            && is_too_old(&version)
+        if let Some(StatusAnswer { version, .. }) = &report.status
+            && is_too_old(version)
         {
+            let version = version.clone();
             let endpoint = endpoint.name.clone();
             return Err(Refusal::Final(Error::new(Kind::TooOld { endpoint, version })));
         }
+        let header = report.header();
         if let Some(ahead) = report.ahead {
             *lock(&self.read_ahead) = Some((began, ahead));
         }
-        let members = report.members;
-        let header = report.peek.and_then(|answer| answer.header);
-        let header = header.or_else(|| members.as_ref()?.header.clone());
         if is_learnt {
             self.check_cluster(header.clone())?;
         }
@@ -329,12 +342,14 @@ impl Connection {
         if header.cluster_id != 0 {
             self.known().cluster = Some(header.cluster_id);
         }
-        let connection =
-            MemberConnection::new(transport, endpoint.clone(), serial, round_trip, header.raft_term, self.key.clone());
-        if let Some(members) = members {
-            self.learn(&connection.endpoint, members.urls());
+        if let Some(members) = report.members {
+            self.addresses.learn(endpoint, members.urls());
+        } else {
+            // Nothing waits for this. It is sent together with the first request.
+            let (addresses, transport, endpoint) = (Arc::clone(&self.addresses), transport.clone(), endpoint.clone());
+            tokio::spawn(async move { addresses.ask(&transport, &endpoint).await });
         }
-        Ok(connection)
+        Ok(MemberConnection::new(transport, endpoint.clone(), serial, round_trip, header.raft_term, self.key.clone()))
     }
 
     /// Checks that a member serves, logs in, and asks for its report. Returns the time that the
@@ -352,7 +367,7 @@ impl Connection {
             let round_trip = {
                 // All requests are sent at once, so they take one round trip.
                 let health = transport.check_health();
-                let reporting = self.ask(transport, &mut report);
+                let reporting = self.ask(transport, &mut report, is_learnt);
                 tokio::pin!(health, reporting);
                 let (health, is_complete) = tokio::select! {
                     health = &mut health => (health, false),
@@ -377,27 +392,38 @@ impl Connection {
             self.check_cluster(members.ok().and_then(Result::ok).and_then(|members| members.header))?;
         }
         self.log_in(endpoint, transport).await?;
-        let _ = timeout(patience, self.ask(transport, &mut report)).await;
+        let _ = timeout(patience, self.ask(transport, &mut report, is_learnt)).await;
         Ok((round_trip, report))
     }
 
     /// Asks a member for its report. If this is cancelled, the report has what was answered.
-    async fn ask(&self, transport: &Transport, report: &mut Report) {
+    async fn ask(&self, transport: &Transport, report: &mut Report, is_learnt: bool) {
         async fn fill<R: Rpc>(transport: &Transport, request: R, answer: &mut Option<R::Answer>) {
             *answer = transport.unary(&request).await.ok();
         }
-        let Report { status, members, peek, ahead } = report;
+        let is_first = !self.was_connected.load(Relaxed);
+        let Report { status, members, peek, ahead } = &mut *report;
         let reading_ahead = async {
-            if !self.was_connected.load(Relaxed) {
+            if is_first {
                 fill(transport, Range { serializable: true, ..Range::of(self.ahead.clone()) }, ahead).await;
             }
         };
-        tokio::join!(
-            fill(transport, StatusOf {}, status),
-            fill(transport, MemberList {}, members),
-            fill(transport, Range::peek(self.key.clone()), peek),
-            reading_ahead,
-        );
+        let peeking = async {
+            if is_learnt || !is_first {
+                fill(transport, Range::peek(self.key.clone()), peek).await;
+            }
+        };
+        // It shows the cluster even to a user who may read nothing.
+        let listing = async {
+            if is_learnt {
+                fill(transport, MemberList {}, members).await;
+            }
+        };
+        tokio::join!(fill(transport, StatusOf {}, status), listing, peeking, reading_ahead);
+        if report.header().is_none() {
+            // This user may read neither the status nor what was read ahead.
+            fill(transport, Range::peek(self.key.clone()), &mut report.peek).await;
+        }
     }
 
     /// Takes the answer to the read that was made together with the first connection, and when it
@@ -440,37 +466,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes over the addresses of members that make sense from here.
-    fn learn(&self, reported_by: &Endpoint, urls: impl Iterator<Item = String>) {
-        if !self.options.learns_members {
-            return;
-        }
-        let is_exposed = |endpoint: &Endpoint| !endpoint.is_secure && !endpoint.is_loopback();
-        // A password is sent to another machine in clear only if the caller has given such an
-        // endpoint.
-        let may_expose = self.options.credentials.is_none() || self.endpoints.iter().any(is_exposed);
-        let addresses = urls.filter_map(|url| Endpoint::learnt(&url, reported_by));
-        let addresses = addresses.filter(|address| may_expose || !is_exposed(address));
-        let mut learnt: Vec<Endpoint> = Vec::new();
-        for address in addresses {
-            if !self.endpoints.contains(&address) && !learnt.contains(&address) && learnt.len() < MOST_ADDRESSES {
-                learnt.push(address);
-            }
-        }
-        self.known().learnt = learnt;
-    }
-
     /// Asks for the members' addresses periodically, while there is a connection. Never returns.
     pub(crate) async fn keep_learning(&self) {
         loop {
-            sleep(LEARNING.min(self.options.recheck.max(OPTIONAL))).await;
+            sleep_until(self.in_about(LEARNING.min(self.options.recheck.max(OPTIONAL)))).await;
             let connection = match self.current.try_lock() {
                 Ok(current) => self.trusted(&current).cloned(),
                 Err(_) => None,
             };
-            let Some(connection) = connection.filter(|_| self.options.learns_members) else { continue };
-            if let Ok(Ok(members)) = timeout(CONNECTING, connection.transport().unary(&MemberList {})).await {
-                self.learn(&connection.endpoint, members.urls());
+            if let Some(connection) = connection {
+                self.addresses.ask(connection.transport(), &connection.endpoint).await;
             }
         }
     }
@@ -503,23 +508,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_leaves_this_machine_in_clear_only_if_such_an_endpoint_was_given() {
-        let learnt = |given: &str, options: Options| {
-            let endpoints = crate::client::endpoint::parse(given, false).unwrap();
-            let reported_by = endpoints[0].clone();
-            let connection = Connection::new(endpoints, options, Vec::new());
-            connection
-                .learn(&reported_by, ["http://127.0.0.1:2", "http://10.0.0.7:2379"].map(str::to_owned).into_iter());
-            let names: Vec<String> = connection.known().learnt.iter().map(|endpoint| endpoint.name.clone()).collect();
-            names.join(",")
-        };
-        let ann = || Options::new().user("ann", "sesame");
-        assert_eq!(learnt("127.0.0.1:1", Options::new()), "127.0.0.1:2,10.0.0.7:2379");
-        assert_eq!(learnt("127.0.0.1:1", ann()), "127.0.0.1:2");
-        assert_eq!(learnt("10.0.0.5:2379", ann()), "10.0.0.7:2379", "and no loopback of another machine");
-    }
-
-    #[test]
     fn a_moment_between_two_connections_is_no_loss() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -529,7 +517,7 @@ mod tests {
                 let transport = Transport::new(Target::from_static("http://127.0.0.1:1").connect_lazy());
                 let member = MemberConnection::new(
                     transport,
-                    connection.endpoints[0].clone(),
+                    connection.addresses.given[0].clone(),
                     serial,
                     CONNECTING,
                     0,

@@ -1,5 +1,6 @@
 //! The client of etcd: a connection to the cluster, its members, and leases.
 
+pub(crate) mod addresses;
 pub(crate) mod call;
 pub(crate) mod connection;
 pub(crate) mod endpoint;

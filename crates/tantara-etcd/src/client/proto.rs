@@ -269,6 +269,8 @@ pub(crate) struct StatusOf {}
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct StatusAnswer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) header: Option<Header>,
     #[prost(string, tag = "2")]
     pub(crate) version: String,
 }
