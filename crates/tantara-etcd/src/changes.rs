@@ -206,7 +206,7 @@ type Listing = Pin<Box<dyn Future<Output = Result<(States, i64), Error>> + Send>
 
 impl Look {
     fn next(store: &Store) -> Look {
-        Look::At(time::Instant::now() + store.options.recheck.mul_f64(0.75 + random::share() / 2.0))
+        Look::At(store.connection.in_about(store.options.recheck.mul_f64(0.75 + random::share() / 2.0)))
     }
 
     /// Goes on to the next stage. Returns what was listed once it is time to compare. Cancel safe.

@@ -13,10 +13,10 @@ use crate::output;
 /// An outage that has lasted this long is reported, and again whenever it has lasted three times as long.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
 
-/// How often the cluster is asked after: during an outage, and otherwise. An outage is thus found before it has to be
+/// How often the cluster is asked after: during an outage, and otherwise. An outage is thus found when it has to be
 /// reported, and a thousand waiting processes rarely wake up.
 const PERIOD: Duration = Duration::from_secs(1);
-const RARELY: Duration = Duration::from_secs(8);
+const RARELY: Duration = REPORT_AFTER;
 
 /// Reports outages until it is dropped. It drops its handle of the cluster then.
 pub(crate) struct OutageReport(Arc<Mutex<Option<Cluster>>>);

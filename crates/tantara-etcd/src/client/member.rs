@@ -51,6 +51,8 @@ struct Liveness {
     /// Notified when a request begins, and when none waits any more.
     begins: Notify,
     ends: Notify,
+    /// Notified when a request has ended, or the member has answered.
+    settled: Notify,
     /// When the member last answered anything.
     last_answer: Mutex<Instant>,
     health: watch::Sender<Health>,
@@ -59,6 +61,7 @@ struct Liveness {
 impl Liveness {
     fn note_answer(&self) {
         *lock(&self.last_answer) = Instant::now();
+        self.settled.notify_waiters();
     }
 
     fn last_answer(&self) -> Instant {
@@ -86,6 +89,7 @@ impl Drop for Waiting<'_> {
         if self.0.waiting.fetch_sub(1, Relaxed) == 1 {
             self.0.ends.notify_one();
         }
+        self.0.settled.notify_waiters();
     }
 }
 
@@ -136,6 +140,7 @@ impl MemberConnection {
             waiting: AtomicUsize::new(0),
             begins: Notify::new(),
             ends: Notify::new(),
+            settled: Notify::new(),
             last_answer: Mutex::new(Instant::now()),
             health: watch::Sender::new(Health { broken: None, term }),
         });
@@ -185,6 +190,26 @@ impl MemberConnection {
                 Ok(outcome)
             }
             why = self.broken() => Err(why),
+        }
+    }
+
+    /// Checks that the member serves: by its answer to a request that waits already, or by its
+    /// health check. A request that is answered late is probed.
+    pub(crate) async fn check(&self) -> Result<(), Why> {
+        let asked = Instant::now();
+        loop {
+            let settled = self.liveness.settled.notified();
+            if self.liveness.last_answer() > asked {
+                return Ok(());
+            }
+            if self.liveness.waiting.load(Relaxed) == 0 {
+                return self.transport.check_health().await.map_err(|status| Why::of(&status));
+            }
+            tokio::select! {
+                biased;
+                () = settled => {}
+                why = self.broken() => return Err(why),
+            }
         }
     }
 
@@ -256,5 +281,35 @@ async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration
                 is_later
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::client::endpoint::parse;
+
+    #[test]
+    fn the_answer_to_a_request_shows_that_a_member_serves_and_its_end_alone_does_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let nowhere = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+            let endpoint = parse("127.0.0.1:1", false).unwrap().remove(0);
+            let member = MemberConnection::new(Transport::new(nowhere), endpoint, 1, SILENCE, 0, Vec::new());
+            assert!(member.check().await.is_err(), "no request waits, and the health check fails");
+            for is_answered in [true, false] {
+                let waiting = Waiting::new(&member.liveness);
+                let mut check = Box::pin(member.check());
+                assert!(check.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                if is_answered {
+                    member.liveness.note_answer();
+                } else {
+                    drop(waiting);
+                }
+                assert_eq!(check.await.is_ok(), is_answered);
+            }
+        });
     }
 }

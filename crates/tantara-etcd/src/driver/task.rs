@@ -437,7 +437,8 @@ impl Driver {
     fn advance(&mut self) -> Instant {
         let now = Instant::now();
         if now >= self.recheck {
-            self.recheck = now + self.store.options.recheck.mul_f64(0.75 + random::share() / 2.0);
+            let period = self.store.options.recheck.mul_f64(0.75 + random::share() / 2.0);
+            self.recheck = self.store.connection.in_about(period);
             self.events.values_mut().for_each(|waiters| waiters.is_stale |= waiters.count() > 0);
             self.has_to_read = true;
         }

@@ -4,7 +4,8 @@
 //! A silent stream says nothing about its member, and a request for its progress may not be answered:
 //! recent versions of etcd (3.4.38, 3.5.22 and 3.6.2) do not answer it while a watch begins with a
 //! later revision than the newest one, and since 3.4.25 and 3.5.8 not while a watch catches up. So the
-//! health of the member is checked, over the same connection.
+//! health of the member is checked, over the same connection. If there is a lease, the answer to its
+//! renewal, which is sent at the same moment, shows as much.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::client::transport::Answers;
 use crate::error::Why;
 use crate::store::Store;
 
-/// After this time without a message, or a little earlier, the health of the member is checked.
+/// After this time without a message, or a little earlier, the member is checked.
 const SILENCE: Duration = Turn::LONG.length();
 
 /// If the check is not answered within this time, the stream is given up.
@@ -59,10 +60,10 @@ pub(crate) struct WatchStream {
     /// The watches that were requested over this stream and not answered yet. They are answered in
     /// this order.
     requested: VecDeque<i64>,
-    /// When the last message came, or the last health check was answered.
+    /// When the last message came, or the last check succeeded.
     last_message: Instant,
-    /// A health check since then, and when it began.
-    check: Option<(Instant, JoinHandle<Result<(), Status>>)>,
+    /// A check of the member since then, and when it began.
+    check: Option<(Instant, JoinHandle<Result<(), Why>>)>,
 }
 
 impl WatchStream {
@@ -158,7 +159,7 @@ impl WatchStream {
                             Err(status) => Why::of(&status),
                         },
                         checked = checked => match checked {
-                            Ok(Err(status)) => Why::of(&status),
+                            Ok(Err(why)) => why,
                             _ => {
                                 self.note_message();
                                 continue;
@@ -166,9 +167,10 @@ impl WatchStream {
                         },
                         () = sleep_until(until) => {
                             if self.check.is_none() {
+                                // Whoever is woken by this runs before the check.
                                 self.store.connection.awake.notify_waiters();
-                                let transport = connection.transport().clone();
-                                let check = tokio::spawn(async move { transport.check_health().await });
+                                let checked = connection.clone();
+                                let check = tokio::spawn(async move { checked.check().await });
                                 self.check = Some((Instant::now(), check));
                                 continue;
                             }
