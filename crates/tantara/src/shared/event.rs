@@ -208,6 +208,10 @@ impl SharedEvent {
 
     /// Where this user's events lie: `$XDG_RUNTIME_DIR/tantara`; without that variable
     /// `/run/user/UID/tantara`; if `/run/user/UID` does not exist, `/dev/shm/tantara-UID`.
+    ///
+    /// [`open`](SharedEvent::open) fails if it does not belong to this user alone.
+    /// [`find_in`](SharedEvent::find_in) and [`list_in`](SharedEvent::list_in) take any directory as
+    /// its permissions say, this one too.
     #[must_use]
     pub fn default_directory() -> PathBuf {
         directory::default_directory()
