@@ -20,6 +20,7 @@ use tantara::any;
 
 use crate::call::{call, kept};
 use crate::error::{of_cluster, of_event};
+use crate::forked;
 use crate::locked::{lock, try_lock};
 use crate::member::{Member, Members};
 use crate::notifier::{Notifier, Queue, Report, Woken, delivering_in_loop, queue_of};
@@ -83,6 +84,8 @@ struct Entry {
     /// `None` for a request.
     events: Option<Arc<dyn Members>>,
     aim: Aim,
+    /// The process in which it began.
+    forks: u32,
     /// The queue of the loop that awaits it, once that is known.
     queue: OnceLock<Arc<Queue>>,
     /// Whether it is in the queue, or was woken before the queue was known.
@@ -185,7 +188,8 @@ impl Pending {
     fn begin(py: Python<'_>, events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> PyResult<Pending> {
         let state = State { future: Some(future), ..State::default() };
         let (queue, is_woken, has_second) = Default::default();
-        let entry = Arc::new(Entry { state: Mutex::new(state), events, aim, queue, is_woken, has_second });
+        let (state, forks) = (Mutex::new(state), forked::count());
+        let entry = Arc::new(Entry { state, events, aim, forks, queue, is_woken, has_second });
         // The first poll registers the wait: every later `set` releases it.
         placed(py, || entry.poll())?;
         Ok(Pending { entry, is_second: false })
@@ -320,7 +324,9 @@ impl Entry {
 
     /// Polls the future if its waker was called.
     fn look(self: &Arc<Self>) {
-        if self.is_woken.swap(false, AcqRel) {
+        // Nobody calls the waker of a request that the child of a fork has inherited, and its poll fails.
+        let is_inherited_request = self.events.is_none() && self.forks != forked::count();
+        if self.is_woken.swap(false, AcqRel) || is_inherited_request {
             self.poll();
         }
     }

@@ -845,9 +845,14 @@ class Processes(OnCluster):
             "import asyncio, warnings; warnings.simplefilter('ignore')\n"
             "hold = event.hold()\n"
             "wait = event.wait_async(); other = cluster.event('other').wait_async()\n"
+            "request = event.is_set_async()\n"
+            "async def answer():\n"
+            "    return await request\n"
             "child = os.fork()\n"
             "if child == 0:\n"
-            "    for method in (event.is_set, event.set, event.wait, lambda: event.wait(0), lambda: wait_any([event]),\n"
+            f"    signal.alarm({LONG})\n"
+            "    for method in (lambda: asyncio.run(answer()), event.is_set, event.set, event.wait,\n"
+            "                 lambda: event.wait(0), lambda: wait_any([event]),\n"
             "                 event.wait_async, event.set_async, event.hold, cluster.list, lambda: hold.lost):\n"
             "        try:\n"
             "            method()\n"
@@ -861,6 +866,7 @@ class Processes(OnCluster):
             "    sys.exit(7)\n"
             "assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 7\n"
             "assert event.is_set() and cluster.event('y').is_set() and asyncio.run(wait)\n"
+            "assert asyncio.run(answer())\n"
             "other.close(); print('ends')"
         )
         self.ends(process, 0, "ends\n")
