@@ -429,3 +429,42 @@ pub(crate) fn inherit() {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::Location;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// Else a second thread could find the mark on, note something, and lose it to the first one's removal.
+    #[test]
+    fn a_mark_is_turned_on_in_one_step_with_the_removal_of_what_is_left() {
+        let acts: [fn(Subject<'_>); 3] =
+            [|event| label(event, "own"), meet, |event| set(event, None, true, Location::caller())];
+        for act in acts {
+            let mark = Mark::new();
+            let event = Subject { address: std::ptr::from_ref(&mark).addr(), kind: Kind::Event, mark: Some(&mark) };
+            label(Subject { mark: None, ..event }, "of another event");
+            thread::scope(|scope| {
+                let (begins, begun) = mpsc::channel();
+                let held = shard(event.address);
+                let thread = scope.spawn(move || {
+                    begins.send(()).unwrap();
+                    act(event);
+                });
+                begun.recv().unwrap();
+                // It waits for the lock soon, or does so later: then this shows nothing.
+                thread::sleep(Duration::from_millis(50));
+                assert!(!mark.is_on(), "before the lock was taken");
+                drop(held);
+                thread.join().unwrap();
+            });
+            assert!(mark.is_on());
+            let known = get(event.address, Kind::Event);
+            assert_ne!(known.and_then(|known| known.label).as_deref(), Some("of another event"));
+            forget(event.address);
+        }
+    }
+}
