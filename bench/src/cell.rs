@@ -3,10 +3,12 @@
 use crate::contention;
 use crate::crowd::release;
 use crate::machines;
-use crate::names::{BASELINE_TASKS, BASELINE_THREADS, Figures, OURS, number};
+use crate::names::recorded::{OFF, ON};
+use crate::names::{BASELINE_TASKS, BASELINE_THREADS, Figures, OURS, millis, number};
 use crate::owned::{Owned, OwnedToken};
 use crate::pin;
 use crate::processes;
+use crate::recorded;
 use crate::tasks::{self, AsyncEvent, Embedded, TaskEvent, TokioWatch, WakerVec, lifetime};
 use crate::threads::{self, BareFutex, EventListener, ParkingLot, StdCondvar, ThreadEvent};
 use crate::visit;
@@ -79,6 +81,10 @@ pub fn all() -> Vec<(&'static str, &'static [&'static str])> {
     for workload in ["bank-1000", "bank-10000", "bank-100000", "bank-1000000"] {
         cells.push((workload, &[OURS]));
     }
+    for workload in ["recorded-tasks-1000", "recorded-sleeps-1-core"] {
+        cells.push((workload, &[OFF, ON]));
+    }
+    cells.push(("recorded-waits-100000", &[ON]));
     cells.extend(processes::all());
     cells.extend(machines::all());
     cells
@@ -90,6 +96,7 @@ pub fn run(workload: &str, contender: &str, smoke: bool) -> Result<Figures, Stri
     match *parts {
         ["processes", ref workload @ ..] => processes::run(workload, contender, smoke),
         ["machines", ref workload @ ..] => machines::run(workload, contender, smoke),
+        ["recorded", ref workload @ ..] => of_record(workload, contender, smoke),
         ["bank", count] => {
             let count = if smoke { 100 } else { number(count)? };
             let visit = visit::by_tasks(count);
@@ -164,6 +171,22 @@ fn of_threads<E: ThreadEvent>(workload: &[&str], smoke: bool) -> Result<Figures,
         ["contention", threads] => Ok(contention::one_event::<E>(number(threads)?, &cpus, smoke)),
         ["contention", "side", "by", "side", threads] => {
             Ok(contention::side_by_side::<E>(number(threads)?, &cpus, smoke))
+        }
+        _ => Err(format!("there is no workload {}", workload.join("-"))),
+    }
+}
+
+fn of_record(workload: &[&str], contender: &str, smoke: bool) -> Result<Figures, String> {
+    let _pages = recorded::turn(contender)?;
+    match *workload {
+        ["tasks", _] => with_tasks::<tantara::Event>(workload, smoke),
+        ["waits", count] => {
+            let count = if smoke { 100 } else { number(count)? };
+            Ok(vec![("waits(), ms", millis(recorded::all_waits(count, smoke)))])
+        }
+        ["sleeps", "1", "core"] => {
+            pin::to_idle_class();
+            of_threads::<tantara::Event>(&["round", "trip", "1", "core"], smoke)
         }
         _ => Err(format!("there is no workload {}", workload.join("-"))),
     }

@@ -15,6 +15,7 @@ mod pin;
 mod plot;
 mod processes;
 mod record;
+mod recorded;
 mod report;
 mod tasks;
 mod threads;

@@ -8,7 +8,7 @@ pub const BASELINE_TASKS: &str = "Vec of wakers";
 pub const OURS: &str = "tantara";
 /// All baselines: the bare mechanism of each workload. If a workload has two, ratios are relative to the first in this
 /// list.
-pub const BASELINES: [&str; 10] = [
+pub const BASELINES: [&str; 11] = [
     BASELINE_THREADS,
     BASELINE_TASKS,
     processes::BASELINE_OPEN,
@@ -19,7 +19,14 @@ pub const BASELINES: [&str; 10] = [
     machines::TRANSACTIONS,
     machines::BASELINE_CROWD,
     machines::BASELINE_COMMAND,
+    recorded::OFF,
 ];
+
+/// The two that show what the record of waits costs.
+pub mod recorded {
+    pub const OFF: &str = "tantara, waits not recorded";
+    pub const ON: &str = "tantara, waits recorded";
+}
 
 /// The contenders between processes.
 pub mod processes {

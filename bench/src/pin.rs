@@ -28,3 +28,12 @@ pub fn to(cpus: &[usize]) {
     let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
     assert_eq!(result, 0, "the kernel does not bind this thread to processors {cpus:?}");
 }
+
+/// Puts the calling thread, and the threads that it starts later, into a class whose threads sleep at once: those of
+/// the ordinary one give way to each other first.
+pub fn to_idle_class() {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: zero stands for this thread, and the pointer refers to parameters that are valid for the class.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &none) };
+    assert_eq!(result, 0, "the kernel does not change the class of this thread");
+}

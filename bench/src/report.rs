@@ -37,6 +37,7 @@ fn section(workload: &str) -> &'static str {
         Some("processes") => "Processes",
         Some("machines") => "Machines",
         Some("tasks" | "bank") => "Tasks",
+        Some("recorded") => "The record of waits",
         Some("latency") if workload.starts_with("latency-tasks") => "Tasks",
         _ => "Threads",
     }
@@ -61,6 +62,11 @@ fn title(workload: &str) -> String {
             format!("{threads} threads set, poll and clear an event each, side by side in memory (ns for one turn)")
         }
         ["tasks", waiters] => format!("{waiters} tasks on one event (ns per task; bytes)"),
+        ["recorded", "tasks", waiters] => format!("{waiters} tasks on one event (ns per task; bytes)"),
+        ["recorded", "sleeps", cores, unit] => {
+            format!("Round trip of two threads that sleep, bound to {cores} {unit} (ns)")
+        }
+        ["recorded", "waits", count] => format!("`waits()` of {count} waits of tasks for one event"),
         ["tasks", "owned", waiters] => {
             format!("{waiters} tasks that own the event together (ns per task; bytes)")
         }
