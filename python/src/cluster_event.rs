@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use tantara::__private::{External, Seal, Sealed, Slot};
+use tantara::__private::{External, Identity, Seal, Sealed, Slot};
 use tantara::Waitable;
 use tantara_etcd::{ClusterWait, ClusterWaiter, Origin};
 
@@ -116,6 +116,10 @@ impl External for WaitSlot<'_> {
 
     fn needs_poll(&self) -> bool {
         self.0.lock().as_ref().is_some_and(|wait| wait.needs_poll())
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.0.lock().as_ref().and_then(|wait| wait.identity())
     }
 
     fn decide(self: Pin<&mut Self>) -> bool {

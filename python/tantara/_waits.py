@@ -30,7 +30,7 @@ class AwaitedEvent(NamedTuple):
     """Its label, the name by which it was opened, or its kind and address."""
 
     kind: str
-    """Event, AutoResetEvent or SharedEvent."""
+    """Event, AutoResetEvent, SharedEvent or ClusterEvent."""
 
     last_set: Optional[Act]
     """Who set it last, as far as was recorded."""
