@@ -74,7 +74,8 @@ impl EventFile {
         let mapping = mapping.map_err(|error| Error::system("mapped", path, error))?;
         let page = mapping.page();
         check_page(page).map_err(|why| not_an_event(path, why))?;
-        if !shared::can_wait(&page.word) {
+        // A file in a directory is no such memory.
+        if place.is_none() && !shared::can_wait(&page.word) {
             return Err(not_an_event(path, "no thread can sleep on its memory".into()));
         }
         if is_writable && has_readers(&metadata) {
