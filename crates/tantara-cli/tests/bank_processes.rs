@@ -154,6 +154,13 @@ fn stat(id: u32) -> Option<Vec<String>> {
     (fields[0] != "Z").then_some(fields)
 }
 
+/// Whether each of its threads has stopped.
+fn is_stopped(id: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let mut stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default());
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T')))
+}
+
 fn kill(signal: &str, targets: &[u32]) {
     let targets = targets.iter().map(u32::to_string);
     assert!(Command::new("kill").arg(format!("-{signal}")).args(targets).status().unwrap().success());
@@ -319,7 +326,7 @@ fn a_killed_manager_leaves_no_worker_behind() {
         // Even with a command that cannot be run.
         kill("STOP", &workers[..1]);
         // The kernel continues a process of an orphaned group only if it has stopped already, with all its threads.
-        assert!(comes_true(|| stat(workers[0]).is_some_and(|stat| stat[0] == "T")));
+        assert!(comes_true(|| is_stopped(workers[0])));
         kill("KILL", &[manager.process.id()]);
         check_that_they_end(&workers);
         assert_eq!(manager.end().1, "", "workers print nothing");
