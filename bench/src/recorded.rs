@@ -1,4 +1,4 @@
-//! What the record of waits costs: the same work while waits are not recorded and while they are.
+//! The cost of recording waits: each cell does the same work with the record off and with it on.
 
 use std::hint::black_box;
 use std::pin::Pin;

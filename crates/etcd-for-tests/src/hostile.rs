@@ -1,4 +1,4 @@
-//! What hostile servers make up: keys and changes without end.
+//! A hostile server sends keys and changes without end; this module makes them up.
 
 use std::sync::Arc;
 

@@ -127,7 +127,7 @@ fn refuse_default_directory(command: impl Fn() -> Command, runtime: &Path, why: 
     }
 }
 
-/// What others have put there must not be taken for an event of this user.
+/// The command must not take a file that another user has put there for an event of this user.
 #[test]
 fn a_default_directory_that_others_can_write_to_is_not_looked_into() {
     let runtime = tempfile::tempdir().unwrap();

@@ -128,8 +128,8 @@ pub(crate) fn pid(text: &str) -> Result<u32, String> {
     pid.ok_or_else(|| "expected the ID of a process, a number from 1 on".to_owned())
 }
 
-/// What the name of an event looks like, and the option for that: other programs are given a server or a process
-/// without an option.
+/// Tells whether the name of an event looks like a server or a process, and which option stands for that. Users of
+/// other programs pass these without an option.
 pub(crate) fn seemingly(name: &str) -> Option<(&'static str, &'static str)> {
     if Target::parse(name).is_ok() {
         Some(("server", "--tcp"))

@@ -172,7 +172,8 @@ fn tell_of_others(processes: &mut Vec<Process>, last_set: &dyn Fn(&Path) -> Opti
             asked.insert(path, last_set(Path::new(path)));
         }
     }
-    // What was set since is done, whoever has done it. If nobody can tell, nothing is said.
+    // An event that was set since then is no duty any more, whoever has set it. If it cannot be asked, `ps` reports
+    // no duty.
     let is_left = |path: &str, act: &Act| match asked.get(path) {
         // A hold sets the event, and moments in a page are in whole milliseconds.
         Some(Some(last)) => last.is_none_or(|last| last < time(act.at.saturating_add(1))),
