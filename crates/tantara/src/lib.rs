@@ -1,8 +1,8 @@
 //! Resettable events for threads, async tasks and processes.
 //!
-//! An event is a flag that others wait for. It starts unset. [`set`](Event::set) raises it and
-//! releases everyone who waits, [`clear`](Event::clear) lowers it, and [`wait`](Event::wait)
-//! returns once it is set.
+//! An event is a flag that threads, tasks and processes wait for. It starts unset.
+//! [`set`](Event::set) raises it and releases everyone who waits. It stays set, and later waits
+//! return at once, until [`clear`](Event::clear) lowers it.
 //!
 //! # Which event do I need?
 //!
@@ -20,12 +20,13 @@
 //! | events of several kinds | [`any`] or [`all`] of `&dyn `[`Waitable`] |
 //! | to spawn, return or store the wait | [`wait_owned()`](Event::wait_owned), or [`any`] or [`all`] of `Arc`s |
 //!
-//! To set an event however its setter ends, in a panic too, use
-//! [`set_on_drop()`](Event::set_on_drop).
+//! To set an event even if its setter panics or returns early, use
+//! [`set_on_drop()`](Event::set_on_drop). If a program hangs, [`waits`] shows who waits for what,
+//! and where in the code.
 //!
-//! Use an event for *state that others wait for*: open, ready, paused, shutting down. For a value
-//! that is made once use [`OnceLock`](std::sync::OnceLock), to pass values a channel, and to meet a
-//! known number of threads [`Barrier`](std::sync::Barrier).
+//! Use an event for *state that others wait for*: open, ready, paused, shutting down. Use
+//! [`OnceLock`](std::sync::OnceLock) for a value that is made once, a channel to pass values, and
+//! [`Barrier`](std::sync::Barrier) to meet a known number of threads.
 //!
 //! # Examples
 //!
@@ -46,7 +47,7 @@
 //!
 //! READY.clear();
 //! let next_job = AutoResetEvent::new();
-//! next_job.set(); // is stored, because nobody waits
+//! next_job.set(); // nobody waits, so the release is stored for the next waiter
 //! assert_eq!(any([&READY as &dyn Waitable, &next_job]).wait(), 1);
 //! ```
 //!
@@ -66,25 +67,25 @@
 //!
 //! # Errors
 //!
-//! [`Event`] and [`AutoResetEvent`] cannot fail. The methods of events outside of the process
-//! return a `Result`, because others can remove such an event. The plain forms of [`any`] and
-//! [`all`] panic if an event fails; those that begin with `try_` return the [`Error`].
+//! The methods of [`Event`] and [`AutoResetEvent`] cannot fail. Those of events between processes
+//! or machines return a `Result`, because other programs can remove such an event. The methods of
+//! [`any`] and [`all`] panic if an event fails; their `try_` variants return the [`Error`].
 //!
 //! # Platforms
 //!
-//! Threads sleep on the event's word, as the system offers it: on Linux and Android by futex, on
-//! Windows by `WaitOnAddress`, on FreeBSD by `_umtx_op`, and on Apple's systems from macOS 14.4 and
-//! iOS 17.4 on by `os_sync_wait_on_address`. Elsewhere they sleep in a table of condition variables
-//! (on other systems too with `--cfg tantara_portable`). On WebAssembly without threads a wait that
-//! would block panics, and tasks wait as everywhere. [`SharedEvent`] exists on Linux only.
+//! A thread sleeps on the event's state word, by a system call: `futex` on Linux and Android,
+//! `WaitOnAddress` on Windows, `_umtx_op` on FreeBSD, and `os_sync_wait_on_address` on macOS 14.4,
+//! iOS 17.4 and later. On all other systems, and everywhere with `--cfg tantara_portable`, it sleeps
+//! on a condition variable of its own, which `set` finds in a table. On WebAssembly without threads
+//! a wait that would block panics; tasks can wait. [`SharedEvent`] exists on Linux only.
 //!
 //! The crate needs Rust 1.85. It depends on `libc` on Linux, Android, FreeBSD and Apple's systems, and
 //! on nothing elsewhere.
 //!
 //! # Features
 //!
-//! `serde` (off by default): `Serialize` and `Deserialize` for the records that describe events
-//! between processes and their waiters.
+//! `serde` (off by default): `Serialize` and `Deserialize` for the types that describe events
+//! between processes and their waiters, such as `Entry`, `LastSet` and `Waiter`.
 #![doc = ""]
 #![cfg_attr(shared_events, doc = "[`SharedEvent`]: crate::SharedEvent")]
 #![cfg_attr(not(shared_events), doc = "[`SharedEvent`]: #platforms")]
@@ -144,7 +145,7 @@ pub use shared::{Changed, Entry, Hold, LastSet, OwnedSharedWait, SharedEvent, Sh
 pub use slots::Waitable;
 pub use wait::{AutoResetWait, OwnedAutoResetWait, OwnedWait, Wait};
 
-/// How the crates that build upon this one add a kind of event. No part of the public API.
+/// How other crates of this repository add a kind of event. Not part of the public API.
 #[doc(hidden)]
 pub mod __private {
     #[cfg(shared_events)]
