@@ -30,10 +30,10 @@ pub(crate) enum Action {
     /// Set events and release everyone who waits for them
     ///
     /// An event that does not exist is created, so set and wait may come in either order. Setting an event that is set
-    /// has no effect, but for its note. With a command, the events are set when it has succeeded.
+    /// changes nothing but its note. With a command, the events are set once it has succeeded.
     #[command(after_long_help = concat!("\
 Examples:
-  tantara set db-ready               releases waits of now and of later
+  tantara set db-ready               releases current and later waits
   tantara set db-ready cache-ready   several, from left to right
   tantara set migrated -- ./migrate  if ./migrate succeeds
   tantara set built --else failed -- make
@@ -41,19 +41,18 @@ Examples:
   tantara set stop --note 'disk full'
                                      wait, ls and watch show the reason
 
-A note is a line of at most 64 bytes of UTF-8. It belongs to this set: a later one shows its own note, or none.
+A note is a line of at most 64 bytes of UTF-8. It belongs to this set: a later set replaces or removes it.
 
-The command has failed if its exit code is not 0, if a signal has ended it, or if it cannot be run. Signals are passed \
-on to it as by tantara hold: tantara ends after the command, and sets by its result. If tantara is killed by SIGKILL, \
-nothing is set; tantara hold ends even then.
-
+The command counts as failed if its exit code is not 0, if a signal ends it, or if it cannot be run. tantara passes \
+signals on to it, as tantara hold does, waits for its end, and then sets the events, or that of --else. If tantara \
+itself is killed by SIGKILL, nothing is set. Events of tantara hold are cleared even then.
 ", exit_codes!("0 set; with a command, that of the command, or 128 plus the number of the signal that ended it (HUP, \
 INT and TERM end tantara as well), 126 if it cannot be executed, 127 if it is not found; ")))]
     Set(Set),
 
     /// Clear events, so that later waits block
     ///
-    /// It does not affect waits that were released. An event that does not exist is created.
+    /// A wait that was released stays released. An event that does not exist is created.
     #[command(after_long_help = concat!("\
 Examples:
   tantara clear db-ready
@@ -86,10 +85,10 @@ Examples:
 
     /// List events: name, state, last set, and who waits since when
     ///
-    /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds; one for many
-    /// events, for 4 milliseconds for each of them if that is longer. Processes of other PID namespaces, such as other
-    /// containers, are listed without process ID and command. Of a process that records its waits (see ps) the number
-    /// of waits inside is shown, and where in the code the oldest began. The last set is listed with its note.
+    /// Without names, all events are listed. A wait is listed once it has lasted for 50 milliseconds, or for 4
+    /// milliseconds per event if it waits for many. Processes of other PID namespaces, such as other containers, are
+    /// listed without process ID and command. If a process records its waits (see tantara ps), the list also shows how
+    /// many there are, and where in the code the oldest began. The last set is listed with its note.
     #[command(after_long_help = concat!("\
 Examples:
   tantara ls
@@ -109,19 +108,20 @@ Examples:
     /// Show who waits for what inside of processes that record their waits
     ///
     /// A process records the waits of its threads and tasks if it was started with TANTARA_WAITS=1, or if it has called
-    /// tantara::waits::record. Waits at the same place of the code for events of the same names share a line. What is
-    /// shown is as old as a quarter of a second, or more if the process has very many waits.
+    /// tantara::waits::record. Waits at the same line of the code for events of the same names share a line. The output
+    /// may be a quarter of a second old, or older if the process has very many waits.
     #[command(after_long_help = concat!("\
 Examples:
   TANTARA_WAITS=1 ./server &
   tantara ps                           all that record their waits
   tantara bank --pace 5 & sleep 3; tantara ps
-                                       the bank does, too
-  tantara ps 4711                      one of them
+                                       the bank records its waits, too
+  tantara ps 4711                      one process
   tantara ps --json | jq '.[].groups[] | select(.abandoned)'
 
-KNOWN says who has declared to set the event (by set_on_drop), who set it last, whether it is abandoned (the last who \
-had declared to set it gave up), and whether it was released but has not run since.
+KNOWN tells which thread or process has declared to set the event (by set_on_drop) and which set it last; whether the \
+event is abandoned, because the last one that had declared to set it has given up; and whether the wait was released \
+but its task has not run since.
 ", exit_codes!("0 shown; ")))]
     Ps {
         /// The process
@@ -136,27 +136,27 @@ had declared to set it gave up), and whether it was released but has not run sin
     /// Print a line for every change of events, as it happens
     ///
     /// Without names, all events are watched, also those that are created later. An event that does not exist may be
-    /// watched. Sets are never missed, not even pulses. Changes that follow each other too fast are merged into one
-    /// line, which contains the number of sets.
+    /// watched. No set is missed, not even a pulse. Changes in quick succession may be merged into one line, which
+    /// contains the number of sets.
     #[command(after_long_help = concat!("\
 Examples:
   tantara watch
   tantara watch db-ready --json | while read -r change; do ...; done
   tantara watch job-done -n 3 --timeout 1h    three changes, or an hour
 
-A line contains the time, the name, and set, cleared, pulsed (set and cleared again) or removed. A set says by which \
-process, and why if it has a note. With --json it is an object with at, name, change, state and sets, the number of \
-sets that the line reports, and for a set pid, note and, in a cluster, host, as far as they are known.
+A line contains the time, the name, and one of set, cleared, pulsed (set and cleared again) and removed. For a set it \
+also contains the process that made it, and the note. With --json a line is an object with at, name, change, state and \
+sets (the number of sets that it reports). A set also has pid, note and, in a cluster, host, if they are known.
 ", exit_codes!("0 all lines of -n were printed, or standard output was closed; 124 timeout; ")))]
     Watch(Watch),
 
     /// Remove events; processes that wait for them get an error
     ///
-    /// Nothing is removed unless all of the events exist, or with --force.
+    /// If one of the events does not exist, nothing is removed, unless --force is given.
     #[command(after_long_help = concat!("\
 Examples:
   tantara rm db-ready
-  tantara rm -f db-ready cache-ready    those of them that exist
+  tantara rm -f db-ready cache-ready    those that exist
   tantara rm --all                      all of the directory or namespace
 ", exit_codes!("0 removed; ")))]
     Rm(Rm),
@@ -255,7 +255,7 @@ pub(crate) struct Rm {
           add = ArgValueCompleter::new(complete_name))]
     pub(crate) names: Vec<String>,
 
-    /// Names of events that do not exist are no error
+    /// Ignore events that do not exist
     #[arg(long, short)]
     pub(crate) force: bool,
 
@@ -268,7 +268,7 @@ pub(crate) struct Rm {
 ///
 /// It waits for all of the events, each of which must be set at some moment of the wait, or with --any for the first.
 /// An event that does not exist is created, so set and wait may come in either order. With --timeout 0 and with --unset
-/// nothing is created. Beside events, or instead of them, it waits for conditions: --pid, --file and --tcp.
+/// nothing is created. It also waits for other conditions, with or without events: --pid, --file and --tcp.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -279,35 +279,34 @@ Examples:
   tantara wait db-ready --timeout 0 || echo not yet
                                     looks, and does not wait
   tantara wait --unset maintenance -- ./report
-                                    once nobody sets or holds it
+                                    when it is neither set nor held
   while tantara wait --next reload; do ./reload; done
-                                    for each set to come
+                                    again at each next set
   tantara wait --tcp db:5432 --timeout 1m -- ./serve
-                                    once the database accepts
+                                    once the database is up
   tantara wait --any done --pid $worker
-                                    also if the worker has crashed
+                                    even if the worker crashes
   tantara wait migrated --file /run/app.sock --tcp cache:6379
-                                    all three of them
+                                    all three conditions
 
 Durations: 30 (seconds), 1.5s, 500ms, 2m, 1h30m, 1d.
 
 Conditions: each option may be given several times, and each must hold at some moment of the wait. --any prints a \
-condition as an option, such as --pid=123 or --tcp=db:5432, which no event can be named. --unset and --next are about \
-the events alone. Processes of any user can be waited for; a process that does not exist has ended. Files are noticed \
-by inotify; those that the kernel does not report, such as files that another machine makes in a network file system, \
-within a minute. Connecting is tried until it succeeds, again within a second, and the connection is closed at once; \
-an attempt at an address that does not answer takes three seconds. A host that cannot be resolved is tried again as \
-well. With --timeout 0, connecting is tried once, for at most a second.
+condition as an option, such as --pid=123 or --tcp=db:5432; no event can have such a name. --unset and --next apply \
+to the events only. The process of --pid may belong to any user; one that does not exist counts as ended. inotify \
+reports new files at once. Files that the kernel does not report, such as those of other machines in a network file \
+system, are found within a minute. --tcp tries to connect until it succeeds, and closes the connection at once. It \
+waits for up to three seconds for an answer, and tries again within a second, also if the host cannot be resolved. \
+With --timeout 0 it tries once, for at most a second.
 
-If an event was set with a note, who set it and why is printed on standard error, unless --quiet is given. For \
-scripts, tantara ls NAME --json has the note of the last set.
+If an event was set with a note, the setter and the note are printed on standard error, unless --quiet is given. \
+Scripts get the note of the last set by tantara ls NAME --json.
 
 A wait survives outages of the cluster; an outage of more than ten seconds is reported on standard error. Connecting \
-to the cluster is retried until --timeout, if it is given, and else until --connect-timeout. If it fails, the exit \
-code is 125.
+to the cluster is retried until --timeout, or without it until --connect-timeout. If it fails, the exit code is 125.
 
 The command replaces tantara: it keeps the process ID, and its exit code is the exit code. On Windows, where no \
-process can be replaced, tantara runs it and ends as it does.
+process can be replaced, tantara runs the command and exits with its code.
 
 Exit codes: 0 released; 124 timeout; 126 the command cannot be executed; 127 the command is not found; 2 bad usage or \
 bad input (nothing was done); 125 tantara itself failed, or an event was removed. A signal ends the process as that \
@@ -318,7 +317,7 @@ pub(crate) struct Wait {
           add = ArgValueCompleter::new(complete_name))]
     pub(crate) names: Vec<String>,
 
-    /// Wait for the first of them, and print which it was
+    /// Wait for the first of the events and conditions, and print which it was
     #[arg(long)]
     pub(crate) any: bool,
 
@@ -326,7 +325,7 @@ pub(crate) struct Wait {
     #[arg(long, conflicts_with = "next")]
     pub(crate) unset: bool,
 
-    /// Wait for a set that begins after the wait, also of an event that is set
+    /// Wait for the next set, even if the event is set already
     #[arg(long)]
     pub(crate) next: bool,
 
@@ -350,7 +349,7 @@ pub(crate) struct Wait {
     #[arg(long, short)]
     pub(crate) quiet: bool,
 
-    /// The command to become when the wait is over, and its arguments
+    /// The command to run in place of tantara after the wait, and its arguments
     #[arg(value_name = "CMD", last = true)]
     pub(crate) command: Vec<OsString>,
 }
@@ -370,12 +369,12 @@ Examples:
 
 Signals are passed on to the command, except real-time signals, those that its terminal sends to both, and SIGTSTP, \
 SIGTTIN, SIGTTOU and SIGCONT, which stop and continue tantara itself. On Windows, Ctrl-C reaches both, and tantara \
-leaves the end to the command. If tantara is killed by SIGKILL, which no process can pass on, the events are clear at \
-once and the command goes on. With --etcd that takes up to ten seconds, and a hold that an outage of the cluster has \
-ended begins again after it.
+runs until the command ends. SIGKILL cannot be passed on: if it kills tantara, the events are clear at once, and the \
+command goes on. With --etcd they are clear within ten seconds; if an outage of the cluster ends a hold, it begins \
+again after the outage.
 
-As process 1 of a container, tantara passes on the signals that stop others as well, and collects orphaned processes \
-that have ended.
+As process 1 of a container, tantara also passes on SIGTSTP, SIGTTIN, SIGTTOU and SIGCONT, and reaps orphaned \
+processes.
 
 Exit codes: that of the command, or 128 plus the number of the signal that ended it (HUP, INT and TERM end tantara as \
 well); 126 the command cannot be executed; 127 it is not found (nothing was set); 2 bad usage or bad input (nothing \
