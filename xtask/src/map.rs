@@ -1,5 +1,6 @@
 //! Checks ARCHITECTURE.md against the code: that it names every folder, that the column "may use"
-//! of its tables is what the files use, and that its list of files with unsafe code is complete.
+//! of its tables is what the files use, that a file stands above those it uses, and that its list of
+//! files with unsafe code is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -111,6 +112,14 @@ impl<'m> Table<'m> {
             for token in tokens.iter().filter(|token| !is_used(token)) {
                 faults.push(format!("{} does not use {token}, which its row allows", names[0]));
             }
+            // The files of two folders may use each other without a circle of files.
+            let is_of_folder = |row: usize| self.0[row].0.iter().any(|name| name.ends_with('/'));
+            let is_above = |file: &str| {
+                self.row_of(file).is_some_and(|row| row < index && !is_of_folder(row)) && !is_of_folder(index)
+            };
+            for file in used.iter().filter(|file| is_allowed(file) && is_above(file)) {
+                faults.push(format!("{} uses {}, which must stand below it", names[0], module_of(file)));
+            }
         }
         faults
     }
@@ -198,6 +207,13 @@ mod tests {
         assert_eq!(faults(&["a/y.rs", "y.rs"], &[]), ["a/x.rs does not use b, which its row allows"]);
         assert_eq!(faults(&["a/y.rs", "b/z.rs"], &[]).len(), 1);
         assert_eq!(faults(&["a/y.rs", "y.rs", "b/z.rs", "top.rs"], &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_file_stands_above_those_it_uses() {
+        let map = "## `src`\n| `lib.rs` | | all |\n| `a.rs` | | – |\n| `b.rs` | | a, c |\n| `c/` | | a |\n";
+        let graph = graph(&[("lib.rs", &[]), ("a.rs", &[]), ("b.rs", &["a.rs", "c/d.rs"]), ("c/d.rs", &["a.rs"])]);
+        assert_eq!(Table::read(map, "src").faults(&graph), ["b.rs uses a, which must stand below it"]);
     }
 
     #[test]
