@@ -605,7 +605,7 @@ class Outages(unittest.TestCase):
             return outcomes[0]
 
         error = asyncio.run(awaits())
-        self.assertRegex(str(error), f"etcd cannot be reached to .*{self.etcd.endpoint}: ")
+        self.assertRegex(str(error), f"^cannot .*: etcd cannot be reached: .*{self.etcd.endpoint}: ")
         self.assertNotIsInstance(error, TimeoutError)
         self.assertIsInstance(error, ClusterError)
         self.assertIsInstance(error, ConnectionError)

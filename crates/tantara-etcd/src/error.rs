@@ -153,7 +153,7 @@ impl fmt::Display for Error {
         match &self.0.kind {
             Kind::Input { what, said, why } => write!(f, "{said:?} cannot be {what}: {why}"),
             Kind::Unreachable { doing, tries } => {
-                write!(f, "etcd cannot be reached to {doing}")?;
+                write!(f, "cannot {doing}: etcd cannot be reached")?;
                 list(f, tries)?;
                 advise(f, tries)
             }

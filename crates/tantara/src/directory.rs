@@ -91,7 +91,7 @@ pub(crate) fn made(directory: &Path) -> Result<File, Error> {
         return Ok(there);
     }
     make(directory, 0o777).map_err(|error| match directory.parent() {
-        Some(above) if error.kind() == ErrorKind::NotFound => {
+        Some(above) if error.kind() == ErrorKind::NotFound && !above.exists() => {
             let why = match above.to_str() {
                 Some("") => "cannot be made: the current directory was removed; enter another one".to_owned(),
                 _ => format!("cannot be made: there is no directory {}; create it", above.display()),
