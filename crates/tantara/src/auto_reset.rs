@@ -27,17 +27,18 @@ use crate::waits::hooks::{self, Kind, Place, Recorded, State, Target, What};
 ///   waiter; no later wait can take it.
 /// * A release that was given to a wait which is then dropped, or times out, is handed on to the
 ///   next waiter.
-/// * Foreign code never runs under a lock, as with [`Event`](crate::Event).
+/// * No user code runs under a lock, as with [`Event`](crate::Event).
 ///
 /// # Memory ordering
 ///
-/// All that happened before a `set` is visible to the wait that it released; also if the `set`
-/// found a stored release, which the wait then took.
+/// Everything that happened before a `set` is visible after the wait that it released; also if the
+/// `set` found a stored release, which the wait then took.
 ///
 /// # Complexity
 ///
-/// 16 bytes, `const` to make, no allocation (but one that a thread makes for its first blocking
-/// wait, and keeps). Everything but `Debug` takes constant time.
+/// An event has 16 bytes and allocates nothing, and `new` is `const`. (A thread makes one
+/// allocation for its first blocking wait, and keeps it.) Everything but `Debug` takes constant
+/// time.
 ///
 /// # Signal handlers and real-time threads
 ///

@@ -30,13 +30,14 @@ use crate::word::{Generation, Word};
 /// * **No false signal.** A wait is released only if the event was set at some moment of the wait.
 /// * **New waits are not affected.** A wait that begins after `set(); clear();` is not released by
 ///   it, and a `set` returns even while new waits keep beginning.
-/// * **Foreign code never runs under a lock.** Wakers are cloned, woken and dropped outside of it.
-///   A waker may use the event that wakes it, and if one panics, all others are woken nevertheless.
+/// * **No user code runs under a lock.** Wakers are cloned, woken and dropped outside of it. A
+///   waker may use the event that wakes it, and if one panics, all others are woken nevertheless.
 ///
 /// # Memory ordering
 ///
-/// All that a thread did before `set` is visible to every wait that was released by it, and to
-/// whoever observed it with [`is_set`](Event::is_set); also if the event was set already.
+/// Everything that a thread did before `set` is visible after every wait that this `set` released,
+/// and to threads that observe it with [`is_set`](Event::is_set); also if the event was set
+/// already.
 ///
 /// Stated more precisely: `set` and `clear` are acquire-release operations, and every observation
 /// is an acquire operation, on one atomic that is only ever modified by read-modify-write
@@ -45,11 +46,11 @@ use crate::word::{Generation, Word};
 ///
 /// # Complexity
 ///
-/// 16 bytes, no allocation, `const` to make. `is_set` is one load. Without waiters, `set` and
-/// `clear` are one atomic operation each. With waiters, `set` makes one system call for all threads
-/// (on Linux a second one after every 16th `set`), and takes time linear in the number of tasks. On
-/// Linux that call wakes one thread, and each thread that was woken wakes four more, so `set` takes
-/// no longer for a thousand threads than for one.
+/// An event has 16 bytes, allocates nothing, and `new` is `const`. `is_set` is one load. Without
+/// waiters, `set` and `clear` are one atomic operation each. With waiters, `set` makes one system
+/// call for all threads (on Linux a second one after every 16th `set`), and takes time linear in
+/// the number of tasks. On Linux that call wakes one thread, and each thread that was woken wakes
+/// four more, so `set` takes no longer for a thousand threads than for one.
 ///
 /// # Limits
 ///
@@ -67,18 +68,18 @@ use crate::word::{Generation, Word};
 /// Threads that block in `wait`, `wait_timeout` or `wait_deadline` need no lock. Tasks,
 /// [`any`](crate::any) and [`all`](crate::all) wait in a list that a spin lock protects. If one of
 /// them waits for the event, or has waited since the last `set`, a `set` in a signal handler
-/// deadlocks when the handler has interrupted a thread that holds this lock; and it calls wakers,
-/// few of which are safe there. Instead, let the handler write to a pipe or an eventfd, and let the
-/// thread that reads it call `set` (the crate signal-hook does the first half). Or use a
+/// deadlocks if the handler has interrupted a thread that holds this lock. It also calls wakers,
+/// few of which are safe in a handler. Instead, let the handler write to a pipe or an eventfd, and
+/// let the thread that reads it call `set` (the crate signal-hook does the first half). Or use a
 /// `SharedEvent`, whose `set` is safe there.
 ///
 /// While [waits are recorded](crate::waits), a `set` takes locks of the record too, and allocates; and
 /// the recorded wait of a thread counts as that of a task. Labels change nothing.
 ///
 /// The lock has no priority inheritance. As long as only threads wait, by the blocking methods, no
-/// thread needs it, and a thread with a real-time priority waits for the thread that sets and for
-/// waiters of its own or a higher priority, for no others: threads are woken in the order of the
-/// priorities with which they fell asleep.
+/// thread needs it. Threads are woken in the order of the priorities with which they fell asleep,
+/// so a thread with a real-time priority is delayed only by the setting thread and by waiters of
+/// its own or a higher priority.
 ///
 /// # Examples
 ///
@@ -142,8 +143,8 @@ impl Event {
     ///
     /// # Memory ordering
     ///
-    /// All that the caller did before is visible to whoever observes the event set, or is released
-    /// by it.
+    /// Everything that the caller did before is visible to every thread and task that is released
+    /// by it, or observes the event set.
     ///
     /// # Fairness
     ///
@@ -151,10 +152,10 @@ impl Event {
     /// tasks behind it.
     ///
     /// On Linux threads wake one another: `set` wakes one before it wakes the tasks, and each
-    /// thread that was woken wakes four more before anything else. So a thread that was woken and is
-    /// preempted before it has done so, or stopped by a debugger or by the handler of a signal,
-    /// delays threads that fell asleep after it. It delays none of a higher priority. Elsewhere
-    /// `set` wakes all threads at once.
+    /// thread that was woken wakes four more before anything else. A woken thread may be preempted
+    /// before it has done so, or stopped by a debugger or a signal handler. Then it delays threads
+    /// that fell asleep after it, but none of a higher priority. Elsewhere `set` wakes all threads
+    /// at once.
     ///
     /// # Panics
     ///
@@ -163,7 +164,7 @@ impl Event {
     ///
     /// # Signal handlers
     ///
-    /// Not to be called in one if a task, `any` or `all` ever waits for the event: see
+    /// Do not call it in a signal handler if a task, `any` or `all` ever waits for the event: see
     /// [above](Event#signal-handlers-and-real-time-threads).
     #[inline]
     #[track_caller]
@@ -200,7 +201,7 @@ impl Event {
         }
     }
 
-    /// While waits are recorded: the `set` that found this word is noted.
+    /// While waits are recorded, notes the `set` that found this word.
     #[cold]
     #[inline(never)]
     fn note(&self, before: Word, place: Place) {
@@ -213,7 +214,7 @@ impl Event {
     ///
     /// # Memory ordering
     ///
-    /// All that happened before a `set` that this undoes is visible to the caller.
+    /// Everything that happened before a `set` that this call undoes is visible to the caller.
     #[inline]
     pub fn clear(&self) {
         self.queue.word.fetch_and(Word::ALL_BUT_SET, AcqRel);
@@ -230,9 +231,9 @@ impl Event {
     ///
     /// # Blocking
     ///
-    /// The thread spins for some microseconds, unless that has not paid off lately, because a
-    /// signal from another processor is often that near. Then it sleeps in the kernel. In async
-    /// code use [`wait_async`](Event::wait_async).
+    /// The thread first spins for some microseconds, because a signal from another processor often
+    /// comes that soon. (It skips this if spinning has failed lately.) Then it sleeps in the
+    /// kernel. In async code use [`wait_async`](Event::wait_async).
     #[inline]
     #[track_caller]
     pub fn wait(&self) {
@@ -334,24 +335,25 @@ impl Event {
 
     /// Sleeps until the word releases `generation`, or the deadline passes.
     ///
-    /// On Linux the threads of a generation wake one another. That nobody is left asleep follows
-    /// from this:
+    /// On Linux the threads of a generation wake one another. These invariants imply that no thread
+    /// is left asleep:
     ///
     /// 1. No thread falls asleep in a generation that was released: the futex compares the word.
     /// 2. The `set` that released sleepers makes a wake-up call for their group, after it has
     ///    changed the word.
-    /// 3. Each call wakes somebody, unless the group is empty.
-    /// 4. Who has slept and is released makes a call for four before anything else, whatever ended
-    ///    its sleep. (By Linux' own futex a signal or a deadline never uses up a call. gVisor may
-    ///    report them after a call.) So the sleepers of a released generation become fewer until
-    ///    there are none (by 1 none are added), and until then another call follows.
-    /// 5. A caller may leave its call out only if nobody is counted as asleep, or if an earlier
-    ///    call has found the group empty. Sleepers are counted before they write to the word, so
-    ///    who sees the release sees them.
-    /// 6. Who was called but is not released, because it sleeps in a later generation of the same
-    ///    group, makes no call: such threads would wake one another without end. Those whose call
-    ///    it used up are woken by the `set` between the two generations that wakes the whole group
-    ///    (invariant 3 of [`word`](crate::word)).
+    /// 3. Each call wakes a thread, unless the group is empty.
+    /// 4. A thread that has slept and is released makes a call for four before anything else,
+    ///    whatever ended its sleep. (On Linux a sleep that a signal or a deadline ends consumes no
+    ///    call, but gVisor may report them after a call.) So the sleepers of a released generation
+    ///    become fewer until there are none (by 1 none are added), and until then another call
+    ///    follows.
+    /// 5. A thread may omit its call only if no thread is counted as asleep, or if an earlier call
+    ///    has found the group empty. Sleepers are counted before they write to the word, so a
+    ///    thread that sees the release sees the count.
+    /// 6. A thread that was woken but is not released, because it sleeps in a later generation of
+    ///    the same group, makes no call: such threads would wake one another without end. The
+    ///    threads that it should have woken are woken by the `set` between the two generations that
+    ///    wakes the whole group (invariant 3 of [`word`](crate::word)).
     fn sleep(&self, generation: Generation, deadline: Deadline, place: Place) -> bool {
         let (word, group, state) = (&self.queue.word, generation.group(), State::now());
         let _recorded = if state.is_idle() { None } else { self.record(state, generation, deadline, place) };
@@ -371,8 +373,8 @@ impl Event {
             let awake = sys::wait_in_group(word, asleep, group, deadline);
             let now = self.word();
             if now.releases(generation) {
-                // It may have used up a wake-up call, so it must make the next one. Nothing else
-                // may run before.
+                // This thread may have consumed a wake-up call, so it must make the next one before
+                // anything else.
                 drop(sleeper);
                 self.wake_next(generation, now);
                 return true;
@@ -390,7 +392,7 @@ impl Event {
             return None;
         }
         hooks::meet(self.queue.subject(Kind::Event));
-        // The `set` that ends it is noted.
+        // The `set` that ends the wait is noted.
         wait::note_sets(&self.queue);
         let target = Target::of_event(hooks::address(&self.queue), began);
         Some(hooks::sleeps(What::One(target), place, deadline))
@@ -411,7 +413,8 @@ impl Event {
         }
     }
 
-    /// `set` and `clear` in one step: all who wait are released, and the event is never seen set.
+    /// `set` and `clear` in one step: everyone who waits is released, and no thread observes the
+    /// event set.
     #[allow(dead_code, reason = "for events between processes")]
     #[track_caller]
     pub(crate) fn pulse(&self) {
@@ -458,7 +461,7 @@ mod tests {
     use std::sync::Arc;
     use std::task::{Context, Waker};
 
-    /// It begins anew while the drain that has released it may still be under way.
+    /// The wait begins anew while the drain that has released it may still be under way.
     #[test]
     fn loom_a_wait_that_begins_anew_is_released_by_the_next_pulse_only() {
         loom::model(|| {

@@ -21,8 +21,8 @@ pub trait External: fmt::Debug + Send + Sync {
     /// block, which then sleeps for no longer than [`longest_sleep`](External::longest_sleep).
     fn poll_outcome(self: Pin<&mut Self>, context: &mut Context<'_>, blocks: bool) -> Poll<Result<bool, Error>>;
 
-    /// Whether it has to be polled before its turn: it has failed, or its task was woken for
-    /// something that was no release and would not be woken again.
+    /// Whether it has to be polled before its turn: because it has failed, or because its task was
+    /// woken without a release and will not be woken again.
     fn needs_poll(&self) -> bool;
 
     /// How long a thread that blocks may sleep until the next poll, if its waker may never be
@@ -39,7 +39,7 @@ pub trait External: fmt::Debug + Send + Sync {
         Found::Nothing
     }
 
-    /// By what its event is known to the record of waits.
+    /// The identity of its event in the record of waits.
     fn identity(&self) -> Option<Identity> {
         None
     }
@@ -56,7 +56,7 @@ pub trait External: fmt::Debug + Send + Sync {
 pub enum Found<'a> {
     /// The outcome, as of [`External::poll_outcome`].
     Outcome(Result<bool, Error>),
-    /// None yet: poll again when the word no longer has this value, and after that time at the
+    /// Not ready: poll again when the word no longer has this value, and after that time at the
     /// latest.
     Word(&'a AtomicU32, u32, Duration),
     /// The event has no such word.
@@ -66,8 +66,8 @@ pub enum Found<'a> {
 /// Large enough for every wait; a larger one does not compile.
 type Storage = MaybeUninit<[u64; 10]>;
 
-/// A wait of any type, in place. With a box for each event, `any` over many events would take half
-/// as long again.
+/// A wait of any type, in place. With a box for each event, `any` over many events would take 1.5
+/// times as long.
 pub struct InPlace<'a> {
     /// Holds the wait, from `new` until `drop`.
     ///

@@ -1,6 +1,6 @@
 //! The queue's lock: one byte.
 //!
-//! It is held for at most one batch of list operations, and never while foreign code runs. It is
+//! It is held for at most one batch of list operations, and never while user code runs. It is
 //! nearly always free. Locking is one compare-exchange, unlocking a plain store. A lock that wakes
 //! its waiters must check on every unlock whether there are any, which costs a second atomic
 //! operation. The waiters of this lock retry instead: a few times at once, then after `yield_now`,

@@ -19,7 +19,7 @@ use crate::sys::{self, Awake, Words};
 
 /// The thread does not sleep, and was not woken.
 const IDLE: u32 = 0;
-/// The waker was called, and no wait has used that up yet.
+/// The waker was called, and no wait has consumed the call yet.
 const CALLED: u32 = 1;
 /// The thread sleeps, or is about to.
 const ASLEEP: u32 = 2;
@@ -58,8 +58,8 @@ impl Parker {
         Arc::new(Parker { word: AtomicU32::new(IDLE) })
     }
 
-    /// Sleeps until the waker is called, the deadline passes, or the wait is interrupted. Uses the
-    /// call up.
+    /// Sleeps until the waker is called, the deadline passes, or the wait is interrupted. Consumes
+    /// the call.
     fn park(&self, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let called = || self.word.load(Relaxed) == CALLED;
         if called() || sys::spin::until(deadline, called) {
@@ -69,7 +69,7 @@ impl Parker {
         sys::spin::noting_sleep(|| self.sleep(deadline))
     }
 
-    /// Sleeps for `nap` or until the deadline, whether or not a call comes. Uses the call up.
+    /// Sleeps for `nap` or until the deadline, whether or not a call comes. Consumes the call.
     fn nap(&self, nap: Duration, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let now = Instant::now();
         sleep(deadline.at_most(now + nap).saturating_duration_since(now));
@@ -78,7 +78,7 @@ impl Parker {
     }
 
     /// Sleeps until a call, until one of the words is no longer as expected, or until the deadline,
-    /// but no longer than `longest`. Uses the call up.
+    /// but no longer than `longest`. Consumes the call.
     fn sleep_on(&self, mut words: Words, longest: Duration, deadline: Deadline) -> Result<(), sys::TimedOut> {
         let longest = interrupt::longest_sleep(deadline).map_or(longest, |most| most.min(longest));
         let until = deadline.at_most(Instant::now() + longest);

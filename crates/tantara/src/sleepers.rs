@@ -1,7 +1,7 @@
 //! How many threads sleep on a word, in two bytes.
 //!
-//! `Debug` shows it, and a thread that was woken asks whether it has to wake others. So it must
-//! never report nobody while somebody sleeps: beyond the largest number of two bytes, sleepers are
+//! `Debug` shows the count, and a woken thread reads it to decide whether it has to wake others. So
+//! the count must not be zero while a thread sleeps. Sleepers that do not fit into two bytes are
 //! counted for all events together.
 
 #![forbid(unsafe_code)]
@@ -45,7 +45,7 @@ impl Sleepers {
         Sleeper { sleepers: self, has_own_count }
     }
 
-    /// Whether anybody may be asleep. `false` is certain.
+    /// Whether a thread may be asleep. `false` is certain.
     pub(crate) fn any(&self) -> bool {
         self.0.load(Relaxed) > 0 || OTHERS.load(Relaxed) > 0
     }

@@ -9,8 +9,8 @@
 //!
 //! Invariants: STORED implies not LISTED, because a release is stored only without waiters, and no
 //! wait begins while one is stored. LISTED changes under the queue's lock only, and may be on while
-//! the queue is empty. NOTED is turned on while waits are recorded, and turned off by a `set` that finds
-//! that they are not any more.
+//! the queue is empty. NOTED is turned on while waits are recorded. A `set` that finds it on after
+//! the record was turned off turns it off.
 
 #![forbid(unsafe_code)]
 
@@ -53,7 +53,7 @@ fn take_noted(queue: &Queue, place: Option<Place>) -> bool {
     is_taken
 }
 
-/// From now on, what is given and taken is noted, while waits are recorded.
+/// From now on, while waits are recorded, given and taken releases are noted.
 pub(crate) fn note_all(queue: &Queue) {
     if !is_noted(queue) {
         queue.word.fetch_or(NOTED, AcqRel);
@@ -76,7 +76,7 @@ fn note_given(queue: &Queue, place: Option<Place>) -> u32 {
     NOTED
 }
 
-/// If waits are recorded, notes that a wait from that place has used up a release.
+/// If waits are recorded, notes that a wait from that place has consumed a release.
 #[cold]
 #[inline(never)]
 pub(crate) fn note_taken(queue: &Queue, place: Place) {

@@ -15,7 +15,7 @@
 //! 5. The fields of a node are reached through shared references and raw pointers only; its owner's
 //!    `Pin<&mut _>` is never turned into a `&mut` to them. (The compiler assumes nothing of a
 //!    `&mut` to a type that is not `Unpin`.)
-//! 6. Foreign code (cloning, waking and dropping wakers) never runs under the lock.
+//! 6. User code (cloning, waking and dropping wakers) never runs under the lock.
 //! 7. Generations do not decrease along the list, because each is compared with the word under the
 //!    lock when it is appended.
 //! 8. A waiter's holder keeps the queue alive and in its place, and is dropped after the node was
@@ -45,7 +45,7 @@ use crate::waits::hooks::{self, Identity, Kind, Mark, Place, SlotIndexCell, Stat
 use crate::wakers::{Wakers, drop_from_drop};
 use crate::word::{Generation, Word};
 
-/// A state word and its waiters: all of an event. The mark fits where the lock would leave padding.
+/// A state word and its waiters: a whole event. The mark is in a byte that would be padding.
 #[derive(Debug)]
 pub(crate) struct Queue {
     pub(crate) word: AtomicU32,
@@ -69,7 +69,7 @@ struct Node {
     waker: UnsafeCell<Option<Waker>>,
     generation: UnsafeCell<Generation>,
     state: AtomicU8,
-    /// Where this wait is recorded. For its owner.
+    /// The record of this wait. Only the owner accesses it.
     index: SlotIndexCell,
 }
 
@@ -85,7 +85,7 @@ const UNLISTED: u8 = 0;
 const LISTED: u8 = 1;
 /// A release was given to it. Not in the list.
 const RELEASED: u8 = 2;
-/// The owner has used up the release. Not in the list.
+/// The owner has consumed the release. Not in the list.
 const CLAIMED: u8 = 3;
 
 /// Upper bound on the waiters that are counted for `Debug`.
@@ -166,7 +166,7 @@ impl Queue {
         self.head().is_null()
     }
 
-    /// As what the event is known to the record of waits.
+    /// The identity of the event in the record of waits.
     pub(crate) fn subject(&self, kind: Kind) -> Subject<'_> {
         Subject { address: hooks::address(self), kind, mark: Some(&self.mark) }
     }
@@ -337,7 +337,7 @@ impl Node {
 pub(crate) unsafe trait Holder {
     fn queue(&self) -> &Queue;
 
-    /// What the record of waits shows instead of the queue's event; it is told the name.
+    /// What the record of waits shows instead of the queue's event.
     fn identity(&self) -> Option<Identity> {
         None
     }
@@ -431,13 +431,13 @@ impl<H: Holder> Waiter<H> {
         self.node.state.load(Acquire) == UNLISTED
     }
 
-    /// Whether a release was given to this waiter (and not yet used up).
+    /// Whether a release was given to this waiter and not yet consumed.
     #[inline]
     pub(crate) fn is_released(&self) -> bool {
         self.node.state.load(Acquire) == RELEASED
     }
 
-    /// Whether this waiter has used up its release.
+    /// Whether this waiter has consumed its release.
     #[inline]
     pub(crate) fn is_claimed(&self) -> bool {
         // Only the owner writes CLAIMED.
@@ -480,7 +480,7 @@ impl<H: Holder> Waiter<H> {
         if self.node.state.load(Relaxed) != LISTED {
             return None;
         }
-        // SAFETY: the lock is held and the node is listed. Comparing wakers runs no foreign code.
+        // SAFETY: the lock is held and the node is listed. Comparing wakers runs no user code.
         let same = self.node.waker.with(|own| unsafe { &*own }.as_ref().is_some_and(|own| own.will_wake(waker)));
         drop(guard);
         if same {
@@ -541,7 +541,7 @@ impl<H: Holder> Waiter<H> {
         self.node.state.store(RELEASED, Relaxed);
     }
 
-    /// Uses up the release, so that it is not handed on.
+    /// Consumes the release, so that it is not handed on.
     pub(crate) fn claim(self: Pin<&mut Self>) {
         debug_assert!(self.is_released());
         self.node.state.store(CLAIMED, Relaxed);

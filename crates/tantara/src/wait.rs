@@ -93,7 +93,7 @@ impl<H: Holder> EventWait<H> {
         self.poll_word(context)
     }
 
-    // Not inlined: whoever finds a released wait saves no registers for this.
+    // Not inlined, so that a poll of a released wait does not save registers for this.
     #[inline(never)]
     fn poll_word(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut waiter = self.waiter();
@@ -137,9 +137,9 @@ fn admit(word: &AtomicU32, generation: Generation) -> bool {
     }
 }
 
-/// Makes an `Event` note its sets, while waits are recorded: the next `set` looks for tasks.
+/// While waits are recorded, makes an `Event` note its sets: the next `set` looks for tasks.
 pub(crate) fn note_sets(queue: &Queue) {
-    // Of an event that is known already the bit stays on.
+    // The bit stays on if the record knows the event already.
     if !Word::from_bits(queue.word.load(Relaxed)).has_tasks() {
         queue.word.fetch_or(Word::TASKS_BIT, AcqRel);
     }
@@ -170,7 +170,7 @@ fn record<H: Holder>(state: State, waiter: &Waiter<H>, kind: Kind, context: &Con
     let (place, slot, owner) = waiter.to_record();
     // A wait that has begun anew is recorded already.
     let Some(place) = place.filter(|_| !slot.is_used() && hooks::records(state)) else { return };
-    // What is known of an event outside of the process stays until its handle is dropped.
+    // What is known of an event outside of the process is kept until its handle is dropped.
     if waiter.holder().identity().is_none() {
         hooks::meet(waiter.queue().subject(kind));
     }
@@ -342,7 +342,7 @@ impl<H: Holder> AutoResetEventWait<H> {
         outcome
     }
 
-    /// The wait has used up its release.
+    /// The wait has consumed its release.
     fn end_record(&self) {
         let (place, slot, _) = self.waiter.to_record();
         if slot.is_used() {
@@ -426,7 +426,7 @@ impl<'a> AutoResetWait<'a> {
         self.wait().poll_held(context)
     }
 
-    /// Uses up the release that it holds.
+    /// Consumes the release that it holds.
     pub(crate) fn claim(self: Pin<&mut Self>, place: Place) {
         let waiter = self.wait().waiter();
         if stored::is_noted(waiter.queue()) {

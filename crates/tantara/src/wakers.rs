@@ -1,4 +1,4 @@
-//! Waking and dropping wakers, which are foreign code, never under a queue's lock.
+//! Wakes and drops wakers. They are user code, so this never happens under a queue's lock.
 //!
 //! Waking or dropping a waker may drop futures: the waker of a task whose executor has been closed
 //! drops the task. The destructor of such a future calls the next waker, either to hand a release
@@ -17,7 +17,7 @@ use std::task::Waker;
 
 use crate::sync::{BATCH, per_thread};
 
-/// How many calls of foreign code from destructors may be nested.
+/// How many calls of user code from destructors may be nested.
 const NESTED: u32 = 8;
 
 per_thread! {
@@ -101,7 +101,7 @@ fn set_depth(depth: u32) {
     let _ = DEPTH.try_with(|kept| kept.set(depth));
 }
 
-/// Runs foreign code in a place that must not panic. The panic hook has reported the panic.
+/// Runs user code in a place that must not panic. The panic hook has reported the panic.
 pub(crate) fn quietly(foreign: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
         discard(panic);

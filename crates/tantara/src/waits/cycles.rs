@@ -1,5 +1,5 @@
-//! Threads that wait for one another: those whose events only threads have declared to set that wait
-//! themselves.
+//! Finds deadlocks: threads that wait for events that only such waiting threads have declared to
+//! set.
 //!
 //! A cycle is reported only if it is certain, as far as is declared. A declaration says who is to set the
 //! event only if its value borrows the event, and was made by a thread that polls no tasks: else it may
@@ -29,7 +29,7 @@ pub(crate) fn cycles(waits: &Waits<'_>) -> HashMap<usize, String> {
     let blocked =
         waits.records.iter().enumerate().filter(|(_, record)| record.task.is_none() && record.deadline.is_none());
     let search = Search { waits, numbers };
-    // Those who may go on are removed, until only those are left who wait for one another.
+    // Remove the threads that may continue, until only threads are left that wait for one another.
     let mut stuck: BTreeMap<u32, usize> = blocked.map(|(at, record)| (record.thread, at)).collect();
     loop {
         let free: Vec<_> = stuck.iter().filter(|(_, at)| search.may_end(**at, &stuck)).map(|(own, _)| *own).collect();
@@ -47,7 +47,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The threads that have declared to set an event: `None` for one that may have handed that on.
+    /// The threads that have declared to set an event: `None` for one that may have passed the
+    /// declaration on.
     fn setters(&self, target: Target) -> impl Iterator<Item = Option<u32>> {
         let setters = self.waits.known.get(target).map_or(&[][..], |known| &known.setters);
         setters.iter().map(|(_, act)| {
@@ -56,7 +57,7 @@ impl Search<'_> {
         })
     }
 
-    /// Whether somebody may still set the event, as far as is known.
+    /// Whether a thread may still set the event, as far as is known.
     fn may_be_set(&self, target: Target, stuck: &BTreeMap<u32, usize>) -> bool {
         let is_free = |setter: Option<u32>| setter.is_none_or(|setter| !stuck.contains_key(&setter));
         !matches!(target.kind, Kind::Event | Kind::AutoReset)

@@ -1,8 +1,8 @@
 //! What the events call when a wait begins or ends, or when they are set.
 //!
-//! While nothing is recorded, [`State::now`] is all that they look at, once for each wait that is queued
-//! or sleeps, and a `set` does nothing more, whether or not events have labels: it takes no lock of the
-//! record.
+//! While nothing is recorded, the events only call [`State::now`], once for each wait that is
+//! queued or sleeps. A `set` calls nothing here and takes no lock of the record, whether or not
+//! events have labels.
 //!
 //! While waits are recorded, an event of which something is known keeps a bit of its word that makes its
 //! next `set` take the slow path, where it is noted: the one that makes it look for tasks, or one for
@@ -29,7 +29,7 @@ use crate::waits::switch;
 pub(crate) use crate::waits::switch::State;
 use crate::word::Generation;
 
-/// By what an event is known, for a wait.
+/// The identity of an event, for a wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     pub(crate) address: usize,
@@ -60,8 +60,8 @@ pub(crate) fn records(state: State) -> bool {
     if state.is_unasked() { start::ask() } else { state.records() && start::goes_on() }
 }
 
-/// A wait for an event in memory is about to be recorded: nothing is shown that was known of another
-/// event at that address.
+/// A wait for an event in memory is about to be recorded. Discards what was known of another event
+/// at that address.
 pub(crate) fn meet(event: Subject<'_>) {
     known::meet(event);
 }
@@ -108,9 +108,8 @@ pub(crate) fn until_unset(slot: &SlotIndexCell, owner: usize) {
     store::note_until_unset(slot.get(), owner);
 }
 
-/// If waits are recorded, gives an event the name by which it was opened, unless it has a label, and its
-/// file's path. Else nothing is known of it afterwards that was not before, so that a process that
-/// records nothing stays idle.
+/// If waits are recorded, gives an event the path of its file, and the name by which it was opened,
+/// unless it has a label. Otherwise does nothing.
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn introduce(event: Identity, name: impl FnOnce() -> (String, Option<String>)) {
     if is_wanted() {
@@ -136,13 +135,13 @@ pub(crate) fn count_by(event: Identity, count: Count) {
     known::count_by(outside(event), count);
 }
 
-/// Somebody holds an event. The number of the hold; zero if it is not recorded.
+/// This thread holds an event. Returns the number of the hold; zero if it is not recorded.
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn hold(event: Identity, place: Place) -> u64 {
     hold_by(event, Act::now(place))
 }
 
-/// Somebody holds an event, by that act. The number of the hold.
+/// The thread of that act holds an event. Returns the number of the hold.
 pub(crate) fn hold_by(event: Identity, act: Act) -> u64 {
     known::hold(outside(event), act)
 }
@@ -164,7 +163,7 @@ pub(crate) fn release(address: usize, number: u64) {
     }
 }
 
-/// While waits are recorded, a wait has used up a release of an auto-reset event.
+/// While waits are recorded, a wait has consumed a release of an auto-reset event.
 #[cold]
 #[inline(never)]
 pub(crate) fn taken(event: Subject<'_>, place: Place) {
@@ -179,9 +178,9 @@ pub(crate) fn label(event: Subject<'_>, label: &str, note_sets: impl FnOnce()) {
     }
 }
 
-/// While waits are recorded, somebody has declared to set an event. The number of the declaration, which
-/// is not zero. `may_move`: another thread may keep it. `note_sets` makes the event note its sets from
-/// now on.
+/// While waits are recorded, this thread has declared to set an event. Returns the number of the
+/// declaration, which is not zero. `may_move`: another thread may keep it. `note_sets` makes the
+/// event note its sets from now on.
 pub(crate) fn declare(event: Subject<'_>, place: Place, may_move: bool, note_sets: impl FnOnce()) -> u64 {
     let number = known::declare(event, place, may_move);
     note_sets();

@@ -2,11 +2,11 @@
 //! them.
 //!
 //! An event is known by its address, so what is known ends when the event is dropped. An event in
-//! memory has a [`Mark`], which is on once something is known of it: a new event at the address of one
-//! that was moved away has none. The mark is turned on under the lock of the event's shard, together
-//! with the removal of what is left there; so of several threads that note something of a new event,
-//! none removes what another has noted. No foreign code runs under the locks here, and no other lock
-//! is taken under them.
+//! memory has a [`Mark`], which is on once something is known of it: a new event at the address of
+//! one that was moved away has none. The mark is turned on under the lock of the event's shard,
+//! together with the removal of what is left there; so if several threads record something of a new
+//! event, none removes what another has recorded. No user code runs under the locks here, and no
+//! other lock is taken under them.
 
 #![forbid(unsafe_code)]
 
@@ -59,7 +59,7 @@ impl Subject<'_> {
     }
 }
 
-/// That somebody did something with an event.
+/// What a thread did with an event, and when.
 #[derive(Clone, Debug)]
 pub(crate) struct Act {
     pub(crate) place: Source,
@@ -119,7 +119,7 @@ pub(crate) struct Known {
     as_of: u32,
     /// The last of them was given up.
     pub(crate) abandoned: Option<Act>,
-    /// The last wait that used up a release of an auto-reset event.
+    /// The last wait that consumed a release of an auto-reset event.
     pub(crate) taken: Option<Act>,
     /// The last hold of an event between machines, if it has ended.
     pub(crate) last_hold: Option<Arc<LastHold>>,
@@ -152,7 +152,7 @@ pub(crate) fn meet(event: Subject<'_>) {
     }
 }
 
-/// Changes what is known of an event, which nothing may have been known of.
+/// Changes what is known of an event. Creates an entry if nothing was known.
 fn change<T>(event: Subject<'_>, change: impl FnOnce(&mut Known) -> T) -> Option<T> {
     let Subject { address, kind, .. } = event;
     let nothing = || Known {
@@ -216,7 +216,7 @@ pub(crate) fn set(event: Subject<'_>, generation: Option<Generation>, in_vain: b
     act(event, place, |known| &mut known.last_set, note);
 }
 
-/// Notes that a wait has used up the release of an auto-reset event.
+/// Notes that a wait has consumed the release of an auto-reset event.
 pub(crate) fn take(event: Subject<'_>, place: Place) {
     act(event, place, |known| &mut known.taken, |_| ());
 }
@@ -249,14 +249,14 @@ fn next_number() -> u64 {
     NEXT.fetch_add(1, Relaxed) as u64
 }
 
-/// Notes that somebody holds an event, by that act. Returns the number of the hold.
+/// Notes that an event is held, by that act. Returns the number of the hold.
 pub(crate) fn hold(event: Subject<'_>, act: Act) -> u64 {
     let number = next_number();
     change(event, |known| known.holders.push((number, act)));
     number
 }
 
-/// Notes that somebody will set an event. Returns the number of the declaration.
+/// Notes that a thread has declared to set an event. Returns the number of the declaration.
 pub(crate) fn declare(event: Subject<'_>, place: Place, may_move: bool) -> u64 {
     let (act, number) = (Act { may_move, ..Act::now(place) }, next_number());
     change(event, |known| {
@@ -391,7 +391,7 @@ impl OfEvents {
         self.0.get(&(target.address, target.kind))?.as_ref()
     }
 
-    /// The event that users know: the one that this one stands for, if it does.
+    /// The event that users see: the one that this event stands for, if there is one.
     pub(crate) fn shown(&self, target: Target) -> Target {
         self.get(target).and_then(|known| known.stands_for).unwrap_or(target)
     }

@@ -5,11 +5,10 @@
 use std::fmt;
 use std::time::SystemTime;
 
-/// The hold of a `ClusterEvent` that began last, and has ended: its process let the event go, or it
-/// vanished. The process or its machine has ended then, or has lost the cluster. The cluster does not tell
-/// these from one another.
+/// The last hold of a `ClusterEvent`, after it has ended. Its process has released it, has ended,
+/// or has lost the cluster; or its machine has ended. The cluster does not tell which.
 ///
-/// The holder has written this. What no host's name contains is replaced.
+/// The holder has written these values. Characters that no host name contains are replaced.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -27,7 +26,7 @@ impl LastHold {
     #[doc(hidden)]
     #[must_use]
     pub fn new(host: &str, pid: u32, since: SystemTime) -> LastHold {
-        /// No name of a host is longer.
+        /// The longest name of a host.
         const LONGEST: usize = 64;
         let is_of_a_name = |c: char| c.is_alphanumeric() || matches!(c, '-' | '.' | '_');
         let host = host.chars().take(LONGEST).map(|c| if is_of_a_name(c) { c } else { '·' }).collect();

@@ -1,7 +1,7 @@
 //! Who waits for what inside this process, since when, where in the code, and who is to set it.
 //!
-//! A program hangs, and nobody knows which `set` it waits for. While waits are recorded,
-//! [`waits`](waits()) answers: for every wait of a thread or a task, the event, the place in the
+//! If a program hangs, the question is for which `set` it waits. While waits are recorded,
+//! [`waits`](waits()) answers it: for every wait of a thread or a task, the event, the place in the
 //! code and the time; for every event, who set it last and who has declared to set it.
 //!
 //! ```
@@ -34,26 +34,26 @@
 //!
 //! # From outside
 //!
-//! On Linux a process that records publishes its waits in the directory of the events (`TANTARA_DIR`,
-//! or the default one), in a file that only its user can read.
-//! The command `tantara ps` shows them, without a debugger, also if the program hangs. The file is
-//! written by a thread of its own, several times a second. It is removed at a normal exit, otherwise
-//! by the next process that records there; but if the process has not set an event that it had declared
-//! to set, it stays for a day, so that those who wait for that are told.
+//! On Linux a process that records publishes its waits in the directory of the events
+//! (`TANTARA_DIR`, or the default one), in a file that only its user can read. The command
+//! `tantara ps` shows them, without a debugger, also if the program hangs. The file is written by a
+//! thread of its own, several times a second. It is removed at a normal exit, otherwise by the next
+//! process that records there; but if the process has not set an event that it had declared to set,
+//! the file stays for a day, so that the waits for that event can be explained.
 //!
 //! # What is recorded
 //!
 //! Every wait that begins while the record is on, once its task is queued or its thread goes to
 //! sleep. Waits that began before, and waits on events that are set, are not recorded. The child of
-//! a fork records its own waits; after four forks in a line a child records nothing. There is room for
-//! eight million waits at the same time. `tantara ps` tells how many more were not recorded.
+//! a fork records its own waits; after four forks in a line a child records nothing. At most eight
+//! million waits are recorded at the same time. `tantara ps` shows how many were not recorded.
 //!
 //! # Complexity
 //!
-//! While the record is off, a wait that is queued or sleeps reads one byte, and nothing else does.
-//! While it is on, such a wait takes a lock that is rarely contended, twice. [`waits`](waits())
-//! takes time linear in the number of waits, and delays none of them for longer than it takes to
-//! copy some hundreds.
+//! While the record is off, a wait that is queued or sleeps reads one byte. Other operations cost
+//! nothing. While it is on, such a wait takes a lock that is rarely contended, twice.
+//! [`waits`](waits()) takes time linear in the number of waits, and delays none of them for longer
+//! than it takes to copy some hundreds.
 //!
 //! Labels cost nothing while the record is off: only the events that have one look for it, when they are
 //! dropped.
@@ -106,14 +106,14 @@ pub use view::{Act, Actor, Awaited, EventKind, Mode, Place, Waiting};
 /// Records waits from now on, or no longer. Waits that are recorded stay so until they end.
 ///
 /// It can be turned on and off at any time, by any thread. Until the first call, the environment
-/// variable `TANTARA_WAITS` decides. What was noted of earlier sets is forgotten when it is turned on or
-/// off, because sets are not noted in between. Labels and declarations stay.
+/// variable `TANTARA_WAITS` decides. Turning it on or off discards what was recorded of earlier
+/// sets, because sets in between are not recorded. Labels and declarations stay.
 pub fn record(on: bool) {
     start::record(on);
 }
 
-/// Calls `callback` with every wait that lasts longer than `limit`: once when it has, and once more,
-/// with [`has_ended`](Waiting::has_ended), when it has ended.
+/// Calls `callback` with every wait that lasts longer than `limit`: once when it has lasted so
+/// long, and once more, with [`has_ended`](Waiting::has_ended), when it has ended.
 ///
 /// It turns the record on. The callback runs on a thread of its own, up to a second late, for the
 /// rest of the process, but not in the child of a fork. If it panics, it is called for the next wait

@@ -1,5 +1,6 @@
-//! Events of other crates, as the record of waits knows them. Such an event is known by an [`Outside`]
-//! that its waits and holds share. A wait for it ends by an event of this process, which stands for it.
+//! Events of other crates in the record of waits. Such an event is represented by an [`Outside`]
+//! that its waits and holds share. A wait for it ends by an event of this process, which stands for
+//! it.
 //!
 //! Not part of the public API.
 
@@ -84,7 +85,8 @@ impl Drop for Held {
     }
 }
 
-/// By what the event is known that [stands](Outside::is_awaited_by) for another, in a wait for several.
+/// In a wait for several events, the identity of the event that [stands](Outside::is_awaited_by)
+/// for another.
 #[must_use]
 pub fn stand_in(over: &Event) -> Identity {
     Identity::new(hooks::address(over.queue()), Kind::Event)

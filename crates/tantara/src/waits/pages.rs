@@ -104,7 +104,7 @@ pub(crate) fn start() {
     }
 }
 
-/// Publishes the waits again and again, until they are not recorded any more, or the process exits.
+/// Publishes the waits periodically, until they are no longer recorded or the process exits.
 fn run(own: usize) {
     let mut checked = Instant::now();
     while !EXITS.load(Relaxed) {
@@ -127,7 +127,7 @@ fn run(own: usize) {
     }
 }
 
-/// The directory that the program was told.
+/// The directory that the program was given.
 static NAMED: OnceLock<PathBuf> = OnceLock::new();
 
 /// Publishes the waits in that directory, whatever `TANTARA_DIR` says. The first call counts. Not part of
@@ -275,7 +275,8 @@ fn remove(published: &mut Option<Published>) {
     }
 }
 
-/// The process exits. If it has not done what it has declared, a page stays that says so.
+/// The process exits. If it has not set an event that it had declared to set, a page stays that
+/// says so.
 fn leave() {
     let Some(mut published) = wait_for_page() else { return };
     match json::last_page().filter(|_| State::now().records()) {
@@ -392,8 +393,8 @@ fn read(directory: &File, name: &OsStr) -> io::Result<Option<PageOfWaits>> {
     Ok(Some(PageOfWaits { pid: None, has_ended, is_outdated, user: Some(metadata.uid()), text }))
 }
 
-/// Whether a page tells of something that its process had declared to do. (In a text of JSON, a quote
-/// has a backslash before it.)
+/// Whether a page contains a declaration of its process to set an event. (In a text of JSON, a
+/// quote has a backslash before it.)
 fn has_declared(page: &str) -> bool {
     page.contains("\"declared\":[{")
 }

@@ -1,4 +1,5 @@
-//! Turning the record on and off, by a call or by the environment, and what runs beside it.
+//! Turns the record on and off, by a call or by the environment, and starts the threads that
+//! publish and report the waits.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +21,8 @@ pub(crate) fn record(on: bool) {
         // The environment may also say what is printed.
         ask();
     }
-    // Before, so that nothing new is forgotten; and after, when nothing more is noted.
+    // Forget before the record is turned on, so that nothing new is lost, and after it is turned
+    // off, when nothing more is noted.
     if on && !State::now().records() {
         known::forget_acts();
     }
@@ -48,8 +50,8 @@ pub(crate) fn ask() -> bool {
     State::now().records()
 }
 
-/// Whether waits are recorded, so that bindings need to tell where they begin. Not part of the public
-/// API.
+/// Whether waits are recorded, so that bindings know whether to say where they begin. Not part of
+/// the public API.
 #[must_use]
 pub fn is_wanted() -> bool {
     let state = State::now();

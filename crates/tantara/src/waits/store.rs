@@ -1,8 +1,8 @@
 //! The recorded waits: shards of slots, each under a mutex of its own.
 //!
 //! A wait takes a free slot of its thread's shard, and frees it when it ends, on whatever thread
-//! that is. So waits of different threads rarely meet at a lock, and a reader holds each lock for
-//! [`CHUNK`] slots at a time. No foreign code runs under these locks, and no other lock is taken
+//! that is. So waits of different threads rarely contend for a lock, and a reader holds each lock
+//! for [`CHUNK`] slots at a time. No user code runs under these locks, and no other lock is taken
 //! under them.
 //!
 //! The child of a fork uses other shards than its parent, because another thread of the parent may
@@ -33,7 +33,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Of a call that Rust has made at that place, or another language at another.
+    /// The place of a call by Rust, or by another language.
     pub(crate) fn of(place: Place) -> Source {
         origin::current().map_or(Source::Rust(place), |origin| Source::Other(origin.place))
     }
@@ -209,7 +209,7 @@ fn shards() -> Option<&'static [Shard; SHARDS]> {
     process::own(&SHARDS_OF)
 }
 
-/// What a wait tells of itself.
+/// What is recorded of a wait.
 pub(crate) struct Beginning {
     /// Its address, which tells the wait from others for as long as it lasts. Zero if it may move.
     pub(crate) owner: usize,

@@ -1,4 +1,5 @@
-//! Whether waits are recorded: one byte, which is all that the events look at while they are not.
+//! Whether waits are recorded: one byte, the only thing that events read while waits are not
+//! recorded.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +10,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 const RECORDS: u8 = 0b001;
 /// Something is known of handles of events outside of this process.
 const KNOWS: u8 = 0b010;
-/// Nobody has looked at the environment yet.
+/// The environment has not been read yet.
 const UNASKED: u8 = 0b100;
 
 static STATE: AtomicU8 = AtomicU8::new(UNASKED);

@@ -121,7 +121,7 @@ impl Own {
     }
 }
 
-/// Gives the current thread the name that `name` returns, if it is not known yet. Not part of the
+/// Sets the name of the current thread to what `name` returns, if it has none yet. Not part of the
 /// public API.
 pub fn name_thread(name: impl FnOnce() -> String) {
     let own = OWN.get();
