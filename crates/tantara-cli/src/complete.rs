@@ -1,7 +1,7 @@
 //! Completions of the command line, for shells.
 //!
-//! bash, zsh and fish source a script of `completions`. For each completion it calls the command, with the words up to
-//! the cursor. The first line of the answer says what the shell completes:
+//! bash, zsh and fish source a script that `completions` prints. For each completion the script calls the command with
+//! the words up to the cursor. The first line of the answer says what the shell completes:
 //!
 //! | first line | what |
 //! |---|---|

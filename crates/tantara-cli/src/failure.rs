@@ -34,7 +34,7 @@ impl Failure {
         Failure { code: FAILED, message: Some(message.to_string()), may_pass: false }
     }
 
-    /// The same may succeed in a moment, if so.
+    /// Whether a retry may succeed soon.
     pub(crate) fn that_may_pass(self, may_pass: bool) -> Failure {
         Failure { may_pass, ..self }
     }

@@ -155,7 +155,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The error without the path of the draft, which nobody has named.
+/// The error without the path of the draft, which the user did not name.
 fn without_path(error: io::Error) -> io::Error {
     let text = error.to_string();
     let cause = text.rsplit_once(" at path ").map(|(cause, _)| cause.to_owned());
@@ -170,7 +170,7 @@ fn resolved(path: &Path) -> PathBuf {
 /// Removes all drafts.
 pub(crate) fn remove_drafts() {
     for path in drafts().drain(..) {
-        // Nothing can be done about an error.
+        // An error is ignored: the process is ending.
         let _ = std::fs::remove_file(path);
     }
 }

@@ -49,8 +49,8 @@ pub(crate) fn line(line: fmt::Arguments<'_>) {
     check(written);
 }
 
-/// Writes one line of results that may not be Unicode, before something else is done: if nobody reads it, that is done
-/// all the same.
+/// Writes one line of results that may not be Unicode. If standard output is closed, the process goes on, because it
+/// has more to do.
 pub(crate) fn line_before_more(line: &[u8]) {
     let guard = writing();
     let mut stdout = io::stdout().lock();
@@ -134,7 +134,7 @@ pub(crate) fn begin_progress(total: usize) {
     show(&writing().insert(Bar::new(total)).draw(width(terminal_size::terminal_size_of(io::stderr())).into()));
 }
 
-/// Shows that so much is done. Does nothing if there is no progress bar, or if somebody writes.
+/// Updates the progress bar. Does nothing if there is none, or if another thread is writing.
 pub(crate) fn progress(done: usize) {
     if let Ok(mut bar) = WRITING.try_lock()
         && let Some(drawing) =
@@ -166,11 +166,11 @@ fn beside_progress<R>(bar: &mut Option<Bar>, is_terminal: bool, write: impl FnOn
 }
 
 fn show(drawing: &str) {
-    // It is not worth an error.
+    // A failure to draw it is ignored.
     let _ = io::stderr().write_all(drawing.as_bytes());
 }
 
-/// How wide the terminal of the results is.
+/// The width of the terminal that the results go to.
 pub(crate) fn columns() -> u16 {
     width(terminal_size::terminal_size_of(io::stdout()))
 }

@@ -1,9 +1,8 @@
-//! The progress bar: what it looks like, and when it is drawn anew. It is drawn by `output.rs`, under the lock of the
-//! outputs.
+//! The progress bar: its text, and when it is drawn again. `output.rs` draws it, under the lock of the outputs.
 
 use std::time::{Duration, Instant};
 
-/// How often it is drawn anew.
+/// How often it is drawn again.
 const PERIOD: Duration = Duration::from_millis(100);
 
 const WIDEST_BAR: usize = 32;

@@ -75,7 +75,7 @@ pub(crate) enum Reach {
     Machines(Cluster, Vec<std::ffi::OsString>),
 }
 
-/// A bank with so many customers at most shows its waits to `tantara ps`: each takes memory while it lasts.
+/// The largest number of customers with which a bank records its waits: each recorded wait takes memory.
 const MOST_RECORDED: usize = 100_000;
 
 impl Reach {

@@ -8,7 +8,7 @@ pub(crate) enum Aim {
 }
 
 impl Aim {
-    /// Whether a look at an event, without a wait, may find that the condition holds.
+    /// Whether an event in this state fulfils the condition, for a check without a wait.
     pub(crate) fn is_met_by(self, is_set: bool) -> bool {
         match self {
             Aim::Set => is_set,

@@ -4,7 +4,7 @@ use tantara::__private::{check_name, check_note};
 
 use crate::events::text;
 
-/// Of the given text, which may have any length.
+/// The error for the given text, which may have any length.
 const SHOWN: usize = 61;
 
 /// Says what is wrong with the name of an event.

@@ -128,8 +128,8 @@ pub(crate) fn pid(text: &str) -> Result<u32, String> {
     pid.ok_or_else(|| "expected the ID of a process, a number from 1 on".to_owned())
 }
 
-/// Tells whether the name of an event looks like a server or a process, and which option stands for that. Users of
-/// other programs pass these without an option.
+/// If the name of an event looks like a server or a process, the option that was probably meant. Users of similar
+/// programs pass these without an option.
 pub(crate) fn seemingly(name: &str) -> Option<(&'static str, &'static str)> {
     if Target::parse(name).is_ok() {
         Some(("server", "--tcp"))
@@ -140,8 +140,8 @@ pub(crate) fn seemingly(name: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// Begins to observe the conditions. Fails if one of them cannot be observed. If one cannot be observed any more later,
-/// the whole process fails.
+/// Begins to observe the conditions. Fails if one of them cannot be observed. If that becomes impossible later, the
+/// whole process fails.
 pub(crate) fn begin(kinds: impl Iterator<Item = Kind>, is_quiet: bool) -> Result<Vec<Arc<Condition>>, Failure> {
     let conditions: Vec<Arc<Condition>> = kinds.map(|kind| Arc::new(Condition::new(kind))).collect();
     let (mut processes, mut files) = (Vec::new(), Vec::new());

@@ -37,7 +37,7 @@ pub(crate) fn run(place: Place, hold: Hold) -> Result<(), Failure> {
     let (holds, mut running) = if command.is_certain() {
         let holds = Holds::begin(place, &hold.names)?;
         if let Some(signal) = command.first_signal() {
-            // There is no command yet that could decide what the signal does.
+            // The command is not running yet, so the signal ends this process.
             drop(holds);
             system::end_by(signal);
         }

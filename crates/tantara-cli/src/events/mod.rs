@@ -67,7 +67,7 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
     }
     let time_limit = action.time_limit();
     if let Action::Wait(wait) = &action {
-        // Before the place, because the number of a process that ends may become that of another.
+        // Before the place is opened, because the ID of a process that ends may be reused.
         let conditions = wait::prepare(wait)?;
         let place = if wait.names.is_empty() { None } else { Some(Place::new(place, time_limit)?) };
         return wait::run(place, &conditions, wait, began);
@@ -92,7 +92,8 @@ pub(crate) fn run(action: Action, place: PlaceArgs) -> Result<(), Failure> {
 }
 
 impl Failure {
-    /// An event could not be used: bad input, if it has no proper name or place, or is none; else a failure.
+    /// An event could not be used: bad input if its name or directory is invalid or its file is no event, else a
+    /// failure.
     pub(crate) fn of_event(error: tantara::Error) -> Failure {
         if error.is_invalid_name() || error.is_invalid_note() || error.is_not_an_event() {
             Failure::usage(error)
@@ -104,7 +105,7 @@ impl Failure {
         }
     }
 
-    /// An event in a cluster could not be used: bad input, if what was said cannot be; else a failure.
+    /// An event in a cluster could not be used: bad input if an argument is invalid, else a failure.
     pub(crate) fn of_cluster(error: tantara_etcd::Error) -> Failure {
         let may_pass = error.is_unreachable();
         let failure = if error.is_invalid_input() { Failure::usage(error) } else { Failure::internal(error) };

@@ -13,8 +13,8 @@ use crate::output;
 /// An outage that has lasted this long is reported, and again whenever it has lasted three times as long.
 const REPORT_AFTER: Duration = Duration::from_secs(10);
 
-/// How often the cluster is asked after: during an outage, and otherwise. An outage is thus found when it has to be
-/// reported, and a thousand waiting processes rarely wake up.
+/// How often the state of the connection is read: during an outage, and otherwise. So an outage is found in time to
+/// report it, and a thousand waiting processes rarely wake up.
 const PERIOD: Duration = Duration::from_secs(1);
 const RARELY: Duration = REPORT_AFTER;
 

@@ -352,7 +352,7 @@ impl Place {
     pub(crate) fn prepare(&self, names: &[String]) -> Result<(), Failure> {
         match self {
             Place::Directory(directory) => directory.prepare(names),
-            // The connection exists; more is not known before a request.
+            // The connection exists. Whether the user may write is known only after a request.
             Place::Cluster(_) => Ok(()),
         }
     }
@@ -421,7 +421,7 @@ impl Place {
 }
 
 impl Event {
-    /// Whether the event is set; `false` if that cannot be found out.
+    /// Whether the event is set; `false` if that cannot be read.
     pub(crate) fn seems_set(&self) -> bool {
         match self {
             Event::Local(event) => event.seems_set(),

@@ -29,7 +29,7 @@ impl Set {
 
 pub(crate) fn run(place: Place, set: &Set) -> Result<(), Failure> {
     let Some(command) = set.command.split_first() else {
-        // Nothing else tells that no command has run. A script may have its reasons for such names.
+        // Warn, because nothing else shows that no command has run. A script may use such names on purpose.
         let hint = if output::is_watched() { hint::at_command(&place, "set", &set.names, 1)? } else { None };
         if let Some((name, line)) = hint {
             output::note(format_args!("setting an event {name}; to run the command {name} first, write {line}"));
@@ -51,7 +51,7 @@ fn run_command(place: &Place, set: &Set, command: (&OsString, &[OsString])) -> R
         Err(other) => other.after(&failure),
     };
     let command = Startable::new(command).map_err(not_run)?;
-    // Errors of the events are to be known before the command runs.
+    // Report errors of the events before the command runs.
     if command.is_certain() {
         place.prepare(&set.names)?;
         place.prepare(set.otherwise.as_slice())?;

@@ -68,7 +68,7 @@ fn is_to_itself(stream: &TcpStream) -> bool {
     matches!((stream.local_addr(), stream.peer_addr()), (Ok(own), Ok(other)) if own == other)
 }
 
-/// Why a server was not reached. All of these may pass.
+/// Why a server was not reached. Each of these may be temporary.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
     /// The host has no address yet.

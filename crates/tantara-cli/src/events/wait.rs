@@ -35,7 +35,7 @@ pub(crate) fn prepare(wait: &Wait) -> Result<Conditions, Failure> {
     conditions::begin(processes.chain(files).chain(servers), wait.quiet)
 }
 
-/// Waits. Without names of events there is no place.
+/// Waits. `place` is `None` if there are only conditions.
 pub(crate) fn run(place: Option<Place>, conditions: &Conditions, wait: &Wait, began: Instant) -> Result<(), Failure> {
     let is_poll = wait.timeout.is_some_and(|timeout| timeout.is_zero());
     if let Some(place) = &place
@@ -130,7 +130,7 @@ fn wait_for(
     let _outages = place.as_ref().and_then(|place| place.report_outages());
     let mut awaited: Vec<_> = events.iter().map(|(_, event)| Awaited::Event(event, aim)).collect();
     awaited.extend(conditions.iter().map(|condition| Awaited::Condition(condition)));
-    // A deadline that no clock reaches is none.
+    // A deadline beyond the range of the clock counts as no deadline.
     let released = wait_until(&awaited, wait.any, deadline.flatten())?;
     if let Some(notice) = notice {
         notice.cancel();
@@ -212,7 +212,7 @@ fn wait_once(events: &[Awaited<'_>], is_any: bool, deadline: Option<Instant>) ->
     outcome.map_err(Failure::of_event)
 }
 
-/// Says, after a while, what the process waits for. A thread of its own does this beside the wait.
+/// After a while, a thread of its own prints what the process waits for.
 struct Notice {
     is_over: Arc<Mutex<bool>>,
 }

@@ -13,7 +13,7 @@ use crate::{local, output, system};
 
 pub(crate) fn run(place: &Place, watch: &Watch, began: Instant) -> Result<(), Failure> {
     let print = Rc::new(Printer::new(watch.json, watch.most));
-    // A deadline that no clock reaches is none.
+    // A deadline beyond the range of the clock counts as no deadline.
     let deadline = watch.timeout.and_then(|timeout| began.checked_add(timeout));
     if watch.timeout == Some(Duration::ZERO) {
         return Err(timed_out(watch, &print));
@@ -29,7 +29,7 @@ pub(crate) fn run(place: &Place, watch: &Watch, began: Instant) -> Result<(), Fa
     }
 }
 
-/// Reports the timeout, if it has cut a number of lines short.
+/// Reports the timeout if it came before the lines of `-n` were printed.
 fn timed_out(watch: &Watch, print: &Printer) -> Failure {
     if let (Some(most), Some(left)) = (watch.most, print.left()) {
         let after = text::length(watch.timeout.unwrap_or_default());

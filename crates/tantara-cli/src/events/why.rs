@@ -8,10 +8,10 @@ use crate::events::origin::Origin;
 use crate::events::place::Event;
 use crate::output;
 
-/// The time limit of the question for the last sets of events in a cluster, which delays a command after the wait.
+/// The time limit for reading the last sets of events in a cluster, which delays a command after the wait.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Says why the events were set, as far as that is known: it is for people, and no failure.
+/// Prints why the events were set, if that is known. An error is ignored, because the wait itself has succeeded.
 pub(crate) fn report<'e>(events: impl Iterator<Item = (&'e str, &'e Event)>) {
     let deadline = Instant::now() + LOOK;
     for (name, event) in events {

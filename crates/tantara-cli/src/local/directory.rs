@@ -99,8 +99,9 @@ impl Directory {
         Ok(events)
     }
 
-    /// Whether there may be events. Fails if the default directory is not this user's own, whose events anybody may
-    /// have made. It is looked for first, so that one that another user makes meanwhile is not looked into.
+    /// Whether there may be events. Fails if the default directory does not belong to this user, because anybody may
+    /// have made its events. Existence is checked first, so that a directory that another user creates meanwhile is not
+    /// read.
     pub(crate) fn is_there(&self) -> Result<bool, Failure> {
         match self.named {
             Some(_) => Ok(true),
@@ -115,7 +116,7 @@ impl Directory {
         SharedEvent::find_in(&self.path, name).map_err(Failure::of_event)
     }
 
-    /// What `list_in` says of all events.
+    /// Lists all events with `list_in`.
     pub(crate) fn list(&self) -> Result<Vec<Result<tantara::Entry, tantara::Error>>, Failure> {
         if !self.is_there()? {
             return Ok(Vec::new());
@@ -184,7 +185,7 @@ impl LocalEvent {
         outcome.map_err(Failure::of_event)
     }
 
-    /// Whether the event is set; `false` if that cannot be found out.
+    /// Whether the event is set; `false` if that cannot be read.
     pub(crate) fn seems_set(&self) -> bool {
         self.0.is_set().unwrap_or(false)
     }

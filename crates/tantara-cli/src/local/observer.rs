@@ -14,7 +14,7 @@ use crate::failure::Failure;
 
 /// A descriptor of the process. `None` if there is no such process.
 fn open(number: u32) -> Result<Option<OwnedFd>, Failure> {
-    // A number that is none is that of no process.
+    // An invalid ID belongs to no process.
     let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(process) => Ok(Some(process)),
@@ -37,7 +37,7 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Begins to observe, and looks once.
+    /// Begins to observe, and checks once.
     pub(crate) fn new(
         processes: Vec<(usize, u32)>,
         files: Vec<(usize, PathBuf)>,
@@ -57,12 +57,12 @@ impl Observer {
         Ok(observer)
     }
 
-    /// Whether all of it has happened.
+    /// Whether all processes have ended and all files exist.
     pub(crate) fn is_done(&self) -> bool {
         self.processes.is_empty() && self.files.is_none()
     }
 
-    /// Sleeps until something may have happened, and tells if it has.
+    /// Sleeps until something may have happened, and reports what has.
     pub(crate) fn sleep(&mut self) -> Result<(), Failure> {
         self.sleep_for(self.files.as_ref().map(|_| NAP))
     }

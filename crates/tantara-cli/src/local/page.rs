@@ -20,7 +20,7 @@ pub(crate) struct Process {
     /// The user whose process it is, if that is not this one. Not from the page.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<u32>,
-    /// It has ended before it had done what it had declared. Not from the page.
+    /// It has ended before it had set the events that it had declared to set. Not from the page.
     #[serde(skip_deserializing)]
     pub(super) has_ended: bool,
     /// It cannot replace its page. Not from the page.
@@ -45,11 +45,11 @@ pub(super) struct Group {
     pub(super) mode: Mode,
     /// The wait was released, but the task was not polled since, or the thread has not run.
     pub(super) released: bool,
-    /// The last who had declared to set the event has given up.
+    /// The last thread that had declared to set the event has given up.
     pub(super) abandoned: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cycle: Option<String>,
-    /// All of them wait for the same events. Else what is known of these is known of those of the oldest.
+    /// Whether all of them wait for the same events. If not, the facts about events are those of the oldest wait.
     #[serde(default)]
     pub(super) same_events: bool,
     pub(super) number_of_events: u64,
@@ -58,7 +58,7 @@ pub(super) struct Group {
     /// Events that were set meanwhile while nobody waited for them, if nothing is known of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "the_first::<16, _, _>")]
     pub(super) set_in_vain: Vec<Event>,
-    /// Those who have waited longest.
+    /// The waiters that have waited longest.
     #[serde(deserialize_with = "the_first::<16, _, _>")]
     pub(super) waiters: Vec<Waiter>,
 }
@@ -118,10 +118,10 @@ pub(super) struct Other {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) user: Option<u32>,
     pub(super) has_ended: bool,
-    /// It lives, and may have done it since: it cannot replace its page.
+    /// It lives but cannot replace its page, so it may have set the event since.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) is_outdated: bool,
-    /// It holds the event, or did. Else it is to set it.
+    /// Whether it holds the event, or did. If not, it has declared to set it.
     pub(super) holds: bool,
     #[serde(flatten)]
     pub(super) act: Act,

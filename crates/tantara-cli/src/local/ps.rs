@@ -22,7 +22,7 @@ pub(crate) fn publish_waits_in(directory: Option<&Path>) {
     directory.into_iter().for_each(waits::publish_in);
 }
 
-/// Fails if there cannot be such processes.
+/// Fails if processes cannot publish waits on this system.
 pub(crate) fn check_ps() -> Result<(), Failure> {
     Ok(())
 }
@@ -62,8 +62,8 @@ pub(crate) fn processes(directory: &Directory) -> Result<Vec<Process>, Failure> 
     Ok(processes)
 }
 
-/// The processes that publish their waits in the directory, and those that have ended before they had done what they
-/// had declared. Pages that are not as they should be are reported.
+/// The processes that publish their waits in the directory, and those that have ended before they had set the events
+/// that they had declared to set. Invalid pages are reported.
 fn all_processes(directory: &Directory) -> Result<Vec<Process>, Failure> {
     let mut processes = Vec::new();
     if !directory.is_there()? {
@@ -144,9 +144,9 @@ fn last_set(file: &Path) -> Option<Option<SystemTime>> {
     Some(event.last_set().ok()?.map(|last| last.at))
 }
 
-/// Adds to each event that is waited for what other processes have declared to do with it. `last_set` tells when the
-/// event with that file was set last: what a process has not done before its end, another may have done since. Only
-/// files that a process of this user has named are looked at.
+/// Adds to each awaited event which other processes have declared to set it, or hold it. `last_set` tells when the
+/// event with that file was set last: another process may have set it since. Only files that a process of this user has
+/// named are read.
 fn tell_of_others(processes: &mut Vec<Process>, last_set: &dyn Fn(&Path) -> Option<Option<SystemTime>>) {
     let mut all: BTreeMap<String, Vec<Other>> = BTreeMap::new();
     for process in &*processes {
@@ -172,8 +172,8 @@ fn tell_of_others(processes: &mut Vec<Process>, last_set: &dyn Fn(&Path) -> Opti
             asked.insert(path, last_set(Path::new(path)));
         }
     }
-    // An event that was set since then is no duty any more, whoever has set it. If it cannot be asked, `ps` reports
-    // no duty.
+    // A declaration no longer counts if any process has set the event since. If the event cannot be read, it does not
+    // count either.
     let is_left = |path: &str, act: &Act| match asked.get(path) {
         // A hold sets the event, and moments in a page are in whole milliseconds.
         Some(Some(last)) => last.is_none_or(|last| last < time(act.at.saturating_add(1))),
@@ -200,7 +200,7 @@ fn tell_of_others(processes: &mut Vec<Process>, last_set: &dyn Fn(&Path) -> Opti
                 let is_of_own_opening = other.pid == process.pid && other.pid.is_some();
                 let is_known =
                     is_of_own_opening && event.setters.iter().chain(&event.holders).any(|act| *act == other.act);
-                // A holder is of interest for those who wait for the end of its hold, or who wait because it has ended.
+                // Show a holder to waits for the end of its hold, and to waits that go on because it has ended.
                 !is_known
                     && if event.until_unset { other.holds && !other.has_ended } else { !other.holds || other.has_ended }
             };
@@ -255,7 +255,7 @@ fn print(processes: &[Process]) {
         for line in table.lines() {
             output::line(format_args!(" {}", line.trim_end()));
         }
-        // Once, and not for each place where somebody waits.
+        // Once, and not for each place with waits.
         let guesses: BTreeSet<String> = process.groups.iter().flat_map(Group::guesses).collect();
         for guess in guesses.iter().take(MOST_OTHERS) {
             output::line(format_args!("  {guess}"));
@@ -316,7 +316,7 @@ impl Group {
         for event in &self.events {
             let of = if self.events.len() > 1 { format!("{}: ", text::short(&event.name)) } else { String::new() };
             let act = |what: &str, act: &Act| format!("{whose}{of}{what} {}", act.shown());
-            // Before that, the task or the thread is on its way.
+            // Before that, the task or the thread may just not have run yet.
             let released = event.last_set.as_ref().filter(|_| event.released).map(|set| time(set.at));
             if let Some(at) = released.filter(|at| at.elapsed().is_ok_and(|ago| ago >= ON_ITS_WAY)) {
                 let is_task = self.waiters.first().is_some_and(|waiter| waiter.task.is_some());
@@ -383,7 +383,7 @@ impl Act {
     }
 }
 
-/// Whose process it is, unless it is this user's.
+/// The user of the process, unless it is this user.
 fn of_user(user: Option<u32>) -> String {
     user.map(|user| format!(" of user {user}")).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The command that `hold` and `set` run as a child process: how it is started, gets signals, and ends. And that of
+//! The command that `hold` and `set` run as a child process: how it is started, gets signals, and ends. The command of
 //! `wait`, which replaces this process.
 
 use std::ffi::OsString;
@@ -70,9 +70,9 @@ impl Running {
             let _ = retry_on_intr(has_ended);
             end();
         };
-        // Without the thread, SIGCHLD tells.
+        // If the thread cannot be started, SIGCHLD reports the end.
         let _ = thread::Builder::new().name("command".into()).spawn(notice);
-        // The command may not have got what came before it was there.
+        // Pass on signals that came before the command was started.
         let mut may_have_it = false;
         let mut passed_on = self.signals.pending();
         loop {
@@ -81,7 +81,7 @@ impl Running {
                 let is_in_group = || getpgid(Some(child)).is_ok_and(|group| group == getpgrp());
                 let has_it = may_have_it && is_of_terminal && is_in_group();
                 if let Some(signal) = Signal::from_named_raw(signal).filter(|_| !has_it) {
-                    // It may have ended.
+                    // An error is ignored: the command may have ended.
                     let _ = kill_process(child, signal);
                 }
             }

@@ -47,7 +47,7 @@ pub(crate) fn end_by_signals_as_process_1() -> Result<(), Failure> {
 /// The signals after which the bank cleans up.
 const CLEANUP: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
-/// Other signals that end a process, and that somebody may send to a container.
+/// Other signals that end a process, and that may be sent to a container.
 const ENDING: &[i32] = &[
     SIGQUIT,
     SIGUSR1,
@@ -81,7 +81,7 @@ pub(crate) fn ends_with(message: impl Fn() + Send + 'static) -> Result<(), Failu
             let _silence = crate::output::silence();
             message();
             crate::outfile::remove_drafts();
-            // Removes what is published of them, which the default action would leave behind.
+            // Removes the page of waits, which the default action would leave behind.
             tantara::waits::record(false);
             if is_process_1() {
                 std::process::exit(code_of(signal));
@@ -133,8 +133,8 @@ mod passing {
     /// Signals that are passed on beside those that would end this process. Some servers take SIGWINCH as a request to
     /// end.
     const OTHERS: [i32; 2] = [SIGWINCH, SIGURG];
-    /// Signals that stop a process, or let it continue. They do so with this one, which is what the user of a terminal
-    /// wants. Process 1 does not stop, so it passes them on.
+    /// Signals that stop a process, or let it continue. They act on this process, as the user of a terminal expects.
+    /// Process 1 does not stop, so it passes them on.
     const STOPPING: [i32; 4] = [SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT];
     /// Signals that a terminal sends to a group of processes.
     const OF_TERMINAL: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT];
@@ -173,7 +173,7 @@ mod passing {
             passed.collect()
         }
 
-        /// What ends the waits, also if this process was started with SIGCHLD blocked.
+        /// A function that ends the waits, even if this process was started with SIGCHLD blocked.
         pub(crate) fn end(&self) -> impl FnOnce() + Send + 'static {
             let handle = self.0.handle();
             move || handle.close()

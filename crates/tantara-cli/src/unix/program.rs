@@ -49,7 +49,7 @@ fn hint(program: &str) -> String {
     }
 }
 
-/// What a file lacks that exists and was not found all the same.
+/// Why a file that exists was not found all the same.
 fn lack_of(file: &Path) -> String {
     let head = head_of(file).unwrap_or_default();
     let interpreter = interpreter_of(&head).or_else(|| is_own_elf(&head)?.map(Path::new));
@@ -93,7 +93,7 @@ fn find(program: &OsStr) -> Result<PathBuf, Error> {
         let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
         match may_execute(&directory.join(program)) {
             Ok(()) => return Ok(directory.join(program)),
-            // It is searched for further on, and is the reason if there is no other.
+            // The search goes on. This is the reason if no other file is found.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => refused = error,
             Err(_) => {}
         }
