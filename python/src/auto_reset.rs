@@ -6,6 +6,7 @@ use pyo3::types::{PyDict, PyTuple};
 use tantara::Waitable;
 
 use crate::coroutine::coroutine;
+use crate::empty_dict::Place;
 use crate::event::{form, refuse_copying};
 use crate::forked::Own;
 use crate::member::Member;
@@ -70,8 +71,10 @@ impl AutoResetEvent {
     }
 
     /// Clear the event. Called again, it does not end waits that have begun.
-    fn __init__(&self) {
-        self.event().clear();
+    fn __init__(slf: &Bound<'_, Self>) {
+        static DICTIONARY: Place = Place::of_class();
+        slf.get().event().clear();
+        DICTIONARY.free_empty(slf);
     }
 
     /// Return True if a release is stored. Then nobody waits.

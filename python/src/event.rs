@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tantara::Waitable;
 
+use crate::empty_dict::Place;
 use crate::forked::Own;
 use crate::member::Member;
 use crate::notifier::delivering;
@@ -103,8 +104,10 @@ impl Event {
     }
 
     /// Clear the event. Called again, it does not end waits that have begun.
-    fn __init__(&self) {
-        self.event().clear();
+    fn __init__(slf: &Bound<'_, Self>) {
+        static DICTIONARY: Place = Place::of_class();
+        slf.get().event().clear();
+        DICTIONARY.free_empty(slf);
     }
 
     /// Return True if the event is set. Deprecated: use is_set().

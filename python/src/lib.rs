@@ -6,6 +6,7 @@ mod cluster;
 mod cluster_event;
 mod connection;
 mod coroutine;
+mod empty_dict;
 mod error;
 mod event;
 #[cfg(shared_events)]

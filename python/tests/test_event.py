@@ -128,6 +128,31 @@ class TheSameAsThreadings(unittest.TestCase):
             gc.collect()
             self.assertIsNone(reference(), kind)
 
+    def test_attributes_outlive_another_init(self):
+        for kind in (Event, AutoResetEvent):
+            class Door(kind):
+                def __init__(self, name):
+                    self.name = name
+                    super().__init__()
+
+            self.assertEqual(Door("north").name, "north")
+            event = kind()
+            attributes = event.__dict__
+            event.__init__()
+            self.assertIs(event.__dict__, attributes)
+            event.__init__()
+            event.name = "south"
+            event.__init__()
+            self.assertEqual((event.name, attributes), ("south", {"name": "south"}))
+            event = kind()
+            event.name = "west"
+            self.assertEqual(event.__dict__, {"name": "west"})
+
+    @unittest.skipIf(sys.version_info[:2] == (3, 11), "CPython 3.11 makes a dictionary with each object")
+    def test_a_new_event_has_no_dictionary(self):
+        for kind in (Event, AutoResetEvent):
+            self.assertEqual([each for each in gc.get_referents(kind()) if isinstance(each, dict)], [])
+
     def test_neither_can_be_copied(self):
         for kind in (threading.Event, Event, AutoResetEvent):
             with self.assertRaises(TypeError):
