@@ -135,6 +135,37 @@ def tasks(make, wait, size):
     return asyncio.run(main())
 
 
+def one_task(make, wait):
+    """Release one waiting task again and again: the time of a set() and its wait, by another task and by a callback."""
+    rounds = 50 if QUICK else 10_000
+
+    async def main():
+        loop, ping, pong = asyncio.get_running_loop(), make(), make()
+
+        async def answer():
+            for _ in range(rounds):
+                await wait(ping)
+                ping.clear()
+                pong.set()
+
+        task = asyncio.ensure_future(answer())
+        began = now()
+        for _ in range(rounds):
+            ping.set()
+            await wait(pong)
+            pong.clear()
+        by_task = now() - began
+        await task
+        began = now()
+        for _ in range(rounds):
+            loop.call_soon(ping.set)
+            await wait(ping)
+            ping.clear()
+        return by_task / rounds / 2, (now() - began) / rounds
+
+    return asyncio.run(main())
+
+
 def round_trip_of_processes(make):
     rounds = 50 if QUICK else 3_000
     ping, pong = make(), make()
@@ -171,11 +202,14 @@ def of_threads(make):
 
 def of_tasks(make, wait):
     begun, was_set, out, awaited = tasks(make, wait, 10_000)
+    by_task, by_callback = one_task(make, wait)
     return {
         "10,000 tasks begin to wait (each)": begun,
         "set() with 10,000 tasks (each)": was_set,
         "10,000 tasks, all out (each)": out,
         "await of a set event": awaited,
+        "set() by a task and its wait": by_task,
+        "set() by a callback and its wait": by_callback,
     }
 
 

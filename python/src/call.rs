@@ -6,7 +6,7 @@
 //! protects its own requests for the lock in this way; the calls here do the same for Python code,
 //! which may give the lock away and ask for it again.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::hint::black_box;
 use std::ptr::null_mut;
 
@@ -21,7 +21,9 @@ use pyo3::types::{PyDict, PyInt, PyString, PyTuple};
 unsafe extern "C-unwind" {
     fn PyImport_ImportModule(name: *const c_char) -> *mut PyObject;
     fn PyObject_Call(callable: *mut PyObject, args: *mut PyObject, kwargs: *mut PyObject) -> *mut PyObject;
+    fn PyObject_CallFunctionObjArgs(callable: *mut PyObject, ...) -> *mut PyObject;
     fn PyObject_CallMethodObjArgs(object: *mut PyObject, name: *mut PyObject, ...) -> *mut PyObject;
+    fn PyDict_Contains(dict: *mut PyObject, key: *mut PyObject) -> c_int;
 }
 
 /// Blocks the thread for ever when it is dropped, which only unwinding does.
@@ -64,6 +66,24 @@ pub(crate) fn call<'py>(
     unsafe { Bound::from_owned_ptr_or_err(py, result) }
 }
 
+/// Calls a function with at most two arguments, without a tuple of them.
+pub(crate) fn call_with<'py, const COUNT: usize>(
+    function: &Bound<'py, PyAny>,
+    arguments: [&Bound<'py, PyAny>; COUNT],
+) -> PyResult<Bound<'py, PyAny>> {
+    const { assert!(COUNT <= 2) }
+    let call: unsafe extern "C-unwind" fn(_, ...) -> _ = black_box(PyObject_CallFunctionObjArgs);
+    let argument = |index: usize| arguments.get(index).map_or(null_mut(), |argument| argument.as_ptr());
+    let (first, second, end) = (argument(0), argument(1), null_mut::<PyObject>());
+    let guard = Guard;
+    // SAFETY: the thread is attached, the references are valid, and a null pointer follows the last
+    // argument.
+    let result = unsafe { call(function.as_ptr(), first, second, end) };
+    std::mem::forget(guard);
+    // SAFETY: the result is a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(function.py(), result) }
+}
+
 /// Calls a method with at most two arguments, without a tuple of them.
 pub(crate) fn call_method<'py, const COUNT: usize>(
     object: &Bound<'py, PyAny>,
@@ -81,6 +101,23 @@ pub(crate) fn call_method<'py, const COUNT: usize>(
     std::mem::forget(guard);
     // SAFETY: the result is a new reference, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(object.py(), result) }
+}
+
+/// Whether a dictionary has a key, whose hash Python code may compute.
+pub(crate) fn contains(dictionary: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let contains: unsafe extern "C-unwind" fn(_, _) -> _ = black_box(PyDict_Contains);
+    let guard = Guard;
+    // SAFETY: the thread is attached, and the references are valid.
+    let answer: c_int = unsafe { contains(dictionary.as_ptr(), key.as_ptr()) };
+    std::mem::forget(guard);
+    if answer < 0 { Err(PyErr::fetch(key.py())) } else { Ok(answer == 1) }
+}
+
+/// The innermost frame of Python that this thread runs.
+pub(crate) fn frame(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached. The result is null, or borrowed from the thread's stack, on
+    // which the frame stays while Rust code runs.
+    unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast()) }
 }
 
 /// Whether a module was imported, by its name.

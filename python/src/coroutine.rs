@@ -11,7 +11,10 @@
 //! Under trio a wait is the Python coroutine of `_tasks.py`. If it began elsewhere, it runs that one;
 //! so it does without a running loop.
 
+use std::iter;
 use std::mem;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
@@ -43,14 +46,9 @@ pub(crate) fn coroutine<'py, E: Members>(
     if limit.is_some() || is_in_trio {
         return task::begin(py, pending, limit);
     }
-    let step = Step {
-        phase: Phase::Created,
-        event_loop: None,
-        is_blocking: false,
-        cancelled: None,
-        callbacks: Callbacks::default(),
-    };
-    Ok(Bound::new(py, Wait { pending, step: Mutex::new(step) })?.into_any())
+    let step = Step { phase: Phase::Created, event_loop: None, cancelled: None, callbacks: Callbacks::default() };
+    let (step, blocking) = (Mutex::new(step), AtomicU8::new(NO_FUTURE));
+    Ok(Bound::new(py, Wait { pending, step, blocking })?.into_any())
 }
 
 /// Whether trio runs this task.
@@ -64,15 +62,20 @@ fn is_in_trio(py: Python<'_>) -> PyResult<bool> {
 pub(crate) struct Wait {
     pending: Pending,
     step: Mutex<Step>,
+    /// What asyncio calls `_asyncio_future_blocking`: turned on when the wait yields itself, and off
+    /// by the task that has understood it. One of the values below.
+    blocking: AtomicU8,
 }
+
+/// Until the wait has yielded itself.
+const NO_FUTURE: u8 = 0;
+const NOT_BLOCKING: u8 = 1;
+const BLOCKING: u8 = 2;
 
 struct Step {
     phase: Phase,
     /// The loop that waits for it.
     event_loop: Option<Py<PyAny>>,
-    /// What asyncio calls `_asyncio_future_blocking`: turned on when the wait yields itself, and off
-    /// by the task that has understood it.
-    is_blocking: bool,
     /// The message of the cancellation, as the task passes it.
     cancelled: Option<Py<PyAny>>,
     callbacks: Callbacks,
@@ -183,7 +186,7 @@ impl Wait {
             return wait.pending.value(py).map(Stepped::Returned);
         }
         step.phase = Phase::Waiting;
-        step.is_blocking = true;
+        wait.set_blocking(true);
         Ok(Stepped::Yielded(slf.clone().into_any()))
     }
 
@@ -201,7 +204,7 @@ impl Wait {
     /// Calls `run` for this wait in the loop's next pass.
     fn run_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
         let Some(event_loop) = slf.get().event_loop(slf.py()) else { return Ok(()) };
-        resume_soon(event_loop.bind(slf.py()), &PyList::new(slf.py(), [slf])?)
+        resume_soon(event_loop.bind(slf.py()), slf)
     }
 
     /// `add_done_callback(callback, *, context=None)`. `quick.rs` exports it to Python.
@@ -225,12 +228,14 @@ impl Wait {
     /// `_asyncio_future_blocking`: None before the wait has yielded itself, because until then it is
     /// a coroutine, and no future.
     pub(crate) fn is_blocking(&self) -> Option<bool> {
-        let step = self.step();
-        step.event_loop.is_some().then_some(step.is_blocking)
+        match self.blocking.load(Relaxed) {
+            NO_FUTURE => None,
+            blocking => Some(blocking == BLOCKING),
+        }
     }
 
     pub(crate) fn set_blocking(&self, is_blocking: bool) {
-        self.step().is_blocking = is_blocking;
+        self.blocking.store(if is_blocking { BLOCKING } else { NOT_BLOCKING }, Relaxed);
     }
 
     /// `_loop`: the loop that waits for it. asyncio calls `get_loop()` of its own futures, and reads
@@ -395,12 +400,17 @@ impl Drop for Wait {
     }
 }
 
-/// Resumes the tasks of waits that are over. Internal to tantara.
-#[pyfunction]
-pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
-    let py = waits.py();
+/// Resumes the tasks of one wait that is over, or of a list of them. `quick.rs` exports it to
+/// Python.
+pub(crate) fn run(waits: &Bound<'_, PyAny>) -> PyResult<()> {
+    match waits.cast::<PyList>() {
+        Ok(waits) => run_each(waits.py(), waits.iter()),
+        Err(_) => run_each(waits.py(), iter::once(waits.clone())),
+    }
+}
+
+fn run_each<'py>(py: Python<'py>, mut waits: impl Iterator<Item = Bound<'py, PyAny>>) -> PyResult<()> {
     let name = pyo3::intern!(py, "run");
-    let mut waits = waits.iter();
     while let Some(object) = waits.next() {
         let wait = object.cast::<Wait>()?;
         let callbacks = mem::take(&mut wait.get().step().callbacks);
@@ -410,9 +420,9 @@ pub(crate) fn run(waits: &Bound<'_, PyList>) -> PyResult<()> {
             let Err(error) = called else { continue };
             // Such as KeyboardInterrupt, which ends the loop. It may run again.
             callbacks.for_each(|callback| wait.get().step().callbacks.push(callback));
-            let rest: Vec<_> = std::iter::once(object.clone()).chain(waits).collect();
+            let rest = PyList::new(py, iter::once(object.clone()).chain(waits).collect::<Vec<_>>())?;
             if let Some(event_loop) = wait.get().event_loop(py)
-                && let Err(error) = resume_soon(event_loop.bind(py), &PyList::new(py, rest)?)
+                && let Err(error) = resume_soon(event_loop.bind(py), &rest)
             {
                 error.write_unraisable(py, None);
             }

@@ -52,7 +52,7 @@ mod _tantara {
     #[pymodule_export]
     use super::cluster_event::ClusterEvent;
     #[pymodule_export]
-    use super::coroutine::{Wait, run};
+    use super::coroutine::Wait;
     #[pymodule_export]
     use super::error::Change;
     #[pymodule_export]
@@ -77,7 +77,7 @@ mod _tantara {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         sleep::watch_forks()?;
-        quick::install(module.py())?;
+        quick::install(module)?;
         released::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -21,7 +21,7 @@ use pyo3::types::PyList;
 use crate::call::{call, call_method, import, kept};
 use crate::forked;
 use crate::locked::lock;
-use crate::loops::{is_in_task, resume, resume_soon, running_loop};
+use crate::loops::{is_awake, resume, resume_soon, running_loop};
 use crate::placed::placed;
 use crate::wakeup::Wakeup;
 
@@ -91,7 +91,7 @@ pub(crate) fn queue_of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Queue>> {
 /// Fails if a signal handler raises an exception. If that happens once `act` has run, the waits are
 /// completed nevertheless.
 pub(crate) fn delivering<R>(py: Python<'_>, act: impl FnOnce() -> R) -> PyResult<R> {
-    deliver_by(py, act, is_in_task)
+    deliver_by(py, act, is_awake)
 }
 
 /// The same for what only loops call: timers, and the cancellation of a task.
@@ -158,6 +158,9 @@ fn complete(listener: &Bound<'_, PyAny>, result: PyResult<Py<PyAny>>) -> PyResul
     completed.map(drop)
 }
 
+/// For how many waits the memory is kept.
+const FEW: usize = 64;
+
 impl Queue {
     pub(crate) fn push(self: &Arc<Self>, wait: Arc<dyn Woken>) {
         let mut woken = lock(&self.woken);
@@ -207,19 +210,35 @@ impl Queue {
 
     /// Completes the listeners of waits that are over. `itself` does so for the waits that are
     /// their own listeners. Returns what a signal handler has raised meanwhile.
-    fn answer<'py>(&self, py: Python<'py>, itself: impl FnOnce(&Bound<'py, PyList>) -> PyResult<()>) -> PyResult<()> {
-        let woken = std::mem::take(&mut *lock(&self.woken));
-        let (waits, mut outcome) = (PyList::empty(py), Ok(()));
-        for wait in woken {
+    fn answer<'py>(&self, py: Python<'py>, itself: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<()>) -> PyResult<()> {
+        let mut woken = std::mem::take(&mut *lock(&self.woken));
+        let (mut first, mut waits, mut outcome) = (None, None, Ok(()));
+        for wait in woken.drain(..) {
             let completed = match wait.report(py) {
                 None => continue,
-                Some(Report::Itself(wait)) => waits.append(wait),
+                Some(Report::Itself(wait)) if first.is_none() => {
+                    first = Some(wait.into_bound(py));
+                    Ok(())
+                }
+                Some(Report::Itself(wait)) => waits.get_or_insert_with(|| PyList::empty(py)).append(wait),
                 Some(Report::Other(listener, result)) => complete(listener.bind(py), result),
             };
             // All the others are completed, too.
             outcome = outcome.and(completed);
         }
-        if waits.is_empty() { outcome } else { outcome.and(itself(&waits)) }
+        // For the next ones, without an allocation.
+        if woken.capacity() <= FEW {
+            let mut next = lock(&self.woken);
+            if next.capacity() == 0 {
+                *next = woken;
+            }
+        }
+        let resumed = match (first, waits) {
+            (None, _) => Ok(()),
+            (Some(wait), None) => itself(&wait),
+            (Some(wait), Some(waits)) => waits.insert(0, wait).and_then(|()| itself(&waits)),
+        };
+        outcome.and(resumed)
     }
 }
 

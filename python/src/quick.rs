@@ -16,7 +16,7 @@ use pyo3::impl_::trampoline::get_trampoline_function;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString, PyTuple, PyType};
 
-use crate::coroutine::{Wait, coroutine};
+use crate::coroutine::{Wait, coroutine, run};
 use crate::event::Event;
 use crate::released::{released, released_again};
 use crate::seconds;
@@ -48,6 +48,11 @@ const ADD_DONE_CALLBACK: &CStr = c"add_done_callback($self, callback, /, *, cont
 
 Call a function with this wait once it is over.";
 
+const RUN: &CStr = c"run(waits, /)
+--
+
+Resume the tasks of one wait that is over, or of a list of them. Internal to tantara.";
+
 /// A calling convention that CPython has had since 3.7, and that is part of the stable ABI since
 /// 3.10. PyO3 does not offer it in builds for 3.9.
 const METH_FASTCALL: c_int = 0x80;
@@ -61,8 +66,10 @@ type FastWithKeywords = unsafe extern "C" fn(
 /// Adds the methods to the class, once in a process. All interpreters of the process share the
 /// class. If another interpreter replaced the methods, it would free objects that the garbage
 /// collector of the first one tracks.
-pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn install(module: &Bound<'_, PyModule>) -> PyResult<()> {
     static INSTALLED: AtomicBool = AtomicBool::new(false);
+    let py = module.py();
+    add_run(module)?;
     if INSTALLED.swap(true, AcqRel) {
         return Ok(());
     }
@@ -75,6 +82,30 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     add(&wait, c"add_done_callback", add_done_callback, fast, ADD_DONE_CALLBACK)?;
     add_property(&wait, c"_asyncio_future_blocking", is_blocking, Some(set_blocking))?;
     add_property(&wait, c"_loop", event_loop, None)
+}
+
+/// Adds `run` to the module.
+fn add_run(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let ml_meth = ffi::PyMethodDefPointer { PyCFunction: get_trampoline_function!(binaryfunc, run_with) };
+    let (ml_name, ml_doc) = (c"run".as_ptr(), RUN.as_ptr());
+    // Leaked, because Python keeps the pointer as long as the function.
+    let function = Box::leak(Box::new(ffi::PyMethodDef { ml_name, ml_meth, ml_flags: ffi::METH_O, ml_doc }));
+    // SAFETY: the definition is complete, lives for ever, and its flags match the type of its
+    // function. The function belongs to no object.
+    let function = unsafe { ffi::PyCFunction_NewEx(function, std::ptr::null_mut(), std::ptr::null_mut()) };
+    // SAFETY: the result is a new reference, or null with an exception set.
+    module.add("run", unsafe { Bound::from_owned_ptr_or_err(module.py(), function) }?)
+}
+
+/// `run(waits)`
+///
+/// # Safety
+///
+/// The caller holds a reference to `waits` during the call.
+unsafe fn run_with(py: Python<'_>, _: *mut ffi::PyObject, waits: *mut ffi::PyObject) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: the caller's contract.
+    run(&unsafe { Bound::from_borrowed_ptr(py, waits) })?;
+    Ok(py.None().into_ptr())
 }
 
 fn with_keywords(method: FastWithKeywords) -> ffi::PyMethodDefPointer {

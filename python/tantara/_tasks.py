@@ -4,6 +4,7 @@ A thread does it for a loop that watches no descriptors, such as asyncio's on Wi
 """
 
 import asyncio
+import sys
 import threading
 import weakref
 from asyncio import get_running_loop
@@ -11,6 +12,12 @@ from sys import modules
 from typing import Any, Callable, Optional
 
 from ._tantara import Notifier, Pending
+
+# The task that each loop runs, by the loop; since CPython 3.14 a function.
+current_tasks: Any = getattr(asyncio.tasks, "_current_tasks") if sys.version_info < (3, 14) else asyncio.current_task
+
+# By the frames of this code callbacks are known.
+run_of_handle = asyncio.Handle._run.__code__
 
 _notifiers: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Notifier]" = weakref.WeakKeyDictionary()
 

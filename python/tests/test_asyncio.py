@@ -499,6 +499,38 @@ class Loops(unittest.TestCase):
                     self.assertTrue(selector.woken)
                 loop.close()
 
+    def test_a_loop_that_is_awake_is_not_woken(self):
+        class Counting(selectors.DefaultSelector):
+            woken = 0
+
+            def select(self, timeout=None):
+                events = super().select(timeout)
+                self.woken += len(events)
+                return events
+
+        def call(function):
+            function()
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            for act in (event.set, lambda: event.set(), lambda: call(event.set)):
+                for schedule in (loop.call_soon, lambda act: loop.call_later(0.001, act)):
+                    schedule(act)
+                    self.assertIs(await event.wait_async(), True)
+                    event.clear()
+                task = asyncio.ensure_future(event.wait_async())
+                await asyncio.sleep(0)
+                act()
+                self.assertIs(await task, True)
+                event.clear()
+
+        for kind in (Event, AutoResetEvent):
+            event, selector = kind(), Counting()
+            loop = asyncio.SelectorEventLoop(selector)
+            loop.run_until_complete(main())
+            loop.close()
+            self.assertEqual(selector.woken, 0)
+
     def test_a_loop_that_cannot_be_told(self):
         if Notifier().fileno() is None:
             self.skipTest("no loop watches descriptors for the package here")
