@@ -10,11 +10,31 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyTraceback, PyTuple, PyType};
 
-use crate::call::{call, import, is_imported, is_main_interpreter, kept, modules};
+use crate::call::{call, import, is_main_interpreter, kept, modules};
 
 /// Whether trio may run tasks of this process.
+#[inline]
 pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
-    is_imported(py, pyo3::intern!(py, "trio"))
+    // Other interpreters have modules of their own.
+    if is_main_interpreter(py) { has_trio_in_main(py) } else { modules(py)?.contains(pyo3::intern!(py, "trio")) }
+}
+
+#[inline]
+fn has_trio_in_main(py: Python<'_>) -> PyResult<bool> {
+    /// The number of modules when trio was last looked for in vain. The import of trio adds more
+    /// than a hundred, and to count takes a third of the time of a look.
+    static MODULES: AtomicUsize = AtomicUsize::new(0);
+
+    let modules = modules(py)?;
+    let count = modules.len();
+    if count == MODULES.load(Relaxed) {
+        return Ok(false);
+    }
+    let has_trio = modules.contains(pyo3::intern!(py, "trio"))?;
+    if !has_trio {
+        MODULES.store(count, Relaxed);
+    }
+    Ok(has_trio)
 }
 
 /// The coroutine of a wait for an event that is set. `None` if trio may run it, because trio expects
@@ -22,19 +42,8 @@ pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
 /// one. Runs no Python code.
 #[inline]
 pub(crate) fn released(py: Python<'_>) -> Option<Py<PyAny>> {
-    /// The number of modules when trio was last looked for in vain. The import of trio adds more
-    /// than a hundred, and to count takes a third of the time of a look.
-    static MODULES: AtomicUsize = AtomicUsize::new(0);
-
-    if !is_main_interpreter(py) {
+    if !is_main_interpreter(py) || has_trio_in_main(py).unwrap_or(true) {
         return None;
-    }
-    let modules = modules(py).ok()?.len();
-    if modules != MODULES.load(Relaxed) {
-        if has_trio(py).unwrap_or(true) {
-            return None;
-        }
-        MODULES.store(modules, Relaxed);
     }
     let released = RELEASED.get(py)?;
     // Each wait is an object of its own: a program may keep several in a set.

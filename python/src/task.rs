@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -90,6 +90,8 @@ struct Entry {
     queue: OnceLock<Arc<Queue>>,
     /// Whether it is in the queue, or was woken before the queue was known.
     is_woken: AtomicBool,
+    /// Whether it is over, and its result is not reported yet: what `state` says, without its lock.
+    has_result: AtomicBool,
     /// Whether it has a second [`Pending`], which then reports its references to the collector.
     has_second: AtomicBool,
 }
@@ -133,7 +135,9 @@ impl Pending {
 
     /// Whether it is over, also if its waker was called and nobody has looked since.
     pub(crate) fn is_decided(&self) -> bool {
-        self.entry.look();
+        if self.entry.is_woken.load(Relaxed) || self.entry.is_inherited_request() {
+            self.entry.look();
+        }
         self.is_over()
     }
 
@@ -186,12 +190,11 @@ impl Pending {
     }
 
     fn begin(py: Python<'_>, events: Option<Arc<dyn Members>>, aim: Aim, future: BoxFuture) -> PyResult<Pending> {
-        let state = State { future: Some(future), ..State::default() };
-        let (queue, is_woken, has_second) = Default::default();
-        let (state, forks) = (Mutex::new(state), forked::count());
-        let entry = Arc::new(Entry { state, events, aim, forks, queue, is_woken, has_second });
+        let (state, queue, is_woken, has_result, has_second) = Default::default();
+        let forks = forked::count();
+        let entry = Arc::new(Entry { state, events, aim, forks, queue, is_woken, has_result, has_second });
         // The first poll registers the wait: every later `set` releases it.
-        placed(py, || entry.poll())?;
+        placed(py, || entry.poll_future(future, false))?;
         Ok(Pending { entry, is_second: false })
     }
 }
@@ -214,13 +217,13 @@ fn future(events: Arc<impl Members>, aim: Aim) -> BoxFuture {
 impl Pending {
     /// Whether it is over, so that `result` returns the outcome.
     pub(crate) fn is_over(&self) -> bool {
-        self.entry.state().result.is_some()
+        self.entry.has_result.load(Acquire)
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let (result, _listener) = {
             let mut state = self.entry.state();
-            (state.result.take(), state.listener.take())
+            (self.entry.take_result(&mut state), state.listener.take())
         };
         value(py, result.unwrap_or_else(|| Ok(self.entry.timed_out())))
     }
@@ -288,7 +291,7 @@ impl Woken for Entry {
         // did before.
         self.is_woken.swap(false, AcqRel);
         self.poll();
-        let reported = self.state().report()?;
+        let reported = self.take_report()?;
         Some(match reported {
             (wait, None) => Report::Itself(wait),
             (listener, Some(result)) => Report::Other(listener, value(py, result)),
@@ -296,24 +299,33 @@ impl Woken for Entry {
     }
 }
 
-impl State {
+impl Entry {
     /// Takes the listener, if there is a result; and the result, if it is for a listener that is
     /// given it.
-    fn report(&mut self) -> Option<(Py<PyAny>, Option<Result>)> {
-        let is_over = self.result.is_some();
-        match self.listener.take_if(|_| is_over)? {
+    fn take_report(&self) -> Option<(Py<PyAny>, Option<Result>)> {
+        let mut state = self.state();
+        let is_over = state.result.is_some();
+        match state.listener.take_if(|_| is_over)? {
             Listener::Wait(wait) => Some((wait, None)),
             Listener::Other(listener) => {
-                let result = self.result.take();
+                let result = self.take_result(&mut state);
                 // For `abandon`, if the task is cancelled before it sees the result.
-                self.reported = result.as_ref().and_then(|result| result.as_ref().ok()?.released());
+                state.reported = result.as_ref().and_then(|result| result.as_ref().ok()?.released());
                 Some((listener, result))
             }
         }
     }
-}
 
-impl Entry {
+    fn take_result(&self, state: &mut State) -> Option<Result> {
+        self.has_result.store(false, Release);
+        state.result.take()
+    }
+
+    /// Nobody calls the waker of a request that the child of a fork has inherited, and its poll fails.
+    fn is_inherited_request(&self) -> bool {
+        self.events.is_none() && self.forks != forked::count()
+    }
+
     fn members(&self) -> impl Iterator<Item = &dyn Member> {
         self.events.iter().flat_map(|events| (0..events.count()).map(|index| events.member(index)))
     }
@@ -324,21 +336,24 @@ impl Entry {
 
     /// Polls the future if its waker was called.
     fn look(self: &Arc<Self>) {
-        // Nobody calls the waker of a request that the child of a fork has inherited, and its poll fails.
-        let is_inherited_request = self.events.is_none() && self.forks != forked::count();
-        if self.is_woken.swap(false, AcqRel) || is_inherited_request {
+        if self.is_woken.swap(false, AcqRel) || self.is_inherited_request() {
             self.poll();
         }
     }
 
-    /// Polls the future, without the lock: a request that is over drops its connection, which may
-    /// release the interpreter's lock. Then another thread may end this wait.
     fn poll(self: &Arc<Self>) {
         let (future, is_late) = {
             let mut state = self.state();
             (state.future.take(), state.is_late)
         };
-        let Some(mut future) = future else { return };
+        if let Some(future) = future {
+            self.poll_future(future, is_late);
+        }
+    }
+
+    /// Polls the future, without the lock: a request that is over drops its connection, which may
+    /// release the interpreter's lock. Then another thread may end this wait.
+    fn poll_future(self: &Arc<Self>, mut future: BoxFuture, is_late: bool) {
         let waker = Waker::from(Arc::clone(self));
         let context = &mut Context::from_waker(&waker);
         // Before the last poll of the future, which then sees every answer. If the wait was
@@ -353,8 +368,13 @@ impl Entry {
         if !state.has_ended {
             match result {
                 None => state.future = Some(future),
-                // The future is dropped after `state`, so without the lock.
-                Some(_) => state.result = result,
+                Some(_) => {
+                    state.result = result;
+                    self.has_result.store(true, Release);
+                    drop(state);
+                    // Without the lock.
+                    drop(future);
+                }
             }
             return;
         }
@@ -370,7 +390,7 @@ impl Entry {
         let (future, result, listener) = {
             let mut state = self.state();
             state.has_ended = true;
-            (state.future.take(), state.result.take(), state.listener.take())
+            (state.future.take(), self.take_result(&mut state), state.listener.take())
         };
         // Dropped without the lock, because the drop may wake other tasks.
         drop((future, listener));
