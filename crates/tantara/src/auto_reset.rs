@@ -105,7 +105,7 @@ impl AutoResetEvent {
     ///
     /// # Signal handlers
     ///
-    /// Must not be called in one: see
+    /// Do not call it in a signal handler: see
     /// [above](AutoResetEvent#signal-handlers-and-real-time-threads).
     #[inline]
     #[track_caller]
@@ -132,11 +132,11 @@ impl AutoResetEvent {
         self.queue.len()
     }
 
-    /// Blocks the thread until a release is given to it, and uses up the release.
+    /// Blocks the thread until a release is given to it, and consumes the release.
     ///
     /// # Blocking
     ///
-    /// The thread spins for some microseconds, unless that has not paid off lately, and then
+    /// The thread first spins for some microseconds, unless spinning has failed lately. Then it
     /// sleeps. In async code use [`wait_async`](AutoResetEvent::wait_async).
     #[inline]
     #[track_caller]

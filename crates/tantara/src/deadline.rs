@@ -54,8 +54,8 @@ impl Deadline {
     }
 }
 
-/// How long to pause after some work that is done again and again: so that it takes no more than a
-/// twentieth of the time, but not for longer than five seconds.
+/// How long to pause after periodic work, so that it takes at most a twentieth of the time. At most
+/// five seconds.
 pub(crate) fn pause(took: Duration, shortest: Duration) -> Duration {
     const LONGEST: Duration = Duration::from_secs(5);
     (took * 20).clamp(shortest, LONGEST)

@@ -110,7 +110,7 @@ pub fn external(kind: io::ErrorKind, error: impl Into<Box<dyn std::error::Error 
     Error::new(Kind::External { kind, error: error.into() })
 }
 
-/// The value, for a method that returns no error: it panics at its caller's line.
+/// The value, for a method that returns no error: panics on an error, at the line of the caller.
 #[track_caller]
 pub(crate) fn or_panic<T>(outcome: Result<T, Error>) -> T {
     match outcome {
@@ -155,7 +155,7 @@ impl std::error::Error for Error {
     }
 }
 
-// No method changes an error.
+// An error never changes.
 impl UnwindSafe for Error {}
 impl RefUnwindSafe for Error {}
 

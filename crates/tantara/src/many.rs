@@ -57,7 +57,7 @@ impl Sealed for AutoResetEvent {
 /// which the wait then owns: such an `Any<'static>` can be spawned, stored and returned. To mix
 /// kinds, use `&dyn `[`Waitable`] or `Arc<dyn Waitable>`. There is no limit on their number. Of
 /// several that are released at the same time, the one with the lowest index is reported; the
-/// release of an [`AutoResetEvent`] is used up only if it is the one that is reported.
+/// release of an [`AutoResetEvent`] is consumed only if it is the one that is reported.
 ///
 /// The wait begins with this call: an [`Event`] that is set and cleared before the first poll
 /// counts. The wait is queued at an `AutoResetEvent` with the first poll. `any` of no events is
@@ -114,7 +114,7 @@ pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> 
 /// of the wait.
 ///
 /// It latches: an [`Event`] that was set and cleared again while others were still awaited counts.
-/// The releases of [`AutoResetEvent`]s are used up only when the last event is released; if the
+/// The releases of [`AutoResetEvent`]s are consumed only when the last event is released; if the
 /// wait is dropped or times out before that, they are handed on.
 ///
 /// `events` is as with [`any`]. `all` of no events is released at once.
@@ -124,7 +124,7 @@ pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> 
 /// A wait for all keeps each release of an `AutoResetEvent` from the moment at which it is given.
 /// (Windows' `WaitForMultipleObjects` takes none until it can take all of them.) Others who wait
 /// for the same events cannot have that release until this wait ends, and this wait may need one
-/// that others have used up:
+/// that others have consumed:
 ///
 /// * Two waits for all of the same events may each get a release that the other needs. Neither ends
 ///   until there is another `set`, or one of them times out.
@@ -132,8 +132,8 @@ pub fn any<'a, E: IntoSlot<'a>>(events: impl IntoIterator<Item = E>) -> Any<'a> 
 ///   and keeps it until B is set. Meanwhile the plain `wait` hangs although A was set; and if its
 ///   thread is the one that sets B, neither wait ends.
 ///
-/// Where several wait for the same auto-reset events, use timeouts, or let the wait for all be the
-/// only one.
+/// If several threads or tasks wait for the same auto-reset events, use timeouts, or make the wait
+/// for all the only one.
 ///
 /// An `AutoResetEvent` that is listed twice is waited for twice, and takes two releases.
 ///
@@ -194,8 +194,8 @@ trait Many<'a> {
         outcome
     }
 
-    /// Blocks until it is ready, or until the deadline. Then it asks the events that have to decide
-    /// whether they were released in time.
+    /// Blocks until it is ready, or until the deadline. After the deadline, asks the events that
+    /// have to decide whether they were released in time.
     fn block(&mut self, deadline: Deadline) -> Option<Result<Self::Output, Error>> {
         self.slots().prepare_to_block(deadline);
         let outcome = block_on_resting(

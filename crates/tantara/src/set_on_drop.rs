@@ -26,12 +26,14 @@ use crate::waits::hooks::{self, Identity, Kind, Place, Subject};
 ///
 /// # Leaks
 ///
-/// Whatever runs no destructors sets nothing: [`mem::forget`](std::mem::forget), a cycle of `Arc`s,
-/// [`process::exit`](std::process::exit), and the end of the process by a signal or an abort.
+/// If its destructor does not run, the event is not set: [`mem::forget`](std::mem::forget), a cycle
+/// of `Arc`s, [`process::exit`](std::process::exit), and the end of the process by a signal or an
+/// abort.
 ///
 /// # Memory ordering
 ///
-/// Dropping it is a `set`: all that the thread did before is visible to whoever is released by it.
+/// Dropping it is a `set`: everything that the thread did before is visible to the threads and
+/// tasks that it releases.
 ///
 /// # Panics
 ///
@@ -136,7 +138,7 @@ impl Setter<'_> {
         }
     }
 
-    /// As what the event is known.
+    /// The identity of the event.
     fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Setter::Event(event) => Some(event.queue().subject(Kind::Event)),

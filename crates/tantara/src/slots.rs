@@ -1,4 +1,4 @@
-//! The slots of which `any` and `all` are made, and what can become one: [`Waitable`].
+//! The slots of which `any` and `all` consist, and the trait of events that make one: [`Waitable`].
 
 use std::fmt;
 use std::future::Future;
@@ -39,12 +39,12 @@ pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
 pub(crate) mod sealed {
     use crate::waits::hooks::Subject;
 
-    /// What an event does when a wait for many begins.
+    /// What an event does when a wait for several begins.
     pub trait Sealed {
         /// Begins a wait.
         fn slot(&self, seal: Seal) -> super::Slot<'_>;
 
-        /// As what the event is known to the record of waits.
+        /// The identity of the event in the record of waits.
         fn subject(&self, _: Seal) -> Option<Subject<'_>> {
             None
         }
@@ -131,7 +131,7 @@ impl<'a> Slot<'a> {
         match self {
             Slot::Event(wait) => wait.begin_record(),
             Slot::AutoReset(wait) => wait.begin_record(),
-            // Told its name by `target`.
+            // `target` has passed its name to the record.
             Slot::External(_) => {}
         }
     }
@@ -188,8 +188,8 @@ pub(crate) struct Slots<'a> {
     /// The events that some of the slots borrow, if the wait owns them. Declared after the slots,
     /// so dropped after them.
     _owners: Vec<Arc<dyn Waitable>>,
-    /// Whether any of them is external. Only such a slot may have to be polled before its turn more
-    /// than once.
+    /// Whether one of them is external. Only an external slot may have to be polled before its turn
+    /// more than once.
     has_externals: bool,
     blocks: bool,
     /// What a thread that blocks sleeps on, if it can.
@@ -212,8 +212,8 @@ impl Record {
     }
 }
 
-/// A thread that blocks sleeps on the words of external events by itself, as far as they have some
-/// and there is room: no other thread has to wake it. The others are waited for by its waker.
+/// A thread that blocks sleeps on the words of external events itself, if they have words and these
+/// fit, so that no other thread has to wake it. For all other events it is woken by its waker.
 struct OnWords {
     words: Words,
     /// The slots whose words are among them.
@@ -224,9 +224,10 @@ struct OnWords {
     /// trace.
     sleeps: bool,
     began: Instant,
-    /// When, since then, to show that it waits, and to look whether the events are still there.
+    /// How long after `began` to set the marks that show the wait, and to check whether the events
+    /// still exist.
     next_look: Duration,
-    /// In this pass it is time for that.
+    /// If this pass does so: for how long the thread has waited.
     waited: Option<Duration>,
 }
 
@@ -325,7 +326,7 @@ impl<'a> Slots<'a> {
         self.on_words.is_some() || self.externals(first).any(External::needs_poll)
     }
 
-    /// The wait goes on: it is recorded, if waits are.
+    /// The wait is pending: records it, if waits are recorded.
     #[inline]
     pub(crate) fn note_pending(&mut self, what: fn(Box<[Target]>) -> What, context: &Context<'_>) {
         if !std::mem::replace(&mut self.record.is_done, true) {
@@ -350,7 +351,7 @@ impl<'a> Slots<'a> {
         });
     }
 
-    /// From now on a thread polls, and blocks in between, until the deadline.
+    /// From now on a thread polls until the deadline, and blocks in between.
     pub(crate) fn prepare_to_block(&mut self, deadline: Deadline) {
         self.blocks = true;
         self.record.deadline = Some(deadline);
@@ -382,7 +383,8 @@ impl<'a> Slots<'a> {
         Rest::OnWords(words, on_words.longest.min(longest.unwrap_or(Duration::MAX)))
     }
 
-    /// The time has passed. The slots that have to be ready before that can be reported.
+    /// The time has passed. Returns the slots that have to be ready before the timeout can be
+    /// reported.
     pub(crate) fn decide(&mut self) -> Vec<usize> {
         let count = self.len();
         let decides = |index: &usize| match Slots::at(&mut self.slots, *index) {
@@ -419,7 +421,7 @@ impl<'a> Slots<'a> {
         }
     }
 
-    /// Uses up the release in the slot.
+    /// Consumes the release in the slot.
     pub(crate) fn claim(&mut self, index: usize) {
         let place = self.record.place;
         if let Projected::AutoReset(wait) = Slots::at(&mut self.slots, index) {
@@ -468,7 +470,8 @@ enum Projected<'s, 'a> {
 mod tests {
     use super::*;
 
-    /// Else a wait of a tenth of a second for 127 events takes three times the processor time.
+    /// Without this delay, a wait of a tenth of a second for 127 events would take three times the
+    /// processor time.
     #[test]
     fn marks_of_many_events_are_set_only_in_long_waits() {
         let first_look = |slots| OnWords::new(slots).map(|on_words| on_words.next_look.as_millis());

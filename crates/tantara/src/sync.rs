@@ -60,7 +60,7 @@ mod backend {
         /// How many buckets there are.
         pub(crate) const BUCKETS: usize = 64;
 
-        /// Waits for a call, or until `deadline`. Whether that has passed.
+        /// Waits for a call, or until `deadline`. Returns whether the deadline has passed.
         pub(crate) fn wait_until<'a, T>(
             _: &'a Mutex<T>,
             condvar: &Condvar,
@@ -194,8 +194,8 @@ mod backend {
 
 pub(crate) use backend::*;
 
-/// Locks a mutex, also after a thread has panicked with it: the data that such mutexes protect here
-/// is valid at every moment.
+/// Locks a mutex, poisoned or not: the data that such mutexes protect here is valid at every
+/// moment.
 #[allow(dead_code, reason = "for events between processes")]
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

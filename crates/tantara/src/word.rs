@@ -21,16 +21,15 @@
 //!
 //! | before | `set` | `clear` | a thread goes to sleep | a task is queued | the last thread is awake |
 //! |---|---|---|---|---|---|
-//! | unset | SET, next generation, THREADS off; wakes and drains according to the bits | unchanged | THREADS on |
-//! TASKS on | unchanged |
+//! | unset | SET, next generation, THREADS off; wakes by the bits | unchanged | THREADS on | TASKS on | unchanged |
 //! | set | unchanged | SET off | never: it is released | never: it is released | THREADS on |
 //!
 //! # Groups
 //!
 //! Threads sleep in [groups](Generation::group), which generations use in turn. A wake-up call
-//! reaches one group, so threads that began to wait after a `set` do not get the calls for those
-//! whom it released. Every 16th `set` wakes the half of the groups that was left eight generations
-//! ago, all of their threads at once. (`event.rs` says how the threads of a group wake one
+//! reaches one group, so threads that began to wait after a `set` do not consume the calls for the
+//! threads that it released. Every 16th `set` wakes all threads of half of the groups: the half
+//! that was last used eight generations ago. (`event.rs` says how the threads of a group wake one
 //! another.)
 //!
 //! Invariants:
@@ -117,8 +116,8 @@ impl Word {
         self.0 & TASKS != 0
     }
 
-    /// The word with the flag raised. Storing this over an unset word obliges to wake the waiters
-    /// that its bits announce.
+    /// The word with the flag raised. A thread that stores this over an unset word must wake the
+    /// waiters that the bits of the old word announce.
     #[inline]
     pub(crate) const fn set(self) -> Word {
         if self.is_set() { self } else { Word((self.0.wrapping_add(GENERATION) | SET) & !THREADS) }
@@ -264,8 +263,8 @@ mod tests {
         }
     }
 
-    /// Newcomers and those who were released do not share a group, however long these take to wake
-    /// up.
+    /// New waiters and released ones do not share a group, however long the released ones take to
+    /// wake up.
     #[test]
     fn a_group_is_woken_entirely_between_two_generations_that_use_it() {
         let (mut word, mut woken_at) = (Word((LAST - 2 * GROUPS) * GENERATION), [0; GROUPS as usize]);

@@ -1,5 +1,5 @@
-//! macOS, iOS and their kin: `os_sync_wait_on_address`, within the process, where the system has it
-//! (macOS 14.4, iOS 17.4); and the portable backend elsewhere.
+//! macOS, iOS and Apple's other systems: `os_sync_wait_on_address`, within the process, where the
+//! system has it (macOS 14.4, iOS 17.4); and the portable backend elsewhere.
 
 mod errno;
 #[allow(dead_code, reason = "its groups are not used")]
@@ -71,7 +71,7 @@ impl Native {
             }
         };
         if result >= 0 {
-            // Called, or the word was not as expected: the system does not tell.
+            // Woken, or the word was not as expected: the system does not tell which.
             return Awake::Called;
         }
         match io::Error::last_os_error().raw_os_error() {
@@ -97,8 +97,8 @@ fn wake(wake: Wake, word: &AtomicU32) {
     keeping_errno(|| unsafe { wake(word.as_ptr().cast(), size_of::<u32>(), PRIVATE) });
 }
 
-/// Few systems are without the functions, so it is not worth it that the portable backend has
-/// groups: all sleepers of a word are woken together.
+/// All sleepers of a word are woken together. (The portable backend has groups, but few of these
+/// systems use it.)
 pub(crate) const HAS_GROUPS: bool = false;
 
 pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadline: Deadline) -> Awake {

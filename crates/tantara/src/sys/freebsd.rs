@@ -11,7 +11,7 @@ use super::sleep::{ALL, Awake, refused, sleep_until};
 use crate::deadline::Deadline;
 use errno::keeping_errno;
 
-/// Events within the process report no errors of the system.
+/// There is no advice: events within the process report no errors of the system.
 pub(crate) fn advice(_: &io::Error) -> &'static str {
     ""
 }
@@ -45,7 +45,7 @@ fn sleep(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     // given, which lives until the end of this function; it is only read.
     let result = unsafe { libc::_umtx_op(word.as_ptr().cast(), operation, expected.into(), size, until) };
     if result == 0 {
-        // Called, or the word was not as expected: the system does not tell.
+        // Woken, or the word was not as expected: the system does not tell which.
         return Awake::Called;
     }
     match io::Error::last_os_error().raw_os_error() {
@@ -57,7 +57,7 @@ fn sleep(word: &AtomicU32, expected: u32, nap: Option<Duration>) -> Awake {
     }
 }
 
-/// Whether this thread may give way to others.
+/// Whether this thread may yield to others.
 pub(crate) fn may_yield() -> bool {
     true
 }

@@ -28,8 +28,8 @@ pub(crate) const HAS_GROUPS: bool = true;
 
 pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadline: Deadline) -> Awake {
     sleep_until(deadline, |nap| {
-        // This call, unlike the other, takes a moment of CLOCK_MONOTONIC, which `Instant` does not
-        // reveal.
+        // FUTEX_WAIT_BITSET, unlike FUTEX_WAIT, takes an absolute time of CLOCK_MONOTONIC, which
+        // `Instant` does not reveal.
         let until = nap.map(|nap| now(libc::CLOCK_MONOTONIC).saturating_add(nap));
         let operation = libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG;
         futex(word, operation, expected, until, group).unwrap_or_else(|| refused(nap))
@@ -48,7 +48,7 @@ pub(super) fn now(clock: libc::clockid_t) -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// A timeout of the kernel, with the numbers that a kernel of 32 bits may use in the place of 64.
+/// A timeout in the kernel's format. A 32-bit kernel may use 32-bit numbers instead of 64-bit ones.
 #[repr(C)]
 struct Timeout<T> {
     seconds: T,
@@ -67,20 +67,20 @@ impl<T: TryFrom<u64> + From<i32>> Timeout<T> {
 const IS_NARROW: bool = cfg!(all(target_pointer_width = "32", not(target_arch = "x86_64")));
 /// The numbers of MIPS' system calls begin here.
 const FIRST_CALL: libc::c_long = if cfg!(any(target_arch = "mips", target_arch = "mips32r6")) { 4000 } else { 0 };
-/// The call that takes times of 64 bits, on processors of 32 bits (Linux'
+/// The system call that takes 64-bit times on 32-bit processors (Linux'
 /// `include/uapi/asm-generic/unistd.h`).
 const SYS_FUTEX_TIME64: libc::c_long = FIRST_CALL + 422;
 
-/// A kernel of 32 bits that has `futex_time64` alone.
+/// Whether this is a 32-bit kernel that has only `futex_time64`.
 static HAS_WIDE_ALONE: AtomicBool = AtomicBool::new(false);
 
 /// A futex call: `call` makes it, under the number it gets, with `timeout` in the form that this
 /// number takes.
 ///
-/// Processors of 32 bits have two calls, and a kernel may be built without the older one. That is
-/// tried first all the same: sandboxes that do not know the newer one kill the process (Android 10
-/// and older), or refuse it like a forbidden one (libseccomp before 2.4.4). No time that is used
-/// here needs more than 32 bits: it is relative, or counted from the start of the machine.
+/// 32-bit processors have two calls, and a kernel may be built without the older one. That is tried
+/// first all the same: sandboxes that do not know the newer call kill the process (Android 10 and
+/// older), or refuse the call as if it were forbidden (libseccomp before 2.4.4). No time that is
+/// used here needs more than 32 bits: it is relative, or counted from the start of the machine.
 pub(super) fn futex_call(
     timeout: Option<Duration>,
     call: impl Fn(libc::c_long, *const c_void) -> libc::c_long,
@@ -136,16 +136,15 @@ pub(super) fn futex(
 }
 
 /// Whether this thread may give way to others by `sched_yield`. A thread of the deadline class
-/// would give up the rest of its period with it, and one of a real-time class makes way for its
-/// equals only.
+/// would give up the rest of its period, and one of a real-time class yields to threads of its own
+/// priority only.
 pub(crate) fn may_yield() -> bool {
     // For Android, libc has no name for the ordinary class.
     const SCHED_OTHER: libc::c_int = 0;
     // Set together with the class.
     const RESET_ON_FORK: libc::c_int = 0x4000_0000;
-    // Not the C library's function, which musl has without what it promises: it would be about a
-    // process, and Linux' call is about a thread.
-    // SAFETY: zero stands for this thread.
+    // Not by the C library's function, which POSIX defines for processes and musl does not
+    // implement. Linux' call is for threads. SAFETY: zero stands for this thread.
     let class = keeping_errno(|| unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) }) as libc::c_int;
     [SCHED_OTHER, libc::SCHED_BATCH].contains(&(class & !RESET_ON_FORK))
 }
@@ -168,7 +167,7 @@ pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
     (0..libc::c_long::from(most)).contains(&woken)
 }
 
-/// How many were woken.
+/// Returns how many were woken.
 fn futex_wake_bits(word: &AtomicU32, operation: libc::c_int, most: i32, bits: u32) -> libc::c_long {
     keeping_errno(|| {
         futex_call(None, |number, timeout| {

@@ -2,20 +2,20 @@
 //!
 //! Each has the same functions, with the same contract:
 //!
-//! * `wait_in_group(word, expected, groups, deadline)` sleeps if `word` still is `expected`, until a
-//!   wake-up call for `word` and one of `groups`, until the deadline, or until it is interrupted. It
-//!   may return early. Comparing the word and falling asleep are one step with respect to every
+//! * `wait_in_group(word, expected, groups, deadline)` sleeps if `word` still is `expected`, until
+//!   a wake-up call for `word` and one of `groups`, until the deadline, or until it is interrupted.
+//!   It may return early. Comparing the word and falling asleep are one step with respect to every
 //!   `wake_*` that follows a change of the word. A group is one bit of 32. Whatever it returns, it
-//!   may have used up a wake-up call.
+//!   may have consumed a wake-up call.
 //! * `wake_one(word)` wakes one sleeper on `word`, of whatever group.
 //! * `wake_group(word, groups, most)` wakes up to `most` sleepers of these groups, those of the
 //!   highest priority first. `true` says that there were fewer.
 //!
 //! A platform without groups (`HAS_GROUPS` is `false`) wakes all sleepers on `word` instead.
 //!
-//! [`spin`] decides whether to spin before sleeping. What events between processes need of Linux is in
-//! `shared.rs`, `files.rs` and `unforked.rs`. `process.rs` and `words.rs` have a file with the same
-//! functions for systems without them.
+//! [`spin`] decides whether to spin before sleeping. The functions for events between processes, on
+//! Linux, are in `shared.rs`, `files.rs` and `unforked.rs`. `process.rs` and `words.rs` have a file
+//! with the same functions for systems without them.
 
 #[cfg(linux_native)]
 #[path = "linux.rs"]
@@ -56,7 +56,7 @@ use crate::sync::AtomicU32;
 
 /// How many threads a `set` wakes.
 pub(crate) const FIRST: i32 = 1;
-/// How many each of these wakes, and each of those in turn. In models as few as can be.
+/// How many each woken thread wakes in turn. In models, as few as possible.
 pub(crate) const NEXT: i32 = if cfg!(loom) { 1 } else { 4 };
 
 /// Sleeps as `wait_in_group` does, in all groups. [`TimedOut`] is returned only if the deadline has

@@ -1,13 +1,13 @@
 //! All other platforms, and the models: a table of sleepers by the address of their word.
 //!
 //! It does what Linux' futex does, so the models explore the calls of `linux.rs` too: each sleeper
-//! has a group and a condition variable of its own, and a wake-up call reaches nobody else. A
-//! bucket's mutex makes comparing the word and falling asleep one step, because a waker locks it
-//! after the word has changed. The table is that of WebKit's `ParkingLot` (Filip Pizlo, "Locking in
-//! WebKit", 2016).
+//! has a group and a condition variable of its own, and a wake-up call reaches only the sleepers
+//! that it is for. A bucket's mutex makes comparing the word and falling asleep one step, because a
+//! waker locks it after the word has changed. The table is that of WebKit's `ParkingLot` (Filip
+//! Pizlo, "Locking in WebKit", 2016).
 //!
-//! A sleep takes one allocation, and it and each call O(log n) in the number of sleepers of the
-//! bucket.
+//! A sleep makes one allocation. A sleep and a wake-up call take O(log n) time in the number of
+//! sleepers of the bucket.
 
 #![forbid(unsafe_code)]
 
@@ -31,8 +31,8 @@ pub(crate) fn advice(_: &io::Error) -> &'static str {
 /// Sleepers are divided into groups.
 pub(crate) const HAS_GROUPS: bool = true;
 
-/// The child of a fork inherits the table, and has none of the sleepers in it. Only Unix forks, and
-/// some other systems panic when they are asked for the number.
+/// The process that uses the table: the child of a fork inherits it without the sleepers in it.
+/// Only on Unix, because `std::process::id` panics on some other systems.
 fn process() -> u32 {
     if cfg!(all(unix, not(any(loom, miri, target_family = "wasm")))) { std::process::id() } else { 0 }
 }
@@ -46,7 +46,7 @@ struct Sleeper {
     wake: Arc<Condvar>,
 }
 
-/// The sleepers of some words. They sleep as long as they are in here.
+/// The sleepers of some words. A sleeper sleeps for as long as it is in here.
 #[derive(Default)]
 struct Bucket {
     asleep: BTreeMap<Place, Sleeper>,
@@ -108,8 +108,8 @@ pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, group: u32, deadlin
     }
     let is_called = bucket.asleep.remove(&place).is_none();
     drop(bucket);
-    // A call that comes as the time passes is used up all the same. Linux says so, but some kernels
-    // that stand in for it report the time, and so do the models.
+    // A call that comes as the time passes is consumed all the same. Linux reports the call then,
+    // but some kernels that imitate it report the timeout, and so do the models.
     match slept_out && (cfg!(loom) || !is_called) {
         false => Awake::Called,
         true if until == ends => Awake::TimedOut,
@@ -134,7 +134,7 @@ pub(super) fn wait_two(first: (&AtomicU32, u32), second: (&AtomicU32, u32)) {
     }
 }
 
-/// Whether this thread may give way to others.
+/// Whether this thread may yield to others.
 pub(crate) fn may_yield() -> bool {
     true
 }
@@ -147,7 +147,7 @@ pub(crate) fn wake_group(word: &AtomicU32, groups: u32, most: i32) -> bool {
     let mut called = Vec::new();
     let mut bucket = bucket(word).lock().unwrap();
     called.extend((0..most).map_while(|_| bucket.take(word, groups)));
-    // Who wakes up takes the lock at once.
+    // The woken thread takes the lock at once.
     drop(bucket);
     called.iter().for_each(|wake| wake.notify_one());
     called.len() < most as usize

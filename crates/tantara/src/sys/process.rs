@@ -28,20 +28,20 @@ pub(crate) fn coarse_time() -> (u32, u32) {
     (time.tv_sec as u32, time.tv_nsec as u32)
 }
 
-/// The time that has passed since some moment, at the kernel's last tick, some milliseconds ago: the
-/// precise clock takes as long as all the rest of a record of a wait.
+/// The time since an arbitrary moment, as of the kernel's last tick some milliseconds ago. The
+/// precise clock would take as long as the rest of recording a wait.
 #[inline]
 pub(crate) fn clock() -> Duration {
     now(libc::CLOCK_MONOTONIC_COARSE)
 }
 
-/// That clock and the system's time, at the same moment. Their difference stays the same until the
-/// system's clock is set, so a moment has the same time whenever it is converted.
+/// That clock and the system's time, read at the same moment. Their difference changes only if the
+/// system's clock is set, so a moment is always converted to the same time.
 pub(crate) fn clocks() -> (Duration, SystemTime) {
     loop {
         let own = clock();
         let (seconds, nanoseconds) = coarse_time();
-        // Else there was a tick in between.
+        // If not, there was a tick in between.
         if own == clock() {
             return (own, SystemTime::UNIX_EPOCH + Duration::new(seconds.into(), nanoseconds));
         }
@@ -62,7 +62,7 @@ pub(crate) fn process() -> u32 {
     }
 }
 
-/// How many processes of a line of forks can record waits. A child after so many forks does not.
+/// How many processes in a chain of forks can record waits. A child after that many forks does not.
 pub(crate) const GENERATIONS: usize = 4;
 
 /// How many forks lie between the first process that called this and this one.
@@ -72,14 +72,15 @@ pub(crate) fn forks() -> u32 {
     FORKS.load(Relaxed)
 }
 
-/// The same, as an index of what each process of the line has for itself.
+/// The same, as an index into values of which each process of the chain has its own.
 #[inline]
 pub(crate) fn generation() -> usize {
     forks() as usize
 }
 
-/// What belongs to this process, of what there is one for each process of a line of forks: another
-/// thread of the parent may have held a lock at the moment of the fork. `None` after too many forks.
+/// The value of this process, out of one for each process in a chain of forks. Each has its own,
+/// because another thread of the parent may have held a lock at the moment of the fork. `None`
+/// after too many forks.
 #[inline]
 pub(crate) fn own<T>(of_all: &'static [T; GENERATIONS]) -> Option<&'static T> {
     of_all.get(generation())

@@ -1,4 +1,4 @@
-//! How a sleep ends, and for how long one sleeps.
+//! The outcome of a sleep, and the longest duration of one.
 
 #![forbid(unsafe_code)]
 
@@ -53,8 +53,8 @@ pub(crate) fn refused(nap: Option<Duration>) -> Awake {
     Awake::Interrupted
 }
 
-/// The longest sleep with a time: a year. Some systems add what they are told to their clock, and
-/// may overflow.
+/// The longest sleep with a time: a year. Some systems add the time to their clock, which may
+/// overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// One sleep of a wait, on a system that takes a time to sleep and returns after it: `sleep` gets

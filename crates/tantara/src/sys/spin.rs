@@ -8,12 +8,12 @@
 //! would wake each other again and again, and no answer would come that fast.
 //!
 //! Spinning does not pay if the other thread needs this processor. If sleeps are short all the
-//! same, the waiter next gives the processor away once, and looks again: if two threads answer each
-//! other on one processor, neither of them then sleeps, nor wakes the other.
+//! same, the waiter then yields the processor once, and looks again. So two threads that answer
+//! each other on one processor neither sleep nor wake each other.
 //!
-//! Neither pays if signals are far apart, and giving the processor away does not if a third thread
-//! keeps it. So after each failure a thread skips it twice as many times, up to [`MOST_SKIPPED`],
-//! and after each success it does it the next time. This state is kept per thread.
+//! Neither pays if signals are far apart, and yielding does not pay if a third thread keeps the
+//! processor. So after each failure a thread skips the attempt twice as many times, up to
+//! [`MOST_SKIPPED`]. After a success it tries again the next time. This state is kept per thread.
 
 #![forbid(unsafe_code)]
 
@@ -33,12 +33,12 @@ const WORTH: Duration = Duration::from_micros(50);
 /// A thread tries at least once in this many waits.
 const MOST_SKIPPED: u32 = 4_096;
 
-/// How often something that may pay is tried.
+/// How often an attempt that may not pay is made.
 #[derive(Clone, Copy)]
 struct Habit {
-    /// How many of the next waits do without.
+    /// How many of the next waits skip it.
     skip: u32,
-    /// How many will do without after the next failure.
+    /// How many waits will skip it after the next failure.
     skip_next: u32,
 }
 
@@ -95,8 +95,8 @@ pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
     came
 }
 
-/// Gives the processor away once. It pays if the signal has come by then, and soon: a third thread
-/// may have kept the processor, while a thread that sleeps would have been woken.
+/// Yields the processor once. It pays if the signal has come by then, and soon: a third thread may
+/// have kept the processor, while a thread that sleeps would have been woken.
 fn give_way(habits: &mut Habits, released: impl Fn() -> bool) -> bool {
     if !*habits.may_give_way.get_or_insert_with(sys::may_yield) {
         habits.give_way.note(false);

@@ -20,7 +20,7 @@ unsafe extern "system" {
 /// No timeout.
 const INFINITE: u32 = u32::MAX;
 
-/// Events within the process report no errors of the system.
+/// There is no advice: events within the process report no errors of the system.
 pub(crate) fn advice(_: &io::Error) -> &'static str {
     ""
 }
@@ -35,7 +35,7 @@ pub(crate) fn wait_in_group(word: &AtomicU32, expected: u32, _: u32, deadline: D
         // do. The system reads the word atomically, because it is aligned.
         let is_called =
             unsafe { WaitOnAddress(address(word), ptr::from_ref(&expected).cast(), size_of::<u32>(), milliseconds) };
-        // It fails for one reason, which is the time; the caller reads the clock in any case.
+        // It fails only because the time has passed; the caller reads the clock in any case.
         if is_called != 0 { Awake::Called } else { Awake::TimedOut }
     })
 }
@@ -51,7 +51,7 @@ fn address(word: &AtomicU32) -> *const c_void {
     word.as_ptr().cast_const().cast()
 }
 
-/// Whether this thread may give way to others.
+/// Whether this thread may yield to others.
 pub(crate) fn may_yield() -> bool {
     true
 }

@@ -23,7 +23,7 @@ impl Words {
         self.0.clear();
     }
 
-    /// Whether there is room for that many.
+    /// Whether that many words fit.
     pub(crate) fn have_room_for(words: usize) -> bool {
         words < MOST_WORDS
     }

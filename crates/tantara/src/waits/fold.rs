@@ -1,4 +1,4 @@
-//! Waits that differ in nothing but their thread, task and time, folded into groups. So a report of a
+//! Folds waits that differ only in their thread, task and time into groups, so that a report of a
 //! hundred thousand waits is short.
 
 #![forbid(unsafe_code)]
@@ -13,17 +13,17 @@ use crate::waits::view::{self, Snapshot, Waiting};
 /// How many members of a group are listed.
 const LISTED: usize = 8;
 
-/// Waits at the same place for events of the same names, of which the same is known, if that was done
-/// at the same places.
+/// Waits at the same place for events of the same names, about which the same is known, by acts at
+/// the same places.
 pub(crate) struct Group {
     /// How many waits there are.
     pub(crate) count: usize,
     /// Those that have waited longest; never empty.
     pub(crate) oldest: Vec<Waiting>,
-    /// Whether all of them wait for the same events. Else who has done something with them, and when,
-    /// is only known of the oldest.
+    /// Whether all of them wait for the same events. If not, the acts that are shown are those of
+    /// the oldest wait's events.
     pub(crate) is_of_same_events: bool,
-    /// What tells the events of the oldest from others.
+    /// The identities of the events of the oldest wait.
     events: u64,
 }
 
@@ -73,7 +73,8 @@ fn key(snapshot: &Snapshot, record: &Record) -> u64 {
         (shown.kind as u8, shown.until_unset, snapshot.known.has_released(*target)).hash(&mut hasher);
         if let Some(known) = snapshot.known.get(*target) {
             (known.label.as_deref(), known.path.as_deref(), known.last_hold.as_deref()).hash(&mut hasher);
-            // Not the thread and the time: of many tasks that are to be set at one place, one line is enough.
+            // The key contains neither thread nor time: for many events that are to be set at one
+            // place, one line is enough.
             let place = |act: &Act| (act.place.address(), act.thread.has_ended());
             for act in [&known.last_set, &known.abandoned, &known.taken] {
                 act.as_ref().map(place).hash(&mut hasher);

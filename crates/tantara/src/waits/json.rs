@@ -14,10 +14,11 @@ const MOST_GROUPS: usize = 512;
 const MOST_EVENTS: usize = 16;
 /// How many setters and holders of an event it shows.
 const MOST_ACTS: usize = 4;
-/// No declared event is begun after that many bytes, and no group after twice as many. Each has less
-/// than two megabytes, so that a page has less than the four that its readers read.
+/// After this many bytes no further declared event is written, and after twice as many no further
+/// group. Each has less than two megabytes, so a page has less than the four megabytes that a
+/// reader accepts.
 const ENOUGH: usize = 1 << 20;
-/// A longer path is left out: half of it is the path of something else.
+/// A longer path is omitted, because a part of it would be the path of another file.
 const LONGEST_PATH: usize = 4096;
 /// The beginning of the year 10000, in milliseconds.
 const END_OF_DATES: u128 = 253_402_300_800_000;
@@ -27,7 +28,7 @@ pub(crate) fn page() -> String {
     page_of(&view::declared(), &fold::groups())
 }
 
-/// What the process has declared to do, which it will not do, because it exits. `None` if that is nothing.
+/// The declarations that the process will not fulfil, because it exits. `None` if there are none.
 pub(crate) fn last_page() -> Option<String> {
     let declared = view::declared();
     (!declared.is_empty()).then(|| page_of(&declared, &[]))
@@ -40,7 +41,7 @@ fn page_of(declared: &[Awaited], groups: &[Group]) -> String {
         page.number("version", 1);
         page.number("total", total as u128);
         page.number("missed", store::missed() as u128);
-        // What this process is to do, for those who wait for it in other processes.
+        // The declarations of this process, for waits in other processes.
         page.array_up_to(ENOUGH, "declared", declared.iter().take(MOST_GROUPS), |page, event| {
             page.object(|page| of_event(page, event))
         });
@@ -113,9 +114,9 @@ fn of_waiter(page: &mut Json, waiting: &Waiting) {
     }
     page.number("since", milliseconds(waiting.since));
     if let Some(left) = waiting.time_left {
-        // The moment, so that the page is the same as long as the waits are.
+        // The moment and not the duration, so that the page does not change while the waits do not.
         let until = milliseconds(waiting.since) + waiting.waited.saturating_add(left).as_millis();
-        // Later ones are no dates, and may not fit into 64 bits.
+        // Later moments are no valid dates, and may not fit into 64 bits.
         if until < END_OF_DATES {
             page.number("until", until);
         }
@@ -174,7 +175,7 @@ impl Json {
         self.array_up_to(usize::MAX, key, items, each);
     }
 
-    /// The items that begin before the text has that length.
+    /// As many items as begin before the text has that length.
     fn array_up_to<T>(
         &mut self,
         length: usize,

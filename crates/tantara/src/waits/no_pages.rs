@@ -1,4 +1,4 @@
-//! Where no other process can read what this one waits for: nothing is published.
+//! On systems without `tantara ps`: nothing is published.
 
 #![forbid(unsafe_code)]
 

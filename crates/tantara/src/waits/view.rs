@@ -88,8 +88,8 @@ pub struct Act {
     pub by: Actor,
     /// From where.
     pub place: Place,
-    /// When. It is noted by a clock that nobody sets, and converted for this report: after a step of the
-    /// system's clock, another report shows another time for it.
+    /// When. It is measured by a monotonic clock and converted for this report, so after a step of
+    /// the system's clock another report shows another time.
     pub at: SystemTime,
 }
 
@@ -146,8 +146,8 @@ impl From<Kind> for EventKind {
 
 /// An event that is waited for, and what is known of it.
 ///
-/// A `set` is recorded if somebody waited for the event or had waited for it, or if the event has a
-/// label or a declared setter. (A `set` without waiters looks at nothing but the event.)
+/// A `set` is recorded if a wait for the event was or had been recorded, or if the event has a
+/// label or a declared setter. (Any other `set` without waiters reads only the event.)
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -164,16 +164,17 @@ pub struct Awaited {
     pub last_set: Option<Box<Act>>,
     /// Who has declared to set it, by [`set_on_drop`](crate::Event::set_on_drop), and has not yet.
     pub setters: Vec<Act>,
-    /// Who holds it, at this moment: it is not unset before they have let it go. In this process, and
-    /// through the same opening of the event.
+    /// Who holds it, at this moment, so that it cannot become unset. Only holds of this process,
+    /// through the same handle.
     pub holders: Vec<Act>,
     /// Whether the wait is one until the event is unset.
     pub until_unset: bool,
     /// The last declared setter has given up without setting the event, there and then.
     pub abandoned: Option<Box<Act>>,
-    /// The last wait that used up a release of an [`AutoResetEvent`](crate::AutoResetEvent).
+    /// The last wait that consumed a release of an [`AutoResetEvent`](crate::AutoResetEvent).
     pub taken: Option<Box<Act>>,
-    /// Who has held a `ClusterEvent` last, if the hold has ended and nothing was done with the event since.
+    /// Who has held a `ClusterEvent` last, if the hold has ended and the event was not changed
+    /// since.
     pub last_hold: Option<Box<LastHold>>,
     /// It has released this wait, but the task was not polled since, or the thread has not run.
     pub has_released: bool,
@@ -225,11 +226,12 @@ pub struct Waiting {
     pub waited: Duration,
     /// The time that is left until it times out. `None` if it never does, or if it is a task.
     pub time_left: Option<Duration>,
-    /// Why it can never end, if every thread that has declared to set its event waits, too, for an
-    /// event that such threads are to set: a cycle. As far as is declared by values that borrow their
-    /// events, on threads that poll no tasks: those of
-    /// [`set_on_drop_owned`](crate::Event::set_on_drop_owned) may have been moved to other threads.
-    /// Events between processes or machines are in no cycle, because others may set them.
+    /// Why it can never end, if it is part of a cycle: every thread that has declared to set its
+    /// event waits itself for an event that only such threads are to set. This considers only
+    /// declarations by values that borrow their events, on threads that poll no tasks: the values
+    /// of [`set_on_drop_owned`](crate::Event::set_on_drop_owned) may have been moved to other
+    /// threads. Events between processes or machines are never reported in a cycle, because others
+    /// may set them.
     pub cycle: Option<String>,
     /// If it has lasted for some seconds, and nothing is known of who is to set its event: events with a
     /// label that were set meanwhile, or some seconds before, and for which no recorded wait was queued
@@ -243,9 +245,9 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether it was released already: then the task has not polled the wait since, or the thread has
-    /// not run. If a task's wait stays so for long, its executor may be blocked; or the task does not
-    /// poll it, as a branch of `select!` that is switched off.
+    /// Whether it was released already: then the task has not polled the wait since, or the thread
+    /// has not run. If that lasts, the task's executor may be blocked, or the task does not poll
+    /// the wait, as in a disabled branch of `select!`.
     #[must_use]
     pub fn is_released(&self) -> bool {
         match self.mode {
@@ -254,8 +256,8 @@ impl Waiting {
         }
     }
 
-    /// Whether nobody is known who would still set the event that it needs, and the last who had
-    /// declared to do so has given up.
+    /// Whether the event that it needs is abandoned: no known thread is to set it, and the last one
+    /// that had declared to do so has given up.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         let is_abandoned = |event: &Awaited| event.abandoned.is_some() && !event.has_released && !event.until_unset;
@@ -307,7 +309,7 @@ impl Awaited {
         let now = wait.since + wait.waited;
         let released = self.last_set.as_ref().filter(|_| self.has_released);
         let ago = released.map(|set| now.duration_since(set.at).unwrap_or_default().as_secs());
-        // Before that, the task or the thread is on its way.
+        // Before that, the task or the thread may just not have run yet.
         if let Some(ago) = ago.filter(|ago| *ago > 0) {
             let missing = if wait.task.is_some() { "was not polled" } else { "has not run" };
             write!(f, "\n  {self} released it {ago}s ago, but it {missing} since")?;
@@ -359,7 +361,7 @@ impl Clocks {
         Act { by: Actor::from(&act.thread), place: act.place.into(), at: self.time(act.at) }
     }
 
-    /// An event that nobody waits for.
+    /// An event without recorded waits.
     fn known(self, address: usize, known: &Known) -> Awaited {
         let target = Target { address, kind: known.kind, generation: Generation::NONE, until_unset: false };
         self.awaited(target, Some(known), false)
@@ -412,7 +414,7 @@ impl Snapshot {
         let clocks = Clocks::now();
         let first = records.first().map(|record| record.since.saturating_sub(BEFORE));
         let mut set_in_vain = first.map_or(Vec::new(), known::set_in_vain);
-        // If nobody waits now, either.
+        // Unless a wait for it is recorded now.
         set_in_vain.retain(|(address, set)| !known.contains(*address, set.kind));
         Snapshot { records, known, threads: threads::threads(), set_in_vain, clocks }
     }

@@ -1,4 +1,4 @@
-//! Reports of waits that last too long, by a thread of its own.
+//! Reports waits that last too long, from a thread of its own.
 
 #![forbid(unsafe_code)]
 
@@ -36,7 +36,7 @@ static NEW: [Mutex<Vec<Watcher>>; GENERATIONS] = [const { Mutex::new(Vec::new())
 /// For how many milliseconds a wait may last until it is printed; zero if none is.
 static PRINTED_AFTER: AtomicU32 = AtomicU32::new(0);
 
-/// How often the thread looks at most, and at least.
+/// The shortest and the longest pause between two looks of the thread.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -54,7 +54,7 @@ pub(crate) fn print(limit: Duration) {
     start();
 }
 
-/// In the child of a fork, goes on with what is printed.
+/// In the child of a fork, starts to print again if the parent printed.
 pub(crate) fn go_on() {
     if PRINTED_AFTER.load(Acquire) != 0 {
         start();
@@ -78,7 +78,7 @@ fn start() {
             }
             let began = Instant::now();
             let waits = view::waits();
-            // Without the time that callbacks take.
+            // Measured without the callbacks.
             let took = began.elapsed();
             watchers.iter_mut().for_each(|watcher: &mut Watcher| watcher.look(&waits));
             let limit = Duration::from_millis(PRINTED_AFTER.load(Acquire).into());
@@ -143,7 +143,8 @@ fn print_late(limit: Duration, waits: &[Waiting], reported: &mut Reported) {
             let _ = writeln!(text, "tantara: {}{rest}", group[0]);
         }
     }
-    // One call, so that others print nothing in between. If standard error is closed, nobody reads.
+    // One call, so that no other thread prints in between. An error is ignored: standard error may
+    // be closed.
     let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
 }
 
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
     use crate::waits::view::tests::wait_of;
 
-    /// The system's clock may be set while somebody waits.
+    /// The system's clock may be set during a wait.
     #[test]
     fn the_length_of_a_wait_that_has_ended_does_not_depend_on_the_systems_clock() {
         let (hour, half_a_minute) = (Duration::from_secs(3600), Duration::from_secs(31));
