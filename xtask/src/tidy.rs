@@ -42,6 +42,10 @@ fn check_source(path: &str, text: &str, faults: &mut Vec<String>) {
             faults.push(format!("{path}:{}: longer than 120 characters", number + 1));
         }
         let code = line.trim_start();
+        let is_row = code.starts_with("//! |") || code.starts_with("/// |");
+        if is_row && !code.trim_end().ends_with('|') {
+            faults.push(format!("{path}:{}: a row of a table ends with |, and is one line", number + 1));
+        }
         if code.starts_with("#[ignore") {
             faults.push(format!("{path}:{}: a test must not be ignored", number + 1));
         }
