@@ -180,14 +180,15 @@ struct Follower {
     states: States,
     /// The number of holds in them.
     holds: usize,
-    /// The events that were changed at the last revision, as far as the watch has shown it: in which
-    /// order, and their states before.
+    /// The events that the watch has shown as changed at the last revision, in order, with their
+    /// states before.
     step: HashMap<String, (usize, State)>,
     step_at: i64,
-    /// The events of which the watch has shown anything since a look has begun, if one has.
+    /// The events of which the watch has shown a change since the current look began, if there is
+    /// one.
     touched: Option<HashSet<String>>,
-    /// The events whose states were taken from the last look, which the watch has not shown: the
-    /// revision of that look.
+    /// The events whose states come from the last look and not from the watch, with the revision of
+    /// that look.
     adopted: HashMap<String, i64>,
     /// The pause before the next watch. It grows until one shows something.
     pause: Pause,
@@ -368,8 +369,8 @@ impl Follower {
         }
     }
 
-    /// Reports what a look has shown and the watch has not. Of events that the watch has shown since
-    /// the look began nothing is known: the list may be older or newer.
+    /// Reports what a look has shown and the watch has not. Skips events that the watch has shown
+    /// since the look began, because the list may be older or newer.
     fn compare(&mut self, mut listed: States, at: i64) {
         let touched = self.touched.take().unwrap_or_default();
         self.adopted.clear();
@@ -411,8 +412,8 @@ impl Follower {
         }
     }
 
-    /// Why nothing more is followed: a hostile server could show new events for ever, and a caller may
-    /// take no change of those that come and go.
+    /// Why changes are no longer followed: a hostile server could show new events for ever, and a
+    /// caller may take no changes.
     fn too_much(&self) -> Option<Error> {
         let touched = self.touched.as_ref().map_or(0, HashSet::len);
         if self.states.len() + self.holds > read::MOST_KEYS || touched > read::MOST_KEYS {

@@ -185,7 +185,7 @@ impl StdError for Error {
     }
 }
 
-// No method changes an error, nor what a write needs to be resolved.
+// A panic leaves both valid: no method changes an error, or what resolves a write.
 impl UnwindSafe for Error {}
 impl RefUnwindSafe for Error {}
 impl UnwindSafe for Pending {}
@@ -319,7 +319,7 @@ fn is_about_tls(text: &str) -> bool {
     names(&tls) || !names(&network)
 }
 
-/// The innermost reason of an error, without the number of the operating system's error.
+/// The innermost cause of an error, without the error number of the operating system.
 pub(crate) fn reason(error: &dyn StdError) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -169,8 +169,8 @@ impl ClusterEvent {
     /// Removes it: all waits fail with [`is_removed`](Error::is_removed), its holds end, and its
     /// keys are deleted. `false` if it did not exist.
     ///
-    /// Its holders are told at once. One that cannot be told, as during an outage, finds out by
-    /// itself within about the options' [`recheck`](crate::Options::recheck) after it.
+    /// Its holders are notified at once. A holder that cannot be notified, as during an outage,
+    /// detects it within about the options' [`recheck`](crate::Options::recheck) after the outage.
     ///
     /// # Errors
     ///
@@ -223,8 +223,8 @@ impl ClusterEvent {
     /// passed first; on a tie, `true`. A zero timeout polls.
     ///
     /// When the time has passed the cluster is read for the last time, so `false` is its answer. A
-    /// connection that serves is given as much time for that read as for any request, and a second
-    /// is waited for a connection that does not.
+    /// working connection has as much time for that read as for any request. One that does not work
+    /// has one second to recover.
     ///
     /// # Errors
     ///

@@ -23,9 +23,9 @@ const DOING: &str = "hold an event";
 /// time: watch it in work that must not go on without the hold.
 ///
 /// The time is measured by a clock that stands still while this machine is suspended, on Linux and
-/// macOS. After a longer suspension the cluster may have ended the hold, and for a moment,
-/// until it has answered, `lost` is not set. Work that must not overlap with that of the next holder
-/// needs more than a hold then.
+/// macOS. After a longer suspension the cluster may have ended the hold, and for a moment, until it
+/// has answered, `lost` is not set. So a hold alone does not ensure that the work of two successive
+/// holders does not overlap.
 ///
 /// ```no_run
 /// use std::time::Duration;

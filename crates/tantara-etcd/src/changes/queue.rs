@@ -1,4 +1,4 @@
-//! A change of an event, and the queue of those that the caller has not taken.
+//! A change of an event, and the queue of changes that the caller has not taken yet.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -112,7 +112,7 @@ mod tests {
             *sets.entry(next.name.clone()).or_insert(0) += next.sets;
             last.insert(next.name.clone(), next.is_set);
             if taken == MOST {
-                // There is room again.
+                // The queue is no longer full.
                 queue.push(change("d", 1, true));
             }
         }

@@ -47,7 +47,7 @@ impl Addresses {
         }
     }
 
-    /// Takes over the addresses that make sense from here.
+    /// Stores the addresses that can be valid on this machine.
     pub(crate) fn learn(&self, reported_by: &Endpoint, urls: impl Iterator<Item = String>) {
         if !self.are_learnt {
             return;

@@ -78,8 +78,8 @@ pub(crate) struct Connection {
     pub(crate) options: Options,
     /// A key that every user of the namespace may read.
     key: Vec<u8>,
-    /// A key that is read together with the first connection, and the answer, if there is one and
-    /// nobody has taken it: when it was requested, and what it was.
+    /// A key that is read together with the first connection, and the answer until it is taken:
+    /// when it was requested, and what it is.
     ahead: Vec<u8>,
     read_ahead: Mutex<Option<(Instant, RangeAnswer)>>,
     /// Locked while a task connects, so that only one does.
@@ -93,8 +93,8 @@ pub(crate) struct Connection {
     known: Mutex<Known>,
     /// When the runtime was built, or a little later.
     epoch: Instant,
-    /// Notified when this process is awake to send something that can wait. What can come along
-    /// saves a wake-up of its own.
+    /// Notified when this process is awake and sends something. Other requests that can wait are
+    /// then sent as well, which saves a wake-up.
     pub(crate) awake: Notify,
 }
 
@@ -140,8 +140,8 @@ impl Connection {
         turn.last_beginning(self.epoch, time)
     }
 
-    /// When something begins that can wait for about this long: at a moment at which a process that
-    /// waits is awake anyway, if that is much shorter.
+    /// When to begin something that can wait for about this long: at a moment at which a waiting
+    /// process is awake anyway, if the pauses between these are much shorter.
     pub(crate) fn in_about(&self, time: Duration) -> Instant {
         let due = after(time);
         if time < 2 * Turn::LONG.length() { due } else { self.one_wake_up_at(due, Turn::LONG) }

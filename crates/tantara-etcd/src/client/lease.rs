@@ -27,10 +27,10 @@ use crate::wake;
 /// awake anyway, and at the second one at the latest. Then several attempts are left.
 pub(crate) type Renewal = [f64; 2];
 
-/// For a hold, on which others rely.
+/// For a hold: other processes rely on it.
 pub(crate) const OF_HOLD: Renewal = [0.2, 0.33];
 
-/// For records, which are for people to read.
+/// For records: they only inform people.
 pub(crate) const OF_RECORDS: Renewal = [0.3, 0.45];
 
 /// The pause after a failed attempt.
@@ -90,7 +90,7 @@ impl Lease {
         self.is_inherited() || self.kept.lost.is_set() || Instant::now() >= self.kept.until()
     }
 
-    /// The lease is there for this key, which exists, and is lost with it. `hold` is its record, if waits
+    /// The lease serves this key, which exists, and is lost with it. `hold` is its record, if waits
     /// are recorded.
     pub(crate) fn is_for(&self, key: Vec<u8>, hold: Option<Held>) {
         self.kept.key.get_or_init(|| key);
@@ -301,8 +301,8 @@ impl Keeper {
         }
     }
 
-    /// Begins to read the keys for which leases are there, from time to time. A lease that lasts
-    /// although its key was deleted binds nothing.
+    /// Periodically begins to read the keys that the leases serve. A lease whose key was deleted
+    /// serves nothing.
     fn look(&mut self) {
         let now = Instant::now();
         if now < self.look_at || !self.looking.is_empty() {
@@ -316,7 +316,7 @@ impl Keeper {
         }
     }
 
-    /// Ends leases that bind nothing.
+    /// Ends leases whose keys were deleted.
     fn end(&mut self, ids: &[i64], revoking: &mut JoinSet<()>) {
         for id in ids {
             self.next.remove(id);
@@ -418,7 +418,8 @@ impl Keeper {
     }
 }
 
-/// Whatever ends the keeper, nobody goes on in the belief that a lease is kept alive.
+/// However the keeper ends, all leases are marked as lost, because nothing keeps them alive any
+/// more.
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.inbox.close();

@@ -83,7 +83,7 @@ impl LateWaits {
         watch_is_behind && now < late.limits.watch || is_read && now < late.limits.reads
     }
 
-    /// Takes out the waits of which nothing is still to be shown.
+    /// Removes and returns the waits for which nothing is still to be shown.
     pub(crate) fn take_decided(&mut self, now: Instant, shown: i64) -> Vec<Completer> {
         let waits = std::mem::take(&mut self.waits).into_iter().filter(|late| !late.wait.is_over());
         let (open, decided): (Vec<Late>, Vec<Late>) = waits.partition(|late| self.is_open(late, now, shown));

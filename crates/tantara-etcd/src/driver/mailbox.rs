@@ -1,5 +1,5 @@
-//! Values on their way from the runtime thread to other threads and tasks, which block on them or
-//! await them.
+//! Passes values from the runtime thread to other threads and tasks, which block on them or await
+//! them.
 
 use std::ops::Deref;
 use std::pin::Pin;
@@ -178,7 +178,7 @@ impl WaitState {
         state
     }
 
-    /// Whether the record of waits knows for which event it is.
+    /// Whether the record of waits knows the event of this wait.
     pub(crate) fn is_recorded(&self) -> bool {
         self.outside.is_some()
     }

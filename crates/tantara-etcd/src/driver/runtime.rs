@@ -2,8 +2,8 @@
 //! runtime, can use an event.
 //!
 //! A thread runs it, from the first wait, hold or asynchronous request on, and from the moment at
-//! which two threads use the connection at once. Until then, whoever blocks on a request runs it
-//! meanwhile, which saves the thread and two switches to it and back for each request.
+//! which two threads use the connection at once. Until then, a caller that blocks on a request runs
+//! it, which saves the thread and two thread switches for each request.
 
 use std::cell::Cell;
 use std::fmt;
@@ -94,8 +94,8 @@ impl Drop for Unstarted {
 }
 
 impl Running {
-    /// Starts the thread, unless it runs. If a caller runs a request now, the caller does this, and
-    /// leaves the request to the thread.
+    /// Starts the thread, unless it runs. If a caller is running a request now, that caller starts
+    /// the thread and leaves the request to it.
     fn require_thread(&self) {
         // Before the lock is tried: a caller who holds it looks for this after the release.
         self.needs_thread.store(true, SeqCst);
@@ -142,7 +142,7 @@ impl fmt::Debug for Running {
     }
 }
 
-/// Starts the thread if something has come to need it while a caller ran a request.
+/// Starts the thread if it has become necessary while a caller ran a request.
 struct Handover<'r>(&'r Running);
 
 impl Drop for Handover<'_> {
@@ -154,7 +154,7 @@ impl Drop for Handover<'_> {
     }
 }
 
-// Requests run on another thread. What a handle does by itself leaves no state half changed.
+// Requests run on another thread, and what a handle does itself leaves no inconsistent state.
 impl UnwindSafe for Runtime {}
 impl RefUnwindSafe for Runtime {}
 
@@ -216,8 +216,8 @@ impl Runtime {
         mailbox::check_process(self.0.process)
     }
 
-    /// Whether this thread may block until the connection has done something. In the child of a fork
-    /// nothing would do it. The thread that would do it runs wakers, too, and would wait for itself.
+    /// Whether this thread may block until the connection has done something. In the child of a
+    /// fork nothing would do it. The runtime thread, which also runs wakers, would wait for itself.
     pub(crate) fn check_may_block(&self) -> Result<(), Error> {
         self.check_process()?;
         if RUNS.get() == self.0.number {

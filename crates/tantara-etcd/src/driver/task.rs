@@ -173,7 +173,7 @@ pub(crate) async fn run(
 }
 
 impl Driver {
-    /// Something has happened after which waits may have to be counted, or doubts be decided. While
+    /// After something has happened, waits may have to be counted or doubts be decided. While
     /// nothing happens, the driver sleeps.
     fn note_change(&mut self) {
         let now = Instant::now();

@@ -13,7 +13,7 @@
 //! 1. An older fact never overrides a newer one. A wait fails as removed only if the event is known
 //!    to have existed at a revision of the wait, and not to have existed at a later one.
 //! 2. If a read that began after a fact was learnt is answered at a lower revision, the history was
-//!    replaced. Then everything that was known by revisions is void.
+//!    replaced. Then all facts with revisions are discarded.
 //! 3. A watch shows a `set` that came before a removal; a read does not. So if a read shows the
 //!    removal, the wait is *in doubt*: the watch has some time to show both in their order.
 //! 4. A watch begins after the last read, unless the event may have been set and removed since the
@@ -482,7 +482,8 @@ impl Waiters {
         let due = match self.history {
             History::Known => doubt + DOUBT,
             History::Awaited => doubt + LONGEST_DOUBT,
-            // A server that shows no history, over streams that end early, begins ever new watches.
+            // A server that shows no history, over streams that end early, would begin new watches
+            // again and again.
             History::Shown(since) => (doubt.max(since) + DOUBT).min(doubt + LONGEST_DOUBT),
         };
         let is_in_doubt = |waiter: &mut Waiter| waiter.is_in_doubt;

@@ -1,11 +1,11 @@
 //! A watch stream: opened with the first watch, and given up when its member does not answer while
 //! the stream is silent.
 //!
-//! A silent stream says nothing about its member, and a request for its progress may not be answered:
-//! recent versions of etcd (3.4.38, 3.5.22 and 3.6.2) do not answer it while a watch begins with a
-//! later revision than the newest one, and since 3.4.25 and 3.5.8 not while a watch catches up. So the
-//! health of the member is checked, over the same connection. If there is a lease, the answer to its
-//! renewal, which is sent at the same moment, shows as much.
+//! A silent stream says nothing about its member, and a request for its progress may not be
+//! answered: recent versions of etcd (3.4.38, 3.5.22 and 3.6.2) do not answer it while a watch
+//! begins with a later revision than the newest one, and since 3.4.25 and 3.5.8 not while a watch
+//! catches up. So the health of the member is checked, over the same connection. If there is a
+//! lease, its renewal is sent at the same moment, and the answer replaces the check.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -167,7 +167,7 @@ impl WatchStream {
                         },
                         () = sleep_until(until) => {
                             if self.check.is_none() {
-                                // Whoever is woken by this runs before the check.
+                                // A task that is woken by this runs before the check.
                                 self.store.connection.awake.notify_waiters();
                                 let checked = connection.clone();
                                 let check = tokio::spawn(async move { checked.check().await });
