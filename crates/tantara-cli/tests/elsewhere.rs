@@ -31,8 +31,8 @@ fn shell(script: &'static str) -> [&'static str; 3] {
 fn what_needs_linux_says_so_in_one_line() {
     let expected =
         "tantara: events between processes need Linux; with --etcd, the same command works between machines\n";
-    for verb in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm"] {
-        assert_eq!(refused(&[verb, "door"], 2), expected);
+    for subcommand in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm"] {
+        assert_eq!(refused(&[subcommand, "door"], 2), expected);
     }
     let [sh, c, script] = shell("exit 0");
     assert_eq!(refused(&["hold", "door", "--", sh, c, script], 2), expected);

@@ -356,11 +356,11 @@ fn the_directory_is_the_one_that_was_named() {
     assert!(complaint.contains("not a directory"), "{complaint}");
     events.refused(&["--dir", file.to_str().unwrap(), "ls"], 2);
     let lost = other.path().join("no/where");
-    for verb in ["set", "wait", "watch"] {
-        let complaint = events.refused(&["--dir", lost.to_str().unwrap(), verb, "a"], 125);
+    for subcommand in ["set", "wait", "watch"] {
+        let complaint = events.refused(&["--dir", lost.to_str().unwrap(), subcommand, "a"], 125);
         let missing = lost.parent().unwrap().display();
         let expected = format!("no/where: cannot be made: there is no directory {missing}; create it");
-        assert!(complaint.contains(&expected), "{verb}: {complaint}");
+        assert!(complaint.contains(&expected), "{subcommand}: {complaint}");
     }
     assert_eq!(events.done(&["--dir", lost.to_str().unwrap(), "ls", "--json"]).trim(), "[]");
 

@@ -146,9 +146,9 @@ fn sigpipe_stays_as_it_was() {
     fs::write(&script, "cat /proc/self/status").unwrap();
     fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     for (trap, is_ignored) in [("trap '' PIPE", true), ("trap - PIPE", false)] {
-        for verb in ["wait", "hold", "set"] {
+        for subcommand in ["wait", "hold", "set"] {
             for command in ["cat /proc/self/status", "./script"] {
-                let line = format!("{trap}; exec {TANTARA} {verb} up -- {command}");
+                let line = format!("{trap}; exec {TANTARA} {subcommand} up -- {command}");
                 let output = events.program("bash", &["-c", &line]).output().unwrap();
                 let status = String::from_utf8(output.stdout).unwrap();
                 let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();

@@ -166,14 +166,14 @@ fn a_default_directory_of_another_user_is_not_looked_into() {
 #[test]
 fn a_directory_without_a_place_is_said() {
     let home = tempfile::tempdir().unwrap();
-    for verb in ["set", "watch"] {
-        let script = format!("mkdir here; cd here; rmdir ../here; exec \"$0\" --dir new {verb} x");
+    for subcommand in ["set", "watch"] {
+        let script = format!("mkdir here; cd here; rmdir ../here; exec \"$0\" --dir new {subcommand} x");
         let mut shell = Command::new("sh");
         shell.args(["-c", &script, env!("CARGO_BIN_EXE_tantara")]).current_dir(home.path()).stdin(Stdio::null());
         let output = shell.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(125), "{verb}: {said}");
-        assert!(!said.contains("directory ;") && said.lines().count() == 1, "{verb}: {said}");
+        assert_eq!(output.status.code(), Some(125), "{subcommand}: {said}");
+        assert!(!said.contains("directory ;") && said.lines().count() == 1, "{subcommand}: {said}");
     }
 }
 

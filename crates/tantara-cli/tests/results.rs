@@ -320,16 +320,16 @@ fn a_command_that_cannot_be_run_gets_the_reason_or_what_was_meant() {
         (&empty, 126, "cannot be executed: "),
     ] {
         // `wait` executes files without a format as `execvp` does.
-        let verbs = if command == empty { &["hold", "set"][..] } else { &["wait", "hold", "set"] };
-        for verb in verbs {
-            let complaint = events.refused(&[verb, "x", "--", command], code);
-            assert!(complaint.contains(expected), "{verb} {command}: {complaint}");
+        let subcommands = if command == empty { &["hold", "set"][..] } else { &["wait", "hold", "set"] };
+        for subcommand in subcommands {
+            let complaint = events.refused(&[subcommand, "x", "--", command], code);
+            assert!(complaint.contains(expected), "{subcommand} {command}: {complaint}");
         }
     }
     // Shells execute a script without `#!`.
     let script = file("script", "echo ran $1\n", 0o755);
-    for verb in ["wait", "hold", "set"] {
-        assert_eq!(events.done(&[verb, "x", "--", &script, "well"]), "ran well\n", "{verb}");
+    for subcommand in ["wait", "hold", "set"] {
+        assert_eq!(events.done(&[subcommand, "x", "--", &script, "well"]), "ran well\n", "{subcommand}");
     }
 }
 

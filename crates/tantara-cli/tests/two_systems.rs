@@ -339,8 +339,8 @@ fn what_needs_linux_says_so_in_one_line() {
     };
     let expected =
         "tantara: events between processes need Linux; with --etcd, the same command works between machines\n";
-    for verb in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm"] {
-        assert_eq!(refused(&[verb, "door"]), expected);
+    for subcommand in ["set", "clear", "pulse", "wait", "is-set", "ls", "watch", "rm"] {
+        assert_eq!(refused(&[subcommand, "door"]), expected);
     }
     assert_eq!(refused(&["hold", "door", "--", "cmd"]), expected);
     assert_eq!(refused(&["--dir", ".", "ls"]), expected);

@@ -118,9 +118,9 @@ fn only_its_owner_can_read_a_page_and_it_ends_with_its_process() {
 #[test]
 fn waits_are_published_in_the_directory_of_the_option() {
     let [dir, other] = [(); 2].map(|()| TempDir::new().unwrap());
-    for verb in [&["wait", "db-ready"][..], &["bank", "--pace", "100"]] {
+    for subcommand in [&["wait", "db-ready"][..], &["bank", "--pace", "100"]] {
         let mut process = command(other.path(), &["--dir", dir.path().to_str().unwrap()]);
-        let process = process.args(verb).env("TANTARA_WAITS", "1").stdout(Stdio::null()).spawn().unwrap();
+        let process = process.args(subcommand).env("TANTARA_WAITS", "1").stdout(Stdio::null()).spawn().unwrap();
         let process = Running(process);
         until(|| ps(dir.path()).iter().any(|page| page["pid"] == process.0.id() && page["total"] != 0));
         assert_eq!(pages(other.path()), Vec::<PathBuf>::new());
