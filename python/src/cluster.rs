@@ -17,17 +17,18 @@ use crate::seconds;
 
 /// A connection to an etcd cluster and to the events in it, which are shared by machines.
 ///
-/// endpoints: addresses of the members, as "10.0.0.1:2379,10.0.0.2:2379" or as an iterable of such
-/// strings. "https://"
-///     before an address requires TLS with the certificate authorities of the system.
-/// namespace: events of different namespaces are independent of each other. user, password: the
-/// password may be a callable that returns it. It is called at every login. cacert, cert, key: PEM
-/// files with the certificate authority to trust, and with the client's own certificate and key.
-/// timeout: limits each request, and connecting, in seconds. It does not limit waits.
-/// connect_timeout: limits connecting, in seconds. hold_ttl: how many seconds a hold outlives its
-/// process. record_waits: let other processes see the waits of this one. learn_members: ask the
-/// cluster for the addresses of its members, so that the connection survives the replacement of
-///     every endpoint.
+/// * endpoints: addresses of the members, as "10.0.0.1:2379,10.0.0.2:2379" or as an iterable of such
+///   strings. "https://" before an address requires TLS with the system's certificate authorities.
+/// * namespace: events of different namespaces are independent of each other.
+/// * user, password: the password may be a callable that returns it. It is called at every login.
+/// * cacert, cert, key: PEM files with the certificate authority to trust, and with the client's own
+///   certificate and key.
+/// * timeout: limits each request, and connecting, in seconds. It does not limit waits.
+/// * connect_timeout: limits connecting, in seconds.
+/// * hold_ttl: for how many seconds a hold outlives its process.
+/// * record_waits: let other processes see the waits of this one.
+/// * learn_members: ask the cluster for the addresses of its members, so that the connection
+///   survives the replacement of every endpoint.
 ///
 /// Sending a password to another machine without TLS issues a UserWarning.
 ///
