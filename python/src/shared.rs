@@ -289,8 +289,8 @@ impl SharedEvent {
         coroutine(slf.py(), wait, Aim::All, timeout)
     }
 
-    /// Set the event until the returned SharedHold is released or this process ends: with
-    /// event.hold(): ...
+    /// Set the event until the returned SharedHold is released or this process ends:
+    /// with event.hold(): ...
     ///
     /// The event is unset then, even if the process was killed, unless another process holds it or
     /// it was set. clear() ends no hold. The child of a fork holds nothing.
