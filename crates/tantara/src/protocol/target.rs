@@ -81,7 +81,7 @@ impl Target {
 }
 
 impl Sleeper {
-    /// For who waits for any change of this word; of `repeats` too, if so.
+    /// For a wait for any change of this word, and if `counts_repeats` of `repeats` too.
     pub(crate) fn of(word: Word, counts_repeats: bool) -> Sleeper {
         match (word.is_set(), counts_repeats) {
             (false, _) => Sleeper::Set,

@@ -78,9 +78,9 @@ use crate::sys::files;
 ///
 /// # Memory ordering
 ///
-/// All that a process did before `set`, in shared memory or in files, is visible to whoever
-/// observes the event set or is released by it. The same holds for a `clear` of a set event, and for
-/// whoever observes the event unset or is released by
+/// Everything that a process did before `set`, in shared memory or in files, is visible to every
+/// thread and task that is released by it, or observes the event set. The same holds for a `clear`
+/// of a set event, if they observe the event unset or are released by
 /// [`wait_unset`](SharedEvent::wait_unset).
 ///
 /// # Fairness
@@ -206,7 +206,7 @@ impl SharedEvent {
         name::check(name)
     }
 
-    /// Where this user's events lie: `$XDG_RUNTIME_DIR/tantara`; without that variable
+    /// The directory of this user's events: `$XDG_RUNTIME_DIR/tantara`; without that variable
     /// `/run/user/UID/tantara`; if `/run/user/UID` does not exist, `/dev/shm/tantara-UID`.
     ///
     /// [`open`](SharedEvent::open) fails if it does not belong to this user alone.

@@ -126,8 +126,8 @@ impl Handle {
         self.page().word()
     }
 
-    /// The word; marked as gone if this handle has found out that the event is gone, and could not
-    /// write that.
+    /// The word; marked as gone if this handle has found that the event is gone but could not write
+    /// that.
     pub(crate) fn known_word(&self) -> Word {
         let word = self.word();
         if !self.page().is_whole() {
@@ -319,8 +319,8 @@ impl Handle {
         let mut nap = ANONYMOUS_NAP;
         // Since when it waits, once there is a mark that says so.
         let mut since = None;
-        // When the nap is over. Determined only after the sleep was interrupted, as signals may do
-        // again and again; in the usual case no look at the clock is needed.
+        // When the nap is over. Determined only after a signal has interrupted the sleep, so that
+        // the usual case does not read the clock.
         let mut nap_ends = None;
         loop {
             let now = self.word();
@@ -381,7 +381,7 @@ impl Handle {
         })
     }
 
-    /// By what the record of waits knows the event: it is told the name.
+    /// The identity of the event in the record of waits, which also gets its name.
     pub(crate) fn identity(&self) -> Identity {
         let identity = Identity::new(hooks::address(self), Kind::Shared);
         // Its own name if it is a link: as the command sees it.
@@ -430,7 +430,7 @@ impl Handle {
     /// Sets the mark of waiting tasks, unless there is one.
     pub(crate) fn enter_for_listeners(&self, word: Word, waited: Duration) {
         if word.is_set() && self.other_listeners.load(Relaxed) == 0 {
-            // Who watches its changes does not wait.
+            // A task that watches changes does not count as waiting.
             return;
         }
         let mut mark = lock(&self.mark_of_tasks);

@@ -64,9 +64,10 @@ impl SharedEvent {
     /// or it was [`set`](SharedEvent::set). A [`clear`](SharedEvent::clear) undoes a `set`, and
     /// ends no hold.
     ///
-    /// A hold releases waits as a `set` does. Whoever asks notices at once that a holder was
-    /// killed; [`wait_unset`](SharedEvent::wait_unset), and [`changed`](SharedEvent::changed),
-    /// within a second. (A process that may only read looks fifty times a second.)
+    /// A hold releases waits as a `set` does. [`is_set`](SharedEvent::is_set) notices at once that
+    /// a holder was killed, and [`wait_unset`](SharedEvent::wait_unset) and
+    /// [`changed`](SharedEvent::changed) return within a second. (A process that may only read
+    /// looks fifty times a second.)
     ///
     /// The child of a fork does not hold the event, and dropping its copy of the `Hold` has no
     /// effect. (A child that is made by a bare `clone`, without the C library's fork handlers, holds it

@@ -1,5 +1,5 @@
 //! Who holds an event: each holder has a write lock on a byte of the event's file, which the kernel
-//! removes when the holder dies. The state word says whether it is worth to look for one: see
+//! removes when the holder dies. The state word says whether it is worth looking for one: see
 //! [`word`](crate::protocol::word).
 
 #![forbid(unsafe_code)]
@@ -29,8 +29,8 @@ const PROCESS_AT: u32 = 19;
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Whether a process holds the event, by the locks that other descriptions than `file` have. If the
-/// system does not tell, a process does.
+/// Whether a process holds the event, by the locks that other descriptions than `file` have. Also
+/// `true` if the system does not tell.
 pub(crate) fn is_held(file: &File) -> bool {
     files::is_write_locked(file, HOLDS).unwrap_or(true)
 }

@@ -56,9 +56,9 @@ impl SharedEvent {
         parse(note).map(drop)
     }
 
-    /// When it was last set, by which process, and with which note. `None` if it never was. It is
-    /// also `None` if setters raced, and one of them was killed or stopped before it had recorded
-    /// that, and until it has.
+    /// When it was last set, by which process, and with which note. `None` if it never was. It may
+    /// also be `None` if setters raced and one of them was killed or stopped before it had
+    /// completed the record.
     ///
     /// All three belong to one `set`. If several processes set it at the same moment, it is the
     /// `set` of one of them. Setters record this themselves, so it proves nothing. Setting a set

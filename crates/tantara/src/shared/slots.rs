@@ -34,7 +34,8 @@ mod tests {
     use crate::waits::hooks::State;
     use crate::{Event, SharedEvent, any};
 
-    /// Else every later wait of the process, also for other events, would look for what is known of it.
+    /// Otherwise every later wait of the process, even for other events, would look for what is
+    /// known of this event.
     #[test]
     fn waits_that_are_not_recorded_leave_nothing_known() {
         // The record is that of a whole process.
