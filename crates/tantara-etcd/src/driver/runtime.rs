@@ -61,7 +61,7 @@ struct Running {
     /// Dropped to stop the thread.
     stop: Option<watch::Sender<()>>,
     /// Locked by a caller who runs a request, and when the thread is started.
-    engine: Mutex<Engine>,
+    runner: Mutex<Runner>,
     /// Whether the thread has to be started. Never turned off.
     needs_thread: AtomicBool,
     /// Notified then, if a caller runs a request.
@@ -74,7 +74,7 @@ struct Running {
 }
 
 /// What runs the tasks of a connection.
-enum Engine {
+enum Runner {
     /// A caller who blocks on a request, and otherwise nothing. Also has what the thread would do.
     Caller(Unstarted, Pin<Box<dyn Future<Output = ()> + Send>>),
     Thread(JoinHandle<()>),
@@ -99,27 +99,27 @@ impl Running {
     fn require_thread(&self) {
         // Before the lock is tried: a caller who holds it looks for this after the release.
         self.needs_thread.store(true, SeqCst);
-        if let Some(mut engine) = self.try_engine() {
-            self.start_thread(&mut engine);
+        if let Some(mut runner) = self.try_runner() {
+            self.start_thread(&mut runner);
         } else {
             self.is_needed.notify_one();
         }
     }
 
-    fn try_engine(&self) -> Option<MutexGuard<'_, Engine>> {
-        match self.engine.try_lock() {
-            Ok(engine) => Some(engine),
+    fn try_runner(&self) -> Option<MutexGuard<'_, Runner>> {
+        match self.runner.try_lock() {
+            Ok(runner) => Some(runner),
             // A request has panicked. The runtime is as before.
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn start_thread(&self, engine: &mut Engine) {
-        if !matches!(engine, Engine::Caller(..)) {
+    fn start_thread(&self, runner: &mut Runner) {
+        if !matches!(runner, Runner::Caller(..)) {
             return;
         }
-        let Engine::Caller(runtime, work) = std::mem::replace(engine, Engine::Nothing) else { return };
+        let Runner::Caller(runtime, work) = std::mem::replace(runner, Runner::Nothing) else { return };
         let (at_end, number) = (SetAtEnd(Arc::clone(&self.finished)), self.number);
         let run = move || {
             let (_at_end, _runs) = (at_end, Runs::tasks_of(number));
@@ -131,7 +131,7 @@ impl Running {
         };
         // If this fails, all requests are dropped with the runtime, and so they fail.
         if let Ok(thread) = std::thread::Builder::new().name("tantara-etcd".to_owned()).spawn(run) {
-            *engine = Engine::Thread(thread);
+            *runner = Runner::Thread(thread);
         }
     }
 }
@@ -197,7 +197,7 @@ impl Runtime {
             driver,
             handle,
             stop: Some(stop),
-            engine: Mutex::new(Engine::Caller(Unstarted(Some(runtime)), work)),
+            runner: Mutex::new(Runner::Caller(Unstarted(Some(runtime)), work)),
             // A provider of credentials is called by the thread.
             needs_thread: AtomicBool::new(needs_thread),
             is_needed: Notify::new(),
@@ -266,8 +266,8 @@ impl<T: Send + 'static> Asked<T> {
         let is_outside = || Handle::try_current().is_err_and(|error| error.is_missing_context());
         if !running.needs_thread.load(SeqCst) && is_outside() {
             let _handover = Handover(&running);
-            if let Some(engine) = running.try_engine()
-                && let Engine::Caller(Unstarted(Some(runtime)), _) = &*engine
+            if let Some(runner) = running.try_runner()
+                && let Runner::Caller(Unstarted(Some(runtime)), _) = &*runner
             {
                 let mut result = None;
                 // One type of future for all requests, as below.
@@ -310,8 +310,8 @@ impl Drop for Running {
         if self.process != std::process::id() {
             // This is the child of a fork. The thread may have held any lock in here at that
             // moment, so nothing is dropped.
-            let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget((std::mem::replace(engine, Engine::Nothing), self.stop.take()));
+            let runner = self.runner.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget((std::mem::replace(runner, Runner::Nothing), self.stop.take()));
             std::mem::forget((Arc::clone(&self.store), self.driver.clone(), self.handle.clone()));
             return;
         }
@@ -326,8 +326,8 @@ impl Drop for Running {
         // The process may exit after this, so wait until the leases are revoked, which takes about
         // a second at most. A provider of credentials that blocks, perhaps for ever, blocks the
         // thread. Then the thread is left to end by itself.
-        let engine = self.engine.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Engine::Thread(thread) = std::mem::replace(engine, Engine::Nothing)
+        let runner = self.runner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Runner::Thread(thread) = std::mem::replace(runner, Runner::Nothing)
             && thread.thread().id() != std::thread::current().id()
             && self.finished.wait_timeout(PATIENCE)
         {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     fn has_thread(runtime: &Runtime) -> bool {
-        matches!(*runtime.0.engine.lock().unwrap(), Engine::Thread(_))
+        matches!(*runtime.0.runner.lock().unwrap(), Runner::Thread(_))
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         assert_eq!(other.join().unwrap().unwrap(), 2);
         // The long request is left to the thread.
         let limit = std::time::Instant::now() + Duration::from_secs(60);
-        let is_left = || runtime.0.try_engine().is_some_and(|engine| matches!(*engine, Engine::Thread(_)));
+        let is_left = || runtime.0.try_runner().is_some_and(|runner| matches!(*runner, Runner::Thread(_)));
         while !is_left() {
             assert!(std::time::Instant::now() < limit, "the caller still runs it");
             std::thread::yield_now();
