@@ -1,6 +1,5 @@
 //! `AutoResetEvent`: each `set()` releases one waiter.
 
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tantara::Waitable;
@@ -41,8 +40,8 @@ impl Member for Py<AutoResetEvent> {
         Ok(())
     }
 
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(self)
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.as_any())
     }
 
     fn pass_on(&self) {

@@ -356,9 +356,14 @@ impl Wait {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.pending.traverse(&visit)?;
         // The lock is free, as that of `Pending`.
-        let Some(step) = try_lock(&self.step) else { return Ok(()) };
+        let step = try_lock(&self.step);
+        let is_new = step.as_ref().is_some_and(|step| matches!(step.phase, Phase::Created));
+        match self.pending.only_object().filter(|_| is_new) {
+            Some(object) => visit.call(object)?,
+            None => self.pending.traverse(&visit)?,
+        }
+        let Some(step) = step else { return Ok(()) };
         visit.call(&step.event_loop)?;
         visit.call(&step.cancelled)?;
         if let Phase::Inner(inner) = &step.phase {

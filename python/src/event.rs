@@ -1,7 +1,6 @@
 //! `Event`: a replacement for `threading.Event`.
 
 use pyo3::exceptions::{PyDeprecationWarning, PyTypeError};
-use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use tantara::Waitable;
@@ -60,8 +59,8 @@ impl Member for Py<Event> {
         Ok(())
     }
 
-    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(self)
+    fn object(&self) -> Option<&Py<PyAny>> {
+        Some(self.as_any())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::task::{Context, Poll};
 
-use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
 use tantara::{Error, Waitable, all};
 
 /// An event that takes part in a wait, which keeps it alive.
@@ -19,9 +19,9 @@ pub(crate) trait Member: Send + Sync + 'static {
         all([self.waitable()]).try_wait_async()
     }
 
-    /// Visits the Python objects that this refers to.
-    fn traverse(&self, _: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        Ok(())
+    /// The Python object that this keeps alive, if it does.
+    fn object(&self) -> Option<&Py<PyAny>> {
+        None
     }
 
     /// Gives a release that was consumed, but not reported to the caller, to the next waiter.
@@ -46,6 +46,11 @@ pub(crate) trait Members: Send + Sync + 'static {
 
     fn member(&self, index: usize) -> &dyn Member;
 
+    /// The Python object of an event that is the only one.
+    fn only_object(&self) -> Option<&Py<PyAny>> {
+        None
+    }
+
     fn wait_all(&self) -> impl Future<Output = Result<(), Error>> + Send
     where
         Self: Sized;
@@ -65,6 +70,10 @@ impl<M: Member> Members for M {
 
     fn member(&self, _: usize) -> &dyn Member {
         self
+    }
+
+    fn only_object(&self) -> Option<&Py<PyAny>> {
+        self.object()
     }
 
     fn wait_all(&self) -> impl Future<Output = Result<(), Error>> + Send {
