@@ -499,6 +499,31 @@ class Loops(unittest.TestCase):
                     self.assertTrue(selector.woken)
                 loop.close()
 
+    def test_set_while_a_loop_within_a_callback_of_another_goes_to_sleep(self):
+        """As programs run loops that patch asyncio."""
+        event, selector, results = Event(), Drowsy(), []
+        inner, outer = asyncio.SelectorEventLoop(selector), asyncio.new_event_loop()
+
+        async def wait():
+            waits = event.wait_async()
+            selector.act = event.set
+            return await waits
+
+        def callback():
+            asyncio._set_running_loop(None)
+            try:
+                results.append(inner.run_until_complete(wait()))
+            finally:
+                asyncio._set_running_loop(outer)
+                outer.stop()
+
+        outer.call_soon(callback)
+        outer.run_forever()
+        self.assertEqual(results, [True])
+        self.assertTrue(selector.woken)
+        for loop in (inner, outer):
+            loop.close()
+
     def test_a_loop_that_is_awake_is_not_woken(self):
         class Counting(selectors.DefaultSelector):
             woken = 0
