@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::stored;
 use crate::wait;
 use crate::waits::hooks::{self, Identity, Kind, Place, Subject};
+use crate::wakers::set_from_drop;
 
 /// Sets an event when it is dropped, also when a panic drops it. From [`Event::set_on_drop`] and
 /// [`Event::set_on_drop_owned`], and from the methods of the same names of the other kinds of
@@ -38,7 +39,9 @@ use crate::waits::hooks::{self, Identity, Kind, Place, Subject};
 /// # Panics
 ///
 /// If the waker of a waiting task panics, dropping it panics, as `set` does. While the thread is
-/// panicking already, such a second panic is discarded, and the program is not aborted.
+/// panicking already, such a second panic is discarded, and the program is not aborted. It is
+/// discarded as well if the drop is nested in nine others or more, because each has woken a task that
+/// was dropped with the next of these values: tasks are then woken after the drop.
 ///
 /// # Examples
 ///
@@ -160,10 +163,10 @@ impl Drop for SetOnDrop<'_> {
             }
         }
         if !thread::panicking() {
-            return setter.set(place);
+            return set_from_drop(|| setter.set(place));
         }
         // A panic that left this destructor would abort the process.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| setter.set(place))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| set_from_drop(|| setter.set(place)))) {
             // Its destructor might panic, too.
             std::mem::forget(panic);
         }

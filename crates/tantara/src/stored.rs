@@ -20,7 +20,7 @@ use std::task::Waker;
 use crate::sync::AtomicU32;
 use crate::tasks::Queue;
 use crate::waits::hooks::{self, Kind, Place, State};
-use crate::wakers::wake_from_drop;
+use crate::wakers::{wake, wake_from_drop};
 
 pub(crate) const EMPTY: u32 = 0b00;
 const STORED: u32 = 0b01;
@@ -90,7 +90,7 @@ pub(crate) fn note_taken(queue: &Queue, place: Place) {
 #[inline]
 pub(crate) fn give(queue: &Queue, place: Place) {
     if let Some(first) = store_or_release(queue, Some(place)) {
-        first.wake();
+        wake(first);
     }
 }
 

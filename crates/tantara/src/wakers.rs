@@ -1,13 +1,13 @@
 //! Wakes and drops wakers. They are user code, so this never happens under a queue's lock.
 //!
 //! Waking or dropping a waker may drop futures: the waker of a task whose executor has been closed
-//! drops the task. The destructor of such a future calls the next waker, either to hand a release
-//! on, or to drop the waker that the future left in the queue. A chain of n waits would therefore
-//! take n nested calls. So [`call_from_drop`] counts how deeply its calls are nested on this
-//! thread. The first [`NESTED`] are made at once, because a waker may run for long (an executor may
-//! poll inside of `wake`) and later waiters must not be delayed by that. Deeper calls are queued,
-//! and the innermost of the calls that were made at once makes them after its own waker has
-//! returned.
+//! drops the task. The destructor of such a future calls the next waker: to hand a release on, to
+//! drop the waker that the future left in the queue, or because a guard in it sets an event. A chain
+//! of n waits would therefore take n nested calls. So [`Nested`] counts how deeply the calls of
+//! destructors are nested on this thread. The first [`NESTED`] are made at once, because a waker may
+//! run for long (an executor may poll inside of `wake`) and later waiters must not be delayed by
+//! that. Deeper calls are queued, and the innermost of the calls that were made at once makes them
+//! after its own waker has returned.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -17,8 +17,11 @@ use std::task::Waker;
 
 use crate::sync::{BATCH, per_thread};
 
-/// How many calls of user code from destructors may be nested.
+/// How many calls of user code from destructors may be nested, beside the one that makes the queued
+/// calls.
 const NESTED: u32 = 8;
+/// The depth at which no user code runs: a destructor's `set` queues it.
+const QUEUES: u32 = NESTED + 2;
 
 per_thread! {
     /// How many of these calls are on the stack.
@@ -64,28 +67,77 @@ pub(crate) fn drop_from_drop(waker: Waker) {
 /// `later` is `call` in the form that can be queued.
 #[inline]
 fn call_from_drop(waker: Waker, call: impl FnOnce(Waker), later: impl FnOnce(Waker) -> Call) {
-    // Only loom destroys this thread-local before the thread ends.
-    let depth = DEPTH.try_with(Cell::get).unwrap_or(0);
-    if depth >= NESTED {
-        return call_deep_down(depth, later(waker));
+    match Nested::enter() {
+        Some(_nested) => quietly(|| call(waker)),
+        None => queue(later(waker)),
     }
-    set_depth(depth + 1);
-    quietly(|| call(waker));
-    set_depth(depth);
+}
+
+/// Sets an event for a destructor, with a bounded number of nested calls. A panic of a waker
+/// propagates, unless the call was queued.
+pub(crate) fn set_from_drop(set: impl FnOnce()) {
+    let _nested = Nested::enter().unwrap_or_else(Nested::queue_calls);
+    set();
+}
+
+/// Wakes a task that was released by a `set`.
+#[inline]
+pub(crate) fn wake(waker: Waker) {
+    if queues_calls() { queue(Call::Wake(waker)) } else { waker.wake() }
+}
+
+/// A call of a destructor, counted until this is dropped.
+struct Nested {
+    before: u32,
+}
+
+impl Nested {
+    /// `None` if the call has to be queued.
+    #[inline]
+    fn enter() -> Option<Nested> {
+        // Only loom destroys this thread-local before the thread ends.
+        let before = DEPTH.try_with(Cell::get).unwrap_or(0);
+        (before <= NESTED).then(|| {
+            set_depth(before + 1);
+            Nested { before }
+        })
+    }
+
+    /// Until this is dropped, [`set`s](set_from_drop) queue the calls of wakers.
+    #[cold]
+    fn queue_calls() -> Nested {
+        let before = DEPTH.try_with(Cell::get).unwrap_or(0);
+        set_depth(QUEUES);
+        Nested { before }
+    }
+}
+
+impl Drop for Nested {
+    #[inline]
+    fn drop(&mut self) {
+        if self.before == NESTED {
+            make_queued_calls();
+        }
+        set_depth(self.before);
+    }
+}
+
+#[inline]
+fn queues_calls() -> bool {
+    DEPTH.try_with(Cell::get).is_ok_and(|depth| depth == QUEUES)
 }
 
 #[cold]
-fn call_deep_down(depth: u32, call: Call) {
-    if depth > NESTED {
-        let _ = LATER.try_with(|later| {
-            let mut calls = later.take();
-            calls.push(call);
-            later.set(calls);
-        });
-        return;
-    }
-    set_depth(depth + 1);
-    call.make();
+fn queue(call: Call) {
+    let _ = LATER.try_with(|later| {
+        let mut calls = later.take();
+        calls.push(call);
+        later.set(calls);
+    });
+}
+
+#[cold]
+fn make_queued_calls() {
     loop {
         let calls = LATER.try_with(|later| later.take()).unwrap_or_default();
         if calls.is_empty() {
@@ -93,7 +145,6 @@ fn call_deep_down(depth: u32, call: Call) {
         }
         calls.into_iter().for_each(Call::make);
     }
-    set_depth(depth);
 }
 
 #[inline]
@@ -151,6 +202,9 @@ impl Wakers {
     /// Wakes all in order, and empties the batch.
     #[inline]
     pub(crate) fn wake(&mut self) {
+        if queues_calls() {
+            std::iter::from_fn(|| self.pop_front()).for_each(|waker| queue(Call::Wake(waker)));
+        }
         loop {
             // Each iteration ends the batch or passes one waker that panics, so all are woken.
             let turn = catch_unwind(AssertUnwindSafe(|| {

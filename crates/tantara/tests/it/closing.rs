@@ -48,6 +48,57 @@ impl Closed {
     }
 }
 
+/// Each task has a guard that sets the event which the next task waits for.
+#[test]
+fn guards_that_set_the_event_of_the_next_task() {
+    fn chain<E: Sync>(new: fn() -> E, task: fn(&'static E, &'static E) -> Boxed) -> (&'static [E], Vec<Arc<Closed>>) {
+        let events: &'static [E] = leaked((0..=MANY).map(|_| new()).collect::<Vec<_>>());
+        let tasks = events.windows(2).map(|pair| Closed::waiting(task(&pair[0], &pair[1]))).collect();
+        (events, tasks)
+    }
+    fn are_dropped(tasks: &[Arc<Closed>]) -> bool {
+        tasks.iter().all(|task| task.is_dropped())
+    }
+
+    let (events, tasks) = chain(Event::new, |own, next| {
+        let guard = next.set_on_drop();
+        Box::pin(async move {
+            let _guard = guard;
+            own.wait_async().await;
+        })
+    });
+    events[0].set();
+    assert!(are_dropped(&tasks) && events.iter().all(Event::is_set));
+
+    let (events, tasks) = chain(AutoResetEvent::new, |own, next| {
+        let guard = next.set_on_drop();
+        Box::pin(async move {
+            let _guard = guard;
+            own.wait_async().await;
+        })
+    });
+    events[0].set();
+    // Each release but the last is handed on by the wait to which it was given.
+    assert!(are_dropped(&tasks) && events.iter().all(AutoResetEvent::is_set));
+
+    let (events, tasks) = chain(
+        || Arc::new(Event::new()),
+        |own, next| {
+            let (guard, wait) = (Arc::clone(next).set_on_drop_owned(), Arc::clone(own).wait_owned());
+            Box::pin(async move {
+                let _guard = guard;
+                wait.await;
+            })
+        },
+    );
+    // The first guard is dropped by a panic.
+    let panic = std::panic::catch_unwind(|| {
+        let _guard = events[0].set_on_drop();
+        std::panic::resume_unwind(Box::new(()));
+    });
+    assert!(panic.is_err() && are_dropped(&tasks) && events.iter().all(|event| event.is_set()));
+}
+
 fn in_line(event: &'static AutoResetEvent) -> Vec<Arc<Closed>> {
     (0..MANY).map(|_| Closed::waiting(event.wait_async())).collect()
 }
