@@ -51,6 +51,12 @@ use crate::waits::hooks::{self, Kind, Place, Recorded, State, Target, What};
 /// The lock has no priority inheritance: a thread with a real-time priority may wait for a
 /// preempted thread.
 ///
+/// # Forks
+///
+/// The child of a fork must not use an event that other threads of the parent use, except by `is_set`
+/// and `clear`: one of them may have held the lock at the moment of the fork, and then a `set` or a wait
+/// in the child never returns.
+///
 /// # Examples
 ///
 /// A worker that waits for messages:

@@ -55,7 +55,9 @@ use crate::word::{Generation, Word};
 /// # Limits
 ///
 /// The generation is a counter that wraps around. A wait would miss a signal only if the event were
-/// set and cleared exactly 2^29 times (or a multiple of that) during a single sleep of the waiter.
+/// set and cleared exactly 2^29 times (or a multiple of that) during a single sleep of the waiter, or
+/// between the creation of a future and its first poll. (`all` polls an event for the first time when
+/// those before it in the list are released.)
 ///
 /// # Signal handlers and real-time threads
 ///
@@ -73,13 +75,20 @@ use crate::word::{Generation, Word};
 /// let the thread that reads it call `set` (the crate signal-hook does the first half). Or use a
 /// `SharedEvent`, whose `set` is safe there.
 ///
-/// While [waits are recorded](crate::waits), a `set` takes locks of the record too, and allocates; and
+/// While [waits are recorded](mod@crate::waits), a `set` takes locks of the record too, and allocates; and
 /// the recorded wait of a thread counts as that of a task. Labels change nothing.
 ///
 /// The lock has no priority inheritance. As long as only threads wait, by the blocking methods, no
 /// thread needs it. Threads are woken in the order of the priorities with which they fell asleep,
 /// so a thread with a real-time priority is delayed only by the setting thread and by waiters of
 /// its own or a higher priority.
+///
+/// # Forks
+///
+/// Parent and child have an event each. If only threads ever wait for it, by its blocking methods, the
+/// child may use its own. Otherwise another thread of the parent may have held the lock of the list at
+/// the moment of the fork, and then a `set` or a wait in the child never returns. To signal each other,
+/// they need a `SharedEvent`.
 ///
 /// # Examples
 ///

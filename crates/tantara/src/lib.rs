@@ -144,6 +144,8 @@ pub use set_on_drop::SetOnDrop;
 pub use shared::{Changed, Entry, Hold, LastSet, OwnedSharedWait, SharedEvent, SharedWait, State, Waiter};
 pub use slots::Waitable;
 pub use wait::{AutoResetWait, OwnedAutoResetWait, OwnedWait, Wait};
+#[doc(no_inline)]
+pub use waits::waits;
 
 /// How other crates of this repository add a kind of event. Not part of the public API.
 #[doc(hidden)]

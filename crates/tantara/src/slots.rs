@@ -103,11 +103,18 @@ impl<'a, W: Waitable + 'static> IntoSlot<'a> for Arc<W> {
     }
 }
 
-impl<'a> IntoSlot<'a> for Arc<dyn Waitable> {
-    fn add_to(self, slots: &mut Collected<'a>, seal: Seal) {
-        slots.add_owned(self, seal);
-    }
+/// An event can be sent and shared; a type may say so once more.
+macro_rules! owned_slots_of {
+    ($($waitable:ty),*) => {$(
+        impl<'a> IntoSlot<'a> for Arc<$waitable> {
+            fn add_to(self, slots: &mut Collected<'a>, seal: Seal) {
+                slots.add_owned(self, seal);
+            }
+        }
+    )*};
 }
+
+owned_slots_of!(dyn Waitable, dyn Waitable + Send, dyn Waitable + Sync, dyn Waitable + Send + Sync);
 
 /// One event of an `any` or an `all`.
 #[derive(Debug)]

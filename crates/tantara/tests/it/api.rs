@@ -88,4 +88,8 @@ fn any_and_all_take_whatever_iterates_over_events() {
     assert_eq!(any(shared.clone()).wait(), 1);
     all(shared.clone().into_iter().skip(1)).wait();
     assert_eq!(any([shared[0].clone() as Arc<dyn Waitable>, shared[1].clone()]).wait(), 1);
+    let also_sent: [Arc<dyn Waitable + Send>; 2] = [shared[0].clone(), shared[1].clone()];
+    let also_shared: [Arc<dyn Waitable + Sync>; 2] = [shared[0].clone(), shared[1].clone()];
+    let also_both: [Arc<dyn Waitable + Send + Sync>; 2] = [shared[0].clone(), shared[1].clone()];
+    assert_eq!([any(&also_both).wait(), any(also_sent).wait(), any(also_shared).wait(), any(also_both).wait()], [1; 4]);
 }

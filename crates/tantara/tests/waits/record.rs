@@ -37,6 +37,7 @@ fn a_thread_that_sleeps_is_recorded_with_its_name_its_place_and_its_deadline() {
     assert_eq!((waiting.thread.name.as_deref(), waiting.thread.has_ended), (Some("sleeper"), false));
     assert_eq!((waiting.mode, waiting.task, waiting.events[0].kind), (Mode::One, None, EventKind::Event));
     assert!(waiting.since >= before - Duration::from_secs(1) && waiting.since <= SystemTime::now());
+    assert!(tantara::waits().iter().any(|other| other.place == waiting.place));
     assert!(waiting.time_left.unwrap() <= LONG);
     assert!(waiting.to_string().starts_with("thread sleeper ("), "{waiting}");
     assert!(waiting.to_string().contains(&format!("waits for thread at {HERE}:{line}, for ")), "{waiting}");
