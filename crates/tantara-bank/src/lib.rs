@@ -46,7 +46,11 @@ pub enum Reach {
 ///
 /// # Errors
 ///
-/// If the workers cannot be started.
+/// If the plan has no workers, or they cannot be started.
+///
+/// # Panics
+///
+/// On a thread that runs async tasks of tokio, where nothing may block.
 pub fn run(reach: Reach, plan: Plan, audience: Audience) -> io::Result<Run> {
     match reach {
         Reach::Threads => threads::run(plan, audience),

@@ -63,6 +63,7 @@ pub(crate) trait Worker: Send + 'static {
 
 /// Runs the scenario. If it fails, no worker is left behind.
 pub(crate) fn run(plan: Plan, audience: Audience, workers: impl Workers) -> io::Result<Run> {
+    plan.check()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|error| failed("cannot start a runtime for the workers", error))?;
     let stage = Stage::new(plan, audience);

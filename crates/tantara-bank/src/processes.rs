@@ -48,8 +48,8 @@ fn written(word: Word) -> &'static str {
 ///
 /// # Errors
 ///
-/// If the events cannot be created, if a worker cannot be started, or if several workers in a row
-/// die before they accept a customer. No worker is left behind.
+/// If the plan has no workers, if the events cannot be created, if a worker cannot be started, or if
+/// several workers in a row die before they accept a customer. No worker is left behind.
 pub fn run(plan: Plan, audience: Audience, program: impl Fn() -> Command + Send + Sync + 'static) -> io::Result<Run> {
     let events = [SharedEvent::anonymous()?, SharedEvent::anonymous()?];
     let pace = plan.pace;
@@ -330,6 +330,14 @@ mod tests {
         assert!(run(plan, Audience::nobody(), program).is_err());
         let number = std::fs::read_to_string(number).unwrap();
         assert!(!std::path::Path::new("/proc").join(number.trim()).exists(), "{number} is left behind");
+    }
+
+    /// It would serve nobody and say that all were served.
+    #[test]
+    fn a_plan_without_workers_is_an_error() {
+        let plan = Plan { customers: crowd(1), workers: 0, pace: Pace::new(0.0).unwrap() };
+        let error = run(plan, Audience::nobody(), || shell("exit 1")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -14,12 +14,14 @@ use crate::stage::{Audience, Phase, Run};
 ///
 /// # Errors
 ///
-/// If the runtime cannot be created.
+/// If the plan has no workers, or the runtime cannot be created.
 ///
 /// # Panics
 ///
-/// If the system cannot start a thread of the runtime.
+/// If the system cannot start a thread of the runtime, or on a thread that runs async tasks of tokio,
+/// where nothing may block.
 pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
+    plan.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(plan.workers)
         .thread_name("worker")
@@ -70,5 +72,19 @@ async fn serve(bank: Arc<Bank>, customer: usize) {
 async fn sleep(pause: Duration) {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Pace, crowd};
+
+    #[test]
+    fn a_plan_without_workers_is_an_error() {
+        for customers in [0, 1, 4] {
+            let plan = Plan { customers: crowd(customers), workers: 0, pace: Pace::new(0.0).unwrap() };
+            assert_eq!(run(plan, Audience::nobody()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
     }
 }

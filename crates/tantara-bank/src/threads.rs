@@ -16,12 +16,14 @@ use crate::stage::{Audience, Phase, Run};
 ///
 /// # Errors
 ///
-/// If the pool cannot be created.
+/// If the plan has no workers, or the pool cannot be created.
 ///
 /// # Panics
 ///
-/// If the system cannot start the first thread.
+/// If the system cannot start the first thread, or on a thread that runs async tasks of tokio, where
+/// nothing may block.
 pub fn run(plan: Plan, audience: Audience) -> io::Result<Run> {
+    plan.check()?;
     let pool = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(plan.workers)
         .thread_name("worker")
@@ -66,4 +68,18 @@ fn serve(bank: &Bank, customer: usize) {
         }
     }
     visit.leave();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Pace, crowd};
+
+    #[test]
+    fn a_plan_without_workers_is_an_error() {
+        for customers in [0, 1, 4] {
+            let plan = Plan { customers: crowd(customers), workers: 0, pace: Pace::new(0.0).unwrap() };
+            assert_eq!(run(plan, Audience::nobody()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
 }
