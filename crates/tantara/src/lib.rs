@@ -21,7 +21,7 @@
 //! | to spawn, return or store the wait | [`wait_owned()`](Event::wait_owned), or [`any`] or [`all`] of `Arc`s |
 //!
 //! To set an event even if its setter panics or returns early, use
-//! [`set_on_drop()`](Event::set_on_drop). If a program hangs, [`waits`] shows who waits for what,
+//! [`set_on_drop()`](Event::set_on_drop). If a program hangs, [`waits()`] shows who waits for what,
 //! and where in the code.
 //!
 //! Use an event for *state that others wait for*: open, ready, paused, shutting down. Use
