@@ -19,6 +19,7 @@ import test_cluster
 from tantara import SharedEvent, SharedHold
 from test_cluster import OnCluster
 from test_event import LONG
+from test_shared import steps_of_another_thread
 
 HOLD = """
 import sys, time
@@ -85,13 +86,6 @@ class Holds(unittest.TestCase):
     def test_other_threads_run_while_a_hold_ends(self):
         """As if another process had been stopped while it ended one."""
         event = SharedEvent("x", self.home)
-        steps, has_ended = 0, False
-
-        def step():
-            nonlocal steps
-            while not has_ended:
-                steps += 1
-                time.sleep(0.001)
 
         def release(hold):
             hold.release()
@@ -99,25 +93,18 @@ class Holds(unittest.TestCase):
         def forget(hold):
             pass
 
-        # No thread asks another for the interpreter's lock.
-        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
-        sys.setswitchinterval(3600)
-        with open(event.path, "r+b") as file:
+        with steps_of_another_thread() as steps, open(event.path, "r+b") as file:
             # The byte behind those of the holders, as `protocol/layout.rs` has it.
             end_of_holds, set_lock = (1 << 41) - 1, 37
             fcntl.fcntl(file, set_lock, struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, end_of_holds, 1, 0))
-            thread = threading.Thread(target=step, daemon=True)
-            thread.start()
             for end in (release, forget):
                 has_run, deadline = False, time.monotonic() + LONG
                 while not has_run and time.monotonic() < deadline:
                     hold = [event.hold()]
-                    before = steps
+                    before = steps()
                     end(hold.pop())
-                    has_run = steps != before
+                    has_run = steps() != before
                 self.assertTrue(has_run, f"{end.__name__} kept the interpreter's lock")
-        has_ended = True
-        thread.join()
 
     def test_a_killed_holder_leaves_nothing_set(self):
         event = SharedEvent("x", self.home)

@@ -1,5 +1,6 @@
 """SharedEvent as a replacement for multiprocessing.Event."""
 
+import contextlib
 import copy
 import errno
 import fcntl
@@ -45,6 +46,31 @@ def until(is_true):
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def steps_of_another_thread():
+    """Yield a function that tells how far another thread has come.
+
+    Until the end, no thread asks another for the interpreter's lock.
+    """
+    steps, has_ended = 0, False
+
+    def step():
+        nonlocal steps
+        while not has_ended:
+            steps += 1
+            time.sleep(0.001)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(3600)
+    thread = start(step)
+    try:
+        yield lambda: steps
+    finally:
+        has_ended = True
+        sys.setswitchinterval(interval)
+        thread.join()
 
 
 class Shared(unittest.TestCase):
@@ -308,28 +334,13 @@ class Names(Shared):
         # As if another process had been stopped while it made the event: opening waits for that process for a moment.
         slot = os.path.join(self.home, ".moved-x")
         os.rename(SharedEvent("x", self.home).path, slot)
-        steps, has_ended = 0, False
-
-        def step():
-            nonlocal steps
-            while not has_ended:
-                steps += 1
-                time.sleep(0.001)
-
-        # No thread asks another for the interpreter's lock.
-        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
-        sys.setswitchinterval(3600)
-        with open(slot, "rb") as file:
+        with steps_of_another_thread() as steps, open(slot, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            thread = start(step)
-            end = time.monotonic() + LONG
-            before = steps
-            while steps == before and time.monotonic() < end:
-                before = steps
+            has_run, deadline = False, time.monotonic() + LONG
+            while not has_run and time.monotonic() < deadline:
+                before = steps()
                 SharedEvent("x", self.home)
-            has_run = steps != before
-        has_ended = True
-        thread.join()
+                has_run = steps() != before
         self.assertTrue(has_run, "opening kept the interpreter's lock")
 
     def test_descriptors_are_let_go_of(self):
