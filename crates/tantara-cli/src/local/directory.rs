@@ -79,11 +79,14 @@ impl Directory {
     /// Changes the events. Nothing is changed if one of them cannot be opened.
     pub(crate) fn change(&self, names: &[String], change: Change<'_>) -> Result<(), Failure> {
         let events = self.open_writable(names)?;
-        for (event, name) in events.iter().zip(names) {
-            match apply(change, event) {
-                // Another process removed it after it was opened. Open the name again, which creates a new event.
-                Err(_) if event.is_removed() => apply(change, &self.open_shared(name)?)?,
-                outcome => outcome?,
+        for (mut event, name) in events.into_iter().zip(names) {
+            while let Err(failure) = apply(change, &event) {
+                if !event.is_removed() {
+                    return Err(failure);
+                }
+                // Another process removed it after it was opened. Open the name again, which creates a new event. That
+                // one may be removed as well.
+                event = self.open_shared(name)?;
             }
         }
         Ok(())
