@@ -14,6 +14,9 @@ pub(crate) fn check() -> Result<(), String> {
         if path.ends_with(".rs") {
             check_source(&path, &text, &mut faults);
         }
+        if path == ".ci/run" {
+            check_test_command(&text, &mut faults)?;
+        }
         // Inputs of the fuzz targets may end in any way.
         let is_input = path.starts_with("fuzz/corpus/");
         if !path.ends_with(".lock") && !is_input && !text.is_empty() && !text.ends_with('\n') {
@@ -21,6 +24,17 @@ pub(crate) fn check() -> Result<(), String> {
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(format!("\n  {}", faults.join("\n  "))) }
+}
+
+/// The test command of README.md is what the continuous integration runs.
+fn check_test_command(script: &str, faults: &mut Vec<String>) -> Result<(), String> {
+    let readme = std::fs::read_to_string(root().join("README.md")).map_err(|error| format!("README.md: {error}"))?;
+    for command in script.lines().filter(|line| line.starts_with("cargo ")) {
+        if !readme.contains(&format!("`{command}`")) {
+            faults.push(format!("README.md: does not name `{command}`, which .ci/run runs"));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn tracked() -> Result<Vec<String>, String> {
