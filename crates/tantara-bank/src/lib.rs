@@ -57,3 +57,18 @@ pub fn run(reach: Reach, plan: Plan, audience: Audience) -> io::Result<Run> {
         Reach::Tasks => tasks::run(plan, audience),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_without_workers_is_an_error() {
+        for reach in [Reach::Threads, Reach::Tasks] {
+            for customers in [0, 1, 4] {
+                let plan = Plan { customers: crowd(customers), workers: 0, pace: Pace::new(0.0).unwrap() };
+                assert_eq!(run(reach, plan, Audience::nobody()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            }
+        }
+    }
+}

@@ -74,17 +74,3 @@ async fn sleep(pause: Duration) {
         tokio::time::sleep(pause).await;
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Pace, crowd};
-
-    #[test]
-    fn a_plan_without_workers_is_an_error() {
-        for customers in [0, 1, 4] {
-            let plan = Plan { customers: crowd(customers), workers: 0, pace: Pace::new(0.0).unwrap() };
-            assert_eq!(run(plan, Audience::nobody()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        }
-    }
-}

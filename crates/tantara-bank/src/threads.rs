@@ -69,17 +69,3 @@ fn serve(bank: &Bank, customer: usize) {
     }
     visit.leave();
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Pace, crowd};
-
-    #[test]
-    fn a_plan_without_workers_is_an_error() {
-        for customers in [0, 1, 4] {
-            let plan = Plan { customers: crowd(customers), workers: 0, pace: Pace::new(0.0).unwrap() };
-            assert_eq!(run(plan, Audience::nobody()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        }
-    }
-}
