@@ -39,7 +39,7 @@ pub trait Waitable: sealed::Sealed + Send + Sync + UnwindSafe + RefUnwindSafe {}
 pub(crate) mod sealed {
     use crate::waits::hooks::Subject;
 
-    /// What an event does when a wait for several begins.
+    /// How a wait for several events begins at one of them.
     pub trait Sealed {
         /// Begins a wait.
         fn slot(&self, seal: Seal) -> super::Slot<'_>;

@@ -337,7 +337,7 @@ impl Node {
 pub(crate) unsafe trait Holder {
     fn queue(&self) -> &Queue;
 
-    /// What the record of waits shows instead of the queue's event.
+    /// The event that the record of waits shows instead of the queue's own.
     fn identity(&self) -> Option<Identity> {
         None
     }

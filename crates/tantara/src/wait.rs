@@ -170,7 +170,7 @@ fn record<H: Holder>(state: State, waiter: &Waiter<H>, kind: Kind, context: &Con
     let (place, slot, owner) = waiter.to_record();
     // A wait that has begun anew is recorded already.
     let Some(place) = place.filter(|_| !slot.is_used() && hooks::records(state)) else { return };
-    // What is known of an event outside of the process is kept until its handle is dropped.
+    // The handle of an event outside of the process removes what the record knows of it.
     if waiter.holder().identity().is_none() {
         hooks::meet(waiter.queue().subject(kind));
     }

@@ -59,7 +59,7 @@ impl Subject<'_> {
     }
 }
 
-/// What a thread did with an event, and when.
+/// An action of a thread on an event, and its time.
 #[derive(Clone, Debug)]
 pub(crate) struct Act {
     pub(crate) place: Source,

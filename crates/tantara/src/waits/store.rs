@@ -209,7 +209,7 @@ fn shards() -> Option<&'static [Shard; SHARDS]> {
     process::own(&SHARDS_OF)
 }
 
-/// What is recorded of a wait.
+/// The record of a wait, as the wait begins it.
 pub(crate) struct Beginning {
     /// Its address, which tells the wait from others for as long as it lasts. Zero if it may move.
     pub(crate) owner: usize,
