@@ -10,13 +10,13 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyTraceback, PyTuple, PyType};
 
-use crate::call::{call, import, is_main_interpreter, kept, modules};
+use crate::call::{call, import, is_imported, is_main_interpreter, kept, modules};
 
 /// Whether trio may run tasks of this process.
 #[inline]
 pub(crate) fn has_trio(py: Python<'_>) -> PyResult<bool> {
     // Other interpreters have modules of their own.
-    if is_main_interpreter(py) { has_trio_in_main(py) } else { modules(py)?.contains(pyo3::intern!(py, "trio")) }
+    if is_main_interpreter(py) { has_trio_in_main(py) } else { is_imported(py, pyo3::intern!(py, "trio")) }
 }
 
 #[inline]
