@@ -67,7 +67,14 @@ impl Child {
 
     /// The system call in which its main thread sleeps, if it does.
     pub(crate) fn call(&self) -> Option<libc::c_long> {
-        call(self.pid as u32, self.pid as u32).map(|(number, _)| number)
+        call(self.pid as u32, self.pid as u32).map(|call| call.number)
+    }
+
+    /// Whether it sleeps on a word of its own, as the thread of an async wait does, and without a limit: an event that
+    /// waits for the lock of another process sleeps for a moment at a time.
+    pub(crate) fn is_parked(&self) -> bool {
+        let is_parked = |call: Call| is_futex(call.number) && call.timeout == Some(0);
+        call(self.pid as u32, self.pid as u32).is_some_and(is_parked) && !self.is_asleep()
     }
 
     /// See [`is_asleep`].
@@ -78,7 +85,7 @@ impl Child {
 
 /// Whether a system call is the futex. On processors of 32 bits another call, of this number on all
 /// of them, takes times of 64 bits.
-pub(crate) fn is_futex(call: libc::c_long) -> bool {
+fn is_futex(call: libc::c_long) -> bool {
     call == libc::SYS_futex || (cfg!(target_pointer_width = "32") && call == 422)
 }
 
@@ -100,18 +107,25 @@ pub(crate) fn is_asleep(process: u32, thread: u32) -> bool {
     // sleeps in another call.
     let is_in_shared_futex = || {
         call(process, thread)
-            .is_some_and(|(number, operation)| is_futex(number) && operation == Some(libc::FUTEX_WAIT as u64))
+            .is_some_and(|call| is_futex(call.number) && call.operation == Some(libc::FUTEX_WAIT as u64))
     };
     is_in_shared_futex() && is_sleeping(process, thread) && is_in_shared_futex()
 }
 
-/// The system call in which a thread sleeps, and its second argument.
-fn call(process: u32, thread: u32) -> Option<(libc::c_long, Option<u64>)> {
+/// The system call in which a thread sleeps, with two arguments as the futex has them.
+struct Call {
+    number: libc::c_long,
+    operation: Option<u64>,
+    /// The address of the timeout.
+    timeout: Option<u64>,
+}
+
+fn call(process: u32, thread: u32) -> Option<Call> {
     let call = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).ok()?;
     let mut words = call.split_whitespace();
     let number = words.next()?.parse().ok()?;
-    let second = words.nth(1).and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-    Some((number, second))
+    let mut argument = |skipped| u64::from_str_radix(words.nth(skipped)?.trim_start_matches("0x"), 16).ok();
+    Some(Call { number, operation: argument(1), timeout: argument(1) })
 }
 
 fn is_sleeping(process: u32, thread: u32) -> bool {

@@ -18,7 +18,7 @@ use tantara::{SharedEvent, all, any};
 
 use crate::LONG;
 use crate::child_process::{ChildProcess, YES};
-use crate::children::{Child, is_futex};
+use crate::children::Child;
 use crate::hostile::Random;
 use crate::refused::forbid_nameless_files;
 
@@ -250,8 +250,9 @@ fn storm(directory: &Path, storm: Storm) {
     println!("{kills} were killed and {stops} stopped in {:.1?}", began.elapsed());
     over.set().unwrap();
     // Each waits once more, or is still waiting.
-    until_all(&sailors, |sailor| is_home(sailor) || sailor.is_asleep() || is_parked(sailor));
-    let [asleep, parked] = [Child::is_asleep, is_parked].map(|is| sailors.iter().filter(|sailor| is(sailor)).count());
+    until_all(&sailors, |sailor| is_home(sailor) || sailor.is_asleep() || sailor.is_parked());
+    let [asleep, parked] =
+        [Child::is_asleep, Child::is_parked].map(|is| sailors.iter().filter(|sailor| is(sailor)).count());
     println!("{asleep} were asleep in the end, and {parked} awaited");
     let events = NAMES.map(|name| SharedEvent::open_in(directory, name).unwrap());
     events.iter().for_each(|event| event.set().unwrap());
@@ -290,11 +291,6 @@ fn send(pid: libc::pid_t, signal: libc::c_int) {
 
 fn is_home(sailor: &Child) -> bool {
     sailor.call() == Some(libc::SYS_read)
-}
-
-/// Whether it sleeps on a word of its own, as the thread of an async wait does.
-fn is_parked(sailor: &Child) -> bool {
-    sailor.call().is_some_and(is_futex) && !sailor.is_asleep()
 }
 
 fn until_all(sailors: &[Child], is: impl Fn(&Child) -> bool) {
