@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::catch_unwind;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
@@ -109,7 +110,7 @@ impl Own {
         let generation = process::generation();
         let own = Own { number, polls_tasks: false, generation: generation as u16 };
         let own_name = NAME.try_with(Cell::take).ok().flatten();
-        let name = own_name.or_else(|| std::thread::current().name().map(Box::from));
+        let name = own_name.or_else(std_name);
         let thread = Arc::new(Thread::new(number, name));
         if let Some(threads) = process::own(&THREADS) {
             lock(threads).known.insert(number, Arc::clone(&thread));
@@ -119,6 +120,12 @@ impl Own {
         let _ = END.try_with(|end| end.set(Some(End(own, thread))));
         own
     }
+}
+
+/// The name that std has for the current thread. In destructors that the C library runs after those of
+/// Rust std panics instead, and nothing tells beforehand.
+fn std_name() -> Option<Box<str>> {
+    catch_unwind(|| std::thread::current().name().map(Box::from)).ok().flatten()
 }
 
 /// Sets the name of the current thread to what `name` returns, if it has none yet. Not part of the

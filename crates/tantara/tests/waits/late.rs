@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, OnceLock, mpsc};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tantara::waits::{self, Waiting};
 use tantara::{Event, all, any};
 
-use crate::{LONG, labelled, until, until_waiting};
+use crate::{LONG, is_alone, labelled, until, until_waiting};
 
 #[test]
 fn a_late_wait_is_reported_once_and_once_more_when_it_has_ended() {
@@ -237,4 +237,39 @@ fn waits_that_begin_together_with_the_first_one_are_recorded() {
         });
     }
     until(|| (waits::waits().len() == COUNT).then_some(()));
+}
+
+/// In the later rounds of such destructors those of Rust's thread-locals have run, and std no longer knows the thread.
+#[cfg(unix)]
+#[test]
+fn a_wait_in_a_destructor_of_the_c_library_is_recorded() {
+    static EVENT: Event = Event::new();
+    static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
+
+    extern "C" fn wait_in_the_third_round(round: *mut libc::c_void) {
+        match round.addr() {
+            3 => EVENT.wait(),
+            // SAFETY: the key was created. The destructor runs once more, as it has a value again.
+            _ => _ = unsafe { libc::pthread_setspecific(*KEY.get().unwrap(), round.wrapping_byte_add(1)) },
+        }
+    }
+
+    // The report of the panic that the record catches is not to stand among the results of the tests.
+    if !is_alone("late::a_wait_in_a_destructor_of_the_c_library_is_recorded") {
+        return;
+    }
+    waits::record(true);
+    waits::label(&EVENT, "destructor of C");
+    let mut key = 0;
+    // SAFETY: `key` is a place for a key, and the destructor takes its value for a number.
+    assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(wait_in_the_third_round)) }, 0);
+    KEY.set(key).unwrap();
+    let thread = thread::Builder::new().name("C".into()).spawn(move || {
+        // SAFETY: the key was created above.
+        assert_eq!(unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(1)) }, 0);
+    });
+    let wait = until_waiting("destructor of C", 1).remove(0);
+    assert_eq!(wait.thread.name, None, "{wait}");
+    EVENT.set();
+    thread.unwrap().join().unwrap();
 }
