@@ -79,6 +79,8 @@ fn bad_usage_of_set_runs_nothing() {
     let touch = ["--", "touch", marker.to_str().unwrap()];
     assert!(events.refused(&["set", "good", "--else", "bad"], 2).contains("-- CMD"));
     events.refused(&["set", "good", "--else", "bad", "--"], 2);
+    let both = events.refused(&[&["set", "other", "good", "--else", "good"], &touch[..]].concat(), 2);
+    assert!(both.contains("name another one"), "{both}");
     events.refused(&[&["set", "good", "--else", "a/b"], &touch[..]].concat(), 2);
     events.refused(&[&["set"], &touch[..]].concat(), 2);
     assert!(!events.path().exists());

@@ -18,6 +18,10 @@ impl Set {
             Some(name) if self.command.is_empty() => Err(Failure::usage(format!(
                 "--else needs a command, which decides: tantara set NAME --else {name} -- CMD; see tantara set --help"
             ))),
+            Some(name) if self.names.contains(name) => Err(Failure::usage(format!(
+                "--else {name}: the event {name} would be set whether the command fails or not; name another one, \
+                 or write CMD; tantara set {name}"
+            ))),
             _ => Ok(()),
         }
     }
