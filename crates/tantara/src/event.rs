@@ -184,13 +184,21 @@ impl Event {
     /// [`set`](Event::set), by a call at that place.
     #[inline]
     pub(crate) fn set_from(&self, place: Place) {
-        let set = |bits| Some(Word::from_bits(bits).set().bits());
-        if let Ok(before) = self.queue.word.fetch_update(AcqRel, Relaxed, set) {
-            let before = Word::from_bits(before);
-            if before.owes_a_wake() || (sys::HAS_GROUPS && before.has_overdue_groups()) {
-                self.release(before, place);
-            }
+        let mut before = self.word();
+        while self.queue.word.compare_exchange(before.bits(), before.set().bits(), AcqRel, Relaxed).is_err() {
+            before = self.word_after_a_pause();
         }
+        if before.owes_a_wake() || (sys::HAS_GROUPS && before.has_overdue_groups()) {
+            self.release(before, place);
+        }
+    }
+
+    /// Other threads are changing the word. Every change moves its cache line to their processor, so
+    /// all get more done if a thread that has lost the line leaves it to them for a while.
+    #[cold]
+    fn word_after_a_pause(&self) -> Word {
+        sys::spin::pause();
+        self.word()
     }
 
     #[cold]

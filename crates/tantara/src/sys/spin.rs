@@ -30,8 +30,17 @@ const SPINS: bool = sync::SPINS && !cfg!(all(target_family = "wasm", target_os =
 const MOMENT: u32 = 24;
 /// About the cost of falling asleep and being woken.
 const WORTH: Duration = Duration::from_micros(50);
+/// Hints of a pause: some hundred nanoseconds, in which a cache line changes hands several times.
+const PAUSE: u32 = 16;
 /// A thread tries at least once in this many waits.
 const MOST_SKIPPED: u32 = 4_096;
+
+/// Leaves a contended word to other threads for a while.
+pub(crate) fn pause() {
+    for _ in 0..PAUSE {
+        spin_loop();
+    }
+}
 
 /// How often an attempt that may not pay is made.
 #[derive(Clone, Copy)]
