@@ -242,8 +242,9 @@ impl ClusterEvent {
 
     /// wait() for async code: await event.wait_async().
     ///
-    /// The call sends the first request of the wait. A set() that takes effect after the cluster
-    /// has answered that request releases the wait. It may be cancelled at any time.
+    /// The call sends the first request of the wait. A set() through the same Cluster that is
+    /// requested after the call releases the wait, and so does every set() that takes effect after
+    /// the cluster has answered that request. It may be cancelled at any time.
     #[pyo3(signature = (timeout = None))]
     fn wait_async<'py>(&self, py: Python<'py>, timeout: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         coroutine(py, || self.begin(), Aim::All, timeout)

@@ -30,11 +30,12 @@ use crate::wait::ClusterWait;
 ///
 /// A `set` releases every wait that has begun, even if a `clear` follows at once, and even if the
 /// connection, the leader, or the history that a watch needs is lost in between. No wait is
-/// released without a `set`. A wait counts from the moment at which the cluster was read for it, a
-/// round trip after the call; [`ClusterWait::begun`] tells when. `set`, `clear` and `is_set` are
-/// linearizable, and each change is made at most once. If the history of the cluster is replaced,
-/// by an older backup or an empty disk, a wait may be released by the last `set` of the new
-/// history: a false release is preferred to a lost one.
+/// released without a `set`. For what is done through the same connection, by handles of the same
+/// [`Cluster`](crate::Cluster), a wait has begun with the call that requests it. For all others it
+/// begins when the cluster is read for it, a round trip later; [`ClusterWait::begun`] tells when.
+/// `set`, `clear` and `is_set` are linearizable, and each change is made at most once. If the
+/// history of the cluster is replaced, by an older backup or an empty disk, a wait may be released
+/// by the last `set` of the new history: a false release is preferred to a lost one.
 ///
 /// If an event is set *and removed* while a client is cut off, the history of the cluster shows it.
 /// If that history is compacted meanwhile, the wait fails as removed, or, if the event did not
@@ -48,8 +49,9 @@ use crate::wait::ClusterWait;
 /// # Complexity
 ///
 /// `set`, `clear`, `is_set`: one round trip. A wait: one round trip to begin, which thousands of
-/// waits that begin together share. A process has one watch in the cluster for each event that it
-/// waits for, however many waits it has.
+/// waits that begin together share. A change that is requested while a wait for the same event
+/// begins through the same connection is sent after that. A process has one watch in the cluster
+/// for each event that it waits for, however many waits it has.
 ///
 /// # Examples
 ///
@@ -66,7 +68,7 @@ use crate::wait::ClusterWait;
 /// ```
 #[derive(Clone)]
 pub struct ClusterEvent {
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
     name: Arc<str>,
 }
 
@@ -189,6 +191,7 @@ impl ClusterEvent {
         let runtime = self.runtime.clone();
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
+            runtime.earlier_waits_have_begun(&name, until).await;
             let exists = read::event(&store, REMOVE, Arc::clone(&name), until).await?.exists();
             if exists {
                 let key = store.keys.event(&name);
@@ -246,8 +249,12 @@ impl ClusterEvent {
         self.wait_deadline_for(Aim::Set, deadline)
     }
 
-    /// Begins a wait, to be awaited under any runtime or blocked on later. The wait begins with
-    /// this call.
+    /// Begins a wait, to be awaited under any runtime or blocked on later.
+    ///
+    /// The call sends a read. Every `set` through this connection that is requested after the call
+    /// releases the wait, because it is sent after that read was answered. A `set` through another
+    /// connection, of this process or another one, releases it if it takes effect after the read:
+    /// use [`begun`](ClusterWait::begun) before you ask for one.
     ///
     /// # Cancel safety
     ///
@@ -332,8 +339,10 @@ impl ClusterEvent {
     ) -> Result<Asked<()>, Error> {
         let runtime = self.runtime.clone();
         let ops = ops(runtime.store(), &self.name);
-        self.run(move |store, _| async move {
-            let written = store.writes.apply(doing, ops, store.connection.request_deadline()).await;
+        self.run(move |store, name| async move {
+            let until = store.connection.request_deadline();
+            runtime.earlier_waits_have_begun(&name, until).await;
+            let written = store.writes.apply(doing, ops, until).await;
             written.map(drop).map_err(|error| write_error(error, doing, runtime))
         })
     }

@@ -93,6 +93,7 @@ impl ClusterEvent {
         let event = self.clone();
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
+            event.runtime.earlier_waits_have_begun(&name, until).await;
             let lease = store.leases.grant(DOING, store.options.hold_ttl, OF_HOLD, until).await?;
             let key = store.keys.hold(&name, lease.id);
             // The hold is its own session slot: its key is created once, and attached to a lease of

@@ -88,7 +88,8 @@ impl ClusterEvent {
     }
 
     /// Begins a wait for the next `set`, as [`wait_async`](ClusterEvent::wait_async) begins one
-    /// until it is set. Every `set` that takes effect after [`begun`](ClusterWait::begun) counts.
+    /// until it is set. Every `set` that this connection requests after the call counts, and every
+    /// one that takes effect after [`begun`](ClusterWait::begun).
     #[track_caller]
     pub fn wait_next_async(&self) -> ClusterWait {
         self.begin(Aim::Next)

@@ -30,7 +30,7 @@ use crate::store::keys;
 ///
 /// # Examples
 ///
-/// To miss no answer, begin to wait before you ask:
+/// To miss no answer that comes from another process, begin to wait before you ask:
 ///
 /// ```no_run
 /// # let cluster = tantara_etcd::Cluster::connect("127.0.0.1:2379")?;
@@ -57,7 +57,8 @@ impl ClusterWait {
         let wait = ClusterWait::unbegun(runtime, name, aim);
         if !wait.state.is_over() {
             let until = runtime.store().connection.request_deadline();
-            wait.send(Request::Join(Completer(Arc::clone(&wait.state)), until));
+            let beginning = runtime.beginnings().add();
+            wait.send(Request::Join(Completer(Arc::clone(&wait.state)), until, beginning));
         }
         wait
     }

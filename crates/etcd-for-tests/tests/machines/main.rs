@@ -12,6 +12,7 @@ mod history;
 mod hostile;
 mod methods;
 mod notes;
+mod order;
 mod other_waits;
 mod promises;
 mod recorded;

@@ -16,9 +16,11 @@ use std::time::Duration;
 
 use tantara::Event;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::endpoint::Endpoint;
+use crate::driver::beginning::Beginnings;
 use crate::driver::mailbox::{self, Reply};
 use crate::driver::task::{self, Request};
 use crate::error::{Error, Kind, Try, Why};
@@ -57,6 +59,7 @@ pub(crate) struct Runtime(Arc<Running>);
 struct Running {
     store: Arc<Store>,
     driver: mpsc::UnboundedSender<Request>,
+    beginnings: Beginnings,
     handle: Handle,
     /// Dropped to stop the thread.
     stop: Option<watch::Sender<()>>,
@@ -195,6 +198,7 @@ impl Runtime {
         Ok(Runtime(Arc::new(Running {
             store,
             driver,
+            beginnings: Beginnings::default(),
             handle,
             stop: Some(stop),
             runner: Mutex::new(Runner::Caller(Unstarted(Some(runtime)), work)),
@@ -209,6 +213,23 @@ impl Runtime {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.0.store
+    }
+
+    /// The waits that have not begun.
+    pub(crate) fn beginnings(&self) -> &Beginnings {
+        &self.0.beginnings
+    }
+
+    /// Completes when the waits for an event that were requested before have begun, and at the
+    /// deadline. A write that is sent then takes effect during these waits.
+    pub(crate) async fn earlier_waits_have_begun(&self, name: &Arc<str>, until: Instant) {
+        if self.0.beginnings.is_empty() {
+            return;
+        }
+        let (write, sent) = oneshot::channel();
+        if self.send(Request::Write(Arc::clone(name), write)).is_ok() {
+            let _ = timeout_at(until, sent).await;
+        }
     }
 
     /// The child of a fork has no runtime thread.

@@ -20,18 +20,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::call::Failure;
 use crate::client::pause::Pause;
 use crate::client::proto::WatchAnswer;
+use crate::driver::beginning::{Beginning, Joining};
 use crate::driver::late::{Limits, decides};
 use crate::driver::mailbox::Completer;
 use crate::driver::past::PastReads;
 use crate::driver::records::Records;
-use crate::driver::waiters::{DOUBT, Joining, View, Waiters, release};
+use crate::driver::waiters::{DOUBT, View, Waiters, release};
 use crate::driver::watch::{Message, WatchStream};
 use crate::error::Error;
 use crate::random;
@@ -61,7 +62,10 @@ const LAST_READ: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Begins a wait. It fails if the cluster could not be read by the deadline.
-    Join(Completer, Instant),
+    Join(Completer, Instant, Beginning),
+    /// A write of the event of this name comes after the waits that have joined. It is sent when the
+    /// sender is dropped.
+    Write(Arc<str>, oneshot::Sender<()>),
     /// Ends a wait whose time has passed: released or not.
     Decide(Completer),
     /// A wait for the event of this name was dropped.
@@ -186,15 +190,20 @@ impl Driver {
         let now = Instant::now();
         for request in requests.drain(..) {
             match request {
-                Request::Join(wait, until) => {
+                Request::Join(wait, until, beginning) => {
                     let waiters = self.events.entry(Arc::clone(&wait.name)).or_insert_with(|| Waiters::new(now));
                     if waiters.is_idle() {
                         waiters.restart(now);
                     }
                     self.joins += 1;
-                    waiters.joining.push(Joining { wait, order: self.joins, until });
+                    waiters.joining.add(Joining { wait, order: self.joins, until, _beginning: beginning });
                     (self.has_to_read, self.has_joined) = (true, true);
                     self.next_count = self.next_count.min(now + LASTING);
+                }
+                Request::Write(name, write) => {
+                    if let Some(waiters) = self.events.get_mut(&name) {
+                        waiters.joining.add_write(self.joins, write);
+                    }
                 }
                 Request::Decide(wait) => to_decide.push(wait),
                 Request::Leave(name) => {
@@ -339,6 +348,7 @@ impl Driver {
         let now = Instant::now();
         for name in names {
             let Some(waiters) = self.events.get_mut(&name) else { continue };
+            waiters.joining.read_ended();
             let unfit = if now < self.stream_at { None } else { waiters.take_unfit_watch() };
             if now < self.stream_at {
                 waiters.is_stale |= waiters.needs_watch(now);
@@ -370,9 +380,10 @@ impl Driver {
                 if is_final || joining.until <= now {
                     joining.wait.complete(Err(error.clone()));
                 } else {
-                    waiters.joining.push(joining);
+                    waiters.joining.add(joining);
                 }
             }
+            waiters.joining.read_ended();
             if is_final {
                 waiters.fail(error);
             }
@@ -519,7 +530,7 @@ impl Driver {
             if waiters.is_stale || !waiters.joining.is_empty() {
                 waiters.is_stale = false;
                 names.push(Arc::clone(name));
-                joining.push(std::mem::take(&mut waiters.joining));
+                joining.push(waiters.joining.take());
             }
         }
         if names.is_empty() {

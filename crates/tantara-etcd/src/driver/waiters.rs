@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::client::pause::Pause;
+use crate::driver::beginning::{Joining, Joins};
 use crate::driver::late::{Late, LateWaits, Limits};
 use crate::driver::mailbox::{Aim, Completer};
 use crate::error::Error;
@@ -40,15 +41,6 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(30);
 
 /// How long an uninterrupted watch may take to show what came before a read.
 const UNINTERRUPTED: Duration = Duration::from_secs(10);
-
-/// A wait whose first read has not been answered.
-pub(crate) struct Joining {
-    pub(crate) wait: Completer,
-    /// The order in which the waits were requested.
-    pub(crate) order: u64,
-    /// The deadline of the first read.
-    pub(crate) until: Instant,
-}
 
 /// A wait that has begun.
 pub(crate) struct Waiter {
@@ -102,7 +94,7 @@ enum History {
 
 /// The waiters of an event, and what is known about the event.
 pub(crate) struct Waiters {
-    pub(crate) joining: Vec<Joining>,
+    pub(crate) joining: Joins,
     begun: Vec<Waiter>,
     /// Waits whose time has passed, and which may have been released before.
     pub(crate) late: LateWaits,
@@ -162,7 +154,7 @@ impl Waiter {
 impl Waiters {
     pub(crate) fn new(now: Instant) -> Waiters {
         Waiters {
-            joining: Vec::new(),
+            joining: Joins::default(),
             begun: Vec::new(),
             late: LateWaits::default(),
             left: 0,
@@ -203,7 +195,7 @@ impl Waiters {
     pub(crate) fn purge(&mut self) {
         self.left = 0;
         self.begun.retain(|waiter| !waiter.wait.is_abandoned());
-        self.joining.retain(|joining| !joining.wait.is_abandoned());
+        self.joining.retain(|wait| !wait.is_abandoned());
     }
 
     /// Whether a wait does not know that the event exists.
@@ -515,7 +507,7 @@ impl Waiters {
     /// Forgets the waits that have ended.
     pub(crate) fn forget_ended(&mut self) {
         self.begun.retain(|waiter| !waiter.wait.is_over());
-        self.joining.retain(|joining| !joining.wait.is_over());
+        self.joining.retain(|wait| !wait.is_over());
     }
 
     /// The event cannot be read: all waits fail.

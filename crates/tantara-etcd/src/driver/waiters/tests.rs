@@ -4,6 +4,7 @@ mod late;
 
 use super::*;
 use crate::client::proto::{KeyValue, RangeAnswer};
+use crate::driver::beginning::Beginnings;
 use crate::driver::mailbox::{Aim, WaitState};
 
 /// The state of an event: the revision of its last `set`, and its level, created at revision 1.
@@ -71,7 +72,12 @@ impl One {
         let pulse = &state.pulse.clone().map(Arc::new);
         let view = View { number, reads: self.reads, revision, state, pulse };
         release(self.waiters.apply(&view, self.now));
-        let joining = joining.map(|wait| Joining { wait: Completer(Arc::clone(wait)), order: 1, until: self.now });
+        let joining = joining.map(|wait| Joining {
+            wait: Completer(Arc::clone(wait)),
+            order: 1,
+            until: self.now,
+            _beginning: Beginnings::default().add(),
+        });
         release(self.waiters.begin(joining.into_iter().collect(), &view));
         self.outcome()
     }
