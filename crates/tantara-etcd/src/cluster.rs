@@ -120,6 +120,14 @@ impl Cluster {
         Some(Outage { lasted: since.elapsed(), reason })
     }
 
+    /// Calls `begins` at the beginning of each [outage](Cluster::outage), and at once if there is one.
+    /// It is called by the thread that finds out, which must not block in it. The last call of this
+    /// method counts.
+    #[doc(hidden)]
+    pub fn on_outage(&self, begins: impl Fn() + Send + Sync + 'static) {
+        self.runtime.store().connection.outages.on_begin(begins);
+    }
+
     /// Lists all events of the namespace at one revision, sorted by name.
     ///
     /// # Errors

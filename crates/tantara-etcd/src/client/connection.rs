@@ -17,6 +17,7 @@ use tonic::transport::Endpoint as Target;
 use crate::client::addresses::Addresses;
 use crate::client::endpoint::Endpoint;
 use crate::client::member::MemberConnection;
+use crate::client::outage::Outages;
 use crate::client::pause::{LONGEST_PAUSE, Pause, Turn};
 use crate::client::proto::{
     Authenticate, Header, MemberList, MemberListAnswer, Range, RangeAnswer, Rpc, StatusAnswer, StatusOf,
@@ -96,6 +97,8 @@ pub(crate) struct Connection {
     /// Notified when this process is awake and sends something. Other requests that can wait are
     /// then sent as well, which saves a wake-up.
     pub(crate) awake: Notify,
+    /// When there is no connection, although one is wanted.
+    pub(crate) outages: Outages,
 }
 
 /// What is known about the cluster.
@@ -107,8 +110,6 @@ struct Known {
     cluster: Option<u64>,
     /// The last failure of each endpoint.
     reasons: HashMap<String, Why>,
-    /// Since when there is no connection, although one is wanted.
-    lost: Option<Instant>,
 }
 
 impl Connection {
@@ -128,6 +129,7 @@ impl Connection {
             known: Mutex::new(known),
             epoch: Instant::now(),
             awake: Notify::new(),
+            outages: Outages::default(),
         }
     }
 
@@ -185,7 +187,7 @@ impl Connection {
 
     /// Since when a connection is wanted and there is none, and the failure of each endpoint.
     pub(crate) fn outage(&self) -> Option<(Instant, Error)> {
-        let lost = self.known().lost?;
+        let lost = self.outages.since()?;
         Some((lost, self.unreachable("go on")))
     }
 
@@ -209,9 +211,8 @@ impl Connection {
     }
 
     fn note(&self, endpoint: &Endpoint, why: Why) {
-        let mut known = self.known();
-        known.lost.get_or_insert_with(Instant::now);
-        known.reasons.insert(endpoint.name.clone(), why);
+        self.known().reasons.insert(endpoint.name.clone(), why);
+        self.outages.begin();
     }
 
     pub(crate) fn unreachable(&self, doing: &'static str) -> Error {
@@ -243,11 +244,8 @@ impl Connection {
             connected = self.connect_to_learnt() => connected,
         };
         self.was_connected.store(true, Relaxed);
-        {
-            let mut known = self.known();
-            known.lost = None;
-            known.reasons.clear();
-        }
+        self.outages.end();
+        self.known().reasons.clear();
         *current = Some(connection.clone());
         Ok(connection)
     }

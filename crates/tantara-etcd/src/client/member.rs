@@ -254,7 +254,8 @@ async fn ended(health: &mut watch::Receiver<Health>, term: u64) -> NoAnswer {
 /// Probes the member while requests wait and nothing is received, until it no longer serves.
 async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration, key: Vec<u8>) {
     loop {
-        if liveness.waiting.load(Relaxed) == 0 {
+        // Of two requests at the same moment, the notification of one may be left.
+        while liveness.waiting.load(Relaxed) == 0 {
             liveness.begins.notified().await;
         }
         tokio::select! {
@@ -286,10 +287,57 @@ async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::pin::pin;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake, Waker};
 
     use super::*;
     use crate::client::endpoint::parse;
+
+    fn liveness() -> Liveness {
+        Liveness {
+            waiting: AtomicUsize::new(0),
+            begins: Notify::new(),
+            ends: Notify::new(),
+            settled: Notify::new(),
+            last_answer: Mutex::new(Instant::now()),
+            health: watch::Sender::default(),
+        }
+    }
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+
+    #[test]
+    fn no_timer_is_left_when_two_requests_have_their_answers() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let nowhere = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+            let liveness = Arc::new(liveness());
+            let mut probe = pin!(probe(Transport::new(nowhere), Arc::clone(&liveness), SILENCE, Vec::new()));
+            let woken = Arc::new(Woken(AtomicBool::new(false)));
+            let waker = Waker::from(Arc::clone(&woken));
+            let mut poll = || assert!(probe.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            poll();
+            let both = [Waiting::new(&liveness), Waiting::new(&liveness)];
+            poll();
+            drop(both);
+            poll();
+            woken.0.store(false, Relaxed);
+            sleep(2 * SILENCE).await;
+            assert!(!woken.0.load(Relaxed), "nothing waits");
+            let _waiting = Waiting::new(&liveness);
+            poll();
+            woken.0.store(false, Relaxed);
+            sleep(2 * SILENCE).await;
+            assert!(woken.0.load(Relaxed), "a request waits for too long");
+        });
+    }
 
     #[test]
     fn the_answer_to_a_request_shows_that_a_member_serves_and_its_end_alone_does_not() {

@@ -6,6 +6,7 @@ pub(crate) mod connection;
 pub(crate) mod endpoint;
 pub(crate) mod lease;
 pub(crate) mod member;
+pub(crate) mod outage;
 pub(crate) mod pause;
 pub(crate) mod proto;
 pub(crate) mod transport;

@@ -71,6 +71,10 @@ impl LateWaits {
         self.pasts.remove(&revision);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waits.is_empty()
+    }
+
     /// Keeps a wait, or ends it if nothing is still to be shown. `shown` is the revision up to which
     /// the watch has shown the changes of the event.
     pub(crate) fn add(&mut self, late: Late, now: Instant, shown: i64) {

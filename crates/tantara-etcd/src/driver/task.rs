@@ -156,8 +156,7 @@ pub(crate) async fn run(
                 driver.note_change();
             }
             Some(done) = driver.jobs.join_next() => {
-                if let Ok(done) = done { driver.on_done(done) }
-                driver.note_change();
+                if !done.is_ok_and(|done| driver.on_done(done)) { driver.note_change() }
             }
             Some(past) = driver.past.next() => {
                 driver.leave_outdated_stream();
@@ -178,7 +177,7 @@ pub(crate) async fn run(
 
 impl Driver {
     /// After something has happened, waits may have to be counted or doubts be decided. While
-    /// nothing happens, the driver sleeps.
+    /// nothing happens, or a read has shown nothing new, the driver sleeps.
     fn note_change(&mut self) {
         let now = Instant::now();
         self.next_count = self.next_count.min(now + COUNTED);
@@ -255,13 +254,14 @@ impl Driver {
         }
     }
 
-    fn on_done(&mut self, done: Done) {
+    /// Returns whether this has changed nothing.
+    fn on_done(&mut self, done: Done) -> bool {
         self.leave_outdated_stream();
         match done {
             Done::Read { number, names, joining, snapshot } => {
                 self.is_reading = false;
                 match snapshot {
-                    Ok(snapshot) => self.begin(number, names, joining, &snapshot),
+                    Ok(snapshot) => return self.begin(number, names, joining, &snapshot),
                     Err(failure) => self.fail(names, joining, &failure),
                 }
             }
@@ -286,6 +286,7 @@ impl Driver {
                 }
             }
         }
+        false
     }
 
     /// Ends the waits whose time has passed, by a read that began after that.
@@ -315,12 +316,14 @@ impl Driver {
         }
     }
 
-    /// Applies a read to the waits that have begun, and begins those that have joined for it.
-    fn apply(&mut self, number: u64, names: &[Arc<str>], joining: Vec<Vec<Joining>>, snapshot: &Snapshot) {
+    /// Applies a read to the waits that have begun, and begins those that have joined for it. Returns
+    /// whether this has changed nothing.
+    fn apply(&mut self, number: u64, names: &[Arc<str>], joining: Vec<Vec<Joining>>, snapshot: &Snapshot) -> bool {
         let now = Instant::now();
-        let mut released = Vec::new();
+        let (mut released, mut is_quiet) = (Vec::new(), true);
         for ((name, state), joining) in names.iter().zip(&snapshot.states).zip(joining) {
             let Some(waiters) = self.events.get_mut(name) else { continue };
+            is_quiet &= joining.is_empty() && state.is_ok();
             match state {
                 Ok(state) => {
                     let pulse = &state.pulse.clone().map(Arc::new);
@@ -338,13 +341,16 @@ impl Driver {
                 }
             }
             self.has_to_read |= waiters.is_stale;
+            is_quiet &= waiters.is_quiet();
         }
+        is_quiet &= released.is_empty();
         release(released);
+        is_quiet
     }
 
-    fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, snapshot: &Snapshot) {
+    fn begin(&mut self, number: u64, names: Vec<Arc<str>>, joining: Vec<Vec<Joining>>, snapshot: &Snapshot) -> bool {
         self.read_pause = Pause::new();
-        self.apply(number, &names, joining, snapshot);
+        let is_quiet = self.apply(number, &names, joining, snapshot);
         let now = Instant::now();
         for name in names {
             let Some(waiters) = self.events.get_mut(&name) else { continue };
@@ -365,6 +371,7 @@ impl Driver {
                 self.stream.end(unfit);
             }
         }
+        is_quiet
     }
 
     /// A read has failed. Waits whose deadline has passed fail; the others are tried again.

@@ -198,6 +198,13 @@ impl Waiters {
         self.joining.retain(|wait| !wait.is_abandoned());
     }
 
+    /// Whether waits have begun, and there is neither one to be counted or decided, nor an event to be
+    /// created or watched again.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let is_decided = self.doubt.is_none() && self.late.is_empty() && self.watch_at.is_none();
+        is_decided && self.count() > 0 && self.joining.is_empty() && (self.is_creating || !self.may_not_exist())
+    }
+
     /// Whether a wait does not know that the event exists.
     pub(crate) fn may_not_exist(&self) -> bool {
         self.begun.iter().any(|waiter| waiter.existed == 0)

@@ -112,6 +112,25 @@ impl One {
 const REMOVED: &str = "x was removed";
 
 #[test]
+fn waits_are_quiet_until_there_is_something_to_count_or_to_decide() {
+    let mut one = One::begun(state(None, Some("0")));
+    assert!(one.waiters.is_quiet());
+    one.read(2, 11, state(None, Some("0")));
+    assert!(one.waiters.is_quiet());
+    one.read(3, 12, absent());
+    assert!(!one.waiters.is_quiet(), "it is in doubt");
+    one.after_doubt();
+    assert!(!one.waiters.is_quiet(), "nothing waits");
+
+    let mut one = One::begun(absent());
+    assert!(!one.waiters.is_quiet(), "the event is to be created");
+    one.waiters.is_creating = true;
+    assert!(one.waiters.is_quiet());
+    one.waiters.on_watch_lost(one.now);
+    assert!(!one.waiters.is_quiet(), "it is to be watched again");
+}
+
+#[test]
 fn a_wait_for_the_next_set_ends_by_another_set_only() {
     let begun = || One::begun_with(Aim::Next, state(Some(5), Some("1")));
     for (seen, ends) in
