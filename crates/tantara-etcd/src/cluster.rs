@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::changes::Changes;
-use crate::client::endpoint::{self, Endpoints};
+use crate::client::endpoint::{self, Endpoint, Endpoints};
 use crate::driver::runtime::{Asked, Runtime};
 use crate::error::Error;
 use crate::event::ClusterEvent;
@@ -84,6 +84,12 @@ impl Cluster {
     fn begin(endpoints: impl Endpoints, options: Options) -> Result<(Cluster, Asked<()>), Error> {
         options.check()?;
         let endpoints = endpoint::parse(endpoints, options.tls.is_some())?;
+        Cluster::begin_with(endpoints, options)
+    }
+
+    /// Not generic. So all that a connection runs is compiled with this crate, and not once more with
+    /// each crate that connects, as that crate is optimised.
+    fn begin_with(endpoints: Vec<Endpoint>, options: Options) -> Result<(Cluster, Asked<()>), Error> {
         let runtime = Runtime::new(endpoints, options)?;
         let connecting = runtime.run(|store| async move {
             let until = store.connection.connect_deadline();
