@@ -249,8 +249,8 @@ impl Event {
     /// # Blocking
     ///
     /// The thread first spins for some microseconds, because a signal from another processor often
-    /// comes that soon. (It skips this if spinning has failed lately.) Then it sleeps in the
-    /// kernel. In async code use [`wait_async`](Event::wait_async).
+    /// comes that soon, and yields the processor once to threads that could send one. (It skips what
+    /// has failed lately.) Then it sleeps in the kernel. In async code use [`wait_async`](Event::wait_async).
     #[inline]
     #[track_caller]
     pub fn wait(&self) {

@@ -7,9 +7,10 @@
 //! [`MOMENT`] looks alone would not suffice: two threads that answer each other and both sleep
 //! would wake each other again and again, and no answer would come that fast.
 //!
-//! Spinning does not pay if the other thread needs this processor. If sleeps are short all the
-//! same, the waiter then yields the processor once, and looks again. So two threads that answer
-//! each other on one processor neither sleep nor wake each other.
+//! Spinning does not pay if the other thread needs this processor. So the waiter then yields the
+//! processor once, and looks again. If the other thread has run and signalled by then, nobody
+//! sleeps and nobody is woken. A wait with a deadline yields only if the last sleep was short: a
+//! thread that yields may not run again before its deadline.
 //!
 //! Neither pays if signals are far apart, and yielding does not pay if a third thread keeps the
 //! processor. So after each failure a thread skips the attempt twice as many times, up to
@@ -30,6 +31,9 @@ const SPINS: bool = sync::SPINS && !cfg!(all(target_family = "wasm", target_os =
 const MOMENT: u32 = 24;
 /// About the cost of falling asleep and being woken.
 const WORTH: Duration = Duration::from_micros(50);
+/// How long others may run meanwhile, if it is to pay that a thread gives way. A thread that never
+/// leaves the processor keeps it for longer: Linux takes it away after 0.7 ms at the earliest.
+const TURN: Duration = Duration::from_micros(250);
 /// Hints of a pause: some hundred nanoseconds, in which a cache line changes hands several times.
 const PAUSE: u32 = 16;
 /// A thread tries at least once in this many waits.
@@ -97,7 +101,8 @@ pub(crate) fn until(deadline: Deadline, released: impl Fn() -> bool) -> bool {
         came = look(deadline, habits.slept_shortly, &released);
         habits.spin.note(came);
     }
-    if !came && habits.slept_shortly && habits.give_way.is_due() {
+    let may_be_late = habits.slept_shortly || deadline.instant().is_none();
+    if !came && may_be_late && habits.give_way.is_due() {
         came = give_way(&mut habits, released);
     }
     let _ = HABITS.try_with(|kept| kept.set(habits));
@@ -113,7 +118,7 @@ fn give_way(habits: &mut Habits, released: impl Fn() -> bool) -> bool {
     }
     let began = Instant::now();
     yield_now();
-    let is_short = began.elapsed() < WORTH;
+    let is_short = began.elapsed() < TURN;
     let came = released();
     habits.give_way.note(came && is_short);
     if !is_short {
@@ -171,6 +176,21 @@ mod tests {
             assert_eq!(waits_until_due(false), skipped);
         }
         assert_eq!([true, true, false, false].map(waits_until_due), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_wait_gives_way_unless_it_could_miss_its_deadline_by_that() {
+        let gives_way = |slept_shortly, deadline| {
+            let habits = Habits { spin: Habit::NEW, give_way: Habit::NEW, slept_shortly, may_give_way: Some(true) };
+            HABITS.with(|kept| kept.set(habits));
+            assert!(!until(deadline, || false));
+            HABITS.with(Cell::get).give_way.skip > 0
+        };
+        let later = Deadline::At(Instant::now() + Duration::from_secs(3600));
+        assert!([false, true].iter().all(|&shortly| gives_way(shortly, Deadline::Never)));
+        assert!([false, true].iter().all(|&shortly| gives_way(shortly, Deadline::Open)));
+        assert!(!gives_way(false, later));
+        assert!(gives_way(true, later));
     }
 
     #[test]
