@@ -34,6 +34,8 @@ const WORTH: Duration = Duration::from_micros(50);
 /// How long others may run meanwhile, if it is to pay that a thread gives way. A thread that never
 /// leaves the processor keeps it for longer: Linux takes it away after 0.7 ms at the earliest.
 const TURN: Duration = Duration::from_micros(250);
+/// One in so many attempts to give way is timed, as long as all pay.
+const MEASURED: u8 = 8;
 /// Hints of a pause: some hundred nanoseconds, in which a cache line changes hands several times.
 const PAUSE: u32 = 16;
 /// A thread tries at least once in this many waits.
@@ -77,13 +79,20 @@ struct Habits {
     give_way: Habit,
     /// The last sleep that was timed was short.
     slept_shortly: bool,
+    /// How often it has given way, and that has paid, since the time was measured.
+    unmeasured: u8,
     /// Whether this thread may give way: not known, or not for long.
     may_give_way: Option<bool>,
 }
 
+impl Habits {
+    const NEW: Habits =
+        Habits { spin: Habit::NEW, give_way: Habit::NEW, slept_shortly: false, unmeasured: 0, may_give_way: None };
+}
+
 per_thread! {
     static HABITS: Cell<Habits> = const {
-        Cell::new(Habits { spin: Habit::NEW, give_way: Habit::NEW, slept_shortly: false, may_give_way: None })
+        Cell::new(Habits::NEW)
     }
 }
 
@@ -116,11 +125,12 @@ fn give_way(habits: &mut Habits, released: impl Fn() -> bool) -> bool {
         habits.give_way.note(false);
         return false;
     }
-    let began = Instant::now();
+    let began = (habits.unmeasured == 0).then(Instant::now);
     yield_now();
-    let is_short = began.elapsed() < TURN;
     let came = released();
+    let is_short = began.is_none_or(|began| began.elapsed() < TURN);
     habits.give_way.note(came && is_short);
+    habits.unmeasured = if came && is_short { (habits.unmeasured + 1) % MEASURED } else { 0 };
     if !is_short {
         // The thread's scheduling may have been changed.
         habits.may_give_way = None;
@@ -181,8 +191,7 @@ mod tests {
     #[test]
     fn a_wait_gives_way_unless_it_could_miss_its_deadline_by_that() {
         let gives_way = |slept_shortly, deadline| {
-            let habits = Habits { spin: Habit::NEW, give_way: Habit::NEW, slept_shortly, may_give_way: Some(true) };
-            HABITS.with(|kept| kept.set(habits));
+            HABITS.with(|kept| kept.set(Habits { slept_shortly, may_give_way: Some(true), ..Habits::NEW }));
             assert!(!until(deadline, || false));
             HABITS.with(Cell::get).give_way.skip > 0
         };
