@@ -9,6 +9,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use tantara::__private::{External, Identity, Seal, Sealed, Slot};
 use tantara::Waitable;
+use tantara_etcd::__private::Seen;
 use tantara_etcd::{ClusterWait, ClusterWaiter, Origin};
 
 use crate::connection::{Connection, Handle, instance};
@@ -31,10 +32,15 @@ use crate::task::{self, Aim};
 ///
 /// set() releases every waiter, even if clear() follows at once, and even if connections or leaders
 /// fail meanwhile.
+///
+/// Once a method of this object has seen the event, is_set(), last_set() and every wait raise
+/// FileNotFoundError if it was removed. set(), clear(), pulse() and hold() create it again.
 #[pyclass(module = "tantara", frozen, weakref)]
 pub(crate) struct ClusterEvent {
     connection: Arc<Connection>,
     name: String,
+    /// What the methods have seen of the event.
+    seen: Arc<Seen>,
 }
 
 /// Converts the answer of a request without a result.
@@ -46,11 +52,11 @@ impl ClusterEvent {
     pub(crate) fn new(connection: &Arc<Connection>, name: &str) -> PyResult<ClusterEvent> {
         tantara_etcd::ClusterEvent::check_name(name).map_err(of_cluster)?;
         connection.with(|_| ())?;
-        Ok(ClusterEvent { connection: Arc::clone(connection), name: name.to_owned() })
+        Ok(ClusterEvent { connection: Arc::clone(connection), name: name.to_owned(), seen: Arc::default() })
     }
 
     fn event(&self) -> PyResult<Handle<tantara_etcd::ClusterEvent>> {
-        self.connection.with(|cluster| Handle::new(cluster.event(&self.name)))
+        self.connection.with(|cluster| Handle::new(cluster.event_as_seen(&self.name, &self.seen)))
     }
 
     /// Begins a wait.

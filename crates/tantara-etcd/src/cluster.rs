@@ -1,6 +1,7 @@
 //! [`Cluster`], a connection to the events of a namespace.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::changes::Changes;
@@ -10,6 +11,7 @@ use crate::error::Error;
 use crate::event::ClusterEvent;
 use crate::list::{self, ClusterEntry};
 use crate::options::Options;
+use crate::store::seen::Seen;
 
 /// A connection to an etcd cluster, and to the events in one namespace of it.
 ///
@@ -102,7 +104,14 @@ impl Cluster {
     /// invalid name or an unreachable cluster.
     #[must_use]
     pub fn event(&self, name: impl AsRef<str>) -> ClusterEvent {
-        ClusterEvent::new(self.runtime.clone(), name.as_ref())
+        self.event_as_seen(name, &Arc::default())
+    }
+
+    /// The event with this name, for a handle that has seen it as others have.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn event_as_seen(&self, name: impl AsRef<str>, seen: &Arc<Seen>) -> ClusterEvent {
+        ClusterEvent::new(self.runtime.clone(), name.as_ref(), Arc::clone(seen))
     }
 
     /// The namespace of its events.

@@ -123,7 +123,7 @@ impl Error {
         matches!(self.0.kind, Kind::Credentials { .. } | Kind::Denied { .. })
     }
 
-    /// Whether the event was removed during the wait.
+    /// Whether the event was removed: during the wait, or since this handle has seen it.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         matches!(self.0.kind, Kind::Removed { .. })

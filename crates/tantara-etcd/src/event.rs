@@ -16,6 +16,8 @@ use crate::list::{self, ClusterWaiter};
 use crate::store::Store;
 use crate::store::keys::{self, Stamp};
 use crate::store::read;
+use crate::store::seen::Seen;
+use crate::store::state::State;
 use crate::store::write::{IdempotentWrite, WriteError};
 use crate::wait::ClusterWait;
 
@@ -40,6 +42,15 @@ use crate::wait::ClusterWait;
 /// If an event is set *and removed* while a client is cut off, the history of the cluster shows it.
 /// If that history is compacted meanwhile, the wait fails as removed, or, if the event did not
 /// exist when it began, goes on.
+///
+/// # Removal
+///
+/// A handle is a name, and the event may not exist yet: then it is unset, and a wait creates it. Once
+/// a handle or a clone of it has seen the event, by a change, a read or a wait, its absence is a
+/// removal: `is_set`, `last_set` and all waits fail with [`is_removed`](Error::is_removed), as those
+/// of a [`SharedEvent`](tantara::SharedEvent) do. `set`, `clear`, `pulse` and `hold` create the event
+/// again, for old handles too. [`Cluster::event`](crate::Cluster::event) makes a handle that has
+/// seen nothing.
 ///
 /// # Memory ordering
 ///
@@ -70,6 +81,7 @@ use crate::wait::ClusterWait;
 pub struct ClusterEvent {
     pub(crate) runtime: Runtime,
     name: Arc<str>,
+    pub(crate) seen: Arc<Seen>,
 }
 
 pub(crate) const SET: &str = "set an event";
@@ -79,8 +91,8 @@ const REMOVE: &str = "remove an event";
 const END_HOLDS: &str = "end the holds of an event that was removed";
 
 impl ClusterEvent {
-    pub(crate) fn new(runtime: Runtime, name: &str) -> ClusterEvent {
-        ClusterEvent { runtime, name: name.into() }
+    pub(crate) fn new(runtime: Runtime, name: &str, seen: Arc<Seen>) -> ClusterEvent {
+        ClusterEvent { runtime, name: name.into(), seen }
     }
 
     /// Its name.
@@ -102,8 +114,8 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// If the name is invalid, if the cluster cannot be reached within the options' timeout, or if
-    /// it does not permit the request.
+    /// If the name is invalid, if the cluster cannot be reached within the options' timeout, if it
+    /// does not permit the request, or if the event was [removed](ClusterEvent#removal).
     pub fn is_set(&self) -> Result<bool, Error> {
         self.request_is_set()?.wait()
     }
@@ -114,10 +126,7 @@ impl ClusterEvent {
     }
 
     fn request_is_set(&self) -> Result<Asked<bool>, Error> {
-        self.run(|store, name| async move {
-            let until = store.connection.request_deadline();
-            Ok(read::event(&store, READ, name, until).await?.is_set())
-        })
+        self.read(READ, |state| state.is_set())
     }
 
     /// Sets it, which releases all waits. To say why, use
@@ -125,9 +134,10 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// As for [`is_set`](ClusterEvent::is_set); and [`is_unknown`](Error::is_unknown) if the
-    /// connection was lost after the request was sent, so that it may or may not be set:
-    /// [`Error::pending`] finds out. It is always safe to set it again.
+    /// If the name is invalid, if the cluster cannot be reached within the options' timeout, or if it
+    /// does not permit the request; and [`is_unknown`](Error::is_unknown) if the connection was lost
+    /// after the request was sent, so that it may or may not be set: [`Error::pending`] finds out. It
+    /// is always safe to set it again.
     pub fn set(&self) -> Result<(), Error> {
         self.write(SET, put_set)?.wait()
     }
@@ -169,7 +179,8 @@ impl ClusterEvent {
     }
 
     /// Removes it: all waits fail with [`is_removed`](Error::is_removed), its holds end, and its
-    /// keys are deleted. `false` if it did not exist.
+    /// keys are deleted. `false` if it did not exist. Handles that have seen it then
+    /// [fail](ClusterEvent#removal).
     ///
     /// Its holders are notified at once. A holder that cannot be notified, as during an outage,
     /// detects it within about the options' [`recheck`](crate::Options::recheck) after the outage.
@@ -188,16 +199,17 @@ impl ClusterEvent {
     }
 
     fn request_remove(&self) -> Result<Asked<bool>, Error> {
-        let runtime = self.runtime.clone();
+        let (runtime, seen) = (self.runtime.clone(), Arc::clone(&self.seen));
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
             runtime.earlier_waits_have_begun(&name, until).await;
-            let exists = read::event(&store, REMOVE, Arc::clone(&name), until).await?.exists();
-            if exists {
+            let (state, _) = read::event(&store, REMOVE, Arc::clone(&name), until).await?;
+            if state.exists() {
                 let key = store.keys.event(&name);
                 let delete = DeleteRange { range_end: keys::end_of(&key), key };
                 let deleted = store.writes.apply(REMOVE, vec![delete.into()], until).await;
                 let revision = deleted.map_err(|error| write_error(error, REMOVE, runtime))?;
+                seen.exists_at(revision.saturating_sub(1));
                 // Exactly the holds that were deleted: another one may have begun since the event was
                 // read. Their holders learn of it when their leases end, or by themselves: the event
                 // is removed, so no failure from here on may be reported as that of the removal.
@@ -206,7 +218,7 @@ impl ClusterEvent {
                     store.leases.revoke_all(END_HOLDS, holds.iter().map(|hold| hold.lease)).await;
                 }
             }
-            Ok(exists)
+            Ok(state.exists())
         })
     }
 
@@ -216,7 +228,7 @@ impl ClusterEvent {
     ///
     /// If the wait cannot begin, as for [`is_set`](ClusterEvent::is_set). A wait that has begun
     /// survives every outage of the cluster. It fails only if the event is
-    /// [removed](Error::is_removed) or may no longer be read.
+    /// [removed](ClusterEvent#removal) or may no longer be read.
     #[track_caller]
     pub fn wait(&self) -> Result<(), Error> {
         self.wait_async().wait()
@@ -270,13 +282,13 @@ impl ClusterEvent {
 
     #[track_caller]
     pub(crate) fn begin(&self, aim: Aim) -> ClusterWait {
-        ClusterWait::new(&self.runtime, &self.name, aim)
+        ClusterWait::new(&self.runtime, &self.name, &self.seen, aim)
     }
 
     #[track_caller]
     pub(crate) fn wait_timeout_for(&self, aim: Aim, timeout: Duration) -> Result<bool, Error> {
         if timeout.is_zero() {
-            return ClusterWait::poll_once(&self.runtime, &self.name, aim);
+            return ClusterWait::poll_once(&self.runtime, &self.name, &self.seen, aim);
         }
         self.begin(aim).wait_timeout(timeout)
     }
@@ -284,7 +296,7 @@ impl ClusterEvent {
     #[track_caller]
     pub(crate) fn wait_deadline_for(&self, aim: Aim, deadline: Instant) -> Result<bool, Error> {
         if deadline <= Instant::now() {
-            return ClusterWait::poll_once(&self.runtime, &self.name, aim);
+            return ClusterWait::poll_once(&self.runtime, &self.name, &self.seen, aim);
         }
         self.begin(aim).wait_deadline(deadline)
     }
@@ -322,7 +334,8 @@ impl ClusterEvent {
     ///
     /// # Errors
     ///
-    /// As for [`is_set`](ClusterEvent::is_set).
+    /// If the name is invalid, if the cluster cannot be reached within the options' timeout, or if it
+    /// does not permit the request.
     pub fn waiters(&self) -> Result<Vec<ClusterWaiter>, Error> {
         self.run(list::waiters)?.wait()
     }
@@ -332,18 +345,35 @@ impl ClusterEvent {
         self.run(list::waiters)?.into_future().await
     }
 
+    /// Reads the state of the event, which must not have been removed since a handle has seen it.
+    pub(crate) fn read<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        value: impl FnOnce(State) -> T + Send + 'static,
+    ) -> Result<Asked<T>, Error> {
+        let seen = Arc::clone(&self.seen);
+        self.run(move |store, name| async move {
+            let (before, until) = (seen.by_now(), store.connection.request_deadline());
+            let (state, revision) = read::event(&store, doing, Arc::clone(&name), until).await?;
+            seen.look(before, revision, state.exists(), &name)?;
+            Ok(value(state))
+        })
+    }
+
     pub(crate) fn write(
         &self,
         doing: &'static str,
         ops: impl FnOnce(&Store, &str) -> Vec<Op>,
     ) -> Result<Asked<()>, Error> {
-        let runtime = self.runtime.clone();
+        let (runtime, seen) = (self.runtime.clone(), Arc::clone(&self.seen));
         let ops = ops(runtime.store(), &self.name);
         self.run(move |store, name| async move {
             let until = store.connection.request_deadline();
             runtime.earlier_waits_have_begun(&name, until).await;
             let written = store.writes.apply(doing, ops, until).await;
-            written.map(drop).map_err(|error| write_error(error, doing, runtime))
+            let revision = written.map_err(|error| write_error(error, doing, runtime))?;
+            seen.exists_at(revision);
+            Ok(())
         })
     }
 

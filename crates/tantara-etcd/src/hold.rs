@@ -107,7 +107,8 @@ impl ClusterEvent {
                 failure: vec![Range::of(key.clone()).into()],
             };
             match store.connection.call(DOING, &create, until).await {
-                Ok(_) => {
+                Ok(answer) => {
+                    event.seen.exists_at(answer.header.unwrap_or_default().revision);
                     let hold = call.and_then(|call| Some(store.recorded.event(&name)?.hold(call)));
                     lease.is_for(key, hold);
                     Ok(Hold { event, lease })

@@ -92,6 +92,12 @@ pub use options::Options;
 pub use tls::Tls;
 pub use wait::ClusterWait;
 
+/// For the Python package, whose handles outlive the connection. Not part of the public API.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::store::seen::Seen;
+}
+
 /// The examples of README.md.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,13 +1,10 @@
 //! [`ClusterEvent`]'s sets with a note, and the record of the last set.
 
-use std::sync::Arc;
-
 use crate::driver::runtime::Asked;
 use crate::error::Error;
 use crate::event::{self, ClusterEvent};
 use crate::list::Origin;
 use crate::store::keys::{self, Stamp};
-use crate::store::read;
 
 const READ: &str = "read the last set of an event";
 
@@ -99,10 +96,6 @@ impl ClusterEvent {
     }
 
     fn request_last_set(&self) -> Result<Asked<Option<Origin>>, Error> {
-        self.run(|store, name| async move {
-            let until = store.connection.request_deadline();
-            let state = read::event(&store, READ, Arc::clone(&name), until).await?;
-            Ok(state.last_set().map(Origin::from))
-        })
+        self.read(READ, |state| state.last_set().map(Origin::from))
     }
 }

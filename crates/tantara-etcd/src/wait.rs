@@ -17,6 +17,7 @@ use crate::driver::runtime::Runtime;
 use crate::driver::task::Request;
 use crate::error::Error;
 use crate::store::keys;
+use crate::store::seen::Seen;
 
 /// A wait for a [`ClusterEvent`](crate::ClusterEvent), from
 /// [`wait_async`](crate::ClusterEvent::wait_async),
@@ -53,8 +54,8 @@ pub struct ClusterWait {
 
 impl ClusterWait {
     #[track_caller]
-    pub(crate) fn new(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
-        let wait = ClusterWait::unbegun(runtime, name, aim);
+    pub(crate) fn new(runtime: &Runtime, name: &Arc<str>, seen: &Arc<Seen>, aim: Aim) -> ClusterWait {
+        let wait = ClusterWait::unbegun(runtime, name, seen, aim);
         if !wait.state.is_over() {
             let until = runtime.store().connection.request_deadline();
             let beginning = runtime.beginnings().add();
@@ -65,8 +66,8 @@ impl ClusterWait {
 
     /// Reads the event once: a wait whose time has passed already.
     #[track_caller]
-    pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> Result<bool, Error> {
-        let wait = ClusterWait::unbegun(runtime, name, aim);
+    pub(crate) fn poll_once(runtime: &Runtime, name: &Arc<str>, seen: &Arc<Seen>, aim: Aim) -> Result<bool, Error> {
+        let wait = ClusterWait::unbegun(runtime, name, seen, aim);
         if !wait.state.is_over() {
             runtime.check_may_block()?;
             wait.block_on_decision();
@@ -75,11 +76,11 @@ impl ClusterWait {
     }
 
     #[track_caller]
-    fn unbegun(runtime: &Runtime, name: &Arc<str>, aim: Aim) -> ClusterWait {
+    fn unbegun(runtime: &Runtime, name: &Arc<str>, seen: &Arc<Seen>, aim: Aim) -> ClusterWait {
         let state = match keys::check_name(name).and_then(|()| runtime.check_process()) {
-            Ok(()) => WaitState::new(name, aim, runtime.store().recorded.event(name)),
+            Ok(()) => WaitState::new(name, seen, aim, runtime.store().recorded.event(name)),
             Err(error) => {
-                let state = WaitState::new(name, aim, None);
+                let state = WaitState::new(name, seen, aim, None);
                 state.complete(Err(error));
                 state
             }
@@ -268,9 +269,9 @@ mod tests {
     #[test]
     fn a_wait_that_the_child_of_a_fork_has_inherited_fails() {
         let inherited = || {
-            let mut wait = ClusterWait::unbegun(&Runtime::inherited(), &"event".into(), Aim::Set);
+            let mut wait = ClusterWait::unbegun(&Runtime::inherited(), &"event".into(), &Arc::default(), Aim::Set);
             // It began in the parent.
-            wait.state = WaitState::new(&"event".into(), Aim::Set, None);
+            wait.state = WaitState::new(&"event".into(), &Arc::default(), Aim::Set, None);
             wait
         };
         let long = Duration::from_secs(60);

@@ -120,6 +120,7 @@ impl Fixture {
                 2 => Kind::Clear,
                 _ => Kind::Look(false),
             };
+            let may_be_gone = matches!(kind, Kind::Look(_)) && event == REMOVED;
             let began = Instant::now();
             let outcome = match kind {
                 Kind::Set => events[event].set().map(|()| Some(kind)),
@@ -131,6 +132,8 @@ impl Fixture {
             let mut done = None;
             match outcome {
                 Ok(kind) => done = kind,
+                // It is not set.
+                Err(error) if error.is_removed() && may_be_gone => done = Some(kind),
                 Err(error) => {
                     assert!(error.is_unknown() || error.is_unreachable(), "{error}");
                     let mut record = self.record.lock().unwrap();
@@ -363,12 +366,16 @@ fn is_lost(waited: &Waited, done: &[Done]) -> bool {
     waited.outcome == Outcome::TimedOut && done.iter().any(|done| within(&done))
 }
 
-/// Whether the wait was released, and no set can have been the reason; or failed as removed without
-/// a removal.
+/// Whether the wait was released, and no set can have been the reason; or failed as removed although
+/// nobody had removed the event, or it had been created again before.
 fn is_false(waited: &Waited, done: &[Done]) -> bool {
     if waited.outcome == Outcome::Removed {
-        let is_reason = |done: &Done| done.kind == Kind::Remove && done.began < waited.ended;
-        return !done.iter().any(|done| is_reason(done) && done.ended > waited.began);
+        let creates = |done: &Done| matches!(done.kind, Kind::Set | Kind::Clear | Kind::Pulse);
+        let is_reason = |removal: &Done| {
+            let is_over = |done: &Done| creates(done) && done.began > removal.ended && done.ended < waited.began;
+            removal.kind == Kind::Remove && removal.began < waited.ended && !done.iter().any(is_over)
+        };
+        return !done.iter().any(is_reason);
     }
     let can_be_seen = |set: &&Done| {
         let is_over = |clear: &Done| {
@@ -451,6 +458,11 @@ fn the_checker_sees_through_bad_records() {
     assert!(!is_lost(&waited(5, 30, Outcome::Released), &pulse));
     assert!(is_false(&waited(25, 30, Outcome::Released), &pulse));
     assert!(!is_false(&waited(15, 30, Outcome::Released), &pulse));
+    let removal = done(Kind::Remove, 1, 2);
+    assert!(is_false(&waited(5, 30, Outcome::Removed), &pulse));
+    assert!(!is_false(&waited(5, 30, Outcome::Removed), &[removal]), "the handle has seen the event before");
+    assert!(is_false(&waited(5, 30, Outcome::Removed), &[removal, done(Kind::Clear, 3, 4)]));
+    assert!(!is_false(&waited(5, 30, Outcome::Removed), &[removal, done(Kind::Clear, 3, 6)]));
     let over = [done(Kind::Set, 1, 2), done(Kind::Clear, 3, 4)];
     assert!(is_false(&waited(5, 30, Outcome::Released), &over));
     assert!(!is_false(&waited(5, 30, Outcome::Released), &over[..1]));

@@ -16,6 +16,7 @@ mod order;
 mod other_waits;
 mod promises;
 mod recorded;
+mod removed;
 mod scopes;
 mod versions;
 mod wakers;

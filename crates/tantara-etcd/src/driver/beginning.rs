@@ -110,7 +110,7 @@ mod tests {
     fn a_write_waits_for_the_waits_before_it_and_for_no_later_one() {
         let (mut joins, counted) = (Joins::default(), Beginnings::default());
         let joining = |order| {
-            let state = WaitState::new(&"event".into(), Aim::Set, None);
+            let state = WaitState::new(&"event".into(), &Arc::default(), Aim::Set, None);
             Joining { wait: Completer(state), order, until: Instant::now(), _beginning: counted.add() }
         };
         let write = |joins: &mut Joins, after| {

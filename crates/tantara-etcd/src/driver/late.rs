@@ -14,8 +14,12 @@ use crate::driver::mailbox::{Aim, Completer};
 use crate::error::Error;
 use crate::store::state::State;
 
-/// Whether this state, read after the time of a wait has passed, releases it, however it began.
-pub(crate) fn decides(wait: &Completer, state: &State) -> bool {
+/// Whether this state, read after the time of a wait has passed, releases it, however it began; or has
+/// failed it, because the event was removed before it began.
+pub(crate) fn decides(wait: &Completer, revision: i64, state: &State) -> bool {
+    if !wait.begun.is_set() && !wait.look(revision, state.exists()) {
+        return true;
+    }
     match wait.aim {
         Aim::Set => state.is_set(),
         // To a wait that has begun, a state without the event is a removal.

@@ -12,6 +12,7 @@ use tantara::waits::Outside;
 
 use crate::error::Error;
 use crate::lock::lock;
+use crate::store::seen::Seen;
 use crate::wake;
 
 /// Fails in a child that the process which made a connection has forked.
@@ -158,6 +159,9 @@ pub(crate) struct WaitState {
     /// The event's name.
     pub(crate) name: Arc<str>,
     pub(crate) aim: Aim,
+    /// What the handle has seen, and what it had seen when the wait was requested.
+    seen: Arc<Seen>,
+    seen_before: i64,
     /// `true` if the wait was released, `false` if its time passed first.
     end: Completion<bool>,
     /// Set once the cluster has been read for the wait: every later `set` counts.
@@ -169,9 +173,10 @@ pub(crate) struct WaitState {
 
 impl WaitState {
     /// `outside` is the event if waits are recorded.
-    pub(crate) fn new(name: &Arc<str>, aim: Aim, outside: Option<Arc<Outside>>) -> Arc<WaitState> {
+    pub(crate) fn new(name: &Arc<str>, seen: &Arc<Seen>, aim: Aim, outside: Option<Arc<Outside>>) -> Arc<WaitState> {
         let (end, begun, has_left) = (Completion::default(), Event::new(), AtomicBool::new(false));
-        let state = Arc::new(WaitState { name: Arc::clone(name), aim, end, begun, has_left, outside });
+        let (name, seen, seen_before) = (Arc::clone(name), Arc::clone(seen), seen.by_now());
+        let state = Arc::new(WaitState { name, aim, seen, seen_before, end, begun, has_left, outside });
         if let Some(outside) = &state.outside {
             outside.is_awaited_by(state.over(), aim == Aim::Unset);
         }
@@ -181,6 +186,18 @@ impl WaitState {
     /// Whether the record of waits knows the event of this wait.
     pub(crate) fn is_recorded(&self) -> bool {
         self.outside.is_some()
+    }
+
+    /// The event existed at this revision.
+    pub(crate) fn note_existed(&self, revision: i64) {
+        self.seen.exists_at(revision);
+    }
+
+    /// A read for this wait shows whether the event exists. Returns whether the wait goes on: it fails
+    /// if the handle had seen the event.
+    pub(crate) fn look(&self, revision: i64, exists: bool) -> bool {
+        let looked = self.seen.look(self.seen_before, revision, exists, &self.name);
+        looked.map_err(|error| self.complete(Err(error))).is_ok()
     }
 
     /// Ends the wait, unless it has ended.

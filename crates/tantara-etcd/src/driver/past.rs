@@ -119,7 +119,7 @@ mod tests {
         let (store, _keep_alive) = Store::new(parse("127.0.0.1:1", false).unwrap(), Options::new(), async {});
         let mut reads = PastReads::new(Arc::new(store), "read");
         let (name, now) = (Arc::from("event"), Instant::now());
-        let wait = WaitState::new(&name, Aim::Unset, None);
+        let wait = WaitState::new(&name, &Arc::default(), Aim::Unset, None);
         let waiters = Waiters::with(Completer(Arc::clone(&wait)), 500, now);
         let mut events = Events::from([(Arc::clone(&name), waiters)]);
         for revision in (0..1_000).chain(0..1_000) {

@@ -299,7 +299,7 @@ impl Driver {
         for wait in waits {
             match (states.get(&wait.name), self.events.get_mut(&wait.name)) {
                 // This read alone decides a wait that has not begun.
-                (Some(Ok(state)), _) if decides(&wait, state) => wait.complete(Ok(true)),
+                (Some(Ok(state)), _) if decides(&wait, snapshot.revision, state) => wait.complete(Ok(true)),
                 (Some(Err(error)), _) => wait.complete(Err(error.clone())),
                 (Some(Ok(state)), Some(waiters)) => waiters.decide(wait, snapshot.revision, state, now, limits),
                 _ => wait.complete(Ok(false)),

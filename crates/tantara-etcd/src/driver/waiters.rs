@@ -148,6 +148,7 @@ impl Waiter {
     /// The event existed at this revision.
     fn note_existed(&mut self, revision: i64) {
         self.existed = self.existed.max(revision);
+        self.wait.note_existed(revision);
     }
 }
 
@@ -242,7 +243,9 @@ impl Waiters {
         // A read that began before the wait is newer all the same if its revision is higher.
         let concerns = |waiter: &Waiter| waiter.joined < number || waiter.revision < revision;
         let is_released = |waiter: &mut Waiter| concerns(waiter) && waiter.is_released_by(state, pulse);
-        let released = self.begun.extract_if(.., is_released).collect();
+        let released: Vec<Waiter> = self.begun.extract_if(.., is_released).collect();
+        // What releases a wait shows that the event exists.
+        released.iter().for_each(|waiter| waiter.wait.note_existed(revision));
         for waiter in self.begun.iter_mut().filter(|waiter| concerns(waiter)) {
             if is_replaced || revision < waiter.revision {
                 // The event was not set in the new history, so the wait begins anew.
@@ -296,9 +299,10 @@ impl Waiters {
 
     /// Begins the waits that have joined for this read. Returns those that it releases.
     pub(crate) fn begin(&mut self, joining: Vec<Joining>, view: &View<'_>) -> Vec<Waiter> {
-        let joining = joining.into_iter().filter(|joining| !joining.wait.is_abandoned());
-        let existed = if view.state.exists() { view.revision } else { 0 };
-        let begun = joining.map(|Joining { wait, order, .. }| Waiter {
+        let (exists, mut joining) = (view.state.exists(), joining);
+        joining.retain(|joining| !joining.wait.is_abandoned() && joining.wait.look(view.revision, exists));
+        let existed = if exists { view.revision } else { 0 };
+        let begun = joining.into_iter().map(|Joining { wait, order, .. }| Waiter {
             wait,
             order,
             revision: view.revision,
@@ -374,7 +378,9 @@ impl Waiters {
         } else if part == Part::Pulse {
             self.newest_set = self.newest_set.max(revision);
             let is_released = |waiter: &mut Waiter| waiter.revision < revision && waiter.wait.aim != Aim::Unset;
-            return self.begun.extract_if(.., is_released).collect();
+            let released: Vec<Waiter> = self.begun.extract_if(.., is_released).collect();
+            released.iter().for_each(|waiter| waiter.wait.note_existed(revision));
+            return released;
         } else {
             self.begun.iter_mut().filter(|waiter| waiter.revision <= revision).for_each(|it| it.note_existed(revision));
         }

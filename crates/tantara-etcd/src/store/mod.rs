@@ -5,6 +5,7 @@ pub(crate) mod keys;
 pub(crate) mod queue;
 pub(crate) mod read;
 pub(crate) mod recorded;
+pub(crate) mod seen;
 pub(crate) mod state;
 pub(crate) mod write;
 

@@ -72,10 +72,16 @@ pub(crate) async fn events(
     }
 }
 
-/// Reads one event.
-pub(crate) async fn event(store: &Store, doing: &'static str, name: Arc<str>, until: Instant) -> Result<State, Error> {
+/// Reads one event. Also returns the revision.
+pub(crate) async fn event(
+    store: &Store,
+    doing: &'static str,
+    name: Arc<str>,
+    until: Instant,
+) -> Result<(State, i64), Error> {
     let snapshot = events(store, doing, &[name], until).await.map_err(|failure| failure.error)?;
-    snapshot.states.into_iter().next().unwrap_or_else(|| Ok(State::default()))
+    let state = snapshot.states.into_iter().next().unwrap_or_else(|| Ok(State::default()))?;
+    Ok((state, snapshot.revision))
 }
 
 /// Reads events as they were at a revision; 0 is the newest.

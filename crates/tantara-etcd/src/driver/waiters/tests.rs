@@ -41,7 +41,7 @@ impl One {
 
     fn with(reads: u64, aim: Aim) -> One {
         let now = Instant::now();
-        One { waiters: Waiters::new(now), wait: WaitState::new(&"x".into(), aim, None), now, reads }
+        One { waiters: Waiters::new(now), wait: WaitState::new(&"x".into(), &Arc::default(), aim, None), now, reads }
     }
 
     fn begun(state: State) -> One {
@@ -510,7 +510,7 @@ fn a_watch_that_is_faster_than_the_first_read_of_a_wait_releases_it() {
     for aim in [Aim::Set, Aim::Next] {
         for (read_at, shown, outcome) in [(11, 5, "true"), (12, 12, "None"), (13, 12, "None")] {
             let mut one = One::with(2, aim);
-            let other = WaitState::new(&"x".into(), Aim::Set, None);
+            let other = WaitState::new(&"x".into(), &Arc::default(), Aim::Set, None);
             one.read_and_begin(1, 10, &state(Some(5), Some("0")), Some(&other));
             // The event is set, and removed after that: no later read shows that it was set.
             one.change(Part::Pulse, false, 12);
@@ -524,7 +524,7 @@ fn a_watch_that_is_faster_than_the_first_read_of_a_wait_releases_it() {
 #[test]
 fn a_watch_that_is_faster_than_the_first_read_of_a_wait_until_unset_begins_again() {
     let mut one = One::with(2, Aim::Unset);
-    let (wait, other) = (Arc::clone(&one.wait), WaitState::new(&"x".into(), Aim::Unset, None));
+    let (wait, other) = (Arc::clone(&one.wait), WaitState::new(&"x".into(), &Arc::default(), Aim::Unset, None));
     let set = state(Some(5), Some("1"));
     one.read_and_begin(1, 10, &set, Some(&other));
     one.waiters.begin_watch(1, 10);
