@@ -301,7 +301,24 @@ class Methods(OnCluster):
             thread.join(LONG)
         self.assertEqual([bool(re.search("x was removed", error)) for error in errors], [True] * 2, errors)
         self.assertIs(event.remove(), False)
-        self.assertIs(event.is_set(), False)
+        # The object has seen the event. Another one has not.
+        for method in (event.is_set, event.last_set, event.wait, lambda: event.wait(0), lambda: event.wait_unset(LONG),
+                       lambda: event.wait_next(0), lambda: wait_all([event], 0)):
+            with self.assertRaisesRegex(FileNotFoundError, "x was removed"):
+                method()
+        self.assertIs(self.cluster.event("x").is_set(), False)
+        event.set()
+        self.assertIs(event.is_set(), True)
+
+    def test_a_wait_counts_from_its_call_on(self):
+        async def main():
+            for number in range(20):
+                event = self.cluster.event(str(number))
+                wait, any_of = event.wait_async(LONG), wait_any_async([Event(), event], LONG)
+                self.cluster.event(str(number)).pulse()
+                self.assertEqual((await wait, await any_of), (True, 1))
+
+        asyncio.run(main())
 
     def test_closed(self):
         event, results = self.cluster.event("x"), []
