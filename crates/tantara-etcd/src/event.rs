@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tantara::__private::{Collected, IntoSlot, Seal, Sealed, Slot};
 use tantara::Waitable;
+use tantara::waits::Outside;
 
 use crate::client::proto::{DeleteRange, Op, Put};
 use crate::driver::mailbox::Aim;
@@ -345,6 +346,11 @@ impl ClusterEvent {
         self.run(list::waiters)?.into_future().await
     }
 
+    /// The event in the record of waits, if waits are recorded.
+    pub(crate) fn recorded(&self) -> Option<Arc<Outside>> {
+        self.runtime.store().recorded.event(&self.name)
+    }
+
     /// Reads the state of the event, which must not have been removed since a handle has seen it.
     pub(crate) fn read<T: Send + 'static>(
         &self,
@@ -392,7 +398,7 @@ fn put(key: Vec<u8>, value: impl Into<Vec<u8>>) -> Op {
     Put { key, value: value.into(), lease: 0 }.into()
 }
 
-fn put_set(store: &Store, name: &str) -> Vec<Op> {
+pub(crate) fn put_set(store: &Store, name: &str) -> Vec<Op> {
     put_set_by(&Stamp::now(), store, name)
 }
 

@@ -7,6 +7,7 @@
 //! | connect | [`Cluster::connect`]; with users, TLS and timeouts: [`Options`] |
 //! | set, clear, wait | [`Cluster::event`], a [`ClusterEvent`] |
 //! | begin a wait, and block or await later | [`ClusterEvent::wait_async`], a [`ClusterWait`] |
+//! | set an event at the end of some work, also by a panic | [`ClusterEvent::set_on_drop`] |
 //! | keep an event set while a process lives | [`ClusterEvent::hold`], a [`Hold`] |
 //! | wait for several events, also of other kinds | [`tantara::any`], [`tantara::all`] |
 //! | see who waits, and every change | [`Cluster::list`], [`ClusterEvent::waiters`], [`Changes`] |
@@ -70,6 +71,7 @@ mod lock;
 mod note;
 mod options;
 mod random;
+mod set_on_drop;
 mod store;
 #[cfg(feature = "tls")]
 mod tls;

@@ -74,8 +74,7 @@ enum Setter<'a> {
     AutoReset(&'a AutoResetEvent),
     OwnedEvent(Arc<Event>),
     OwnedAutoReset(Arc<AutoResetEvent>),
-    #[allow(dead_code, reason = "for events between processes")]
-    External(usize, Box<dyn FnOnce() + Send + Sync>),
+    External(Option<Identity>, Box<dyn FnOnce() + Send + Sync>),
     Disarmed,
 }
 
@@ -110,11 +109,11 @@ impl<'a> SetOnDrop<'a> {
         SetOnDrop { setter, place, declaration }
     }
 
-    /// For an event that lives outside of this process.
-    #[allow(dead_code, reason = "for events between processes")]
+    /// For an event that lives outside of this process, with its identity in the record of waits, if it
+    /// is known there.
     #[track_caller]
-    pub(crate) fn external(address: usize, set: impl FnOnce() + Send + Sync + 'static) -> SetOnDrop<'a> {
-        SetOnDrop::new(Setter::External(address, Box::new(set)))
+    pub(crate) fn external(event: Option<Identity>, set: impl FnOnce() + Send + Sync + 'static) -> SetOnDrop<'a> {
+        SetOnDrop::new(Setter::External(event, Box::new(set)))
     }
 }
 
@@ -141,14 +140,14 @@ impl Setter<'_> {
         }
     }
 
-    /// The identity of the event.
+    /// The event in the record of waits.
     fn subject(&self) -> Option<Subject<'_>> {
         match self {
             Setter::Event(event) => Some(event.queue().subject(Kind::Event)),
             Setter::AutoReset(event) => Some(event.queue().subject(Kind::AutoReset)),
             Setter::OwnedEvent(event) => Some(event.queue().subject(Kind::Event)),
             Setter::OwnedAutoReset(event) => Some(event.queue().subject(Kind::AutoReset)),
-            Setter::External(address, _) => Some(hooks::outside(Identity::new(*address, Kind::Shared))),
+            Setter::External(event, _) => event.map(hooks::outside),
             Setter::Disarmed => None,
         }
     }

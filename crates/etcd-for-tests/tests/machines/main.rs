@@ -18,6 +18,7 @@ mod promises;
 mod recorded;
 mod removed;
 mod scopes;
+mod set_on_drop;
 mod versions;
 mod wakers;
 

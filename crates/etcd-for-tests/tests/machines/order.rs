@@ -99,7 +99,7 @@ fn tasks_and_waits_for_many_count_from_their_call_too() {
 fn a_write_comes_after_earlier_waits_through_an_outage_too() {
     let server = server();
     let proxy = Proxy::to(&server.endpoints()[0]);
-    let options = patient().namespace(namespace());
+    let options = patient().namespace(namespace()).learn_members(false);
     let cluster = Cluster::connect_with(proxy.endpoint(), options).unwrap();
     for round in 0..5 {
         let event = Arc::new(cluster.event(format!("event-{round}")));

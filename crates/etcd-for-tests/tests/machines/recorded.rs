@@ -80,6 +80,30 @@ fn a_wait_for_several_events_is_shown_once_with_their_names() {
 }
 
 #[test]
+fn who_has_declared_to_set_an_event_is_shown_until_it_was_set() {
+    waits::record(true);
+    let server = server();
+    let event = alone(&server).event("declared-here");
+    let line = line!() + 1;
+    let guard = event.set_on_drop().unwrap();
+    event.set_on_drop().unwrap().disarm();
+    let waiter = {
+        let event = event.clone();
+        thread::spawn(move || event.wait())
+    };
+    let wait = until_waiting("declared-here", 1).remove(0);
+    let (report, place) = (wait.to_string(), format!("machines/recorded.rs:{line}"));
+    let expected = "declared-here is to be set by thread recorded::who";
+    assert!(report.lines().any(|text| text.contains(expected) && text.ends_with(&place)), "{place}: {report}");
+    assert_eq!(wait.events[0].setters.len(), 1);
+    drop(guard);
+    waiter.join().unwrap().unwrap();
+    event.clear().unwrap();
+    let _wait = thread::spawn(move || event.wait_timeout(LONG));
+    assert!(until_waiting("declared-here", 1)[0].events[0].setters.is_empty());
+}
+
+#[test]
 fn who_holds_an_event_in_this_process_is_shown_until_the_hold_is_dropped_or_lost() {
     waits::record(true);
     let servers = Servers::one();

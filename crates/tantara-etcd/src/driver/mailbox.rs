@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tantara::Event;
 use tantara::waits::Outside;
@@ -124,6 +125,11 @@ impl<T> Reply<T> {
     pub(crate) fn wait(self) -> Result<T, Error> {
         self.0.is_ready.wait();
         self.take()
+    }
+
+    /// Blocks until there is a result, or the time has passed.
+    pub(crate) fn wait_timeout(&self, timeout: Duration) {
+        let _ = self.0.is_ready.wait_timeout(timeout);
     }
 
     fn take(&self) -> Result<T, Error> {

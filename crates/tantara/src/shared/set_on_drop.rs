@@ -53,6 +53,6 @@ impl SharedEvent {
         }
         let event = self.clone();
         // An event that was removed since has no waiters, and there is nobody to tell.
-        Ok(SetOnDrop::external(hooks::address(&*self.handle), move || _ = event.set()))
+        Ok(SetOnDrop::external(Some(self.handle.identity()), move || _ = event.set()))
     }
 }

@@ -330,7 +330,8 @@ fn get(address: usize, kind: Kind) -> Option<Known> {
     let own = get_own(address, kind)?;
     let other = own.stands_for.and_then(|other| get_own(other.address, other.kind));
     Some(match other {
-        Some(Known { label, holders, last_hold, .. }) => Known { label, holders, last_hold, ..own },
+        // Whether it was abandoned is not known: others may set it.
+        Some(Known { label, setters, holders, last_hold, .. }) => Known { label, setters, holders, last_hold, ..own },
         None => own,
     })
 }

@@ -93,7 +93,7 @@ pub use last_hold::LastHold;
 #[doc(hidden)]
 pub use origin::{with_origin, with_place};
 #[doc(hidden)]
-pub use outside::{Call, Held, Outside, stand_in, unrecorded};
+pub use outside::{Call, Held, Outside, set_on_drop, stand_in, unrecorded};
 #[cfg(shared_events)]
 #[doc(hidden)]
 pub use pages::{PageOfWaits, pages, publish_in};

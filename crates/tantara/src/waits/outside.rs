@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use crate::event::Event;
+use crate::set_on_drop::SetOnDrop;
 use crate::wait::{self, Wait};
 use crate::waits::hooks::{self, Identity, Kind, Place};
 use crate::waits::known::Act;
@@ -83,6 +84,17 @@ impl Drop for Held {
     fn drop(&mut self) {
         hooks::release(hooks::address(&*self.event), self.number);
     }
+}
+
+/// A value that sets an event outside of this process by that call when it is dropped. `event` is that
+/// event, if waits are recorded.
+#[track_caller]
+pub fn set_on_drop(event: Option<Arc<Outside>>, set: impl FnOnce() + Send + Sync + 'static) -> SetOnDrop<'static> {
+    let identity = event.as_ref().map(|event| event.identity(false));
+    SetOnDrop::external(identity, move || {
+        set();
+        drop(event);
+    })
 }
 
 /// In a wait for several events, the identity of the event that [stands](Outside::is_awaited_by)
