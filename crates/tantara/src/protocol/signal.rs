@@ -47,22 +47,7 @@ pub(crate) fn set(
     recorder: &impl Recorder,
     is_held: impl Fn() -> bool,
 ) -> Result<(), Gone> {
-    let mut seen = word.load(Acquire);
-    loop {
-        let now = Word::from_bits(seen);
-        if now.is_gone() {
-            return Err(Gone(now));
-        }
-        if now.is_held() {
-            match change_outlived(word, now, Word::set, recorder, &is_held) {
-                Outlived::Changed => return Ok(()),
-                Outlived::Other(other) => {
-                    seen = other;
-                    continue;
-                }
-                Outlived::No => {}
-            }
-        }
+    change(word, recorder, is_held, Word::set, |now| {
         if now.is_set() {
             recorder.repeating(now);
         } else {
@@ -77,14 +62,44 @@ pub(crate) fn set(
         }
         // A set word is stored again, so that whoever observes it sees all that happened before
         // this call.
-        match word.compare_exchange_weak(seen, now.set().bits(), AcqRel, Acquire) {
-            Ok(_) => {
-                if now.is_set() {
-                    count_repeat(word, repeats);
-                    recorder.repeated(now);
+        word.compare_exchange_weak(now.bits(), now.set().bits(), AcqRel, Acquire)?;
+        if now.is_set() {
+            count_repeat(word, repeats);
+            recorder.repeated(now);
+        }
+        Ok(())
+    })
+}
+
+/// Makes attempts until one has changed the word. An attempt is given the word to change, and
+/// returns the word that it found instead if it fails. `over_unset` is the change of a word whose
+/// holder was killed: see [`change_outlived`].
+#[inline]
+fn change(
+    word: &AtomicU32,
+    recorder: &impl Recorder,
+    is_held: impl Fn() -> bool,
+    over_unset: impl Fn(Word) -> Word,
+    attempt: impl Fn(Word) -> Result<(), u32>,
+) -> Result<(), Gone> {
+    let mut seen = word.load(Acquire);
+    loop {
+        let now = Word::from_bits(seen);
+        if now.is_gone() {
+            return Err(Gone(now));
+        }
+        if now.is_held() {
+            match change_outlived(word, now, &over_unset, recorder, &is_held) {
+                Outlived::Changed => return Ok(()),
+                Outlived::Other(other) => {
+                    seen = other;
+                    continue;
                 }
-                return Ok(());
+                Outlived::No => {}
             }
+        }
+        match attempt(now) {
+            Ok(()) => return Ok(()),
             Err(other) => {
                 seen = other;
                 lost_race(recorder, now);
@@ -200,23 +215,10 @@ pub(crate) fn pulse(
     recorder: &impl Recorder,
     is_held: impl Fn() -> bool,
 ) -> Result<(), Gone> {
-    let mut seen = word.load(Acquire);
-    loop {
-        let now = Word::from_bits(seen);
-        if now.is_gone() {
-            return Err(Gone(now));
-        }
-        if now.is_held() {
-            // To count the end of the hold advances the counter like a `set` and a `clear`.
-            match change_outlived(word, now, |unset| unset, recorder, &is_held) {
-                Outlived::Changed => return Ok(()),
-                Outlived::Other(other) => {
-                    seen = other;
-                    continue;
-                }
-                Outlived::No => {}
-            }
-        }
+    // To count the end of the hold of a killed process advances the counter like a `set` and a
+    // `clear`.
+    let over_unset = |unset| unset;
+    change(word, recorder, is_held, over_unset, |now| {
         if now.is_set() {
             recorder.repeating(now);
         } else {
@@ -229,21 +231,14 @@ pub(crate) fn pulse(
             }
         }
         let next = if now.is_set() { now.cleared() } else { now.pulsed() };
-        match word.compare_exchange_weak(seen, next.bits(), AcqRel, Acquire) {
-            Ok(_) => {
-                if now.is_set() {
-                    count_repeat(word, repeats);
-                    wake_watchers(word, now);
-                    recorder.repeated(now);
-                }
-                return Ok(());
-            }
-            Err(other) => {
-                seen = other;
-                lost_race(recorder, now);
-            }
+        word.compare_exchange_weak(now.bits(), next.bits(), AcqRel, Acquire)?;
+        if now.is_set() {
+            count_repeat(word, repeats);
+            wake_watchers(word, now);
+            recorder.repeated(now);
         }
-    }
+        Ok(())
+    })
 }
 
 /// `before` was changed to a word that is not set.
@@ -261,40 +256,18 @@ pub(crate) fn begin_hold(
     recorder: &impl Recorder,
     is_held: impl Fn() -> bool,
 ) -> Result<(), Gone> {
-    let mut seen = word.load(Acquire);
-    loop {
-        let now = Word::from_bits(seen);
-        if now.is_gone() {
-            return Err(Gone(now));
-        }
-        if now.is_held() {
-            match change_outlived(word, now, Word::held, recorder, &is_held) {
-                Outlived::Changed => return Ok(()),
-                Outlived::Other(other) => {
-                    seen = other;
-                    continue;
-                }
-                Outlived::No => {}
-            }
-        }
+    change(word, recorder, is_held, Word::held, |now| {
         if !now.is_set() {
             recorder.raising(now);
         }
-        match word.compare_exchange_weak(seen, now.held().bits(), AcqRel, Acquire) {
-            Ok(_) => {
-                if now.is_set() {
-                    count_repeat(word, repeats);
-                }
-                // A process that is killed before this does not hold the event any more.
-                shared::wake_all(word);
-                return Ok(());
-            }
-            Err(other) => {
-                seen = other;
-                lost_race(recorder, now);
-            }
+        word.compare_exchange_weak(now.bits(), now.held().bits(), AcqRel, Acquire)?;
+        if now.is_set() {
+            count_repeat(word, repeats);
         }
-    }
+        // A process that is killed before this does not hold the event any more.
+        shared::wake_all(word);
+        Ok(())
+    })
 }
 
 /// How often to try to end a hold that changes all the time.
