@@ -10,9 +10,8 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::protocol::record::{Note, Numbers, Records, Setter};
-use crate::protocol::signal::{
-    Recorder, announce_sleep, begin_hold, clear, end_hold, pulse, remove, set, sleep, sleep_until_next,
-};
+use crate::protocol::signal::as_processes_do::{clear, set};
+use crate::protocol::signal::{Recorder, announce_sleep, begin_hold, end_hold, pulse, remove, sleep, sleep_until_next};
 use crate::protocol::target::{Aim, Target};
 use crate::protocol::word::{Sleeper, Word};
 use crate::sync::AtomicU32;

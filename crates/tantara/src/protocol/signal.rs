@@ -38,16 +38,49 @@ pub(crate) trait Recorder {
     fn repeated(&self, now: Word);
 }
 
-/// Raises the flag and wakes all sleepers. A `set` that does not change the counter is counted in
-/// `repeats`.
+/// Another process has changed the word over which a `set` was recorded.
+pub(crate) struct LostRace {
+    before: Word,
+    /// What it has changed it to.
+    found: Word,
+}
+
+/// Raises the flag if that is all there is to do: the event is unset, nobody has to be woken, and
+/// no process holds it. `raising` is as [`Recorder::raising`]. If the flag was not raised, and
+/// nothing was recorded, the error is `None`.
+///
+/// Apart from [`set`], because a function without calls saves no registers.
 #[inline]
+pub(crate) fn set_at_once(word: &AtomicU32, raising: impl FnOnce(Word)) -> Result<(), Option<LostRace>> {
+    let before = Word::from_bits(word.load(Acquire));
+    if !before.is_plainly_unset_without_sleepers() {
+        return Err(None);
+    }
+    raising(before);
+    match word.compare_exchange(before.bits(), before.set().bits(), AcqRel, Acquire) {
+        Ok(_) => Ok(()),
+        Err(found) => Err(Some(LostRace { before, found: Word::from_bits(found) })),
+    }
+}
+
+/// Raises the flag and wakes all sleepers. A `set` that does not change the counter is counted in
+/// `repeats`. `lost` is what became of [`set_at_once`].
 pub(crate) fn set(
     word: &AtomicU32,
     repeats: &AtomicU32,
+    lost: Option<LostRace>,
     recorder: &impl Recorder,
     is_held: impl Fn() -> bool,
 ) -> Result<(), Gone> {
-    change(word, recorder, is_held, Word::set, |now| {
+    let seen = match lost {
+        None => word.load(Acquire),
+        // Not a later word: what follows has to notice if it changes while this looks.
+        Some(LostRace { before, found }) => {
+            recorder.raced(before);
+            found.bits()
+        }
+    };
+    change(word, seen, recorder, is_held, Word::set, |now| {
         if now.is_set() {
             recorder.repeating(now);
         } else {
@@ -71,18 +104,17 @@ pub(crate) fn set(
     })
 }
 
-/// Makes attempts until one has changed the word. An attempt is given the word to change, and
+/// Makes attempts until one has changed the word, which was `seen`. An attempt is given the word to change, and
 /// returns the word that it found instead if it fails. `over_unset` is the change of a word whose
 /// holder was killed: see [`change_outlived`].
-#[inline]
 fn change(
     word: &AtomicU32,
+    mut seen: u32,
     recorder: &impl Recorder,
     is_held: impl Fn() -> bool,
     over_unset: impl Fn(Word) -> Word,
     attempt: impl Fn(Word) -> Result<(), u32>,
 ) -> Result<(), Gone> {
-    let mut seen = word.load(Acquire);
     loop {
         let now = Word::from_bits(seen);
         if now.is_gone() {
@@ -179,8 +211,18 @@ fn count_repeat(word: &AtomicU32, repeats: &AtomicU32) {
     }
 }
 
-/// Lowers the flag, and wakes watchers.
+/// Lowers the flag if that is all there is to do, and returns whether the event is unset now. Apart
+/// from [`clear`] for the same reason as [`set_at_once`].
 #[inline]
+pub(crate) fn clear_at_once(word: &AtomicU32) -> bool {
+    let now = Word::from_bits(word.load(Acquire));
+    if !now.is_plainly_set() || now.owes_a_wake_when_cleared() {
+        return now.is_plain() && !now.is_set();
+    }
+    word.compare_exchange(now.bits(), now.cleared().bits(), AcqRel, Acquire).is_ok()
+}
+
+/// Lowers the flag, and wakes watchers.
 pub(crate) fn clear(word: &AtomicU32, is_held: impl Fn() -> bool) -> Result<(), Gone> {
     let mut seen = word.load(Acquire);
     loop {
@@ -218,7 +260,7 @@ pub(crate) fn pulse(
     // To count the end of the hold of a killed process advances the counter like a `set` and a
     // `clear`.
     let over_unset = |unset| unset;
-    change(word, recorder, is_held, over_unset, |now| {
+    change(word, word.load(Acquire), recorder, is_held, over_unset, |now| {
         if now.is_set() {
             recorder.repeating(now);
         } else {
@@ -256,7 +298,7 @@ pub(crate) fn begin_hold(
     recorder: &impl Recorder,
     is_held: impl Fn() -> bool,
 ) -> Result<(), Gone> {
-    change(word, recorder, is_held, Word::held, |now| {
+    change(word, word.load(Acquire), recorder, is_held, Word::held, |now| {
         if !now.is_set() {
             recorder.raising(now);
         }
@@ -332,4 +374,26 @@ pub(crate) fn sleep_until_next(
     // event counts after it has cleared the event, so this concerns those who find it unset too.)
     fence(SeqCst);
     shared::wait_two((word, asleep.bits()), (repeats, before), nap)
+}
+
+/// What a process does, for the models: first the short way, then the long one.
+#[cfg(loom)]
+pub(crate) mod as_processes_do {
+    use super::*;
+
+    pub(crate) fn set(
+        word: &AtomicU32,
+        repeats: &AtomicU32,
+        recorder: &impl Recorder,
+        is_held: impl Fn() -> bool,
+    ) -> Result<(), Gone> {
+        match set_at_once(word, |before| recorder.raising(before)) {
+            Ok(()) => Ok(()),
+            Err(lost) => super::set(word, repeats, lost, recorder, is_held),
+        }
+    }
+
+    pub(crate) fn clear(word: &AtomicU32, is_held: impl Fn() -> bool) -> Result<(), Gone> {
+        if clear_at_once(word) { Ok(()) } else { super::clear(word, is_held) }
+    }
 }

@@ -142,6 +142,13 @@ impl Word {
         self.0 & (SET | HELD | GONE) == SET
     }
 
+    /// Whether a `set` only has to change it: it is unset, neither held nor gone, and nobody sleeps
+    /// who would have to be woken.
+    #[inline]
+    pub(crate) const fn is_plainly_unset_without_sleepers(self) -> bool {
+        self.0 & (SET | HELD | GONE | SLEEPERS | READERS) == 0
+    }
+
     /// Whether it is set, or held.
     #[inline]
     pub(crate) const fn is_set(self) -> bool {

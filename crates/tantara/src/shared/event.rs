@@ -341,7 +341,7 @@ impl SharedEvent {
     /// If the event may only be read, or was removed.
     #[inline]
     pub fn set(&self) -> Result<(), Error> {
-        self.handle.set(None)
+        self.handle.set()
     }
 
     /// Lowers the flag. Clearing an unset event changes nothing. Waits that were released stay

@@ -16,14 +16,14 @@ use crate::event::Event;
 use crate::interrupt;
 use crate::protocol::layout::Page;
 use crate::protocol::record::{LastSet, Note, Numbers};
-use crate::protocol::signal::{self, Gone};
+use crate::protocol::signal::{self, Gone, LostRace, Recorder};
 use crate::protocol::target::{Aim, Target};
 use crate::protocol::word::{Sleeper, Word};
 use crate::shared::file::{EventFile, Standing};
 use crate::shared::holders;
 use crate::shared::registry::{self, Registry};
 use crate::sync::lock;
-use crate::sys::{self, Awake, keeping_errno, process};
+use crate::sys::{self, Awake, keeping_errno, process, ticks};
 use crate::waits::hooks::{self, Identity, Kind, Place, State};
 use crate::word::Generation;
 
@@ -89,9 +89,14 @@ pub(crate) const HOLDER_NAP: Duration = Duration::from_millis(500);
 const BLIND_NAP: Duration = Duration::from_millis(20);
 
 /// This process, and the PID namespace in which it has that number; and the time.
-#[inline]
 fn origin() -> (Numbers, Numbers) {
-    (process::process_and_namespace(), process::coarse_time())
+    (process::process_and_namespace(), ticks::recent_time().unwrap_or_else(|| ticks::noted(process::coarse_time)))
+}
+
+/// The same, if that takes no call.
+#[inline]
+fn known_origin() -> Option<(Numbers, Numbers)> {
+    Some((process::known_process_and_namespace()?, ticks::recent_time()?))
 }
 
 impl Handle {
@@ -227,8 +232,24 @@ impl Handle {
     }
 
     #[inline]
-    pub(crate) fn set(&self, note: Option<&Note>) -> Result<(), Error> {
-        self.change(|page| signal::set(&page.word, &page.repeats, &page.setter(note, origin), || self.is_held()))
+    pub(crate) fn set(&self) -> Result<(), Error> {
+        let known = if self.file.is_writable { known_origin() } else { None };
+        let Some(origin) = known else { return self.set_slowly(None, None) };
+        let page = self.page();
+        match signal::set_at_once(&page.word, |before| page.setter(None, || origin).raising(before)) {
+            Ok(()) => self.check_whole(),
+            Err(lost) => self.set_slowly(None, lost),
+        }
+    }
+
+    pub(crate) fn set_with_note(&self, note: Option<&Note>) -> Result<(), Error> {
+        self.set_slowly(note, None)
+    }
+
+    #[cold]
+    fn set_slowly(&self, note: Option<&Note>, lost: Option<LostRace>) -> Result<(), Error> {
+        let is_held = || self.is_held();
+        self.change(|page| signal::set(&page.word, &page.repeats, lost, &page.setter(note, origin), is_held))
     }
 
     pub(crate) fn pulse(&self, note: Option<&Note>) -> Result<(), Error> {
@@ -237,6 +258,12 @@ impl Handle {
 
     #[inline]
     pub(crate) fn clear(&self) -> Result<(), Error> {
+        let is_unset = self.file.is_writable && signal::clear_at_once(&self.page().word);
+        if is_unset { self.check_whole() } else { self.clear_slowly() }
+    }
+
+    #[cold]
+    fn clear_slowly(&self) -> Result<(), Error> {
         self.change(|page| signal::clear(&page.word, || self.is_held()))
     }
 
@@ -245,7 +272,6 @@ impl Handle {
         self.change(|page| signal::begin_hold(&page.word, &page.repeats, &page.setter(None, origin), is_held))
     }
 
-    #[inline]
     fn change(&self, change: impl FnOnce(&Page) -> Result<(), Gone>) -> Result<(), Error> {
         if !self.file.is_writable {
             return Err(self.read_only());

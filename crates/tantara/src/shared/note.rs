@@ -34,7 +34,7 @@ impl SharedEvent {
     /// # Ok::<(), tantara::Error>(())
     /// ```
     pub fn set_with_note(&self, note: &str) -> Result<(), Error> {
-        self.handle.set(parse(note)?.as_ref())
+        self.handle.set_with_note(parse(note)?.as_ref())
     }
 
     /// [`pulse`](SharedEvent::pulse) with a reason, as in

@@ -43,6 +43,9 @@ pub(crate) mod process;
 #[cfg_attr(loom, path = "shared_in_models.rs")]
 pub(crate) mod shared;
 #[cfg(shared_events)]
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_ticks.rs")]
+pub(crate) mod ticks;
+#[cfg(shared_events)]
 pub(crate) mod unforked;
 #[cfg_attr(not(shared_events), path = "no_words.rs")]
 mod words;

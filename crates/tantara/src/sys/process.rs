@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::platform::{keeping_errno, now};
+use super::ticks;
 
 /// The time since 1970 at the kernel's last tick, in seconds and nanoseconds: cheap, with a
 /// resolution of some milliseconds. Not a `Duration`, whose arithmetic would take a tenth of a
@@ -97,6 +98,19 @@ pub(crate) fn pid_namespace() -> u32 {
     }
 }
 
+/// What [`process_and_namespace`] returns, if that takes no call.
+#[cfg(target_has_atomic = "64")]
+#[inline]
+pub(crate) fn known_process_and_namespace() -> Option<(u32, u32)> {
+    let both = PROCESS_AND_NAMESPACE.load(Relaxed);
+    (both != 0).then_some((both as u32, (both >> 32) as u32))
+}
+
+#[cfg(not(target_has_atomic = "64"))]
+pub(crate) fn known_process_and_namespace() -> Option<(u32, u32)> {
+    None
+}
+
 /// This process's number, and its PID namespace, which are cached until a fork: by one load, because
 /// every `set` needs them.
 #[cfg(target_has_atomic = "64")]
@@ -178,6 +192,7 @@ fn ask_for_process() -> u32 {
         #[cfg(target_has_atomic = "64")]
         PROCESS_AND_NAMESPACE.store(0, Relaxed);
         FORKS.fetch_add(1, Relaxed);
+        ticks::forget();
     }
     // No lock and no `Once`, because the child of a fork could wait for ever for a thread of its
     // parent. Several threads may register the handler, each before it relies on it; then `FORKS`
