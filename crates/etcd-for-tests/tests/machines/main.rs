@@ -6,6 +6,7 @@ mod access;
 mod batches;
 #[path = "../../../tantara/tests/it/contract.rs"]
 mod contract;
+mod dead;
 mod external;
 mod faults;
 mod history;

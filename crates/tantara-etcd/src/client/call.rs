@@ -7,7 +7,7 @@ use prost::bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Status};
 
-use crate::client::connection::Connection;
+use crate::client::connection::{Connection, LATE};
 use crate::client::member::NoAnswer;
 use crate::client::pause::Pause;
 use crate::client::proto::Rpc;
@@ -89,7 +89,7 @@ impl Connection {
                     *may_be_done = true;
                     let mut tries = self.tries();
                     tries.retain(|tried| tried.endpoint == connection.endpoint.name);
-                    tries.iter_mut().for_each(|tried| tried.why = Why::from("has not answered in time"));
+                    tries.iter_mut().for_each(|tried| tried.why = Why::from(LATE));
                     let error = Error::new(Kind::Unreachable { doing, tries });
                     return Err(Failure { error, may_be_done: true, status: None });
                 }

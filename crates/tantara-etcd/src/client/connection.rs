@@ -30,7 +30,7 @@ use crate::options::{Options, shown_user};
 use crate::random;
 use crate::tls;
 
-/// How long a member may take to accept a connection before the next one is tried.
+/// How long a member may take to accept a connection before it is given up.
 const CONNECTING: Duration = Duration::from_secs(2);
 
 /// That time grows up to this with each round in which no endpoint could be connected to.
@@ -46,8 +46,12 @@ const KEEP_ALIVE_TIMES: u32 = 3;
 /// The timeout of optional requests: this long, or twice the round trip of the health check.
 const OPTIONAL: Duration = Duration::from_millis(250);
 
-/// Learnt addresses are tried once the given endpoints have not answered for this long.
-const GIVEN_FIRST: Duration = Duration::from_millis(500);
+/// Once an endpoint has not answered for this long, the next ones and the learnt addresses are tried
+/// beside it.
+const ALONE: Duration = Duration::from_millis(500);
+
+/// Why an endpoint that was tried has failed, as long as nothing else is known.
+pub(crate) const LATE: &str = "has not answered in time";
 
 /// How often a member is asked for the addresses of all members.
 const LEARNING: Duration = Duration::from_secs(30);
@@ -200,7 +204,7 @@ impl Connection {
         let (known, learnt) = (self.known(), self.addresses.learnt());
         let reason = |endpoint: &Endpoint| known.reasons.get(&endpoint.name).cloned();
         let given = self.addresses.given.iter().map(|endpoint| {
-            let why = reason(endpoint).unwrap_or_else(|| Why::from("has not answered in time"));
+            let why = reason(endpoint).unwrap_or_else(|| Why::from("was not tried in that time"));
             Try { endpoint: endpoint.name.clone(), why }
         });
         let learnt = learnt.iter().filter_map(|endpoint| {
@@ -241,11 +245,12 @@ impl Connection {
         }
         let connection = tokio::select! {
             connected = self.connect_to_given() => connected?,
+            connected = self.connect_beside() => connected?,
             connected = self.connect_to_learnt() => connected,
         };
         self.was_connected.store(true, Relaxed);
         self.outages.end();
-        self.known().reasons.clear();
+        self.known().reasons = HashMap::from([(connection.endpoint.name.clone(), Why::from(LATE))]);
         *current = Some(connection.clone());
         Ok(connection)
     }
@@ -265,9 +270,20 @@ impl Connection {
         }
     }
 
+    /// Tries each of the given endpoints once, beside one that does not answer.
+    async fn connect_beside(&self) -> Result<MemberConnection, Error> {
+        sleep(ALONE).await;
+        for _ in 1..self.addresses.given.len() {
+            if let Some(connection) = self.try_next(&self.addresses.given, 0, CONNECTING).await? {
+                return Ok(connection);
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Never fails: a learnt address may be wrong, so no answer from it is final.
     async fn connect_to_learnt(&self) -> MemberConnection {
-        sleep(GIVEN_FIRST).await;
+        sleep(ALONE).await;
         loop {
             let learnt = self.addresses.learnt();
             for _ in 0..learnt.len() {
@@ -293,6 +309,7 @@ impl Connection {
             index
         };
         let endpoint = &endpoints[index];
+        self.known().reasons.entry(endpoint.name.clone()).or_insert_with(|| Why::from(LATE));
         let serial = self.serial.fetch_add(1, Relaxed) + 1;
         match timeout(patience, Box::pin(self.connect_to(endpoint, serial, which == 1))).await {
             Ok(Ok(connection)) => return Ok(Some(connection)),
