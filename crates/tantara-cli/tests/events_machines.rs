@@ -157,6 +157,23 @@ fn a_removal_is_reported() {
 }
 
 #[test]
+fn a_hold_of_a_removed_event_ends_and_its_command_goes_on() {
+    let region = Region::new();
+    let mut holding = region.command(&["hold", "job", "up", "--", "sh", "-c", "read line; exit 7"]);
+    let mut holding = holding.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    region.done(&["wait", "job", "up"]);
+    region.done(&["rm", "job"]);
+    let mut warnings = BufReader::new(holding.stderr.take().unwrap());
+    let mut warning = String::new();
+    warnings.read_line(&mut warning).unwrap();
+    assert_eq!(warning, "tantara: warning: job was removed, and is not held any more\n");
+    assert_eq!((region.code(&["is-set", "job"]), region.code(&["is-set", "up"])), (1, 0));
+    drop(holding.stdin.take());
+    assert_eq!(holding.wait().unwrap().code(), Some(7));
+    assert_eq!(warnings.lines().count(), 0, "the other event was held to the end");
+}
+
+#[test]
 fn changes_are_printed_as_they_happen() {
     let region = Region::new();
     region.done(&["clear", "door"]);

@@ -94,26 +94,32 @@ impl Keeper {
         let (stop, stopped) = channel::<()>();
         let keep = move || {
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                for (event, hold) in &mut holds {
-                    if hold.as_ref().is_some_and(tantara_etcd::Hold::is_lost) {
-                        output::note(format_args!(
-                            "warning: the cluster was not reached, and {} may be clear",
-                            event.name()
-                        ));
-                        *hold = None;
-                    }
-                    if hold.is_none() {
-                        *hold = event.hold().ok();
-                        if hold.is_some() {
-                            output::note(format_args!("{} is held again", event.name()));
-                        }
-                    }
-                }
+                holds.retain_mut(|(event, hold)| is_kept(event, hold));
             }
         };
         let thread = thread::Builder::new().name("holds".into()).spawn(keep).ok();
         Keeper { stop: Some(stop), thread }
     }
+}
+
+/// Looks after a hold. `false` if the event was removed, which ends all holds of it.
+fn is_kept(event: &ClusterEvent, hold: &mut Option<tantara_etcd::Hold>) -> bool {
+    if hold.as_ref().is_some_and(|hold| !hold.is_lost()) {
+        return true;
+    }
+    let (name, is_removed) = (event.name(), event.is_set().is_err_and(|error| error.is_removed()));
+    if is_removed {
+        output::note(format_args!("warning: {name} was removed, and is not held any more"));
+        return false;
+    }
+    if hold.take().is_some() {
+        output::note(format_args!("warning: the cluster was not reached, and {name} may be clear"));
+    }
+    *hold = event.hold().ok();
+    if hold.is_some() {
+        output::note(format_args!("{name} is held again"));
+    }
+    true
 }
 
 impl Drop for Keeper {
