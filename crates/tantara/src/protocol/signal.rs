@@ -8,9 +8,9 @@
 //! change of a word whose holder was killed, while another process is about to end that hold. Those
 //! sleepers also look at the word every second or two.
 //!
-//! If the word says that the event is held, a change asks whether it is (`is_held`): whether a living
-//! process has the lock of a holder. If none has, asking ends the hold as well, but not if another
-//! process is about to. That process may be stopped, so the change does not wait for it.
+//! If the word says that the event is held, a change asks whether it is (`is_held`): whether a
+//! living process has the lock of a holder. If none has, asking ends the hold as well, but not if
+//! another process is about to. That process may be stopped, so the change does not wait for it.
 
 #![forbid(unsafe_code)]
 
@@ -104,9 +104,9 @@ pub(crate) fn set(
     })
 }
 
-/// Makes attempts until one has changed the word, which was `seen`. An attempt is given the word to change, and
-/// returns the word that it found instead if it fails. `over_unset` is the change of a word whose
-/// holder was killed: see [`change_outlived`].
+/// Makes attempts until one has changed the word, which was `seen`. An attempt is given the word to
+/// change, and returns the word that it found instead if it fails. `over_unset` is the change of a
+/// word whose holder was killed: see [`change_outlived`].
 fn change(
     word: &AtomicU32,
     mut seen: u32,

@@ -18,13 +18,15 @@ pub(crate) enum Aim {
 }
 
 /// What releases a wait that has begun: its aim, and the counter and the number of repeats at its
-/// beginning. In one number, because every future contains one: aim (2 bits) | counter (27 bits) |
-/// repeats (32 bits).
+/// beginning. In one number, because every future contains one: asleep (1 bit) | aim (2 bits) |
+/// counter (27 bits) | repeats (32 bits).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Target(NonZeroU64);
 
 const COUNTER_AT: u32 = 32;
 const AIM_AT: u32 = 60;
+/// A thread sleeps on the word by itself, and is counted.
+const ASLEEP: u64 = 1 << 62;
 
 impl Target {
     /// The target of a wait that begins now.
@@ -36,7 +38,7 @@ impl Target {
     }
 
     fn aim(self) -> Aim {
-        match self.0.get() >> AIM_AT {
+        match self.0.get() >> AIM_AT & 3 {
             1 => Aim::Set,
             2 => Aim::Unset,
             _ => Aim::Next,
@@ -45,6 +47,17 @@ impl Target {
 
     fn counter(self) -> u32 {
         (self.0.get() >> COUNTER_AT) as u32 & (u32::MAX >> 5)
+    }
+
+    /// Whether a thread is noted to sleep.
+    pub(crate) fn is_asleep(self) -> bool {
+        self.0.get() & ASLEEP != 0
+    }
+
+    /// Notes whether a thread sleeps.
+    pub(crate) fn note_asleep(&mut self, is_asleep: bool) {
+        let without = self.0.get() & !ASLEEP;
+        self.0 = NonZeroU64::new(without | if is_asleep { ASLEEP } else { 0 }).unwrap_or(self.0);
     }
 
     /// The number of repeats at the beginning of the wait, if a `set` of an event that is set may
@@ -111,6 +124,11 @@ mod tests {
                     let target = Target::new(aim, word, repeats);
                     assert_eq!((target.aim(), target.counter()), (aim, word.counter()));
                     assert_eq!(target.repeats(), (aim == Aim::Next).then_some(repeats));
+                    let mut asleep = target;
+                    asleep.note_asleep(true);
+                    assert_eq!((asleep.aim(), asleep.counter(), asleep.is_asleep()), (aim, word.counter(), true));
+                    asleep.note_asleep(false);
+                    assert_eq!(asleep, target);
                 }
             }
         }

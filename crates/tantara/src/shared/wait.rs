@@ -120,9 +120,8 @@ struct Listening<H: HoldsHandle> {
 /// What a thread that blocks does without a reactor thread.
 enum Aside {
     Alone(Alone),
-    /// It sleeps on the word by itself, among others. If it has done so for a while, there is a
-    /// mark.
-    Asleep(Option<Mark>),
+    /// It has slept on the word by itself, among others, for a while.
+    Marked(Mark),
 }
 
 /// No reactor thread could be started for a thread that blocks. It polls every [`BLIND`], and does
@@ -257,11 +256,10 @@ pub(crate) struct HandleWait<H: HoldsHandle> {
     target: Option<Target>,
 }
 
-/// A thread that slept by itself is no longer counted nor shown.
+/// A thread that slept by itself is no longer shown.
 fn leave(aside: Option<Box<Aside>>, handle: &Handle) {
-    if let Some(Aside::Asleep(mark)) = aside.map(|aside| *aside) {
-        handle.discount_sleeper();
-        mark.into_iter().for_each(|mark| handle.leave(mark));
+    if let Some(Aside::Marked(mark)) = aside.map(|aside| *aside) {
+        handle.leave(mark);
     }
 }
 
@@ -274,6 +272,14 @@ impl<H: HoldsHandle> HandleWait<H> {
             handle.handle().other_listeners.fetch_add(1, Relaxed);
         }
         HandleWait { listening: Listening::new(handle, place), target }
+    }
+
+    /// A thread that slept by itself is no longer counted.
+    fn wake_up(&mut self) {
+        if let Some(target) = self.target.as_mut().filter(|target| target.is_asleep()) {
+            target.note_asleep(false);
+            self.listening.handle().discount_sleeper();
+        }
     }
 
     fn is_released(&self) -> bool {
@@ -290,6 +296,8 @@ impl<H: HoldsHandle> HandleWait<H> {
         // SAFETY: structural pinning, as above. The Drop of a `HandleWait` moves nothing.
         let listening = unsafe { self.as_mut().map_unchecked_mut(|wait| &mut wait.listening) };
         let polled = listening.poll(context, blocks, is_over);
+        // SAFETY: nothing is moved out of it, and what is changed here is not pinned.
+        unsafe { self.as_mut().get_unchecked_mut() }.wake_up();
         if polled.is_pending() && target.is_some_and(Target::is_until_unset) {
             self.listening.notified.record_as_until_unset();
         }
@@ -303,6 +311,7 @@ impl<H: HoldsHandle> HandleWait<H> {
 
 impl<H: HoldsHandle> Drop for HandleWait<H> {
     fn drop(&mut self) {
+        self.wake_up();
         let mark = self.listening.aside.take();
         leave(mark, self.listening.handle());
         if self.target.is_some_and(Target::is_other) {
@@ -320,7 +329,7 @@ impl<H: HoldsHandle + Send + Sync> External for HandleWait<H> {
         // SAFETY: nothing is moved out of it, and what is changed here is not pinned.
         let HandleWait { listening: Listening { notified, aside }, target } = unsafe { self.get_unchecked_mut() };
         // A wait for the next `set` sleeps on two words.
-        let Some(target) = target.filter(|target| !target.is_other()) else { return Found::Nothing };
+        let Some(target) = target.as_mut().filter(|target| !target.is_other()) else { return Found::Nothing };
         let handle = notified.holder().0.handle();
         loop {
             let now = handle.known_word();
@@ -334,13 +343,13 @@ impl<H: HoldsHandle + Send + Sync> External for HandleWait<H> {
             if !sleeps {
                 return Found::Word(&handle.page().word, now.bits(), Duration::MAX);
             }
-            let aside = aside.get_or_insert_with(|| {
+            if !target.is_asleep() {
+                target.note_asleep(true);
                 handle.count_sleeper();
-                Box::new(Aside::Asleep(None))
-            });
+            }
             if let Some(waited) = waited.take() {
-                if let Aside::Asleep(mark @ None) = &mut **aside {
-                    *mark = handle.enter(seen, waited);
+                if aside.is_none() {
+                    *aside = handle.enter(seen, waited).map(|mark| Box::new(Aside::Marked(mark)));
                 }
                 // It takes several system calls, for each event.
                 if waited >= SHORTEST_NAP {
