@@ -135,6 +135,9 @@ fn parse_one(said: &str, wants_tls: bool) -> Result<Endpoint, Error> {
         Some(_) => return Err(bad(said, "it begins with neither http:// nor https://")),
     };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains(['/', '?', '#']) {
+        return Err(bad(said, "it has a path, and an endpoint has none"));
+    }
     // An IPv6 address contains colons, so it is written in brackets.
     let after_address = rest.rfind(']').map_or(0, |end| end + 1);
     let (host, port) = match rest[after_address..].rfind(':') {
@@ -205,6 +208,9 @@ mod tests {
             assert!(error.to_string().contains("HOST:PORT"), "{error}");
         }
         assert!(parse("http://a:1", true).is_err());
+        for said in ["a:1/x", "http://a:1/v3/kv", "a/b", "https://a:1//", "a:1?x=1"] {
+            assert!(parse(said, false).unwrap_err().to_string().contains("it has a path"), "{said}");
+        }
         for said in ["http://ann:sesame@a:1", "ann:sesame@a", "https://ann:ses,ame@a:1,b:2", "http://ann:ses@me@a:1"] {
             let text = parse(said, false).unwrap_err().to_string();
             assert!(!text.contains("ses") && !text.contains("ann:") && text.contains("no user"), "{text}");
