@@ -18,7 +18,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::Status;
 
 use crate::client::endpoint::Endpoint;
@@ -29,6 +29,10 @@ use crate::lock::lock;
 
 /// A member that has not answered for this long is probed, and again at this interval.
 const SILENCE: Duration = Duration::from_millis(250);
+
+/// If this many requests begin within [`SILENCE`], its timer is kept between them. A new one for each
+/// would interrupt the runtime's sleep each time, by a write to an eventfd.
+const FREQUENT: usize = 8;
 
 /// The timeout of a probe: this long, or this many times the first round trip of the connection.
 const SHORTEST_PROBE: Duration = Duration::from_millis(500);
@@ -48,6 +52,8 @@ struct Health {
 struct Liveness {
     /// The number of requests that wait for an answer.
     waiting: AtomicUsize,
+    /// The number of requests that have begun.
+    begun: AtomicUsize,
     /// Notified when a request begins, and when none waits any more.
     begins: Notify,
     ends: Notify,
@@ -79,6 +85,7 @@ struct Waiting<'l>(&'l Liveness);
 impl<'l> Waiting<'l> {
     fn new(liveness: &'l Liveness) -> Waiting<'l> {
         liveness.waiting.fetch_add(1, Relaxed);
+        liveness.begun.fetch_add(1, Relaxed);
         liveness.begins.notify_one();
         Waiting(liveness)
     }
@@ -138,6 +145,7 @@ impl MemberConnection {
     ) -> MemberConnection {
         let liveness = Arc::new(Liveness {
             waiting: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             begins: Notify::new(),
             ends: Notify::new(),
             settled: Notify::new(),
@@ -253,15 +261,31 @@ async fn ended(health: &mut watch::Receiver<Health>, term: u64) -> NoAnswer {
 
 /// Probes the member while requests wait and nothing is received, until it no longer serves.
 async fn probe(transport: Transport, liveness: Arc<Liveness>, patience: Duration, key: Vec<u8>) {
+    let begun_since = |before: usize| liveness.begun.load(Relaxed).wrapping_sub(before);
+    // The number of requests at a moment, which is renewed.
+    let mut counted = (begun_since(0), Instant::now());
+    let mut are_frequent = false;
     loop {
-        // Of two requests at the same moment, the notification of one may be left.
-        while liveness.waiting.load(Relaxed) == 0 {
-            liveness.begins.notified().await;
-        }
-        tokio::select! {
-            () = sleep(SILENCE) => {}
-            // No timer is left that would wake up a process that has its answers.
-            () = liveness.ends.notified() => continue,
+        if are_frequent {
+            let before = begun_since(0);
+            sleep_until(liveness.last_answer() + SILENCE).await;
+            are_frequent = begun_since(before) >= FREQUENT;
+        } else {
+            // Of two requests at the same moment, the notification of one may be left.
+            while liveness.waiting.load(Relaxed) == 0 {
+                liveness.begins.notified().await;
+            }
+            if counted.1.elapsed() >= SILENCE {
+                counted = (begun_since(0), Instant::now());
+            }
+            tokio::select! {
+                () = sleep(SILENCE) => {}
+                // No timer is left that would wake up a process that has its answers.
+                () = liveness.ends.notified() => {
+                    are_frequent = begun_since(counted.0) >= FREQUENT;
+                    continue;
+                }
+            }
         }
         if liveness.waiting.load(Relaxed) == 0 || liveness.last_answer().elapsed() < SILENCE {
             continue;
@@ -297,6 +321,7 @@ mod tests {
     fn liveness() -> Liveness {
         Liveness {
             waiting: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
             begins: Notify::new(),
             ends: Notify::new(),
             settled: Notify::new(),
@@ -331,6 +356,19 @@ mod tests {
             woken.0.store(false, Relaxed);
             sleep(2 * SILENCE).await;
             assert!(!woken.0.load(Relaxed), "nothing waits");
+            for _ in 0..2 * FREQUENT {
+                let waiting = Waiting::new(&liveness);
+                poll();
+                liveness.note_answer();
+                drop(waiting);
+                poll();
+            }
+            // The timer of frequent requests ends, too.
+            woken.0.store(true, Relaxed);
+            while woken.0.swap(false, Relaxed) {
+                poll();
+                sleep(2 * SILENCE).await;
+            }
             let _waiting = Waiting::new(&liveness);
             poll();
             woken.0.store(false, Relaxed);
