@@ -13,7 +13,7 @@ use crate::processes;
 /// The time limit of a cell, after which it counts as hanging. The slowest cells that work need a tenth of it, and a
 /// third between machines, because they start and kill servers.
 const BOUND: Duration = Duration::from_secs(20);
-const BOUND_OF_MACHINES: Duration = Duration::from_secs(60);
+const BOUND_OF_MACHINES: Duration = Duration::from_secs(90);
 /// A cell that hung this often does not run again.
 const HANGS: usize = 2;
 
@@ -107,7 +107,7 @@ impl Record {
         let cell = self.figures.iter().filter(|figure| figure.workload == workload && figure.contender == contender);
         let hangs = cell.filter(|figure| figure.value.is_none()).count();
         let values = self.values(workload, contender, name);
-        (values.get(values.len() / 2).copied(), hangs)
+        (median_of(&values), hangs)
     }
 
     /// The figures of the rounds that ended, in ascending order.
@@ -118,6 +118,13 @@ impl Record {
         values.sort_unstable_by(f64::total_cmp);
         values
     }
+}
+
+/// The middle one of values in ascending order, or the mean of the two in the middle.
+fn median_of(values: &[f64]) -> Option<f64> {
+    let upper = *values.get(values.len() / 2)?;
+    let is_even = values.len().is_multiple_of(2);
+    Some(if is_even { (values[values.len() / 2 - 1] + upper) / 2.0 } else { upper })
 }
 
 fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
@@ -246,5 +253,28 @@ fn origin(rounds: u32, etcd: &str) -> Origin {
         machine: format!("{model}, {cores} virtual cores, {kernel}, {rustc}{etcd}"),
         commit: first_line("git", &["describe", "--always", "--dirty", "--exclude=*"]).unwrap_or_default(),
         command: format!("cargo xtask bench --rounds {rounds}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_of_rounds_is_the_mean_of_the_two_in_the_middle() {
+        let figure = |round, value| {
+            let (workload, contender, name) = ("w".to_owned(), "c".to_owned(), "f".to_owned());
+            Figure { workload, contender, round, name, value }
+        };
+        let median = |values: &[f64]| {
+            let figures = values.iter().zip(1..).map(|(value, round)| figure(round, Some(*value)));
+            let hung = figure(0, None);
+            Record { figures: figures.chain([hung]).collect(), ..Record::default() }.median("w", "c", "f")
+        };
+        assert_eq!(median(&[]), (None, 1));
+        assert_eq!(median(&[3.0]), (Some(3.0), 1));
+        assert_eq!(median(&[4.0, 1.0]), (Some(2.5), 1));
+        assert_eq!(median(&[9.0, 1.0, 2.0]), (Some(2.0), 1));
+        assert_eq!(median(&[9.0, 1.0, 2.0, 4.0]), (Some(3.0), 1));
     }
 }

@@ -18,7 +18,8 @@ use crate::processes::command::target;
 const SETTLED: Duration = Duration::from_secs(3);
 /// How many processes may begin to wait at the same time.
 const AT_ONCE: u64 = 32;
-const MEASURED: Duration = Duration::from_secs(12);
+/// The period of what a waiting process does most rarely: it reads its event, and asks for the members' addresses.
+const MEASURED: Duration = Duration::from_secs(30);
 
 pub fn wait(contender: &str, processes: usize, smoke: bool) -> Result<Option<Figures>, String> {
     let servers = Servers::one();
