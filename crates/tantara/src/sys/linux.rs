@@ -143,6 +143,10 @@ pub(crate) fn may_yield() -> bool {
     const SCHED_OTHER: libc::c_int = 0;
     // Set together with the class.
     const RESET_ON_FORK: libc::c_int = 0x4000_0000;
+    // Miri has neither classes nor this call.
+    if cfg!(miri) {
+        return true;
+    }
     // Not by the C library's function, which POSIX defines for processes and musl does not
     // implement. Linux' call is for threads. SAFETY: zero stands for this thread.
     let class = keeping_errno(|| unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) }) as libc::c_int;
