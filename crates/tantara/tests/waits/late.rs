@@ -242,6 +242,7 @@ fn waits_that_begin_together_with_the_first_one_are_recorded() {
 /// In the later rounds of such destructors those of Rust's thread-locals have run, and std no longer knows the thread.
 #[cfg(unix)]
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn a_wait_in_a_destructor_of_the_c_library_is_recorded() {
     static EVENT: Event = Event::new();
     static KEY: OnceLock<libc::pthread_key_t> = OnceLock::new();
