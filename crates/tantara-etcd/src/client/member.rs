@@ -65,6 +65,18 @@ struct Liveness {
 }
 
 impl Liveness {
+    fn new(health: Health) -> Liveness {
+        Liveness {
+            waiting: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            begins: Notify::new(),
+            ends: Notify::new(),
+            settled: Notify::new(),
+            last_answer: Mutex::new(Instant::now()),
+            health: watch::Sender::new(health),
+        }
+    }
+
     fn note_answer(&self) {
         *lock(&self.last_answer) = Instant::now();
         self.settled.notify_waiters();
@@ -143,15 +155,7 @@ impl MemberConnection {
         term: u64,
         key: Vec<u8>,
     ) -> MemberConnection {
-        let liveness = Arc::new(Liveness {
-            waiting: AtomicUsize::new(0),
-            begun: AtomicUsize::new(0),
-            begins: Notify::new(),
-            ends: Notify::new(),
-            settled: Notify::new(),
-            last_answer: Mutex::new(Instant::now()),
-            health: watch::Sender::new(Health { broken: None, term }),
-        });
+        let liveness = Arc::new(Liveness::new(Health { broken: None, term }));
         let patience = SHORTEST_PROBE.max(round_trip * PROBE_ROUND_TRIPS);
         let probing = tokio::spawn(probe(transport.clone(), Arc::clone(&liveness), patience, key)).abort_handle();
         MemberConnection { transport, endpoint, serial, liveness, _probing: Arc::new(Probing(probing)) }
@@ -318,18 +322,6 @@ mod tests {
     use super::*;
     use crate::client::endpoint::parse;
 
-    fn liveness() -> Liveness {
-        Liveness {
-            waiting: AtomicUsize::new(0),
-            begun: AtomicUsize::new(0),
-            begins: Notify::new(),
-            ends: Notify::new(),
-            settled: Notify::new(),
-            last_answer: Mutex::new(Instant::now()),
-            health: watch::Sender::default(),
-        }
-    }
-
     struct Woken(AtomicBool);
 
     impl Wake for Woken {
@@ -343,7 +335,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let nowhere = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-            let liveness = Arc::new(liveness());
+            let liveness = Arc::new(Liveness::new(Health::default()));
             let mut probe = pin!(probe(Transport::new(nowhere), Arc::clone(&liveness), SILENCE, Vec::new()));
             let woken = Arc::new(Woken(AtomicBool::new(false)));
             let waker = Waker::from(Arc::clone(&woken));

@@ -19,7 +19,7 @@ pub(crate) struct Beginning(Arc<AtomicUsize>);
 
 impl Beginnings {
     pub(crate) fn add(&self) -> Beginning {
-        // Whoever is to see this count was told of the wait after this.
+        // Relaxed is enough: a thread that must see this count learns of the wait after this.
         self.0.fetch_add(1, Relaxed);
         Beginning(Arc::clone(&self.0))
     }
